@@ -1,0 +1,129 @@
+"""One call of user code: what is called, how it ended, and how it is asked to stop."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from pytest_plan.engine.interrupt import Interrupt
+from pytest_plan.engine.log import StepLog, current_log
+from pytest_plan.engine.outcomes import Hook
+from pytest_plan.engine.scope import CallScope
+from pytest_plan.engine.stop import Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The call returned, or its generator yielded, this value."""
+
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The call raised."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The call did not stop when it had to; its thread was left behind with this stack."""
+
+    stack: str
+
+
+Ending: TypeAlias = Returned | Raised | Abandoned
+
+
+class Body(Protocol):
+    """The way in which a function runs."""
+
+    def perform(self, interrupt: Interrupt) -> Any:
+        """Run on the calling thread (or on one of its own, and wait); return or raise."""
+
+    def stop(self) -> None:
+        """Ask to stop, if this kind of function can be asked; from any thread."""
+
+    def thread(self) -> int | None:
+        """Return the thread the function runs on, None when it is the caller's."""
+
+
+class Call:
+    """One function of one step, to be performed once.
+
+    Attributes:
+        scope: what stops it, and what it has started.
+        body: the function.
+        log: the log of the step.
+        expires: when the executor asks it to stop, as a time of the plan's clock; None: never.
+        expiry: the reason it gives then.
+        thread: the thread that performs it, 0 before.
+    """
+
+    __slots__ = ("body", "expires", "expiry", "log", "scope", "thread")
+
+    def __init__(
+        self, scope: CallScope, body: Body, log: StepLog, expires: float | None, expiry: Stop
+    ) -> None:
+        self.scope = scope
+        self.body = body
+        self.log = log
+        self.expires = expires
+        self.expiry = expiry
+        self.thread = 0
+
+    @property
+    def is_shielded(self) -> bool:
+        """Whether the call goes on when the plan is cancelled or its limit passes."""
+        return self.scope.hook is Hook.CLEANUP
+
+    def perform(self) -> Ending:
+        """Run the function on the calling thread."""
+        try:
+            self.scope.check()
+            return Returned(contextvars.copy_context().run(self._logged))
+        except BaseException as error:
+            return Raised(error)
+
+    def stop(self, stop: Stop) -> None:
+        """Ask the function to stop: wake its `ctx`, cancel its task."""
+        self.scope.flag.raise_(stop)
+        self.body.stop()
+
+    def _logged(self) -> Any:
+        current_log.set(self.log)
+        return self.body.perform(self.scope.mask)
+
+
+def armed(interrupt: Interrupt, function: Callable[[], Any]) -> Any:
+    """Call `function`; while it runs its thread may be interrupted."""
+    try:
+        interrupt.arm()
+        return function()
+    finally:
+        interrupt.disarm()
+
+
+class PlainBody:
+    """A plain function."""
+
+    __slots__ = ("_arguments", "_function", "_keywords")
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
+        self._function = function
+        self._arguments = arguments
+        self._keywords = keywords
+
+    def perform(self, interrupt: Interrupt) -> Any:
+        """Call the function here."""
+        return armed(interrupt, lambda: self._function(*self._arguments, **self._keywords))
+
+    def stop(self) -> None:
+        """Do nothing: a plain function notices by its `ctx`."""
+
+    def thread(self) -> int | None:
+        """Return None: it runs on the caller's thread."""
+        return None

@@ -1,0 +1,105 @@
+"""What happens in a run, told to whoever listens.
+
+Listeners are called one at a time, on the thread that executes the plan. An error in a listener
+ends neither the run nor the other listeners. `at` is seconds since the run began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pytest_plan.engine.results import PlanResult, StepResult
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """A step began its first attempt."""
+
+    step: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt failed and the step will be tried again after `wait` seconds."""
+
+    step: str
+    attempt: int
+    attempts: int
+    error: BaseException
+    wait: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """A step ended, or was decided without running; `result.cleanup` is still to come."""
+
+    result: StepResult
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """Something makes the plan stop."""
+
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupBegan:
+    """The reverse phase began, for this many steps."""
+
+    steps: int
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepCleaned:
+    """The cleanup of a step ended."""
+
+    result: StepResult
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupInterrupted:
+    """A signal came while cleanup runs; it goes on with these steps."""
+
+    steps: tuple[str, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing happened for about a second; these steps run, since so many seconds."""
+
+    steps: tuple[tuple[str, float], ...]
+    cleaning: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFinished:
+    """The run is over."""
+
+    result: PlanResult
+    at: float
+
+
+Event: TypeAlias = (
+    StepStarted
+    | AttemptFailed
+    | StepFinished
+    | StopRequested
+    | CleanupBegan
+    | StepCleaned
+    | CleanupInterrupted
+    | Waiting
+    | PlanFinished
+)
+Listener: TypeAlias = Callable[[Event], None]

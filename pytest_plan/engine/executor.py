@@ -1,0 +1,266 @@
+"""Runs the flows of many steps at once, in the order of a graph.
+
+Flows are resumed under one lock, by whichever thread brings their news: the thread that ends a
+call takes the next one itself, so that a chain of short steps costs no switch of threads. The
+coordinator (the thread that called) hears the events, keeps the time and climbs the ladders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import queue
+import threading
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pytest_plan.engine.calls import Abandoned, Call, Ending
+from pytest_plan.engine.clock import Clock
+from pytest_plan.engine.errors import describe
+from pytest_plan.engine.events import Event, Listener, Waiting
+from pytest_plan.engine.flow import Flow, Wait
+from pytest_plan.engine.ladder import Ladder
+from pytest_plan.engine.phases import Course, Phase
+from pytest_plan.engine.threads import Threads
+
+HEARTBEAT = 1.0  # the longest the coordinator sleeps, in seconds
+
+
+@dataclass(slots=True)
+class _Active:
+    """A flow that has begun and not ended: it waits for a call or for a time."""
+
+    name: str
+    flow: Flow
+    since: float
+    call: Call | None = None
+    wake_at: float | None = None
+    ladder: Ladder | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Crash:
+    """The engine itself failed on a thread; the coordinator raises it."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class _Cancel:
+    """Somebody asked to stop."""
+
+    reason: str
+
+
+Inbox: TypeAlias = "queue.SimpleQueue[Event | _Crash | _Cancel | None]"
+
+
+class Executor:
+    """Runs phases one after the other.
+
+    Args:
+        course: where the run stands.
+        inbox: brings events and requests to the coordinator.
+        jobs: at most so many flows at the same time.
+        clock: tells the time and waits.
+        listeners: hear every event on the coordinating thread.
+    """
+
+    def __init__(
+        self, course: Course, inbox: Inbox, jobs: int, clock: Clock, listeners: list[Listener]
+    ) -> None:
+        self._course = course
+        self._inbox = inbox
+        self._jobs = jobs
+        self._clock = clock
+        self._listeners = listeners
+        self._threads = Threads(self._completed, clock)
+        # Everything below changes only under _lock; no user code runs while it is held.
+        self._lock = threading.Lock()
+        self._phase = Phase(course, {})
+        self._ready: list[tuple[int, str]] = []
+        self._active: dict[str, _Active] = {}
+        self.listener_errors: list[str] = []
+
+    def run(self, phase: Phase) -> None:
+        """Run a phase to its end, whatever its steps do."""
+        with self._lock:
+            self._phase = phase
+            calls = self._fill()
+        self._dispatch(calls)
+        while not self._is_finished():
+            self._turn()
+        self._deliver_rest()
+
+    def cancel(self, reason: str) -> None:
+        """Ask to stop, from any thread or signal handler: nothing here takes a lock."""
+        self._inbox.put(_Cancel(reason))
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._threads.close()
+        self._deliver_rest()
+
+    def _turn(self) -> None:
+        """Wait for news or the next deadline, then act on it."""
+        try:
+            message = self._clock.get(self._inbox, self._seconds_to_wait())
+        except queue.Empty:
+            self._emit_waiting()
+        except BaseException as error:
+            self._phase.interrupted(error)
+        else:
+            self._handle(message)
+        self._watch()
+
+    def _handle(self, message: Event | _Crash | _Cancel | None) -> None:
+        if isinstance(message, _Crash):
+            raise message.error
+        if isinstance(message, _Cancel):
+            with self._lock:
+                self._phase.cancelled(message.reason)
+        elif message is not None:
+            self._tell(message)
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception as error:
+                self.listener_errors.append(f"{type(event).__name__}: {describe(error)}")
+
+    def _deliver_rest(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._handle(self._inbox.get_nowait())
+
+    def _emit_waiting(self) -> None:
+        now = self._clock.now()
+        with self._lock:
+            steps = tuple((active.name, now - active.since) for active in self._active.values())
+        self._tell(Waiting(steps, self._phase.is_cleanup, self._phase.elapsed()))
+
+    def _is_finished(self) -> bool:
+        with self._lock:
+            return self._phase.is_left or not self._phase.sorter.is_active()
+
+    def _seconds_to_wait(self) -> float:
+        now = self._clock.now()
+        with self._lock:
+            times = [time for active in self._active.values() for time in _times(active)]
+            if self._phase.deadline is not None:
+                times.append(self._phase.deadline)
+        return min([HEARTBEAT, *(max(0.0, time - now) for time in times)])
+
+    def _watch(self) -> None:
+        """Act on every time that has passed."""
+        now = self._clock.now()
+        with self._lock:
+            if self._phase.deadline is not None and now >= self._phase.deadline:
+                self._phase.expired()
+            calls = [
+                call for active in list(self._active.values()) for call in self._wake(active, now)
+            ]
+            calls += self._fill()
+            ladders = [
+                active.ladder
+                for active in self._active.values()
+                if active.ladder is not None and now >= active.ladder.next_at
+            ]
+        self._dispatch(calls)
+        for ladder in ladders:
+            if ladder.climb():
+                self._abandon(ladder)
+
+    def _wake(self, active: _Active, now: float) -> list[Call]:
+        stopping = self._course.is_stopping()
+        if active.wake_at is not None:
+            if stopping:
+                return self._resume(active, self._course.stop)
+            return self._resume(active, None) if now >= active.wake_at else []
+        call = active.call
+        if call is None or active.ladder is not None:
+            return []
+        if stopping and self._course.stop is not None and not call.is_shielded:
+            active.ladder = Ladder(call, self._course.stop, now)
+        elif call.expires is not None and now >= call.expires:
+            active.ladder = Ladder(call, call.expiry, now)
+        return []
+
+    def _abandon(self, ladder: Ladder) -> None:
+        stack = ladder.stack()
+        with self._lock:
+            active = self._active.get(ladder.call.scope.step)
+            if active is None or active.call is not ladder.call:
+                return
+            ladder.call.scope.abandoned = True
+            calls = self._resume(active, Abandoned(stack)) + self._fill()
+        self._dispatch(calls)
+
+    def _completed(self, call: Call, ending: Ending) -> Call | None:
+        """Take the news that a call ended, on its thread; return what the thread does next."""
+        try:
+            with self._lock:
+                active = self._active.get(call.scope.step)
+                if active is None or active.call is not call:
+                    return None  # it had been abandoned
+                calls = self._resume(active, ending) + self._fill()
+                if not self._active:
+                    self._inbox.put(None)
+            self._dispatch(calls[1:])
+        except BaseException as error:
+            self._inbox.put(_Crash(error))
+            return None
+        return calls[0] if calls else None
+
+    def _dispatch(self, calls: list[Call]) -> None:
+        for call in calls:
+            self._threads.run(call)
+
+    def _fill(self) -> list[Call]:
+        """Begin flows while there is room; return the calls that they ask for."""
+        calls: list[Call] = []
+        sorter = self._phase.sorter
+        while sorter.is_active():
+            for name in sorter.get_ready():
+                heapq.heappush(self._ready, (self._phase.priority(name), name))
+            if not self._ready or len(self._active) >= self._jobs:
+                break
+            name = heapq.heappop(self._ready)[1]
+            flow = self._phase.begin(name)
+            if flow is None:
+                sorter.done(name)
+                continue
+            active = self._active[name] = _Active(name, flow, self._clock.now())
+            calls += self._resume(active, None)
+        return calls
+
+    def _resume(self, active: _Active, answer: Any) -> list[Call]:
+        active.call = active.wake_at = active.ladder = None
+        try:
+            effect = active.flow.send(answer)
+            while isinstance(effect, Wait) and self._course.is_stopping():
+                effect = active.flow.send(self._course.stop)
+        except StopIteration:
+            del self._active[active.name]
+            self._phase.ended(active.name)
+            self._phase.sorter.done(active.name)
+            return []
+        if isinstance(effect, Wait):
+            active.wake_at = self._clock.now() + effect.seconds
+            self._inbox.put(None)
+            return []
+        active.call = effect
+        if self._course.stop is not None and self._course.is_stopping() and not effect.is_shielded:
+            effect.stop(self._course.stop)
+        if effect.expires is not None:
+            self._inbox.put(None)
+        return [effect]
+
+
+def _times(active: _Active) -> list[float]:
+    if active.ladder is not None:
+        return [active.ladder.next_at]
+    if active.call is not None and active.call.expires is not None:
+        return [active.call.expires]
+    return [] if active.wake_at is None else [active.wake_at]

@@ -1,0 +1,108 @@
+"""What a step's flow may ask of the executor.
+
+A flow is a generator that decides and never blocks: it yields a `Call` (and gets its `Ending`)
+or a `Wait` (and gets None, or the `Stop` that cut it short). It runs under the executor's lock
+and calls no user code, so it can be read, and tested, as if there were no threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pytest_plan.engine.calls import Body, Call
+from pytest_plan.engine.context import Context
+from pytest_plan.engine.events import Event
+from pytest_plan.engine.hooks import HookFunction
+from pytest_plan.engine.outcomes import Hook
+from pytest_plan.engine.record import StepRecord
+from pytest_plan.engine.scope import CallScope
+from pytest_plan.engine.secret import reveal
+from pytest_plan.engine.services import Services
+from pytest_plan.engine.stop import Stop, StopKind
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Let this many seconds pass; ended at once when the plan stops running steps."""
+
+    seconds: float
+
+
+Effect: TypeAlias = Call | Wait
+Flow: TypeAlias = Generator[Effect, Any, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the flows of a run know of it.
+
+    Attributes:
+        services: what all steps share.
+        parameters: what hooks may take beside `ctx`, `state` and the values of steps.
+        began: when the run began, as a time of the plan's clock.
+        deadline: when the plan's limit passes; None without a limit.
+        emit: tells the listeners.
+        skip_on: exceptions by which a step asks to be skipped.
+        stop_on: exceptions that end the whole plan and are raised as they are.
+    """
+
+    services: Services
+    parameters: Mapping[str, Any]
+    began: float
+    deadline: float | None
+    emit: Callable[[Event], None]
+    skip_on: tuple[type[BaseException], ...]
+    stop_on: tuple[type[BaseException], ...]
+
+    def elapsed(self) -> float:
+        """Return the seconds since the run began."""
+        return self.services.clock.now() - self.began
+
+    def scope(self, record: StepRecord, hook: Hook, attempt: int, until: float | None) -> CallScope:
+        """Return the scope of one call; `until` is its own deadline, the plan's is added."""
+        return CallScope(record.name, hook, attempt, until)
+
+    def context(self, scope: CallScope, record: StepRecord, reason: str | None) -> Context:
+        """Return the `ctx` of one call."""
+        return Context(scope, self.services, record.undo, record.log, reason)
+
+    def arguments(self, hook: Hook, function: HookFunction, context: Context) -> dict[str, Any]:
+        """Return what the hook takes by name."""
+        return {
+            name: self._argument(name, hook, context)
+            for name in (*function.required, *function.optional)
+            if name in function.required or self._knows(name, hook)
+        }
+
+    def _argument(self, name: str, hook: Hook, context: Context) -> Any:
+        if name == "ctx":
+            return context
+        if name == "state":
+            return context.state
+        if name in self.parameters:
+            return self.parameters[name]
+        if name == "value" and hook in (Hook.POST_EXEC, Hook.CLEANUP):
+            return self.value(context.step)
+        return self.value(name)
+
+    def _knows(self, name: str, hook: Hook) -> bool:
+        return (
+            name in ("ctx", "state")
+            or name in self.parameters
+            or (name == "value" and hook in (Hook.POST_EXEC, Hook.CLEANUP))
+            or self.services.store.is_reserved(name)
+        )
+
+    def value(self, step: str) -> Any:
+        """Return the value of a step, None when it has none."""
+        entry = self.services.store.read(step)
+        return None if entry is None else reveal(entry.value)
+
+
+def call_of(
+    scope: CallScope, body: Body, record: StepRecord, expires: float | None, budget: str
+) -> Call:
+    """Return a call that is asked to stop when its time is up; `budget` names that time."""
+    return Call(scope, body, record.log, expires, Stop(StopKind.TIMEOUT, f"exceeded {budget}"))

@@ -1,0 +1,81 @@
+"""The folders of a run: scratch below the system's temporary folder, and artifacts."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+_PASSABLE = 0o711  # another user may pass through (a server that refuses root), but not list
+
+
+class RunFolders:
+    """Makes folders when they are asked for and removes the scratch ones at the end.
+
+    Args:
+        artifacts: returns the folder that holds what is kept after the run, one folder per
+            step in it; None keeps artifacts in the scratch folder, which goes with the run.
+    """
+
+    def __init__(self, artifacts: Callable[[], Path] | None = None) -> None:
+        self._artifacts_root = artifacts
+        self._lock = threading.Lock()  # guards _root and all making of folders
+        self._root: Path | None = None
+
+    def scratch(self, step: str) -> Path:
+        """Return the step's own temporary folder, made when missing."""
+        with self._lock:
+            return _made(self._scratch_root() / step, _PASSABLE)
+
+    def empty(self, step: str) -> None:
+        """Remove what is in the step's temporary folder, if there is one."""
+        with self._lock:
+            root = self._root
+        if root is not None:
+            _remove(root / step)
+
+    def artifacts(self, step: str) -> Path:
+        """Return the step's folder for what should outlive the run, made when missing."""
+        with self._lock:
+            root = self._artifacts_root() if self._artifacts_root else self._own_artifacts()
+            return _made(root / step, 0o700)
+
+    def remove(self) -> str | None:
+        """Remove the scratch folder; return what could not be removed and why, None when gone."""
+        with self._lock:
+            root, self._root = self._root, None
+        if root is None:
+            return None
+        _remove(root)
+        return f"{root} could not be removed" if root.exists() else None
+
+    def _scratch_root(self) -> Path:
+        if self._root is None:
+            # The prefix is short: a socket's path ends at 107 bytes.
+            self._root = Path(tempfile.mkdtemp(prefix="plan-"))
+            self._root.chmod(_PASSABLE)
+        return self._root
+
+    def _own_artifacts(self) -> Path:
+        return _made(self._scratch_root() / ".artifacts", 0o700)
+
+
+def _made(folder: Path, mode: int) -> Path:
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        folder.chmod(mode)
+    return folder
+
+
+def _remove(folder: Path) -> None:
+    def make_writable_and_retry(_: object, path: str, __: object) -> None:
+        with contextlib.suppress(OSError):
+            Path(path).parent.chmod(stat.S_IRWXU)
+            Path(path).chmod(stat.S_IRWXU)
+            shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
+
+    shutil.rmtree(folder, onerror=make_writable_and_retry)

@@ -1,0 +1,65 @@
+"""What a step wrote: one file per step, made when there is a first line."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+TAIL_LINES = 30
+_TAIL_BYTES = 64 * 1024
+
+# The log of the step whose hook the current thread (or asyncio task) runs.
+current_log: contextvars.ContextVar[StepLog | None] = contextvars.ContextVar(
+    "pytest_plan_step_log", default=None
+)
+
+
+class StepLog:
+    """The log of one step: `ctx.log`, the output of its processes, what its hooks print.
+
+    Args:
+        folder: returns the folder for the file; called at the first line.
+        mask: hides secrets in a text.
+    """
+
+    def __init__(self, folder: Callable[[], Path], mask: Callable[[str], str]) -> None:
+        self._folder = folder
+        self._mask = mask
+        self._lock = threading.Lock()  # guards the making of the file and each append to it
+        self._path: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file; made if it was not there."""
+        with self._lock:
+            return self._file()
+
+    def write(self, text: str) -> None:
+        """Append `text` as it is, secrets masked."""
+        with self._lock, self._file().open("ab") as file:
+            file.write(self._mask(text).encode("utf-8", "backslashreplace"))
+
+    def tail(self, lines: int = TAIL_LINES) -> str:
+        """Return the last `lines` lines, secrets masked; empty when nothing was written."""
+        with self._lock:
+            path = self._path
+        if path is None:
+            return ""
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(0, size - _TAIL_BYTES))
+                content = file.read()
+        except OSError as error:
+            return f"(the log cannot be read: {error})"
+        text = content.decode("utf-8", "replace").replace("\r\n", "\n")
+        return self._mask("\n".join(text.splitlines()[-lines:]))
+
+    def _file(self) -> Path:
+        if self._path is None:
+            path = self._folder() / "log.txt"
+            path.touch(mode=0o600)
+            self._path = path
+        return self._path

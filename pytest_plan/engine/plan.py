@@ -1,0 +1,225 @@
+"""The plan: steps in order, and how they are run (gsd: Plan)."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+from pytest_plan.engine.clock import Clock, SystemClock
+from pytest_plan.engine.durations import Duration, parse_duration
+from pytest_plan.engine.errors import PlanDefinitionError
+from pytest_plan.engine.events import Listener
+from pytest_plan.engine.graph import link
+from pytest_plan.engine.hooks import hooks_of
+from pytest_plan.engine.planned import (
+    OPTION_NAMES,
+    PlannedStep,
+    check_jobs,
+    check_name,
+    check_options,
+)
+from pytest_plan.engine.results import PlanResult, StepResult
+from pytest_plan.engine.run import Run, RunOptions
+from pytest_plan.engine.state import LocalStore, State
+from pytest_plan.engine.step import Pause, Step
+
+DEFAULT_JOBS = 8
+DEFAULT_CLEANUP_LIMIT = 300.0
+
+
+class Plan:
+    """Ordered steps and the options they run under (gsd: NewPlan).
+
+    Args:
+        limit: the longest that the run may take, its cleanup not counted; None: no limit.
+        continue_on_error: whether a failed step stops only the steps that need it.
+        cleanup_limit: the longest that the whole cleanup may take.
+        jobs: at most so many steps run at the same time.
+        parameters: what hooks may take by name beside `ctx`, `state` and values of steps.
+        clock: measures all time; None means the machine's monotonic clock.
+
+    Raises:
+        PlanDefinitionError: an argument is unusable; the message names it.
+    """
+
+    def __init__(
+        self,
+        limit: Duration | None = None,
+        *,
+        continue_on_error: bool = False,
+        cleanup_limit: Duration = DEFAULT_CLEANUP_LIMIT,
+        jobs: int = DEFAULT_JOBS,
+        parameters: Mapping[str, Any] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        check_jobs(jobs, "jobs")
+        self._options = RunOptions(
+            limit=None if limit is None else parse_duration(limit, "limit", zero=False),
+            continue_on_error=continue_on_error,
+            cleanup_limit=parse_duration(cleanup_limit, "cleanup_limit", zero=False),
+            jobs=jobs,
+            parameters=dict(parameters or {}),
+        )
+        self._clock = clock or SystemClock()
+        self._store = LocalStore(self._clock)
+        self._state = State(self._store)
+        self._steps: dict[str, PlannedStep] = {}
+        self._listeners: list[Listener] = []
+        self._run: Run | None = None
+        self._cancelled: str | None = None
+
+    @property
+    def state(self) -> State:
+        """The State that the steps share; what is set before the run is there in it."""
+        return self._state
+
+    @property
+    def results(self) -> Mapping[str, StepResult]:
+        """What each step has come to so far, by name; empty before the run."""
+        return {} if self._run is None else self._run.result().steps
+
+    def add_step(self, step: Step, *, name: str | None = None, **options: Any) -> Self:
+        """Append a step and return the plan (gsd: AddStep).
+
+        Args:
+            step: what to run.
+            name: an identifier, unique in the plan; None means `step-N`.
+            options: `needs retries retry_wait retry_on timeout cleanup_timeout cleanup_when
+                pause skip autouse eager`; an option that is not given is the attribute of that
+                name of the step, else its default. docs/reference has what each means.
+
+        Raises:
+            PlanDefinitionError: something is unusable or known already; the message says what.
+        """
+        origin = _caller()
+        chosen = f"step-{1 + len(self._steps)}" if name is None else check_name(name, origin)
+        self.declare(step, chosen, options, origin)
+        return self
+
+    def add_pause(self, duration: Duration) -> Self:
+        """Append a step `pause-N` that only waits, and return the plan (gsd: AddPause)."""
+        origin = _caller()
+        seconds = parse_duration(duration, f"{origin}: pause")
+        number = 1 + sum(isinstance(known.step, Pause) for known in self._steps.values())
+        self.declare(Pause(seconds), f"pause-{number}", {}, origin)
+        return self
+
+    def add_listener(self, listener: Listener) -> Self:
+        """Tell `listener` every event of the run, on the thread that executes the plan."""
+        self._listeners.append(listener)
+        return self
+
+    def execute(self) -> PlanResult:
+        """Provision, then clean up whatever happened (gsd: Execute).
+
+        Returns:
+            What every step came to; with `continue_on_error` also when steps failed.
+
+        Raises:
+            PlanDefinitionError: the plan cannot run as it is, or has run before.
+            StepError: a step failed, and not `continue_on_error`.
+            PlanCancelledError: `cancel` was called.
+            PlanTimeoutError: the limit has passed.
+            CleanupError: nothing else went wrong, but cleanup did.
+        """
+        run = self.begin()
+        try:
+            run.provision()
+        finally:
+            run.clean_up()
+        error = run.error()
+        if error is not None:
+            raise error
+        return run.result()
+
+    @contextlib.contextmanager
+    def provisioned(self) -> Iterator[State]:
+        """Provision, run the body of `with`, then clean up whatever the body did.
+
+        Raises as `execute`; a step that failed raises before the body. What the body raises
+        stays as it is; a failure of cleanup is added to it as a note and as `cleanup_error`.
+        """
+        run = self.begin()
+        try:
+            run.provision()
+            failure = run.failure()
+            if failure is not None:
+                raise failure
+            yield self._state
+        except BaseException as error:
+            run.clean_up()
+            run.explain(error)
+            raise
+        run.clean_up()
+        failure = run.error()
+        if failure is not None:
+            raise failure
+
+    def cancel(self, reason: str = "the plan was cancelled") -> None:
+        """Stop the plan and clean up; from any thread or signal handler, also before the run."""
+        self._cancelled = reason
+        if self._run is not None:
+            self._run.cancel(reason)
+
+    def begin(self, *, artifacts: Path | None = None, **options: Any) -> Run:
+        """Check the plan and return its one run; `options` replace fields of `RunOptions`.
+
+        Raises:
+            PlanDefinitionError: the plan cannot run as it is, or has run before.
+        """
+        if self._run is not None:
+            raise PlanDefinitionError("this plan has been executed already: a plan runs once")
+        run_options = replace(self._options, **options)
+        steps = link(list(self._steps.values()), run_options.parameters)
+        self._run = Run(
+            steps,
+            run_options,
+            self._store,
+            listeners=self._listeners,
+            clock=self._clock,
+            artifacts=artifacts,
+        )
+        if self._cancelled is not None:
+            self._run.cancel(self._cancelled)
+        return self._run
+
+    def declare(
+        self,
+        step: Step,
+        name: str,
+        options: Mapping[str, Any],
+        origin: str,
+        scope: tuple[str, ...] = (),
+    ) -> None:
+        """Append a step that was declared at `origin`; see `PlannedStep` for `scope`.
+
+        Raises:
+            PlanDefinitionError: as `add_step`.
+        """
+        if self._run is not None:
+            raise PlanDefinitionError(f"{origin}: step {name!r} comes too late: the plan runs")
+        if not isinstance(step, Step):
+            raise PlanDefinitionError(
+                f"{origin}: {step!r} is no step; give an instance of Step or GenericStep"
+            )
+        twin = self._steps.get(name)
+        if twin is not None:
+            raise PlanDefinitionError(
+                f"two steps are called {name!r}: {twin.origin} and {origin}; rename one",
+                step=name,
+            )
+        attributes = {
+            option: getattr(step, option) for option in OPTION_NAMES if hasattr(step, option)
+        }
+        checked = check_options({**attributes, **options}, name, origin)
+        hooks = hooks_of(step, name)
+        self._steps[name] = PlannedStep(name, step, hooks, checked, origin, scope)
+
+
+def _caller() -> str:
+    frame = sys._getframe(2)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,226 @@
+"""Process trees: started in a session of their own, found again, and ended whole.
+
+A tree is the root's descendants, the members of its session, and every process that carries
+its cookie in the environment: a double-forked daemon leaves the first two, not the third.
+Everything here is psutil's, which signals a pid only while its creation time is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from pytest_plan.engine.clock import Clock
+
+if TYPE_CHECKING:
+    import psutil
+
+COOKIE = "PYTEST_PLAN_COOKIE"
+_KILL_ROUNDS = 20
+_POLL = 0.02  # seconds between two looks at a tree that is ending
+_KILL_WAIT = 1.0  # seconds that a killed process may take to disappear
+_REST_GRACE = 2.0  # seconds for what outlives its root before SIGKILL
+
+
+class Process:
+    """A running program of a step, ended with everything it started when the step is cleaned up.
+
+    Attributes:
+        args: the argv it was started with.
+        pid: its process id.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes], cookie: str) -> None:
+        self._popen = popen
+        self._cookie = cookie
+        self._session_over = False
+        self.args: Sequence[str] = tuple(str(part) for part in _argv(popen))
+        self.pid: int = popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status; None while it runs, negative when a signal ended it."""
+        return self.poll()
+
+    def poll(self) -> int | None:
+        """Return the exit status, None while it runs."""
+        return self._popen.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the exit status; raise `subprocess.TimeoutExpired` after `timeout` seconds."""
+        return self._popen.wait(timeout)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the program itself; nothing when it has ended."""
+        self._popen.send_signal(number)
+
+    def members(self) -> list[psutil.Process]:
+        """Return the living processes of the tree."""
+        ended = self.poll() is not None
+        members = tree_members(self.pid, self._cookie, session=not self._session_over)
+        # The number of a session is free for strangers once its last member has gone.
+        self._session_over = self._session_over or (ended and not members)
+        return members
+
+    def signal_tree(self, number: int) -> None:
+        """Send a signal to every living process of the tree."""
+        _signal_all(self.members(), number)
+        self.poll()
+
+    def end(self, clock: Clock, number: int, grace: float) -> None:
+        """End the tree: `number` to the root, SIGTERM to what outlives it, then SIGKILL.
+
+        Args:
+            clock: measures the waiting.
+            number: the signal that asks the root to stop.
+            grace: seconds the root may take.
+
+        Raises:
+            TimeoutError: something survived even SIGKILL; the message names it.
+        """
+        self.send_signal(number)
+        _wait_until(clock, lambda: self.poll() is not None, grace)
+        self._end_rest(clock, min(grace, _REST_GRACE))
+        left = self._kill(clock)
+        if left:
+            raise TimeoutError(f"processes {left} of {self.args[0]!r} survived SIGKILL")
+
+    def __repr__(self) -> str:
+        status = self.poll()
+        state = "running" if status is None else f"ended with {status}"
+        return f"<Process {self.pid} {self.args[0]!r} {state}>"
+
+    def _end_rest(self, clock: Clock, grace: float) -> None:
+        if self.poll() is None:
+            return
+        if rest := self.members():
+            _signal_all(rest, signal.SIGTERM)
+            _wait_until(clock, lambda: not self.members(), grace)
+
+    def _kill(self, clock: Clock) -> list[int]:
+        # In rounds: a tree may fork while it is being listed.
+        for _ in range(_KILL_ROUNDS):
+            members = self.members()
+            if not members and self.poll() is not None:
+                return []
+            _signal_all(members, KILL)
+            _wait_until(clock, lambda: not self.members(), _KILL_WAIT / _KILL_ROUNDS)
+        return [member.pid for member in self.members()]
+
+
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
+
+
+def spawn(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    output: int | IO[bytes],
+    errors: int | IO[bytes],
+    input: IO[bytes] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    user: str | int | None = None,
+    group: str | int | None = None,
+) -> Process:
+    """Start `argv` in a session of its own, with a fresh cookie and no input of ours."""
+    cookie = secrets.token_hex(16)
+    identity: dict[str, Any] = {}
+    if user is not None:
+        identity = {"user": user, "group": _group(user, group), "extra_groups": ()}
+    elif group is not None:
+        identity = {"group": group}
+    popen = subprocess.Popen(
+        [os.fspath(part) for part in argv],
+        stdin=subprocess.DEVNULL if input is None else input,
+        stdout=output,
+        stderr=errors,
+        cwd=cwd,
+        env={**(os.environ if env is None else env), COOKIE: cookie},
+        start_new_session=True,
+        **identity,
+    )
+    return Process(popen, cookie)
+
+
+def _group(user: str | int, group: str | int | None) -> str | int:
+    if group is not None:
+        return group
+    import pwd
+
+    return (pwd.getpwnam(user) if isinstance(user, str) else pwd.getpwuid(user)).pw_gid
+
+
+def tree_members(root: int, cookie: str, *, session: bool) -> list[psutil.Process]:
+    """Return the living processes that descend from `root`, carry `cookie` or share the session.
+
+    Args:
+        root: process id of the first process, also the id of its session.
+        cookie: what the tree has in its environment under `COOKIE`.
+        session: whether the session still is ours.
+    """
+    import psutil
+
+    found: dict[int, psutil.Process] = {}
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(root)
+        if _carries(process, cookie):
+            found = {child.pid: child for child in [process, *process.children(recursive=True)]}
+    for process in psutil.process_iter():
+        if process.pid in found:
+            continue
+        if (session and _session(process.pid) == root) or _carries(process, cookie):
+            found[process.pid] = process
+    return [process for process in found.values() if _lives(process)]
+
+
+def _carries(process: psutil.Process, cookie: str) -> bool:
+    import psutil
+
+    try:
+        return process.environ().get(COOKIE) == cookie
+    except (psutil.Error, OSError):
+        return False
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except (OSError, AttributeError):
+        return None
+
+
+def _lives(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _signal_all(processes: Iterable[psutil.Process], number: int) -> None:
+    import psutil
+
+    for process in processes:
+        # It may have died since it was listed, or (session members) be another user's.
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            process.send_signal(number)
+
+
+def _wait_until(clock: Clock, done: Callable[[], bool], seconds: float) -> None:
+    condition = threading.Condition()
+    deadline = clock.now() + seconds
+    while not done() and clock.now() < deadline:
+        with condition:
+            clock.wait_for(condition, lambda: False, _POLL)
+
+
+def _argv(popen: subprocess.Popen[bytes]) -> Sequence[str]:
+    args = popen.args
+    return args if isinstance(args, list) else [str(args)]

@@ -1,0 +1,265 @@
+"""One execution of a plan: provision, perhaps in several goes, then clean up once."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_plan.engine.clock import Clock, PlanClock
+from pytest_plan.engine.durations import format_duration
+from pytest_plan.engine.errors import (
+    CleanupError,
+    PlanCancelledError,
+    PlanError,
+    PlanTimeoutError,
+    StepError,
+)
+from pytest_plan.engine.events import CleanupBegan, Listener, PlanFinished
+from pytest_plan.engine.executor import Executor, Inbox
+from pytest_plan.engine.flow import Surroundings
+from pytest_plan.engine.folders import RunFolders
+from pytest_plan.engine.graph import closure
+from pytest_plan.engine.log import StepLog
+from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.phases import Course, Forward, Reverse
+from pytest_plan.engine.planned import PlannedStep
+from pytest_plan.engine.record import StepRecord
+from pytest_plan.engine.results import PlanResult, StepResult
+from pytest_plan.engine.services import Services
+from pytest_plan.engine.state import LocalStore
+from pytest_plan.engine.stop import Stop, StopKind
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a plan is run.
+
+    Attributes:
+        limit: seconds for the whole run without cleanup; None means no limit.
+        continue_on_error: whether a failure stops only what needs the step.
+        cleanup_limit: seconds for the whole cleanup.
+        jobs: how many steps may run at the same time.
+        parameters: what hooks may take beside `ctx`, `state` and the values of steps.
+        skip_on: exceptions by which a step asks to be skipped.
+        stop_on: exceptions that end the plan and are raised as they are.
+    """
+
+    limit: float | None
+    continue_on_error: bool
+    cleanup_limit: float
+    jobs: int
+    parameters: Mapping[str, Any]
+    skip_on: tuple[type[BaseException], ...] = ()
+    stop_on: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
+
+
+class Run:
+    """One execution of a plan. The limit starts when this is made.
+
+    Args:
+        steps: the linked steps, by name and in order.
+        options: how to run them.
+        store: where the State is.
+        listeners: hear every event, on the thread that calls `provision` and `clean_up`.
+        clock: measures all time.
+        artifacts: the folder for what outlives the run; None: nothing does.
+    """
+
+    def __init__(
+        self,
+        steps: Mapping[str, PlannedStep],
+        options: RunOptions,
+        store: LocalStore,
+        *,
+        listeners: list[Listener],
+        clock: Clock,
+        artifacts: Path | None = None,
+    ) -> None:
+        self.run_id = secrets.token_hex(4)
+        self._options = options
+        self._store = store
+        self._listeners = listeners
+        self.clock = PlanClock(clock)
+        inbox: Inbox = queue.SimpleQueue()
+        self.services = self._services(artifacts)
+        self.records = {name: self._record(step) for name, step in steps.items()}
+        for name in steps:
+            store.reserve(name)
+        began = self.clock.now()
+        around = Surroundings(
+            services=self.services,
+            parameters=options.parameters,
+            began=began,
+            deadline=None if options.limit is None else began + options.limit,
+            emit=inbox.put,
+            skip_on=options.skip_on,
+            stop_on=options.stop_on,
+        )
+        self._around = around
+        self._course = Course(self.records, around, options.continue_on_error)
+        self._executor = Executor(self._course, inbox, options.jobs, self.clock, listeners)
+        self._left: tuple[str, ...] = ()
+        self._is_cleaned = False
+
+    @property
+    def deadline(self) -> float | None:
+        """When the limit passes, as a time of `clock`; None without a limit."""
+        return self._around.deadline
+
+    @property
+    def fatal(self) -> BaseException | None:
+        """What must be raised, as it is, once cleanup has run; None when nothing must."""
+        return self._course.fatal
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing new begins any more."""
+        return self._course.stop is not None
+
+    def provision(self, names: Collection[str] | None = None) -> None:
+        """Run `names` and what they wait for, all steps when None; again for further ones."""
+        planned = {name: record.planned for name, record in self.records.items()}
+        wanted = closure(planned if names is None else names, planned)
+        self._executor.run(
+            Forward(self._course, {name for name in wanted if not self.records[name].has_ended})
+        )
+
+    def clean_up(self) -> None:
+        """Clean up every step that has begun, in reverse; a second call does nothing."""
+        if self._is_cleaned:
+            return
+        self._is_cleaned = True
+        self._note_limit()
+        self._store.close()
+        reason = self._reason()
+        due = sum(record.needs_cleanup() for record in self.records.values())
+        if due:
+            self._around.emit(CleanupBegan(due, reason, self._around.elapsed()))
+        self._executor.run(Reverse(self._course, reason, self._options.cleanup_limit))
+        left = self.services.folders.remove()
+        self._left = () if left is None else (left,)
+        self._around.emit(PlanFinished(self.result(), self._around.elapsed()))
+        self._executor.close()
+
+    def cancel(self, reason: str) -> None:
+        """Ask to stop; from any thread or signal handler."""
+        self._executor.cancel(reason)
+
+    def step_result(self, name: str) -> StepResult:
+        """Return what a step has come to so far."""
+        return self.records[name].result()
+
+    def result(self) -> PlanResult:
+        """Return what the run has come to so far."""
+        stop = self._course.stop
+        return PlanResult(
+            run_id=self.run_id,
+            outcome=self._outcome(),
+            reason=None if stop is None else stop.reason,
+            seconds=self._around.elapsed(),
+            limit=self._options.limit,
+            steps={name: record.result() for name, record in self.records.items()},
+            left=self._left,
+            listener_errors=tuple(self._executor.listener_errors),
+        )
+
+    def failure(self) -> BaseException | None:
+        """Return why provisioning did not succeed: the fatal error, the stop, the first failure."""
+        return self._course.fatal or self._stop_error() or self._first_failure()
+
+    def error(self) -> BaseException | None:
+        """Return what `execute` raises: the failure, else cleanup's, else None."""
+        failure = self.failure()
+        if failure is None:
+            return self.cleanup_error()
+        self.explain(failure)
+        return failure
+
+    def explain(self, error: BaseException) -> None:
+        """Add to `error` what the run came to and what its cleanup failed with."""
+        cleanup = self.cleanup_error()
+        if isinstance(error, (StepError, PlanCancelledError, PlanTimeoutError)):
+            error.result = self.result()
+        if cleanup is None:
+            return
+        error.add_note(f"and {cleanup}")
+        with contextlib.suppress(AttributeError):  # not every exception takes attributes
+            error.cleanup_error = cleanup  # type: ignore[attr-defined]
+
+    def cleanup_error(self) -> CleanupError | None:
+        """Return all failures of cleanup together, None when there is none."""
+        errors = [error for record in self.records.values() for error in record.cleanup.errors]
+        errors += [
+            _left_error(record)
+            for record in self.records.values()
+            if record.cleanup.outcome is CleanupOutcome.ABANDONED and not record.cleanup.errors
+        ]
+        if not errors:
+            return None
+        names = ", ".join(dict.fromkeys(repr(error.step) for error in errors))
+        group = CleanupError(f"the cleanup of {names} failed", errors)
+        group.result = self.result()
+        return group
+
+    def _first_failure(self) -> StepError | None:
+        if self._options.continue_on_error:
+            return None
+        failed = [record for record in self.records.values() if record.error is not None]
+        if not failed:
+            return None
+        return min(failed, key=lambda record: record.completed).error
+
+    def _stop_error(self) -> PlanError | None:
+        stop = self._course.stop
+        if stop is None or not stop.ends_running_steps:
+            return None
+        kind = PlanTimeoutError if stop.kind is StopKind.LIMIT else PlanCancelledError
+        ended = sum(record.outcome.provides for record in self.records.values())
+        return kind(
+            f"{stop.reason}: {ended} of {len(self.records)} steps had succeeded; "
+            "what had begun was cleaned up"
+        )
+
+    def _outcome(self) -> StepOutcome:
+        stop = self._course.stop
+        if stop is not None and stop.ends_running_steps:
+            return stop.outcome
+        failed = any(record.outcome.is_failure for record in self.records.values())
+        return StepOutcome.FAILED if failed else StepOutcome.SUCCEEDED
+
+    def _reason(self) -> str:
+        stop = self._course.stop
+        if stop is not None and stop.ends_running_steps:
+            return "timeout" if stop.kind is StopKind.LIMIT else "cancelled"
+        return "success" if self._outcome() is StepOutcome.SUCCEEDED else "failure"
+
+    def _note_limit(self) -> None:
+        """The limit covers what ran between provisioning and now, too."""
+        deadline, limit = self.deadline, self._options.limit
+        if deadline is not None and limit is not None and self.clock.now() >= deadline:
+            reason = f"the plan's limit of {format_duration(limit)} has passed"
+            self._course.request_stop(Stop(StopKind.LIMIT, reason))
+
+    def _record(self, step: PlannedStep) -> StepRecord:
+        folders, masker = self.services.folders, self.services.masker
+        return StepRecord(step, StepLog(lambda: folders.artifacts(step.name), masker.mask))
+
+    def _services(self, artifacts: Path | None) -> Services:
+        folder = None if artifacts is None else artifacts / self.run_id
+        folders = RunFolders(None if folder is None else lambda: folder)
+        return Services(self.run_id, self.clock, self._store, folders)
+
+
+def _left_error(record: StepRecord) -> StepError:
+    left = "; ".join(record.cleanup.left)
+    return StepError(
+        f"the cleanup of step {record.name!r} was abandoned; not taken back: {left}",
+        step=record.name,
+        hook="cleanup",
+        attempt=1,
+    )

@@ -1,0 +1,80 @@
+"""What all steps of a run share."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass, field
+
+from pytest_plan.engine.clock import PlanClock
+from pytest_plan.engine.errors import PlanDefinitionError
+from pytest_plan.engine.folders import RunFolders
+from pytest_plan.engine.secret import Masker
+from pytest_plan.engine.state import LocalStore
+
+
+class Ports:
+    """Hands out free ports of the loopback interface, none of them twice."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _given
+        self._given: set[int] = set()
+
+    def take(self) -> int:
+        """Return a port that was free a moment ago and that this run has not handed out."""
+        with self._lock:
+            while True:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", 0))
+                    port = int(probe.getsockname()[1])
+                if port not in self._given:
+                    self._given.add(port)
+                    return port
+
+
+class Variables:
+    """Environment variables that steps have set, each owned by one step."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _owners and the pair of read and write of environ
+        self._owners: dict[str, tuple[str, str | None]] = {}
+
+    def set(self, name: str, value: str, step: str) -> None:
+        """Set `name` for this process; raise PlanDefinitionError when another step holds it."""
+        with self._lock:
+            owner, before = self._owners.get(name, (step, os.environ.get(name)))
+            if owner != step:
+                raise PlanDefinitionError(
+                    f"steps {owner!r} and {step!r} both set the environment variable {name!r}",
+                    step=step,
+                )
+            os.environ[name] = value
+            self._owners[name] = (owner, before)
+
+    def restore(self, name: str) -> None:
+        """Put back what `name` was before the first `set`."""
+        with self._lock:
+            _, before = self._owners.pop(name, ("", None))
+            if before is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = before
+
+    def current(self) -> dict[str, str]:
+        """Return the variables that are set now."""
+        with self._lock:
+            return {name: os.environ[name] for name in self._owners if name in os.environ}
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all steps of a run share."""
+
+    run_id: str
+    clock: PlanClock
+    store: LocalStore
+    folders: RunFolders
+    masker: Masker = field(default_factory=Masker)
+    ports: Ports = field(default_factory=Ports)
+    variables: Variables = field(default_factory=Variables)

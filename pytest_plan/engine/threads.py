@@ -1,0 +1,73 @@
+"""The daemon threads that perform calls.
+
+Not an executor of the standard library: those delay the interpreter's exit until a stuck task
+ends (measured).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+from pytest_plan.engine.calls import Call, Ending
+from pytest_plan.engine.clock import Clock
+
+Completed: TypeAlias = Callable[[Call, Ending], "Call | None"]
+_Inbox: TypeAlias = "queue.SimpleQueue[Call | None]"
+
+
+class Threads:
+    """As many threads as there are calls at the same time; idle ones are used again.
+
+    Args:
+        completed: told how a call ended, on its thread; returns the next call for that thread.
+        clock: waits for work.
+    """
+
+    def __init__(self, completed: Completed, clock: Clock) -> None:
+        self._completed = completed
+        self._clock = clock
+        self._lock = threading.Lock()  # guards both attributes below
+        self._idle: list[_Inbox] = []
+        self._closed = False
+
+    def run(self, call: Call) -> None:
+        """Perform `call` on an idle thread or a new one."""
+        with self._lock:
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is not None:
+            inbox.put(call)
+            return
+        inbox = queue.SimpleQueue()
+        inbox.put(call)
+        threading.Thread(
+            target=self._serve, args=(inbox,), name=f"plan-{call.scope.step}", daemon=True
+        ).start()
+
+    def close(self) -> None:
+        """Let idle threads end, and the others when they become idle."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for inbox in idle:
+            inbox.put(None)
+
+    def _serve(self, inbox: _Inbox) -> None:
+        thread = threading.current_thread()
+        call = self._clock.get(inbox, None)
+        while call is not None:
+            thread.name = f"plan-{call.scope.step}"
+            call.thread = threading.get_ident()
+            following = self._completed(call, call.perform())
+            if following is None and self._rest(inbox):
+                thread.name = "plan-idle"
+                following = self._clock.get(inbox, None)
+            call = following
+
+    def _rest(self, inbox: _Inbox) -> bool:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(inbox)
+            return not self._closed

@@ -1,0 +1,57 @@
+"""What a step must take back, last made first."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from pytest_plan.engine.calls import Body
+from pytest_plan.engine.outcomes import Hook
+from pytest_plan.engine.processes import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """One thing to take back; it belongs to the hook that made it.
+
+    Attributes:
+        hook: the hook whose call registered it.
+        label: names it in reports.
+        body: takes it back.
+        process: the process tree that this ends, None for everything else.
+    """
+
+    hook: Hook
+    label: str
+    body: Body
+    process: Process | None = None
+
+
+class UndoStack:
+    """The undos of one step."""
+
+    __slots__ = ("_entries", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _entries: hooks push, cleanup pops
+        self._entries: list[Undo] = []
+
+    def push(self, entry: Undo) -> None:
+        """Register an undo; it will be the first to run."""
+        with self._lock:
+            self._entries.append(entry)
+
+    def push_tail(self, body: Body) -> None:
+        """Register what follows the `yield` of `exec`."""
+        self.push(Undo(Hook.EXEC, "what follows its yield", body))
+
+    def pop(self, hooks: frozenset[Hook]) -> Undo | None:
+        """Return and forget the last undo that one of `hooks` made, None when there is none."""
+        with self._lock:
+            for index in range(len(self._entries) - 1, -1, -1):
+                if self._entries[index].hook in hooks:
+                    return self._entries.pop(index)
+        return None
+
+    def __len__(self) -> int:
+        return len(self._entries)
