@@ -3,7 +3,9 @@
 PYTEST_DONT_REWRITE (the package has no asserts that pytest should rewrite)
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.context import Context
 from pytest_plan.engine.errors import (
@@ -23,6 +25,9 @@ from pytest_plan.engine.secret import Secret
 from pytest_plan.engine.state import State
 from pytest_plan.engine.step import GenericStep, Step
 
+if TYPE_CHECKING:
+    from pytest_plan.plugin.handle import PlanHandle
+
 __all__ = [
     "CleanupError",
     "CleanupOutcome",
@@ -32,6 +37,7 @@ __all__ = [
     "PlanCancelledError",
     "PlanDefinitionError",
     "PlanError",
+    "PlanHandle",
     "PlanResult",
     "PlanTimeoutError",
     "Secret",
@@ -49,6 +55,11 @@ pytest_plugins = ("pytest_plan.plugin",)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "PlanHandle":
+        # Its package is the plugin's, which needs pytest; the engine does not.
+        from pytest_plan.plugin.handle import PlanHandle
+
+        return PlanHandle
     if name == "__version__":
         from importlib.metadata import version
 

@@ -68,6 +68,7 @@ class Plan:
         self._store = LocalStore(self._clock)
         self._state = State(self._store)
         self._steps: dict[str, PlannedStep] = {}
+        self._skipped: dict[str, str] = {}
         self._listeners: list[Listener] = []
         self._run: Run | None = None
         self._cancelled: str | None = None
@@ -96,6 +97,8 @@ class Plan:
             PlanDefinitionError: something is unusable or known already; the message says what.
         """
         origin = _caller()
+        if self._run is not None:
+            raise PlanDefinitionError(f"{origin}: a step comes too late: the plan runs already")
         chosen = f"step-{1 + len(self._steps)}" if name is None else check_name(name, origin)
         self.declare(step, chosen, options, origin)
         return self
@@ -165,6 +168,29 @@ class Plan:
         if self._run is not None:
             self._run.cancel(reason)
 
+    def linked(self) -> dict[str, PlannedStep]:
+        """Return the steps by name, in their order, with their edges.
+
+        Raises:
+            PlanDefinitionError: the plan cannot run as it is.
+        """
+        steps = [
+            replace(step, options=replace(step.options, skip=self._skipped[name]))
+            if name in self._skipped
+            else step
+            for name, step in self._steps.items()
+        ]
+        return link(steps, self._options.parameters)
+
+    def skip(self, name: str, reason: str) -> None:
+        """Skip a step, and with it whatever needs it, as if it had asked for that."""
+        self._skipped[name] = reason
+
+    def extend(self) -> None:
+        """Add the steps that were declared since `begin` to the run."""
+        if self._run is not None:
+            self._run.extend(self.linked())
+
     def begin(self, *, artifacts: Path | None = None, **options: Any) -> Run:
         """Check the plan and return its one run; `options` replace fields of `RunOptions`.
 
@@ -174,9 +200,8 @@ class Plan:
         if self._run is not None:
             raise PlanDefinitionError("this plan has been executed already: a plan runs once")
         run_options = replace(self._options, **options)
-        steps = link(list(self._steps.values()), run_options.parameters)
         self._run = Run(
-            steps,
+            self.linked(),
             run_options,
             self._store,
             listeners=self._listeners,
@@ -200,8 +225,6 @@ class Plan:
         Raises:
             PlanDefinitionError: as `add_step`.
         """
-        if self._run is not None:
-            raise PlanDefinitionError(f"{origin}: step {name!r} comes too late: the plan runs")
         if not isinstance(step, Step):
             raise PlanDefinitionError(
                 f"{origin}: {step!r} is no step; give an instance of Step or GenericStep"

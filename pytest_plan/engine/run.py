@@ -87,9 +87,8 @@ class Run:
         self.clock = PlanClock(clock)
         inbox: Inbox = queue.SimpleQueue()
         self.services = self._services(artifacts)
-        self.records = {name: self._record(step) for name, step in steps.items()}
-        for name in steps:
-            store.reserve(name)
+        self.records: dict[str, StepRecord] = {}
+        self.extend(steps)
         began = self.clock.now()
         around = Surroundings(
             services=self.services,
@@ -120,6 +119,22 @@ class Run:
     def is_stopped(self) -> bool:
         """Whether nothing new begins any more."""
         return self._course.stop is not None
+
+    @property
+    def is_cleaned(self) -> bool:
+        """Whether cleanup has begun, or is over."""
+        return self._is_cleaned
+
+    def remaining(self) -> float | None:
+        """Return the seconds until the limit passes, never negative; None without a limit."""
+        return None if self.deadline is None else max(0.0, self.deadline - self.clock.now())
+
+    def extend(self, steps: Mapping[str, PlannedStep]) -> None:
+        """Add the steps that were declared since; the edges of the others stay as they are."""
+        for name, step in steps.items():
+            if name not in self.records:
+                self.records[name] = self._record(step)
+                self._store.reserve(name)
 
     def provision(self, names: Collection[str] | None = None) -> None:
         """Run `names` and what they wait for, all steps when None; again for further ones."""

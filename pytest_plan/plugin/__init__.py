@@ -1,0 +1,42 @@
+"""The pytest side: the hooks that every run of pytest sees, and the fixture `plan`.
+
+They are cheap: whatever works with steps is imported when the first step is found.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_plan.plugin import declare, hookspecs, options
+from pytest_plan.plugin.fixtures import plan as plan
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options, each also an ini value."""
+    options.add(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the hooks that others can implement."""
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options and begin to look for steps."""
+    config.addinivalue_line(
+        "markers",
+        "plan_step(...): the function, generator function or Step class in a conftest.py or "
+        "plugin is a step of the plan",
+    )
+    config.addinivalue_line(
+        "markers", "plan(*steps): the test needs these steps; without names, every visible step"
+    )
+    declare.begin(config, options.settings(config))
+
+
+def pytest_pycollect_makeitem(
+    collector: pytest.Module | pytest.Class, name: str, obj: object
+) -> None:
+    """Refuse steps in test modules: they would silently never run."""
+    declare.refuse_in_test_module(collector, name, obj)

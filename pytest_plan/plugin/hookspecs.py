@@ -1,0 +1,62 @@
+"""The hooks of pytest-plan.
+
+All are called on the main thread of the process that runs the plan, except for
+`pytest_plan_configure`, which every process calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.plan import Plan
+    from pytest_plan.engine.results import PlanResult, StepResult
+
+
+@pytest.hookspec
+def pytest_plan_configure(config: pytest.Config, plan: Plan) -> None:
+    """Add steps to `plan`; nothing may run yet.
+
+    Called once, after the initial conftests and before collection. An implementation in a
+    conftest.py that is loaded later is an error.
+
+    Args:
+        config: the config of this process.
+        plan: the plan; use `plan.add_step` and `plan.add_pause`.
+    """
+
+
+@pytest.hookspec
+def pytest_plan_step_started(config: pytest.Config, step: str) -> None:
+    """A step began its first attempt."""
+
+
+@pytest.hookspec
+def pytest_plan_step_finished(config: pytest.Config, result: StepResult) -> None:
+    """A step ended, or was decided without running; its cleanup is still to come."""
+
+
+@pytest.hookspec
+def pytest_plan_step_cleaned(config: pytest.Config, result: StepResult) -> None:
+    """The cleanup of a step ended."""
+
+
+@pytest.hookspec
+def pytest_plan_finished(config: pytest.Config, result: PlanResult) -> None:
+    """The plan is over, its cleanup included."""
+
+
+@pytest.hookspec
+def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | None:
+    """Return a function that hears every event of the engine, or None.
+
+    Called once, before the first step. The events are those of `pytest_plan.engine.events`.
+    """
+
+
+@pytest.hookspec
+def pytest_plan_show(config: pytest.Config) -> None:
+    """Print the plan instead of running it (`--plan-show`, `--setup-plan`)."""

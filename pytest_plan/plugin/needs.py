@@ -1,0 +1,106 @@
+"""Which steps a test needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from pytest_plan.engine.planned import PlannedStep, suggest
+from pytest_plan.plugin.declare import mark_skips
+from pytest_plan.plugin.fixtures import ALL_STEPS, STEP_OF_FIXTURE
+
+MARK = "plan"
+
+
+def needs_of(
+    item: pytest.Item, steps: Mapping[str, PlannedStep], *, autouse: bool
+) -> tuple[str, ...]:
+    """Return the steps that a test needs, in their order; none if a mark skips it.
+
+    Args:
+        item: the test.
+        steps: all steps.
+        autouse: whether every test needs every step it can see.
+
+    Raises:
+        pytest.UsageError: a mark names a step that does not exist.
+    """
+    if _is_skipped(item):
+        return ()
+    visible = [name for name, step in steps.items() if is_visible(step, item)]
+    named, is_bare = _marked(item, steps)
+    taken, takes_plan = _taken(item)
+    wanted = named | taken | {name for name in visible if steps[name].options.autouse}
+    if autouse or (not named and (is_bare or takes_plan)):
+        wanted.update(visible)
+    return tuple(name for name in steps if name in wanted)
+
+
+def is_visible(step: PlannedStep, item: pytest.Item) -> bool:
+    """Whether the step is declared at or above the test's directory, or in a plugin."""
+    return item.path.parent.parts[: len(step.scope)] == step.scope
+
+
+def _is_skipped(item: pytest.Item) -> bool:
+    names = getattr(getattr(item, "obj", None), "__globals__", {})
+    for mark in item.iter_markers():
+        try:
+            if mark_skips(mark, names) is not None:
+                return True
+        except Exception:
+            return False  # pytest reports a condition that fails, at setup
+    return False
+
+
+def _marked(item: pytest.Item, steps: Mapping[str, PlannedStep]) -> tuple[set[str], bool]:
+    """Return the steps that marks name, and whether there is a mark without names."""
+    named: set[str] = set()
+    is_bare = False
+    for mark in item.iter_markers(MARK):
+        is_bare = is_bare or not mark.args
+        _check_mark(item, mark, steps)
+        named.update(mark.args)
+    return named, is_bare
+
+
+def _check_mark(item: pytest.Item, mark: pytest.Mark, steps: Iterable[str]) -> None:
+    if mark.kwargs:
+        raise pytest.UsageError(
+            f"{item.nodeid}: @pytest.mark.plan takes names of steps, not {mark.kwargs!r}"
+        )
+    for name in mark.args:
+        if name not in steps:
+            raise pytest.UsageError(
+                f"{item.nodeid}: @pytest.mark.plan names {name!r}, which is no step"
+                f"{suggest(str(name), steps)}; the steps are {', '.join(steps) or 'none'}"
+            )
+
+
+def _taken(item: pytest.Item) -> tuple[set[str], bool]:
+    """Return the steps whose fixtures the test reaches, and whether it reaches `plan`.
+
+    Decided by definition: a fixture that overrides a step's and does not ask for it ends the
+    way there.
+    """
+    info = getattr(item, "_fixtureinfo", None)  # public in no way; without it marks still work
+    if info is None:
+        return set(), False
+    definitions: Mapping[str, Sequence[Any]] = info.name2fixturedefs
+    steps: set[str] = set()
+    waiting = [(name, -1) for name in info.initialnames]
+    seen: set[tuple[str, int]] = set()
+    while waiting:
+        name, index = waiting.pop()
+        if (name, index) in seen or len(definitions.get(name, ())) < -index:
+            continue
+        seen.add((name, index))
+        definition = definitions[name][index]
+        step = getattr(definition.func, STEP_OF_FIXTURE, None)
+        if step is not None:
+            steps.add(step)
+        waiting += [
+            (argument, index - 1 if argument == name else -1) for argument in definition.argnames
+        ]
+    return steps - {ALL_STEPS}, ALL_STEPS in steps

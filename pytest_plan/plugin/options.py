@@ -1,0 +1,239 @@
+"""Options: one table, read from the command line, the environment, the ini file, the code."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_plan.engine.durations import parse_duration
+from pytest_plan.engine.errors import PlanDefinitionError
+
+
+class _Kind(enum.Enum):
+    """What the value of an option is."""
+
+    DURATION = "duration"
+    COUNT = "count"
+    FLAG = "flag"
+    NAME = "name"
+    NAMES = "names"
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One option: `--plan-NAME`, `PYTEST_PLAN_NAME`, `plan_name`."""
+
+    name: str
+    kind: _Kind
+    help: str
+    metavar: str | None = None
+    in_command_line: bool = True
+
+    @property
+    def dest(self) -> str:
+        return f"plan_{self.name}"
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.dest.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        return f"PYTEST_{self.dest.upper()}"
+
+
+_OPTIONS = (
+    _Option("show", _Kind.FLAG, "print the plan and which tests need what; run nothing"),
+    _Option(
+        "limit",
+        _Kind.DURATION,
+        "the longest that provisioning and tests may take together; 0: no limit",
+        "DURATION",
+    ),
+    _Option(
+        "cleanup_limit",
+        _Kind.DURATION,
+        "the longest that the whole cleanup may take (default: 5m)",
+        "DURATION",
+    ),
+    _Option("jobs", _Kind.COUNT, "how many steps may run at the same time (default: 8)", "N"),
+    _Option(
+        "continue_on_error", _Kind.FLAG, "a failed step stops only the steps and tests that need it"
+    ),
+    _Option(
+        "until", _Kind.NAME, "run this step and what it needs; skip tests that need more", "STEP"
+    ),
+    _Option("skip", _Kind.NAMES, "skip this step and whatever needs it (may be repeated)", "STEP"),
+    _Option(
+        "pause_on_failure",
+        _Kind.FLAG,
+        "wait for Enter after a failed step, before its cleanup (needs a terminal)",
+    ),
+    _Option(
+        "dir",
+        _Kind.NAME,
+        "the folder for what a run leaves behind, relative to rootdir (default: .pytest_plan)",
+        in_command_line=False,
+    ),
+    _Option("autouse", _Kind.FLAG, "every test needs every step", in_command_line=False),
+    _Option(
+        "eager",
+        _Kind.FLAG,
+        "provision every step of the initial conftests before collection",
+        in_command_line=False,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of this run, each valid.
+
+    Attributes:
+        show: whether to print the plan and run nothing.
+        limit: seconds; None means no limit.
+        cleanup_limit: seconds; None means the engine's default.
+        jobs: how many steps at the same time; None means the engine's default.
+        continue_on_error: whether a failure stops only what needs the step.
+        until: run only this step and what it needs; None means all that are needed.
+        skip: steps to skip.
+        pause_on_failure: whether to wait after a failed step.
+        dir: the folder for what a run leaves behind.
+        autouse: whether every test needs every step.
+        eager: whether every step of the initial conftests is eager.
+    """
+
+    show: bool
+    limit: float | None
+    cleanup_limit: float | None
+    jobs: int | None
+    continue_on_error: bool
+    until: str | None
+    skip: tuple[str, ...]
+    pause_on_failure: bool
+    dir: Path
+    autouse: bool
+    eager: bool
+
+
+def add(parser: pytest.Parser) -> None:
+    """Add the options to pytest's parser."""
+    group = parser.getgroup("plan", "staged test environments (pytest-plan)")
+    for option in _OPTIONS:
+        if option.in_command_line:
+            group.addoption(option.flag, **_argument(option))
+        _addini(parser, option)
+
+
+def _argument(option: _Option) -> dict[str, Any]:
+    common = {"dest": option.dest, "default": None, "help": option.help}
+    if option.kind is _Kind.FLAG:
+        return {**common, "action": "store_true"}
+    action = "append" if option.kind is _Kind.NAMES else "store"
+    return {**common, "action": action, "metavar": option.metavar}
+
+
+def _addini(parser: pytest.Parser, option: _Option) -> None:
+    if option.kind is _Kind.FLAG:
+        parser.addini(option.dest, option.help, type="bool", default=None)
+        return
+    if option.kind is _Kind.NAMES:
+        parser.addini(option.dest, option.help, type="args", default=None)
+        return
+    try:
+        # Native TOML (pytest 9.2) gives numbers as numbers: `plan_limit = 300`.
+        parser.addini(option.dest, option.help, type=str | int | float, default=None)
+    except (AssertionError, TypeError, ValueError):
+        parser.addini(option.dest, option.help, default=None)
+
+
+def settings(config: pytest.Config) -> Settings:
+    """Return the settings of this run: command line, then environment, then ini file.
+
+    Raises:
+        pytest.UsageError: a value is unusable; the message names its source.
+    """
+    values = {option.name: _read(option, config) for option in _OPTIONS}
+    folder = Path(values["dir"] or ".pytest_plan")
+    return Settings(
+        **{
+            **values,
+            "limit": values["limit"] or None,
+            "skip": values["skip"] or (),
+            "dir": config.rootpath / folder,
+            **{
+                option.name: bool(values[option.name])
+                for option in _OPTIONS
+                if option.kind is _Kind.FLAG
+            },
+        }
+    )
+
+
+def _read(option: _Option, config: pytest.Config) -> Any:
+    value, source = _find(option, config)
+    if value is None:
+        return None
+    try:
+        return _READERS[option.kind](value, source)
+    except PlanDefinitionError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _find(option: _Option, config: pytest.Config) -> tuple[Any, str]:
+    """Return the value that wins and the source to name in an error."""
+    given = config.getoption(option.dest, None) if option.in_command_line else None
+    if given is not None:
+        return given, option.flag
+    if option.variable in os.environ:
+        return os.environ[option.variable], f"environment variable {option.variable}"
+    file = config.inipath.name if config.inipath else "ini"
+    return config.getini(option.dest), f"{option.dest} in {file}"
+
+
+def _duration(value: Any, source: str) -> float:
+    return parse_duration(value, source)
+
+
+def _count(value: Any, source: str) -> int:
+    text = str(value).strip()
+    if not text.isdecimal() or int(text) < 1:
+        raise PlanDefinitionError(f"{source}: {value!r} is not a whole number, 1 or more")
+    return int(text)
+
+
+def _flag(value: Any, source: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off", ""):
+        return False
+    raise PlanDefinitionError(f"{source}: {value!r} is neither true nor false")
+
+
+def _name(value: Any, source: str) -> str | None:
+    if not isinstance(value, str):
+        raise PlanDefinitionError(f"{source}: {value!r} is no name")
+    return value.strip() or None
+
+
+def _names(value: Any, source: str) -> tuple[str, ...]:
+    texts = value.replace(",", " ").split() if isinstance(value, str) else value
+    return tuple(name for text in texts for name in str(text).replace(",", " ").split())
+
+
+_READERS: Mapping[_Kind, Callable[[Any, str], Any]] = {
+    _Kind.DURATION: _duration,
+    _Kind.COUNT: _count,
+    _Kind.FLAG: _flag,
+    _Kind.NAME: _name,
+    _Kind.NAMES: _names,
+}

@@ -1,0 +1,122 @@
+"""Where the output of steps goes: into their logs, never between pytest's lines."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, TextIO
+
+import pytest
+
+from pytest_plan.engine.log import StepLog, current_log
+
+
+class StepOutput:
+    """While entered, `print` and `logging` of a step's hooks go to its log.
+
+    What reaches the standard file descriptors by another way (a child process of the step's
+    own) is captured as pytest captures a test's. With `-s` both are shown as well.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._handler = _LogHandler()
+        self._streams: tuple[TextIO, TextIO] | None = None
+        self._depth = 0
+        self._text = ""
+
+    @property
+    def text(self) -> str:
+        """What steps wrote past their logs, so far."""
+        return self._text
+
+    def __enter__(self) -> None:
+        self._depth += 1
+        if self._depth == 1:
+            if (capture := self._capture()) is not None:
+                capture.resume_global_capture()
+            logging.getLogger().addHandler(self._handler)
+            self._route()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
+        self._unroute()
+        logging.getLogger().removeHandler(self._handler)
+        if (capture := self._capture()) is not None:
+            capture.suspend_global_capture(in_=False)
+            self._text += "".join(capture.read_global_capture())
+
+    @contextlib.contextmanager
+    def visible(self, *, keyboard: bool = False) -> Iterator[None]:
+        """Let what is written reach the terminal; with `keyboard` also read from it."""
+        capture = self._capture() if self._depth else None
+        if capture is None:
+            yield
+            return
+        self._unroute()
+        capture.suspend_global_capture(in_=keyboard)
+        try:
+            yield
+        finally:
+            capture.resume_global_capture()
+            self._route()
+
+    def _capture(self) -> Any:
+        return self._config.pluginmanager.get_plugin("capturemanager")
+
+    def _route(self) -> None:
+        self._streams = (sys.stdout, sys.stderr)
+        shows = self._config.getoption("capture", "fd") == "no"
+        sys.stdout = _Router(sys.stdout, shows=shows)
+        sys.stderr = _Router(sys.stderr, shows=shows)
+
+    def _unroute(self) -> None:
+        if self._streams is not None:
+            sys.stdout, sys.stderr = self._streams
+            self._streams = None
+
+
+class _Router:
+    """A text stream that sends what the hook of a step writes to the step's log."""
+
+    def __init__(self, stream: TextIO, *, shows: bool) -> None:
+        self._stream = stream
+        self._shows = shows
+
+    def write(self, text: str) -> int:
+        log = current_log.get()
+        if log is None or self._shows:
+            self._stream.write(text)
+        if log is not None:
+            log.write(text)
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _LogHandler(logging.Handler):
+    """Sends log records of a step's hooks to the step's log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(levelname)-8s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log: StepLog | None = current_log.get()
+        if log is not None:
+            log.write(self.format(record) + "\n")

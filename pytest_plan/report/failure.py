@@ -1,0 +1,162 @@
+"""A failed step, told once and in full."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_plan.engine.durations import format_duration
+from pytest_plan.engine.errors import StepError, describe
+from pytest_plan.engine.outcomes import CleanupOutcome
+from pytest_plan.engine.results import StepResult
+from pytest_plan.plugin.session import PlanSession
+
+_OURS = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class _Crash:
+    """What pytest's short summary says about a report."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A `longrepr`: lines for the terminal, and one for the short summary."""
+
+    lines: tuple[str, ...]
+    reprcrash: _Crash
+
+    def toterminal(self, writer: Any) -> None:
+        """Write the lines, those of the error in red, as pytest does."""
+        for line in self.lines:
+            is_error = line.startswith("E ")
+            writer.line(line, red=is_error, bold=is_error)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def step_report(config: pytest.Config, plan: PlanSession, result: StepResult) -> pytest.TestReport:
+    """Return the report of a failed step."""
+    error = result.error
+    assert error is not None
+    lines = [
+        f"{error} ({result.origin})",
+        "",
+        *_traceback(config, error),
+        *_attempts(result),
+        *_stack(result),
+        f"next: {_advice(result)}",
+    ]
+    return _report(plan, result, f"plan step '{result.name}'", "setup", lines, _said(error))
+
+
+def cleanup_report(
+    config: pytest.Config, plan: PlanSession, result: StepResult
+) -> pytest.TestReport:
+    """Return the report of a step whose cleanup did not succeed."""
+    cleanup = result.cleanup
+    lines = []
+    for error in cleanup.errors:
+        lines += [str(error), *getattr(error, "__notes__", ()), "", *_traceback(config, error)]
+    lines += _stack(result)
+    if cleanup.left:
+        lines.append(f"not undone, remove it by hand: {', '.join(cleanup.left)}")
+    lines.append(f"the other cleanups went on; this one took {format_duration(cleanup.seconds)}")
+    said = _said(cleanup.errors[0]) if cleanup.errors else "was abandoned"
+    return _report(plan, result, f"plan step '{result.name}'", "teardown", lines, said)
+
+
+def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
+    """Wait for Enter, so that someone can look at what the failed step has left."""
+    if sys.__stdin__ is None or not sys.__stdin__.isatty():
+        warnings.warn(
+            pytest.PytestWarning("--plan-pause-on-failure is ignored: there is no terminal"),
+            stacklevel=1,
+        )
+        return
+    writer = config.get_terminal_writer()
+    plan.run.clock.hold()
+    try:
+        with plan.output.visible(keyboard=True):
+            writer.line(plan.mask(result.log_tail))
+            writer.line(f"artifacts: {plan.run.services.folders.artifacts(result.name)}")
+            writer.line(f"step {result.name!r} failed; press Enter to go on to its cleanup")
+            writer.flush()
+            sys.__stdin__.readline()
+    finally:
+        plan.run.clock.release()
+
+
+def _report(
+    plan: PlanSession, result: StepResult, title: str, when: Any, lines: list[str], said: str
+) -> pytest.TestReport:
+    masked = tuple(plan.mask("\n".join(lines)).splitlines())
+    file, _, line = result.origin.rpartition(":")
+    sections = []
+    if result.log_tail:
+        sections.append((f"Captured log of {title} (last lines)", result.log_tail))
+    return pytest.TestReport(
+        nodeid=title,
+        location=(file, int(line) - 1 if line.isdecimal() else None, title),
+        keywords={},
+        outcome="failed",
+        longrepr=Text(masked, _Crash(plan.mask(said))),  # type: ignore[arg-type]
+        when=when,
+        sections=sections,
+    )
+
+
+def _said(error: StepError) -> str:
+    return describe(error.__cause__ or error)
+
+
+def _traceback(config: pytest.Config, error: StepError) -> list[str]:
+    cause = error.__cause__ or error
+    info = pytest.ExceptionInfo.from_exception(cause)
+    style = config.getoption("tbstyle", "auto")
+    # No locals: they may hold secrets that nobody has told us about.
+    shown = info.getrepr(style="long" if style == "auto" else style, tbfilter=_users_part)
+    return [*str(shown).splitlines(), ""]
+
+
+def _users_part(info: pytest.ExceptionInfo[BaseException]) -> Any:
+    """Return the traceback without the frames of the engine, unless nothing would be left."""
+    kept = info.traceback.filter(lambda entry: not Path(str(entry.path)).is_relative_to(_OURS))
+    return kept if len(kept) else info.traceback
+
+
+def _attempts(result: StepResult) -> Iterator[str]:
+    if len(result.attempts) < 2:
+        return
+    yield f"attempts ({result.attempts_allowed} allowed):"
+    for attempt in result.attempts:
+        said = "ok" if attempt.error is None else describe(attempt.error)
+        took = format_duration(attempt.seconds)
+        yield f"  {attempt.number}  {attempt.hook:<9}  {took:>7}  {said}"
+
+
+def _stack(result: StepResult) -> Iterator[str]:
+    if result.stack:
+        yield "it did not stop when asked, and its thread was left here:"
+        yield from result.stack.rstrip().splitlines()
+
+
+def _advice(result: StepResult) -> str:
+    undo = (
+        "what it made is undone at the end of the run"
+        if result.cleanup.outcome is CleanupOutcome.NONE
+        else "what it made has been undone"
+    )
+    program = os.path.basename(sys.argv[0]) or "pytest"
+    program = "pytest" if program == "__main__.py" else program
+    return f"{undo}; `{program} --plan-until {result.name}` runs it and what it needs alone"

@@ -1,0 +1,217 @@
+"""The plan in pytest's terminal: live lines, failures once and in full, the summary table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pytest_plan.engine.durations import format_duration
+from pytest_plan.engine.errors import describe
+from pytest_plan.engine.events import (
+    AttemptFailed,
+    CleanupBegan,
+    CleanupInterrupted,
+    Event,
+    PlanFinished,
+    StepCleaned,
+    StepFinished,
+    StopRequested,
+    Waiting,
+)
+from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.results import StepResult
+from pytest_plan.plugin import session as sessions
+from pytest_plan.plugin.session import PlanSession
+from pytest_plan.report import failure, table
+
+HEARTBEAT = 10.0  # seconds between two lines about a step that still runs
+
+Markup = dict[str, bool]
+_GOOD: Markup = {"green": True}
+_BAD: Markup = {"red": True, "bold": True}
+_ODD: Markup = {"yellow": True}
+_MARKUP = {
+    StepOutcome.SUCCEEDED: _GOOD,
+    StepOutcome.REUSED: _GOOD,
+    StepOutcome.FAILED: _BAD,
+    StepOutcome.TIMED_OUT: _BAD,
+}
+_WORDS = {
+    StepOutcome.SUCCEEDED: "ok",
+    StepOutcome.FAILED: "FAILED",
+    StepOutcome.TIMED_OUT: "TIMED OUT",
+    CleanupOutcome.SUCCEEDED: "ok",
+    CleanupOutcome.FAILED: "FAILED",
+    CleanupOutcome.TIMED_OUT: "TIMED OUT",
+    CleanupOutcome.ABANDONED: "ABANDONED",
+}
+
+
+def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Event], None]:
+    """Listen, and take part in pytest's own summary."""
+    report = TerminalReport(config)
+    config.pluginmanager.register(report, "pytest_plan_terminal_report")
+    return report.hear
+
+
+class TerminalReport:
+    """Writes about one run; without a terminal (`-p no:terminal`) it is silent."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._plan: PlanSession = sessions.of(config)
+        self._width = max((len(name) for name in self._plan.steps), default=0)
+        self._said: dict[str, float] = {}  # when a running step was last mentioned
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            AttemptFailed: self._attempt_failed,
+            StepFinished: self._step_finished,
+            StopRequested: self._stop_requested,
+            Waiting: self._waiting,
+            CleanupBegan: self._cleanup_began,
+            StepCleaned: self._step_cleaned,
+            CleanupInterrupted: self._cleanup_interrupted,
+            PlanFinished: self._plan_finished,
+        }
+
+    def hear(self, event: Event) -> None:
+        """Write about an event, if there is anything to say."""
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+
+    def pytest_report_header(self) -> str:
+        """Say that there is a plan (steps of conftests below are not known yet)."""
+        return f"plan: {len(self._plan.steps)} steps"
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Write the table of the plan and, when asked for, a line for each blocked test."""
+        if self._verbosity() >= 0 or self._plan.has_failed():
+            self._table(terminalreporter)
+        self._blocked(terminalreporter)
+
+    def _attempt_failed(self, event: AttemptFailed) -> None:
+        text = (
+            f"attempt {event.attempt} of {event.attempts} failed: {describe(event.error)}; "
+            f"again in {format_duration(event.wait)}"
+        )
+        self._line(event.step, "retry", text, _ODD)
+
+    def _step_finished(self, event: StepFinished) -> None:
+        result = event.result
+        self._said.pop(result.name, None)
+        is_bad = result.outcome.is_failure
+        self._line(
+            result.name,
+            _word(result.outcome),
+            _detail(result),
+            _MARKUP.get(result.outcome, _ODD),
+            is_bad=is_bad,
+        )
+        if is_bad:
+            self._add_error(result)
+            self._pause(result)
+
+    def _stop_requested(self, event: StopRequested) -> None:
+        self._write(f"plan: stopping: {event.reason}", _BAD, is_bad=True)
+
+    def _waiting(self, event: Waiting) -> None:
+        for name, seconds in event.steps:
+            if event.at - self._said.setdefault(name, event.at - seconds) < HEARTBEAT:
+                continue
+            self._said[name] = event.at
+            doing = "cleaning up" if event.cleaning else "running"
+            self._line(name, doing, f"for {format_duration(seconds)}", {})
+
+    def _cleanup_began(self, event: CleanupBegan) -> None:
+        self._said.clear()
+
+    def _step_cleaned(self, event: StepCleaned) -> None:
+        result, cleanup = event.result, event.result.cleanup
+        self._said.pop(result.name, None)
+        is_bad = cleanup.outcome is not CleanupOutcome.SUCCEEDED
+        markup = _BAD if is_bad else _GOOD
+        detail = format_duration(cleanup.seconds)
+        if cleanup.errors:
+            first = cleanup.errors[0]
+            detail += f"  {describe(first.__cause__ or first)}"
+        if cleanup.left:
+            detail += f"  not undone: {', '.join(cleanup.left)}"
+        self._line(result.name, f"cleanup {_word(cleanup.outcome)}", detail, markup, is_bad=is_bad)
+        if is_bad:
+            self._add_report(failure.cleanup_report(self._config, self._plan, result))
+
+    def _cleanup_interrupted(self, event: CleanupInterrupted) -> None:
+        names = ", ".join(event.steps) or "nothing"
+        self._write(f"plan: interrupted; still cleaning up: {names}", _ODD, is_bad=True)
+
+    def _plan_finished(self, event: PlanFinished) -> None:
+        for left in event.result.left:
+            self._write(f"plan: {left}", _BAD, is_bad=True)
+        for error in event.result.listener_errors:
+            self._write(f"plan: an error in a listener or hook was ignored: {error}", _ODD)
+
+    def _line(
+        self, step: str, word: str, detail: str, markup: Markup, *, is_bad: bool = False
+    ) -> None:
+        head = f"plan: {step:<{self._width}}  "
+        self._write(f"{word:<9} {detail}".rstrip(), markup, head=head, is_bad=is_bad)
+
+    def _write(self, text: str, markup: Markup, *, head: str = "", is_bad: bool = False) -> None:
+        if self._config.pluginmanager.get_plugin("terminalreporter") is None:
+            return
+        if self._verbosity() < 0 and not is_bad:
+            return
+        writer = self._config.get_terminal_writer()
+        with self._plan.output.visible():
+            if writer.width_of_current_line:
+                writer.line()
+            writer.write(head)
+            writer.line(self._plan.mask(text), **markup)
+            writer.flush()
+
+    def _verbosity(self) -> int:
+        return int(self._config.get_verbosity())
+
+    def _add_error(self, result: StepResult) -> None:
+        self._add_report(failure.step_report(self._config, self._plan, result))
+
+    def _add_report(self, report: pytest.TestReport) -> None:
+        # In the category `error` pytest itself prints it once, in full and in the short summary.
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.stats.setdefault("error", []).append(report)
+
+    def _pause(self, result: StepResult) -> None:
+        if self._plan.settings.pause_on_failure:
+            failure.pause(self._config, self._plan, result)
+
+    def _table(self, reporter: pytest.TerminalReporter) -> None:
+        result = self._plan.run.result()
+        ran = [step for step in result.steps.values() if step.outcome is not StepOutcome.PENDING]
+        if not ran:
+            return
+        reporter.write_sep("=", "plan")
+        for line, markup in table.lines(ran, result):
+            reporter.write_line(self._plan.mask(line), **markup)
+
+    def _blocked(self, reporter: pytest.TerminalReporter) -> None:
+        blocked = reporter.stats.get("blocked", [])
+        wanted = str(self._config.option.reportchars)
+        if not blocked or not set(wanted) & set("EaA"):
+            return
+        for report in blocked:
+            reporter.write_line(f"BLOCKED {report.nodeid} - {report.longreprtext}", yellow=True)
+
+
+def _word(outcome: StepOutcome | CleanupOutcome) -> str:
+    return _WORDS.get(outcome, outcome.value.replace("_", " "))
+
+
+def _detail(result: StepResult) -> str:
+    if result.outcome is StepOutcome.SUCCEEDED:
+        tries = len(result.attempts)
+        return format_duration(result.seconds) + (f"  attempt {tries}" if tries > 1 else "")
+    took = "" if result.started is None else f"{format_duration(result.seconds)}  "
+    return took + (result.reason or "")
