@@ -50,7 +50,8 @@ class Course:
         if self.stop is None or (stop.ends_running_steps and not self.stop.ends_running_steps):
             self.stop = stop
             self.around.services.store.wake()
-            self.around.emit(StopRequested(stop.reason, self.around.elapsed()))
+            if stop.ends_running_steps:
+                self.around.emit(StopRequested(stop.reason, self.around.elapsed()))
 
     def is_stopping(self) -> bool:
         """Whether steps that run must stop."""

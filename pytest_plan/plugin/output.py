@@ -65,6 +65,7 @@ class StepOutput:
             return
         self._unroute()
         capture.suspend_global_capture(in_=keyboard)
+        self._text += "".join(capture.read_global_capture())
         try:
             yield
         finally:

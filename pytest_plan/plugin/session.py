@@ -319,7 +319,8 @@ def apply(verdict: Verdict) -> None:
     if verdict.is_expected:
         pytest.xfail(verdict.reason)
     if verdict.skips:
-        pytest.skip(verdict.reason)
+        # The location is the test's, as for a skip mark; ours would tell nobody anything.
+        raise pytest.skip.Exception(verdict.reason, _use_item_location=True)
     pytest.fail(verdict.reason, pytrace=False)
 
 

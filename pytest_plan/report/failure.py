@@ -57,7 +57,7 @@ def step_report(config: pytest.Config, plan: PlanSession, result: StepResult) ->
         *_stack(result),
         f"next: {_advice(result)}",
     ]
-    return _report(plan, result, f"plan step '{result.name}'", "setup", lines, _said(error))
+    return _report(plan, result, "setup", lines, _said(error))
 
 
 def cleanup_report(
@@ -73,7 +73,7 @@ def cleanup_report(
         lines.append(f"not undone, remove it by hand: {', '.join(cleanup.left)}")
     lines.append(f"the other cleanups went on; this one took {format_duration(cleanup.seconds)}")
     said = _said(cleanup.errors[0]) if cleanup.errors else "was abandoned"
-    return _report(plan, result, f"plan step '{result.name}'", "teardown", lines, said)
+    return _report(plan, result, "teardown", lines, said)
 
 
 def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
@@ -98,11 +98,13 @@ def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
 
 
 def _report(
-    plan: PlanSession, result: StepResult, title: str, when: Any, lines: list[str], said: str
+    plan: PlanSession, result: StepResult, when: Any, lines: list[str], said: str
 ) -> pytest.TestReport:
+    title = f"plan step {result.name!r}"
     masked = tuple(plan.mask("\n".join(lines)).splitlines())
     file, _, line = result.origin.rpartition(":")
-    sections = []
+    sections = [("Captured output of all steps, past their logs", plan.output.text)]
+    sections = [section for section in sections if section[1].strip()]
     if result.log_tail:
         sections.append((f"Captured log of {title} (last lines)", result.log_tail))
     return pytest.TestReport(

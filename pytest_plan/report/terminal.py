@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ from pytest_plan.plugin import session as sessions
 from pytest_plan.plugin.session import PlanSession
 from pytest_plan.report import failure, table
 
+_DEFAULT_REPORTCHARS = "fE"  # pytest's own; lines for each blocked test must be asked for
 HEARTBEAT = 10.0  # seconds between two lines about a step that still runs
 
 Markup = dict[str, bool]
@@ -199,10 +201,13 @@ class TerminalReport:
     def _blocked(self, reporter: pytest.TerminalReporter) -> None:
         blocked = reporter.stats.get("blocked", [])
         wanted = str(self._config.option.reportchars)
-        if not blocked or not set(wanted) & set("EaA"):
+        if wanted != _DEFAULT_REPORTCHARS and set(wanted) & set("EaA"):
+            for report in blocked:
+                reporter.write_line(f"BLOCKED {report.nodeid} - {report.longreprtext}", yellow=True)
             return
-        for report in blocked:
-            reporter.write_line(f"BLOCKED {report.nodeid} - {report.longreprtext}", yellow=True)
+        for reason, count in Counter(report.longreprtext for report in blocked).items():
+            tests = "1 test" if count == 1 else f"{count} tests"
+            reporter.write_line(f"{tests} blocked: {reason}", yellow=True)
 
 
 def _word(outcome: StepOutcome | CleanupOutcome) -> str:
