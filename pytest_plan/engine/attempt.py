@@ -230,7 +230,11 @@ def _end_failed(record: StepRecord, around: Surroundings, number: int, failure: 
         record.end(StepOutcome.CANCELLED, at, describe(error))
         return
     stop = failure.stop
-    if stop is not None and stop.kind is not StopKind.TIMEOUT:
+    if stop is not None and stop.kind is StopKind.CANCEL:
+        record.end(stop.outcome, at, stop.reason)
+        return
+    if stop is not None and stop.kind is StopKind.LIMIT:
+        record.error = record.stopped(failure.hook, number, error)
         record.end(stop.outcome, at, stop.reason)
         return
     record.error = record.fail(failure.hook, number, error)

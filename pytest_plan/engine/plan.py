@@ -168,6 +168,11 @@ class Plan:
         if self._run is not None:
             self._run.cancel(reason)
 
+    @property
+    def declared(self) -> Mapping[str, PlannedStep]:
+        """The steps by name as they were declared, without edges."""
+        return self._steps
+
     def linked(self) -> dict[str, PlannedStep]:
         """Return the steps by name, in their order, with their edges.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_plan.engine.bodies import GeneratorRun
-from pytest_plan.engine.errors import StepError, describe
+from pytest_plan.engine.errors import StepError, StepTimeoutError, describe
 from pytest_plan.engine.log import StepLog
 from pytest_plan.engine.outcomes import (
     EXEC_HOOKS,
@@ -94,6 +94,12 @@ class StepRecord:
             hook=hook.value,
             attempt=attempt,
         )
+        wrapped.__cause__ = error
+        return wrapped
+
+    def stopped(self, hook: Hook, attempt: int, error: BaseException) -> StepError:
+        """Return the error of this step for having been stopped by the plan's limit."""
+        wrapped = StepTimeoutError(str(error), step=self.name, hook=hook.value, attempt=attempt)
         wrapped.__cause__ = error
         return wrapped
 

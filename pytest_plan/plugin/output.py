@@ -54,7 +54,7 @@ class StepOutput:
         logging.getLogger().removeHandler(self._handler)
         if (capture := self._capture()) is not None:
             capture.suspend_global_capture(in_=False)
-            self._text += "".join(capture.read_global_capture())
+            self._read(capture)
 
     @contextlib.contextmanager
     def visible(self, *, keyboard: bool = False) -> Iterator[None]:
@@ -65,12 +65,17 @@ class StepOutput:
             return
         self._unroute()
         capture.suspend_global_capture(in_=keyboard)
-        self._text += "".join(capture.read_global_capture())
+        self._read(capture)
         try:
             yield
         finally:
             capture.resume_global_capture()
             self._route()
+
+    def _read(self, capture: Any) -> None:
+        # pytest ends its capturing when it is interrupted, before the plan is cleaned up.
+        with contextlib.suppress(AssertionError):
+            self._text += "".join(capture.read_global_capture())
 
     def _capture(self) -> Any:
         return self._config.pluginmanager.get_plugin("capturemanager")

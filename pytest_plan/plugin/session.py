@@ -30,6 +30,10 @@ from pytest_plan.plugin.options import Settings, settings
 from pytest_plan.plugin.output import StepOutput
 
 _KEY: pytest.StashKey[PlanSession] = pytest.StashKey()
+# Known before pytest knows its fixtures, when eager steps are provisioned.
+_ALWAYS_FIXTURES = frozenset(
+    {"request", "tmp_path", "tmp_path_factory", "monkeypatch", "capsys", "pytestconfig"}
+)
 _REPORTS = ("terminal", "show")
 _PARAMETERS = ("ctx", "state", "config", "value", "plan", "request")
 
@@ -169,7 +173,9 @@ class PlanSession:
     def eager_steps(self) -> list[str]:
         """Return the steps to provision before collection."""
         return [
-            name for name, step in self.steps.items() if step.options.eager or self.settings.eager
+            name
+            for name, step in self.plan.declared.items()
+            if step.options.eager or self.settings.eager
         ]
 
     def clean_up(self) -> None:
@@ -325,13 +331,14 @@ def apply(verdict: Verdict) -> None:
 
 
 def _definitions(config: pytest.Config, name: str) -> list[Any]:
-    # Not public: without it only the message is less exact.
-    manager = config.pluginmanager.get_plugin("funcmanage")
-    return list(getattr(manager, "_arg2fixturedefs", {}).get(name, ()))
+    # Not documented: without it only the message is less exact.
+    manager: Any = config.pluginmanager.get_plugin("funcmanage")
+    find = getattr(manager, "getfixturedefs", None)
+    return [] if find is None else list(find(name, manager.session) or ())
 
 
 def _is_fixture(config: pytest.Config, name: str) -> bool:
-    return name == "request" or bool(_definitions(config, name))
+    return name in _ALWAYS_FIXTURES or bool(_definitions(config, name))
 
 
 def _pytest_fixture(config: pytest.Config, name: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -124,6 +125,8 @@ def _said(error: StepError) -> str:
 
 def _traceback(config: pytest.Config, error: StepError) -> list[str]:
     cause = error.__cause__ or error
+    if not _users_frames(cause) or not getattr(cause, "pytrace", True):
+        return [f"E   {line}" for line in f"{type(cause).__name__}: {cause}".splitlines()] + [""]
     info = pytest.ExceptionInfo.from_exception(cause)
     style = config.getoption("tbstyle", "auto")
     # No locals: they may hold secrets that nobody has told us about.
@@ -132,9 +135,17 @@ def _traceback(config: pytest.Config, error: StepError) -> list[str]:
 
 
 def _users_part(info: pytest.ExceptionInfo[BaseException]) -> Any:
-    """Return the traceback without the frames of the engine, unless nothing would be left."""
-    kept = info.traceback.filter(lambda entry: not Path(str(entry.path)).is_relative_to(_OURS))
-    return kept if len(kept) else info.traceback
+    """Return the traceback without the frames of the engine and those that hide themselves."""
+    return info.traceback.filter(info).filter(lambda entry: not _is_ours(str(entry.path)))
+
+
+def _users_frames(error: BaseException) -> list[Any]:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return [frame for frame in frames if not _is_ours(frame.f_code.co_filename)]
+
+
+def _is_ours(path: str) -> bool:
+    return Path(path).is_relative_to(_OURS)
 
 
 def _attempts(result: StepResult) -> Iterator[str]:

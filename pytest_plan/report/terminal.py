@@ -66,6 +66,8 @@ class TerminalReport:
         self._plan: PlanSession = sessions.of(config)
         self._width = max((len(name) for name in self._plan.steps), default=0)
         self._said: dict[str, float] = {}  # when a running step was last mentioned
+        if self._plan.steps and self._plan.needs and not self._plan.needed:
+            self._write("plan: no selected test needs a step", {})
         self._handlers: dict[type, Callable[[Any], None]] = {
             AttemptFailed: self._attempt_failed,
             StepFinished: self._step_finished,
@@ -111,7 +113,7 @@ class TerminalReport:
             _MARKUP.get(result.outcome, _ODD),
             is_bad=is_bad,
         )
-        if is_bad:
+        if result.error is not None:
             self._add_error(result)
             self._pause(result)
 
