@@ -7,25 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.errors import (
-    CleanupError,
-    PlanCancelledError,
-    PlanDefinitionError,
-    PlanError,
-    PlanTimeoutError,
-    StateError,
-    StepError,
-    StepTimeoutError,
-)
-from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
-from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.results import PlanResult, StepResult
-from pytest_plan.engine.secret import Secret
-from pytest_plan.engine.state import State
-from pytest_plan.engine.step import GenericStep, Step
-
 if TYPE_CHECKING:
+    from pytest_plan.engine.context import Context
+    from pytest_plan.engine.errors import (
+        CleanupError,
+        PlanCancelledError,
+        PlanDefinitionError,
+        PlanError,
+        PlanTimeoutError,
+        StateError,
+        StepError,
+        StepTimeoutError,
+    )
+    from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
+    from pytest_plan.engine.plan import Plan
+    from pytest_plan.engine.results import PlanResult, StepResult
+    from pytest_plan.engine.secret import Secret
+    from pytest_plan.engine.state import State
+    from pytest_plan.engine.step import GenericStep, Step
     from pytest_plan.plugin.handle import PlanHandle
 
 __all__ = [
@@ -53,15 +52,36 @@ __all__ = [
 # For `-p pytest_plan` where the package is not installed but importable.
 pytest_plugins = ("pytest_plan.plugin",)
 
+# Where each name is. Imported at first use: a run of pytest without steps imports no engine, and
+# the engine no pytest. No __dir__: pytest would look at, and so import, whatever it lists.
+_HOMES = {
+    "engine.context": ("Context",),
+    "engine.errors": (
+        "CleanupError",
+        "PlanCancelledError",
+        "PlanDefinitionError",
+        "PlanError",
+        "PlanTimeoutError",
+        "StateError",
+        "StepError",
+        "StepTimeoutError",
+    ),
+    "engine.outcomes": ("CleanupOutcome", "StepOutcome"),
+    "engine.plan": ("Plan",),
+    "engine.results": ("PlanResult", "StepResult"),
+    "engine.secret": ("Secret",),
+    "engine.state": ("State",),
+    "engine.step": ("GenericStep", "Step"),
+    "plugin.handle": ("PlanHandle",),
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "PlanHandle":
-        # Its package is the plugin's, which needs pytest; the engine does not.
-        from pytest_plan.plugin.handle import PlanHandle
+    from importlib import import_module
 
-        return PlanHandle
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version("pytest-plan")
+        return import_module("importlib.metadata").version("pytest-plan")
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

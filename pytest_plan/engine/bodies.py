@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.calls import Body, PlainBody, Raised, Returned, armed
 from pytest_plan.engine.clock import Clock
 from pytest_plan.engine.errors import PlanDefinitionError
 from pytest_plan.engine.hooks import Kind, kind_of
 from pytest_plan.engine.interrupt import Interrupt
+
+if TYPE_CHECKING:
+    import asyncio
 
 _NO_YIELD = "step {!r} is a generator function but ended without a yield"
 _TWO_YIELDS = (
@@ -32,6 +34,8 @@ class CoroutineBody:
 
     def perform(self, interrupt: Interrupt) -> Any:
         """Run the coroutine to its end here."""
+        import asyncio  # 20 ms that a plan without coroutines does not pay
+
         with asyncio.Runner() as runner:
             return armed(interrupt, lambda: runner.run(self._main()))
 
@@ -57,6 +61,8 @@ class _Cancel:
         self._wanted = False
 
     def bind(self) -> None:
+        import asyncio
+
         task = asyncio.current_task()
         assert task is not None
         with self._lock:
@@ -186,6 +192,8 @@ class AsyncGeneratorRun(GeneratorRun):
             super()._go_on()
 
     def _live(self) -> None:
+        import asyncio
+
         try:
             with asyncio.Runner() as runner:
                 runner.run(self._drive())
@@ -193,6 +201,8 @@ class AsyncGeneratorRun(GeneratorRun):
             self._end(Raised(error))
 
     async def _drive(self) -> None:
+        import asyncio
+
         go_on = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._resume = lambda: loop.call_soon_threadsafe(go_on.set)

@@ -6,7 +6,6 @@ What cannot be pickled inside one (a user's exception, a lock) is replaced by it
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 def picklable(error: BaseException) -> BaseException:
     """Return `error` itself if it survives pickling, else a `PlanError` with its type and text."""
+    import pickle
+
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes, made in this line
     except Exception:

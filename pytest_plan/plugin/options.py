@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.durations import parse_duration
 from pytest_plan.engine.errors import PlanDefinitionError
 
 
@@ -198,6 +197,9 @@ def _find(option: _Option, config: pytest.Config) -> tuple[Any, str]:
 
 
 def _duration(value: Any, source: str) -> float:
+    # Imported here: a run without any option of ours does not pay for the engine.
+    from pytest_plan.engine.durations import parse_duration
+
     return parse_duration(value, source)
 
 
