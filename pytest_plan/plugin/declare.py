@@ -81,16 +81,13 @@ class Declarations:
         """Look for steps in a plugin; historic: told about those registered before, too."""
         if not isinstance(plugin, types.ModuleType):
             return
-        marked = [
-            (obj, marks)
-            for obj in list(vars(plugin).values())
-            if (marks := step_marks(obj)) and id(obj) not in self._seen
-        ]
         try:
             self._refuse_late_hook(plugin)
-            for obj, marks in marked:
-                self._seen.add(id(obj))
-                self._declare(plugin, obj, marks)
+            for obj in list(vars(plugin).values()):
+                marks = step_marks(obj)
+                if marks and id(obj) not in self._seen:
+                    self._seen.add(id(obj))
+                    self._declare(plugin, obj, marks)
         except PlanDefinitionError as error:
             raise self._usage_error(str(error)) from None
 

@@ -24,7 +24,10 @@ class StepOutput:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._handler = _LogHandler()
-        self._streams: tuple[TextIO, TextIO] | None = None
+        shows = config.getoption("capture", "fd") == "no"
+        # The same two for the whole run: before Python 3.13 `print` only borrows sys.stdout, and
+        # freeing it while a step prints ends the process with a segmentation fault (measured).
+        self._routers = {name: _Router(shows=shows) for name in ("stdout", "stderr")}
         self._depth = 0
         self._text = ""
 
@@ -63,8 +66,8 @@ class StepOutput:
         if capture is None:
             yield
             return
-        self._unroute()
         capture.suspend_global_capture(in_=keyboard)
+        self._route()  # a step that prints now still prints into its log
         self._read(capture)
         try:
             yield
@@ -81,28 +84,28 @@ class StepOutput:
         return self._config.pluginmanager.get_plugin("capturemanager")
 
     def _route(self) -> None:
-        self._streams = (sys.stdout, sys.stderr)
-        shows = self._config.getoption("capture", "fd") == "no"
-        sys.stdout = _Router(sys.stdout, shows=shows)
-        sys.stderr = _Router(sys.stderr, shows=shows)
+        for name, router in self._routers.items():
+            if getattr(sys, name) is not router:
+                router.stream = getattr(sys, name)
+                setattr(sys, name, router)
 
     def _unroute(self) -> None:
-        if self._streams is not None:
-            sys.stdout, sys.stderr = self._streams
-            self._streams = None
+        for name, router in self._routers.items():
+            if getattr(sys, name) is router:
+                setattr(sys, name, router.stream)
 
 
 class _Router:
     """A text stream that sends what the hook of a step writes to the step's log."""
 
-    def __init__(self, stream: TextIO, *, shows: bool) -> None:
-        self._stream = stream
+    def __init__(self, *, shows: bool) -> None:
+        self.stream: TextIO = sys.stdout
         self._shows = shows
 
     def write(self, text: str) -> int:
         log = current_log.get()
         if log is None or self._shows:
-            self._stream.write(text)
+            self.stream.write(text)
         if log is not None:
             log.write(text)
         return len(text)
@@ -112,7 +115,7 @@ class _Router:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
 
 
 class _LogHandler(logging.Handler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -131,7 +132,9 @@ def _traceback(config: pytest.Config, error: StepError) -> list[str]:
     style = config.getoption("tbstyle", "auto")
     # No locals: they may hold secrets that nobody has told us about.
     shown = info.getrepr(style="long" if style == "auto" else style, tbfilter=_users_part)
-    return [*str(shown).splitlines(), ""]
+    text = io.StringIO()
+    shown.toterminal(type(config.get_terminal_writer())(text))
+    return [*text.getvalue().splitlines(), ""]
 
 
 def _users_part(info: pytest.ExceptionInfo[BaseException]) -> Any:
