@@ -41,6 +41,7 @@ class Plan:
         jobs: at most so many steps run at the same time.
         parameters: what hooks may take by name beside `ctx`, `state` and values of steps.
         clock: measures all time; None means the machine's monotonic clock.
+        store: where the State is; None means in this process alone.
 
     Raises:
         PlanDefinitionError: an argument is unusable; the message names it.
@@ -55,6 +56,7 @@ class Plan:
         jobs: int = DEFAULT_JOBS,
         parameters: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
+        store: LocalStore | None = None,
     ) -> None:
         check_jobs(jobs, "jobs")
         self._options = RunOptions(
@@ -65,7 +67,7 @@ class Plan:
             parameters=dict(parameters or {}),
         )
         self._clock = clock or SystemClock()
-        self._store = LocalStore(self._clock)
+        self._store = store or LocalStore(self._clock)
         self._state = State(self._store)
         self._steps: dict[str, PlannedStep] = {}
         self._skipped: dict[str, str] = {}

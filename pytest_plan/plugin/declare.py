@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.errors import PlanDefinitionError
+from pytest_plan.plugin import lookup
 from pytest_plan.plugin.options import Settings
 
 if TYPE_CHECKING:
@@ -54,11 +55,27 @@ class Declaration:
 
 def begin(config: pytest.Config, settings: Settings) -> None:
     """Look for steps from now on; those that are there already are found at once."""
+    config.pluginmanager.register(_role(config, settings), "pytest_plan_role")
     declarations = Declarations(config, settings)
     config.pluginmanager.register(declarations, "pytest_plan_declarations")
     by_code = config.hook.pytest_plan_configure.get_hookimpls()
     if by_code or settings.show or settings.until or settings.skip:
         declarations.session()
+
+
+def _role(config: pytest.Config, settings: Settings) -> object:
+    """Return the plugin for what this process does with the plan."""
+    if lookup.is_worker(config):
+        from pytest_plan.plugin.worker import Worker
+
+        return Worker(config, settings)
+    if lookup.is_controller(config):
+        from pytest_plan.plugin.controller import Controller
+
+        return Controller(config, settings)
+    from pytest_plan.plugin.solo import Solo
+
+    return Solo(config, settings)
 
 
 class Declarations:
@@ -72,10 +89,7 @@ class Declarations:
 
     def session(self) -> PlanSession:
         """Return the plan session of this process, made at the first call."""
-        # Imported here: a run without steps does not pay for the engine.
-        from pytest_plan.plugin import session
-
-        return session.of(self._config, self._settings)
+        return lookup.of(self._config, self._settings)
 
     def pytest_plugin_registered(self, plugin: object, plugin_name: str) -> None:
         """Look for steps in a plugin; historic: told about those registered before, too."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_plan.plugin import lookup
+
 if TYPE_CHECKING:
     from pytest_plan.plugin.declare import Declaration
     from pytest_plan.plugin.handle import PlanHandle
@@ -21,9 +23,7 @@ def _plan(request: pytest.FixtureRequest) -> PlanHandle:
     A test that takes it needs every step that is visible from its directory; beside it
     `@pytest.mark.plan("a", "b")` narrows that to those.
     """
-    from pytest_plan.plugin import session
-
-    return session.of(request.config).handle
+    return lookup.of(request.config).handle
 
 
 setattr(_plan, STEP_OF_FIXTURE, ALL_STEPS)
@@ -40,9 +40,7 @@ def _function(module: types.ModuleType, declaration: Declaration) -> Any:
     name = declaration.name
 
     def value_of_step(request: pytest.FixtureRequest) -> Any:
-        from pytest_plan.plugin import session
-
-        return session.of(request.config).value(name)
+        return lookup.of(request.config).value(name)
 
     # `--fixtures` shows where the code of a fixture is: the step's place, not ours.
     code = value_of_step.__code__.replace(

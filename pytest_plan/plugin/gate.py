@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.plugin.session import Verdict, apply
+from pytest_plan.plugin.source import Verdict
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.session import PlanSession
@@ -34,7 +34,7 @@ class Gate:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """End the test before any fixture runs, if it cannot run."""
         if item in self._verdicts and not item.config.option.setupplan:
-            apply(self._verdicts[item])
+            self._verdicts[item].apply()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

@@ -20,17 +20,17 @@ class PlanHandle:
     @property
     def state(self) -> State:
         """The State that all steps and tests share."""
-        return self._session.plan.state
+        return self._session.source.state
 
     @property
     def results(self) -> Mapping[str, StepResult]:
         """What each step has come to, by name."""
-        return self._session.plan.results
+        return self._session.source.results()
 
     @property
     def run_id(self) -> str:
         """Names this run of the plan: eight hexadecimal digits."""
-        return self._session.run.run_id
+        return self._session.source.run_id
 
     @property
     def environment(self) -> str:
@@ -39,7 +39,7 @@ class PlanHandle:
 
     def remaining(self) -> float | None:
         """Return the seconds until the plan's limit, never negative; None without a limit."""
-        return self._session.run.remaining()
+        return self._session.source.remaining()
 
     def need(self, *names: str) -> None:
         """Fail the test unless these steps have succeeded; nothing is provisioned.

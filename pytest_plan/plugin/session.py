@@ -2,107 +2,68 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 
-from pytest_plan.engine.errors import PlanDefinitionError, describe
-from pytest_plan.engine.events import (
-    Event,
-    PlanFinished,
-    StepCleaned,
-    StepFinished,
-    StepStarted,
-)
+from pytest_plan.engine.errors import PlanDefinitionError
 from pytest_plan.engine.graph import closure
-from pytest_plan.engine.outcomes import StepOutcome
 from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan
 from pytest_plan.engine.planned import PlannedStep, suggest
-from pytest_plan.engine.run import Run
 from pytest_plan.engine.secret import reveal
-from pytest_plan.plugin import artifacts
+from pytest_plan.engine.state import LocalStore
+from pytest_plan.plugin import lookup
 from pytest_plan.plugin.declare import Declaration
 from pytest_plan.plugin.handle import PlanHandle
+from pytest_plan.plugin.host import Host
 from pytest_plan.plugin.needs import needs_of
-from pytest_plan.plugin.options import Settings, settings
-from pytest_plan.plugin.output import StepOutput
+from pytest_plan.plugin.options import Settings
+from pytest_plan.plugin.shared import SharedStore
+from pytest_plan.plugin.source import Source, Verdict
 
-_KEY: pytest.StashKey[PlanSession] = pytest.StashKey()
+_REPORTS = ("terminal", "show")
+_PARAMETERS = ("ctx", "state", "config", "value", "plan", "request")
 # Known before pytest knows its fixtures, when eager steps are provisioned.
 _ALWAYS_FIXTURES = frozenset(
     {"request", "tmp_path", "tmp_path_factory", "monkeypatch", "capsys", "pytestconfig"}
 )
-_REPORTS = ("terminal", "show")
-_PARAMETERS = ("ctx", "state", "config", "value", "plan", "request")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Verdict:
-    """Why a test cannot run.
-
-    Attributes:
-        skips: whether it is skipped; else it is blocked.
-        reason: in words.
-        steps: the steps at fault.
-        is_expected: whether the step called `pytest.xfail`.
-    """
-
-    skips: bool
-    reason: str
-    steps: tuple[str, ...]
-    is_expected: bool = False
-
-
-def of(config: pytest.Config, options: Settings | None = None) -> PlanSession:
-    """Return the plan session of this process, made at the first call."""
-    session = config.stash.get(_KEY, None)
-    if session is None:
-        from pytest_plan.plugin.solo import Solo
-
-        session = PlanSession(config, options or settings(config))
-        config.stash[_KEY] = session
-        # By name: reports know the plugin, the plugin does not know reports.
-        for report in _REPORTS:
-            config.pluginmanager.import_plugin(f"pytest_plan.report.{report}")
-        config.pluginmanager.register(Solo(session), "pytest_plan_solo")
-    return session
 
 
 class PlanSession:
-    """The plan of this process, what its tests need, and how it went."""
+    """The steps that this process knows, and what its tests need of them.
 
-    def __init__(self, config: pytest.Config, options: Settings) -> None:
+    Args:
+        config: the config of this process.
+        settings: the options.
+
+    Attributes:
+        host: the run, in the process that owns it.
+        source: where tests learn about the plan: the host, or in a worker the controller.
+        needs: what each selected test needs; empty before `survey`.
+        needed: the steps to run for that.
+    """
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config = config
-        self.settings = options
+        self.settings = settings
+        self.store = SharedStore() if lookup.is_controller(config) else LocalStore()
         self.plan = Plan(
-            limit=options.limit,
-            continue_on_error=options.continue_on_error,
-            cleanup_limit=options.cleanup_limit or DEFAULT_CLEANUP_LIMIT,
-            jobs=options.jobs or DEFAULT_JOBS,
+            limit=settings.limit,
+            continue_on_error=settings.continue_on_error,
+            cleanup_limit=settings.cleanup_limit or DEFAULT_CLEANUP_LIMIT,
+            jobs=settings.jobs or DEFAULT_JOBS,
             parameters={"config": config},
+            store=self.store,
         )
-        for name in options.skip:
+        for name in settings.skip:
             self.plan.skip(name, f"--plan-skip {name}")
-        self.handle = PlanHandle(self)
         self.declarations: dict[str, Declaration] = {}
-        self.output = StepOutput(config)
+        self.host = Host(self)
+        self.source: Source = self.host
+        self.handle = PlanHandle(self)
         self.needs: dict[pytest.Item, tuple[str, ...]] = {}
         self.needed: tuple[str, ...] = ()
-        self._run: Run | None = None
-
-    @property
-    def run(self) -> Run:
-        """The run of the plan, begun at the first call; from then on the limit counts."""
-        if self._run is None:
-            self._run = self._begin()
-        return self._run
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is a run."""
-        return self._run is not None
 
     @property
     def steps(self) -> Mapping[str, PlannedStep]:
@@ -115,6 +76,11 @@ class PlanSession:
             return self.plan.linked()
         except PlanDefinitionError as error:
             raise pytest.UsageError(self._explain(error)) from None
+
+    def load_reports(self) -> None:
+        """Register the reports; by name, for they know the plugin and it does not know them."""
+        for report in _REPORTS:
+            self.config.pluginmanager.import_plugin(f"pytest_plan.report.{report}")
 
     def add(self, declaration: Declaration) -> None:
         """Add a declared step; raise PlanDefinitionError when it is unusable."""
@@ -131,7 +97,7 @@ class PlanSession:
     def declare_added(self) -> list[Declaration]:
         """Return declarations for the steps that code has added under a name of their own."""
         added = []
-        for name, step in self.plan.linked().items():
+        for name, step in self.plan.declared.items():
             if name in self.declarations or not name.isidentifier():
                 continue
             self._refuse_name(name, step.origin)
@@ -149,26 +115,35 @@ class PlanSession:
             pytest.UsageError: the plan or a test names something that does not exist.
         """
         steps = self.steps
-        self._refuse_hiding(steps)
-        self._refuse_unknown(steps)
+        self.check(steps)
         autouse = self.settings.autouse
         self.needs = {item: needs_of(item, steps, autouse=autouse) for item in items}
-        wanted = closure({name for names in self.needs.values() for name in names}, steps)
+        names = {name for needs in self.needs.values() for name in needs}
+        self.needed = self.to_run(names, steps)
+
+    def to_run(self, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> tuple[str, ...]:
+        """Return the steps to run for tests that need `names`, in their order."""
+        wanted = closure(names, steps)
         if self.settings.until is not None:
             wanted &= closure({self.settings.until}, steps)
-        self.needed = tuple(name for name in steps if name in wanted)
-        self.plan.extend()
+        return tuple(name for name in steps if name in wanted)
 
-    def provision(self, names: Collection[str]) -> None:
-        """Run these steps and what they wait for; what ends the session is raised.
+    def check(self, steps: Mapping[str, PlannedStep]) -> None:
+        """Refuse options that name no step, and steps that hide a fixture of pytest.
 
         Raises:
-            BaseException: `pytest.exit`, KeyboardInterrupt or SystemExit came from a step.
+            pytest.UsageError: there is one.
         """
-        with self.output:
-            self.run.provision(names)
-        if self.run.fatal is not None:
-            raise self.run.fatal
+        until = self.settings.until
+        _refuse_unknown("--plan-until", () if until is None else (until,), steps)
+        _refuse_unknown("--plan-skip", self.settings.skip, steps)
+        for name in steps:
+            place = _pytest_fixture(self.config, name)
+            if place is not None:
+                raise pytest.UsageError(
+                    f"step {name!r} ({steps[name].origin}) would hide the fixture {name!r} of "
+                    f"{place}; give it another name with plan_step(name=...)"
+                )
 
     def eager_steps(self) -> list[str]:
         """Return the steps to provision before collection."""
@@ -178,119 +153,28 @@ class PlanSession:
             if step.options.eager or self.settings.eager
         ]
 
-    def clean_up(self) -> None:
-        """Clean up what has begun; a second call does nothing."""
-        if self._run is None or self._run.is_cleaned:
-            return
-        with self.output:
-            self._run.clean_up()
-
-    def has_failed(self) -> bool:
-        """Whether a step or a cleanup failed, so that the run cannot be green."""
-        if self._run is None:
-            return False
-        result = self._run.result()
-        return (
-            result.outcome is not StepOutcome.SUCCEEDED
-            or bool(result.left)
-            or self._run.cleanup_error() is not None
-        )
-
     def value(self, name: str) -> Any:
-        """Return the value of a step for its fixture; fail the test when there is none."""
+        """Return the value of a step for its fixture; end the test when there is none."""
         self.require(name)
-        return reveal(self.plan.state.get(name))
+        return reveal(self.source.state.get(name))
 
     def require(self, name: str) -> None:
-        """Fail or skip the running test unless the step has succeeded."""
-        if name not in self.steps:
-            pytest.fail(f"there is no step {name!r}{suggest(name, self.steps)}", pytrace=False)
-        verdict = self._verdict_on(name)
+        """End the running test unless the step has succeeded."""
+        steps = self.steps
+        if name not in steps:
+            pytest.fail(f"there is no step {name!r}{suggest(name, steps)}", pytrace=False)
+        self.source.ensure(())
+        verdict = self.source.verdict_on(name)
         if verdict is not None:
-            apply(verdict)
+            verdict.apply()
 
     def verdict(self, item: pytest.Item) -> Verdict | None:
-        """Return why a test cannot run, None when it can."""
-        verdicts = [self._verdict_on(name) for name in self.needs.get(item, ())]
-        missing = [verdict for verdict in verdicts if verdict is not None]
+        """Return why a test cannot run, None when it can; waits until that is decided."""
+        names = self.needs.get(item, ())
+        self.source.ensure(names)
+        missing = [verdict for name in names if (verdict := self.source.verdict_on(name))]
         blocked = [verdict for verdict in missing if not verdict.skips]
         return next(iter(blocked or missing), None)
-
-    def _verdict_on(self, name: str) -> Verdict | None:
-        record = self._run.records.get(name) if self._run is not None else None
-        if record is None or record.outcome is StepOutcome.PENDING:
-            if self.settings.until is not None:
-                reason = f"step {name!r} was not provisioned: --plan-until {self.settings.until}"
-                return Verdict(skips=True, reason=reason, steps=(name,))
-            return Verdict(
-                skips=False,
-                reason=f"step {name!r} was not provisioned: "
-                f"mark the test with @pytest.mark.plan({name!r})",
-                steps=(name,),
-            )
-        if record.outcome.provides:
-            return None
-        root = self._root_cause(name)
-        if record.outcome is StepOutcome.SKIPPED:
-            expected = isinstance(root.cause, pytest.xfail.Exception)
-            reason = f"plan step {root.name!r}: {root.reason}"
-            return Verdict(True, reason, (root.name,), is_expected=expected)
-        what = root.outcome.value.replace("_", " ")
-        said = "" if root.error is None else f": {describe(root.error.__cause__ or root.error)}"
-        reason = self.mask(f"plan step {root.name!r} {what}{said or f': {root.reason}'}")
-        return Verdict(skips=False, reason=reason, steps=(root.name,))
-
-    def _root_cause(self, name: str) -> Any:
-        records = self.run.records
-        record = records[name]
-        while needed := [
-            need
-            for need in record.planned.needs
-            if not records[need].outcome.provides
-            and (record.outcome is StepOutcome.SKIPPED)
-            == (records[need].outcome is StepOutcome.SKIPPED)
-        ]:
-            record = records[needed[0]]
-        return record
-
-    def mask(self, text: str) -> str:
-        """Return `text` with every known secret replaced by `***`."""
-        return text if self._run is None else self._run.services.masker.mask(text)
-
-    def _begin(self) -> Run:
-        for listener in self.config.hook.pytest_plan_make_listener(config=self.config):
-            self.plan.add_listener(listener)
-        self.plan.add_listener(self._tell_hooks)
-        stop_on = (KeyboardInterrupt, SystemExit, pytest.exit.Exception)
-        skip_on = (pytest.skip.Exception, pytest.xfail.Exception)
-        folder = artifacts.folder(self.settings.dir)
-        return self.plan.begin(artifacts=folder, stop_on=stop_on, skip_on=skip_on)
-
-    def _tell_hooks(self, event: Event) -> None:
-        hook = self.config.hook
-        match event:
-            case StepStarted(step=step):
-                hook.pytest_plan_step_started(config=self.config, step=step)
-            case StepFinished(result=result):
-                hook.pytest_plan_step_finished(config=self.config, result=result)
-            case StepCleaned(result=result):
-                hook.pytest_plan_step_cleaned(config=self.config, result=result)
-            case PlanFinished(result=result):
-                hook.pytest_plan_finished(config=self.config, result=result)
-            case _:
-                pass
-
-    def _refuse_unknown(self, steps: Mapping[str, PlannedStep]) -> None:
-        for option, names in (
-            ("--plan-until", [self.settings.until] if self.settings.until else []),
-            ("--plan-skip", self.settings.skip),
-        ):
-            for name in names:
-                if name not in steps:
-                    raise pytest.UsageError(
-                        f"{option}: {name!r} is no step{suggest(name, steps)}; "
-                        f"the steps are {', '.join(steps) or 'none'}"
-                    )
 
     def _refuse_name(self, name: str, origin: str) -> None:
         if name in _PARAMETERS:
@@ -298,15 +182,6 @@ class PlanSession:
                 f"{origin}: a step cannot be called {name!r}, which hooks and tests take as "
                 "something else; give it another name"
             )
-
-    def _refuse_hiding(self, steps: Mapping[str, PlannedStep]) -> None:
-        for name in steps:
-            place = _pytest_fixture(self.config, name)
-            if place is not None:
-                raise pytest.UsageError(
-                    f"step {name!r} ({steps[name].origin}) would hide the fixture {name!r} of "
-                    f"{place}; give it another name with plan_step(name=...)"
-                )
 
     def _explain(self, error: PlanDefinitionError) -> str:
         """Say it in pytest's terms when a hook takes a fixture."""
@@ -320,14 +195,13 @@ class PlanSession:
         )
 
 
-def apply(verdict: Verdict) -> None:
-    """End the running test as the verdict says."""
-    if verdict.is_expected:
-        pytest.xfail(verdict.reason)
-    if verdict.skips:
-        # The location is the test's, as for a skip mark; ours would tell nobody anything.
-        raise pytest.skip.Exception(verdict.reason, _use_item_location=True)
-    pytest.fail(verdict.reason, pytrace=False)
+def _refuse_unknown(option: str, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> None:
+    for name in names:
+        if name not in steps:
+            raise pytest.UsageError(
+                f"{option}: {name!r} is no step{suggest(name, steps)}; "
+                f"the steps are {', '.join(steps) or 'none'}"
+            )
 
 
 def _definitions(config: pytest.Config, name: str) -> list[Any]:

@@ -87,25 +87,25 @@ def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
         )
         return
     writer = config.get_terminal_writer()
-    plan.run.clock.hold()
+    plan.host.run.clock.hold()
     try:
-        with plan.output.visible(keyboard=True):
-            writer.line(plan.mask(result.log_tail))
-            writer.line(f"artifacts: {plan.run.services.folders.artifacts(result.name)}")
+        with plan.host.output.visible(keyboard=True):
+            writer.line(plan.host.mask(result.log_tail))
+            writer.line(f"artifacts: {plan.host.run.services.folders.artifacts(result.name)}")
             writer.line(f"step {result.name!r} failed; press Enter to go on to its cleanup")
             writer.flush()
             sys.__stdin__.readline()
     finally:
-        plan.run.clock.release()
+        plan.host.run.clock.release()
 
 
 def _report(
     plan: PlanSession, result: StepResult, when: Any, lines: list[str], said: str
 ) -> pytest.TestReport:
     title = f"plan step {result.name!r}"
-    masked = tuple(plan.mask("\n".join(lines)).splitlines())
+    masked = tuple(plan.host.mask("\n".join(lines)).splitlines())
     file, _, line = result.origin.rpartition(":")
-    sections = [("Captured output of all steps, past their logs", plan.output.text)]
+    sections = [("Captured output of all steps, past their logs", plan.host.output.text)]
     sections = [section for section in sections if section[1].strip()]
     if result.log_tail:
         sections.append((f"Captured log of {title} (last lines)", result.log_tail))
@@ -114,7 +114,7 @@ def _report(
         location=(file, int(line) - 1 if line.isdecimal() else None, title),
         keywords={},
         outcome="failed",
-        longrepr=Text(masked, _Crash(plan.mask(said))),  # type: ignore[arg-type]
+        longrepr=Text(masked, _Crash(plan.host.mask(said))),  # type: ignore[arg-type]
         when=when,
         sections=sections,
     )

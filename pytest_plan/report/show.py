@@ -8,13 +8,13 @@ import pytest
 
 from pytest_plan.engine.durations import format_duration
 from pytest_plan.engine.planned import PlannedStep, StepOptions
-from pytest_plan.plugin import session as sessions
+from pytest_plan.plugin import lookup
 from pytest_plan.plugin.session import PlanSession
 
 
 def pytest_plan_show(config: pytest.Config) -> None:
     """Print the steps in their order, and what the selected tests need."""
-    plan = sessions.of(config)
+    plan = lookup.of(config)
     writer = config.get_terminal_writer()
     if writer.width_of_current_line:
         writer.line()

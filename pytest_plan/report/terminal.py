@@ -23,7 +23,7 @@ from pytest_plan.engine.events import (
 )
 from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.results import StepResult
-from pytest_plan.plugin import session as sessions
+from pytest_plan.plugin import lookup
 from pytest_plan.plugin.session import PlanSession
 from pytest_plan.report import failure, table
 
@@ -63,7 +63,7 @@ class TerminalReport:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._plan: PlanSession = sessions.of(config)
+        self._plan: PlanSession = lookup.of(config)
         self._width = max((len(name) for name in self._plan.steps), default=0)
         self._said: dict[str, float] = {}  # when a running step was last mentioned
         if self._plan.steps and self._plan.needs and not self._plan.needed:
@@ -91,7 +91,7 @@ class TerminalReport:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of the plan and, when asked for, a line for each blocked test."""
-        if self._verbosity() >= 0 or self._plan.has_failed():
+        if self._verbosity() >= 0 or self._plan.host.has_failed():
             self._table(terminalreporter)
         self._blocked(terminalreporter)
 
@@ -168,11 +168,11 @@ class TerminalReport:
         if self._verbosity() < 0 and not is_bad:
             return
         writer = self._config.get_terminal_writer()
-        with self._plan.output.visible():
+        with self._plan.host.output.visible():
             if writer.width_of_current_line:
                 writer.line()
             writer.write(head)
-            writer.line(self._plan.mask(text), **markup)
+            writer.line(self._plan.host.mask(text), **markup)
             writer.flush()
 
     def _verbosity(self) -> int:
@@ -192,13 +192,13 @@ class TerminalReport:
             failure.pause(self._config, self._plan, result)
 
     def _table(self, reporter: pytest.TerminalReporter) -> None:
-        result = self._plan.run.result()
+        result = self._plan.host.run.result()
         ran = [step for step in result.steps.values() if step.outcome is not StepOutcome.PENDING]
         if not ran:
             return
         reporter.write_sep("=", "plan")
         for line, markup in table.lines(ran, result):
-            reporter.write_line(self._plan.mask(line), **markup)
+            reporter.write_line(self._plan.host.mask(line), **markup)
 
     def _blocked(self, reporter: pytest.TerminalReporter) -> None:
         blocked = reporter.stats.get("blocked", [])

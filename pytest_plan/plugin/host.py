@@ -1,0 +1,173 @@
+"""The run of the plan, in the process that owns it: solo or controller."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_plan.engine.errors import describe
+from pytest_plan.engine.events import (
+    Event,
+    PlanFinished,
+    StepCleaned,
+    StepFinished,
+    StepStarted,
+)
+from pytest_plan.engine.outcomes import StepOutcome
+from pytest_plan.engine.record import StepRecord
+from pytest_plan.engine.results import StepResult
+from pytest_plan.engine.run import Run
+from pytest_plan.engine.state import State
+from pytest_plan.plugin import artifacts
+from pytest_plan.plugin.output import StepOutput
+from pytest_plan.plugin.source import Verdict
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session import PlanSession
+
+
+class Host:
+    """Provisions, answers for the run, and cleans up.
+
+    Args:
+        session: the plan of this process.
+    """
+
+    def __init__(self, session: PlanSession) -> None:
+        self._session = session
+        self._config = session.config
+        self._run: Run | None = None
+        self.output = StepOutput(session.config)
+
+    @property
+    def run(self) -> Run:
+        """The run, begun at the first call; from then on the limit counts."""
+        if self._run is None:
+            self._run = self._begin()
+        return self._run
+
+    @property
+    def state(self) -> State:
+        """The State as tests see it."""
+        return self._session.plan.state
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self.run.run_id
+
+    def ensure(self, names: Iterable[str]) -> None:
+        """Return at once: here everything is decided before the first test."""
+
+    def results(self) -> Mapping[str, StepResult]:
+        """Return what each step has come to so far."""
+        return self.run.result().steps
+
+    def remaining(self) -> float | None:
+        """Return the seconds until the limit passes; None without a limit."""
+        return self.run.remaining()
+
+    def provision(self, names: Collection[str]) -> None:
+        """Run these steps and what they wait for; what ends the session is raised.
+
+        Raises:
+            BaseException: `pytest.exit`, KeyboardInterrupt or SystemExit came from a step.
+        """
+        run = self.run
+        self._session.plan.extend()
+        with self.output:
+            run.provision(names)
+        if run.fatal is not None:
+            raise run.fatal
+
+    def clean_up(self) -> None:
+        """Clean up what has begun; a second call does nothing."""
+        if self._run is None or self._run.is_cleaned:
+            return
+        with self.output:
+            self._run.clean_up()
+        artifacts.tidy(self._session.settings.dir)
+
+    def has_failed(self) -> bool:
+        """Whether a step or a cleanup failed, so that the run cannot be green."""
+        if self._run is None:
+            return False
+        result = self._run.result()
+        return (
+            result.outcome is not StepOutcome.SUCCEEDED
+            or bool(result.left)
+            or self._run.cleanup_error() is not None
+        )
+
+    def mask(self, text: str) -> str:
+        """Return `text` with every known secret replaced by `***`."""
+        return text if self._run is None else self._run.services.masker.mask(text)
+
+    def verdict_on(self, name: str) -> Verdict | None:
+        """Return why a test that needs the step cannot run, None when it can."""
+        record = self._run.records.get(name) if self._run is not None else None
+        if record is None or record.outcome is StepOutcome.PENDING:
+            return self._not_provisioned(name)
+        if record.outcome.provides:
+            return None
+        root = self._root_cause(record)
+        if record.outcome is StepOutcome.SKIPPED:
+            expected = isinstance(root.cause, pytest.xfail.Exception)
+            reason = self.mask(f"plan step {root.name!r}: {root.reason}")
+            return Verdict(True, reason, (root.name,), is_expected=expected)
+        what = root.outcome.value.replace("_", " ")
+        error = root.error
+        said = root.reason if error is None else describe(error.__cause__ or error)
+        reason = self.mask(f"plan step {root.name!r} {what}: {said}")
+        return Verdict(skips=False, reason=reason, steps=(root.name,))
+
+    def _not_provisioned(self, name: str) -> Verdict:
+        reason = f"step {name!r} was not provisioned: "
+        until = self._session.settings.until
+        if until is not None:
+            return Verdict(skips=True, reason=f"{reason}--plan-until {until}", steps=(name,))
+        hint = f"mark the test with @pytest.mark.plan({name!r})"
+        return Verdict(skips=False, reason=reason + hint, steps=(name,))
+
+    def _root_cause(self, record: StepRecord) -> StepRecord:
+        """Follow the needs to the step where it began; what is skipped goes back to a skip."""
+        records = self.run.records
+        is_skip = record.outcome is StepOutcome.SKIPPED
+        while True:
+            needs = [records[need] for need in record.planned.needs]
+            causes = [
+                need
+                for need in needs
+                if not need.outcome.provides
+                and (need.outcome is StepOutcome.SKIPPED) is is_skip
+            ]
+            if not causes:
+                return record
+            record = causes[0]
+
+    def _begin(self) -> Run:
+        session, hook = self._session, self._config.hook
+        for listener in hook.pytest_plan_make_listener(config=self._config):
+            session.plan.add_listener(listener)
+        session.plan.add_listener(self._tell_hooks)
+        return session.plan.begin(
+            artifacts=artifacts.folder(session.settings.dir),
+            stop_on=(KeyboardInterrupt, SystemExit, pytest.exit.Exception),
+            skip_on=(pytest.skip.Exception, pytest.xfail.Exception),
+        )
+
+    def _tell_hooks(self, event: Event) -> None:
+        hook, config = self._config.hook, self._config
+        match event:
+            case StepStarted(step=step):
+                hook.pytest_plan_step_started(config=config, step=step)
+            case StepFinished(result=result):
+                hook.pytest_plan_step_finished(config=config, result=result)
+            case StepCleaned(result=result):
+                hook.pytest_plan_step_cleaned(config=config, result=result)
+            case PlanFinished(result=result):
+                hook.pytest_plan_finished(config=config, result=result)
+            case _:
+                pass

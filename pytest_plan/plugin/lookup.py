@@ -1,0 +1,47 @@
+"""Finds the plan of a process; light, so that a run without steps imports no engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_plan.plugin.options import Settings, settings
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session import PlanSession
+
+_KEY: pytest.StashKey[PlanSession] = pytest.StashKey()
+
+
+def peek(config: pytest.Config) -> PlanSession | None:
+    """Return the plan session of this process, None when nothing has asked for one yet."""
+    return config.stash.get(_KEY, None)
+
+
+def of(config: pytest.Config, options: Settings | None = None) -> PlanSession:
+    """Return the plan session of this process, made at the first call."""
+    session = peek(config)
+    if session is None:
+        from pytest_plan.plugin.session import PlanSession
+
+        session = PlanSession(config, options or settings(config))
+        config.stash[_KEY] = session
+        session.load_reports()
+    return session
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is a worker of pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
+def is_controller(config: pytest.Config) -> bool:
+    """Whether this process hands its tests to workers of pytest-xdist."""
+    option = config.option
+    return (
+        not is_worker(config)
+        and getattr(option, "dist", "no") != "no"
+        and bool(getattr(option, "tx", None))
+        and not option.collectonly
+    )

@@ -1,0 +1,50 @@
+"""What solo and controller have in common: the plan is theirs to start and to end."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from pytest_plan.plugin import lookup
+from pytest_plan.plugin.options import Settings
+
+_GREEN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+class Owner:
+    """Provisions the eager steps, and cleans up after everything else."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self._config = config
+        self._settings = settings
+        config.add_cleanup(self.clean_up)  # the net below sessionfinish
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Provision the eager steps: after `pytest_plan_configure`, before all others start."""
+        plan = lookup.peek(self._config)
+        if plan is not None and self.runs() and (eager := plan.eager_steps()):
+            plan.host.provision(eager)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
+        """Clean up after every other plugin, whatever they raised."""
+        try:
+            return (yield)
+        finally:
+            self.clean_up()
+            plan = lookup.peek(self._config)
+            if plan is not None and plan.host.has_failed() and session.exitstatus in _GREEN:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def clean_up(self) -> None:
+        """Clean up what has begun; a second call does nothing."""
+        plan = lookup.peek(self._config)
+        if plan is not None:
+            plan.host.clean_up()
+
+    def runs(self) -> bool:
+        """Whether steps may run at all."""
+        option = self._config.option
+        return not (option.collectonly or option.setupplan or self._settings.show)
