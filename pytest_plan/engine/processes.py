@@ -40,6 +40,9 @@ class Process:
         self._popen = popen
         self._cookie = cookie
         self._session_over = False
+        # Whoever was a member once stays one: the children of a PostgreSQL server leave its
+        # session and overwrite their environment; when it dies nothing else leads to them.
+        self._known: dict[int, psutil.Process] = {}
         self.args: Sequence[str] = tuple(str(part) for part in _argv(popen))
         self.pid: int = popen.pid
 
@@ -63,10 +66,12 @@ class Process:
     def members(self) -> list[psutil.Process]:
         """Return the living processes of the tree."""
         ended = self.poll() is not None
-        members = tree_members(self.pid, self._cookie, session=not self._session_over)
+        found = tree_members(self.pid, self._cookie, session=not self._session_over)
         # The number of a session is free for strangers once its last member has gone.
-        self._session_over = self._session_over or (ended and not members)
-        return members
+        self._session_over = self._session_over or (ended and not found)
+        self._known.update({process.pid: process for process in found})
+        self._known = {pid: process for pid, process in self._known.items() if _lives(process)}
+        return list(self._known.values())
 
     def signal_tree(self, number: int) -> None:
         """Send a signal to every living process of the tree."""
@@ -84,6 +89,7 @@ class Process:
         Raises:
             TimeoutError: something survived even SIGKILL; the message names it.
         """
+        self.members()
         self.send_signal(number)
         _wait_until(clock, lambda: self.poll() is not None, grace)
         self._end_rest(clock, min(grace, _REST_GRACE))
