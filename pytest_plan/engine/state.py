@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from pytest_plan.engine.clock import Clock, SystemClock
 from pytest_plan.engine.errors import StateError
 
+Holder: TypeAlias = tuple[str, int]  # who holds a lock: a worker, "" for ourselves, and a thread
 ABSENT = 0  # the version of a key that is not there
 
 
@@ -74,7 +75,7 @@ class LocalStore:
         self._changed = threading.Condition()
         self._entries: dict[str, Entry] = {}
         self._version = ABSENT
-        self._holders: dict[str, int] = {}
+        self._holders: dict[str, Holder] = {}
         self._reserved: set[str] = set()
         self._closed = False
 
@@ -136,23 +137,29 @@ class LocalStore:
 
     def acquire(self, name: str, timeout: float | None, stopping: Callable[[], bool]) -> bool:
         """Take the lock `name`; see `Store.acquire`."""
-        me = threading.get_ident()
+        me = ("", threading.get_ident())
         with self._changed:
-            if self._holders.get(name) == me:
-                raise StateError(f"lock {name!r} is already held by this thread")
             self._clock.wait_for(
-                self._changed, lambda: name not in self._holders or stopping(), timeout
+                self._changed, lambda: self._is_free(name, me) or stopping(), timeout
             )
-            if name in self._holders:
-                return False
-            self._holders[name] = me
-            return True
+            return self._take(name, me)
 
     def release(self, name: str) -> None:
         """Give the lock `name` back; see `Store.release`."""
         with self._changed:
             self._holders.pop(name, None)
             self._changed.notify_all()
+
+    def _is_free(self, name: str, holder: Holder) -> bool:
+        if self._holders.get(name) == holder:
+            raise StateError(f"lock {name!r} is already held by this thread")
+        return name not in self._holders
+
+    def _take(self, name: str, holder: Holder) -> bool:
+        if name in self._holders:
+            return False
+        self._holders[name] = holder
+        return True
 
     def _version_of(self, key: str) -> int:
         entry = self._entries.get(key)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.session import PlanSession
 
 
+_MISSING = {StepOutcome.FAILED: "failed", StepOutcome.TIMED_OUT: "timed out"}
+
+
 class Host:
     """Provisions, answers for the run, and cleans up.
 
@@ -47,6 +50,16 @@ class Host:
         if self._run is None:
             self._run = self._begin()
         return self._run
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a run."""
+        return self._run is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a run that is not cleaned up yet."""
+        return self._run is not None and not self._run.is_cleaned
 
     @property
     def state(self) -> State:
@@ -108,6 +121,8 @@ class Host:
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, None when it can."""
         record = self._run.records.get(name) if self._run is not None else None
+        if record is None and name not in self._session.plan.declared:
+            return self._unknown(name)
         if record is None or record.outcome is StepOutcome.PENDING:
             return self._not_provisioned(name)
         if record.outcome.provides:
@@ -117,11 +132,16 @@ class Host:
             expected = isinstance(root.cause, pytest.xfail.Exception)
             reason = self.mask(f"plan step {root.name!r}: {root.reason}")
             return Verdict(True, reason, (root.name,), is_expected=expected)
-        what = root.outcome.value.replace("_", " ")
+        what = _MISSING.get(root.outcome, "did not run")
         error = root.error
         said = root.reason if error is None else describe(error.__cause__ or error)
         reason = self.mask(f"plan step {root.name!r} {what}: {said}")
         return Verdict(skips=False, reason=reason, steps=(root.name,))
+
+    def _unknown(self, name: str) -> Verdict:
+        known = ", ".join(self._session.plan.declared) or "none"
+        reason = f"unknown plan step {name!r} (the process that runs the plan knows: {known})"
+        return Verdict(skips=False, reason=reason, steps=(name,))
 
     def _not_provisioned(self, name: str) -> Verdict:
         reason = f"step {name!r} was not provisioned: "
@@ -140,8 +160,7 @@ class Host:
             causes = [
                 need
                 for need in needs
-                if not need.outcome.provides
-                and (need.outcome is StepOutcome.SKIPPED) is is_skip
+                if not need.outcome.provides and (need.outcome is StepOutcome.SKIPPED) is is_skip
             ]
             if not causes:
                 return record

@@ -41,7 +41,7 @@ class PlanSession:
         host: the run, in the process that owns it.
         source: where tests learn about the plan: the host, or in a worker the controller.
         needs: what each selected test needs; empty before `survey`.
-        needed: the steps to run for that.
+        needed: the steps to run for that; None until it is known.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
@@ -63,7 +63,7 @@ class PlanSession:
         self.source: Source = self.host
         self.handle = PlanHandle(self)
         self.needs: dict[pytest.Item, tuple[str, ...]] = {}
-        self.needed: tuple[str, ...] = ()
+        self.needed: tuple[str, ...] | None = None
 
     @property
     def steps(self) -> Mapping[str, PlannedStep]:

@@ -31,7 +31,7 @@ class Solo(Owner):
             from pytest_plan.plugin.gate import Gate
 
             self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
-            plan.host.provision(plan.needed)
+            plan.host.provision(plan.needed or ())
         return (yield)
 
     @pytest.hookimpl(specname="pytest_runtestloop", tryfirst=True)

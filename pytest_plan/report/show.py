@@ -31,7 +31,7 @@ def _steps(plan: PlanSession) -> Iterator[str]:
         return
     width = max(map(len, steps))
     for name, step in steps.items():
-        needed = "" if name in plan.needed else "  (not needed)"
+        needed = "" if name in (plan.needed or ()) else "  (not needed)"
         yield f"{name:<{width}}  {_edges(step)}{needed}"
         details = [*_options(step.options), step.origin]
         yield f"{'':<{width}}    {'  '.join(details)}"

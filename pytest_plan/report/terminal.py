@@ -64,9 +64,8 @@ class TerminalReport:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._plan: PlanSession = lookup.of(config)
-        self._width = max((len(name) for name in self._plan.steps), default=0)
         self._said: dict[str, float] = {}  # when a running step was last mentioned
-        if self._plan.steps and self._plan.needs and not self._plan.needed:
+        if self._plan.needed == ():
             self._write("plan: no selected test needs a step", {})
         self._handlers: dict[type, Callable[[Any], None]] = {
             AttemptFailed: self._attempt_failed,
@@ -87,7 +86,7 @@ class TerminalReport:
 
     def pytest_report_header(self) -> str:
         """Say that there is a plan (steps of conftests below are not known yet)."""
-        return f"plan: {len(self._plan.steps)} steps"
+        return f"plan: {len(self._plan.plan.declared)} steps"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of the plan and, when asked for, a line for each blocked test."""
@@ -159,7 +158,8 @@ class TerminalReport:
     def _line(
         self, step: str, word: str, detail: str, markup: Markup, *, is_bad: bool = False
     ) -> None:
-        head = f"plan: {step:<{self._width}}  "
+        width = max(map(len, self._plan.plan.declared), default=0)
+        head = f"plan: {step:<{width}}  "
         self._write(f"{word:<9} {detail}".rstrip(), markup, head=head, is_bad=is_bad)
 
     def _write(self, text: str, markup: Markup, *, head: str = "", is_bad: bool = False) -> None:
@@ -205,9 +205,9 @@ class TerminalReport:
         wanted = str(self._config.option.reportchars)
         if wanted != _DEFAULT_REPORTCHARS and set(wanted) & set("EaA"):
             for report in blocked:
-                reporter.write_line(f"BLOCKED {report.nodeid} - {report.longreprtext}", yellow=True)
+                reporter.write_line(f"BLOCKED {report.nodeid} - {report.longrepr}", yellow=True)
             return
-        for reason, count in Counter(report.longreprtext for report in blocked).items():
+        for reason, count in Counter(str(report.longrepr) for report in blocked).items():
             tests = "1 test" if count == 1 else f"{count} tests"
             reporter.write_line(f"{tests} blocked: {reason}", yellow=True)
 

@@ -1,0 +1,170 @@
+"""The controller's end of the line to one worker, and what it answers from.
+
+`receive` runs in execnet's receiver thread, which also delivers the worker's test reports: it
+does dictionary work and sends, and never raises (an exception would close the channel).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_plan.engine.errors import StateError, describe
+from pytest_plan.plugin.parking import Parked
+from pytest_plan.plugin.shared import load
+from pytest_plan.plugin.source import Verdict
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.host import Host
+    from pytest_plan.plugin.shared import SharedStore
+
+_PARKED = object()
+
+
+class Desk:
+    """What the controller can tell its workers once the plan has begun.
+
+    Args:
+        host: the run.
+        store: the State.
+    """
+
+    def __init__(self, host: Host, store: SharedStore) -> None:
+        self.host = host
+        self.store = store
+        # Written by the main thread in `decide` alone, each a new object: readers need no lock.
+        self._verdicts: Mapping[str, Verdict | None] = {}
+        self.results = pickle.dumps({})
+
+    def decide(self, names: Iterable[str]) -> None:
+        """Settle what becomes of tests that need these steps, and answer who waits for it."""
+        self.results = pickle.dumps(dict(self.host.results()))
+        self._verdicts = {
+            **self._verdicts,
+            **{name: self.host.verdict_on(name) for name in names},
+        }
+        self.store.parking.sweep()
+
+    def answer(self, names: list[str]) -> bytes | None:
+        """Return verdicts and environment variables, None while one is not decided."""
+        verdicts = self._verdicts
+        if any(name not in verdicts for name in names):
+            return None
+        variables = self.host.run.services.variables.current()
+        return pickle.dumps(({name: verdicts[name] for name in names}, variables))
+
+
+class Endpoint:
+    """One worker, as the controller hears it.
+
+    Args:
+        worker: its id, as xdist names it.
+        channel: made for it alone.
+        desk: returns the desk, None before the plan has begun.
+
+    Attributes:
+        gone: set when the worker's process has ended, however it did.
+        pid: its process id; None until it said hello, so also without the plugin.
+    """
+
+    def __init__(self, worker: str, channel: Any, desk: Callable[[], Desk | None]) -> None:
+        self.worker = worker
+        self.gone = threading.Event()
+        self.pid: int | None = None
+        self._channel = channel  # execnet keeps it weakly; we must not
+        self._desk = desk
+        self._needs: dict[str, Any] | None = None
+        self._handlers: Mapping[str, Callable[..., Any]] = {
+            "read": lambda desk, _, key: (desk.store.read_data(key),),
+            "write": self._write,
+            "remove": lambda desk, _, key, version: (desk.store.remove(key, version, None),),
+            "snapshot": lambda desk, _: (desk.store.snapshot_data(),),
+            "wait": self._wait,
+            "acquire": self._acquire,
+            "release": self._release,
+            "forget": self._forget,
+            "ensure": self._ensure,
+            "verdict": lambda desk, _, name: (pickle.dumps(desk.host.verdict_on(name)),),
+            "results": lambda desk, _: (desk.results,),
+            "remaining": lambda desk, _: (desk.host.remaining(),),
+            "run_id": lambda desk, _: (desk.host.run_id,),
+        }
+        channel.setcallback(self.receive, endmarker=None)
+
+    def take_needs(self) -> dict[str, Any] | None:
+        """Return what the worker's tests need, once; None when it has not said so."""
+        needs, self._needs = self._needs, None
+        return needs
+
+    def receive(self, message: tuple[Any, ...] | None) -> None:
+        """Handle a message; None says that the worker is gone."""
+        if message is None:
+            self._end()
+            return
+        number, what, *arguments = message
+        try:
+            if what == "hello":
+                self.pid = arguments[0]
+            elif what == "need":
+                self._needs = load(arguments[0])
+            else:
+                self._handle(number, what, arguments)
+        except StateError as error:
+            self._send(number, False, str(error))
+        except Exception as error:
+            self._send(number, False, f"the controller failed at {what!r}: {describe(error)}")
+
+    def _handle(self, number: int, what: str, arguments: list[Any]) -> None:
+        desk = self._desk()
+        if desk is None:
+            raise StateError("the plan has not begun: nothing of it can be asked yet")
+        answer = self._handlers[what](desk, number, *arguments)
+        if answer is not None:
+            self._send(number, True, answer[0])
+
+    def _write(
+        self, desk: Desk, number: int, key: str, data: bytes, version: int | None
+    ) -> tuple[bool]:
+        return (desk.store.write_data(key, data, version),)
+
+    def _wait(self, desk: Desk, number: int, key: str) -> None:
+        self._park(desk, number, lambda: desk.store.read_data(key))
+
+    def _acquire(self, desk: Desk, number: int, name: str, thread: int) -> None:
+        store, worker = desk.store, self.worker
+        store.refuse_again(name, worker, thread)
+        self._park(desk, number, lambda: store.try_acquire(name, worker, thread) or None)
+
+    def _release(self, desk: Desk, number: int, name: str) -> tuple[None]:
+        desk.store.release(name)
+        return (None,)
+
+    def _forget(self, desk: Desk, number: int, request: int) -> None:
+        desk.store.parking.forget(self.worker, request)
+
+    def _ensure(self, desk: Desk, number: int, names: list[str]) -> None:
+        self._park(desk, number, lambda: desk.answer(names))
+
+    def _park(self, desk: Desk, number: int, ready: Callable[[], Any]) -> None:
+        desk.store.parking.add(
+            Parked(
+                self.worker,
+                number,
+                ready,
+                lambda request, value: self._send(request, True, value),
+            )
+        )
+
+    def _send(self, number: int, done: bool, answer: Any) -> None:
+        # The worker may have gone since it asked.
+        with contextlib.suppress(OSError):
+            self._channel.send((number, done, answer))
+
+    def _end(self) -> None:
+        desk = self._desk()
+        if desk is not None:
+            desk.store.free(self.worker)
+        self.gone.set()

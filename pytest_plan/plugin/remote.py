@@ -1,0 +1,101 @@
+"""The plan of the controller, as the tests of a worker see it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+
+from pytest_plan.engine.results import StepResult
+from pytest_plan.engine.state import State
+from pytest_plan.plugin.link import Link, RemoteStore
+from pytest_plan.plugin.shared import load
+from pytest_plan.plugin.source import Verdict
+
+
+class Remote:
+    """The plan of the controller, as the tests of a worker see it."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._state = State(RemoteStore(link))
+        self._verdicts: dict[str, Verdict | None] = {}
+        self._run_id: str | None = None
+
+    @property
+    def state(self) -> State:
+        """The State of the controller, live."""
+        return self._state
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        if self._run_id is None:
+            self._run_id = str(self._link.ask("run_id"))
+        return self._run_id
+
+    def send_needs(self, needs: dict[str, Any]) -> None:
+        """Tell the controller what the tests of this worker need."""
+        self._link.tell("need", pickle.dumps(needs))
+
+    def ensure(self, names: Iterable[str]) -> None:
+        """Wait until it is decided what becomes of these steps, and take over their variables."""
+        unknown = [name for name in names if name not in self._verdicts]
+        if unknown:
+            verdicts, variables = load(self._link.ask("ensure", unknown))
+            os.environ.update(variables)
+            self._verdicts.update(verdicts)
+
+    def verdict_on(self, name: str) -> Verdict | None:
+        """Return why a test that needs the step cannot run, None when it can."""
+        if name not in self._verdicts:
+            verdict: Verdict | None = load(self._link.ask("verdict", name))
+            return verdict
+        return self._verdicts[name]
+
+    def results(self) -> Mapping[str, StepResult]:
+        """Return what each step came to."""
+        results: Mapping[str, StepResult] = load(self._link.ask("results"))
+        return results
+
+    def remaining(self) -> float | None:
+        """Return the seconds until the limit passes; None without a limit."""
+        seconds: float | None = self._link.ask("remaining")
+        return seconds
+
+
+class Orphan:
+    """What tests see when the controller has not loaded the plugin."""
+
+    _REASON = (
+        "the controller of this run has not loaded pytest-plan, so no step was provisioned: "
+        "load it there too (-p pytest_plan, or install it)"
+    )
+
+    @property
+    def state(self) -> State:
+        """There is none."""
+        pytest.fail(self._REASON, pytrace=False)
+
+    @property
+    def run_id(self) -> str:
+        """There is none."""
+        pytest.fail(self._REASON, pytrace=False)
+
+    def ensure(self, names: Iterable[str]) -> None:
+        """Return at once."""
+
+    def verdict_on(self, name: str) -> Verdict | None:
+        """Return that nothing was provisioned."""
+        return Verdict(skips=False, reason=self._REASON, steps=(name,))
+
+    def results(self) -> Mapping[str, StepResult]:
+        """Return nothing."""
+        return {}
+
+    def remaining(self) -> float | None:
+        """Return that there is no limit."""
+        return None

@@ -1,0 +1,70 @@
+"""The plan in a worker of pytest-xdist: it asks the controller."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_plan.plugin import lookup
+from pytest_plan.plugin.options import Settings
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session import PlanSession
+
+CHANNEL = "pytest_plan_channel"  # keys of xdist's `workerinput`
+ENVIRON = "pytest_plan_environ"
+
+
+class Worker:
+    """Tells the controller what the tests of this worker need."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self._config = config
+        self._settings = settings
+        self._input: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
+        os.environ.update(self._input.get(ENVIRON, {}))
+        channel = self._input.get(CHANNEL)
+        if channel is not None:
+            channel.send((0, "hello", os.getpid()))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Send what the selected tests need."""
+        plan = lookup.peek(self._config)
+        if plan is None:
+            return
+        from pytest_plan.plugin.gate import Gate
+        from pytest_plan.plugin.link import Link
+        from pytest_plan.plugin.remote import Orphan, Remote
+
+        self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
+        needs = self._needs(plan, session)
+        channel = self._input.get(CHANNEL)
+        if channel is None:
+            plan.source = Orphan()
+            return
+        remote = plan.source = Remote(Link(channel))
+        remote.send_needs(needs)
+
+    def _needs(self, plan: PlanSession, session: pytest.Session) -> dict[str, Any]:
+        error = None
+        try:
+            plan.survey(session.items)
+        except pytest.UsageError as refused:
+            error = str(refused)
+        return {
+            "needs": sorted({name for needs in plan.needs.values() for name in needs}),
+            "origins": {name: step.origin for name, step in plan.plan.declared.items()},
+            "conftests": self._conftests(plan),
+            "error": error,
+        }
+
+    def _conftests(self, plan: PlanSession) -> list[str]:
+        """Return the conftests with steps, relative to rootdir: the controller may lack some."""
+        files = {declaration.file for declaration in plan.declarations.values()}
+        root = self._config.rootpath
+        return sorted(
+            os.path.relpath(file, root) for file in files if os.path.basename(file) == "conftest.py"
+        )
