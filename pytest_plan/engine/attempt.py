@@ -23,6 +23,7 @@ from pytest_plan.engine.outcomes import EXEC_HOOKS, Hook, StepOutcome
 from pytest_plan.engine.record import StepRecord, tail_of
 from pytest_plan.engine.results import AttemptResult
 from pytest_plan.engine.retries import seconds_to_wait
+from pytest_plan.engine.scope import CallScope
 from pytest_plan.engine.step import Pause
 from pytest_plan.engine.stop import Stop, StopKind
 
@@ -104,9 +105,9 @@ def _hook_call(
     record: StepRecord, around: Surroundings, hook: Hook, number: int, expires: float | None
 ) -> Call:
     deadlines = [time for time in (expires, around.deadline) if time is not None]
-    scope = around.scope(record, hook, number, min(deadlines, default=None))
+    scope = CallScope(record.name, hook, number, min(deadlines, default=None))
     function = record.planned.hooks[hook]
-    keywords = around.arguments(hook, function, around.context(scope, record, None))
+    keywords = around.arguments(hook, function, around.context(scope, record))
     clock = around.services.clock
     body = exec_body(record.name, function.kind, function.function, keywords, clock)
     timeout = record.planned.options.timeout or 0.0
@@ -116,7 +117,7 @@ def _hook_call(
 def _note_exec(record: StepRecord, around: Surroundings, call: Call, ending: Ending) -> None:
     tail = tail_of(call.body)
     if tail is not None and not isinstance(ending, Abandoned):
-        record.undo.push_tail(tail)
+        record.undo.push_tail(tail, call.scope)
     if isinstance(ending, (Raised, Abandoned)) or ending.value is None:
         return
     around.services.masker.learn(ending.value)
@@ -194,7 +195,7 @@ def _before_next(
 
 
 def _own_call(record: StepRecord, around: Surroundings, body: Any) -> Call:
-    scope = around.scope(record, Hook.EXEC, len(record.attempts), None)
+    scope = CallScope(record.name, Hook.EXEC, len(record.attempts), None)
     return call_of(scope, body, record, None, "")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_plan.engine.bodies import body_of
-from pytest_plan.engine.calls import Abandoned, Body, Call, Ending, Raised
+from pytest_plan.engine.calls import Abandoned, Body, Call, Ending, Raised, Returned
 from pytest_plan.engine.durations import format_duration
 from pytest_plan.engine.errors import StepError
 from pytest_plan.engine.events import StepCleaned
@@ -15,6 +15,8 @@ from pytest_plan.engine.flow import Effect, Flow, Surroundings, call_of
 from pytest_plan.engine.outcomes import CleanupOutcome, Hook
 from pytest_plan.engine.processes import KILL, Process
 from pytest_plan.engine.record import StepRecord
+from pytest_plan.engine.scope import CallScope
+from pytest_plan.engine.undo import Undo
 
 ALL_HOOKS = frozenset(Hook)
 _KILL_SECONDS = 5.0  # to end the process trees of a step whose time is up
@@ -48,11 +50,11 @@ class Undone:
 def clean(record: StepRecord, around: Surroundings, reason: str, until: float) -> Flow:
     """Clean the step up before the time `until`; the record says how that ended."""
     record.begin_cleanup(around.elapsed())
-    budget = _Budget(record, around, until)
-    undone = Undone()
+    cleanup = _Cleanup(record, around, reason, until)
     if record.cleanup_hook_is_due():
-        yield from _run_hook(record, around, reason, budget, undone)
-    yield from _undo(record, around, ALL_HOOKS, budget, undone)
+        yield from cleanup.run_hook()
+    yield from cleanup.undo(ALL_HOOKS)
+    undone = cleanup.undone
     errors, left = tuple(undone.errors), tuple(undone.left)
     record.end_cleanup(undone.outcome(), around.elapsed(), errors, left)
     around.emit(StepCleaned(record.result(), around.elapsed()))
@@ -62,96 +64,91 @@ def undo_hooks(
     record: StepRecord, around: Surroundings, hooks: frozenset[Hook]
 ) -> Generator[Effect, Any, Undone]:
     """Take back what `hooks` made, so that they can run again."""
-    undone = Undone()
-    yield from _undo(record, around, hooks, _Budget(record, around, None), undone)
-    return undone
+    cleanup = _Cleanup(record, around, "retry", None)
+    yield from cleanup.undo(hooks | {Hook.CLEANUP})
+    return cleanup.undone
 
 
-class _Budget:
-    """The time that one cleanup may take."""
+class _Cleanup:
+    """One cleanup of one step, within its budget of time."""
 
-    def __init__(self, record: StepRecord, around: Surroundings, until: float | None) -> None:
-        seconds = record.planned.options.cleanup_timeout
+    def __init__(
+        self, record: StepRecord, around: Surroundings, reason: str, until: float | None
+    ) -> None:
+        self.undone = Undone()
+        self._record = record
+        self._around = around
+        self._reason = reason
         self._clock = around.services.clock
+        seconds = record.planned.options.cleanup_timeout
         own = self._clock.now() + seconds
-        self.until = own if until is None else min(own, until)
-        self.words = f"its cleanup_timeout of {format_duration(seconds)}"
+        self._until = own if until is None else min(own, until)
+        self._budget = f"its cleanup_timeout of {format_duration(seconds)}"
         if until is not None and until < own:
-            self.words = "the plan's cleanup limit"
+            self._budget = "the plan's cleanup limit"
 
-    def is_over(self) -> bool:
-        return self._clock.now() >= self.until
+    def run_hook(self) -> Generator[Effect, Any, None]:
+        """Run the step's `cleanup` hook."""
+        if self._is_over():
+            self.undone.left.append("its cleanup hook")
+            return
+        scope = self._scope()
+        context = self._around.context(scope, self._record)
+        function = self._record.planned.hooks[Hook.CLEANUP]
+        keywords = self._around.arguments(Hook.CLEANUP, function, context)
+        call = self._call(scope, body_of(function.function, **keywords))
+        yield from self._perform(call, "its cleanup hook")
 
+    def undo(self, hooks: frozenset[Hook]) -> Generator[Effect, Any, None]:
+        """Take back what `hooks` made; process trees are ended even when the time is up."""
+        while (entry := self._record.undo.pop(hooks)) is not None:
+            if self._is_over():
+                is_done = False
+                if entry.process is None:
+                    self.undone.left.append(entry.label)
+            else:
+                is_done = yield from self._perform(self._entry_call(entry), entry.label)
+            if entry.process is not None and not is_done:
+                yield from self._kill(entry.process)
 
-def _run_hook(
-    record: StepRecord, around: Surroundings, reason: str, budget: _Budget, undone: Undone
-) -> Generator[Effect, Any, None]:
-    if budget.is_over():
-        undone.left.append("its cleanup hook")
-        return
-    call = _hook_call(record, around, reason, budget)
-    yield from _perform(record, undone, call, "its cleanup hook")
+    def _entry_call(self, entry: Undo) -> Call:
+        if entry.scope is None:
+            return self._call(self._scope(), entry.body)
+        entry.scope.renew(Hook.CLEANUP, self._until, self._reason)
+        return self._call(entry.scope, entry.body)
 
+    def _kill(self, process: Process) -> Generator[Effect, Any, None]:
+        expires = self._clock.now() + _KILL_SECONDS
+        body = body_of(process.end, self._clock, KILL, 0.0)
+        call = call_of(self._scope(), body, self._record, expires, "the time for SIGKILL")
+        yield from self._perform(call, f"kill {process.pid}")
 
-def _undo(
-    record: StepRecord,
-    around: Surroundings,
-    hooks: frozenset[Hook],
-    budget: _Budget,
-    undone: Undone,
-) -> Generator[Effect, Any, None]:
-    while (entry := record.undo.pop(hooks)) is not None:
-        if not budget.is_over():
-            call = _call(record, around, entry.body, budget)
-            yield from _perform(record, undone, call, entry.label)
-        elif entry.process is None:
-            undone.left.append(entry.label)
-        else:
-            yield from _kill(record, around, entry.process, undone)
+    def _scope(self) -> CallScope:
+        return CallScope(self._record.name, Hook.CLEANUP, 1, self._until, self._reason)
 
+    def _call(self, scope: CallScope, body: Body) -> Call:
+        return call_of(scope, body, self._record, self._until, self._budget)
 
-def _kill(
-    record: StepRecord, around: Surroundings, process: Process, undone: Undone
-) -> Generator[Effect, Any, None]:
-    clock = around.services.clock
-    scope = around.scope(record, Hook.CLEANUP, 1, None)
-    body = body_of(process.end, clock, KILL, 0.0)
-    call = call_of(scope, body, record, clock.now() + _KILL_SECONDS, "the time for SIGKILL")
-    yield from _perform(record, undone, call, f"kill {process.pid}")
+    def _is_over(self) -> bool:
+        return self._clock.now() >= self._until
 
-
-def _hook_call(record: StepRecord, around: Surroundings, reason: str, budget: _Budget) -> Call:
-    function = record.planned.hooks[Hook.CLEANUP]
-    scope = around.scope(record, Hook.CLEANUP, 1, budget.until)
-    context = around.context(scope, record, reason)
-    keywords = around.arguments(Hook.CLEANUP, function, context)
-    body = body_of(function.function, **keywords)
-    return call_of(scope, body, record, budget.until, budget.words)
-
-
-def _call(record: StepRecord, around: Surroundings, body: Body, budget: _Budget) -> Call:
-    scope = around.scope(record, Hook.CLEANUP, 1, budget.until)
-    return call_of(scope, body, record, budget.until, budget.words)
-
-
-def _perform(
-    record: StepRecord, undone: Undone, call: Call, label: str
-) -> Generator[Effect, Any, None]:
-    ending: Ending = yield call
-    stop = call.scope.flag.stop
-    if isinstance(ending, Abandoned):
-        undone.was_abandoned = True
-        undone.left.append(label)
-        record.stack = record.stack or ending.stack
-    if stop is not None:
-        undone.was_stopped = True
-        error: BaseException = stop.error(record.name, Hook.CLEANUP, 1)
-        if isinstance(ending, Raised):
-            error.__cause__ = ending.error
-    elif isinstance(ending, Raised):
-        error = ending.error
-    else:
-        return
-    failure = record.fail(Hook.CLEANUP, 1, error)
-    failure.add_note(f"while undoing: {label}")
-    undone.errors.append(failure)
+    def _perform(self, call: Call, label: str) -> Generator[Effect, Any, bool]:
+        """Perform a call and note what went wrong; return whether nothing did."""
+        ending: Ending = yield call
+        stop = call.scope.flag.stop
+        if isinstance(ending, Returned) and stop is None:
+            return True
+        if isinstance(ending, Abandoned):
+            self.undone.was_abandoned = True
+            self.undone.left.append(label)
+            self._record.stack = self._record.stack or ending.stack
+        raised = ending.error if isinstance(ending, Raised) else None
+        error = raised or TimeoutError(label)
+        if stop is not None:
+            self.undone.was_stopped = True
+            error = stop.error(self._record.name, Hook.CLEANUP, 1)
+            error.__cause__ = raised
+        failure = self._record.fail(Hook.CLEANUP, 1, error)
+        failure.add_note(f"while undoing: {label}")
+        self.undone.errors.append(failure)
+        return False

@@ -31,8 +31,6 @@ class Context:
     Attributes:
         step: name of the step.
         attempt: the attempt, counted from 1.
-        reason: why cleanup runs (`success failure cancelled timeout`); None while
-            provisioning.
         state: the shared `State`.
     """
 
@@ -42,7 +40,6 @@ class Context:
         services: Services,
         undo: UndoStack,
         log: StepLog,
-        reason: str | None,
     ) -> None:
         self._scope = scope
         self._services = services
@@ -50,8 +47,12 @@ class Context:
         self._log = log
         self.step = scope.step
         self.attempt = scope.attempt
-        self.reason = reason
         self.state = State(services.store, writer=scope.step, guard=scope)
+
+    @property
+    def reason(self) -> str | None:
+        """Why cleanup runs: `success failure cancelled timeout retry`; None in other hooks."""
+        return self._scope.reason
 
     @property
     def cancelled(self) -> bool:

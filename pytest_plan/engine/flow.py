@@ -60,13 +60,9 @@ class Surroundings:
         """Return the seconds since the run began."""
         return self.services.clock.now() - self.began
 
-    def scope(self, record: StepRecord, hook: Hook, attempt: int, until: float | None) -> CallScope:
-        """Return the scope of one call; `until` is its own deadline, the plan's is added."""
-        return CallScope(record.name, hook, attempt, until)
-
-    def context(self, scope: CallScope, record: StepRecord, reason: str | None) -> Context:
+    def context(self, scope: CallScope, record: StepRecord) -> Context:
         """Return the `ctx` of one call."""
-        return Context(scope, self.services, record.undo, record.log, reason)
+        return Context(scope, self.services, record.undo, record.log)
 
     def arguments(self, hook: Hook, function: HookFunction, context: Context) -> dict[str, Any]:
         """Return what the hook takes by name."""

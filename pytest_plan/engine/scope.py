@@ -13,15 +13,27 @@ from pytest_plan.engine.stop import StopFlag
 class CallScope(Guard):
     """What belongs to one call of one hook: how it is stopped, and what it has started."""
 
-    def __init__(self, step: str, hook: Hook, attempt: int, deadline: float | None) -> None:
+    def __init__(
+        self,
+        step: str,
+        hook: Hook,
+        attempt: int,
+        deadline: float | None,
+        reason: str | None = None,
+    ) -> None:
         self.step = step
-        self.hook = hook
         self.attempt = attempt
-        self.deadline = deadline
-        self.flag = StopFlag()
-        self.mask: Interrupt = Interrupt()
+        self.renew(hook, deadline, reason)
         self.abandoned = False  # set once, by the coordinator; read without a lock
         self.processes: list[Process] = []  # appended by the call's thread, read by others
+
+    def renew(self, hook: Hook, deadline: float | None, reason: str | None) -> None:
+        """Begin anew: the tail of a generator is another call with the `ctx` of the first."""
+        self.hook = hook
+        self.deadline = deadline
+        self.reason = reason
+        self.flag = StopFlag()
+        self.mask: Interrupt = Interrupt()
 
     def stopping(self) -> bool:
         """Whether this call was asked to stop."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pytest_plan.engine.calls import Body
 from pytest_plan.engine.outcomes import Hook
 from pytest_plan.engine.processes import Process
+from pytest_plan.engine.scope import CallScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +20,14 @@ class Undo:
         label: names it in reports.
         body: takes it back.
         process: the process tree that this ends, None for everything else.
+        scope: the scope of the generator whose tail this is, None for everything else.
     """
 
     hook: Hook
     label: str
     body: Body
     process: Process | None = None
+    scope: CallScope | None = None
 
 
 class UndoStack:
@@ -41,9 +44,9 @@ class UndoStack:
         with self._lock:
             self._entries.append(entry)
 
-    def push_tail(self, body: Body) -> None:
+    def push_tail(self, body: Body, scope: CallScope) -> None:
         """Register what follows the `yield` of `exec`."""
-        self.push(Undo(Hook.EXEC, "what follows its yield", body))
+        self.push(Undo(Hook.EXEC, "what follows its yield", body, scope=scope))
 
     def pop(self, hooks: frozenset[Hook]) -> Undo | None:
         """Return and forget the last undo that one of `hooks` made, None when there is none."""

@@ -27,7 +27,8 @@ class Gate:
         if verdict is not None:
             self._verdicts[item] = verdict
             # pytest-rerunfailures would run a blocked test again, and count it each time.
-            item.add_marker(pytest.mark.flaky(reruns=0))
+            if _is_known(item.config, "flaky"):
+                item.add_marker(pytest.mark.flaky(reruns=0))
         return (yield)
 
     @pytest.hookimpl(tryfirst=True)
@@ -55,3 +56,9 @@ class Gate:
         if report.failed and getattr(report, "plan_blocked", None):
             return "blocked", "b", ("BLOCKED", {"yellow": True})
         return None
+
+
+def _is_known(config: pytest.Config, mark: str) -> bool:
+    return any(
+        line.partition(":")[0].partition("(")[0] == mark for line in config.getini("markers")
+    )

@@ -145,9 +145,10 @@ class Host:
 
     def _not_provisioned(self, name: str) -> Verdict:
         reason = f"step {name!r} was not provisioned: "
-        until = self._session.settings.until
-        if until is not None:
-            return Verdict(skips=True, reason=f"{reason}--plan-until {until}", steps=(name,))
+        settings = self._session.settings
+        if settings.until is not None:
+            reason += f"{settings.sources['until']} {settings.until}"
+            return Verdict(skips=True, reason=reason, steps=(name,))
         hint = f"mark the test with @pytest.mark.plan({name!r})"
         return Verdict(skips=False, reason=reason + hint, steps=(name,))
 

@@ -71,10 +71,14 @@ def _check_mark(item: pytest.Item, mark: pytest.Mark, steps: Iterable[str]) -> N
             f"{item.nodeid}: @pytest.mark.plan takes names of steps, not {mark.kwargs!r}"
         )
     for name in mark.args:
+        if not isinstance(name, str):
+            raise pytest.UsageError(
+                f"{item.nodeid}: @pytest.mark.plan takes names of steps, not {name!r}"
+            )
         if name not in steps:
             raise pytest.UsageError(
                 f"{item.nodeid}: @pytest.mark.plan names {name!r}, which is no step"
-                f"{suggest(str(name), steps)}; the steps are {', '.join(steps) or 'none'}"
+                f"{suggest(name, steps)}; the steps are {', '.join(steps) or 'none'}"
             )
 
 

@@ -106,6 +106,7 @@ class Settings:
         dir: the folder for what a run leaves behind.
         autouse: whether every test needs every step.
         eager: whether every step of the initial conftests is eager.
+        sources: where the value of each option came from, by the option's name.
     """
 
     show: bool
@@ -119,6 +120,7 @@ class Settings:
     dir: Path
     autouse: bool
     eager: bool
+    sources: Mapping[str, str]
 
 
 def add(parser: pytest.Parser) -> None:
@@ -158,7 +160,8 @@ def settings(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: a value is unusable; the message names its source.
     """
-    values = {option.name: _read(option, config) for option in _OPTIONS}
+    found = {option.name: _find(option, config) for option in _OPTIONS}
+    values = {option.name: _read(option, *found[option.name]) for option in _OPTIONS}
     folder = Path(values["dir"] or ".pytest_plan")
     return Settings(
         **{
@@ -166,6 +169,7 @@ def settings(config: pytest.Config) -> Settings:
             "limit": values["limit"] or None,
             "skip": values["skip"] or (),
             "dir": config.rootpath / folder,
+            "sources": {name: source for name, (_, source) in found.items()},
             **{
                 option.name: bool(values[option.name])
                 for option in _OPTIONS
@@ -175,8 +179,7 @@ def settings(config: pytest.Config) -> Settings:
     )
 
 
-def _read(option: _Option, config: pytest.Config) -> Any:
-    value, source = _find(option, config)
+def _read(option: _Option, value: Any, source: str) -> Any:
     if value is None:
         return None
     try:

@@ -57,7 +57,7 @@ class PlanSession:
             store=self.store,
         )
         for name in settings.skip:
-            self.plan.skip(name, f"--plan-skip {name}")
+            self.plan.skip(name, f"{settings.sources['skip']} {name}")
         self.declarations: dict[str, Declaration] = {}
         self.host = Host(self)
         self.source: Source = self.host
@@ -122,10 +122,12 @@ class PlanSession:
         self.needed = self.to_run(names, steps)
 
     def to_run(self, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> tuple[str, ...]:
-        """Return the steps to run for tests that need `names`, in their order."""
-        wanted = closure(names, steps)
-        if self.settings.until is not None:
-            wanted &= closure({self.settings.until}, steps)
+        """Return the steps to run for tests that need `names`, in their order.
+
+        With `--plan-until` they are those of that step, whatever tests need.
+        """
+        until = self.settings.until
+        wanted = closure(names if until is None else {until}, steps)
         return tuple(name for name in steps if name in wanted)
 
     def check(self, steps: Mapping[str, PlannedStep]) -> None:
@@ -135,8 +137,9 @@ class PlanSession:
             pytest.UsageError: there is one.
         """
         until = self.settings.until
-        _refuse_unknown("--plan-until", () if until is None else (until,), steps)
-        _refuse_unknown("--plan-skip", self.settings.skip, steps)
+        sources = self.settings.sources
+        _refuse_unknown(sources["until"], () if until is None else (until,), steps)
+        _refuse_unknown(sources["skip"], self.settings.skip, steps)
         for name in steps:
             place = _pytest_fixture(self.config, name)
             if place is not None:
@@ -195,11 +198,11 @@ class PlanSession:
         )
 
 
-def _refuse_unknown(option: str, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> None:
+def _refuse_unknown(source: str, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> None:
     for name in names:
         if name not in steps:
             raise pytest.UsageError(
-                f"{option}: {name!r} is no step{suggest(name, steps)}; "
+                f"{source}: {name!r} is no step{suggest(name, steps)}; "
                 f"the steps are {', '.join(steps) or 'none'}"
             )
 

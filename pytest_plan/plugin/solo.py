@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_plan.plugin import lookup
 from pytest_plan.plugin.owner import Owner
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session import PlanSession
 
 
 class Solo(Owner):
@@ -16,13 +20,10 @@ class Solo(Owner):
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Provision what the selected tests need."""
-        plan = lookup.peek(self._config)
         option = self._config.option
-        if (
-            plan is None
-            or option.collectonly
-            or (session.testsfailed and not option.continue_on_collection_errors)
-        ):
+        is_broken = session.testsfailed and not option.continue_on_collection_errors
+        plan = self._plan_of(session)
+        if plan is None or option.collectonly or is_broken:
             return (yield)
         plan.survey(session.items)
         if option.setupplan:
@@ -33,6 +34,12 @@ class Solo(Owner):
             self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
             plan.host.provision(plan.needed or ())
         return (yield)
+
+    def _plan_of(self, session: pytest.Session) -> PlanSession | None:
+        # Without any step a mark that names one is still an error.
+        if any(item.get_closest_marker("plan") for item in session.items):
+            return lookup.of(self._config, self._settings)
+        return lookup.peek(self._config)
 
     @pytest.hookimpl(specname="pytest_runtestloop", tryfirst=True)
     def pytest_runtestloop_show(self) -> bool | None:
