@@ -18,7 +18,7 @@ from pytest_plan.engine.errors import (
     describe,
 )
 from pytest_plan.engine.events import AttemptFailed, StepStarted
-from pytest_plan.engine.flow import Effect, Flow, Surroundings, Wait, call_of
+from pytest_plan.engine.flow import Effect, Flow, Surroundings, Wait
 from pytest_plan.engine.outcomes import EXEC_HOOKS, Hook, StepOutcome
 from pytest_plan.engine.record import StepRecord, tail_of
 from pytest_plan.engine.results import AttemptResult
@@ -47,8 +47,9 @@ class _Failure:
 
 def provision(record: StepRecord, around: Surroundings) -> Flow:
     """Run the step's attempts until one succeeds or none is left; the record says how it ended."""
-    record.begin(around.elapsed())
-    around.emit(StepStarted(record.name, around.elapsed()))
+    at = around.elapsed()
+    record.begin(at)
+    around.emit(StepStarted(record.name, at))
     number = 1
     while failure := (yield from _attempt(record, around, number)):
         if not _may_retry(record, failure, number):
@@ -76,15 +77,17 @@ def _attempt(
     expires = None if timeout is None else started + timeout
     hook = Hook.EXEC
     failure = None
+    succeeded: list[Hook] = []
     for hook in record.hooks_to_run():
         failure = yield from _run_hook(record, around, hook, number, expires)
         if failure is not None:
+            record.remember(succeeded)
             break
+        succeeded.append(hook)
     seconds = around.services.clock.now() - started
     error = None if failure is None else failure.error
-    record.attempts.append(
-        AttemptResult(number, hook.value, started - around.began, seconds, error)
-    )
+    result = AttemptResult(number, hook.value, started - around.began, seconds, error)
+    record.attempted(result)
     return failure
 
 
@@ -95,10 +98,7 @@ def _run_hook(
     ending: Ending = yield call
     if hook is Hook.EXEC:
         _note_exec(record, around, call, ending)
-    failure = _failure(record, around, hook, call, ending)
-    if failure is None and not record.planned.step.repeats_succeeded_hooks:
-        record.remembered.add(hook)
-    return failure
+    return _failure(record, around, hook, call, ending)
 
 
 def _hook_call(
@@ -107,11 +107,15 @@ def _hook_call(
     deadlines = [time for time in (expires, around.deadline) if time is not None]
     scope = CallScope(record.name, hook, number, min(deadlines, default=None))
     function = record.planned.hooks[hook]
-    keywords = around.arguments(hook, function, around.context(scope, record))
+    keywords = around.arguments(function, scope, record)
     clock = around.services.clock
     body = exec_body(record.name, function.kind, function.function, keywords, clock)
-    timeout = record.planned.options.timeout or 0.0
-    return call_of(scope, body, record, expires, f"its timeout of {format_duration(timeout)}")
+    return Call(scope, body, record.log, expires, _budget(record))
+
+
+def _budget(record: StepRecord) -> str:
+    timeout = record.planned.options.timeout
+    return "" if timeout is None else f"its timeout of {format_duration(timeout)}"
 
 
 def _note_exec(record: StepRecord, around: Surroundings, call: Call, ending: Ending) -> None:
@@ -196,7 +200,7 @@ def _before_next(
 
 def _own_call(record: StepRecord, around: Surroundings, body: Any) -> Call:
     scope = CallScope(record.name, Hook.EXEC, len(record.attempts), None)
-    return call_of(scope, body, record, None, "")
+    return Call(scope, body, record.log, None, "")
 
 
 def _attempt_failed(

@@ -59,20 +59,20 @@ class Call:
         body: the function.
         log: the log of the step.
         expires: when the executor asks it to stop, as a time of the plan's clock; None: never.
-        expiry: the reason it gives then.
+        budget: names that time.
         thread: the thread that performs it, 0 before.
     """
 
-    __slots__ = ("body", "expires", "expiry", "log", "scope", "thread")
+    __slots__ = ("body", "budget", "expires", "log", "scope", "thread")
 
     def __init__(
-        self, scope: CallScope, body: Body, log: StepLog, expires: float | None, expiry: Stop
+        self, scope: CallScope, body: Body, log: StepLog, expires: float | None, budget: str
     ) -> None:
         self.scope = scope
         self.body = body
         self.log = log
         self.expires = expires
-        self.expiry = expiry
+        self.budget = budget
         self.thread = 0
 
     @property

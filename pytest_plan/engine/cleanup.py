@@ -11,7 +11,7 @@ from pytest_plan.engine.calls import Abandoned, Body, Call, Ending, Raised, Retu
 from pytest_plan.engine.durations import format_duration
 from pytest_plan.engine.errors import StepError
 from pytest_plan.engine.events import StepCleaned
-from pytest_plan.engine.flow import Effect, Flow, Surroundings, call_of
+from pytest_plan.engine.flow import Effect, Flow, Surroundings
 from pytest_plan.engine.outcomes import CleanupOutcome, Hook
 from pytest_plan.engine.processes import KILL, Process
 from pytest_plan.engine.record import StepRecord
@@ -93,9 +93,8 @@ class _Cleanup:
             self.undone.left.append("its cleanup hook")
             return
         scope = self._scope()
-        context = self._around.context(scope, self._record)
         function = self._record.planned.hooks[Hook.CLEANUP]
-        keywords = self._around.arguments(Hook.CLEANUP, function, context)
+        keywords = self._around.arguments(function, scope, self._record)
         call = self._call(scope, body_of(function.function, **keywords))
         yield from self._perform(call, "its cleanup hook")
 
@@ -120,14 +119,14 @@ class _Cleanup:
     def _kill(self, process: Process) -> Generator[Effect, Any, None]:
         expires = self._clock.now() + _KILL_SECONDS
         body = body_of(process.end, self._clock, KILL, 0.0)
-        call = call_of(self._scope(), body, self._record, expires, "the time for SIGKILL")
+        call = Call(self._scope(), body, self._record.log, expires, "the time for SIGKILL")
         yield from self._perform(call, f"kill {process.pid}")
 
     def _scope(self) -> CallScope:
         return CallScope(self._record.name, Hook.CLEANUP, 1, self._until, self._reason)
 
     def _call(self, scope: CallScope, body: Body) -> Call:
-        return call_of(scope, body, self._record, self._until, self._budget)
+        return Call(scope, body, self._record.log, self._until, self._budget)
 
     def _is_over(self) -> bool:
         return self._clock.now() >= self._until

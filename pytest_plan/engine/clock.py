@@ -51,7 +51,7 @@ class PlanClock:
     """
 
     def __init__(self, inner: Clock) -> None:
-        self._inner = inner
+        self._read = inner.now
         # Seconds held so far, and since when it stands still: one tuple, so that a reader on
         # another thread never sees half of a change.
         self._held: tuple[float, float | None] = (0.0, None)
@@ -61,16 +61,16 @@ class PlanClock:
     def now(self) -> float:
         """Return the inner clock's time less the time that was held."""
         lost, since = self._held
-        return (self._inner.now() if since is None else since) - lost
+        return (self._read() if since is None else since) - lost
 
     def hold(self) -> None:
         """Stand still until `release`."""
         lost, since = self._held
         if since is None:
-            self._held = (lost, self._inner.now())
+            self._held = (lost, self._read())
 
     def release(self) -> None:
         """Go on from where `hold` stopped."""
         lost, since = self._held
         if since is not None:
-            self._held = (lost + self._inner.now() - since, None)
+            self._held = (lost + self._read() - since, None)

@@ -21,6 +21,7 @@ from pytest_plan.engine.events import Event, Listener, Waiting
 from pytest_plan.engine.flow import Flow, Wait
 from pytest_plan.engine.ladder import Ladder
 from pytest_plan.engine.phases import Course, Phase
+from pytest_plan.engine.stop import Stop, StopKind
 from pytest_plan.engine.threads import Threads
 
 HEARTBEAT = 1.0  # the longest the coordinator sleeps, in seconds
@@ -96,6 +97,10 @@ class Executor:
         """Ask to stop, from any thread or signal handler: nothing here takes a lock."""
         self._inbox.put(_Cancel(reason))
 
+    def catch_up(self) -> None:
+        """Handle what was asked while no phase ran: it belongs to the last one."""
+        self._deliver_rest()
+
     def close(self) -> None:
         """Let the threads go."""
         self._threads.close()
@@ -111,6 +116,9 @@ class Executor:
             self._phase.interrupted(error)
         else:
             self._handle(message)
+            # What came meanwhile, no more: short steps cost one look at the times for many news.
+            for _ in range(self._inbox.qsize()):
+                self._handle(self._inbox.get())
         self._watch()
 
     def _handle(self, message: Event | _Crash | _Cancel | None) -> None:
@@ -184,7 +192,7 @@ class Executor:
         if stopping and self._course.stop is not None and not call.is_shielded:
             active.ladder = Ladder(call, self._course.stop, now)
         elif call.expires is not None and now >= call.expires:
-            active.ladder = Ladder(call, call.expiry, now)
+            active.ladder = Ladder(call, Stop(StopKind.TIMEOUT, f"exceeded {call.budget}"), now)
         return []
 
     def _abandon(self, ladder: Ladder) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pytest_plan.engine.calls import Body, Call
+from pytest_plan.engine.calls import Call
 from pytest_plan.engine.context import Context
 from pytest_plan.engine.events import Event
 from pytest_plan.engine.hooks import HookFunction
@@ -20,7 +20,6 @@ from pytest_plan.engine.record import StepRecord
 from pytest_plan.engine.scope import CallScope
 from pytest_plan.engine.secret import reveal
 from pytest_plan.engine.services import Services
-from pytest_plan.engine.stop import Stop, StopKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +59,18 @@ class Surroundings:
         """Return the seconds since the run began."""
         return self.services.clock.now() - self.began
 
-    def context(self, scope: CallScope, record: StepRecord) -> Context:
-        """Return the `ctx` of one call."""
-        return Context(scope, self.services, record.undo, record.log)
-
-    def arguments(self, hook: Hook, function: HookFunction, context: Context) -> dict[str, Any]:
-        """Return what the hook takes by name."""
-        return {
-            name: self._argument(name, hook, context)
-            for name in (*function.required, *function.optional)
-            if name in function.required or self._knows(name, hook)
-        }
+    def arguments(
+        self, function: HookFunction, scope: CallScope, record: StepRecord
+    ) -> dict[str, Any]:
+        """Return what a hook takes by name."""
+        names = [
+            *function.required,
+            *(name for name in function.optional if self._knows(name, scope.hook)),
+        ]
+        if not names:
+            return {}
+        context = Context(scope, self.services, record.undo, record.log)
+        return {name: self._argument(name, scope.hook, context) for name in names}
 
     def _argument(self, name: str, hook: Hook, context: Context) -> Any:
         if name == "ctx":
@@ -95,10 +95,3 @@ class Surroundings:
         """Return the value of a step, None when it has none."""
         entry = self.services.store.read(step)
         return None if entry is None else reveal(entry.value)
-
-
-def call_of(
-    scope: CallScope, body: Body, record: StepRecord, expires: float | None, budget: str
-) -> Call:
-    """Return a call that is asked to stop when its time is up; `budget` names that time."""
-    return Call(scope, body, record.log, expires, Stop(StopKind.TIMEOUT, f"exceeded {budget}"))

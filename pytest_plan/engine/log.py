@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable
 from pathlib import Path
+
+from pytest_plan.engine.folders import RunFolders
+from pytest_plan.engine.secret import Masker
 
 TAIL_LINES = 30
 _TAIL_BYTES = 64 * 1024
@@ -20,13 +22,17 @@ class StepLog:
     """The log of one step: `ctx.log`, the output of its processes, what its hooks print.
 
     Args:
-        folder: returns the folder for the file; called at the first line.
-        mask: hides secrets in a text.
+        step: the step's name.
+        folders: asked for the folder of the file at the first line.
+        masker: hides secrets.
     """
 
-    def __init__(self, folder: Callable[[], Path], mask: Callable[[str], str]) -> None:
-        self._folder = folder
-        self._mask = mask
+    __slots__ = ("_folders", "_lock", "_masker", "_path", "_step")
+
+    def __init__(self, step: str, folders: RunFolders, masker: Masker) -> None:
+        self._step = step
+        self._folders = folders
+        self._masker = masker
         self._lock = threading.Lock()  # guards the making of the file and each append to it
         self._path: Path | None = None
 
@@ -39,7 +45,7 @@ class StepLog:
     def write(self, text: str) -> None:
         """Append `text` as it is, secrets masked."""
         with self._lock, self._file().open("ab") as file:
-            file.write(self._mask(text).encode("utf-8", "backslashreplace"))
+            file.write(self._masker.mask(text).encode("utf-8", "backslashreplace"))
 
     def tail(self, lines: int = TAIL_LINES) -> str:
         """Return the last `lines` lines, secrets masked; empty when nothing was written."""
@@ -55,11 +61,11 @@ class StepLog:
         except OSError as error:
             return f"(the log cannot be read: {error})"
         text = content.decode("utf-8", "replace").replace("\r\n", "\n")
-        return self._mask("\n".join(text.splitlines()[-lines:]))
+        return self._masker.mask("\n".join(text.splitlines()[-lines:]))
 
     def _file(self) -> Path:
         if self._path is None:
-            path = self._folder() / "log.txt"
+            path = self._folders.artifacts(self._step) / "log.txt"
             path.touch(mode=0o600)
             self._path = path
         return self._path

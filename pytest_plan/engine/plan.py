@@ -207,8 +207,9 @@ class Plan:
         if self._run is not None:
             raise PlanDefinitionError("this plan has been executed already: a plan runs once")
         run_options = replace(self._options, **options)
+        self._steps = self.linked()
         self._run = Run(
-            self.linked(),
+            self._steps,
             run_options,
             self._store,
             listeners=self._listeners,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import keyword
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pytest_plan.engine.durations import parse_duration
@@ -97,7 +97,7 @@ def check_options(values: Mapping[str, Any], name: str, origin: str) -> StepOpti
         option: _CHECKS[option](value, f"{option} of step {name!r} ({origin})")
         for option, value in values.items()
     }
-    return replace(StepOptions(), **checked)
+    return StepOptions(**checked)
 
 
 def check_name(name: object, origin: str) -> str:

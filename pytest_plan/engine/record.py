@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pytest_plan.engine.bodies import GeneratorRun
 from pytest_plan.engine.errors import StepError, StepTimeoutError, describe
 from pytest_plan.engine.log import StepLog
@@ -16,6 +18,9 @@ from pytest_plan.engine.outcomes import (
 from pytest_plan.engine.planned import PlannedStep
 from pytest_plan.engine.results import AttemptResult, CleanupResult, StepResult
 from pytest_plan.engine.undo import UndoStack
+
+_NOT_BEGUN = CleanupResult()
+_NO_HOOKS: frozenset[Hook] = frozenset()
 
 
 class StepRecord:
@@ -42,13 +47,14 @@ class StepRecord:
         self.reason: str | None = None
         self.error: StepError | None = None
         self.cause: BaseException | None = None
-        self.attempts: list[AttemptResult] = []
-        self.remembered: set[Hook] = set()
+        self.attempts: tuple[AttemptResult, ...] = ()
+        self.remembered: frozenset[Hook] = _NO_HOOKS
         self.stack = ""
         self.completed = 0
         self.started: float | None = None
         self.ended: float | None = None
-        self.cleanup = CleanupResult()
+        self.cleanup = _NOT_BEGUN
+        self._result: StepResult | None = None  # forgotten by every change
 
     @property
     def name(self) -> str:
@@ -72,11 +78,13 @@ class StepRecord:
 
     def begin(self, at: float) -> None:
         """Note that the first attempt begins."""
+        self._result = None
         self.outcome = change_step(self.outcome, StepOutcome.RUNNING)
         self.started = at
 
     def end(self, outcome: StepOutcome, at: float, reason: str | None = None) -> None:
         """Note how the step ended."""
+        self._result = None
         self.outcome = change_step(self.outcome, outcome)
         self.reason = reason
         self.ended = at
@@ -111,6 +119,16 @@ class StepRecord:
             if hook in self.planned.hooks and hook not in self.remembered
         ]
 
+    def attempted(self, attempt: AttemptResult) -> None:
+        """Note that an attempt has ended."""
+        self._result = None
+        self.attempts = (*self.attempts, attempt)
+
+    def remember(self, hooks: Iterable[Hook]) -> None:
+        """Note that these succeeded in an attempt that failed: not every kind repeats them."""
+        if not self.planned.step.repeats_succeeded_hooks:
+            self.remembered = self.remembered.union(hooks)
+
     def cleanup_hook_is_due(self) -> bool:
         """Whether the `cleanup` hook must run: gsd's rule, or `cleanup_when="attempted"`."""
         if Hook.CLEANUP not in self.planned.hooks or not self.has_begun:
@@ -124,6 +142,7 @@ class StepRecord:
 
     def begin_cleanup(self, at: float) -> None:
         """Note that cleanup begins."""
+        self._result = None
         outcome = change_cleanup(self.cleanup.outcome, CleanupOutcome.PENDING)
         self.cleanup = CleanupResult(outcome, at)
 
@@ -135,6 +154,7 @@ class StepRecord:
         left: tuple[str, ...] = (),
     ) -> None:
         """Note how cleanup ended."""
+        self._result = None
         started = self.cleanup.started
         outcome = change_cleanup(self.cleanup.outcome, outcome)
         seconds = 0.0 if started is None else at - started
@@ -142,6 +162,11 @@ class StepRecord:
 
     def result(self) -> StepResult:
         """Return the record as it stands, frozen."""
+        if self._result is None:
+            self._result = self._freeze()
+        return self._result
+
+    def _freeze(self) -> StepResult:
         seconds = 0.0 if self.started is None or self.ended is None else self.ended - self.started
         return StepResult(
             name=self.name,
@@ -152,7 +177,7 @@ class StepRecord:
             origin=self.planned.origin,
             started=self.started,
             seconds=seconds,
-            attempts=tuple(self.attempts),
+            attempts=self.attempts,
             attempts_allowed=self.attempts_allowed,
             error=self.error,
             log_tail=self.log.tail() if self.error is not None else "",

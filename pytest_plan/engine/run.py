@@ -149,13 +149,14 @@ class Run:
         if self._is_cleaned:
             return
         self._is_cleaned = True
+        self._executor.catch_up()
         self._note_limit()
         self._store.close()
         reason = self._reason()
         due = sum(record.needs_cleanup() for record in self.records.values())
         if due:
             self._around.emit(CleanupBegan(due, reason, self._around.elapsed()))
-        self._executor.run(Reverse(self._course, reason, self._options.cleanup_limit))
+            self._executor.run(Reverse(self._course, reason, self._options.cleanup_limit))
         left = self.services.folders.remove()
         self._left = () if left is None else (left,)
         self._around.emit(PlanFinished(self.result(), self._around.elapsed()))
@@ -261,8 +262,7 @@ class Run:
             self._course.request_stop(Stop(StopKind.LIMIT, reason))
 
     def _record(self, step: PlannedStep) -> StepRecord:
-        folders, masker = self.services.folders, self.services.masker
-        return StepRecord(step, StepLog(lambda: folders.artifacts(step.name), masker.mask))
+        return StepRecord(step, StepLog(step.name, self.services.folders, self.services.masker))
 
     def _services(self, artifacts: Path | None) -> Services:
         folder = None if artifacts is None else artifacts / self.run_id

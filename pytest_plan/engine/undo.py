@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 from pytest_plan.engine.calls import Body
@@ -33,16 +32,16 @@ class Undo:
 class UndoStack:
     """The undos of one step."""
 
-    __slots__ = ("_entries", "_lock")
+    __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _entries: hooks push, cleanup pops
+        # Needs no lock: any thread appends, only the flow of the step pops, one at a time, and
+        # what it found stays at its index whatever is appended meanwhile.
         self._entries: list[Undo] = []
 
     def push(self, entry: Undo) -> None:
         """Register an undo; it will be the first to run."""
-        with self._lock:
-            self._entries.append(entry)
+        self._entries.append(entry)
 
     def push_tail(self, body: Body, scope: CallScope) -> None:
         """Register what follows the `yield` of `exec`."""
@@ -50,10 +49,9 @@ class UndoStack:
 
     def pop(self, hooks: frozenset[Hook]) -> Undo | None:
         """Return and forget the last undo that one of `hooks` made, None when there is none."""
-        with self._lock:
-            for index in range(len(self._entries) - 1, -1, -1):
-                if self._entries[index].hook in hooks:
-                    return self._entries.pop(index)
+        for index in range(len(self._entries) - 1, -1, -1):
+            if self._entries[index].hook in hooks:
+                return self._entries.pop(index)
         return None
 
     def __len__(self) -> int:
