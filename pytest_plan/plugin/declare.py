@@ -178,7 +178,8 @@ def declaration_of(obj: Any, marks: list[pytest.Mark], scope: tuple[str, ...]) -
         )
     options = dict(marks[0].kwargs)
     default = snake_case(obj.__name__) if isinstance(obj, type) else obj.__name__
-    name = check_name(options.pop("name", None) or default, origin)
+    given = options.pop("name", None)
+    name = check_name(default if given is None else given, origin)
     step = _step(obj, options, origin)
     _refuse_unknown(options, name, origin)
     options.setdefault("skip", skip_reason(obj))

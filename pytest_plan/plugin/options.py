@@ -18,6 +18,7 @@ class _Kind(enum.Enum):
     """What the value of an option is."""
 
     DURATION = "duration"
+    LONGER_THAN_ZERO = "duration longer than zero"
     COUNT = "count"
     FLAG = "flag"
     NAME = "name"
@@ -57,7 +58,7 @@ _OPTIONS = (
     ),
     _Option(
         "cleanup_limit",
-        _Kind.DURATION,
+        _Kind.LONGER_THAN_ZERO,
         "the longest that the whole cleanup may take (default: 5m)",
         "DURATION",
     ),
@@ -195,8 +196,11 @@ def _find(option: _Option, config: pytest.Config) -> tuple[Any, str]:
         return given, option.flag
     if option.variable in os.environ:
         return os.environ[option.variable], f"environment variable {option.variable}"
-    file = config.inipath.name if config.inipath else "ini"
-    return config.getini(option.dest), f"{option.dest} in {file}"
+    source = f"{option.dest} in {config.inipath.name if config.inipath else 'ini'}"
+    try:
+        return config.getini(option.dest), source
+    except (TypeError, ValueError) as error:
+        raise pytest.UsageError(f"{source}: {error}") from None
 
 
 def _duration(value: Any, source: str) -> float:
@@ -204,6 +208,12 @@ def _duration(value: Any, source: str) -> float:
     from pytest_plan.engine.durations import parse_duration
 
     return parse_duration(value, source)
+
+
+def _longer_than_zero(value: Any, source: str) -> float:
+    from pytest_plan.engine.durations import parse_duration
+
+    return parse_duration(value, source, zero=False)
 
 
 def _count(value: Any, source: str) -> int:
@@ -237,6 +247,7 @@ def _names(value: Any, source: str) -> tuple[str, ...]:
 
 _READERS: Mapping[_Kind, Callable[[Any, str], Any]] = {
     _Kind.DURATION: _duration,
+    _Kind.LONGER_THAN_ZERO: _longer_than_zero,
     _Kind.COUNT: _count,
     _Kind.FLAG: _flag,
     _Kind.NAME: _name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -22,12 +22,36 @@ from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.shared import SharedStore
 from pytest_plan.plugin.source import Source, Verdict
 
+_NOT_HERE = (
+    "plan.{}() in pytest_plan_configure: this plan is run by pytest, when tests need it; "
+    "the hook only declares steps"
+)
 _REPORTS = ("terminal", "show")
 _PARAMETERS = ("ctx", "state", "config", "value", "plan", "request")
 # Known before pytest knows its fixtures, when eager steps are provisioned.
 _ALWAYS_FIXTURES = frozenset(
     {"request", "tmp_path", "tmp_path_factory", "monkeypatch", "capsys", "pytestconfig"}
 )
+
+
+class DeclaredPlan(Plan):
+    """The plan that `pytest_plan_configure` gets: pytest runs it, the hook only declares."""
+
+    def execute(self) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            PlanDefinitionError: always.
+        """
+        raise PlanDefinitionError(_NOT_HERE.format("execute"))
+
+    def provisioned(self) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            PlanDefinitionError: always.
+        """
+        raise PlanDefinitionError(_NOT_HERE.format("provisioned"))
 
 
 class PlanSession:
@@ -48,7 +72,7 @@ class PlanSession:
         self.config = config
         self.settings = settings
         self.store = SharedStore() if lookup.is_controller(config) else LocalStore()
-        self.plan = Plan(
+        self.plan = DeclaredPlan(
             limit=settings.limit,
             continue_on_error=settings.continue_on_error,
             cleanup_limit=settings.cleanup_limit or DEFAULT_CLEANUP_LIMIT,
