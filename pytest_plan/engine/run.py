@@ -121,6 +121,12 @@ class Run:
         return self._course.stop is not None
 
     @property
+    def has_passed_limit(self) -> bool:
+        """Whether the limit has ended the run."""
+        stop = self._course.stop
+        return stop is not None and stop.kind is StopKind.LIMIT
+
+    @property
     def is_cleaned(self) -> bool:
         """Whether cleanup has begun, or is over."""
         return self._is_cleaned

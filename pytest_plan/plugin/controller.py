@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,8 +15,13 @@ from pytest_plan.plugin import lookup, worker
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.owner import Owner
 
+if TYPE_CHECKING:
+    from pytest_plan.plugin.host import Host
+
 _GRACE = 3.0  # seconds that workers may take to go before cleanup
 _KILL_WAIT = 1.0
+_POLL = 0.2
+_SILENCE = 5.0  # seconds after the limit in which a worker must say that it ends, or that it cannot
 
 
 class Controller(Owner):
@@ -25,6 +31,8 @@ class Controller(Owner):
         super().__init__(config, settings)
         self._endpoints: dict[Any, Any] = {}  # by node
         self._desk: Any = None
+        self._watcher: threading.Thread | None = None
+        self._done = threading.Event()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -57,6 +65,13 @@ class Controller(Owner):
             plan.host.provision(plan.needed)
         finally:
             self._desk.decide(names)
+        self._watch_limit(plan.host)
+
+    @pytest.hookimpl
+    def pytest_keyboard_interrupt(self) -> None:
+        """Let the workers end at once; execnet alone gives them five seconds."""
+        for endpoint in self._endpoints.values():
+            endpoint.stop()
 
     def clean_up(self) -> None:
         """Clean up once every worker has gone: until then a test may still use something."""
@@ -64,6 +79,33 @@ class Controller(Owner):
         if plan is not None and plan.host.is_open:
             self._wait_for_workers()
         super().clean_up()
+
+    def _watch_limit(self, host: Host) -> None:
+        if self._watcher is None and host.remaining() is not None:
+            self._watcher = threading.Thread(
+                target=self._end_stuck_workers, args=(host,), name="plan-limit", daemon=True
+            )
+            self._watcher.start()
+            self._config.add_cleanup(self._done.set)
+
+    def _end_stuck_workers(self, host: Host) -> None:
+        """Once the limit has passed, kill workers whose test does not end."""
+        while left := host.remaining() or 0.0:
+            if self._done.wait(min(left, _POLL)):
+                return
+        silent_until = time.monotonic() + _SILENCE
+        while not self._done.wait(_POLL):
+            for node, endpoint in list(self._endpoints.items()):
+                is_silent = time.monotonic() > silent_until and not endpoint.is_ending
+                if endpoint.stuck is not None or is_silent:
+                    self._forbid_clones()
+                    _kill(node, endpoint)
+
+    def _forbid_clones(self) -> None:
+        # What `--max-worker-restart=0` sets; without it xdist would start a new worker.
+        session: Any = self._config.pluginmanager.get_plugin("dsession")
+        if hasattr(session, "_max_worker_restart"):
+            session._max_worker_restart = 0
 
     def _variables(self) -> dict[str, str]:
         plan = lookup.peek(self._config)
@@ -116,7 +158,12 @@ class Controller(Owner):
         for node, endpoint in self._endpoints.items():
             if endpoint.gone.wait(max(0.0, deadline - time.monotonic())):
                 continue
-            if endpoint.pid is not None and node.gateway.spec.popen:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(endpoint.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-                endpoint.gone.wait(_KILL_WAIT)
+            _kill(node, endpoint)
+            endpoint.gone.wait(_KILL_WAIT)
+
+
+def _kill(node: Any, endpoint: Any) -> None:
+    if endpoint.pid is None or endpoint.gone.is_set() or not node.gateway.spec.popen:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(endpoint.pid, getattr(signal, "SIGKILL", signal.SIGTERM))

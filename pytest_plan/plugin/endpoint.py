@@ -36,14 +36,14 @@ class Desk:
         self.host = host
         self.store = store
         # Written by the main thread in `decide` alone, each a new object: readers need no lock.
-        self._verdicts: Mapping[str, Verdict | None] = {}
+        self._verdicts: Mapping[str, Verdict | None] | None = None
         self.results = pickle.dumps({})
 
     def decide(self, names: Iterable[str]) -> None:
         """Settle what becomes of tests that need these steps, and answer who waits for it."""
         self.results = pickle.dumps(dict(self.host.results()))
         self._verdicts = {
-            **self._verdicts,
+            **(self._verdicts or {}),
             **{name: self.host.verdict_on(name) for name in names},
         }
         self.store.parking.sweep()
@@ -51,10 +51,11 @@ class Desk:
     def answer(self, names: list[str]) -> bytes | None:
         """Return verdicts and environment variables, None while one is not decided."""
         verdicts = self._verdicts
-        if any(name not in verdicts for name in names):
+        if verdicts is None or any(name not in verdicts for name in names):
             return None
         variables = self.host.run.services.variables.current()
-        return pickle.dumps(({name: verdicts[name] for name in names}, variables))
+        decided = {name: verdicts[name] for name in names}
+        return pickle.dumps((decided, variables, self.host.remaining()))
 
 
 class Endpoint:
@@ -68,12 +69,16 @@ class Endpoint:
     Attributes:
         gone: set when the worker's process has ended, however it did.
         pid: its process id; None until it said hello, so also without the plugin.
+        stuck: the test that it could not end when the limit had passed, None when it could.
+        is_ending: whether it runs no test any more.
     """
 
     def __init__(self, worker: str, channel: Any, desk: Callable[[], Desk | None]) -> None:
         self.worker = worker
         self.gone = threading.Event()
         self.pid: int | None = None
+        self.stuck: str | None = None
+        self.is_ending = False
         self._channel = channel  # execnet keeps it weakly; we must not
         self._desk = desk
         self._needs: dict[str, Any] | None = None
@@ -89,7 +94,6 @@ class Endpoint:
             "ensure": self._ensure,
             "verdict": lambda desk, _, name: (pickle.dumps(desk.host.verdict_on(name)),),
             "results": lambda desk, _: (desk.results,),
-            "remaining": lambda desk, _: (desk.host.remaining(),),
             "run_id": lambda desk, _: (desk.host.run_id,),
         }
         channel.setcallback(self.receive, endmarker=None)
@@ -98,6 +102,10 @@ class Endpoint:
         """Return what the worker's tests need, once; None when it has not said so."""
         needs, self._needs = self._needs, None
         return needs
+
+    def stop(self) -> None:
+        """Ask the worker to end now, as after Ctrl-C."""
+        self._send(0, True, "stop")
 
     def receive(self, message: tuple[Any, ...] | None) -> None:
         """Handle a message; None says that the worker is gone."""
@@ -110,6 +118,10 @@ class Endpoint:
                 self.pid = arguments[0]
             elif what == "need":
                 self._needs = load(arguments[0])
+            elif what == "stuck":
+                self.stuck = arguments[0]
+            elif what == "ending":
+                self.is_ending = True
             else:
                 self._handle(number, what, arguments)
         except StateError as error:

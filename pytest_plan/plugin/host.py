@@ -22,6 +22,7 @@ from pytest_plan.engine.run import Run
 from pytest_plan.engine.state import State
 from pytest_plan.plugin import artifacts
 from pytest_plan.plugin.output import StepOutput
+from pytest_plan.plugin.signals import Signals
 from pytest_plan.plugin.source import Verdict
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Host:
         self._config = session.config
         self._run: Run | None = None
         self.output = StepOutput(session.config)
+        self.signals = Signals(self.cancel)
 
     @property
     def run(self) -> Run:
@@ -90,18 +92,31 @@ class Host:
         """
         run = self.run
         self._session.plan.extend()
-        with self.output:
+        with self.signals.ours(), self.output:
             run.provision(names)
+        self.signals.raise_received()
         if run.fatal is not None:
             raise run.fatal
+
+    def cancel(self, reason: str) -> None:
+        """Stop what runs of the plan; from any thread or signal handler."""
+        if self._run is not None:
+            self._run.cancel(reason)
 
     def clean_up(self) -> None:
         """Clean up what has begun; a second call does nothing."""
         if self._run is None or self._run.is_cleaned:
             return
-        with self.output:
+        with self.signals.ours(), self.output:
+            if self.signals.received:
+                self._run.cancel("a signal ended the session")
             self._run.clean_up()
+        self.signals.restore()
         artifacts.tidy(self._session.settings.dir)
+
+    def limit_has_passed(self) -> bool:
+        """Whether the plan's limit ended the run."""
+        return self._run is not None and self._run.has_passed_limit
 
     def has_failed(self) -> bool:
         """Whether a step or a cleanup failed, so that the run cannot be green."""
@@ -172,6 +187,8 @@ class Host:
         for listener in hook.pytest_plan_make_listener(config=self._config):
             session.plan.add_listener(listener)
         session.plan.add_listener(self._tell_hooks)
+        if session.settings.signals:
+            self.signals.install()
         return session.plan.begin(
             artifacts=artifacts.folder(session.settings.dir),
             stop_on=(KeyboardInterrupt, SystemExit, pytest.exit.Exception),

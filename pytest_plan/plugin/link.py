@@ -22,10 +22,12 @@ class Link:
 
     Args:
         channel: the channel that the controller made.
+        stop: called in the receiver thread when the controller wants this worker to end.
     """
 
-    def __init__(self, channel: Any) -> None:
+    def __init__(self, channel: Any, stop: Callable[[], None]) -> None:
         self._channel = channel  # execnet keeps it weakly; we must not
+        self._stop = stop
         self._pid = os.getpid()
         self._numbers = itertools.count(1)
         self._is_gone = False
@@ -95,7 +97,9 @@ class Link:
                 waiting.put((False, _GONE))
             return
         number, done, answer = message
-        if (answers := self._waiting.pop(number, None)) is not None:
+        if number == 0:
+            self._stop()
+        elif (answers := self._waiting.pop(number, None)) is not None:
             answers.put((done, answer))
 
 

@@ -88,6 +88,12 @@ _OPTIONS = (
         "provision every step of the initial conftests before collection",
         in_command_line=False,
     ),
+    _Option(
+        "signals",
+        _Kind.FLAG,
+        "clean up after SIGINT, SIGTERM and SIGHUP, too (default: true)",
+        in_command_line=False,
+    ),
 )
 
 
@@ -107,6 +113,7 @@ class Settings:
         dir: the folder for what a run leaves behind.
         autouse: whether every test needs every step.
         eager: whether every step of the initial conftests is eager.
+        signals: whether SIGINT, SIGTERM and SIGHUP are handled.
         sources: where the value of each option came from, by the option's name.
     """
 
@@ -121,6 +128,7 @@ class Settings:
     dir: Path
     autouse: bool
     eager: bool
+    signals: bool
     sources: Mapping[str, str]
 
 
@@ -176,6 +184,7 @@ def settings(config: pytest.Config) -> Settings:
                 for option in _OPTIONS
                 if option.kind is _Kind.FLAG
             },
+            "signals": values["signals"] is not False,
         }
     )
 

@@ -34,9 +34,33 @@ class Owner:
             return (yield)
         finally:
             self.clean_up()
-            plan = lookup.peek(self._config)
-            if plan is not None and plan.host.has_failed() and session.exitstatus in _GREEN:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self._set_exit_status(session)
+
+    @pytest.hookimpl(specname="pytest_sessionfinish", wrapper=True, tryfirst=True)
+    def pytest_sessionfinish_spared(self) -> Generator[None]:
+        """Let a second signal not cut short how pytest winds up; a third does."""
+        plan = lookup.peek(self._config)
+        if plan is None:
+            return (yield)
+        plan.host.signals.spare()
+        try:
+            return (yield)
+        except KeyboardInterrupt:
+            if not plan.host.signals.received:
+                raise
+        return None
+
+    def _set_exit_status(self, session: pytest.Session) -> None:
+        plan = lookup.peek(self._config)
+        if plan is None:
+            return
+        by_signal = plan.host.signals.exit_status()
+        if by_signal is not None:
+            session.exitstatus = by_signal
+            return
+        has_failed = plan.host.has_failed() and session.exitstatus in _GREEN
+        if has_failed or plan.host.limit_has_passed():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def clean_up(self) -> None:
         """Clean up what has begun; a second call does nothing."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
-from collections.abc import Iterable, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 import pytest
 
@@ -19,8 +18,11 @@ from pytest_plan.plugin.source import Verdict
 class Remote:
     """The plan of the controller, as the tests of a worker see it."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, begun: Callable[[Callable[[], float | None]], None]) -> None:
         self._link = link
+        self._begun = begun
+        self._has_begun = False
+        self._deadline: float | None = None
         self._state = State(RemoteStore(link))
         self._verdicts: dict[str, Verdict | None] = {}
         self._run_id: str | None = None
@@ -37,17 +39,18 @@ class Remote:
             self._run_id = str(self._link.ask("run_id"))
         return self._run_id
 
-    def send_needs(self, needs: dict[str, Any]) -> None:
-        """Tell the controller what the tests of this worker need."""
-        self._link.tell("need", pickle.dumps(needs))
-
     def ensure(self, names: Iterable[str]) -> None:
         """Wait until it is decided what becomes of these steps, and take over their variables."""
         unknown = [name for name in names if name not in self._verdicts]
-        if unknown:
-            verdicts, variables = load(self._link.ask("ensure", unknown))
-            os.environ.update(variables)
-            self._verdicts.update(verdicts)
+        if not unknown and self._has_begun:
+            return
+        verdicts, variables, remaining = load(self._link.ask("ensure", unknown))
+        os.environ.update(variables)
+        self._verdicts.update(verdicts)
+        if not self._has_begun:
+            self._has_begun = True
+            self._deadline = None if remaining is None else time.monotonic() + remaining
+            self._begun(self.remaining)
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, None when it can."""
@@ -63,8 +66,7 @@ class Remote:
 
     def remaining(self) -> float | None:
         """Return the seconds until the limit passes; None without a limit."""
-        seconds: float | None = self._link.ask("remaining")
-        return seconds
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
 
 class Orphan:

@@ -33,7 +33,17 @@ class Solo(Owner):
 
             self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
             plan.host.provision(plan.needed or ())
+            self._watch_limit(plan)
         return (yield)
+
+    def _watch_limit(self, plan: PlanSession) -> None:
+        from pytest_plan.plugin.last_resort import leave
+        from pytest_plan.plugin.limits import Limit
+
+        limit = Limit(self._config, plan.settings.limit, lambda item: leave(plan, item))
+        self._config.pluginmanager.register(limit, "pytest_plan_limit")
+        self._config.add_cleanup(limit.stop)
+        limit.start(plan.host.remaining)
 
     def _plan_of(self, session: pytest.Session) -> PlanSession | None:
         # Without any step a mark that names one is still an error.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_plan.engine.errors import StateError
 from pytest_plan.plugin import lookup
 from pytest_plan.plugin.options import Settings
 
 if TYPE_CHECKING:
+    from pytest_plan.plugin.link import Link
     from pytest_plan.plugin.session import PlanSession
 
 CHANNEL = "pytest_plan_channel"  # keys of xdist's `workerinput`
@@ -24,6 +28,7 @@ class Worker:
         self._config = config
         self._settings = settings
         self._input: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
+        self._link: Link | None = None
         os.environ.update(self._input.get(ENVIRON, {}))
         channel = self._input.get(CHANNEL)
         if channel is not None:
@@ -36,8 +41,10 @@ class Worker:
         if plan is None:
             return
         from pytest_plan.plugin.gate import Gate
+        from pytest_plan.plugin.limits import Limit
         from pytest_plan.plugin.link import Link
         from pytest_plan.plugin.remote import Orphan, Remote
+        from pytest_plan.plugin.signals import interrupt_main_thread, interrupt_on_terminate
 
         self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
         needs = self._needs(plan, session)
@@ -45,8 +52,23 @@ class Worker:
         if channel is None:
             plan.source = Orphan()
             return
-        remote = plan.source = Remote(Link(channel))
-        remote.send_needs(needs)
+        if self._settings.signals:
+            self._config.add_cleanup(interrupt_on_terminate())
+        self._link = link = Link(channel, interrupt_main_thread)
+        limit = Limit(
+            self._config, self._settings.limit, lambda item: link.tell("stuck", item.nodeid)
+        )
+        self._config.pluginmanager.register(limit, "pytest_plan_limit")
+        self._config.add_cleanup(limit.stop)
+        plan.source = Remote(link, limit.start)
+        link.tell("need", pickle.dumps(needs))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """Say that no test runs any more, so that teardown is not taken for a hanging test."""
+        if self._link is not None:
+            with contextlib.suppress(StateError):
+                self._link.tell("ending")
 
     def _needs(self, plan: PlanSession, session: pytest.Session) -> dict[str, Any]:
         error = None

@@ -64,6 +64,7 @@ class TerminalReport:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._plan: PlanSession = lookup.of(config)
+        self._begun = 0  # tests
         self._said: dict[str, float] = {}  # when a running step was last mentioned
         if self._plan.needed == ():
             self._write("plan: no selected test needs a step", {})
@@ -88,11 +89,16 @@ class TerminalReport:
         """Say that there is a plan (steps of conftests below are not known yet)."""
         return f"plan: {len(self._plan.plan.declared)} steps"
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count the tests that began; a crashed worker reports its test once, with no phase."""
+        self._begun += report.when not in ("call", "teardown")
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of the plan and, when asked for, a line for each blocked test."""
         if self._verbosity() >= 0 or self._plan.host.has_failed():
             self._table(terminalreporter)
         self._blocked(terminalreporter)
+        self._not_run(terminalreporter)
 
     def _attempt_failed(self, event: AttemptFailed) -> None:
         text = (
@@ -199,6 +205,16 @@ class TerminalReport:
         reporter.write_sep("=", "plan")
         for line, markup in table.lines(ran, result):
             reporter.write_line(self._plan.host.mask(line), **markup)
+
+    def _not_run(self, reporter: pytest.TerminalReporter) -> None:
+        session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
+        if session is None or not self._plan.host.limit_has_passed():
+            return
+        count = session.testscollected - self._begun
+        if count > 0:
+            tests = "1 test was" if count == 1 else f"{count} tests were"
+            reason = self._plan.host.run.result().reason
+            reporter.write_line(f"{tests} not run: {reason}", yellow=True)
 
     def _blocked(self, reporter: pytest.TerminalReporter) -> None:
         blocked = reporter.stats.get("blocked", [])
