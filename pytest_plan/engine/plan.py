@@ -181,11 +181,14 @@ class Plan:
         Raises:
             PlanDefinitionError: the plan cannot run as it is.
         """
+        # Plugins before conftests, parent directories before their children, however late each
+        # was loaded; within one place the order is kept.
+        in_order = sorted(self._steps.items(), key=lambda item: len(item[1].scope))
         steps = [
             replace(step, options=replace(step.options, skip=self._skipped[name]))
             if name in self._skipped
             else step
-            for name, step in self._steps.items()
+            for name, step in in_order
         ]
         return link(steps, self._options.parameters)
 

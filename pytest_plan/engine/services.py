@@ -55,7 +55,9 @@ class Variables:
     def restore(self, name: str) -> None:
         """Put back what `name` was before the first `set`."""
         with self._lock:
-            _, before = self._owners.pop(name, ("", None))
+            if name not in self._owners:
+                return  # set twice, restored once
+            _, before = self._owners.pop(name)
             if before is None:
                 os.environ.pop(name, None)
             else:

@@ -1,6 +1,7 @@
 """The pytest side: the hooks that every run of pytest sees, and the fixture `plan`.
 
 They are cheap: whatever works with steps is imported when the first step is found.
+PYTEST_DONT_REWRITE (nothing here has asserts that pytest should rewrite)
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options and begin to look for steps."""
+    if config.pluginmanager.is_blocked("pytest_plan"):
+        # `-p pytest_plan -p no:pytest_plan`: pytest took back the package, but not this module.
+        config.pluginmanager.unregister(name="pytest_plan.plugin")
+        return
     config.addinivalue_line(
         "markers",
         "plan_step(...): the function, generator function or Step class in a conftest.py or "

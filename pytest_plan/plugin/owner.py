@@ -9,6 +9,7 @@ import pytest
 from pytest_plan.plugin import lookup
 from pytest_plan.plugin.options import Settings
 
+_NO_TESTS = ("collectonly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow")
 _GREEN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -25,6 +26,7 @@ class Owner:
         """Provision the eager steps: after `pytest_plan_configure`, before all others start."""
         plan = lookup.peek(self._config)
         if plan is not None and self.runs() and (eager := plan.eager_steps()):
+            _ = plan.steps  # a plan that cannot run is refused before any of it runs
             plan.host.provision(eager)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -71,4 +73,4 @@ class Owner:
     def runs(self) -> bool:
         """Whether steps may run at all."""
         option = self._config.option
-        return not (option.collectonly or option.setupplan or self._settings.show)
+        return not (self._settings.show or any(getattr(option, name, None) for name in _NO_TESTS))

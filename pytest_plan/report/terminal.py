@@ -87,7 +87,8 @@ class TerminalReport:
 
     def pytest_report_header(self) -> str:
         """Say that there is a plan (steps of conftests below are not known yet)."""
-        return f"plan: {len(self._plan.plan.declared)} steps"
+        count = len(self._plan.plan.declared)
+        return f"plan: {count} step{'' if count == 1 else 's'}"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count the tests that began; a crashed worker reports its test once, with no phase."""
