@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_plan.plugin import declare, hookspecs, options
+from pytest_plan.plugin import discover, hookspecs, options
 from pytest_plan.plugin.fixtures import plan as plan
 
 
@@ -37,11 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "plan(*steps): the test needs these steps; without names, every visible step"
     )
-    declare.begin(config, options.settings(config))
+    discover.begin(config, options.settings(config))
 
 
 def pytest_pycollect_makeitem(
     collector: pytest.Module | pytest.Class, name: str, obj: object
 ) -> None:
     """Refuse steps in test modules: they would silently never run."""
-    declare.refuse_in_test_module(collector, name, obj)
+    discover.refuse_in_test_module(collector, name, obj)

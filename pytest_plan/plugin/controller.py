@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.plugin import lookup, worker
+from pytest_plan.plugin import lookup, roles
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.owner import Owner
 
@@ -41,8 +41,8 @@ class Controller(Owner):
 
         channel = node.gateway.newchannel()
         self._endpoints[node] = Endpoint(node.gateway.id, channel, lambda: self._desk)
-        node.workerinput[worker.CHANNEL] = channel
-        node.workerinput[worker.ENVIRON] = self._variables()
+        node.workerinput[roles.CHANNEL] = channel
+        node.workerinput[roles.ENVIRON] = self._variables()
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:

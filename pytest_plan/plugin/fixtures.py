@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.plugin import lookup
+from pytest_plan.plugin.marks import ALL_STEPS, STEP_OF_FIXTURE
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.declare import Declaration
     from pytest_plan.plugin.handle import PlanHandle
-
-STEP_OF_FIXTURE = "plan_step_name"  # an attribute of the functions behind our fixtures
-ALL_STEPS = "*"
 
 
 def _plan(request: pytest.FixtureRequest) -> PlanHandle:

@@ -29,19 +29,3 @@ def of(config: pytest.Config, options: Settings | None = None) -> PlanSession:
         config.stash[_KEY] = session
         session.load_reports()
     return session
-
-
-def is_worker(config: pytest.Config) -> bool:
-    """Whether this process is a worker of pytest-xdist."""
-    return hasattr(config, "workerinput")
-
-
-def is_controller(config: pytest.Config) -> bool:
-    """Whether this process hands its tests to workers of pytest-xdist."""
-    option = config.option
-    return (
-        not is_worker(config)
-        and getattr(option, "dist", "no") != "no"
-        and bool(getattr(option, "tx", None))
-        and not option.collectonly
-    )

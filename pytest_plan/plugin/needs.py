@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.planned import PlannedStep, suggest
-from pytest_plan.plugin.declare import mark_skips
-from pytest_plan.plugin.fixtures import ALL_STEPS, STEP_OF_FIXTURE
-
-MARK = "plan"
+from pytest_plan.plugin.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE, mark_skips
 
 
 def needs_of(
@@ -58,7 +55,7 @@ def _marked(item: pytest.Item, steps: Mapping[str, PlannedStep]) -> tuple[set[st
     """Return the steps that marks name, and whether there is a mark without names."""
     named: set[str] = set()
     is_bare = False
-    for mark in item.iter_markers(MARK):
+    for mark in item.iter_markers(NEEDS):
         is_bare = is_bare or not mark.args
         _check_mark(item, mark, steps)
         named.update(mark.args)

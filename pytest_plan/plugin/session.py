@@ -13,7 +13,7 @@ from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan
 from pytest_plan.engine.planned import PlannedStep, suggest
 from pytest_plan.engine.secret import reveal
 from pytest_plan.engine.state import LocalStore
-from pytest_plan.plugin import lookup
+from pytest_plan.plugin import roles
 from pytest_plan.plugin.declare import Declaration
 from pytest_plan.plugin.handle import PlanHandle
 from pytest_plan.plugin.host import Host
@@ -71,7 +71,7 @@ class PlanSession:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config = config
         self.settings = settings
-        self.store = SharedStore() if lookup.is_controller(config) else LocalStore()
+        self.store = SharedStore() if roles.is_controller(config) else LocalStore()
         self.plan = DeclaredPlan(
             limit=settings.limit,
             continue_on_error=settings.continue_on_error,

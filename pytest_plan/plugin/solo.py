@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_plan.plugin import lookup
+from pytest_plan.plugin.marks import NEEDS
 from pytest_plan.plugin.owner import Owner
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Solo(Owner):
 
     def _plan_of(self, session: pytest.Session) -> PlanSession | None:
         # Without any step a mark that names one is still an error.
-        if any(item.get_closest_marker("plan") for item in session.items):
+        if any(item.get_closest_marker(NEEDS) for item in session.items):
             return lookup.of(self._config, self._settings)
         return lookup.peek(self._config)
 

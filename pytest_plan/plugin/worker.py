@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.errors import StateError
-from pytest_plan.plugin import lookup
+from pytest_plan.plugin import lookup, roles
 from pytest_plan.plugin.options import Settings
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.link import Link
     from pytest_plan.plugin.session import PlanSession
-
-CHANNEL = "pytest_plan_channel"  # keys of xdist's `workerinput`
-ENVIRON = "pytest_plan_environ"
 
 
 class Worker:
@@ -29,8 +26,8 @@ class Worker:
         self._settings = settings
         self._input: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
         self._link: Link | None = None
-        os.environ.update(self._input.get(ENVIRON, {}))
-        channel = self._input.get(CHANNEL)
+        os.environ.update(self._input.get(roles.ENVIRON, {}))
+        channel = self._input.get(roles.CHANNEL)
         if channel is not None:
             channel.send((0, "hello", os.getpid()))
 
@@ -48,7 +45,7 @@ class Worker:
 
         self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
         needs = self._needs(plan, session)
-        channel = self._input.get(CHANNEL)
+        channel = self._input.get(roles.CHANNEL)
         if channel is None:
             plan.source = Orphan()
             return

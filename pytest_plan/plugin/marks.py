@@ -1,0 +1,61 @@
+"""Reading marks: `plan_step` on a function or class, and the marks that skip."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+STEP = "plan_step"
+NEEDS = "plan"
+
+# An attribute of the functions behind our fixtures: the step whose value it gives.
+STEP_OF_FIXTURE = "plan_step_name"
+ALL_STEPS = "*"
+
+
+def step_marks(obj: object) -> list[pytest.Mark]:
+    """Return the `plan_step` marks of a function or class itself, not those it inherits."""
+    # Only functions and classes: other objects may answer any attribute (xdist's Producer does).
+    if not isinstance(obj, (types.FunctionType, type)):
+        return []
+    marks = vars(obj).get("pytestmark", ())
+    marks = marks if isinstance(marks, (list, tuple)) else [marks]
+    return [mark for mark in marks if getattr(mark, "name", None) == STEP]
+
+
+def skip_reason(obj: object, names: Mapping[str, Any] | None = None) -> str | None:
+    """Return why a `skip` mark or a true `skipif` mark skips the object; None when none does."""
+    marks = vars(obj).get("pytestmark", ()) if hasattr(obj, "__dict__") else ()
+    for mark in marks if isinstance(marks, (list, tuple)) else [marks]:
+        reason = mark_skips(mark, names or getattr(obj, "__globals__", {}))
+        if reason is not None:
+            return reason
+    return None
+
+
+def mark_skips(mark: pytest.Mark, names: Mapping[str, Any]) -> str | None:
+    """Return why this mark skips, None when it does not; `names` are for conditions in text."""
+    reason = str(mark.kwargs.get("reason", ""))
+    if mark.name == "skip":
+        return reason or str(mark.args[0] if mark.args else "unconditional skip")
+    if mark.name != "skipif":
+        return None
+    conditions = mark.args or (mark.kwargs.get("condition", False),)
+    for condition in conditions:
+        if _is_true(condition, names):
+            return reason or f"condition: {condition}"
+    return None
+
+
+def _is_true(condition: object, names: Mapping[str, Any]) -> bool:
+    if not isinstance(condition, str):
+        return bool(condition)
+    # pytest evaluates such text with these names, too.
+    known = {"os": os, "sys": sys, "platform": platform, **names}
+    return bool(eval(condition, known))  # noqa: S307 - text from the user's own mark
