@@ -124,7 +124,6 @@ def _note_exec(record: StepRecord, around: Surroundings, call: Call, ending: End
         record.undo.push_tail(tail, call.scope)
     if isinstance(ending, (Raised, Abandoned)) or ending.value is None:
         return
-    around.services.masker.learn(ending.value)
     around.services.store.write(record.name, ending.value, None, record.name)
 
 

@@ -87,6 +87,8 @@ class Executor:
         """Run a phase to its end, whatever its steps do."""
         with self._lock:
             self._phase = phase
+        self._deliver_rest()  # a cancellation that came first keeps everything from beginning
+        with self._lock:
             calls = self._fill()
         self._dispatch(calls)
         while not self._is_finished():

@@ -87,6 +87,7 @@ class Run:
         self.clock = PlanClock(clock)
         inbox: Inbox = queue.SimpleQueue()
         self.services = self._services(artifacts)
+        store.teach(self.services.masker.learn)
         self.records: dict[str, StepRecord] = {}
         self.extend(steps)
         began = self.clock.now()

@@ -78,6 +78,11 @@ class LocalStore:
         self._holders: dict[str, Holder] = {}
         self._reserved: set[str] = set()
         self._closed = False
+        self._learn: Callable[[Any], None] = lambda value: None
+
+    def teach(self, learn: Callable[[Any], None]) -> None:
+        """Tell `learn` every value that is written, so that it can mask secrets."""
+        self._learn = learn
 
     def reserve(self, key: str) -> None:
         """Make `key` the key of the step with that name."""
@@ -105,6 +110,7 @@ class LocalStore:
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
         """Write if `version` still holds; see `Store.write`."""
+        self._learn(value)
         with self._changed:
             self._refuse(key, writer)
             if version is not None and version != self._version_of(key):

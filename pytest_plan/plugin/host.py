@@ -24,6 +24,7 @@ from pytest_plan.plugin import artifacts
 from pytest_plan.plugin.output import StepOutput
 from pytest_plan.plugin.signals import Signals
 from pytest_plan.plugin.source import Verdict
+from pytest_plan.plugin.warn import warn
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.session import PlanSession
@@ -189,8 +190,11 @@ class Host:
         session.plan.add_listener(self._tell_hooks)
         if session.settings.signals:
             self.signals.install()
+        folder = artifacts.folder(session.settings.dir)
+        if folder is None:
+            warn(self._config, f"{session.settings.dir} is not writable: no artifacts are kept")
         return session.plan.begin(
-            artifacts=artifacts.folder(session.settings.dir),
+            artifacts=folder,
             stop_on=(KeyboardInterrupt, SystemExit, pytest.exit.Exception),
             skip_on=(pytest.skip.Exception, pytest.xfail.Exception),
         )

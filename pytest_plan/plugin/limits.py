@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.durations import format_duration
+from pytest_plan.plugin.warn import warn
 
 _POLL = 0.5  # seconds between two looks at the remaining time: it may have stood still
 _PATIENCE = 1.0  # seconds that a test has to end after each interruption
@@ -138,6 +139,18 @@ def _free_signal() -> int | None:
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             return int(number)
     return None
+
+
+def warn_of_thread_method(config: pytest.Config) -> None:
+    """Warn where pytest-timeout would end the process, and with it the cleanup."""
+    if getattr(config, "_env_timeout_method", None) == "thread" and config.pluginmanager.has_plugin(
+        "timeout"
+    ):
+        warn(
+            config,
+            "pytest-timeout's method 'thread' ends the process, and nothing is cleaned up then: "
+            "use --timeout-method=signal, or run the tests in a worker (-n 1)",
+        )
 
 
 def _bound_session_timeout(config: pytest.Config, remaining: float) -> None:

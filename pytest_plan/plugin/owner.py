@@ -26,7 +26,6 @@ class Owner:
         """Provision the eager steps: after `pytest_plan_configure`, before all others start."""
         plan = lookup.peek(self._config)
         if plan is not None and self.runs() and (eager := plan.eager_steps()):
-            _ = plan.steps  # a plan that cannot run is refused before any of it runs
             plan.host.provision(eager)
 
     @pytest.hookimpl(wrapper=True, trylast=True)

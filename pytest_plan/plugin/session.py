@@ -173,12 +173,16 @@ class PlanSession:
                 )
 
     def eager_steps(self) -> list[str]:
-        """Return the steps to provision before collection."""
-        return [
-            name
-            for name, step in self.plan.declared.items()
-            if step.options.eager or self.settings.eager
-        ]
+        """Return the steps to provision before collection.
+
+        Raises:
+            pytest.UsageError: there are such steps, and the plan cannot run as it is written.
+        """
+        declared = self.plan.declared.items()
+        eager = {name for name, step in declared if step.options.eager or self.settings.eager}
+        if eager and self.settings.until is not None:
+            eager &= closure({self.settings.until}, self.steps)
+        return [name for name in self.steps if name in eager] if eager else []
 
     def value(self, name: str) -> Any:
         """Return the value of a step for its fixture; end the test when there is none."""

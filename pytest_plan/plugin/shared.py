@@ -83,6 +83,7 @@ class SharedStore(LocalStore):
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
         """Write a value of this process if `version` still holds."""
+        self._learn(value)
         done = super().write(key, Shared.of_value(key, value), version, writer)
         self.parking.sweep()
         return done

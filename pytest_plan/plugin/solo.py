@@ -33,9 +33,30 @@ class Solo(Owner):
             from pytest_plan.plugin.gate import Gate
 
             self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
+            if plan.needed:
+                self._warn()
             plan.host.provision(plan.needed or ())
             self._watch_limit(plan)
         return (yield)
+
+    @pytest.hookimpl
+    def pytest_enter_pdb(self) -> None:
+        """Let the limit wait while somebody debugs."""
+        plan = lookup.peek(self._config)
+        if plan is not None and plan.host.has_begun:
+            plan.host.run.clock.hold()
+
+    @pytest.hookimpl
+    def pytest_leave_pdb(self) -> None:
+        """Let the limit go on."""
+        plan = lookup.peek(self._config)
+        if plan is not None and plan.host.has_begun:
+            plan.host.run.clock.release()
+
+    def _warn(self) -> None:
+        from pytest_plan.plugin.limits import warn_of_thread_method
+
+        warn_of_thread_method(self._config)
 
     def _watch_limit(self, plan: PlanSession) -> None:
         from pytest_plan.plugin.last_resort import leave

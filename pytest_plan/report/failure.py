@@ -6,7 +6,6 @@ import io
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pytest_plan.engine.errors import StepError, describe
 from pytest_plan.engine.outcomes import CleanupOutcome
 from pytest_plan.engine.results import StepResult
 from pytest_plan.plugin.session import PlanSession
+from pytest_plan.plugin.warn import warn
 
 _OURS = Path(__file__).parent.parent
 
@@ -81,10 +81,7 @@ def cleanup_report(
 def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
     """Wait for Enter, so that someone can look at what the failed step has left."""
     if sys.__stdin__ is None or not sys.__stdin__.isatty():
-        warnings.warn(
-            pytest.PytestWarning("--plan-pause-on-failure is ignored: there is no terminal"),
-            stacklevel=1,
-        )
+        warn(config, "--plan-pause-on-failure is ignored: there is no terminal")
         return
     writer = config.get_terminal_writer()
     plan.host.run.clock.hold()
@@ -110,7 +107,7 @@ def _report(
     if result.log_tail:
         sections.append((f"Captured log of {title} (last lines)", result.log_tail))
     return pytest.TestReport(
-        nodeid=title,
+        nodeid=_node_id(plan.config, title, file),
         location=(file, int(line) - 1 if line.isdecimal() else None, title),
         keywords={},
         outcome="failed",
@@ -118,6 +115,13 @@ def _report(
         when=when,
         sections=sections,
     )
+
+
+def _node_id(config: pytest.Config, title: str, file: str) -> str:
+    if config.invocation_params.dir == config.rootpath:
+        return title
+    # pytest shows a node id as a path from where it was started: give it one.
+    return f"{os.path.relpath(file, config.rootpath)}::{title}"
 
 
 def _said(error: StepError) -> str:

@@ -100,6 +100,9 @@ class TerminalReport:
             self._table(terminalreporter)
         self._blocked(terminalreporter)
         self._not_run(terminalreporter)
+        for error in self._plan.host.run.result().listener_errors:
+            text = f"plan: an error in a listener or hook was ignored: {error}"
+            terminalreporter.write_line(self._plan.host.mask(text), yellow=True)
 
     def _attempt_failed(self, event: AttemptFailed) -> None:
         text = (
@@ -159,8 +162,6 @@ class TerminalReport:
     def _plan_finished(self, event: PlanFinished) -> None:
         for left in event.result.left:
             self._write(f"plan: {left}", _BAD, is_bad=True)
-        for error in event.result.listener_errors:
-            self._write(f"plan: an error in a listener or hook was ignored: {error}", _ODD)
 
     def _line(
         self, step: str, word: str, detail: str, markup: Markup, *, is_bad: bool = False
