@@ -122,7 +122,11 @@ def _note_exec(record: StepRecord, around: Surroundings, call: Call, ending: End
     tail = tail_of(call.body)
     if tail is not None and not isinstance(ending, Abandoned):
         record.undo.push_tail(tail, call.scope)
-    if isinstance(ending, (Raised, Abandoned)) or ending.value is None:
+    if isinstance(ending, (Raised, Abandoned)):
+        return
+    record.value = ending.value
+    if ending.value is None:
+        _forget_value(record, around)
         return
     around.services.store.write(record.name, ending.value, None, record.name)
 

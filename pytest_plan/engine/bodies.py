@@ -43,6 +43,9 @@ class CoroutineBody:
         """Cancel the task."""
         self._cancel()
 
+    def abandon(self) -> None:
+        """Do nothing: the thread is the caller's."""
+
     def thread(self) -> int | None:
         """Return None: it runs on the caller's thread."""
         return None
@@ -53,32 +56,49 @@ class CoroutineBody:
 
 
 class _Cancel:
-    """Cancels the task that called `bind`, now or as soon as there is one."""
+    """Cancels the task that runs a part of user code, now or as soon as there is one."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards both attributes
+        self._lock = threading.Lock()  # guards all attributes
         self._bound: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._wanted = False
+        self._was_bound = False
 
     def bind(self) -> None:
+        """The current task may be cancelled from now on."""
         import asyncio
 
         task = asyncio.current_task()
         assert task is not None
         with self._lock:
             self._bound = (asyncio.get_running_loop(), task)
+            self._was_bound = True
             wanted = self._wanted
         if wanted:
             task.cancel()
 
+    def unbind(self) -> None:
+        """The part has ended; whoever asks now comes too late."""
+        with self._lock:
+            self._bound = None
+            self._wanted = False
+
     def __call__(self) -> None:
         with self._lock:
-            self._wanted = True
             bound = self._bound
+            # Once a part has ended a request for it comes too late: the next is another call.
+            self._wanted = bound is not None or not self._was_bound
         if bound is not None:
             # The loop may have closed since: then there is nothing to cancel.
             with contextlib.suppress(RuntimeError):
-                bound[0].call_soon_threadsafe(bound[1].cancel)
+                bound[0].call_soon_threadsafe(self._cancel_bound)
+
+    def _cancel_bound(self) -> None:
+        # In the loop, as `unbind` is: the part that was meant either runs or is not bound.
+        with self._lock:
+            bound = self._bound
+        if bound is not None:
+            bound[1].cancel()
 
 
 class GeneratorRun:
@@ -95,16 +115,14 @@ class GeneratorRun:
         self._function = function
         self._keywords = keywords
         self._clock = clock
-        # All three change only under _changed. The performer sets _asked and clears _ending,
+        # All of these change only under _changed. The performer sets _asked and clears _ending,
         # the generator's thread takes _asked and answers by setting _ending.
         self._changed = threading.Condition()
         self._asked: Interrupt | None = None
         self._ending: Returned | Raised | None = None
         self._has_yielded = False
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(
-            target=context.run, args=(self._live,), name=f"plan-{step}-generator", daemon=True
-        )
+        self._is_abandoned = False
+        self._thread: threading.Thread | None = None
 
     @property
     def has_yielded(self) -> bool:
@@ -128,10 +146,21 @@ class GeneratorRun:
 
     def thread(self) -> int | None:
         """Return the thread of the generator."""
-        return self._thread.ident
+        return None if self._thread is None else self._thread.ident
+
+    def abandon(self) -> None:
+        """Let the thread end once the generator yields: nobody will ask for its tail."""
+        with self._changed:
+            self._is_abandoned = True
+            self._changed.notify_all()
 
     def _go_on(self) -> None:
-        if self._thread.ident is None:
+        if self._thread is None:
+            context = contextvars.copy_context()
+            name = f"plan-{self._step}-generator"
+            self._thread = threading.Thread(
+                target=context.run, args=(self._live,), name=name, daemon=True
+            )
             self._thread.start()
 
     def _live(self) -> None:
@@ -142,16 +171,20 @@ class GeneratorRun:
 
     def _answer(self, function: Callable[[], Any]) -> None:
         interrupt = self._take()
+        if interrupt is None:
+            return
         try:
             self._end(Returned(armed(interrupt, function)))
         except BaseException as error:
             self._end(Raised(error))
 
-    def _take(self) -> Interrupt:
+    def _take(self) -> Interrupt | None:
+        """Wait to be performed; None when that will never be."""
         with self._changed:
-            self._clock.wait_for(self._changed, lambda: self._asked is not None, None)
+            self._clock.wait_for(
+                self._changed, lambda: self._asked is not None or self._is_abandoned, None
+            )
             interrupt, self._asked = self._asked, None
-        assert interrupt is not None
         return interrupt
 
     def _end(self, ending: Returned | Raised) -> None:
@@ -185,6 +218,12 @@ class AsyncGeneratorRun(GeneratorRun):
         """Cancel the task."""
         self._cancel()
 
+    def abandon(self) -> None:
+        """Let the loop end once the generator yields."""
+        super().abandon()
+        if self._resume is not None:
+            self._resume()
+
     def _go_on(self) -> None:
         if self._resume is not None:
             self._resume()
@@ -206,7 +245,6 @@ class AsyncGeneratorRun(GeneratorRun):
         go_on = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._resume = lambda: loop.call_soon_threadsafe(go_on.set)
-        self._cancel.bind()
         generator = self._function(**self._keywords)
         await self._answer_async(self._async_head(generator))
         if self._has_yielded:
@@ -216,15 +254,22 @@ class AsyncGeneratorRun(GeneratorRun):
 
     async def _answer_async(self, part: Coroutine[Any, Any, Any]) -> None:
         interrupt = self._take()
+        if interrupt is None:
+            part.close()
+            return
         try:
-            interrupt.arm()
-            try:
-                value = await part
-            finally:
-                interrupt.disarm()
-            self._end(Returned(value))
+            self._end(Returned(await self._armed(interrupt, part)))
         except BaseException as error:
             self._end(Raised(error))
+
+    async def _armed(self, interrupt: Interrupt, part: Coroutine[Any, Any, Any]) -> Any:
+        self._cancel.bind()
+        try:
+            interrupt.arm()
+            return await part
+        finally:
+            interrupt.disarm()
+            self._cancel.unbind()
 
     async def _async_head(self, generator: Any) -> Any:
         async for value in generator:

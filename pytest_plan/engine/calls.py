@@ -47,6 +47,9 @@ class Body(Protocol):
     def stop(self) -> None:
         """Ask to stop, if this kind of function can be asked; from any thread."""
 
+    def abandon(self) -> None:
+        """Note that nobody waits for this any more; from any thread."""
+
     def thread(self) -> int | None:
         """Return the thread the function runs on, None when it is the caller's."""
 
@@ -123,6 +126,9 @@ class PlainBody:
 
     def stop(self) -> None:
         """Do nothing: a plain function notices by its `ctx`."""
+
+    def abandon(self) -> None:
+        """Do nothing: the thread is the caller's."""
 
     def thread(self) -> int | None:
         """Return None: it runs on the caller's thread."""

@@ -13,12 +13,13 @@ from pytest_plan.engine.errors import StepError
 from pytest_plan.engine.events import StepCleaned
 from pytest_plan.engine.flow import Effect, Flow, Surroundings
 from pytest_plan.engine.outcomes import CleanupOutcome, Hook
-from pytest_plan.engine.processes import KILL, Process
+from pytest_plan.engine.processes import KILL, Tree
 from pytest_plan.engine.record import StepRecord
 from pytest_plan.engine.scope import CallScope
 from pytest_plan.engine.undo import Undo
 
 ALL_HOOKS = frozenset(Hook)
+RETRY = "retry"  # the `ctx.reason` between two attempts
 _KILL_SECONDS = 5.0  # to end the process trees of a step whose time is up
 
 
@@ -64,7 +65,7 @@ def undo_hooks(
     record: StepRecord, around: Surroundings, hooks: frozenset[Hook]
 ) -> Generator[Effect, Any, Undone]:
     """Take back what `hooks` made, so that they can run again."""
-    cleanup = _Cleanup(record, around, "retry", None)
+    cleanup = _Cleanup(record, around, RETRY, None)
     yield from cleanup.undo(hooks | {Hook.CLEANUP})
     return cleanup.undone
 
@@ -101,26 +102,30 @@ class _Cleanup:
     def undo(self, hooks: frozenset[Hook]) -> Generator[Effect, Any, None]:
         """Take back what `hooks` made; process trees are ended even when the time is up."""
         while (entry := self._record.undo.pop(hooks)) is not None:
-            if self._is_over():
-                is_done = False
-                if entry.process is None:
-                    self.undone.left.append(entry.label)
-            else:
-                is_done = yield from self._perform(self._entry_call(entry), entry.label)
-            if entry.process is not None and not is_done:
-                yield from self._kill(entry.process)
+            if self._is_over() and self._reason == RETRY:
+                # Nothing is lost: the cleanup at the end of the run goes on from here.
+                self._record.undo.push(entry)
+                self.undone.left.append(entry.label)
+                return
+            yield from self._undo_one(entry)
 
-    def _entry_call(self, entry: Undo) -> Call:
-        if entry.scope is None:
-            return self._call(self._scope(), entry.body)
-        entry.scope.renew(Hook.CLEANUP, self._until, self._reason)
-        return self._call(entry.scope, entry.body)
+    def _undo_one(self, entry: Undo) -> Generator[Effect, Any, None]:
+        is_done = False
+        if not self._is_over():
+            # What it was registered with may be used again: `ctx.defer(ctx.run, [...])`.
+            entry.scope.renew(Hook.CLEANUP, self._until, self._reason)
+            call = self._call(entry.scope, entry.body)
+            is_done = yield from self._perform(call, entry.label)
+        elif entry.tree is None:
+            self.undone.left.append(entry.label)
+        if entry.tree is not None and not is_done:
+            yield from self._kill(entry.tree)
 
-    def _kill(self, process: Process) -> Generator[Effect, Any, None]:
+    def _kill(self, tree: Tree) -> Generator[Effect, Any, None]:
         expires = self._clock.now() + _KILL_SECONDS
-        body = body_of(process.end, self._clock, KILL, 0.0)
+        body = body_of(tree.end, self._clock, KILL, 0.0)
         call = Call(self._scope(), body, self._record.log, expires, "the time for SIGKILL")
-        yield from self._perform(call, f"kill {process.pid}")
+        yield from self._perform(call, f"kill {tree!r}")
 
     def _scope(self) -> CallScope:
         return CallScope(self._record.name, Hook.CLEANUP, 1, self._until, self._reason)

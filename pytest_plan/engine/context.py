@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -12,10 +14,11 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from pytest_plan.engine.bodies import body_of
+from pytest_plan.engine.calls import Body
 from pytest_plan.engine.durations import Duration, format_duration, parse_duration
 from pytest_plan.engine.errors import PlanError, describe
 from pytest_plan.engine.log import StepLog
-from pytest_plan.engine.processes import Process, spawn
+from pytest_plan.engine.processes import KILL, Leftovers, Process, Tree, spawn
 from pytest_plan.engine.scope import CallScope
 from pytest_plan.engine.services import Services
 from pytest_plan.engine.state import State
@@ -133,8 +136,8 @@ class Context:
             if value:
                 return value
             with self._scope.mask:
-                self._refuse_to_wait(begun, longest, error)
-                self._pause(pause, error)
+                left = self._refuse_to_wait(begun, longest, error)
+                self._pause(min(pause, left), error)
 
     def run(
         self,
@@ -175,7 +178,7 @@ class Context:
             self._log.write(f"$ {shlex.join(arguments)}\n")
             process = spawn(
                 arguments, output=output, errors=errors, input=source,
-                env=env, cwd=cwd, user=user, group=group,
+                env=env, cwd=cwd, user=user, group=group, cookie=self._cookie(),
             )  # fmt: skip
             self._scope.processes.append(process)
             try:
@@ -220,6 +223,7 @@ class Context:
         """
         arguments = _argv(argv)
         grace = parse_duration(stop_grace, "ctx.start: stop_grace")
+        clock = self._services.clock
         with self._scope.mask:
             self._scope.check()
             self._log.write(f"$ {shlex.join(arguments)} &\n")
@@ -230,8 +234,7 @@ class Context:
                 )  # fmt: skip
             self._scope.processes.append(process)
             label = f"end {Path(arguments[0]).name} (pid {process.pid})"
-            end = body_of(process.end, self._services.clock, stop_signal, grace)
-            self._undo.push(Undo(self._scope.hook, label, end, process))
+            self._push(label, body_of(process.end, clock, stop_signal, grace), process)
         return process
 
     def defer(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -245,14 +248,12 @@ class Context:
         """
         if not callable(fn):
             raise TypeError(f"ctx.defer needs a function and its arguments, not {fn!r}")
-        with self._scope.mask:
-            abandoned = self._scope.abandoned
-            if not abandoned:
-                label = getattr(fn, "__qualname__", None) or repr(fn)
-                self._undo.push(Undo(self._scope.hook, label, body_of(fn, *args, **kwargs)))
-        if abandoned:
+        if self._scope.is_abandoned():
             fn(*args, **kwargs)
             self._scope.admit()
+        with self._scope.mask:
+            label = getattr(fn, "__qualname__", None) or repr(fn)
+            self._push(label, body_of(fn, *args, **kwargs))
 
     def setenv(self, name: str, value: str) -> None:
         """Set an environment variable until cleanup, for the tests of every process.
@@ -265,13 +266,24 @@ class Context:
         with self._scope.mask:
             self._scope.admit()
             self._services.variables.set(name, str(value), self.step)
-            restore = body_of(self._services.variables.restore, name)
-            self._undo.push(Undo(self._scope.hook, f"restore ${name}", restore))
+            self._push(f"restore ${name}", body_of(self._services.variables.restore, name))
 
     def free_port(self) -> int:
         """Return a TCP port that is free on 127.0.0.1, never the same twice in a run."""
         with self._scope.mask:
             return self._services.ports.take()
+
+    def _cookie(self) -> str:
+        """Return the cookie of what this hook runs; daemons that carry it end at cleanup."""
+        if self._scope.cookie is None:
+            cookie = self._scope.cookie = secrets.token_hex(16)
+            left = Leftovers(cookie)
+            body = body_of(left.end, self._services.clock, signal.SIGTERM, 2.0)
+            self._push("end what its programs left running", body, left)
+        return self._scope.cookie
+
+    def _push(self, label: str, body: Body, tree: Tree | None = None) -> None:
+        self._undo.push(Undo(self._scope.hook, label, body, self._scope, tree))
 
     def _pause(self, seconds: float, error: BaseException | None = None) -> None:
         flag = self._scope.flag
@@ -287,7 +299,8 @@ class Context:
 
     def _refuse_to_wait(
         self, begun: float, longest: float | None, error: BaseException | None
-    ) -> None:
+    ) -> float:
+        """Raise when waiting has no point any more; return how long it may go on."""
         self._check(error)
         for process in self._scope.processes:
             if process.poll():
@@ -297,6 +310,7 @@ class Context:
             last = "" if error is None else f"; the last error was {describe(error)}"
             text = f"step {self.step!r} waited {format_duration(longest)} in vain{last}"
             raise TimeoutError(text) from error
+        return math.inf if longest is None else longest - waited
 
     def _finish(self, process: Process, longest: float | None) -> int:
         try:
@@ -304,6 +318,9 @@ class Context:
         except BaseException:
             process.end(self._services.clock, signal.SIGTERM, 1.0)
             raise
+        finally:
+            if self._scope.stopping():
+                process.end(self._services.clock, KILL, 0.0)
 
 
 def _attempt(fn: Callable[[], T]) -> tuple[T | None, BaseException | None]:

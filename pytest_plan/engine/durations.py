@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from datetime import timedelta
 from typing import TypeAlias
@@ -39,7 +40,9 @@ def _seconds(value: object) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, (int, float)):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
+        return math.inf
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, str):

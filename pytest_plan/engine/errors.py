@@ -17,6 +17,8 @@ def picklable(error: BaseException) -> BaseException:
     """Return `error` itself if it survives pickling, else a `PlanError` with its type and text."""
     import pickle
 
+    if isinstance(error, PlanError):
+        return error
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes, made in this line
     except Exception:
@@ -34,10 +36,9 @@ def describe(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def _rebuild(cls: type[PlanError], args: tuple[Any, ...], attributes: dict[str, Any]) -> PlanError:
+def _rebuild(cls: type[PlanError], args: tuple[Any, ...]) -> PlanError:
     error = cls.__new__(cls, *args)
     error.args = args
-    error.__dict__.update(attributes)
     return error
 
 
@@ -45,11 +46,13 @@ class PlanError(Exception):
     """Base of every error of pytest-plan."""
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # The attributes go in as state, after the error itself is known to the pickle: its
+        # result leads back to it.
         attributes = {
             name: picklable(value) if isinstance(value, BaseException) else value
             for name, value in self.__dict__.items()
         }
-        return _rebuild, (type(self), self.args, attributes)
+        return _rebuild, (type(self), self.args), attributes
 
 
 class PlanDefinitionError(PlanError, ValueError):

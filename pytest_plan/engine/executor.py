@@ -7,6 +7,7 @@ coordinator (the thread that called) hears the events, keeps the time and climbs
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import heapq
 import queue
@@ -46,14 +47,7 @@ class _Crash:
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class _Cancel:
-    """Somebody asked to stop."""
-
-    reason: str
-
-
-Inbox: TypeAlias = "queue.SimpleQueue[Event | _Crash | _Cancel | None]"
+Inbox: TypeAlias = "queue.SimpleQueue[Event | _Crash | None]"
 
 
 class Executor:
@@ -75,12 +69,15 @@ class Executor:
         self._jobs = jobs
         self._clock = clock
         self._listeners = listeners
+        # Who asks to stop may be a signal handler: a deque needs no lock.
+        self._cancels: collections.deque[str] = collections.deque()
         self._threads = Threads(self._completed, clock)
         # Everything below changes only under _lock; no user code runs while it is held.
         self._lock = threading.Lock()
         self._phase = Phase(course, {})
         self._ready: list[tuple[int, str]] = []
         self._active: dict[str, _Active] = {}
+        self._crash: BaseException | None = None
         self.listener_errors: list[str] = []
 
     def run(self, phase: Phase) -> None:
@@ -93,14 +90,19 @@ class Executor:
         self._dispatch(calls)
         while not self._is_finished():
             self._turn()
+        with self._lock:
+            self._active.clear()  # a phase that was left leaves nothing that could still end
         self._deliver_rest()
 
     def cancel(self, reason: str) -> None:
         """Ask to stop, from any thread or signal handler: nothing here takes a lock."""
-        self._inbox.put(_Cancel(reason))
+        self._cancels.append(reason)
+        self._inbox.put(None)
 
     def catch_up(self) -> None:
         """Handle what was asked while no phase ran: it belongs to the last one."""
+        with self._lock:
+            self._take_cancels()
         self._deliver_rest()
 
     def close(self) -> None:
@@ -111,24 +113,27 @@ class Executor:
     def _turn(self) -> None:
         """Wait for news or the next deadline, then act on it."""
         try:
+            self._listen()
+        except BaseException as error:
+            self._phase.interrupted(error)
+        if self._crash is not None:
+            raise self._crash
+        self._watch()
+
+    def _listen(self) -> None:
+        try:
             message = self._clock.get(self._inbox, self._seconds_to_wait())
         except queue.Empty:
             self._emit_waiting()
-        except BaseException as error:
-            self._phase.interrupted(error)
-        else:
-            self._handle(message)
-            # What came meanwhile, no more: short steps cost one look at the times for many news.
-            for _ in range(self._inbox.qsize()):
-                self._handle(self._inbox.get())
-        self._watch()
+            return
+        self._handle(message)
+        # What came meanwhile, no more: short steps cost one look at the times for many news.
+        for _ in range(self._inbox.qsize()):
+            self._handle(self._inbox.get())
 
-    def _handle(self, message: Event | _Crash | _Cancel | None) -> None:
+    def _handle(self, message: Event | _Crash | None) -> None:
         if isinstance(message, _Crash):
-            raise message.error
-        if isinstance(message, _Cancel):
-            with self._lock:
-                self._phase.cancelled(message.reason)
+            self._crash = message.error
         elif message is not None:
             self._tell(message)
 
@@ -192,10 +197,13 @@ class Executor:
         if call is None or active.ladder is not None:
             return []
         if stopping and self._course.stop is not None and not call.is_shielded:
-            active.ladder = Ladder(call, self._course.stop, now)
+            active.ladder = self._ladder(call, self._course.stop)
         elif call.expires is not None and now >= call.expires:
-            active.ladder = Ladder(call, Stop(StopKind.TIMEOUT, f"exceeded {call.budget}"), now)
+            active.ladder = self._ladder(call, Stop(StopKind.TIMEOUT, f"exceeded {call.budget}"))
         return []
+
+    def _ladder(self, call: Call, stop: Stop) -> Ladder:
+        return Ladder(call, stop, self._clock.now(), self._course.around.services.store.wake)
 
     def _abandon(self, ladder: Ladder) -> None:
         stack = ladder.stack()
@@ -203,7 +211,8 @@ class Executor:
             active = self._active.get(ladder.call.scope.step)
             if active is None or active.call is not ladder.call:
                 return
-            ladder.call.scope.abandoned = True
+            ladder.call.scope.abandon(ladder.thread())
+            ladder.call.body.abandon()
             calls = self._resume(active, Abandoned(stack)) + self._fill()
         self._dispatch(calls)
 
@@ -227,8 +236,14 @@ class Executor:
         for call in calls:
             self._threads.run(call)
 
+    def _take_cancels(self) -> None:
+        """Act on requests to stop, before anything else begins."""
+        while self._cancels:
+            self._phase.cancelled(self._cancels.popleft())
+
     def _fill(self) -> list[Call]:
         """Begin flows while there is room; return the calls that they ask for."""
+        self._take_cancels()
         calls: list[Call] = []
         sorter = self._phase.sorter
         while sorter.is_active():
@@ -246,6 +261,7 @@ class Executor:
         return calls
 
     def _resume(self, active: _Active, answer: Any) -> list[Call]:
+        self._take_cancels()
         active.call = active.wake_at = active.ladder = None
         try:
             effect = active.flow.send(answer)

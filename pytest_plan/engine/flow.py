@@ -70,9 +70,9 @@ class Surroundings:
         if not names:
             return {}
         context = Context(scope, self.services, record.undo, record.log)
-        return {name: self._argument(name, scope.hook, context) for name in names}
+        return {name: self._argument(name, scope.hook, context, record) for name in names}
 
-    def _argument(self, name: str, hook: Hook, context: Context) -> Any:
+    def _argument(self, name: str, hook: Hook, context: Context, record: StepRecord) -> Any:
         if name == "ctx":
             return context
         if name == "state":
@@ -80,7 +80,7 @@ class Surroundings:
         if name in self.parameters:
             return self.parameters[name]
         if name == "value" and hook in (Hook.POST_EXEC, Hook.CLEANUP):
-            return self.value(context.step)
+            return reveal(record.value)
         return self.value(name)
 
     def _knows(self, name: str, hook: Hook) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import stat
 import tempfile
@@ -72,10 +73,16 @@ def _made(folder: Path, mode: int) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    def make_writable_and_retry(_: object, path: str, __: object) -> None:
-        with contextlib.suppress(OSError):
-            Path(path).parent.chmod(stat.S_IRWXU)
-            Path(path).chmod(stat.S_IRWXU)
-            shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
+    """Remove a folder of ours, also what its owner may not write in."""
 
-    shutil.rmtree(folder, onerror=make_writable_and_retry)
+    def open_and_retry(_: object, path: str, __: object) -> None:
+        # Only below the folder: what it lies in is not ours to open.
+        for part in (Path(path).parent, Path(path)):
+            if part.is_relative_to(folder) and not part.is_symlink():
+                with contextlib.suppress(OSError):
+                    part.chmod(stat.S_IRWXU)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+
+    if folder.exists():
+        shutil.rmtree(folder, onerror=open_and_retry)

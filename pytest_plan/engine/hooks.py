@@ -77,9 +77,17 @@ def _inspect(function: Callable[..., Any], hook: Hook, step: str) -> HookFunctio
         raise PlanDefinitionError(
             f"{hook.value} of step {step!r} is a generator function; only exec may yield", step=step
         )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        raise PlanDefinitionError(
+            f"{hook.value} of step {step!r}: the parameters of {function!r} cannot be read; "
+            "call it from a function of your own",
+            step=step,
+        ) from None
     required: list[str] = []
     optional: list[str] = []
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in signature.parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if parameter.kind is parameter.POSITIONAL_ONLY:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 
 from pytest_plan.engine.calls import Call
 from pytest_plan.engine.processes import KILL
@@ -20,17 +21,18 @@ ABANDON_AFTER = 3.0
 
 
 class Ladder:
-    """The way up for one call.
+    """The way up for one call; `wake` lets those look again who wait in the State.
 
     Attributes:
         call: what must stop.
         next_at: when to climb next.
     """
 
-    __slots__ = ("_began", "_rung", "_stop", "call", "next_at")
+    __slots__ = ("_began", "_rung", "_stop", "_wake", "call", "next_at")
 
-    def __init__(self, call: Call, stop: Stop, now: float) -> None:
+    def __init__(self, call: Call, stop: Stop, now: float, wake: Callable[[], None]) -> None:
         self.call = call
+        self._wake = wake
         self.next_at = now
         self._began = now
         self._stop = stop
@@ -41,6 +43,7 @@ class Ladder:
         self._rung += 1
         if self._rung == 1:
             self.call.stop(self._stop)
+            self._wake()
             self.next_at = self._began + TERMINATE_AFTER
         elif self._rung == 2:
             self._signal(signal.SIGTERM)
@@ -51,10 +54,13 @@ class Ladder:
             self.next_at = self._began + ABANDON_AFTER
         return self._rung > 3
 
+    def thread(self) -> int:
+        """Return the thread that the call's function runs on."""
+        return self.call.body.thread() or self.call.thread
+
     def stack(self) -> str:
         """Return where the call is stuck."""
-        thread = self.call.body.thread() or self.call.thread
-        frame = sys._current_frames().get(thread)
+        frame = sys._current_frames().get(self.thread())
         if frame is None:
             return "(its thread has ended)"
         return "".join(traceback.format_stack(frame))

@@ -13,7 +13,7 @@ from pytest_plan.engine.clock import Clock, SystemClock
 from pytest_plan.engine.durations import Duration, parse_duration
 from pytest_plan.engine.errors import PlanDefinitionError
 from pytest_plan.engine.events import Listener
-from pytest_plan.engine.graph import link
+from pytest_plan.engine.graph import OWN_PARAMETERS, VALUE, link
 from pytest_plan.engine.hooks import hooks_of
 from pytest_plan.engine.planned import (
     OPTION_NAMES,
@@ -181,14 +181,11 @@ class Plan:
         Raises:
             PlanDefinitionError: the plan cannot run as it is.
         """
-        # Plugins before conftests, parent directories before their children, however late each
-        # was loaded; within one place the order is kept.
-        in_order = sorted(self._steps.items(), key=lambda item: len(item[1].scope))
         steps = [
             replace(step, options=replace(step.options, skip=self._skipped[name]))
             if name in self._skipped
             else step
-            for name, step in in_order
+            for name, step in self._steps.items()
         ]
         return link(steps, self._options.parameters)
 
@@ -239,6 +236,11 @@ class Plan:
         if not isinstance(step, Step):
             raise PlanDefinitionError(
                 f"{origin}: {step!r} is no step; give an instance of Step or GenericStep"
+            )
+        if name in (*OWN_PARAMETERS, VALUE, *self._options.parameters):
+            raise PlanDefinitionError(
+                f"{origin}: a step cannot be called {name!r}, which hooks take as something else",
+                step=name,
             )
         twin = self._steps.get(name)
         if twin is not None:

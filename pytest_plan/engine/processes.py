@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from pytest_plan.engine.clock import Clock
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import psutil
 
 COOKIE = "PYTEST_PLAN_COOKIE"
-_KILL_ROUNDS = 20
+_FREEZE_ROUNDS = 50
 _POLL = 0.02  # seconds between two looks at a tree that is ending
 _KILL_WAIT = 1.0  # seconds that a killed process may take to disappear
 _REST_GRACE = 2.0  # seconds for what outlives its root before SIGKILL
@@ -39,6 +39,7 @@ class Process:
     def __init__(self, popen: subprocess.Popen[bytes], cookie: str) -> None:
         self._popen = popen
         self._cookie = cookie
+        self._since = _created(popen.pid)
         self._session_over = False
         # Whoever was a member once stays one: the children of a PostgreSQL server leave its
         # session and overwrite their environment; when it dies nothing else leads to them.
@@ -66,7 +67,8 @@ class Process:
     def members(self) -> list[psutil.Process]:
         """Return the living processes of the tree."""
         ended = self.poll() is not None
-        found = tree_members(self.pid, self._cookie, session=not self._session_over)
+        session = None if self._session_over else self.pid
+        found = tree_members(self._cookie, self._since, root=self.pid, session=session)
         # The number of a session is free for strangers once its last member has gone.
         self._session_over = self._session_over or (ended and not found)
         self._known.update({process.pid: process for process in found})
@@ -89,10 +91,11 @@ class Process:
         Raises:
             TimeoutError: something survived even SIGKILL; the message names it.
         """
-        self.members()
-        self.send_signal(number)
-        _wait_until(clock, lambda: self.poll() is not None, grace)
-        self._end_rest(clock, min(grace, _REST_GRACE))
+        if number != KILL:
+            self.members()
+            self.send_signal(number)
+            _wait_until(clock, lambda: self.poll() is not None, grace)
+            self._end_rest(clock, min(grace, _REST_GRACE))
         left = self._kill(clock)
         if left:
             raise TimeoutError(f"processes {left} of {self.args[0]!r} survived SIGKILL")
@@ -110,16 +113,35 @@ class Process:
             _wait_until(clock, lambda: not self.members(), grace)
 
     def _kill(self, clock: Clock) -> list[int]:
-        # In rounds: a tree may fork while it is being listed.
-        for _ in range(_KILL_ROUNDS):
-            members = self.members()
-            if not members and self.poll() is not None:
-                return []
-            _signal_all(members, KILL)
-            _wait_until(clock, lambda: not self.members(), _KILL_WAIT / _KILL_ROUNDS)
+        self.members()  # so that those are known who lose their way back to the root with it
+        if not self._session_over and hasattr(os, "killpg"):
+            # The group dies at one blow, also one that forks faster than it can be listed.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, KILL)
+        _kill_all(clock, self.members)
+        self.poll()
         return [member.pid for member in self.members()]
 
 
+class Leftovers:
+    """What programs have left running that were run to their end: daemons, by their cookie."""
+
+    def __init__(self, cookie: str) -> None:
+        self._cookie = cookie
+        self._since = _created(os.getpid())
+
+    def end(self, clock: Clock, number: int, grace: float) -> None:
+        """Send `number` to each, and SIGKILL to those that still live after `grace` seconds."""
+        _signal_all(self._members(), number)
+        _wait_until(clock, lambda: not self._members(), grace)
+        _kill_all(clock, self._members)
+
+    def _members(self) -> list[psutil.Process]:
+        return tree_members(self._cookie, self._since)
+
+
+Tree: TypeAlias = "Process | Leftovers"
+_FREEZE = getattr(signal, "SIGSTOP", signal.SIGTERM)  # neither has Windows
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
 
 
@@ -133,9 +155,10 @@ def spawn(
     cwd: str | os.PathLike[str] | None = None,
     user: str | int | None = None,
     group: str | int | None = None,
+    cookie: str | None = None,
 ) -> Process:
-    """Start `argv` in a session of its own, with a fresh cookie and no input of ours."""
-    cookie = secrets.token_hex(16)
+    """Start `argv` in a session of its own, with a cookie and no input of ours."""
+    cookie = cookie or secrets.token_hex(16)
     identity: dict[str, Any] = {}
     if user is not None:
         identity = {"user": user, "group": _group(user, group), "extra_groups": ()}
@@ -162,27 +185,49 @@ def _group(user: str | int, group: str | int | None) -> str | int:
     return (pwd.getpwnam(user) if isinstance(user, str) else pwd.getpwuid(user)).pw_gid
 
 
-def tree_members(root: int, cookie: str, *, session: bool) -> list[psutil.Process]:
-    """Return the living processes that descend from `root`, carry `cookie` or share the session.
+def tree_members(
+    cookie: str, since: float, *, root: int | None = None, session: int | None = None
+) -> list[psutil.Process]:
+    """Return the living processes that carry `cookie`, descend from `root` or share `session`.
 
     Args:
-        root: process id of the first process, also the id of its session.
         cookie: what the tree has in its environment under `COOKIE`.
-        session: whether the session still is ours.
+        since: when the first of them was created, in psutil's time: older ones are strangers.
+        root: process id of the first process; None: it has gone.
+        session: the id of their session; None: it is not theirs any more.
     """
     import psutil
 
     found: dict[int, psutil.Process] = {}
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(root)
-        if _carries(process, cookie):
-            found = {child.pid: child for child in [process, *process.children(recursive=True)]}
+    if root is not None:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(root)
+            if _carries(process, cookie):
+                found = {child.pid: child for child in [process, *process.children(recursive=True)]}
     for process in psutil.process_iter():
-        if process.pid in found:
+        if process.pid in found or _created_of(process) < since:
             continue
-        if (session and _session(process.pid) == root) or _carries(process, cookie):
+        if (session is not None and _session(process.pid) == session) or _carries(process, cookie):
             found[process.pid] = process
     return [process for process in found.values() if _lives(process)]
+
+
+def _created(pid: int) -> float:
+    import psutil
+
+    try:
+        return _created_of(psutil.Process(pid))
+    except psutil.Error:
+        return 0.0
+
+
+def _created_of(process: psutil.Process) -> float:
+    import psutil
+
+    try:
+        return process.create_time()
+    except psutil.Error:
+        return 0.0
 
 
 def _carries(process: psutil.Process, cookie: str) -> bool:
@@ -217,6 +262,19 @@ def _signal_all(processes: Iterable[psutil.Process], number: int) -> None:
         # It may have died since it was listed, or (session members) be another user's.
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             process.send_signal(number)
+
+
+def _kill_all(clock: Clock, members: Callable[[], list[psutil.Process]]) -> None:
+    """Kill a tree that may go on forking: freeze who is found until nobody new is, then kill."""
+    frozen: set[int] = set()
+    for _ in range(_FREEZE_ROUNDS):
+        found = [process for process in members() if process.pid not in frozen]
+        if not found:
+            break
+        _signal_all(found, _FREEZE)
+        frozen |= {process.pid for process in found}
+    _signal_all(members(), KILL)
+    _wait_until(clock, lambda: not members(), _KILL_WAIT)
 
 
 def _wait_until(clock: Clock, done: Callable[[], bool], seconds: float) -> None:

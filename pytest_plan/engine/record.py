@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from pytest_plan.engine.bodies import GeneratorRun
 from pytest_plan.engine.errors import StepError, StepTimeoutError, describe
@@ -34,6 +35,7 @@ class StepRecord:
         reason: why it did not succeed.
         error: what it failed with.
         cause: the user's exception behind the outcome, whatever its kind.
+        value: what `exec` returned last; State has it only while the step has not failed.
         attempts: the attempts that have ended.
         remembered: hooks that succeeded and are not repeated.
         completed: when it ended among the others, counted from 1; 0 while it has not.
@@ -47,6 +49,7 @@ class StepRecord:
         self.reason: str | None = None
         self.error: StepError | None = None
         self.cause: BaseException | None = None
+        self.value: Any = None
         self.attempts: tuple[AttemptResult, ...] = ()
         self.remembered: frozenset[Hook] = _NO_HOOKS
         self.stack = ""

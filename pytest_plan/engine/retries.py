@@ -10,6 +10,7 @@ from pytest_plan.engine.errors import PlanDefinitionError
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
+_JITTER = 1.0
 
 
 def seconds_to_wait(
@@ -31,7 +32,10 @@ def seconds_to_wait(
     import tenacity
 
     if wait is None:
-        wait = tenacity.wait_exponential_jitter(initial=FIRST_WAIT, max=LONGEST_WAIT)
+        longest = LONGEST_WAIT - _JITTER
+        wait = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=longest) + tenacity.wait_random(
+            0, _JITTER
+        )
     state: Any = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     state.attempt_number = attempt
     state.set_exception((type(error), error, error.__traceback__))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from pytest_plan.engine.errors import StateError
 from pytest_plan.engine.interrupt import Interrupt
 from pytest_plan.engine.outcomes import Hook
@@ -24,7 +26,8 @@ class CallScope(Guard):
         self.step = step
         self.attempt = attempt
         self.renew(hook, deadline, reason)
-        self.abandoned = False  # set once, by the coordinator; read without a lock
+        self._abandoned: int | None = None  # a thread; set once, by the coordinator
+        self.cookie: str | None = None  # of the programs that it runs to their end
         self.processes: list[Process] = []  # appended by the call's thread, read by others
 
     def renew(self, hook: Hook, deadline: float | None, reason: str | None) -> None:
@@ -45,9 +48,17 @@ class CallScope(Guard):
         if self.flag.stop is not None:
             raise self.flag.stop.error(self.step, self.hook, self.attempt)
 
+    def abandon(self, thread: int) -> None:
+        """Refuse from now on what the call's thread does: it was left behind."""
+        self._abandoned = thread
+
+    def is_abandoned(self) -> bool:
+        """Whether the calling thread is the one that was left behind."""
+        return self._abandoned == threading.get_ident()
+
     def admit(self) -> None:
-        """Raise StateError when the step has been given up: it may change nothing any more."""
-        if self.abandoned:
+        """Raise StateError when the call was given up: it may change nothing any more."""
+        if self.is_abandoned():
             raise StateError(
                 f"step {self.step!r} was abandoned in {self.hook.value}, attempt {self.attempt}: "
                 "what it does now is refused"

@@ -37,6 +37,9 @@ class Store(Protocol):
     def remove(self, key: str, version: int, writer: str | None) -> bool:
         """Remove if `version` still holds; raise StateError when `writer` may not."""
 
+    def versions(self) -> dict[str, int]:
+        """Return the version of every key at one moment."""
+
     def snapshot(self) -> dict[str, Any]:
         """Return all values at one moment."""
 
@@ -130,6 +133,11 @@ class LocalStore:
             self._changed.notify_all()
             return True
 
+    def versions(self) -> dict[str, int]:
+        """Return the version of every key; see `Store.versions`."""
+        with self._changed:
+            return {key: entry.version for key, entry in self._entries.items()}
+
     def snapshot(self) -> dict[str, Any]:
         """Return all values at one moment; see `Store.snapshot`."""
         with self._changed:
@@ -211,23 +219,26 @@ class State(MutableMapping[str, Any]):
     def __delitem__(self, key: str) -> None:
         """Remove `key`; raise KeyError when it is missing (gsd: Delete)."""
         while True:
-            entry = self._read(key)
-            if entry is None:
+            version = self._versions().get(_key(key))
+            if version is None:
                 raise KeyError(key)
-            if self._remove(key, entry.version):
+            if self._remove(key, version):
                 return
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._read(key) is not None
+        return key in self._versions()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.snapshot())
+        return iter(self._versions())
 
     def __len__(self) -> int:
-        return len(self.snapshot())
+        return len(self._versions())
 
     def __repr__(self) -> str:
-        return f"State({self.snapshot()!r})"
+        try:
+            return f"State({self.snapshot()!r})"
+        except StateError:
+            return f"State(keys: {', '.join(self)})"
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`, after setting it to `default` if missing (LoadOrStore)."""
@@ -257,7 +268,7 @@ class State(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Remove every key that no step owns (gsd: Clear)."""
-        for key in self.snapshot():
+        for key in self:
             with contextlib.suppress(KeyError, StateError):
                 del self[key]
 
@@ -335,6 +346,10 @@ class State(MutableMapping[str, Any]):
             if held:
                 with self._guard.mask:
                     self._store.release(name)
+
+    def _versions(self) -> dict[str, int]:
+        with self._guard.mask:
+            return self._store.versions()
 
     def _read(self, key: str) -> Entry | None:
         with self._guard.mask:

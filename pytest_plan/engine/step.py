@@ -31,16 +31,17 @@ class Step:
     retries: int = 0
     repeats_succeeded_hooks = True
 
-    def pre_exec(self) -> Any:
+    # The parameters here only say that each step chooses its own, by name.
+    def pre_exec(self, *args: Any, **kwargs: Any) -> Any:
         """Prepare; nothing by default."""
 
-    def exec(self) -> Any:
+    def exec(self, *args: Any, **kwargs: Any) -> Any:
         """Do the work; what it returns is the step's value."""
 
-    def post_exec(self) -> Any:
+    def post_exec(self, *args: Any, **kwargs: Any) -> Any:
         """Check the work; nothing by default."""
 
-    def cleanup(self) -> Any:
+    def cleanup(self, *args: Any, **kwargs: Any) -> Any:
         """Undo the work; nothing by default."""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pytest_plan.engine.calls import Body
 from pytest_plan.engine.outcomes import Hook
-from pytest_plan.engine.processes import Process
+from pytest_plan.engine.processes import Tree
 from pytest_plan.engine.scope import CallScope
 
 
@@ -18,15 +18,15 @@ class Undo:
         hook: the hook whose call registered it.
         label: names it in reports.
         body: takes it back.
-        process: the process tree that this ends, None for everything else.
-        scope: the scope of the generator whose tail this is, None for everything else.
+        scope: the scope of the call that registered it.
+        tree: the process tree that this ends, None for everything else.
     """
 
     hook: Hook
     label: str
     body: Body
-    process: Process | None = None
-    scope: CallScope | None = None
+    scope: CallScope
+    tree: Tree | None = None
 
 
 class UndoStack:
@@ -45,7 +45,7 @@ class UndoStack:
 
     def push_tail(self, body: Body, scope: CallScope) -> None:
         """Register what follows the `yield` of `exec`."""
-        self.push(Undo(Hook.EXEC, "what follows its yield", body, scope=scope))
+        self.push(Undo(Hook.EXEC, "what follows its yield", body, scope))
 
     def pop(self, hooks: frozenset[Hook]) -> Undo | None:
         """Return and forget the last undo that one of `hooks` made, None when there is none."""

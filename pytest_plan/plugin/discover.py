@@ -13,7 +13,7 @@ import pytest
 from pytest_plan.engine.errors import PlanDefinitionError
 from pytest_plan.plugin import lookup, roles
 from pytest_plan.plugin.fixtures import add_step_fixture
-from pytest_plan.plugin.marks import step_marks
+from pytest_plan.plugin.marks import step_marks, step_marks_in
 from pytest_plan.plugin.options import Settings
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class Declarations:
             return
         try:
             self._refuse_late_hook(plugin)
+            if step_marks_in(plugin):
+                self._load_plugins_of(plugin)
             for obj in list(vars(plugin).values()):
                 marks = step_marks(obj)
                 if marks and id(obj) not in self._seen:
@@ -101,6 +103,13 @@ class Declarations:
         declaration = declaration_of(obj, marks, scope_of(module))
         self.session().add(declaration)
         add_step_fixture(module, declaration)
+
+    def _load_plugins_of(self, module: types.ModuleType) -> None:
+        # pytest does so after this hook; but the steps of a conftest come after those of the
+        # plugins that it names.
+        named = getattr(module, "pytest_plugins", ())
+        for name in [named] if isinstance(named, str) else named:
+            self._config.pluginmanager.import_plugin(name)
 
     def _refuse_late_hook(self, module: types.ModuleType) -> None:
         if self._has_started and hasattr(module, "pytest_plan_configure"):

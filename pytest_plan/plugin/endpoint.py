@@ -82,10 +82,12 @@ class Endpoint:
         self._channel = channel  # execnet keeps it weakly; we must not
         self._desk = desk
         self._needs: dict[str, Any] | None = None
+        self._acquiring: dict[int, tuple[str, int]] = {}  # receiver thread only
         self._handlers: Mapping[str, Callable[..., Any]] = {
             "read": lambda desk, _, key: (desk.store.read_data(key),),
             "write": self._write,
             "remove": lambda desk, _, key, version: (desk.store.remove(key, version, None),),
+            "versions": lambda desk, _: (desk.store.versions(),),
             "snapshot": lambda desk, _: (desk.store.snapshot_data(),),
             "wait": self._wait,
             "acquire": self._acquire,
@@ -148,27 +150,28 @@ class Endpoint:
     def _acquire(self, desk: Desk, number: int, name: str, thread: int) -> None:
         store, worker = desk.store, self.worker
         store.refuse_again(name, worker, thread)
+        self._acquiring[number] = (name, thread)
         self._park(desk, number, lambda: store.try_acquire(name, worker, thread) or None)
 
     def _release(self, desk: Desk, number: int, name: str) -> tuple[None]:
         desk.store.release(name)
+        self._acquiring = {
+            request: wanted for request, wanted in self._acquiring.items() if wanted[0] != name
+        }
         return (None,)
 
     def _forget(self, desk: Desk, number: int, request: int) -> None:
-        desk.store.parking.forget(self.worker, request)
+        name, thread = self._acquiring.pop(request, ("", 0))
+        is_answered = not desk.store.parking.forget(self.worker, request)
+        if name and is_answered:
+            # It was granted, but nobody was waiting any more.
+            desk.store.release_held(name, self.worker, thread)
 
     def _ensure(self, desk: Desk, number: int, names: list[str]) -> None:
         self._park(desk, number, lambda: desk.answer(names))
 
     def _park(self, desk: Desk, number: int, ready: Callable[[], Any]) -> None:
-        desk.store.parking.add(
-            Parked(
-                self.worker,
-                number,
-                ready,
-                lambda request, value: self._send(request, True, value),
-            )
-        )
+        desk.store.parking.add(Parked(self.worker, number, ready, self._send))
 
     def _send(self, number: int, done: bool, answer: Any) -> None:
         # The worker may have gone since it asked.
@@ -177,6 +180,8 @@ class Endpoint:
 
     def _end(self) -> None:
         desk = self._desk()
-        if desk is not None:
-            desk.store.free(self.worker)
-        self.gone.set()
+        try:
+            if desk is not None:
+                desk.store.free(self.worker)
+        finally:
+            self.gone.set()

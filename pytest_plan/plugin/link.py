@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import queue
@@ -11,7 +12,7 @@ from typing import Any
 
 from pytest_plan.engine.errors import StateError
 from pytest_plan.engine.state import Entry
-from pytest_plan.plugin.shared import dump, load
+from pytest_plan.plugin.shared import dump, open_value
 
 _POLL = 1.0  # seconds between two looks while waiting; signals get through meanwhile
 _GONE = "the controller of this run has gone: nothing of the plan can be asked any more"
@@ -58,9 +59,12 @@ class Link:
         try:
             self._send((number, what, *arguments))
             done, answer = self._wait(answers, timeout)
-        except queue.Empty:
-            self.tell("forget", number)
-            raise TimeoutError(f"no answer to {what!r} after {timeout} s") from None
+        except BaseException as error:  # also what a signal handler raises while we wait
+            with contextlib.suppress(StateError):
+                self.tell("forget", number)
+            if isinstance(error, queue.Empty):
+                raise TimeoutError(f"no answer to {what!r} after {timeout} s") from None
+            raise
         finally:
             self._waiting.pop(number, None)
         if not done:
@@ -111,7 +115,7 @@ class RemoteStore:
 
     def read(self, key: str) -> Entry | None:
         """Return the entry of `key`, None when absent."""
-        return _entry(self._link.ask("read", key))
+        return _entry(key, self._link.ask("read", key))
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
         """Write if `version` still holds."""
@@ -121,14 +125,19 @@ class RemoteStore:
         """Remove if `version` still holds."""
         return bool(self._link.ask("remove", key, version))
 
+    def versions(self) -> dict[str, int]:
+        """Return the version of every key at one moment."""
+        versions: dict[str, int] = self._link.ask("versions")
+        return versions
+
     def snapshot(self) -> dict[str, Any]:
         """Return all values at one moment."""
-        return {key: load(data) for key, data in self._link.ask("snapshot").items()}
+        return {key: open_value(key, data) for key, data in self._link.ask("snapshot").items()}
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
         """Return the entry once there is one; None after `timeout` seconds."""
         try:
-            return _entry(self._link.ask("wait", key, timeout=timeout))
+            return _entry(key, self._link.ask("wait", key, timeout=timeout))
         except TimeoutError:
             return None
 
@@ -144,5 +153,5 @@ class RemoteStore:
         self._link.ask("release", name)
 
 
-def _entry(answer: tuple[int, bytes] | None) -> Entry | None:
-    return None if answer is None else Entry(answer[0], load(answer[1]))
+def _entry(key: str, answer: tuple[int, bytes] | None) -> Entry | None:
+    return None if answer is None else Entry(answer[0], open_value(key, answer[1]))

@@ -29,6 +29,16 @@ def step_marks(obj: object) -> list[pytest.Mark]:
     return [mark for mark in marks if getattr(mark, "name", None) == STEP]
 
 
+def step_marks_in(module: types.ModuleType) -> bool:
+    """Whether the module has a function or class that is marked as a step."""
+    return any(step_marks(obj) for obj in list(vars(module).values()))
+
+
+def takes_plan(item: pytest.Item) -> bool:
+    """Whether the test may ask for the plan: by its mark or, at some distance, its fixture."""
+    return NEEDS in getattr(item, "fixturenames", ()) or item.get_closest_marker(NEEDS) is not None
+
+
 def skip_reason(obj: object, names: Mapping[str, Any] | None = None) -> str | None:
     """Return why a `skip` mark or a true `skipif` mark skips the object; None when none does."""
     marks = vars(obj).get("pytestmark", ()) if hasattr(obj, "__dict__") else ()

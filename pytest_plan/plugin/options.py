@@ -208,7 +208,7 @@ def _find(option: _Option, config: pytest.Config) -> tuple[Any, str]:
     source = f"{option.dest} in {config.inipath.name if config.inipath else 'ini'}"
     try:
         return config.getini(option.dest), source
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, pytest.UsageError) as error:
         raise pytest.UsageError(f"{source}: {error}") from None
 
 

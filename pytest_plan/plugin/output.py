@@ -92,6 +92,7 @@ class StepOutput:
     def _unroute(self) -> None:
         for name, router in self._routers.items():
             if getattr(sys, name) is router:
+                router.end_lines()
                 setattr(sys, name, router.stream)
 
 
@@ -101,14 +102,28 @@ class _Router:
     def __init__(self, *, shows: bool) -> None:
         self.stream: TextIO = sys.stdout
         self._shows = shows
+        # What each step wrote since its last line end: shown as whole lines, lest those of other
+        # steps and pytest's own come between. One thread at a time writes for a step.
+        self._partial: dict[StepLog, str] = {}
 
     def write(self, text: str) -> int:
         log = current_log.get()
-        if log is None or self._shows:
+        if log is None:
             self.stream.write(text)
-        if log is not None:
-            log.write(text)
+            return len(text)
+        log.write(text)
+        if self._shows:
+            whole, end, rest = (self._partial.pop(log, "") + text).rpartition("\n")
+            if rest:
+                self._partial[log] = rest
+            self.stream.write(whole + end)
         return len(text)
+
+    def end_lines(self) -> None:
+        """Show what has not ended with a line end."""
+        for text in self._partial.values():
+            self.stream.write(f"{text}\n")
+        self._partial.clear()
 
     def writelines(self, lines: list[str]) -> None:
         for line in lines:

@@ -19,11 +19,13 @@ class Owner:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        config.add_cleanup(self.clean_up)  # the net below sessionfinish
+        self._session: pytest.Session | None = None  # until it has finished
+        config.add_cleanup(self._clean_up_after_all)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self) -> None:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Provision the eager steps: after `pytest_plan_configure`, before all others start."""
+        self._session = session
         plan = lookup.peek(self._config)
         if plan is not None and self.runs() and (eager := plan.eager_steps()):
             plan.host.provision(eager)
@@ -36,6 +38,7 @@ class Owner:
         finally:
             self.clean_up()
             self._set_exit_status(session)
+            self._session = None
 
     @pytest.hookimpl(specname="pytest_sessionfinish", wrapper=True, tryfirst=True)
     def pytest_sessionfinish_spared(self) -> Generator[None]:
@@ -50,6 +53,12 @@ class Owner:
             if not plan.host.signals.received:
                 raise
         return None
+
+    def _clean_up_after_all(self) -> None:
+        # The net below sessionfinish, which pytest does not call when a sessionstart failed.
+        self.clean_up()
+        if self._session is not None:
+            self._set_exit_status(self._session)
 
     def _set_exit_status(self, session: pytest.Session) -> None:
         plan = lookup.peek(self._config)

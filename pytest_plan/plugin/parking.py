@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_plan.engine.errors import StateError, describe
+
 
 @dataclass(frozen=True, slots=True)
 class Parked:
@@ -16,13 +18,13 @@ class Parked:
         worker: who asked.
         request: the number of the request.
         ready: returns the answer, None while there is none.
-        reply: sends it.
+        reply: sends the number, whether there is an answer, and the answer or the error.
     """
 
     worker: str
     request: int
     ready: Callable[[], Any]
-    reply: Callable[[int, Any], None]
+    reply: Callable[[int, bool, Any], None]
 
 
 class Parking:
@@ -45,11 +47,11 @@ class Parking:
         if not self._waiting:
             return
         with self._lock:
-            answers = [(parked, parked.ready()) for parked in self._waiting]
+            answers = [(parked, _answer(parked)) for parked in self._waiting]
             self._waiting = [parked for parked, answer in answers if answer is None]
         for parked, answer in answers:
             if answer is not None:
-                parked.reply(parked.request, answer)
+                parked.reply(parked.request, *answer)
 
     def forget(self, worker: str, request: int) -> bool:
         """Drop a request that is not awaited any more; False if it has been answered."""
@@ -66,3 +68,11 @@ class Parking:
         """Drop every request of a worker that is gone."""
         with self._lock:
             self._waiting = [parked for parked in self._waiting if parked.worker != worker]
+
+
+def _answer(parked: Parked) -> tuple[bool, Any] | None:
+    try:
+        value = parked.ready()
+    except Exception as error:
+        return False, str(error) if isinstance(error, StateError) else describe(error)
+    return None if value is None else (True, value)

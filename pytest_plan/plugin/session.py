@@ -27,7 +27,7 @@ _NOT_HERE = (
     "the hook only declares steps"
 )
 _REPORTS = ("terminal", "show")
-_PARAMETERS = ("ctx", "state", "config", "value", "plan", "request")
+_TAKEN = ("plan", "request")
 # Known before pytest knows its fixtures, when eager steps are provisioned.
 _ALWAYS_FIXTURES = frozenset(
     {"request", "tmp_path", "tmp_path_factory", "monkeypatch", "capsys", "pytestconfig"}
@@ -208,10 +208,9 @@ class PlanSession:
         return next(iter(blocked or missing), None)
 
     def _refuse_name(self, name: str, origin: str) -> None:
-        if name in _PARAMETERS:
+        if name in _TAKEN:
             raise PlanDefinitionError(
-                f"{origin}: a step cannot be called {name!r}, which hooks and tests take as "
-                "something else; give it another name"
+                f"{origin}: a step cannot be called {name!r}, which tests take as something else"
             )
 
     def _explain(self, error: PlanDefinitionError) -> str:

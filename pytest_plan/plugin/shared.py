@@ -40,11 +40,11 @@ class Shared:
         """Return a value that came from a worker."""
         return cls(_UNOPENED, data, None)
 
-    def value(self) -> Any:
-        """Return the value."""
+    def value(self, key: str) -> Any:
+        """Return the value; raise StateError when a worker's cannot be read here."""
         if self._value is _UNOPENED:
             assert self._data is not None
-            self._value = load(self._data)
+            self._value = open_value(key, self._data)
         return self._value
 
     def data(self) -> bytes:
@@ -70,6 +70,16 @@ def load(data: bytes) -> Any:
     return pickle.loads(data)  # noqa: S301 - both ends of the line are our own
 
 
+def open_value(key: str, data: bytes) -> Any:
+    """Return the value of `key`; raise StateError when its pickle cannot be opened here."""
+    try:
+        return load(data)
+    except Exception as error:
+        raise StateError(
+            f"the value of {key!r} cannot be read in this process: {describe(error)}"
+        ) from error
+
+
 class SharedStore(LocalStore):
     """A store that answers workers as well."""
 
@@ -79,7 +89,7 @@ class SharedStore(LocalStore):
 
     def read(self, key: str) -> Entry | None:
         """Return the entry of `key`, its value opened."""
-        return _opened(super().read(key))
+        return _opened(key, super().read(key))
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
         """Write a value of this process if `version` still holds."""
@@ -96,11 +106,11 @@ class SharedStore(LocalStore):
 
     def snapshot(self) -> dict[str, Any]:
         """Return all values at one moment, opened."""
-        return {key: shared.value() for key, shared in super().snapshot().items()}
+        return {key: shared.value(key) for key, shared in super().snapshot().items()}
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
         """Return the entry once there is one, its value opened."""
-        return _opened(super().wait(key, timeout, stopping))
+        return _opened(key, super().wait(key, timeout, stopping))
 
     def release(self, name: str) -> None:
         """Give the lock `name` back."""
@@ -132,6 +142,13 @@ class SharedStore(LocalStore):
         with self._changed:
             return self._is_free(name, (worker, thread)) and self._take(name, (worker, thread))
 
+    def release_held(self, name: str, worker: str, thread: int) -> None:
+        """Give a lock back if that thread of the worker holds it."""
+        with self._changed:
+            held = self._holders.get(name) == (worker, thread)
+        if held:
+            self.release(name)
+
     def free(self, worker: str) -> None:
         """Give back every lock of a worker that is gone, and drop its requests."""
         self.parking.drop(worker)
@@ -143,5 +160,5 @@ class SharedStore(LocalStore):
         self.parking.sweep()
 
 
-def _opened(entry: Entry | None) -> Entry | None:
-    return None if entry is None else Entry(entry.version, entry.value.value())
+def _opened(key: str, entry: Entry | None) -> Entry | None:
+    return None if entry is None else Entry(entry.version, entry.value.value(key))

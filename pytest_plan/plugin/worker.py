@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.errors import StateError
-from pytest_plan.plugin import lookup, roles
+from pytest_plan.plugin import lookup, marks, roles
 from pytest_plan.plugin.options import Settings
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ class Worker:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Send what the selected tests need."""
-        plan = lookup.peek(self._config)
-        if plan is None:
+        # Without any step the State still is the controller's.
+        if lookup.peek(self._config) is None and not any(map(marks.takes_plan, session.items)):
             return
+        plan = lookup.of(self._config, self._settings)
         from pytest_plan.plugin.gate import Gate
         from pytest_plan.plugin.limits import Limit
         from pytest_plan.plugin.link import Link

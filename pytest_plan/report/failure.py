@@ -18,7 +18,6 @@ from pytest_plan.engine.errors import StepError, describe
 from pytest_plan.engine.outcomes import CleanupOutcome
 from pytest_plan.engine.results import StepResult
 from pytest_plan.plugin.session import PlanSession
-from pytest_plan.plugin.warn import warn
 
 _OURS = Path(__file__).parent.parent
 
@@ -78,15 +77,20 @@ def cleanup_report(
     return _report(plan, result, "teardown", lines, said)
 
 
+def can_pause(plan: PlanSession) -> bool:
+    """Whether there is somebody at a terminal to press Enter."""
+    # Under pytest's capture the standard input is not the terminal.
+    with plan.host.output.visible(keyboard=True):
+        return sys.__stdin__ is not None and sys.__stdin__.isatty()
+
+
 def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
     """Wait for Enter, so that someone can look at what the failed step has left."""
-    if sys.__stdin__ is None or not sys.__stdin__.isatty():
-        warn(config, "--plan-pause-on-failure is ignored: there is no terminal")
-        return
     writer = config.get_terminal_writer()
     plan.host.run.clock.hold()
     try:
         with plan.host.output.visible(keyboard=True):
+            assert sys.__stdin__ is not None
             writer.line(plan.host.mask(result.log_tail))
             writer.line(f"artifacts: {plan.host.run.services.folders.artifacts(result.name)}")
             writer.line(f"step {result.name!r} failed; press Enter to go on to its cleanup")

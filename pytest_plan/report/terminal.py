@@ -25,6 +25,7 @@ from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.results import StepResult
 from pytest_plan.plugin import lookup
 from pytest_plan.plugin.session import PlanSession
+from pytest_plan.plugin.warn import warn
 from pytest_plan.report import failure, table
 
 _DEFAULT_REPORTCHARS = "fE"  # pytest's own; lines for each blocked test must be asked for
@@ -65,6 +66,7 @@ class TerminalReport:
         self._config = config
         self._plan: PlanSession = lookup.of(config)
         self._begun = 0  # tests
+        self._has_warned = False
         self._said: dict[str, float] = {}  # when a running step was last mentioned
         if self._plan.needed == ():
             self._write("plan: no selected test needs a step", {})
@@ -196,8 +198,13 @@ class TerminalReport:
             reporter.stats.setdefault("error", []).append(report)
 
     def _pause(self, result: StepResult) -> None:
-        if self._plan.settings.pause_on_failure:
+        if not self._plan.settings.pause_on_failure or self._has_warned:
+            return
+        if failure.can_pause(self._plan):
             failure.pause(self._config, self._plan, result)
+        else:
+            self._has_warned = True
+            warn(self._config, "--plan-pause-on-failure is ignored: there is no terminal")
 
     def _table(self, reporter: pytest.TerminalReporter) -> None:
         result = self._plan.host.run.result()
