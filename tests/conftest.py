@@ -1,0 +1,3 @@
+"""What every test of the suite shares."""
+
+pytest_plugins = ["pytester"]

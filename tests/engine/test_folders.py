@@ -1,0 +1,120 @@
+"""The folders of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_plan.engine.folders import RunFolders
+
+
+@pytest.fixture
+def folders() -> Iterator[RunFolders]:
+    """The folders of a run without artifacts."""
+    folders = RunFolders()
+    yield folders
+    folders.remove()
+
+
+def mode(path: Path) -> int:
+    """Return the permissions of a file."""
+    return path.stat().st_mode & 0o777
+
+
+def test_nothing_is_made_before_it_is_asked_for(
+    folders: RunFolders, own_temporary_folder: Path
+) -> None:
+    """A run without files leaves no trace, not even for a moment."""
+    folders.empty("db")
+    assert folders.remove() is None
+    assert list(own_temporary_folder.glob("plan-*")) == []
+
+
+def test_a_scratch_folder_can_be_passed_but_not_listed(folders: RunFolders) -> None:
+    """By another user; for its root, too."""
+    scratch = folders.scratch("db")
+    assert (mode(scratch), mode(scratch.parent)) == (0o711, 0o711)
+    assert folders.scratch("db") == scratch
+    folders.remove()
+
+
+def test_a_scratch_folder_has_room_for_a_socket(
+    folders: RunFolders, own_temporary_folder: Path
+) -> None:
+    """Its path ends at 107 bytes, and the step adds some."""
+    scratch = folders.scratch("a_step_with_a_rather_long_name")
+    assert len(str(scratch.relative_to(own_temporary_folder))) <= 50
+    folders.remove()
+
+
+def test_removing_takes_everything_along(folders: RunFolders) -> None:
+    """Also files that cannot be written, and folders that cannot be listed."""
+    scratch = folders.scratch("db")
+    (scratch / "locked").mkdir()
+    (scratch / "locked" / "file").touch(0o000)
+    (scratch / "locked").chmod(0o000)
+    (scratch / "link").symlink_to("nowhere")
+    assert folders.remove() is None
+    assert not scratch.parent.exists()
+
+
+def test_what_a_link_leads_to_is_not_removed(folders: RunFolders, tmp_path: Path) -> None:
+    """Only the link is."""
+    (tmp_path / "kept").touch()
+    (folders.scratch("db") / "link").symlink_to(tmp_path)
+    folders.remove()
+    assert (tmp_path / "kept").exists()
+
+
+def test_emptying_removes_the_files_of_one_step(folders: RunFolders) -> None:
+    """And of no other."""
+    for name in ("one", "two"):
+        (folders.scratch(name) / "file").touch()
+    folders.empty("one")
+    assert list(folders.scratch("one").iterdir()) == []
+    assert mode(folders.scratch("one")) == 0o711
+    assert [path.name for path in folders.scratch("two").iterdir()] == ["file"]
+    folders.remove()
+
+
+def test_emptying_what_is_not_there_changes_nothing(folders: RunFolders) -> None:
+    """The folder of the run can still be passed by another user."""
+    scratch = folders.scratch("one")
+    folders.empty("two")
+    assert mode(scratch.parent) == 0o711
+    folders.remove()
+
+
+def test_artifacts_lie_where_they_are_kept(tmp_path: Path) -> None:
+    """One folder for each step, for its owner alone; removing the run leaves them."""
+    folders = RunFolders(lambda: tmp_path / "artifacts" / "run")
+    artifacts = folders.artifacts("db")
+    assert artifacts == tmp_path / "artifacts" / "run" / "db"
+    assert mode(artifacts) == 0o700
+    (artifacts / "dump").touch()
+    folders.remove()
+    assert (artifacts / "dump").exists()
+
+
+def test_artifacts_without_a_place_go_with_the_run(folders: RunFolders) -> None:
+    """They lie in the scratch folder, apart from the steps'."""
+    artifacts = folders.artifacts("db")
+    assert artifacts != folders.scratch("db")
+    folders.remove()
+    assert not artifacts.exists()
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root can remove everything")
+def test_what_cannot_be_removed_is_named(folders: RunFolders) -> None:
+    """In words, for the report."""
+    scratch = folders.scratch("db")
+    parent = scratch.parent.parent
+    parent.chmod(0o500)
+    try:
+        assert str(scratch.parent) in str(folders.remove())
+    finally:
+        parent.chmod(0o711)
+        scratch.parent.rmdir()

@@ -1,0 +1,246 @@
+"""Exceptions injected into another thread never tear what the engine does."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pytest_plan.engine.calls import armed
+from pytest_plan.engine.interrupt import Interrupt, StepInterrupted
+
+ROUNDS = 300
+
+
+@pytest.fixture(autouse=True)
+def switch_often() -> Iterator[None]:
+    """Let threads take turns much more often than usual: more places to be hit at, in less time."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+class Worker:
+    """A loop on a thread of its own, to be interrupted."""
+
+    def __init__(self, interrupt: Interrupt, turn: Callable[[], object]) -> None:
+        self._interrupt = interrupt
+        self._turn = turn
+        self.turns = 0
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+        while not self.turns and self.thread.is_alive():
+            time.sleep(0)  # lets the other thread run
+
+    def _run(self) -> None:
+        try:
+            armed(self._interrupt, self._loop)
+        except BaseException as error:
+            self.error = error
+
+    def _loop(self) -> None:
+        while True:
+            self._turn()
+            self.turns += 1
+
+    def join(self) -> None:
+        """Wait for the end of the loop."""
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+class TestInterrupt:
+    """One chance to interrupt one call."""
+
+    def test_a_loop_in_python_ends(self) -> None:
+        """With StepInterrupted."""
+        interrupt = Interrupt()
+        worker = Worker(interrupt, lambda: None)
+        interrupt.inject()
+        worker.join()
+        assert isinstance(worker.error, StepInterrupted)
+
+    def test_no_masked_update_is_torn(self) -> None:
+        """Hundreds of injections into a loop of updates under a lock: none is half done."""
+        lock = threading.Lock()
+        left, right = [0], [0]
+        torn = 0
+        for number in range(ROUNDS):
+            interrupt = Interrupt()
+
+            def update(interrupt: Interrupt = interrupt) -> None:
+                with interrupt, lock:
+                    left[0] += 1
+                    for _ in range(20):
+                        pass
+                    right[0] += 1
+
+            worker = Worker(interrupt, update)
+            for _ in range(number % 5):
+                time.sleep(0)  # another moment of the loop
+            interrupt.inject()
+            worker.join()
+            assert isinstance(worker.error, StepInterrupted)
+            assert not lock.locked()
+            torn += left[0] != right[0]
+        assert torn == 0
+
+    def test_unmasked_updates_do_tear(self) -> None:
+        """The proof that the test above would see it."""
+        torn = 0
+        for _ in range(ROUNDS):
+            interrupt = Interrupt()
+            left, right = [0], [0]
+
+            def update(left: list[int] = left, right: list[int] = right) -> None:
+                left[0] += 1
+                for _ in range(20):
+                    pass
+                right[0] += 1
+
+            worker = Worker(interrupt, update)
+            interrupt.inject()
+            worker.join()
+            torn += left[0] != right[0]
+        assert torn > 0
+
+    def test_it_is_delivered_when_the_mask_ends(self) -> None:
+        """Not inside, and not never."""
+        interrupt, inside, go_on = Interrupt(), threading.Event(), threading.Event()
+        reached: list[str] = []
+
+        def call() -> None:
+            with interrupt:
+                inside.set()
+                assert go_on.wait(10)
+                reached.append("end of the mask")
+            reached.append("never")
+
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                armed(interrupt, call)
+            except StepInterrupted as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert inside.wait(10)
+        interrupt.inject()
+        go_on.set()
+        thread.join(10)
+        assert reached == ["end of the mask"]
+        assert len(errors) == 1
+
+    def test_an_inner_mask_does_not_end_the_outer(self) -> None:
+        """Masks nest."""
+        interrupt = Interrupt()
+        reached: list[str] = []
+
+        def call() -> None:
+            with interrupt:
+                with interrupt:
+                    interrupt.inject()
+                reached.append("between the ends")
+
+        with pytest.raises(StepInterrupted):
+            armed(interrupt, call)
+        assert reached == ["between the ends"]
+
+    def test_an_error_inside_the_mask_is_not_replaced(self) -> None:
+        """What is unwinding already goes on."""
+        interrupt = Interrupt()
+
+        def call() -> None:
+            with interrupt:
+                interrupt.inject()
+                raise KeyError("mine")
+
+        with pytest.raises(KeyError, match="mine"):
+            armed(interrupt, call)
+
+    def test_a_finally_clause_can_use_masked_calls(self) -> None:
+        """While StepInterrupted unwinds it is not raised again."""
+        interrupt = Interrupt()
+        reached: list[str] = []
+
+        def call() -> None:
+            try:
+                with interrupt:
+                    interrupt.inject()
+            finally:
+                with interrupt:
+                    reached.append("masked")
+                reached.append("after")
+
+        with pytest.raises(StepInterrupted):
+            armed(interrupt, call)
+        assert reached == ["masked", "after"]
+
+    def test_who_swallows_it_gets_it_again_at_the_next_masked_call(self) -> None:
+        """A loop with a bare `except` does not go on for ever."""
+        interrupt = Interrupt()
+        turns = 0
+
+        def call() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                try:
+                    with interrupt:
+                        interrupt.inject()
+                except StepInterrupted:
+                    if turns == 3:
+                        raise
+
+        with pytest.raises(StepInterrupted):
+            armed(interrupt, call)
+        assert turns == 3
+
+    def test_nothing_arrives_after_the_call_has_ended(self) -> None:
+        """Hundreds of injections around the end of a call: the code that follows is never hit."""
+        hit: list[BaseException] = []
+        outcomes = set()
+        for number in range(ROUNDS):
+            interrupt, ready = Interrupt(), threading.Barrier(2, timeout=10)
+
+            def run(interrupt: Interrupt = interrupt, ready: threading.Barrier = ready) -> None:
+                try:
+                    armed(interrupt, ready.wait)
+                    outcomes.add("returned")
+                except StepInterrupted:
+                    outcomes.add("interrupted")
+                try:
+                    for _ in range(200):
+                        pass
+                except BaseException as error:
+                    hit.append(error)
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            ready.wait()
+            for _ in range(number % 20):
+                time.sleep(0)  # lets the other thread run: it ends sooner or later
+            interrupt.inject()
+            thread.join(10)
+        assert hit == []
+        assert outcomes == {"returned", "interrupted"}
+
+    def test_before_the_call_nothing_arrives(self) -> None:
+        """It is delivered when the call begins."""
+        interrupt = Interrupt()
+        interrupt.inject()
+        reached: list[str] = []
+        with pytest.raises(StepInterrupted):
+            armed(interrupt, lambda: reached.append("never"))
+        assert reached == []
+
+    def test_it_is_no_exception(self) -> None:
+        """`except Exception` of user code lets it pass."""
+        assert not issubclass(StepInterrupted, Exception)

@@ -1,0 +1,52 @@
+"""Why something must stop."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_plan.engine.errors import PlanCancelledError, PlanTimeoutError, StepTimeoutError
+from pytest_plan.engine.outcomes import Hook, StepOutcome
+from pytest_plan.engine.stop import Stop, StopFlag, StopKind
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome", "ends"),
+    [
+        (StopKind.FAILURE, StepOutcome.BLOCKED, False),
+        (StopKind.CANCEL, StepOutcome.CANCELLED, True),
+        (StopKind.LIMIT, StepOutcome.TIMED_OUT, True),
+        (StopKind.TIMEOUT, StepOutcome.TIMED_OUT, True),
+    ],
+)
+def test_each_kind_has_its_outcome(kind: StopKind, outcome: StepOutcome, ends: bool) -> None:
+    """A failure alone lets steps finish that run."""
+    stop = Stop(kind, "reason")
+    assert stop.outcome is outcome
+    assert stop.ends_running_steps is ends
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        (StopKind.CANCEL, PlanCancelledError),
+        (StopKind.LIMIT, PlanTimeoutError),
+        (StopKind.TIMEOUT, StepTimeoutError),
+    ],
+)
+def test_each_kind_has_its_error(kind: StopKind, error: type[Exception]) -> None:
+    """It names reason, step and hook."""
+    raised = Stop(kind, "exceeded its time").error("db", Hook.POST_EXEC, 2)
+    assert type(raised) is error
+    for word in ("exceeded its time", "'db'", "post_exec"):
+        assert word in str(raised)
+
+
+def test_a_flag_is_raised_once() -> None:
+    """The first reason stays."""
+    flag = StopFlag()
+    assert not flag.is_raised()
+    first = Stop(StopKind.CANCEL, "first")
+    flag.raise_(first)
+    flag.raise_(Stop(StopKind.LIMIT, "second"))
+    assert flag.is_raised()
+    assert flag.stop is first

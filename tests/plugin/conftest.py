@@ -1,0 +1,9 @@
+"""Fixtures of the plugin tests."""
+
+from tests.plugin.surroundings import (  # noqa: F401
+    nothing_left_behind,
+    outside,
+    own_temporary_folder,
+    project,
+    quick_ladder,
+)

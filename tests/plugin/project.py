@@ -1,0 +1,103 @@
+"""A project on disk whose tests the tests of the plugin run."""
+
+from __future__ import annotations
+
+import os
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+OURS = ("Traceback (most recent call last)", "INTERNALERROR")
+
+_CALLS = """\
+'''What the project's steps and tests did, in their order.'''
+
+from pathlib import Path
+
+FILE = Path(__file__).with_name("calls.txt")
+
+
+def note(*words):
+    with FILE.open("a") as file:
+        print(*words, file=file)
+"""
+_CONFTEST_HEAD = """\
+import os
+import pytest
+from calls import note
+from pytest_plan import *
+"""
+_TEST_HEAD = """\
+import os
+import pytest
+from calls import note
+"""
+
+
+class Project:
+    """A folder with conftests and tests; runs load the plugin and no other from an entry point.
+
+    Args:
+        pytester: makes the folder and runs pytest in it.
+    """
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.path = pytester.path
+        self.write("calls.py", _CALLS)
+        pytester.syspathinsert()
+
+    def write(self, name: str, source: str) -> Path:
+        """Write a file, its folders included."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(source))
+        return path
+
+    def steps(self, *sources: str, name: str = "conftest.py") -> Path:
+        """Write a conftest that has pytest, os, `note` and the public names."""
+        return self.write(name, _CONFTEST_HEAD + "\n\n".join(map(textwrap.dedent, sources)))
+
+    def tests(self, source: str, *, name: str = "test_it.py") -> Path:
+        """Write a test module that has pytest, os and `note`."""
+        return self.write(name, _TEST_HEAD + textwrap.dedent(source))
+
+    def run(self, *args: str | os.PathLike[str]) -> pytest.RunResult:
+        """Run pytest in this process; warnings are errors."""
+        return self.pytester.runpytest_inprocess("-p", "pytest_plan", "-W", "error", *args)
+
+    def run_apart(self, *args: str | os.PathLike[str]) -> pytest.RunResult:
+        """Run pytest in a process of its own; warnings are errors."""
+        return self.pytester.runpytest_subprocess("-p", "pytest_plan", "-W", "error", *args)
+
+    @property
+    def calls(self) -> list[str]:
+        """What `note` has written."""
+        path = self.path / "calls.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+def refuses(
+    result: pytest.RunResult, *texts: str, status: int = pytest.ExitCode.USAGE_ERROR
+) -> None:
+    """Check that a run ended by a message of one paragraph that says all of `texts`."""
+    said = result.stdout.str() + result.stderr.str()
+    assert result.ret == status, said
+    for text in texts:
+        assert text in said
+    for text in OURS:
+        assert text not in said
+
+
+def plan_lines(result: pytest.RunResult) -> list[str]:
+    """Return the live lines of the plan, durations replaced by `T`."""
+    lines = (line for line in result.outlines if line.startswith("plan: "))
+    return [without_times(line) for line in lines]
+
+
+def without_times(text: str) -> str:
+    """Return `text` with every duration replaced by `T`."""
+    return re.sub(r"\b(\d+h )?(\d+m )?\d+(\.\d+)?[sm]\b", "T", text)

@@ -1,0 +1,142 @@
+"""The hooks that other plugins can implement."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.plugin.project import Project
+
+STEPS = """
+import threading
+
+@pytest.mark.plan_step(retries=1, retry_wait=0)
+def db(ctx):
+    if ctx.attempt == 1: raise RuntimeError("once")
+    yield 1
+
+@pytest.mark.plan_step
+def bad(): raise RuntimeError("no")
+
+@pytest.mark.plan_step
+def child(bad): pass
+
+def where():
+    return "main" if threading.current_thread() is threading.main_thread() else "other"
+"""
+HOOKS = """
+def pytest_plan_step_started(config, step):
+    note("started", step, where())
+
+def pytest_plan_step_finished(config, result):
+    note("finished", result.name, result.outcome, result.cleanup.outcome, where())
+
+def pytest_plan_step_cleaned(config, result):
+    note("cleaned", result.name, result.cleanup.outcome, where())
+
+def pytest_plan_finished(config, result):
+    note("plan", result.outcome, *result.steps, where())
+"""
+TESTS = "def test_db(db): note('test')\ndef test_child(child): pass"
+HAPPENED = [
+    "started db main",
+    "finished db succeeded none main",
+    "started bad main",
+    "finished bad failed none main",
+    "finished child blocked none main",
+    "test",
+    "cleaned db succeeded main",
+    "plan failed db bad child main",
+]
+
+
+def test_hooks_are_called_in_order_on_the_main_thread(project: Project) -> None:
+    """Each step starts, finishes and is cleaned; then the plan has finished."""
+    project.steps(STEPS, HOOKS)
+    project.tests(TESTS)
+    project.run().stdout.fnmatch_lines(["*1 passed, 1 error, 1 blocked*"])
+    assert project.calls == HAPPENED
+
+
+def test_hooks_may_take_fewer_arguments(project: Project) -> None:
+    """As everywhere in pytest, an implementation takes what it wants."""
+    project.steps(STEPS, "def pytest_plan_step_started(step): note(step)")
+    project.tests(TESTS)
+    project.run()
+    assert project.calls[:2] == ["db", "bad"]
+
+
+def test_hooks_of_a_folder_are_called(project: Project) -> None:
+    """A conftest below may implement them, too."""
+    project.steps("@pytest.mark.plan_step\ndef db(): pass")
+    project.steps("def pytest_plan_step_started(step): note('deep', step)", name="a/conftest.py")
+    project.tests("def test_a(db): pass", name="a/test_a.py")
+    project.run(".").assert_outcomes(passed=1)
+    assert project.calls == ["deep db"]
+
+
+@pytest.mark.parametrize(
+    "hook", ["step_started(step)", "step_finished(result)", "step_cleaned(result)",
+             "finished(result)"],
+)  # fmt: skip
+def test_error_in_a_hook_does_not_end_the_run(project: Project, hook: str) -> None:
+    """The run goes on to its end, and the error is told."""
+    project.steps(
+        f"""
+        @pytest.mark.plan_step
+        def db():
+            yield 1
+            note("undo")
+
+        def pytest_plan_{hook}:
+            raise RuntimeError("in the hook")
+        """
+    )
+    project.tests("def test_it(db): note('test')")
+    result = project.run()
+    result.assert_outcomes(passed=1)
+    assert project.calls == ["test", "undo"]
+    result.stdout.fnmatch_lines(["plan: *ignored*RuntimeError: in the hook*"])
+    assert "INTERNALERROR" not in result.stdout.str()
+
+
+def test_unknown_hook_is_refused_by_pytest(project: Project) -> None:
+    """A misspelt hook of ours is an error, as pytest makes it for its own."""
+    project.steps("def pytest_plan_step_start(step): pass")
+    project.tests("def test_it(): pass")
+    result = project.run_apart()
+    result.stdout.fnmatch_lines(["*unknown hook 'pytest_plan_step_start'*"])
+
+
+def test_wrong_argument_is_refused_by_pytest(project: Project) -> None:
+    """An argument that the hook does not have is an error that names it."""
+    project.steps("def pytest_plan_step_started(steps): pass")
+    project.tests("def test_it(): pass")
+    result = project.run_apart()
+    assert result.ret != 0
+    assert "Argument(s) {'steps'} are declared in the hookimpl" in (
+        result.stdout.str() + result.stderr.str()
+    )
+
+
+def test_results_have_what_reports_need(project: Project) -> None:
+    """A finished step has attempts, times, reason and place; the plan its run id."""
+    project.steps(
+        STEPS,
+        """
+        def pytest_plan_step_finished(result):
+            note(result.name, len(result.attempts), result.reason, result.origin)
+            assert result.seconds >= 0
+
+        def pytest_plan_finished(result):
+            note(len(result.run_id), result.limit, result.seconds > 0)
+        """,
+    )
+    project.tests(TESTS)
+    project.run("--plan-limit=60")
+    assert project.calls == [
+        "db 2 None conftest.py:8",
+        "bad 1 RuntimeError: no conftest.py:13",
+        "child 0 needs 'bad': failed conftest.py:16",
+        "test",
+        "8 60.0 True",
+    ]

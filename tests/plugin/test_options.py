@@ -1,0 +1,316 @@
+"""Options: command line before environment before ini file; a bad value names its source."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.plugin.project import Project, refuses
+
+INI = "[pytest]\n{} = {}\n"
+PYPROJECT = "[tool.pytest.ini_options]\n{} = {}\n"
+NATIVE = "[tool.pytest]\n{} = {}\n"
+
+STEPS = """
+@pytest.mark.plan_step
+def net(): note("net")
+
+@pytest.mark.plan_step
+def db(): note("db")
+
+@pytest.mark.plan_step(needs=["db"])
+def seed(): note("seed")
+"""
+TESTS = """
+def test_settings(pytestconfig, plan):
+    from pytest_plan.plugin.options import settings
+    for name, value in vars_of(settings(pytestconfig)):
+        note(name, value)
+
+def vars_of(settings):
+    return [(name, getattr(settings, name)) for name in type(settings).__dataclass_fields__]
+"""
+
+# Per option: the value that wins, and two that lose, each as it shows in the settings.
+VALUES = {
+    "limit": [("90s", "90.0"), ("2m", "120.0"), ("3m", "180.0")],
+    "cleanup_limit": [("90s", "90.0"), ("2m", "120.0"), ("3m", "180.0")],
+    "jobs": [("2", "2"), ("3", "3"), ("4", "4")],
+    "until": [("net", "net"), ("db", "db"), ("seed", "seed")],
+    "skip": [("net", "('net',)"), ("db", "('db',)"), ("seed", "('seed',)")],
+}
+FLAGS = ["continue_on_error", "pause_on_failure"]
+INI_ONLY_FLAGS = ["autouse", "eager"]
+
+
+def flag(option: str) -> str:
+    """Return the option as it is written on the command line."""
+    return "--plan-" + option.replace("_", "-")
+
+
+def variable(option: str) -> str:
+    """Return the option as it is written in the environment."""
+    return "PYTEST_PLAN_" + option.upper()
+
+
+@pytest.fixture
+def read(project: Project) -> Project:
+    """A project whose one test notes the settings of its run."""
+    project.steps(
+        "@pytest.mark.plan_step\ndef net(): pass\n\n@pytest.mark.plan_step(needs=())\n"
+        "def db(): pass\n\n@pytest.mark.plan_step(needs=())\ndef seed(): pass\n"
+    )
+    project.tests(TESTS.replace(", plan", ""))
+    return project
+
+
+class TestOrder:
+    """Command line, environment, ini file, default."""
+
+    @pytest.mark.parametrize("option", VALUES)
+    def test_command_line_wins(
+        self, read: Project, option: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An option on the command line hides environment and ini file."""
+        (first, shown), (second, _), (third, _) = VALUES[option]
+        monkeypatch.setenv(variable(option), second)
+        read.write("pytest.ini", INI.format(f"plan_{option}", third))
+        read.run(flag(option), first).assert_outcomes(passed=1)
+        assert f"{option} {shown}" in read.calls
+
+    @pytest.mark.parametrize("option", VALUES)
+    def test_environment_hides_ini_file(
+        self, read: Project, option: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A variable hides the ini file."""
+        _, (second, shown), (third, _) = VALUES[option]
+        monkeypatch.setenv(variable(option), second)
+        read.write("pytest.ini", INI.format(f"plan_{option}", third))
+        read.run().assert_outcomes(passed=1)
+        assert f"{option} {shown}" in read.calls
+
+    @pytest.mark.parametrize("option", VALUES)
+    def test_ini_file_is_read(self, read: Project, option: str) -> None:
+        """Without either, the ini file is used."""
+        (first, shown), _, _ = VALUES[option]
+        read.write("pytest.ini", INI.format(f"plan_{option}", first))
+        read.run().assert_outcomes(passed=1)
+        assert f"{option} {shown}" in read.calls
+
+    def test_defaults(self, read: Project) -> None:
+        """Without any, the code's defaults hold."""
+        read.run().assert_outcomes(passed=1)
+        assert set(read.calls) >= {
+            "show False",
+            "limit None",
+            "cleanup_limit None",
+            "jobs None",
+            "continue_on_error False",
+            "until None",
+            "skip ()",
+            "pause_on_failure False",
+            f"dir {read.path / '.pytest_plan'}",
+            "autouse False",
+            "eager False",
+        }
+
+    @pytest.mark.parametrize("option", FLAGS)
+    def test_flag_on_the_command_line_wins(
+        self, read: Project, option: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A flag on the command line is true whatever else says."""
+        monkeypatch.setenv(variable(option), "no")
+        read.write("pytest.ini", INI.format(f"plan_{option}", "false"))
+        read.run(flag(option)).assert_outcomes(passed=1)
+        assert f"{option} True" in read.calls
+
+    @pytest.mark.parametrize("option", [*FLAGS, *INI_ONLY_FLAGS])
+    @pytest.mark.parametrize(
+        ("in_environment", "in_ini", "wins"),
+        [("0", "true", "False"), ("1", "false", "True"), (None, "yes", "True")],
+    )
+    def test_flag_in_environment_hides_ini_file(  # noqa: PLR0917 - the parameters of one table
+        self,
+        read: Project,
+        monkeypatch: pytest.MonkeyPatch,
+        option: str,
+        in_environment: str | None,
+        in_ini: str,
+        wins: str,
+    ) -> None:
+        """A flag can be turned off as well as on by its variable."""
+        if in_environment is not None:
+            monkeypatch.setenv(variable(option), in_environment)
+        read.write("pytest.ini", INI.format(f"plan_{option}", in_ini))
+        read.run().assert_outcomes(passed=1)
+        assert f"{option} {wins}" in read.calls
+
+    def test_dir_is_relative_to_rootdir(self, read: Project) -> None:
+        """`plan_dir` names the folder, wherever pytest was started."""
+        read.write("pytest.ini", INI.format("plan_dir", "build/plan"))
+        read.run().assert_outcomes(passed=1)
+        assert f"dir {read.path / 'build' / 'plan'}" in read.calls
+
+    def test_skip_takes_several_names_everywhere(
+        self, read: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In the ini file and the environment names are separated by space or comma."""
+        read.write("pytest.ini", INI.format("plan_skip", "net seed"))
+        read.run().assert_outcomes(passed=1)
+        monkeypatch.setenv("PYTEST_PLAN_SKIP", "db,seed")
+        read.run().assert_outcomes(passed=1)
+        assert [call for call in read.calls if call.startswith("skip")] == [
+            "skip ('net', 'seed')",
+            "skip ('db', 'seed')",
+        ]
+
+    def test_limit_zero_is_no_limit(self, read: Project) -> None:
+        """0 on the command line takes back the limit of the ini file."""
+        read.write("pytest.ini", INI.format("plan_limit", "5m"))
+        read.run("--plan-limit=0").assert_outcomes(passed=1)
+        assert "limit None" in read.calls
+
+    def test_limit_of_environment_and_ini_has_effect(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is read is what holds: `plan.remaining()` shows it."""
+        project.tests("def test_it(plan): note(round(plan.remaining()))")
+        project.steps("@pytest.mark.plan_step\ndef db(): pass")
+        project.write("pytest.ini", INI.format("plan_limit", "2m"))
+        project.run()
+        monkeypatch.setenv("PYTEST_PLAN_LIMIT", "3m")
+        project.run()
+        project.run("--plan-limit=4m")
+        assert project.calls == ["120", "180", "240"]
+
+
+class TestIniFiles:
+    """Every ini format of pytest."""
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("pytest.ini", INI.format("plan_limit", "5m")),
+            ("tox.ini", INI.format("plan_limit", "5m")),
+            ("setup.cfg", INI.replace("pytest", "tool:pytest").format("plan_limit", "5m")),
+            ("pyproject.toml", PYPROJECT.format("plan_limit", '"5m"')),
+            ("pyproject.toml", PYPROJECT.format("plan_limit", "300")),
+            ("pyproject.toml", NATIVE.format("plan_limit", '"5m"')),
+            ("pyproject.toml", NATIVE.format("plan_limit", "300")),
+            ("pyproject.toml", NATIVE.format("plan_limit", "300.0")),
+        ],
+    )
+    def test_limit_is_read_from(self, read: Project, name: str, text: str) -> None:
+        """A limit may be text or, in TOML, a number."""
+        read.write(name, text)
+        read.run().assert_outcomes(passed=1)
+        assert "limit 300.0" in read.calls
+
+    @pytest.mark.parametrize("form", [PYPROJECT, NATIVE])
+    def test_toml_values_have_their_types(self, read: Project, form: str) -> None:
+        """Numbers, booleans and lists are written as TOML writes them."""
+        lines = "plan_jobs = 3\nplan_continue_on_error = true\nplan_skip = ['net', 'db']"
+        read.write("pyproject.toml", form.format("plan_autouse", "true") + lines)
+        read.run().assert_outcomes(skipped=1)
+        read.write("pyproject.toml", form.format("plan_autouse", "false") + lines)
+        read.run().assert_outcomes(passed=1)
+        for line in ("jobs 3", "continue_on_error True", "skip ('net', 'db')"):
+            assert line in read.calls
+
+
+BAD = {
+    "limit": ["soon", "-5m", ""],
+    "cleanup_limit": ["soon", "-5m", "0"],
+    "jobs": ["many", "0", "-2", "1.5"],
+}
+BAD_CASES = [(option, value) for option, values in BAD.items() for value in values]
+
+
+class TestBadValues:
+    """Exit status 4; the message names value and source; nothing runs."""
+
+    @pytest.mark.parametrize(("option", "value"), BAD_CASES)
+    def test_on_the_command_line(self, read: Project, option: str, value: str) -> None:
+        """The flag is named."""
+        refuses(read.run(f"{flag(option)}={value}"), f"{flag(option)}:", repr(value))
+        assert read.calls == []
+
+    @pytest.mark.parametrize(("option", "value"), [case for case in BAD_CASES if case[1]])
+    def test_in_the_environment(
+        self, read: Project, monkeypatch: pytest.MonkeyPatch, option: str, value: str
+    ) -> None:
+        """The variable is named."""
+        monkeypatch.setenv(variable(option), value)
+        refuses(read.run(), f"environment variable {variable(option)}:", repr(value))
+        assert read.calls == []
+
+    @pytest.mark.parametrize(("option", "value"), [case for case in BAD_CASES if case[1]])
+    def test_in_the_ini_file(self, read: Project, option: str, value: str) -> None:
+        """The ini value and its file are named."""
+        read.write("pytest.ini", INI.format(f"plan_{option}", value))
+        refuses(read.run(), f"plan_{option} in pytest.ini:", repr(value))
+        assert read.calls == []
+
+    @pytest.mark.parametrize(
+        ("line", "says"),
+        [
+            ("plan_limit = -5", ["plan_limit in pyproject.toml", "-5"]),
+            ("plan_limit = true", ["plan_limit"]),
+            ("plan_jobs = 1.5", ["plan_jobs in pyproject.toml", "1.5"]),
+            ("plan_jobs = 0", ["plan_jobs in pyproject.toml", "0"]),
+            ("plan_continue_on_error = 'maybe'", ["plan_continue_on_error", "maybe"]),
+            ("plan_dir = 3", ["plan_dir", "3"]),
+            ("plan_until = 3", ["plan_until", "3"]),
+            ("plan_skip = 3", ["plan_skip", "3"]),
+        ],
+    )
+    def test_in_native_toml(self, read: Project, line: str, says: list[str]) -> None:
+        """Values of a wrong type or size are refused in TOML, too."""
+        read.write("pyproject.toml", f"[tool.pytest]\n{line}\n")
+        refuses(read.run(), *says)
+        assert read.calls == []
+
+    @pytest.mark.parametrize("option", [*FLAGS, "show", *INI_ONLY_FLAGS])
+    def test_flag_in_the_environment(
+        self, read: Project, monkeypatch: pytest.MonkeyPatch, option: str
+    ) -> None:
+        """A flag that is neither true nor false is refused."""
+        monkeypatch.setenv(variable(option), "maybe")
+        refuses(read.run(), f"environment variable {variable(option)}:", "'maybe'")
+
+    @pytest.mark.parametrize("option", [*FLAGS, *INI_ONLY_FLAGS])
+    def test_flag_in_the_ini_file(self, read: Project, option: str) -> None:
+        """A flag of the ini file likewise, with its name."""
+        read.write("pytest.ini", INI.format(f"plan_{option}", "maybe"))
+        refuses(read.run(), f"plan_{option}", "maybe")
+
+    def test_without_any_step(self, project: Project) -> None:
+        """A bad value is refused also where there is no plan."""
+        project.tests("def test_it(): note('test')")
+        refuses(project.run("--plan-limit=soon"), "--plan-limit:", "'soon'")
+        assert project.calls == []
+
+
+class TestHelp:
+    """What `--help` and `--markers` tell."""
+
+    def test_help_lists_options_and_ini_values(self, project: Project) -> None:
+        """Every option is in a group of its own, every ini value in pytest's list."""
+        text = project.run("--help").stdout.str()
+        for name in ("show", "limit", "cleanup_limit", "jobs", "continue_on_error", "until",
+                     "skip", "pause_on_failure"):  # fmt: skip
+            assert text.count(f"  {flag(name)}") == 1
+        for name in ("limit", "cleanup_limit", "jobs", "continue_on_error", "until", "skip",
+                     "pause_on_failure", "dir", "autouse", "eager"):  # fmt: skip
+            assert f"  plan_{name} " in text
+
+    def test_no_option_has_an_optional_value(self, project: Project) -> None:
+        """`--plan-show tests` means the folder `tests`, never a value of the option."""
+        project.steps(STEPS)
+        project.tests("def test_it(seed): pass", name="tests/test_it.py")
+        project.run("--plan-show", "tests").stdout.fnmatch_lines(["*1 test needs seed:"])
+
+    def test_marks_are_listed(self, project: Project) -> None:
+        """`--markers` explains both marks."""
+        project.run("--markers").stdout.fnmatch_lines(
+            ["@pytest.mark.plan_step(...): *", "@pytest.mark.plan(*steps): *"]
+        )

@@ -1,0 +1,316 @@
+"""Live lines: what is said while steps run, where, and in which colour."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pytest_plan.engine import executor
+from tests.plugin.project import Project, plan_lines, without_times
+
+STEPS = """
+@pytest.mark.plan_step
+def db():
+    print("noise")
+    yield 1
+    print("noise")
+
+@pytest.mark.plan_step(retries=1, retry_wait=0)
+def web_server(ctx):
+    print("noise")
+    if ctx.attempt == 1: raise RuntimeError("port is\\ntaken")
+
+@pytest.mark.plan_step
+def absent(): pytest.skip("not here")
+"""
+TESTS = "def test_it(db, web_server): pass\ndef test_absent(absent): pass"
+LINES = [
+    "plan: db          ok        T",
+    "plan: web_server  retry     attempt 1 of 2 failed: RuntimeError: port is taken; again in T",
+    "plan: web_server  ok        T  attempt 2",
+    "plan: absent      skipped   T  not here",
+    "plan: db          cleanup ok T",
+]
+BROKEN = "@pytest.mark.plan_step\ndef db(): raise RuntimeError('no')"
+
+
+@pytest.fixture
+def several(project: Project) -> Project:
+    """Steps that succeed, are retried and are skipped, and tests that need them."""
+    project.steps(STEPS)
+    project.tests(TESTS)
+    return project
+
+
+def stands_alone(result: pytest.RunResult) -> None:
+    """Check that every line of the plan is a line, glued to nothing."""
+    text = "\n" + re.sub("\x1b\\[[0-9;]*m", "", result.stdout.str())
+    for match in re.finditer("plan: ", text):
+        assert text[match.start() - 1] == "\n"
+
+
+class TestLines:
+    """One line when a step ends."""
+
+    @pytest.mark.parametrize(
+        "args",
+        [[], ["-v"], ["-vv"], ["-p", "no:logging"], ["--color=no"], ["-rA"],
+         ["--capture=sys"], ["-o", "console_output_style=classic"],
+         ["-o", "console_output_style=times"]],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_lines_are_the_same_under_every_option(self, several: Project, args: list[str]) -> None:
+        """In order, aligned, each on a line of its own; noise of steps is not between them."""
+        result = several.run(*args)
+        assert result.ret == 0
+        assert plan_lines(result) == LINES
+        stands_alone(result)
+        assert "noise" not in result.stdout.str()
+
+    @pytest.mark.parametrize(
+        "args", [[], ["-v"], ["-q"], ["-s"], ["-s", "-v"], ["--capture=tee-sys"]], ids=" ".join
+    )
+    def test_lines_are_the_same_in_a_process_of_its_own(
+        self, several: Project, args: list[str]
+    ) -> None:
+        """Where the streams are real, no line is glued to progress or output, either."""
+        result = several.run_apart(*args)
+        assert result.ret == 0
+        assert plan_lines(result) == ([] if "-q" in args else LINES)
+        assert result.stderr.str() == ""
+
+    def test_lines_stand_before_the_first_test(self, several: Project) -> None:
+        """Provisioning is told after collection and before the first test, cleanup at the end."""
+        several.run("-v").stdout.fnmatch_lines(
+            [
+                "*collected 2 items",
+                "plan: db *ok*",
+                "plan: absent *skipped*",
+                "",
+                "test_it.py::test_it PASSED*",
+                "test_it.py::test_absent SKIPPED*",
+                "plan: db *cleanup ok*",
+                "",
+                "*= plan =*",
+            ]
+        )
+
+    def test_without_capture_output_of_steps_is_shown(self, several: Project) -> None:
+        """-s shows what steps print, when they print it."""
+        result = several.run_apart("-s")
+        assert result.stdout.str().count("noise") == 4
+        stands_alone(result)
+
+    def test_quiet_says_failures_only(self, project: Project) -> None:
+        """-q: a failed step and a failed cleanup have their line, nothing else has."""
+        project.steps(
+            BROKEN,
+            "@pytest.mark.plan_step(needs=())\ndef web():\n    yield\n    raise OSError('gone')\n"
+            "@pytest.mark.plan_step(needs=())\ndef good(): pass",
+        )
+        project.tests("def test_it(db): pass\ndef test_web(web, good): pass")
+        result = project.run("-q", "--plan-continue-on-error")
+        assert sorted(plan_lines(result)) == [
+            "plan: db    FAILED    T  RuntimeError: no",
+            "plan: web   cleanup FAILED T  OSError: gone",
+        ]
+        stands_alone(result)
+
+    def test_failure_is_said_before_the_tests(self, project: Project) -> None:
+        """Whoever watches learns at once that a step failed."""
+        project.steps(BROKEN)
+        project.tests("def test_it(db): pass")
+        project.run("-v").stdout.fnmatch_lines(
+            ["plan: db  FAILED * RuntimeError: no", "*test_it BLOCKED*", "*= ERRORS =*"]
+        )
+
+    def test_long_texts_stay_on_one_line(self, project: Project) -> None:
+        """An error of many lines is one line here; the report has it in full."""
+        project.steps("@pytest.mark.plan_step\ndef db(): raise RuntimeError('one\\ntwo\\nthree')")
+        project.tests("def test_it(db): pass")
+        result = project.run()
+        assert plan_lines(result) == ["plan: db  FAILED    T  RuntimeError: one two three"]
+        result.stdout.fnmatch_lines(["E *RuntimeError: one", "E *two", "E *three"])
+
+    def test_noise_past_the_logs_is_captured(self, project: Project) -> None:
+        """What a step's own child process writes is kept back, and shown with a failure."""
+        project.steps("""
+        import subprocess, sys
+
+        @pytest.mark.plan_step
+        def db():
+            subprocess.run([sys.executable, "-c", "print('from ' + 'a child')"], check=True)
+            raise RuntimeError("no")
+        """)
+        project.tests("def test_it(db): pass")
+        before, _, after = project.run_apart().stdout.str().partition("= ERRORS =")
+        assert "from a child" not in before
+        assert "from a child" in after
+
+
+class TestColour:
+    """Colour says how it went."""
+
+    def test_colours(self, several: Project) -> None:
+        """Green for what went well, yellow for what did not run, red for failures."""
+        several.steps(
+            STEPS, "@pytest.mark.plan_step(needs=())\ndef bad(): raise RuntimeError('no')"
+        )
+        several.tests(TESTS + "\ndef test_bad(bad): pass")
+        result = several.run("--color=yes", "--plan-continue-on-error")
+        lines = [line for line in result.outlines if line.startswith("plan: ")]
+
+        def colours(words: str) -> set[str]:
+            found = [re.findall("\x1b\\[(\\d+)m", line) for line in lines if words in line]
+            assert len(found) == 1
+            return set(found[0]) - {"0"}
+
+        assert colours("attempt 2") == {"32"}
+        assert colours("retry") == {"33"}
+        assert colours("skipped") == {"33"}
+        assert colours("FAILED") == {"31", "1"}
+        assert colours("cleanup") == {"32"}
+
+    def test_names_stay_plain(self, several: Project) -> None:
+        """Only the outcome is coloured: names and the column before it stay aligned."""
+        result = several.run("--color=yes")
+        lines = [line for line in result.outlines if line.startswith("plan: ")]
+        assert {line.index("\x1b") for line in lines} == {len("plan: web_server  ")}
+
+    def test_no_colour(self, several: Project) -> None:
+        """--color=no: none."""
+        assert "\x1b" not in several.run("--color=no").stdout.str()
+
+
+class TestHeartbeat:
+    """A step that takes long."""
+
+    SLOW = """
+    import time
+    from pytest_plan.report import terminal
+    terminal.HEARTBEAT = 0.1
+
+    @pytest.mark.plan_step
+    def slow():
+        time.sleep(0.35)
+        yield
+        time.sleep(0.35)
+    """
+
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the engine look more often than each second."""
+        monkeypatch.setattr(executor, "HEARTBEAT", 0.02)
+
+    def test_long_step_is_mentioned_while_it_runs(self, project: Project) -> None:
+        """At every heartbeat, and its cleanup likewise."""
+        project.steps(self.SLOW)
+        project.tests("def test_it(slow): pass")
+        lines = plan_lines(project.run())
+        running = lines.count("plan: slow  running   for T")
+        cleaning = lines.count("plan: slow  cleaning up for T")
+        assert 2 <= running <= 4
+        assert 2 <= cleaning <= 4
+        ends = ["plan: slow  ok        T", "plan: slow  cleanup ok T"]
+        assert [line for line in lines if "for T" not in line] == ends
+        assert lines.index(ends[0]) == running
+
+    def test_quiet_has_no_heartbeat(self, project: Project) -> None:
+        """-q: nothing."""
+        project.steps(self.SLOW)
+        project.tests("def test_it(slow): pass")
+        assert plan_lines(project.run("-q")) == []
+
+    def test_short_step_is_not_mentioned(self, several: Project) -> None:
+        """A step that ends before the first heartbeat has one line."""
+        assert plan_lines(several.run()) == LINES
+
+
+class TestTable:
+    """The summary at the end."""
+
+    def table(self, result: pytest.RunResult) -> list[str]:
+        """Return the lines of the table, times replaced, spaces squeezed."""
+        lines = result.outlines
+        start = next(i for i, line in enumerate(lines) if re.fullmatch("=+ plan =+", line))
+        end = next(i for i, line in enumerate(lines) if i > start and line.startswith("="))
+        return [re.sub(" +", " ", without_times(line)) for line in lines[start + 1 : end]]
+
+    def test_table(self, several: Project) -> None:
+        """One row for each step that was decided, then the critical path."""
+        assert self.table(several.run()) == [
+            "step outcome took attempts cleanup",
+            "db * succeeded T succeeded T",
+            "web_server * succeeded T 2 of 2",
+            "absent * skipped T",
+            "critical path (*): db > web_server > absent, T",
+        ]
+
+    def test_columns_are_aligned(self, several: Project) -> None:
+        """Every cell begins where its heading does."""
+        lines = several.run().outlines
+        head = next(line for line in lines if line.startswith("step "))
+        rows = [line for line in lines if re.match(r"(db|web_server|absent) ", line)]
+        assert len(rows) == 3
+        for row in rows:
+            assert row[head.index("outcome") - 1] == " "
+            assert row[head.index("outcome")] in "s"
+
+    def test_critical_path_is_the_chain_that_took_longest(self, project: Project) -> None:
+        """Of two parallel steps the slower is on it."""
+        project.steps("""
+        @pytest.mark.plan_step(needs=())
+        def quick(): pass
+
+        @pytest.mark.plan_step(needs=())
+        def slow(ctx): ctx.sleep(0.05)
+
+        @pytest.mark.plan_step
+        def last(quick, slow): pass
+        """)
+        project.tests("def test_it(last): pass")
+        lines = self.table(project.run())
+        assert lines[-1] == "critical path (*): slow > last, T"
+        assert [line.split()[0] for line in lines if " * " in line] == ["slow", "last"]
+
+    def test_single_step_has_no_critical_path(self, project: Project) -> None:
+        """It would only repeat the row."""
+        project.steps("@pytest.mark.plan_step\ndef db(): pass")
+        project.tests("def test_it(db): pass")
+        assert self.table(project.run()) == [
+            "step outcome took attempts cleanup",
+            "db succeeded T",
+        ]
+
+    def test_steps_that_no_test_needs_are_not_in_it(self, several: Project) -> None:
+        """The table tells what was done."""
+        assert self.table(several.run("-k", "test_absent"))[1:-1] == [
+            "db * succeeded T succeeded T",
+            "web_server * succeeded T 2 of 2",
+            "absent * skipped T",
+        ]
+        several.steps(
+            STEPS.replace("def db", "def base").replace("plan_step\n", "plan_step(needs=())\n")
+        )
+        several.tests("def test_it(base): pass")
+        assert self.table(several.run())[1:] == ["base succeeded T succeeded T"]
+
+    def test_failures_are_red_in_it(self, project: Project) -> None:
+        """The row of a failed step is red, that of a blocked one yellow."""
+        project.steps(BROKEN, "@pytest.mark.plan_step\ndef child(db): pass")
+        project.tests("def test_it(child): pass")
+        lines = project.run("--color=yes").outlines
+        rows = {line.split()[0]: line for line in lines if re.search("failed  |blocked$", line)}
+        assert any("\x1b[31m" in row for row in rows.values() if "failed" in row)
+        row = next(
+            line for line in lines if "child" in line and "blocked" in line and "plan:" not in line
+        )
+        assert row.startswith("\x1b[33m")
+
+    def test_quiet_has_a_table_only_after_a_failure(self, several: Project) -> None:
+        """-q: a table when the plan failed."""
+        assert "= plan =" not in several.run("-q").stdout.str()
+        several.steps(BROKEN)
+        several.tests("def test_it(db): pass")
+        assert "db failed T" in self.table(several.run("-q"))

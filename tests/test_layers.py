@@ -1,0 +1,330 @@
+"""The shape of the package: arrows between modules go one way, files and functions stay short.
+
+Each rule is a function from a source tree to its violations. It runs on the package, where it must
+find nothing, and on small trees: sound ones, and ones with a violation that it must find.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import pytest_plan
+
+PACKAGE = Path(__file__).parent.parent / "pytest_plan"
+LONGEST_FILE = 400
+LONGEST_FUNCTION = 60
+
+# What describes a plan. These modules of the engine import one another and no other.
+DATA = {
+    "clock",
+    "durations",
+    "errors",
+    "events",
+    "graph",
+    "hooks",
+    "outcomes",
+    "planned",
+    "results",
+    "secret",
+    "state",
+    "step",
+}
+# `Plan.execute` has to reach what executes; it does so in one place.
+DATA_MAY_ALSO_IMPORT = {"plan": {"run"}}
+FOREIGN_TO_ENGINE = {"_pytest", "execnet", "pluggy", "pytest", "pytest_timeout", "xdist"}
+MAY_IMPORT_PRIVATE_PYTEST: set[str] = set()  # module names; each needs a reason here
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of `target` by the module `source`."""
+
+    source: str
+    target: str
+    late: bool  # inside a function, so not carried out when the module is imported
+    typing_only: bool
+
+    def __str__(self) -> str:
+        return f"{self.source} imports {self.target}"
+
+
+@dataclass(frozen=True)
+class Module:
+    """A source file under its dotted name."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+
+    @property
+    def package(self) -> str:
+        """The package that the module's relative imports start from."""
+        return self.name if self.path.stem == "__init__" else self.name.rpartition(".")[0]
+
+
+def modules_of(root: Path) -> list[Module]:
+    """Parse every file of the package that lies at `root`."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found.append(Module(name, path, ast.parse(path.read_text(), str(path))))
+    return found
+
+
+def imports_of(root: Path) -> list[Import]:
+    """List all imports of the package at `root`, each with the module that it really reaches."""
+    modules = modules_of(root)
+    known = {module.name for module in modules}
+    return [
+        Import(module.name, target, late, typing_only)
+        for module in modules
+        for node, late, typing_only in _import_nodes(module.tree)
+        for target in _targets(node, module.package, known)
+    ]
+
+
+def _import_nodes(
+    node: ast.AST, *, late: bool = False, typing_only: bool = False
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, late, typing_only
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            yield from _import_nodes(child, late=late, typing_only=True)
+        else:
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from _import_nodes(child, late=late or inside, typing_only=typing_only)
+
+
+def _targets(node: ast.Import | ast.ImportFrom, package: str, known: set[str]) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    base = node.module or ""
+    if node.level:
+        parents = package.split(".")
+        base = ".".join([*parents[: len(parents) - node.level + 1], *filter(None, [node.module])])
+    for alias in node.names:
+        submodule = f"{base}.{alias.name}"
+        yield submodule if submodule in known else base
+
+
+def _is_in(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def engine_knows_nothing_above_it(root: Path) -> list[str]:
+    """The engine imports neither pytest and its friends nor the plugin, the reports or the root."""
+    above = ("pytest_plan.plugin", "pytest_plan.report", "pytest_plan.steps")
+    return [
+        str(found)
+        for found in imports_of(root)
+        if _is_in(found.source, "pytest_plan.engine")
+        and (
+            found.target.partition(".")[0] in FOREIGN_TO_ENGINE
+            or found.target == "pytest_plan"
+            or any(_is_in(found.target, package) for package in above)
+        )
+    ]
+
+
+def plugin_imports_reports_late(root: Path) -> list[str]:
+    """The plugin imports a report inside a function or not at all: reports import the plugin."""
+    return [
+        str(found)
+        for found in imports_of(root)
+        if _is_plugin_to_report(found) and not (found.late or found.typing_only)
+    ]
+
+
+def _is_plugin_to_report(found: Import) -> bool:
+    return _is_in(found.source, "pytest_plan.plugin") and _is_in(found.target, "pytest_plan.report")
+
+
+def modules_import_in_no_circle(root: Path) -> list[str]:
+    """No module imports itself by way of others; a late import counts, one for types does not."""
+    graph: dict[str, set[str]] = {module.name: set() for module in modules_of(root)}
+    for found in imports_of(root):
+        allowed = found.typing_only or (found.late and _is_plugin_to_report(found))
+        if found.target in graph and not allowed:
+            graph[found.source].add(found.target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [" imports ".join(reversed(error.args[1]))]
+    return []
+
+
+def data_knows_no_behaviour(root: Path) -> list[str]:
+    """Inside the engine, what describes a plan does not import what runs it."""
+    engine = "pytest_plan.engine"
+    allowed = {f"{engine}.{name}": DATA for name in DATA} | {
+        f"{engine}.{name}": DATA | more for name, more in DATA_MAY_ALSO_IMPORT.items()
+    }
+    return [
+        str(found)
+        for found in imports_of(root)
+        if not found.typing_only
+        and found.source in allowed
+        and _is_in(found.target, engine)
+        and found.target.removeprefix(f"{engine}.") not in allowed[found.source]
+    ]
+
+
+def pytest_is_used_by_its_public_names(root: Path) -> list[str]:
+    """Nothing imports `_pytest` except the modules that are allowed to."""
+    return [
+        str(found)
+        for found in imports_of(root)
+        if _is_in(found.target, "_pytest") and found.source not in MAY_IMPORT_PRIVATE_PYTEST
+    ]
+
+
+def files_are_short(root: Path) -> list[str]:
+    """A file has at most 400 lines."""
+    lengths = [(found.name, len(found.path.read_text().splitlines())) for found in modules_of(root)]
+    return [f"{name} has {lines} lines" for name, lines in lengths if lines > LONGEST_FILE]
+
+
+def functions_are_short(root: Path) -> list[str]:
+    """A function has at most 60 lines, not counting its decorators and its docstring."""
+    found = []
+    for module in modules_of(root):
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = _lines(node)
+                if lines > LONGEST_FUNCTION:
+                    found.append(f"{module.name}.{node.name} has {lines} lines")
+    return found
+
+
+def _lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    lines = _span(function)
+    if ast.get_docstring(function, clean=False) is not None:
+        lines -= _span(function.body[0])
+    return lines
+
+
+def _span(node: ast.stmt) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
+
+
+Rule = Callable[[Path], list[str]]
+
+RULES: list[Rule] = [
+    engine_knows_nothing_above_it,
+    plugin_imports_reports_late,
+    modules_import_in_no_circle,
+    data_knows_no_behaviour,
+    pytest_is_used_by_its_public_names,
+    files_are_short,
+    functions_are_short,
+]
+
+LONG_BODY = "\n    pass" * LONGEST_FUNCTION
+
+SOUND = {
+    "__init__.py": "from .engine.executor import run",
+    "engine/__init__.py": "",
+    "engine/errors.py": "",
+    "engine/plan.py": "from pytest_plan.engine import errors, run",
+    "engine/run.py": "from .executor import Executor",
+    "engine/executor.py": "from .errors import PlanError",
+    "plugin/__init__.py": "import pytest\ndef hook():\n    from pytest_plan.report import terminal",
+    "report/__init__.py": "",
+    "report/terminal.py": "from pytest_plan.plugin import hook",
+    "long.py": "pass\n" * LONGEST_FILE,
+    "function.py": f"@decorator\ndef long():\n    '''One.\n\n    Two.\n    '''{LONG_BODY[:-9]}",
+}
+
+VIOLATIONS: list[tuple[Rule, str, str]] = [
+    (engine_knows_nothing_above_it, "engine/errors.py", "import pytest"),
+    (engine_knows_nothing_above_it, "engine/errors.py", "def late():\n    import pluggy._hooks"),
+    (engine_knows_nothing_above_it, "engine/errors.py", "from xdist import dsession"),
+    (engine_knows_nothing_above_it, "engine/errors.py", "from pytest_plan import Plan"),
+    (engine_knows_nothing_above_it, "engine/errors.py", "from .. import plugin"),
+    (engine_knows_nothing_above_it, "engine/errors.py", "import pytest_plan.report.terminal"),
+    (engine_knows_nothing_above_it, "engine/__init__.py", "from ..plugin import options"),
+    (
+        engine_knows_nothing_above_it,
+        "engine/plan.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pytest",
+    ),
+    (plugin_imports_reports_late, "plugin/__init__.py", "from pytest_plan.report import terminal"),
+    (plugin_imports_reports_late, "plugin/session.py", "import pytest_plan.report"),
+    (modules_import_in_no_circle, "engine/errors.py", "from .executor import run"),
+    (modules_import_in_no_circle, "engine/errors.py", "def late():\n    from . import executor"),
+    (modules_import_in_no_circle, "engine/executor.py", "import pytest_plan"),
+    (data_knows_no_behaviour, "engine/plan.py", "from .executor import run"),
+    (data_knows_no_behaviour, "engine/state.py", "def f():\n    import pytest_plan.engine.cleanup"),
+    (data_knows_no_behaviour, "engine/step.py", "from pytest_plan import engine"),
+    (pytest_is_used_by_its_public_names, "plugin/__init__.py", "from _pytest.config import Config"),
+    (pytest_is_used_by_its_public_names, "plugin/session.py", "def f():\n    import _pytest"),
+    (files_are_short, "long.py", "pass\n" * (LONGEST_FILE + 1)),
+    (functions_are_short, "function.py", f"def long():{LONG_BODY}"),
+    (functions_are_short, "function.py", f"class C:\n async def f():\n    'Doc.'{LONG_BODY}"),
+]
+
+
+def write_tree(root: Path, files: dict[str, str]) -> Path:
+    """Write a package `pytest_plan` with these files under `root`."""
+    package = root / "pytest_plan"
+    for name, source in files.items():
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    return package
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_package_keeps_the_rule(rule: Rule) -> None:
+    """The package has no violation of any rule."""
+    assert rule(PACKAGE) == []
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rule_accepts_a_sound_tree(rule: Rule, tmp_path: Path) -> None:
+    """A rule does not cry wolf, not even at the longest file and function that it admits."""
+    assert rule(write_tree(tmp_path, SOUND)) == []
+
+
+@pytest.mark.parametrize(("rule", "file", "source"), VIOLATIONS)
+def test_rule_sees_a_planted_violation(rule: Rule, file: str, source: str, tmp_path: Path) -> None:
+    """A rule finds the one violation in a tree that is sound otherwise."""
+    tree = write_tree(
+        tmp_path,
+        SOUND | {"engine/cleanup.py": "", "plugin/options.py": "", file: source},
+    )
+    assert len(rule(tree)) == 1
+
+
+def test_public_names_exist_and_are_sorted() -> None:
+    """`__all__` is sorted and names what is there."""
+    assert pytest_plan.__all__ == sorted(pytest_plan.__all__)
+    assert [name for name in pytest_plan.__all__ if not hasattr(pytest_plan, name)] == []
+
+
+IMPORT_WITHOUT_PYTEST = """
+import signal, sys, threading
+
+def refuse(*args):
+    raise AssertionError(args)
+
+sys.modules["pytest"] = sys.modules["pluggy"] = None
+signal.signal = threading.Thread.start = refuse
+import pytest_plan
+from pytest_plan import Plan
+"""
+
+
+def test_import_needs_no_pytest_and_does_nothing() -> None:
+    """The import works without pytest, starts no thread and registers no signal handler."""
+    subprocess.run([sys.executable, "-W", "error", "-c", IMPORT_WITHOUT_PYTEST], check=True)

@@ -1,0 +1,161 @@
+"""The public API as a typed conftest and its tests use it; checked, and never run."""
+
+# ruff: noqa: D101, D102, D103, T201 - as a user would write it
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, assert_type
+
+import pytest
+import tenacity
+
+from pytest_plan import (
+    CleanupError,
+    CleanupOutcome,
+    Context,
+    GenericStep,
+    Plan,
+    PlanCancelledError,
+    PlanDefinitionError,
+    PlanError,
+    PlanHandle,
+    PlanResult,
+    PlanTimeoutError,
+    Secret,
+    State,
+    StateError,
+    Step,
+    StepError,
+    StepOutcome,
+    StepResult,
+    StepTimeoutError,
+)
+
+
+@pytest.mark.plan_step(retries=2, timeout="60s", retry_wait=tenacity.wait_fixed(1))
+def web(ctx: Context, state: State) -> str:
+    port = ctx.free_port()
+    process = ctx.start(["server", str(port)], cwd=ctx.tmp_path, stop_grace=timedelta(seconds=3))
+    assert_type(process.pid, int)
+    done = ctx.run(["client", Path("file")], check=False, timeout="5s", input="text", user="nobody")
+    assert_type(done.stdout, str)
+    assert_type(ctx.wait_until(lambda: len("ready"), timeout=30, every=0.1), int)
+    ctx.defer(print, "undone", end="")
+    ctx.setenv("URL", "http://127.0.0.1")
+    ctx.log({"any": "object"})
+    ctx.sleep("1s")
+    ctx.check()
+    assert_type(ctx.remaining(), float | None)
+    assert_type(ctx.deadline, float | None)
+    assert_type(ctx.cancelled, bool)
+    assert_type(ctx.attempt, int)
+    assert_type(ctx.reason, str | None)
+    assert_type(ctx.artifacts, Path)
+    assert_type(ctx.state, State)
+    state["port"] = port
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.plan_step
+def orders(web: str, state: State) -> Iterator[int]:
+    assert_type(state.get("port"), Any | None)
+    assert_type(state.compare_and_swap("port", 1, 2), bool)
+    with state.lock("orders"):
+        yield len(web)
+
+
+@pytest.mark.plan_step(needs=["web"], retry_on=(OSError, TimeoutError))
+async def messages(config: pytest.Config) -> AsyncIterator[Secret[str]]:
+    token = Secret("sesame")
+    assert_type(token.reveal(), str)
+    yield token
+
+
+@pytest.mark.plan_step
+class Database(Step):
+    retries = 3
+    timeout = "1m"
+
+    def pre_exec(self, ctx: Context) -> None:
+        ctx.log("before")
+
+    def exec(self, web: str) -> dict[str, str]:
+        return {"url": web}
+
+    def post_exec(self, value: dict[str, str]) -> None:
+        assert value
+
+    def cleanup(self, ctx: Context, value: dict[str, str]) -> None:
+        ctx.log(value["url"])
+
+
+def take_port(ctx: Context) -> int:
+    return ctx.free_port()
+
+
+def give_back(value: int) -> None:
+    print(value)
+
+
+def pytest_plan_configure(config: pytest.Config, plan: Plan) -> None:
+    step = GenericStep(exec=take_port, cleanup=give_back).with_retries(2)
+    assert_type(step, GenericStep)
+    plan.add_step(step, name="one", needs=["web"]).add_pause("5s").add_step(Database())
+
+
+def pytest_plan_step_finished(config: pytest.Config, result: StepResult) -> None:
+    assert_type(result.outcome, StepOutcome)
+    assert_type(result.cleanup.outcome, CleanupOutcome)
+    assert_type(result.error, StepError | None)
+    assert_type(result.seconds, float)
+
+
+def pytest_plan_finished(config: pytest.Config, result: PlanResult) -> None:
+    assert_type(result.steps, Mapping[str, StepResult])
+    result.raise_for_failures()
+
+
+def test_order(web: str, plan: PlanHandle) -> None:
+    assert_type(plan.state["web"], Any)
+    assert_type(plan.results["web"].attempts[0].number, int)
+    assert_type(plan.remaining(), float | None)
+    assert_type(plan.run_id, str)
+    assert_type(plan.environment, str)
+    plan.need("web", "orders")
+
+
+@pytest.mark.plan("web", "orders")
+def test_marked() -> None:
+    pass
+
+
+def script() -> PlanResult | None:
+    """Use the engine from a plain script."""
+    plan = Plan(limit="10m", continue_on_error=True, cleanup_limit=300, jobs=4)
+    plan.add_step(Database(), name="db", retries=1, timeout=timedelta(minutes=1))
+    try:
+        return plan.execute()
+    except StepTimeoutError as error:
+        print(error.step, error.hook, error.attempt)
+    except StepError as error:
+        assert_type(error.cleanup_error, CleanupError | None)
+        assert_type(error.result, PlanResult | None)
+    except (PlanCancelledError, PlanTimeoutError) as stopped:
+        assert_type(stopped.result, PlanResult | None)
+    except CleanupError as error:
+        assert_type(error.result, PlanResult | None)
+        print(*error.exceptions)
+    except (PlanDefinitionError, StateError, PlanError):
+        raise
+    return None
+
+
+def script_with_body() -> None:
+    """Use the engine as a context manager."""
+    plan = Plan().add_step(GenericStep(exec=take_port), name="port")
+    with plan.provisioned() as state:
+        assert_type(state, State)
+    plan.cancel("why")
