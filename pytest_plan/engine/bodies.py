@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
@@ -173,10 +174,15 @@ class GeneratorRun:
         interrupt = self._take()
         if interrupt is None:
             return
+        process = os.getpid()
+        ending: Returned | Raised
         try:
-            self._end(Returned(armed(interrupt, function)))
+            ending = Returned(armed(interrupt, function))
         except BaseException as error:
-            self._end(Raised(error))
+            ending = Raised(error)
+        if os.getpid() != process:
+            os._exit(1 if isinstance(ending, Raised) else 0)  # a fork came back: see threads.py
+        self._end(ending)
 
     def _take(self) -> Interrupt | None:
         """Wait to be performed; None when that will never be."""

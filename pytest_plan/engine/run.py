@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import queue
 import secrets
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +107,7 @@ class Run:
         self._executor = Executor(self._course, inbox, options.jobs, self.clock, listeners)
         self._left: tuple[str, ...] = ()
         self._is_cleaned = False
+        atexit.register(self.clean_up)  # a script may end in the middle of `provisioned`
 
     @property
     def deadline(self) -> float | None:
@@ -153,9 +156,10 @@ class Run:
 
     def clean_up(self) -> None:
         """Clean up every step that has begun, in reverse; a second call does nothing."""
-        if self._is_cleaned:
+        if self._is_cleaned or sys.is_finalizing():  # then the threads it needs are gone
             return
         self._is_cleaned = True
+        atexit.unregister(self.clean_up)
         self._executor.catch_up()
         self._note_limit()
         self._store.close()

@@ -6,12 +6,13 @@ ends (measured).
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable
 from typing import TypeAlias
 
-from pytest_plan.engine.calls import Call, Ending
+from pytest_plan.engine.calls import Call, Ending, Raised
 from pytest_plan.engine.clock import Clock
 
 Completed: TypeAlias = Callable[[Call, Ending], "Call | None"]
@@ -55,12 +56,16 @@ class Threads:
             inbox.put(None)
 
     def _serve(self, inbox: _Inbox) -> None:
-        thread = threading.current_thread()
+        thread, process = threading.current_thread(), os.getpid()
         call = self._clock.get(inbox, None)
         while call is not None:
             thread.name = f"plan-{call.scope.step}"
             call.thread = threading.get_ident()
-            following = self._completed(call, call.perform())
+            ending = call.perform()
+            if os.getpid() != process:
+                # A fork in a step came back here: the plan goes on in the parent alone.
+                os._exit(1 if isinstance(ending, Raised) else 0)
+            following = self._completed(call, ending)
             if following is None and self._rest(inbox):
                 thread.name = "plan-idle"
                 following = self._clock.get(inbox, None)

@@ -67,8 +67,8 @@ class Controller(Owner):
             self._desk.decide(names)
         self._watch_limit(plan.host)
 
-    @pytest.hookimpl
-    def pytest_keyboard_interrupt(self) -> None:
+    @pytest.hookimpl(specname="pytest_keyboard_interrupt", tryfirst=True)
+    def pytest_keyboard_interrupt_stop(self) -> None:
         """Let the workers end at once; execnet alone gives them five seconds."""
         for endpoint in self._endpoints.values():
             endpoint.stop()

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 _MISSING = {StepOutcome.FAILED: "failed", StepOutcome.TIMED_OUT: "timed out"}
 
 
+def _exit_code(error: SystemExit) -> int:
+    if isinstance(error.code, int):
+        return error.code
+    return 0 if error.code is None else 1
+
+
 class Host:
     """Provisions, answers for the run, and cleans up.
 
@@ -96,6 +102,11 @@ class Host:
         with self.signals.ours(), self.output:
             run.provision(names)
         self.signals.raise_received()
+        if isinstance(run.fatal, SystemExit):
+            # Outside of a test pytest would call it an internal error.
+            raise pytest.exit.Exception(
+                f"a step raised {run.fatal!r}", returncode=_exit_code(run.fatal)
+            ) from run.fatal
         if run.fatal is not None:
             raise run.fatal
 

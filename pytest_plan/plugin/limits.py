@@ -32,6 +32,7 @@ class Limit:
         config: the config of this process.
         seconds: the whole limit, for messages; None without a limit.
         stuck: called in the watching thread with a test that could not be ended.
+        is_blocked: whether a test does not run anyway.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class Limit:
         config: pytest.Config,
         seconds: float | None,
         stuck: Callable[[pytest.Item], None],
+        is_blocked: Callable[[pytest.Item], bool],
     ) -> None:
         self._config = config
         self._stuck = stuck
+        self._is_blocked = is_blocked
         self._remaining: Callable[[], float | None] = lambda: None
         self._done = threading.Event()
         self.reason = f"the plan's limit of {format_duration(seconds or 0.0)} has passed"
@@ -78,6 +81,8 @@ class Limit:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Run no further test once the limit has passed."""
         if self.has_passed():
+            if self._is_blocked(item):
+                return (yield)  # and told so
             item.session.shouldfail = self.reason
             raise item.session.Failed(self.reason)
         result = yield

@@ -30,6 +30,14 @@ class Owner:
         if plan is not None and self.runs() and (eager := plan.eager_steps()):
             plan.host.provision(eager)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Keep what pytest shows of it, one line, and spare it the rest: cleanup waits for that."""
+        plan = lookup.peek(self._config)
+        if plan is not None and plan.host.is_open and not self._config.option.fulltrace:
+            own = excinfo.traceback.filter(excinfo)
+            excinfo.traceback = own[-1:] if len(own) else excinfo.traceback[-1:]
+
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
         """Clean up after every other plugin, whatever they raised."""

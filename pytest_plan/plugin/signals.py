@@ -82,6 +82,7 @@ class Signals:
         return 2 if first == signal.SIGINT else 128 + first
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        __tracebackhide__ = True
         self.received.append(number)
         if self._depth:
             self._cancel(f"{signal.Signals(number).name} received")

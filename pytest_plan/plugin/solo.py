@@ -62,7 +62,12 @@ class Solo(Owner):
         from pytest_plan.plugin.last_resort import leave
         from pytest_plan.plugin.limits import Limit
 
-        limit = Limit(self._config, plan.settings.limit, lambda item: leave(plan, item))
+        limit = Limit(
+            self._config,
+            plan.settings.limit,
+            lambda item: leave(plan, item),
+            lambda item: plan.verdict(item) is not None,
+        )
         self._config.pluginmanager.register(limit, "pytest_plan_limit")
         self._config.add_cleanup(limit.stop)
         limit.start(plan.host.remaining)

@@ -54,12 +54,21 @@ class Worker:
             self._config.add_cleanup(interrupt_on_terminate())
         self._link = link = Link(channel, interrupt_main_thread)
         limit = Limit(
-            self._config, self._settings.limit, lambda item: link.tell("stuck", item.nodeid)
+            self._config,
+            self._settings.limit,
+            lambda item: link.tell("stuck", item.nodeid),
+            lambda item: plan.verdict(item) is not None,
         )
         self._config.pluginmanager.register(limit, "pytest_plan_limit")
         self._config.add_cleanup(limit.stop)
         plan.source = Remote(link, limit.start)
         link.tell("need", pickle.dumps(needs))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Leave little for the terminal to show: nobody sees it, and it costs up to a second."""
+        if self._link is not None:
+            excinfo.traceback = excinfo.traceback[-1:]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
