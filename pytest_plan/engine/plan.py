@@ -93,7 +93,7 @@ class Plan:
             name: an identifier, unique in the plan; None means `step-N`.
             options: `needs retries retry_wait retry_on timeout cleanup_timeout cleanup_when
                 pause skip autouse eager`; an option that is not given is the attribute of that
-                name of the step, else its default. docs/reference/steps-and-options.md has what each means.
+                name of the step, else its default (docs/reference/steps-and-options.md).
 
         Raises:
             PlanDefinitionError: something is unusable or known already; the message says what.

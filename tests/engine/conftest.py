@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -107,9 +108,13 @@ def _threads() -> set[threading.Thread]:
 
 
 def _processes() -> set[int]:
-    lists = TASKS.glob("*/children")  # much cheaper than psutil, which reads all of /proc
-    found = {int(pid) for one in lists for pid in one.read_text().split()}
-    return found if TASKS.exists() else {child.pid for child in psutil.Process().children()}
+    if not TASKS.exists():
+        return {child.pid for child in psutil.Process().children()}
+    found: set[int] = set()
+    for children in TASKS.glob("*/children"):  # much cheaper than psutil, which reads all of /proc
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended
+            found.update(int(pid) for pid in children.read_text().split())
+    return found
 
 
 def _open_files() -> set[tuple[str, str]]:

@@ -71,7 +71,7 @@ class TestGenerators:
         assert threads[0] is threads[1]
 
     def test_its_cleanup_hook_runs_before_its_tail(self, plan: Plan, calls: Calls) -> None:
-        """The tail is undone last of what exec made, as the first thing that was made."""
+        """First the hook, then what the step has left to undo."""
 
         def exec() -> Iterator[None]:
             yield
