@@ -183,6 +183,8 @@ def _before_next(
     undone = yield from undo_hooks(record, around, again)
     if undone.errors or undone.left:
         for error in undone.errors:
+            if isinstance(error.__cause__, around.stop_on):
+                return _Failure(failure.hook, error.__cause__, is_final=True)
             failure.error.add_note(f"and could not be undone for another attempt: {error}")
         return failure
     if again >= frozenset(EXEC_HOOKS) & record.planned.hooks.keys():

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+_SLICE = 0.2  # seconds
 
 
 class Clock(Protocol):
@@ -35,7 +36,17 @@ class SystemClock:
 
     def get(self, inbox: queue.SimpleQueue[T], timeout: float | None) -> T:
         """Return the next item of `inbox`; see `Clock.get`."""
-        return inbox.get(timeout=None if timeout is None else max(0.0, timeout))
+        if timeout is None:
+            return inbox.get()
+        deadline = self.now() + timeout
+        while True:
+            left = max(0.0, deadline - self.now())
+            # In slices: a signal that the kernel gives to another thread wakes nobody here.
+            try:
+                return inbox.get(timeout=min(left, _SLICE))
+            except queue.Empty:
+                if left <= _SLICE:
+                    raise
 
     def wait_for(
         self, condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None

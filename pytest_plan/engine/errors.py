@@ -52,6 +52,8 @@ class PlanError(Exception):
             name: picklable(value) if isinstance(value, BaseException) else value
             for name, value in self.__dict__.items()
         }
+        if self.__cause__ is not None:
+            attributes["__cause__"] = picklable(self.__cause__)
         return _rebuild, (type(self), self.args), attributes
 
 

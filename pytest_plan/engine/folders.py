@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from pytest_plan.engine.errors import PlanError
+
 _PASSABLE = 0o711  # another user may pass through (a server that refuses root), but not list
 
 
@@ -26,6 +28,7 @@ class RunFolders:
         self._artifacts_root = artifacts
         self._lock = threading.Lock()  # guards _root and all making of folders
         self._root: Path | None = None
+        self._is_over = False
 
     def scratch(self, step: str) -> Path:
         """Return the step's own temporary folder, made when missing."""
@@ -48,13 +51,15 @@ class RunFolders:
     def remove(self) -> str | None:
         """Remove the scratch folder; return what could not be removed and why, None when gone."""
         with self._lock:
-            root, self._root = self._root, None
+            root, self._root, self._is_over = self._root, None, True
         if root is None:
             return None
         _remove(root)
         return f"{root} could not be removed" if root.exists() else None
 
     def _scratch_root(self) -> Path:
+        if self._is_over:
+            raise PlanError("the run is over: its temporary folder has been removed")
         if self._root is None:
             # The prefix is short: a socket's path ends at 107 bytes.
             self._root = Path(tempfile.mkdtemp(prefix="plan-"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import graphlib
 import itertools
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -198,8 +199,9 @@ class Reverse(Phase):
         self._interrupts = 0
 
     def priority(self, name: str) -> int:
-        """What completed last is cleaned up first."""
-        return -self._records[name].completed
+        """What completed last is cleaned up first; what never began stands in nobody's way."""
+        completed = self._records[name].completed
+        return -completed if completed else -sys.maxsize
 
     def begin(self, name: str) -> Flow | None:
         """Clean a step up, if it has anything to take back."""
@@ -207,6 +209,12 @@ class Reverse(Phase):
         if not record.needs_cleanup():
             return None
         return clean(record, self._around, self._reason, self._until)
+
+    def ended(self, name: str) -> None:
+        """Note what must be raised as it is, once all cleanups have run."""
+        for error in self._records[name].cleanup.errors:
+            if isinstance(error.__cause__, self._around.stop_on):
+                self._course.fatal = self._course.fatal or error.__cause__
 
     def cancelled(self, reason: str) -> None:
         """Say what still runs; the second time leave it."""

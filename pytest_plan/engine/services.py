@@ -38,30 +38,33 @@ class Variables:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _owners and the pair of read and write of environ
-        self._owners: dict[str, tuple[str, str | None]] = {}
+        # The step that has set a variable, and what was there before each time that it did.
+        self._owners: dict[str, tuple[str, list[str | None]]] = {}
 
     def set(self, name: str, value: str, step: str) -> None:
         """Set `name` for this process; raise PlanDefinitionError when another step holds it."""
         with self._lock:
-            owner, before = self._owners.get(name, (step, os.environ.get(name)))
+            owner, before = self._owners.get(name, (step, []))
             if owner != step:
                 raise PlanDefinitionError(
                     f"steps {owner!r} and {step!r} both set the environment variable {name!r}",
                     step=step,
                 )
+            was = os.environ.get(name)
             os.environ[name] = value
-            self._owners[name] = (owner, before)
+            self._owners[name] = (owner, [*before, was])
 
     def restore(self, name: str) -> None:
-        """Put back what `name` was before the first `set`."""
+        """Put back what `name` was before the last `set` that has not been restored."""
         with self._lock:
-            if name not in self._owners:
-                return  # set twice, restored once
-            _, before = self._owners.pop(name)
-            if before is None:
+            owner, before = self._owners.pop(name)
+            *earlier, was = before
+            if earlier:
+                self._owners[name] = (owner, earlier)
+            if was is None:
                 os.environ.pop(name, None)
             else:
-                os.environ[name] = before
+                os.environ[name] = was
 
     def current(self) -> dict[str, str]:
         """Return the variables that are set now."""
