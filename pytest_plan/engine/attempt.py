@@ -191,7 +191,10 @@ def _before_next(
         yield _own_call(record, around, body_of(around.services.folders.empty, record.name))
     options = record.planned.options
     wait = body_of(seconds_to_wait, options.retry_wait, number, failure.error)
-    ending: Ending = yield _own_call(record, around, wait)
+    call = _own_call(record, around, wait)
+    ending: Ending = yield call
+    if call.scope.flag.stop is not None:
+        return _stopped(record, failure, number, call.scope.flag.stop)
     if not isinstance(ending, (Raised, Abandoned)):
         seconds = float(ending.value)
         around.emit(_attempt_failed(record, around, number, failure, seconds))
