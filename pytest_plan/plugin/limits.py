@@ -148,14 +148,17 @@ def _free_signal() -> int | None:
 
 def warn_of_thread_method(config: pytest.Config) -> None:
     """Warn where pytest-timeout would end the process, and with it the cleanup."""
-    if getattr(config, "_env_timeout_method", None) == "thread" and config.pluginmanager.has_plugin(
-        "timeout"
-    ):
-        warn(
-            config,
-            "pytest-timeout's method 'thread' ends the process, and nothing is cleaned up then: "
-            "use --timeout-method=signal, or run the tests in a worker (-n 1)",
-        )
+    if getattr(config, "_env_timeout_method", None) != "thread":
+        return
+    text = (
+        "pytest-timeout's method 'thread' ends the process, and nothing is cleaned up then: "
+        "use --timeout-method=signal, or run the tests in a worker (-n 1)"
+    )
+    warn(config, text)
+    # Said now as well: when it comes true nobody writes a summary.
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(f"plan: {text}", yellow=True)
 
 
 def _bound_session_timeout(config: pytest.Config, remaining: float) -> None:

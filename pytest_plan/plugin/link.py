@@ -29,6 +29,7 @@ class Link:
     def __init__(self, channel: Any, stop: Callable[[], None]) -> None:
         self._channel = channel  # execnet keeps it weakly; we must not
         self._stop = stop
+        self.is_ending = False  # set by the main thread, once
         self._pid = os.getpid()
         self._numbers = itertools.count(1)
         self._is_gone = False
@@ -102,7 +103,8 @@ class Link:
             return
         number, done, answer = message
         if number == 0:
-            self._stop()
+            if not self.is_ending:  # else it would cut short how the worker winds up
+                self._stop()
         elif (answers := self._waiting.pop(number, None)) is not None:
             answers.put((done, answer))
 

@@ -74,6 +74,7 @@ class Worker:
     def pytest_sessionfinish(self) -> None:
         """Say that no test runs any more, so that teardown is not taken for a hanging test."""
         if self._link is not None:
+            self._link.is_ending = True
             with contextlib.suppress(StateError):
                 self._link.tell("ending")
 

@@ -602,7 +602,7 @@ class TestOptions:
         project.run().assert_outcomes(passed=1)
 
     def test_limit_stops_provisioning(self, project: Project) -> None:
-        """--plan-limit: the running step is timed out, no test runs, cleanup does."""
+        """--plan-limit: the running step is timed out, its tests are blocked, cleanup runs."""
         project.steps("""
         @pytest.mark.plan_step
         def first():
@@ -623,9 +623,9 @@ class TestOptions:
             [
                 "plan: stopping: the plan's limit of 0.10s has passed",
                 "plan: slow   TIMED OUT *the plan's limit of 0.10s has passed",
-                "1 test was not run: the plan's limit of 0.10s has passed",
+                "1 test blocked: plan step 'slow' timed out: *the plan's limit of 0.10s has passed*",
                 "ERROR plan step 'slow' - PlanTimeoutError: the plan's limit of 0.10s has passed*",
-                "*= 1 error in *",
+                "*= 1 error, 1 blocked in *",
             ]
         )
         assert project.calls == ["undo first"]

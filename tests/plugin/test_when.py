@@ -84,7 +84,9 @@ class TestNothingRuns:
     def test_no_step_is_declared(self, project: Project) -> None:
         """Nothing at all is said where there is no plan."""
         project.tests("def test_it(): pass")
-        assert "plan" not in project.run().stdout.str().replace(str(project.path), "")
+        result = project.run()
+        assert plan_lines(result) == []
+        assert "= plan =" not in result.stdout.str()
 
     def test_line_is_not_said_when_quiet(self, one: Project) -> None:
         """-q is for failures only."""
