@@ -623,7 +623,7 @@ class TestOptions:
             [
                 "plan: stopping: the plan's limit of 0.10s has passed",
                 "plan: slow   TIMED OUT *the plan's limit of 0.10s has passed",
-                "1 test blocked: plan step 'slow' timed out: *the plan's limit of 0.10s has passed*",
+                "1 test blocked: plan step 'slow' timed out: *the plan's limit of 0.10s has*",
                 "ERROR plan step 'slow' - PlanTimeoutError: the plan's limit of 0.10s has passed*",
                 "*= 1 error, 1 blocked in *",
             ]

@@ -1,0 +1,223 @@
+"""Projects that a controller and its workers run, and what is left of such runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self, cast
+
+import psutil
+import pytest
+
+from tests.plugin.project import ROOT, Project, plan_lines
+
+PATIENCE = 30.0  # real seconds after which something that must happen is not going to
+_MARK = "XDIST_TESTS_RUN"  # set for every process of a run, so that we find those that stay
+_SETTLE = 8.0  # execnet gives a worker 5 s to end after its controller has gone
+_OUTSIDE = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR", "PYTEST_PLUGINS")
+
+
+def wait_until(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """Return the first true value of `condition`; fail when there is none in time."""
+    deadline = time.monotonic() + patience
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {patience} s: {condition}"
+        time.sleep(0.01)
+    return value
+
+
+class Live:
+    """A run that is still going on; it leads a session of processes of its own."""
+
+    def __init__(
+        self, argv: list[str], folder: Path, variables: dict[str, str], output: int | None = None
+    ) -> None:
+        self._began = time.monotonic()
+        self._mark = uuid.uuid4().hex
+        self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 - in __exit__
+        self._process = subprocess.Popen(
+            argv,
+            cwd=folder,
+            env={**_environment(folder), **variables, _MARK: self._mark},
+            stdin=subprocess.DEVNULL,
+            stdout=self._files[0] if output is None else output,
+            stderr=self._files[1] if output is None else output,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.is_running():
+            sys.stdout.write(self.output())
+        for process in self.processes():
+            process.kill()
+        self._process.wait()
+        for file in self._files:
+            file.close()
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the processes of this run that are alive, wherever they were started."""
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def interrupt(self, *, group: bool) -> None:
+        """Send SIGINT as Ctrl-C in a terminal does (`group`), or to the controller alone."""
+        (os.killpg if group else os.kill)(self.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """Kill the controller, and it alone."""
+        self._process.kill()
+
+    def is_running(self) -> bool:
+        """Whether the controller has not ended yet."""
+        return self._process.poll() is None
+
+    def end(self, *, leaves_folder: bool = False) -> pytest.RunResult:
+        """Wait for the end; fail if a process or a folder of the run stays behind."""
+        wait_until(lambda: not self.is_running())
+        status = self._process.returncode
+        seconds = time.monotonic() - self._began
+        said, told = (self._read(file).splitlines() for file in self._files)
+        wait_until(lambda: not self.processes(), _SETTLE)
+        if not leaves_folder:
+            assert list(Path(tempfile.gettempdir()).glob("plan-*")) == []
+        result = pytest.RunResult(status, said, told, seconds)
+        for text in (result.stdout.str(), result.stderr.str()):
+            sys.stdout.write(text + "\n")  # shown when the test fails
+        assert "INTERNALERROR" not in result.stdout.str()
+        return result
+
+    def output(self) -> str:
+        """Return what the controller has written so far."""
+        return self._read(self._files[0])
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(_MARK) == self._mark
+        except psutil.Error:
+            return False
+
+    @staticmethod
+    def _read(file: Any) -> str:
+        return os.pread(file.fileno(), 10_000_000, 0).decode()
+
+
+class Cluster(Project):
+    """A folder with conftests and tests, run by a controller and workers.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(cast("pytest.Pytester", _Folder(path)))
+
+    def tests(self, source: str, *more: str, name: str = "test_it.py") -> Path:
+        """Write a test module, each source of it indented as it likes."""
+        return super().tests("\n".join(map(textwrap.dedent, (source, *more))), name=name)
+
+    def start(
+        self, *args: str | os.PathLike[str], env: dict[str, str] | None = None, **popen: Any
+    ) -> Live:
+        """Start pytest with xdist and the plugin; warnings are errors."""
+        argv = [sys.executable, "-m", "pytest", "-p", "pytest_plan", "-p", "xdist", "-W", "error"]
+        return Live([*argv, *(os.fspath(arg) for arg in args)], self.path, env or {}, **popen)
+
+    def bare(self, *args: str, env: dict[str, str] | None = None) -> pytest.RunResult:
+        """Run pytest with no plugin but those that `args` and `env` name."""
+        with Live([sys.executable, "-m", "pytest", *args], self.path, env or {}) as live:
+            return live.end()
+
+    def two(self, *args: str | os.PathLike[str], **options: Any) -> pytest.RunResult:
+        """Run with two workers."""
+        return self.apart("-n", "2", *args, **options)
+
+    def apart(self, *args: str | os.PathLike[str], **options: Any) -> pytest.RunResult:
+        """Run with xdist loaded; how many workers there are is said by `args`."""
+        with self.start(*args, **options) as live:
+            return live.end()
+
+    def called(self, *words: str) -> int:
+        """Return how often `note` was given exactly these words."""
+        return self.calls.count(" ".join(words))
+
+    def notes(self, first: str) -> list[str]:
+        """Return what followed `first` in the notes that began with it."""
+        return [line[len(first) + 1 :] for line in self.calls if line.split(" ")[0] == first]
+
+
+class _Folder:
+    """The part of pytester that a project needs, so that tests can share a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def syspathinsert(self) -> None:
+        """Change nothing: runs have a process of their own, whose folder is on its path."""
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _OUTSIDE and not name.startswith(("PYTEST_", "PYTHONDONT"))
+    }
+    return {
+        **kept,
+        "TMPDIR": tempfile.gettempdir(),
+        "COLUMNS": "120",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
+        # Each run names the plugins it wants.
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+
+
+def forget_folders() -> None:
+    """Remove what a killed controller left in the temporary folder."""
+    for folder in Path(tempfile.gettempdir()).glob("plan-*"):
+        shutil.rmtree(folder)
+
+
+def outcomes(result: pytest.RunResult) -> dict[str, int]:
+    """Return the counts of the closing line."""
+    return {name: count for name, count in result.parseoutcomes().items() if name != "warnings"}
+
+
+def verdicts(result: pytest.RunResult) -> dict[str, list[str]]:
+    """Return the words that a run with `-v` said about each test, by the test's name."""
+    found: dict[str, list[str]] = {}
+    for line in result.outlines:
+        if match := re.match(r"\[gw\d+\] \[ *\d+%\] (\w+) \S+?::(\S+)", line):
+            found.setdefault(match[2], []).append(match[1])
+    return found
+
+
+def once(result: pytest.RunResult, *steps: str) -> None:
+    """Check that exactly these steps succeeded, and that no step was told or cleaned up twice."""
+    others = r"plan: (\d+ steps?|stopping: .*)"
+    lines = [line for line in plan_lines(result) if not re.fullmatch(others, line)]
+    words = [line.split()[1:4] for line in lines]
+    assert sorted(line[0] for line in words if line[1] == "ok") == sorted(steps)
+    cleaned = [line[0] for line in words if line[1:] == ["cleanup", "ok"]]
+    assert len(cleaned) == len(set(cleaned))
+    assert len(words) == len(steps) + len(cleaned)
+
+
+def glued(text: str) -> Iterator[str]:
+    """Return the live lines of the plan that do not stand on a line of their own."""
+    for line in text.replace("\r\n", "\n").split("\n"):
+        place = line.find("plan: ")
+        if place > 0 and not re.fullmatch(r"(\x1b\[[0-9;]*[mK])*", line[:place]):
+            yield line

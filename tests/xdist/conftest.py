@@ -1,0 +1,34 @@
+"""Fixtures of the tests with real workers: projects apart from everything around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.plugin import surroundings
+from tests.xdist.cluster import Cluster
+
+own_temporary_folder = surroundings.own_temporary_folder
+
+
+@pytest.fixture
+def cluster(own_temporary_folder: Path, tmp_path: Path) -> Cluster:
+    """An empty project."""
+    return Cluster(tmp_path)
+
+
+class MakeCluster(Protocol):
+    """What the fixture `make_cluster` is."""
+
+    def __call__(self, name: str) -> Cluster:
+        """Return an empty project."""
+
+
+@pytest.fixture(scope="session")
+def make_cluster(
+    own_temporary_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> MakeCluster:
+    """Makes empty projects, for tests that look at one run together."""
+    return lambda name: Cluster(tmp_path_factory.mktemp(name))

@@ -1,0 +1,188 @@
+"""Cleanup under xdist: once, in the controller, when every worker has gone, whatever happens."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import execnet
+import pytest
+
+from pytest_plan.plugin import controller
+from tests.xdist.cluster import Cluster, once, outcomes, wait_until
+
+STEPS = """
+import psutil
+
+def workers():
+    children = psutil.Process().children()
+    return len([child for child in children if child.status() != psutil.STATUS_ZOMBIE])
+
+@pytest.mark.plan_step
+def db():
+    yield "db"
+    note("cleaned beside", workers(), "workers")
+
+@pytest.mark.plan_step(eager=True, needs=())
+def early():
+    yield "early"
+    note("early cleaned")
+"""
+CLEANED = ["cleaned beside 0 workers", "early cleaned"]
+
+
+def test_error_of_another_plugin_at_the_end(cluster: Cluster) -> None:
+    """Another plugin's `pytest_sessionfinish` raises: cleanup runs all the same, once."""
+    cluster.steps(
+        STEPS,
+        """
+        def pytest_sessionfinish():
+            if "PYTEST_XDIST_WORKER" not in os.environ:
+                raise RuntimeError("not ours")
+        """,
+    )
+    cluster.tests("def test_it(db): pass")
+    result = cluster.two()
+    assert result.ret == 1
+    assert sorted(cluster.calls) == CLEANED
+
+
+def test_error_of_another_plugin_at_the_start(cluster: Cluster) -> None:
+    """Where pytest calls no `pytest_sessionfinish`, eager steps are cleaned up by the net."""
+    cluster.steps(STEPS)
+    cluster.write(
+        "other.py",
+        """
+        def pytest_sessionstart():
+            raise RuntimeError("not ours")
+        """,
+    )
+    cluster.tests("def test_it(db): pass")
+    with cluster.start("-n", "2", "-p", "other") as live:
+        wait_until(lambda: not live.is_running())
+        assert "RuntimeError: not ours" in live.output()
+    assert cluster.calls == ["early cleaned"]
+
+
+def test_worker_that_stays_is_ended_first(cluster: Cluster) -> None:
+    """A worker that nobody has told to end does not use what is being cleaned up."""
+    cluster.steps(
+        STEPS,
+        """
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_sessionfinish():
+            if "PYTEST_XDIST_WORKER" not in os.environ:
+                raise RuntimeError("xdist does not get to end its workers")
+        """,
+    )
+    cluster.tests(
+        """
+        import signal
+
+        def test_stays(db, plan):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            note("stays")
+            plan.state.wait_for("never")
+        """
+    )
+    with cluster.start("-n", "1") as live:
+        wait_until(lambda: cluster.calls == ["stays"])
+        live.interrupt(group=False)
+        result = live.end()
+    assert result.ret != 0
+    assert sorted(cluster.calls[1:]) == CLEANED
+
+
+@pytest.mark.parametrize("spec", ["popen//via=far", "popen//python=docker exec -i box python"])
+def test_worker_elsewhere_is_not_killed_by_its_pid(
+    monkeypatch: pytest.MonkeyPatch, spec: str
+) -> None:
+    """The number of a process on another machine, or in a container, says nothing here."""
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _: killed.append(pid))
+    monkeypatch.setattr(controller, "_GRACE", 0.0)
+    monkeypatch.setattr(controller, "_KILL_WAIT", 0.0)
+    gateway = SimpleNamespace(spec=execnet.XSpec(spec), id="gw0", newchannel=_Silent, _io=None)
+    node = _Node(gateway)
+    config: Any = SimpleNamespace(
+        add_cleanup=lambda _: None, stash={}, pluginmanager=SimpleNamespace()
+    )
+    role = controller.Controller(config, SimpleNamespace())  # type: ignore[arg-type]
+    role.pytest_configure_node(node)
+    (endpoint,) = role._endpoints.values()
+    endpoint.receive((0, "hello", 4321))
+    role._wait_for_workers()
+    assert killed == []
+
+
+class _Node:
+    """What xdist knows of a worker."""
+
+    def __init__(self, gateway: object) -> None:
+        self.gateway = gateway
+        self.workerinput: dict[str, object] = {}
+
+
+class _Silent:
+    """A channel that nothing comes through."""
+
+    def setcallback(self, callback: object, endmarker: None) -> None:
+        """Never call it."""
+
+    def send(self, message: object) -> None:
+        """Drop it."""
+
+
+def test_failed_cleanup_is_reported_once(cluster: Cluster) -> None:
+    """One error with the step's name, exit status 1, and the other cleanups go on."""
+    cluster.steps("""
+    @pytest.mark.plan_step
+    def net():
+        yield
+        note("net cleaned")
+
+    @pytest.mark.plan_step
+    def db(net):
+        yield
+        raise RuntimeError("still in use")
+    """)
+    cluster.tests("def test_it(db): pass")
+    result = cluster.two()
+    assert outcomes(result) == {"passed": 1, "errors": 1}
+    assert result.ret == 1
+    assert result.stdout.str().count("ERROR at teardown of plan step 'db'") == 1
+    assert cluster.calls == ["net cleaned"]
+
+
+def test_fixtures_of_workers_are_torn_down_before(cluster: Cluster) -> None:
+    """A session fixture of a worker can still use the environment in its teardown."""
+    cluster.steps(
+        STEPS,
+        """
+        @pytest.fixture(scope="session")
+        def client(db, plan):
+            yield
+            with plan.state.lock("teardown"):
+                plan.state["seen"] = plan.state.get("seen", 0) + 1
+                note("client of", plan.state["db"], plan.state["seen"])
+        """,
+    )
+    for name in ("one", "other"):
+        cluster.tests("def test_it(client): pass", name=f"test_{name}.py")
+    result = cluster.two()
+    assert outcomes(result) == {"passed": 2}
+    assert cluster.calls[:2] == ["client of db 1", "client of db 2"]
+    assert sorted(cluster.calls[2:]) == CLEANED
+    once(result, "db", "early")
+
+
+@pytest.mark.parametrize("plugin", ["no:terminal", "no:timeout"])
+def test_other_plugins_may_be_missing(cluster: Cluster, plugin: str) -> None:
+    """Without pytest's terminal, or without pytest-timeout, all works as well."""
+    cluster.steps(STEPS)
+    cluster.tests("def test_it(db): pass")
+    with cluster.start("-n", "2", "-p", plugin) as live:
+        assert live.end().ret == 0
+    assert sorted(cluster.calls) == CLEANED

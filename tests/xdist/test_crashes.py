@@ -1,0 +1,399 @@
+"""Workers that die, in every way and at every moment: State stays, cleanup runs once."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import pytest
+
+from tests.xdist.cluster import (
+    Cluster,
+    forget_folders,
+    once,
+    outcomes,
+    wait_until,
+)
+from tests.xdist.conftest import MakeCluster
+
+STEPS = """
+@pytest.mark.plan_step
+def db(ctx, state):
+    note("db")
+    ctx.setenv("DB_URL", "tcp://db")
+    state["log"] = []
+    yield "db"
+    note("cleaned", *sorted(state["log"]))
+"""
+DEATHS = {
+    "exit": "os._exit(7)",
+    "kill": "os.kill(os.getpid(), signal.SIGKILL)",
+    "segfault": "ctypes.string_at(0)",
+}
+HEAD = """
+import ctypes, faulthandler, signal, threading
+
+pytestmark = pytest.mark.plan("db")
+
+def log(state, what):
+    while not state.compare_and_swap("log", old := state["log"], [*old, what]):
+        pass
+"""
+TEST = """
+@pytest.fixture
+def dies_in_setup_{death}(plan):
+    log(plan.state, "setup-{death}")
+    {code}
+
+@pytest.fixture
+def dies_in_teardown_{death}(plan):
+    yield
+    log(plan.state, "teardown-{death}")
+    {code}
+
+def test_setup_{death}(dies_in_setup_{death}): pass
+
+def test_call_{death}(plan):
+    log(plan.state, "call-{death}")
+    {code}
+
+def test_teardown_{death}(dies_in_teardown_{death}): pass
+
+@pytest.mark.parametrize("number", range(3))
+def test_survives_{death}(plan, db, number):
+    assert db == "db" and os.environ["DB_URL"] == "tcp://db"
+    log(plan.state, "{death}-%d" % number)
+"""
+MOMENTS = [f"{moment}_{death}" for death in DEATHS for moment in ("setup", "call", "teardown")]
+
+
+@pytest.fixture(scope="module")
+def nine_deaths(make_cluster: MakeCluster) -> tuple[Cluster, pytest.RunResult]:
+    """One run in which workers die nine times."""
+    cluster = make_cluster("deaths")
+    cluster.steps(STEPS)
+    tests = [TEST.format(death=death, code=code) for death, code in DEATHS.items()]
+    cluster.tests(HEAD + "".join(tests))
+    return cluster, cluster.two("-p", "no:faulthandler")
+
+
+class TestDeathOfAWorker:
+    """A worker dies in a test: nine times in one run."""
+
+    @pytest.mark.parametrize("test", MOMENTS)
+    def test_is_reported_as_xdist_does(
+        self, nine_deaths: tuple[Cluster, pytest.RunResult], test: str
+    ) -> None:
+        """The test that killed its worker fails, by name."""
+        lines = [
+            line
+            for line in nine_deaths[1].outlines
+            if line.startswith(f"FAILED test_it.py::test_{test}")
+        ]
+        assert len(lines) == 1
+
+    def test_takes_no_other_test_along(self, nine_deaths: tuple[Cluster, pytest.RunResult]) -> None:
+        """Every other test passes, in other workers or in clones; a teardown counts its call."""
+        assert outcomes(nine_deaths[1]) == {"failed": 9, "passed": 9 + 3}
+        assert nine_deaths[1].ret == 1
+
+    def test_loses_nothing_of_the_state(
+        self, nine_deaths: tuple[Cluster, pytest.RunResult]
+    ) -> None:
+        """What each test wrote, up to the moment of its death, is there at cleanup; once."""
+        deaths = [moment.replace("_", "-") for moment in MOMENTS]
+        survivors = [f"{death}-{number}" for death in DEATHS for number in range(3)]
+        assert nine_deaths[0].calls == ["db", " ".join(["cleaned", *sorted(deaths + survivors)])]
+
+    def test_provisions_and_cleans_up_once(
+        self, nine_deaths: tuple[Cluster, pytest.RunResult]
+    ) -> None:
+        """Clones do not provision again."""
+        once(nine_deaths[1], "db")
+
+
+def test_lock_is_freed_when_its_holder_dies(cluster: Cluster) -> None:
+    """Whoever waits for the lock of a killed worker gets it, and at once.
+
+    The killed worker had more in flight: another thread of it waited for a key, one for a lock.
+    """
+    cluster.steps(STEPS)
+    cluster.tests(
+        HEAD,
+        """
+    def test_holder(plan):
+        def wait_for_lock():
+            with plan.state.lock("second"): pass
+        threading.Thread(target=plan.state.wait_for, args=("never",), daemon=True).start()
+        with plan.state.lock("first"):
+            plan.state["held"] = True
+            plan.state.wait_for("has second", 20)
+            threading.Thread(target=wait_for_lock, daemon=True).start()
+            plan.state.wait_for("is waiting", 20)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """,
+        name="test_holder.py",
+    )
+    cluster.tests(
+        HEAD,
+        """
+    import time
+
+    def test_heir(plan):
+        with plan.state.lock("second"):
+            plan.state["has second"] = True
+            plan.state.wait_for("held", 20)
+            with pytest.raises(TimeoutError, match="lock 'first' was not free after 0.2 s"):
+                with plan.state.lock("first", timeout=0.2): pass
+            plan.state["is waiting"] = True
+            with plan.state.lock("first", timeout=20):
+                pass
+        # The dead worker's request for it was dropped with the worker.
+        with plan.state.lock("second", timeout=5):
+            pass
+    """,
+        name="test_heir.py",
+    )
+    result = cluster.two()
+    assert outcomes(result) == {"passed": 1, "failed": 1}
+    once(result, "db")
+
+
+def test_crash_during_collection_does_not_stop_the_plan(cluster: Cluster) -> None:
+    """A worker that dies while it collects is replaced; the plan runs once."""
+    cluster.steps(STEPS)
+    cluster.tests(
+        """
+    import pathlib
+    if os.environ["PYTEST_XDIST_WORKER"] == "gw0":
+        os._exit(7)
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_it(db, number): assert db == "db"
+    """
+    )
+    result = cluster.two()
+    assert outcomes(result) == {"passed": 4}
+    assert cluster.called("db") == 1
+    assert "replacing crashed worker gw0" in result.stdout.str()
+    once(result, "db")
+
+
+def test_worker_killed_while_the_plan_runs(cluster: Cluster) -> None:
+    """A worker that waits for the plan, or still boots, can die: the others run the tests."""
+    cluster.steps(
+        """
+        import psutil
+
+        @pytest.mark.plan_step
+        def db(ctx):
+            note("db")
+            workers = psutil.Process().children()
+            note("killed", len(workers))
+            for process in workers: process.kill()
+            yield "db"
+            note("cleaned")
+        """
+    )
+    cluster.tests("""
+    @pytest.mark.parametrize("number", range(4))
+    def test_it(db, number): assert db == "db"
+    """)
+    result = cluster.two()
+    assert outcomes(result)["passed"] == 4
+    assert cluster.calls == ["db", "killed 2", "cleaned"]
+    once(result, "db")
+
+
+def test_crashed_test_is_run_again_in_the_same_environment(cluster: Cluster) -> None:
+    """With pytest-rerunfailures a clone repeats the test that killed its worker, and no step."""
+    cluster.steps(STEPS)
+    cluster.tests(
+        HEAD,
+        """
+    def test_it(plan, db):
+        if plan.state.compare_and_swap("log", [], ["crash"]):
+            os._exit(7)
+        assert plan.state["log"] == ["crash"]
+    """,
+    )
+    result = cluster.two("-p", "rerunfailures", "--reruns", "2")
+    assert outcomes(result) == {"passed": 1, "rerun": 1}
+    assert cluster.calls == ["db", "cleaned crash"]
+    once(result, "db")
+
+
+def test_survivors_finish_when_workers_are_not_replaced(cluster: Cluster) -> None:
+    """With `--max-worker-restart=0` the other worker goes on with the same State."""
+    cluster.steps(STEPS)
+    cluster.tests(
+        HEAD,
+        """
+    @pytest.mark.parametrize("number", range(6))
+    def test_it(plan, db, number):
+        if plan.state.compare_and_swap("log", [], ["crash"]):
+            os._exit(7)
+        assert plan.state["log"] == ["crash"]
+    """,
+    )
+    result = cluster.two("--max-worker-restart", "0")
+    counts = outcomes(result)
+    assert counts["failed"] == 1
+    assert "worker restarting disabled" in result.stdout.str()
+    assert cluster.calls == ["db", "cleaned crash"]
+    once(result, "db")
+
+
+@pytest.mark.parametrize("option", ["-x", "--maxfail=2"])
+def test_stop_after_failures_still_cleans_up(cluster: Cluster, option: str) -> None:
+    """`-x` and `--maxfail` end the run early; cleanup runs once, after the workers."""
+    cluster.steps(STEPS)
+    cluster.tests("""
+    @pytest.mark.parametrize("number", range(50))
+    def test_it(db, number): assert number > 40
+    """)
+    result = cluster.two(option)
+    assert 1 <= outcomes(result)["failed"] < 10  # what was on its way when the first came in
+    assert result.ret == 2
+    assert cluster.calls == ["db", "cleaned"]
+    once(result, "db")
+
+
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "pytest.exit('enough')"])
+def test_interrupt_in_a_test_ends_the_run(cluster: Cluster, raised: str) -> None:
+    """A clone that xdist starts during shutdown has its channel, and cleanup runs once."""
+    cluster.steps(STEPS)
+    cluster.tests(f"""
+    @pytest.mark.parametrize("number", range(4))
+    def test_it(db, number):
+        if number == 1: raise {raised}
+    """)
+    result = cluster.two()
+    assert result.ret == 2
+    assert cluster.calls == ["db", "cleaned"]
+    once(result, "db")
+
+
+class TestInterrupt:
+    """Ctrl-C while tests run."""
+
+    WAITING = """
+    @pytest.mark.plan("db")
+    def test_it(plan):
+        note("in test", os.environ["PYTEST_XDIST_WORKER"])
+        plan.state.wait_for("never")
+    """
+
+    @pytest.mark.parametrize("group", [True, False], ids=["group", "controller alone"])
+    def test_slow_cleanup_completes(self, cluster: Cluster, group: bool) -> None:
+        """Workers end, then the cleanup runs to its end, though it takes seconds."""
+        cluster.steps("""
+        import psutil, time
+
+        @pytest.mark.plan_step
+        def db():
+            yield "db"
+            note("begun beside", len(psutil.Process().children()), "workers")
+            time.sleep(4)
+            note("ended")
+        """)
+        for name in ("one", "other"):
+            cluster.tests(self.WAITING, name=f"test_{name}.py")
+        with cluster.start("-n", "2", "--dist", "loadfile") as live:
+            wait_until(lambda: len(cluster.notes("in")) == 2)
+            live.interrupt(group=group)
+            result = live.end()
+        assert result.ret == 2
+        assert cluster.calls[2:] == ["begun beside 0 workers", "ended"]
+        once(result, "db")
+
+    def test_while_provisioning(self, cluster: Cluster) -> None:
+        """Ctrl-C during a step: it stops, what was made is cleaned up, no test runs."""
+        cluster.steps("""
+        @pytest.mark.plan_step
+        def net():
+            yield
+            note("net cleaned")
+
+        @pytest.mark.plan_step
+        def db(net, ctx):
+            ctx.defer(note, "db undone")
+            note("in db")
+            ctx.sleep(60)
+            note("db went on")
+        """)
+        cluster.tests("def test_it(db): note('ran')")
+        with cluster.start("-n", "2") as live:
+            wait_until(lambda: cluster.notes("in"))
+            live.interrupt(group=True)
+            result = live.end()
+        assert result.ret == 2
+        assert cluster.calls == ["in db", "db undone", "net cleaned"]
+
+
+def test_killed_controller_wakes_waiting_workers(cluster: Cluster) -> None:
+    """Whoever waits for a key, for a lock or asks later hears that the controller has gone."""
+    waiting = """
+    import pytest_plan
+
+    @pytest.mark.plan("db")
+    def test_it(plan):
+        note("waiting", {name!r})
+        try:
+            {code}
+        except pytest_plan.StateError as error:
+            note("woken", error)
+        try:
+            plan.state["x"] = 1
+        except pytest_plan.StateError as error:
+            note("refused", error)
+    """
+    codes = {"key": "plan.state.wait_for('never')", "lock": "with plan.state.lock('taken'): pass"}
+    for name, code in codes.items():
+        cluster.tests(waiting.format(name=name, code=code), name=f"test_{name}.py")
+    cluster.steps(
+        STEPS,
+        """
+    @pytest.mark.plan_step
+    def holds_lock(db, state):
+        with state.lock("taken"):
+            yield
+            note("never reached: the controller was killed")
+
+    def pytest_collection_modifyitems(items):
+        for item in items: item.add_marker(pytest.mark.plan("holds_lock"))
+    """,
+    )
+    with cluster.start("-n", "2", "--dist", "loadfile") as live:
+        wait_until(lambda: len(cluster.notes("waiting")) == 2)
+        live.kill()
+        result = live.end(leaves_folder=True)
+    forget_folders()
+    assert result.ret == -signal.SIGKILL
+    said = "the controller of this run has gone: nothing of the plan can be asked any more"
+    assert cluster.notes("never") == []
+    assert cluster.notes("woken") == [said] * 2
+    assert cluster.notes("refused") == [said] * 2
+
+
+def test_error_while_answering_does_not_close_the_line(cluster: Cluster) -> None:
+    """What the controller cannot answer is an error of that request; the next one works."""
+    cluster.steps(STEPS)
+    cluster.tests("""
+    from pytest_plan import StateError
+    from pytest_plan.plugin import lookup
+
+    @pytest.mark.plan("db")
+    def test_it(plan, request):
+        link = lookup.of(request.config).source._link
+        with pytest.raises(StateError, match="the controller failed at 'no such thing'"):
+            link.ask("no such thing")
+        with pytest.raises(StateError, match="the controller failed at 'read'"):
+            link.ask("read", 1, 2, 3)
+        with pytest.raises(StateError, match="the controller failed at 'write'"):
+            link.ask("write", [], b"", None)
+        assert plan.state["log"] == []
+    """)
+    result = cluster.two()
+    assert outcomes(result) == {"passed": 1}
+    assert not re.search("RemoteError|Traceback", result.stdout.str() + result.stderr.str())

@@ -1,0 +1,175 @@
+"""Every kind of gateway that xdist can use to make a worker."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.project import ROOT
+from tests.xdist.cluster import Cluster, once, outcomes, wait_until
+
+STEPS = """
+import sys
+
+@pytest.mark.plan_step
+def db(ctx):
+    note("db")
+    ctx.setenv("DB_URL", "tcp://db")
+    yield ["value"]
+    note("cleaned")
+"""
+TESTS = """
+import sys
+
+@pytest.mark.parametrize("number", range(6))
+def test_it(db, plan, number):
+    assert db == ["value"] and os.environ["DB_URL"] == "tcp://db"
+    with plan.state.lock("sum"):
+        plan.state["sum"] = plan.state.get("sum", 0) + 1
+    note("in", sys.prefix)
+"""
+
+
+@pytest.fixture
+def project(cluster: Cluster) -> Cluster:
+    """A step and six tests that use what it made."""
+    cluster.steps(STEPS)
+    cluster.tests(TESTS)
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another interpreter, which finds the packages of this one."""
+    folder = tmp_path_factory.mktemp("other") / "venv"
+    venv.create(folder, symlinks=True)
+    packages = sysconfig.get_path("purelib", vars={"base": str(folder)})
+    (Path(packages) / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    return folder / "bin" / "python"
+
+
+def _check(project: Cluster, result: pytest.RunResult, tests: int = 6) -> None:
+    assert outcomes(result) == {"passed": tests}
+    assert project.called("db") == project.called("cleaned") == 1
+    once(result, "db")
+
+
+def test_several_of_a_kind(project: Cluster) -> None:
+    """`--tx 2*popen` makes two workers."""
+    _check(project, project.apart("--dist", "load", "--tx", "2*popen"))
+
+
+def test_another_interpreter(project: Cluster, other_python: Path) -> None:
+    """Workers may run under another interpreter than the controller."""
+    _check(project, project.apart("--dist", "load", "--tx", f"popen//python={other_python}"))
+    assert project.notes("in") == [str(other_python.parent.parent)] * 6
+
+
+def test_behind_a_proxy(project: Cluster) -> None:
+    """A worker may be reached through another gateway."""
+    _check(
+        project,
+        project.apart("--px", "popen//id=px", "--dist", "load", "--tx", "popen//via=px"),
+    )
+
+
+def test_over_a_socket(project: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A worker may sit behind a TCP port; it gets a copy of the tests by rsync."""
+    import execnet.script.socketserver as server
+
+    far = tmp_path_factory.mktemp("far")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (project.path / "calls.py").unlink()  # the far side writes into the folder of this side
+    project.write("package/calls.py", _FAR_CALLS.format(path=str(project.path / "calls.txt")))
+    for name in ("conftest.py", "test_it.py"):
+        (project.path / name).rename(project.path / "package" / name)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    with subprocess.Popen(
+        [sys.executable, server.__file__, f"127.0.0.1:{port}"],
+        cwd=far,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            wait_until(lambda: _answers(process, port))
+            package = str(project.path / "package")
+            result = project.apart(
+                "-W", "default", "--dist", "load",
+                "--tx", f"socket=127.0.0.1:{port}//chdir={far}",
+                f"--rsyncdir={package}", package,
+            )  # fmt: skip
+        finally:
+            process.kill()
+    _check(project, result)
+
+
+_FAR_CALLS = """
+from pathlib import Path
+
+FILE = Path({path!r})
+
+
+def note(*words):
+    with FILE.open("a") as file:
+        print(*words, file=file)
+"""
+
+
+def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether the server listens; asked of the kernel, for it serves one connection."""
+    assert process.poll() is None
+    listening = f":{port:04X} 00000000:0000 0A"
+    return listening in Path("/proc/net/tcp").read_text()
+
+
+def test_plugin_missing_in_a_worker_is_one_clear_error(project: Cluster) -> None:
+    """A worker without the plugin would skip the plan silently: the run ends and says so."""
+    result = project.bare(
+        "-p", "xdist", "--dist", "load", "--tx", "2*popen//env:PYTEST_PLUGINS=xdist",
+        env={"PYTEST_PLUGINS": "pytest_plan"},
+    )  # fmt: skip
+    said = result.stdout.str() + result.stderr.str()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert said.count("has not loaded pytest-plan: install it for the worker's interpreter") == 1
+    assert "Traceback" not in said
+    assert project.calls == []
+
+
+def test_plugin_missing_in_the_controller_is_a_clear_error_of_each_test(project: Cluster) -> None:
+    """Nobody provisions then: tests that need a step fail and say why, others run."""
+    project.tests("""
+    def test_db(db): note("ran")
+    def test_state(plan): note("ran")
+    def test_free(): pass
+    """)
+    result = project.bare(
+        "-p", "xdist", "--dist", "load", "--tx", "2*popen//env:PYTEST_PLUGINS=pytest_plan",
+    )  # fmt: skip
+    assert project.calls == []
+    said = "the controller of this run has not loaded pytest-plan, so no step was provisioned"
+    counts = outcomes(result)
+    assert counts["passed"] == 1
+    assert counts["errors"] == 2
+    assert result.stdout.str().count(said) >= 2
+    assert result.ret == 1
+
+
+def test_plugin_turned_off_is_off_everywhere(cluster: Cluster) -> None:
+    """`-p no:pytest_plan` reaches the workers: tests that need no step run."""
+    cluster.tests("def test_it(): pass")
+    result = cluster.bare("-p", "xdist", "-p", "no:pytest_plan", "-n", "2")
+    assert outcomes(result) == {"passed": 1}

@@ -1,0 +1,525 @@
+"""Both ends of the line between controller and worker, stopped where it matters.
+
+Channels are fakes here: what is sent is kept, what is received is handed in by the test.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pytest_plan import StateError
+from pytest_plan.engine.state import State
+from pytest_plan.plugin.endpoint import Desk, Endpoint
+from pytest_plan.plugin.host import Host
+from pytest_plan.plugin.link import Link, RemoteStore
+from pytest_plan.plugin.shared import SharedStore, dump
+from pytest_plan.plugin.source import Verdict
+from tests.xdist.cluster import wait_until
+
+Message = tuple[Any, ...]
+GONE = "the controller of this run has gone"
+
+
+class Channel:
+    """An end of a channel; `sent` is what went out."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.is_closed = False
+        self.receive: Callable[[Message | None], None] = lambda _: None
+
+    def setcallback(self, callback: Callable[[Message | None], None], endmarker: None) -> None:
+        """Take what is to be called with each message."""
+        self.receive = callback
+
+    def send(self, message: Message) -> None:
+        """Keep a message."""
+        if self.is_closed:
+            raise OSError("cannot send to a closed channel")
+        self.sent.append(message)
+
+
+class Line:
+    """A link and an endpoint, each with a receiver thread, as execnet has."""
+
+    def __init__(self, worker: str, desk: Desk) -> None:
+        self._ends = Channel(), Channel()
+        self._queues: list[queue.SimpleQueue[Message | None]] = []
+        for sender, receiver in (self._ends, self._ends[::-1]):
+            messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+            self._queues.append(messages)
+            setattr(sender, "send", messages.put)  # noqa: B010 - mypy forbids the plain form
+            threading.Thread(target=self._deliver, args=(messages, receiver), daemon=True).start()
+        self.link = Link(self._ends[0], lambda: None)
+        self.endpoint = Endpoint(worker, self._ends[1], lambda: desk)
+        self.state = State(RemoteStore(self.link))
+
+    def end(self) -> None:
+        """Let both ends hear that the other has gone."""
+        for messages in self._queues:
+            messages.put(None)
+
+    @staticmethod
+    def _deliver(messages: queue.SimpleQueue[Message | None], receiver: Channel) -> None:
+        while True:
+            message = messages.get()
+            receiver.receive(message)
+            if message is None:
+                return
+
+
+class StoppingStore(SharedStore):
+    """A store that stops after it has looked for a key, until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def read_data(self, key: str) -> tuple[int, bytes] | None:
+        """Look, then wait."""
+        found = super().read_data(key)
+        self.looked.set()
+        assert self.go_on.wait(20)
+        return found
+
+
+def _desk(store: SharedStore, verdicts: dict[str, Verdict | None] | None = None) -> Desk:
+    known = verdicts or {}
+    variables = SimpleNamespace(current=lambda: {"DB_URL": "tcp://db"})
+    host = SimpleNamespace(
+        results=lambda: {},
+        verdict_on=known.__getitem__,
+        remaining=lambda: None,
+        run_id="r1",
+        run=SimpleNamespace(services=SimpleNamespace(variables=variables)),
+    )
+    return Desk(cast("Host", host), store)
+
+
+@pytest.fixture
+def store() -> StoppingStore:
+    """The State of the controller."""
+    return StoppingStore()
+
+
+@pytest.fixture
+def workers(store: StoppingStore) -> tuple[Endpoint, Endpoint, list[Message], list[Message]]:
+    """Two endpoints, and what each has answered."""
+    desk, channels = _desk(store), (Channel(), Channel())
+    one, other = (
+        Endpoint(f"gw{number}", channel, lambda: desk) for number, channel in enumerate(channels)
+    )
+    return one, other, channels[0].sent, channels[1].sent
+
+
+Workers = tuple[Endpoint, Endpoint, list[Message], list[Message]]
+
+
+def _apart(act: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    return thread
+
+
+class TestWaitingForAKey:
+    """A request that cannot be answered yet is parked."""
+
+    def test_answered_in_the_order_of_asking(self, workers: Workers) -> None:
+        """A write answers all who wait for that key, and nobody else."""
+        one, other, said, told = workers
+        one.receive((1, "wait", "key"))
+        one.receive((2, "wait", "else"))
+        other.receive((1, "wait", "key"))
+        assert said == told == []
+        other.receive((2, "write", "key", dump("key", "v"), None))
+        assert said == [(1, True, (1, dump("key", "v")))]
+        assert told == [(1, True, (1, dump("key", "v"))), (2, True, True)]
+
+    def test_write_between_look_and_parking_is_not_missed(
+        self, store: StoppingStore, workers: Workers
+    ) -> None:
+        """A key written just after the waiter has looked answers the waiter, once."""
+        one, other, said, _ = workers
+        store.go_on.clear()
+        waiter = _apart(lambda: one.receive((1, "wait", "key")))
+        assert store.looked.wait(20)
+        writer = _apart(lambda: other.receive((1, "write", "key", dump("key", 5), None)))
+        wait_until(lambda: SharedStore.read_data(store, "key"))
+        store.go_on.set()
+        waiter.join(20)
+        writer.join(20)
+        assert said == [(1, True, (1, dump("key", 5)))]
+
+    def test_two_who_look_at_once_answer_once(self, store: StoppingStore, workers: Workers) -> None:
+        """Whoever changes something looks at all that waits; an answer goes out once."""
+        one, other, said, _ = workers
+        one.receive((1, "wait", "key"))
+        store.go_on.clear()
+        store.looked.clear()
+        threads = [
+            _apart(lambda: other.receive((1, "write", "key", dump("key", 1), None))),
+            _apart(lambda: store.write("unrelated", 1, None, None)),
+        ]
+        assert store.looked.wait(20)
+        store.go_on.set()
+        for thread in threads:
+            thread.join(20)
+        assert [message[0] for message in said] == [1]
+
+    def test_given_up(self, workers: Workers) -> None:
+        """A forgotten request is not answered any more; another with the same number is."""
+        one, other, said, told = workers
+        one.receive((1, "wait", "key"))
+        other.receive((1, "wait", "key"))
+        one.receive((0, "forget", 1))
+        other.receive((2, "write", "key", b"", None))
+        assert said == []
+        assert [message[0] for message in told] == [1, 2]
+
+    def test_worker_gone(self, workers: Workers) -> None:
+        """The requests of a worker that has gone are dropped; the others stay."""
+        one, other, said, told = workers
+        one.receive((1, "wait", "key"))
+        other.receive((1, "wait", "key"))
+        one.receive(None)
+        assert one.gone.is_set()
+        assert not other.gone.is_set()
+        other.receive((2, "write", "key", b"", None))
+        assert said == []
+        assert [message[0] for message in told] == [1, 2]
+
+    def test_value_that_cannot_be_pickled_answers_with_the_error(
+        self, store: StoppingStore, workers: Workers
+    ) -> None:
+        """Who waits hears why; who wrote it, and everybody after, is not disturbed."""
+        one, other, said, told = workers
+        one.receive((1, "wait", "key"))
+        store.write("key", threading.Lock(), None, None)
+        ((number, done, text),) = said
+        assert (number, done) == (1, False)
+        assert "the value of 'key', of type 'lock', cannot be pickled" in text
+        other.receive((1, "wait", "key"))
+        other.receive((2, "write", "more", b"", None))
+        other.receive((3, "acquire", "lock", 7))
+        assert [message[:2] for message in told] == [(1, False), (2, True), (3, True)]
+        one.receive(None)
+        assert one.gone.is_set()
+
+
+class TestLocks:
+    """`lock(name)` for threads of workers."""
+
+    def test_granted_in_the_order_of_asking(self, workers: Workers) -> None:
+        """One holder at a time; the next gets it when it is given back."""
+        one, other, said, told = workers
+        one.receive((1, "acquire", "lock", 1))
+        other.receive((1, "acquire", "lock", 1))
+        one.receive((2, "acquire", "lock", 2))
+        assert (said, told) == ([(1, True, True)], [])
+        one.receive((3, "release", "lock"))
+        assert told == [(1, True, True)]
+        other.receive((2, "release", "lock"))
+        assert said[-1] == (2, True, True)
+
+    def test_refused_to_the_thread_that_holds_it(self, workers: Workers) -> None:
+        """It would wait for itself; the lock stays with it."""
+        one, _, said, _ = workers
+        one.receive((1, "acquire", "lock", 1))
+        one.receive((2, "acquire", "lock", 1))
+        assert said[1] == (2, False, "lock 'lock' is already held by this thread")
+
+    def test_freed_when_the_worker_has_gone(self, workers: Workers) -> None:
+        """It goes to another worker, not to a thread of the one that has gone."""
+        one, other, said, told = workers
+        one.receive((1, "acquire", "lock", 1))
+        one.receive((2, "acquire", "lock", 2))
+        other.receive((1, "acquire", "lock", 1))
+        one.receive(None)
+        assert told == [(1, True, True)]
+        assert said == [(1, True, True)]
+
+    def test_given_up_while_waiting(self, workers: Workers) -> None:
+        """It passes by who has given up."""
+        one, other, said, told = workers
+        one.receive((1, "acquire", "lock", 1))
+        other.receive((1, "acquire", "lock", 1))
+        other.receive((0, "forget", 1))
+        one.receive((2, "release", "lock"))
+        assert told == []
+        one.receive((3, "acquire", "lock", 2))
+        assert said[-1] == (3, True, True)
+
+    def test_given_up_when_the_grant_was_on_its_way(self, workers: Workers) -> None:
+        """The worker gave up before the grant reached it: it does not hold the lock."""
+        one, other, said, told = workers
+        one.receive((1, "acquire", "lock", 1))
+        other.receive((1, "acquire", "lock", 1))
+        one.receive((2, "release", "lock"))
+        assert told == [(1, True, True)]
+        other.receive((0, "forget", 1))
+        one.receive((3, "acquire", "lock", 1))
+        assert said[-1] == (3, True, True)
+
+    def test_giving_up_frees_no_lock_that_was_taken_since(self, workers: Workers) -> None:
+        """What was granted, given back and taken by another stays with that other."""
+        one, other, said, told = workers
+        one.receive((1, "acquire", "lock", 1))
+        one.receive((2, "release", "lock"))
+        other.receive((1, "acquire", "lock", 1))
+        one.receive((0, "forget", 1))
+        one.receive((3, "acquire", "lock", 1))
+        assert [message[0] for message in said] == [1, 2]
+        assert told == [(1, True, True)]
+
+
+class TestEndpoint:
+    """What the controller does with what it receives."""
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            (1, "no such thing"),
+            (1, "read"),
+            (1, "read", "key", "too", "many"),
+            (1, "read", []),
+            (1, "write", "key", b""),
+            (1, "remove", "key", None, None),
+            (1, "acquire", {}, 1),
+            (1, "verdict", "unknown"),
+            (1, "need", b"no pickle"),
+        ],
+    )
+    def test_never_raises(self, workers: Workers, message: Message) -> None:
+        """An exception would close the channel: it is answered, and the next request works."""
+        one, _, said, _ = workers
+        one.receive(message)
+        ((number, done, text),) = said
+        assert (number, done) == (1, False)
+        assert text.startswith(f"the controller failed at {message[1]!r}: ")
+        one.receive((2, "read", "key"))
+        assert said[-1] == (2, True, None)
+
+    def test_refuses_before_the_plan_has_begun(self) -> None:
+        """Whoever asks too early hears so."""
+        channel = Channel()
+        endpoint = Endpoint("gw0", channel, lambda: None)
+        endpoint.receive((1, "read", "key"))
+        assert channel.sent == [
+            (1, False, "the plan has not begun: nothing of it can be asked yet")
+        ]
+        endpoint.receive(None)
+        assert endpoint.gone.is_set()
+
+    def test_answers_nobody_who_has_gone(self, store: StoppingStore) -> None:
+        """A channel that is closed meanwhile disturbs no other worker."""
+        desk, channels = _desk(store), [Channel(), Channel()]
+        one, other = (Endpoint(str(n), channels[n], lambda: desk) for n in range(2))
+        one.receive((1, "wait", "key"))
+        channels[0].is_closed = True
+        other.receive((1, "write", "key", b"", None))
+        assert channels[1].sent == [(1, True, True)]
+
+    def test_needs_are_taken_once(self, workers: Workers) -> None:
+        """A clone that says nothing is not given the needs of another."""
+        one, other, _, _ = workers
+        one.receive((0, "need", pickle.dumps({"needs": ["db"]})))
+        assert one.take_needs() == {"needs": ["db"]}
+        assert one.take_needs() is None
+        assert other.take_needs() is None
+
+    def test_tests_wait_until_their_steps_are_decided(self, store: StoppingStore) -> None:
+        """`ensure` is answered when the last of its steps is decided, with the variables."""
+        blocked = Verdict(skips=False, reason="no", steps=("db",))
+        desk, channel = _desk(store, {"db": blocked, "net": None}), Channel()
+        endpoint = Endpoint("gw0", channel, lambda: desk)
+        endpoint.receive((1, "ensure", ["net", "db"]))
+        desk.decide(["net"])
+        assert channel.sent == []
+        desk.decide(["db"])
+        ((number, done, answer),) = channel.sent
+        assert (number, done) == (1, True)
+        assert pickle.loads(answer)[:2] == ({"net": None, "db": blocked}, {"DB_URL": "tcp://db"})
+
+    def test_refuses_writes_once_cleanup_has_begun(
+        self, store: StoppingStore, workers: Workers
+    ) -> None:
+        """Reading goes on, writing does not."""
+        one, _, said, _ = workers
+        one.receive((1, "write", "key", dump("key", 1), None))
+        store.close()
+        one.receive((2, "write", "key", dump("key", 2), None))
+        one.receive((3, "remove", "key", 1))
+        one.receive((4, "read", "key"))
+        refused = "key 'key' cannot be written any more: cleanup has begun"
+        assert said[1:] == [
+            (2, False, refused),
+            (3, False, refused),
+            (4, True, (1, dump("key", 1))),
+        ]
+
+
+class TestLink:
+    """What a worker does with answers."""
+
+    @pytest.fixture
+    def channel(self) -> Channel:
+        """The worker's end of the channel."""
+        return Channel()
+
+    @pytest.fixture
+    def link(self, channel: Channel) -> Link:
+        """The link."""
+        return Link(channel, lambda: None)
+
+    def test_answers_find_their_thread(self, channel: Channel, link: Link) -> None:
+        """Answers may come in any order."""
+        got: dict[str, Any] = {}
+
+        def ask(what: str) -> None:
+            got[what] = link.ask(what)
+
+        threads = [_apart(lambda what=what: ask(what)) for what in "abc"]  # type: ignore[misc]
+        wait_until(lambda: len(channel.sent) == 3)
+        for number, what in sorted(channel.sent, reverse=True):
+            channel.receive((number, True, what * 2))
+        for thread in threads:
+            thread.join(20)
+        assert got == {"a": "aa", "b": "bb", "c": "cc"}
+
+    def test_end_of_the_controller_wakes_everybody(self, channel: Channel, link: Link) -> None:
+        """Those who wait with and without a time limit, and those who ask later."""
+        errors: list[str] = []
+
+        def ask(timeout: float | None) -> None:
+            with pytest.raises(StateError) as caught:
+                link.ask("wait", "key", timeout=timeout)
+            errors.append(str(caught.value))
+
+        threads = [_apart(lambda: ask(None)), _apart(lambda: ask(20))]
+        wait_until(lambda: len(channel.sent) == 2)
+        channel.receive(None)
+        for thread in threads:
+            thread.join(5)
+        assert len(errors) == 2
+        channel.is_closed = True
+        ask(None)
+        assert all(error.startswith(GONE) for error in errors)
+
+    def test_giving_up_is_told(self, channel: Channel, link: Link) -> None:
+        """The controller hears of it, and an answer that comes late is nobody's."""
+        with pytest.raises(TimeoutError):
+            link.ask("wait", "key", timeout=0.01)
+        number = channel.sent[0][0]
+        assert channel.sent[1] == (0, "forget", number)
+        channel.receive((number, True, "late"))
+
+    def test_exception_while_waiting_is_giving_up(self, channel: Channel, link: Link) -> None:
+        """What a signal handler raises (a time limit, Ctrl-C) ends the request as well."""
+
+        class OfASignal(BaseException):
+            pass
+
+        def send(message: Message) -> None:
+            channel.sent.append(message)
+            if message[1] == "acquire":
+                raise OfASignal
+
+        setattr(channel, "send", send)  # noqa: B010 - mypy forbids the plain form
+        with pytest.raises(OfASignal):
+            link.ask("acquire", "lock", 1)
+        assert [message[1:] for message in channel.sent[1:]] == [("forget", channel.sent[0][0])]
+
+    def test_refusal_is_a_state_error(self, channel: Channel, link: Link) -> None:
+        """It has the controller's words."""
+        answered = _apart(
+            lambda: wait_until(lambda: channel.sent) and channel.receive((1, False, "no, because"))
+        )
+        with pytest.raises(StateError, match="no, because"):
+            link.ask("write", "key", b"", None)
+        answered.join()
+
+    def test_forked_process_is_refused(
+        self, channel: Channel, link: Link, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two processes on one pipe would tear each other's messages: nothing is sent."""
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(StateError, match="forked from a test"):
+            link.ask("read", "key")
+        assert channel.sent == []
+
+
+class TestWholeLine:
+    """State through both ends, with receiver threads as in execnet."""
+
+    @pytest.fixture
+    def lines(self, store: StoppingStore) -> Iterator[tuple[Line, Line]]:
+        """Two workers."""
+        desk = _desk(store)
+        lines = Line("gw0", desk), Line("gw1", desk)
+        yield lines
+        for line in lines:
+            line.end()
+
+    def test_controller_and_workers_see_one_state(
+        self, store: StoppingStore, lines: tuple[Line, Line]
+    ) -> None:
+        """A step's write is a worker's read, and the other way round."""
+        State(store, writer="db")["db"] = {"port": 1}
+        assert lines[0].state["db"] == {"port": 1}
+        lines[1].state["key"] = [1]
+        assert State(store)["key"] == [1]
+        assert lines[0].state.snapshot() == {"db": {"port": 1}, "key": [1]}
+
+    def test_step_and_worker_exclude_each_other(
+        self, store: StoppingStore, lines: tuple[Line, Line]
+    ) -> None:
+        """The lock of a step is the lock of the tests."""
+        state = State(store, writer="db")
+        with (
+            state.lock("lock"),
+            pytest.raises(TimeoutError),
+            lines[0].state.lock("lock", timeout=0.05),
+        ):
+            pass
+        with (
+            lines[0].state.lock("lock"),
+            pytest.raises(TimeoutError),
+            state.lock("lock", timeout=0.05),
+        ):
+            pass
+        with state.lock("lock"):
+            pass
+
+    def test_no_increment_is_lost(self, store: StoppingStore, lines: tuple[Line, Line]) -> None:
+        """`compare_and_swap` of steps and of threads in several workers: all count."""
+
+        def increment(state: State) -> None:
+            for _ in range(50):
+                while not state.compare_and_swap("sum", value := state["sum"], value + 1):
+                    pass
+
+        states = [State(store), *(line.state for line in lines for _ in range(2))]
+        states[0]["sum"] = 0
+        threads = [_apart(lambda state=state: increment(state)) for state in states]  # type: ignore[misc]
+        for thread in threads:
+            thread.join(60)
+        assert states[0]["sum"] == 50 * len(states)
+
+    def test_value_is_pickled_once_when_it_is_set(
+        self, store: StoppingStore, lines: tuple[Line, Line]
+    ) -> None:
+        """What a step changes in place afterwards, workers do not see."""
+        value = [1]
+        State(store)["key"] = value
+        value.append(2)
+        assert lines[0].state["key"] == lines[1].state["key"] == [1]

@@ -1,0 +1,291 @@
+"""What is said under xdist: by the controller, once, and on lines of its own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import threading
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from tests.plugin.project import plan_lines, refuses
+from tests.xdist.cluster import Cluster, glued, outcomes, verdicts
+from tests.xdist.conftest import MakeCluster
+
+BROKEN = """
+@pytest.mark.plan_step
+def net():
+    note("net")
+    yield
+    note("net cleaned")
+
+@pytest.mark.plan_step(retries=1, retry_wait=0)
+def db(net):
+    note("db")
+    print("trying")
+    raise RuntimeError("no port 5432")
+"""
+TESTS = """
+@pytest.mark.parametrize("number", range(6))
+def test_blocked(db, number): note("ran")
+
+@pytest.mark.parametrize("number", range(4))
+def test_free(number): pass
+
+def test_net(net): pass
+"""
+
+
+@pytest.fixture(scope="module")
+def broken(make_cluster: MakeCluster) -> tuple[Cluster, pytest.RunResult]:
+    """One run with a step that fails, tests that need it and tests that do not."""
+    cluster = make_cluster("broken")
+    cluster.steps(BROKEN)
+    cluster.tests(TESTS)
+    return cluster, cluster.two("-v", "-rA", "--junitxml=junit.xml")
+
+
+@pytest.fixture
+def result(broken: tuple[Cluster, pytest.RunResult]) -> pytest.RunResult:
+    """The result of that run."""
+    return broken[1]
+
+
+class TestFailedStep:
+    """A step fails on the controller."""
+
+    def test_blocked_tests_are_counted_once(self, result: pytest.RunResult) -> None:
+        """One error for the step, one count for each test that needed it; exit status 1."""
+        assert outcomes(result) == {"passed": 5, "blocked": 6, "errors": 1}
+        assert result.ret == 1
+        assert verdicts(result)["test_blocked[3]"] == ["BLOCKED"]
+
+    def test_step_is_reported_once(self, result: pytest.RunResult) -> None:
+        """The failure is told once and in full, by the controller."""
+        text = result.stdout.str()
+        assert text.count("ERROR at setup of plan step 'db'") == 1
+        assert text.count('>       raise RuntimeError("no port 5432")') == 1
+        assert text.count("ERROR plan step 'db' - RuntimeError: no port 5432") == 1
+        assert text.count("ERROR at setup of test_blocked") == 0
+        result.stdout.fnmatch_lines(["attempts (2 allowed):", "*Captured log of plan step 'db'*"])
+
+    def test_each_blocked_test_has_a_line_when_asked_for(self, result: pytest.RunResult) -> None:
+        """With `-rA` there is one line for each."""
+        lines = [line for line in result.outlines if line.startswith("BLOCKED ")]
+        assert sorted(lines) == [
+            f"BLOCKED test_it.py::test_blocked[{number}] - plan step 'db' failed: "
+            "RuntimeError: no port 5432"
+            for number in range(6)
+        ]
+
+    def test_live_lines_come_once(self, result: pytest.RunResult) -> None:
+        """Retries, failure and cleanup have one line each, also with `-v`."""
+        assert plan_lines(result) == [
+            "plan: net  ok        T",
+            "plan: db   retry     attempt 1 of 2 failed: RuntimeError: no port 5432; again in T",
+            "plan: db   FAILED    T  RuntimeError: no port 5432",
+            "plan: net  cleanup ok T",
+        ]
+        assert list(glued(result.stdout.str())) == []
+
+    def test_junit_counts_each_test_once(self, broken: tuple[Cluster, pytest.RunResult]) -> None:
+        """The XML file has an error with the step's name for each blocked test."""
+        suite = ET.parse(broken[0].path / "junit.xml").getroot()[0]
+        errors = suite.findall("./testcase/error")
+        assert (suite.get("tests"), suite.get("failures")) == ("11", "0")
+        assert len(errors) == 6
+        assert all("plan step 'db' failed" in (error.text or "") for error in errors)
+
+    def test_nothing_runs_twice(self, broken: tuple[Cluster, pytest.RunResult]) -> None:
+        """Two attempts of the step, one cleanup, and no blocked test."""
+        assert broken[0].calls == ["net", "db", "db", "net cleaned"]
+
+
+def test_blocked_tests_count_for_stop_after_failures(cluster: Cluster) -> None:
+    """`-x` stops at the first blocked test, as at any failure."""
+    cluster.steps(BROKEN)
+    cluster.tests("""
+    @pytest.mark.parametrize("number", range(100))
+    def test_blocked(db, number): note("ran")
+    """)
+    result = cluster.two("-x")
+    assert 1 <= outcomes(result)["blocked"] < 20
+    assert result.ret == 2
+    assert cluster.calls == ["net", "db", "db", "net cleaned"]
+
+
+def test_quiet_says_failures_only(cluster: Cluster) -> None:
+    """With `-q` a good step has no line."""
+    cluster.steps(BROKEN)
+    cluster.tests(TESTS)
+    result = cluster.two("-q")
+    assert plan_lines(result) == ["plan: db   FAILED    T  RuntimeError: no port 5432"]
+    assert outcomes(result) == {"passed": 5, "blocked": 6, "errors": 1}
+
+
+def test_in_a_terminal_lines_are_never_glued_to_the_status_of_xdist(cluster: Cluster) -> None:
+    """Where xdist rewrites its status by carriage returns, the lines of the plan stand apart."""
+    cluster.steps(
+        """
+        @pytest.mark.plan_step
+        def net(ctx):
+            ctx.sleep(0.3)  # the other worker reports itself meanwhile
+            yield
+
+        @pytest.mark.plan_step
+        def db(net): raise RuntimeError("no port")
+        """
+    )
+    cluster.tests(TESTS)
+    screen, terminal = pty.openpty()
+    seen: list[bytes] = []
+
+    def read() -> None:
+        while True:
+            try:
+                data = os.read(screen, 4096)
+            except OSError:  # the other end is closed
+                return
+            seen.append(data)
+
+    reader = threading.Thread(target=read)
+    with cluster.start("-n", "2", "--color=yes", output=terminal) as live:
+        os.close(terminal)
+        reader.start()
+        live.end()
+    reader.join()
+    os.close(screen)
+    text = b"".join(seen).decode()
+    assert "\r" in text.replace("\r\n", "")  # xdist did rewrite
+    lines = [line for line in re.split(r"\r?\n", text) if "plan: " in line]
+    assert len(lines) == 3
+    assert [line for line in lines if "\r" in line] == []
+    assert list(glued(text)) == []
+    assert "1 error" in text
+
+
+def test_skipped_step_skips_its_tests(cluster: Cluster) -> None:
+    """Tests of a skipped step are skipped with its reason; the run is green."""
+    cluster.steps("""
+    @pytest.mark.plan_step
+    def db(): pytest.skip("no docker here")
+    """)
+    cluster.tests("""
+    def test_it(db): note("ran")
+    def test_free(): pass
+    """)
+    result = cluster.two("-rs")
+    assert outcomes(result) == {"passed": 1, "skipped": 1}
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["SKIPPED [[]1[]] test_it.py:*: plan step 'db': no docker here"])
+
+
+def test_options_that_select_steps_reach_every_test(cluster: Cluster) -> None:
+    """`--plan-until` skips tests that need more; `--plan-skip` skips what needs the step."""
+    cluster.steps("""
+    @pytest.mark.plan_step
+    def net(): note("net")
+
+    @pytest.mark.plan_step
+    def db(net): note("db")
+
+    @pytest.mark.plan_step(needs=("net",))
+    def web(): note("web")
+    """)
+    cluster.tests("""
+    def test_net(net): pass
+    def test_db(db): pass
+    def test_web(web): pass
+    """)
+    until = cluster.two("--plan-until", "db")
+    assert outcomes(until) == {"passed": 2, "skipped": 1}
+    skip = cluster.two("--plan-skip", "db")
+    assert outcomes(skip) == {"passed": 2, "skipped": 1}
+    assert cluster.calls == ["net", "db", "net", "web"]
+
+
+@pytest.mark.parametrize("option", ["--plan-show", "--setup-plan"])
+def test_plan_is_shown_and_nothing_runs(cluster: Cluster, option: str) -> None:
+    """Showing the plan works with `-n 2` as without: it runs no step and no test."""
+    cluster.steps("""
+    @pytest.mark.plan_step
+    def db(): note("db")
+    """)
+    cluster.tests("def test_it(db): note('ran')")
+    result = cluster.two(option)
+    assert cluster.calls == []
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*= plan =*", "db *", "*1 test needs db:*", "nothing was run"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "test", "texts"),
+    [
+        (
+            "@pytest.mark.plan_step(needs=('b',))\ndef a(): pass\n"
+            "@pytest.mark.plan_step(needs=('a',))\ndef b(): pass",
+            "def test_it(a): pass",
+            ["the steps wait for each other: 'a' needs 'b', which needs 'a'"],
+        ),
+        (
+            "@pytest.mark.plan_step\ndef a(): pass",
+            "@pytest.mark.plan('aa')\ndef test_it(): pass",
+            ["@pytest.mark.plan names 'aa', which is no step"],
+        ),
+        (
+            "@pytest.mark.plan_step\ndef a(tmp_path): pass",
+            "def test_it(a): pass",
+            ["'tmp_path', which is a pytest fixture"],
+        ),
+    ],
+    ids=["cycle", "unknown name", "fixture"],
+)
+def test_plan_that_cannot_run_is_one_usage_error(
+    cluster: Cluster, steps: str, test: str, texts: list[str]
+) -> None:
+    """It ends the run before anything ran, with one message and the status of a usage error."""
+    cluster.steps(steps)
+    cluster.tests(test)
+    result = cluster.two()
+    refuses(result, *texts)
+    said = result.stdout.str() + result.stderr.str()
+    assert said.count(texts[-1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [("pytest.exit('enough', 7)", 7), ("raise KeyboardInterrupt", 2)]
+)
+def test_step_that_ends_the_session(cluster: Cluster, raised: str, status: int) -> None:
+    """`pytest.exit` or KeyboardInterrupt in a step ends the run; what was made is cleaned up."""
+    cluster.steps(f"""
+    @pytest.mark.plan_step
+    def net():
+        yield
+        note("net cleaned")
+
+    @pytest.mark.plan_step
+    def db(net):
+        {raised}
+    """)
+    cluster.tests("def test_it(db): note('ran')")
+    result = cluster.two()
+    assert cluster.calls == ["net cleaned"]
+    assert result.ret == status
+
+
+def test_limit_stops_provisioning(cluster: Cluster) -> None:
+    """When the limit passes while a step runs, its tests are blocked and the run is red."""
+    cluster.steps("""
+    @pytest.mark.plan_step
+    def db(ctx):
+        ctx.defer(note, "undone")
+        ctx.sleep(60)
+    """)
+    cluster.tests("def test_it(db): note('ran')")
+    result = cluster.two("--plan-limit", "1s")
+    assert "the plan's limit of 1.00s has passed" in result.stdout.str()
+    assert cluster.calls == ["undone"]
+    assert result.ret == 1
+    assert outcomes(result)["blocked"] == 1
