@@ -7,12 +7,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pytest_plan.engine.clock import Clock, SystemClock
 from pytest_plan.engine.durations import Duration, parse_duration
 from pytest_plan.engine.errors import PlanDefinitionError
-from pytest_plan.engine.events import Listener
 from pytest_plan.engine.graph import OWN_PARAMETERS, VALUE, link
 from pytest_plan.engine.hooks import hooks_of
 from pytest_plan.engine.planned import (
@@ -22,10 +21,14 @@ from pytest_plan.engine.planned import (
     check_name,
     check_options,
 )
-from pytest_plan.engine.results import PlanResult, StepResult
-from pytest_plan.engine.run import Run, RunOptions
+from pytest_plan.engine.run_options import RunOptions
 from pytest_plan.engine.state import LocalStore, State
 from pytest_plan.engine.step import Pause, Step
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.events import Listener
+    from pytest_plan.engine.results import PlanResult, StepResult
+    from pytest_plan.engine.run import Run
 
 DEFAULT_JOBS = 8
 DEFAULT_CLEANUP_LIMIT = 300.0
@@ -206,6 +209,9 @@ class Plan:
         """
         if self._run is not None:
             raise PlanDefinitionError("this plan has been executed already: a plan runs once")
+        # Imported here: a worker of xdist declares plans and never runs one.
+        from pytest_plan.engine.run import Run
+
         run_options = replace(self._options, **options)
         self._steps = self.linked()
         self._run = Run(

@@ -8,9 +8,7 @@ import queue
 import secrets
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytest_plan.engine.clock import Clock, PlanClock
 from pytest_plan.engine.durations import format_duration
@@ -32,32 +30,10 @@ from pytest_plan.engine.phases import Course, Forward, Reverse
 from pytest_plan.engine.planned import PlannedStep
 from pytest_plan.engine.record import StepRecord
 from pytest_plan.engine.results import PlanResult, StepResult
+from pytest_plan.engine.run_options import RunOptions
 from pytest_plan.engine.services import Services
 from pytest_plan.engine.state import LocalStore
 from pytest_plan.engine.stop import Stop, StopKind
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a plan is run.
-
-    Attributes:
-        limit: seconds for the whole run without cleanup; None means no limit.
-        continue_on_error: whether a failure stops only what needs the step.
-        cleanup_limit: seconds for the whole cleanup.
-        jobs: how many steps may run at the same time.
-        parameters: what hooks may take beside `ctx`, `state` and the values of steps.
-        skip_on: exceptions by which a step asks to be skipped.
-        stop_on: exceptions that end the plan and are raised as they are.
-    """
-
-    limit: float | None
-    continue_on_error: bool
-    cleanup_limit: float
-    jobs: int
-    parameters: Mapping[str, Any]
-    skip_on: tuple[type[BaseException], ...] = ()
-    stop_on: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
 
 
 class Run:

@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_plan.engine.errors import describe
-from pytest_plan.engine.events import (
-    Event,
-    PlanFinished,
-    StepCleaned,
-    StepFinished,
-    StepStarted,
-)
 from pytest_plan.engine.outcomes import StepOutcome
-from pytest_plan.engine.record import StepRecord
-from pytest_plan.engine.results import StepResult
-from pytest_plan.engine.run import Run
-from pytest_plan.engine.state import State
 from pytest_plan.plugin import artifacts
 from pytest_plan.plugin.output import StepOutput
 from pytest_plan.plugin.signals import Signals
@@ -27,6 +16,10 @@ from pytest_plan.plugin.source import Verdict
 from pytest_plan.plugin.warn import warn
 
 if TYPE_CHECKING:
+    from pytest_plan.engine.record import StepRecord
+    from pytest_plan.engine.results import StepResult
+    from pytest_plan.engine.run import Run
+    from pytest_plan.engine.state import State
     from pytest_plan.plugin.session import PlanSession
 
 
@@ -195,10 +188,13 @@ class Host:
             record = causes[0]
 
     def _begin(self) -> Run:
+        # Imported here, as the run is: a worker has none.
+        from pytest_plan.plugin.tell_hooks import hook_teller
+
         session, hook = self._session, self._config.hook
         for listener in hook.pytest_plan_make_listener(config=self._config):
             session.plan.add_listener(listener)
-        session.plan.add_listener(self._tell_hooks)
+        session.plan.add_listener(hook_teller(self._config))
         if session.settings.signals:
             self.signals.install()
         folder = artifacts.folder(session.settings.dir)
@@ -209,17 +205,3 @@ class Host:
             stop_on=(KeyboardInterrupt, SystemExit, pytest.exit.Exception),
             skip_on=(pytest.skip.Exception, pytest.xfail.Exception),
         )
-
-    def _tell_hooks(self, event: Event) -> None:
-        hook, config = self._config.hook, self._config
-        match event:
-            case StepStarted(step=step):
-                hook.pytest_plan_step_started(config=config, step=step)
-            case StepFinished(result=result):
-                hook.pytest_plan_step_finished(config=config, result=result)
-            case StepCleaned(result=result):
-                hook.pytest_plan_step_cleaned(config=config, result=result)
-            case PlanFinished(result=result):
-                hook.pytest_plan_finished(config=config, result=result)
-            case _:
-                pass

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_plan.plugin import roles
 from pytest_plan.plugin.options import Settings, settings
 
 if TYPE_CHECKING:
@@ -27,5 +28,6 @@ def of(config: pytest.Config, options: Settings | None = None) -> PlanSession:
 
         session = PlanSession(config, options or settings(config))
         config.stash[_KEY] = session
-        session.load_reports()
+        if not roles.is_worker(config):
+            session.load_reports()
     return session
