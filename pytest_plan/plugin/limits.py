@@ -86,7 +86,7 @@ class Limit:
             item.session.shouldfail = self.reason
             raise item.session.Failed(self.reason)
         result = yield
-        if self.has_passed():
+        if self.has_passed() and not self._is_blocked(item):
             item.session.shouldfail = self.reason
         return result
 
@@ -164,6 +164,8 @@ def warn_of_thread_method(config: pytest.Config) -> None:
 def _bound_session_timeout(config: pytest.Config, remaining: float) -> None:
     """Make pytest-timeout's session timeout the smaller of the user's and ours."""
     timeout = sys.modules.get("pytest_timeout")
+    if remaining <= 0:
+        return  # the limit has passed while provisioning: all that is left are blocked tests
     if timeout is None or not config.pluginmanager.has_plugin("timeout"):
         return
     expires = time.time() + remaining  # pytest-timeout's clock

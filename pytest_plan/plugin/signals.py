@@ -102,22 +102,23 @@ def _exception(number: int) -> KeyboardInterrupt:
 
 
 def interrupt_on_terminate() -> Callable[[], None]:
-    """Let SIGTERM interrupt this worker as Ctrl-C does, so that its fixtures are torn down.
+    """Let SIGTERM and SIGHUP interrupt this worker as Ctrl-C does: its fixtures are torn down.
 
-    Returns a function that puts the handler back that was there before.
+    Returns a function that puts the handlers back that were there before.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
+    if threading.current_thread() is not threading.main_thread():
         return lambda: None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return lambda: _put_back(signal.SIGTERM)
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    ours = [one for one in numbers if one and signal.getsignal(one) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    return lambda: _put_back(ours)
 
 
-def _put_back(number: int) -> None:
-    if signal.getsignal(number) is signal.default_int_handler:
-        signal.signal(number, signal.SIG_DFL)
+def _put_back(numbers: list[int]) -> None:
+    for number in numbers:
+        if signal.getsignal(number) is signal.default_int_handler:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def interrupt_main_thread() -> None:
