@@ -1,0 +1,52 @@
+"""The page of guarantees and the tests of this folder speak of the same promises."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from tests.faults import table
+
+_HERE = Path(__file__).parent
+
+
+def test_g13_the_check_for_residue_is_on_for_every_test(request: object) -> None:
+    """No test of this folder runs without it."""
+    assert "nothing_left_behind" in request.fixturenames  # type: ignore[attr-defined]
+
+
+def test_every_guarantee_that_holds_is_in_the_name_of_a_test() -> None:
+    """And what does not hold yet has no test; and no test has a number that is not explained."""
+    holds, _, rest = table.PAGE.read_text(encoding="utf-8").partition("\n## What comes with")
+    promised = set(re.findall(r"^\*\*(G\d+) ", holds, re.MULTILINE))
+    later = set(re.findall(r"\*\*(G\d+)\*\*", rest.partition("\n## ")[0]))
+    names = [name for path in _HERE.glob("test_*.py") for name in _tests(path)]
+    tested = {number for name in names if (number := table.guarantee_of(name))}
+    assert tested == promised
+    assert promised | later == {f"G{number}" for number in range(1, 19)}
+    assert not promised & later
+
+
+def test_every_test_of_a_fault_names_its_guarantee() -> None:
+    """So the table counts each of them."""
+    for path in _HERE.glob("test_*.py"):
+        unnamed = [name for name in _tests(path) if table.guarantee_of(name) is None]
+        assert path == Path(__file__) or not unnamed
+
+
+def test_the_table_has_no_violation() -> None:
+    """What is published was written by a whole run, and nothing was broken in it."""
+    text = table.PAGE.read_text(encoding="utf-8")
+    rows = text.partition(table.BEGIN)[2].partition(table.END)[0].strip().splitlines()
+    assert rows[-1].startswith("| all |")
+    assert rows[-1].endswith("| 0 |")
+
+
+def _tests(path: Path) -> list[str]:
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    return [
+        node.name
+        for node in module.body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]

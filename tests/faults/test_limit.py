@@ -1,0 +1,170 @@
+"""Row 16 and the plan's limit, while provisioning and while a test hangs, in whatever way."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.faults.scenario import FORWARD, SLACK, TESTING, Run, Stage, Story
+
+LIMIT = 2.0 * SLACK  # seconds
+OVERTIME = 2.5 * SLACK  # seconds after the limit until cleanup begins
+STUCK = 6.0 * SLACK  # the same, when the test cannot be ended
+JUNIT = "--junitxml=report.xml"
+limit = f"--plan-limit={LIMIT}s"
+modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
+timeouts = pytest.mark.parametrize(
+    "plugin", [("-p", "pytest_timeout"), ()], ids=["with pytest-timeout", "without"]
+)
+
+
+def overtime(run: Run) -> float:
+    """Return the seconds from the limit until cleanup began."""
+    return run.time_of("cleanup") - run.time_of("begin") - LIMIT
+
+
+@modes
+def test_g16_the_limit_stops_provisioning(stage: Stage, args: tuple[str, ...]) -> None:
+    """Row 16: the running step is stopped, later ones do not begin, tests are blocked by that."""
+
+    def story(run: Run, *more: str, moment: str) -> Story:
+        run.start(limit, JUNIT, *args, *more, faults={moment: "hold"})
+        yield run.ended
+        run.judge(1)
+        took = overtime(run)
+        run.expect(-0.5 < took < 0.5 * SLACK, f"cleanup began {took:.1f} s after the limit")
+        run.expect("limit of" in run.output(), "the limit is not named")
+        run.expect(not run.notes("test"), "tests ran")
+        counts = run.junit()
+        run.expect(counts.get("tests") == counts.get("errors") == 5, f"JUnit says {counts}")
+
+    for moment in FORWARD if not args else ["db.exec"]:
+        stage.add(moment, story, moment=moment)
+    stage.add("with pytest-timeout", story, "-p", "pytest_timeout", moment="db.exec")
+    stage.play(at_once=8)
+
+
+def hang(run: Run, *args: str, moment: str, fault: str, ends: bool = True) -> Story:
+    """Let a test hang beyond the limit."""
+    run.start(limit, JUNIT, *args, faults={moment: fault})
+    yield run.ended
+    has_workers = "-n" in args
+    run.judge(1, exits=ends or has_workers, torn_down=ends)
+    took = overtime(run)
+    longest = OVERTIME if ends else STUCK
+    run.expect(-0.5 < took < longest, f"cleanup began {took:.1f} s after the limit")
+    text = run.output()
+    run.expect("limit" in text and "has passed" in text, "the limit is not named")
+    run.expect("test_one" in text, "the test is not named")
+    if ends or not has_workers:
+        run.expect(f"_{fault}" in text, "the stack does not show where it hung")
+    if not has_workers:
+        run.expect(not run.notes("test"), "later tests ran")
+    if ends:
+        run.expect(not has_workers or "not run" in text or "4 passed" in text, "none was counted")
+        bad = run.junit().get("errors", 0) + run.junit().get("failures", 0)
+        run.expect(bad == 1, f"JUnit says {run.junit()}")
+    elif has_workers:
+        bad = run.junit().get("errors", 0) + run.junit().get("failures", 0)
+        run.expect(bad == 1, f"JUnit says {run.junit()}")
+
+
+@modes
+@timeouts
+def test_g16_the_limit_ends_a_test_that_hangs(
+    stage: Stage, args: tuple[str, ...], plugin: tuple[str, ...]
+) -> None:
+    """It fails with its stack within two seconds; JUnit, summary and exit status stay right."""
+    for moment in TESTING:
+        for fault in (
+            ("sleep", "receive", "acquire", "spin") if moment == "test.call" else ("sleep",)
+        ):
+            name = f"{moment} {fault}"
+            stage.add(name, hang, *args, *plugin, moment=moment, fault=fault)
+    stage.play(at_once=8)
+
+
+@modes
+def test_g16_the_limit_ends_a_test_that_cannot_be_ended(
+    stage: Stage, args: tuple[str, ...]
+) -> None:
+    """C code, `except BaseException`: cleanup runs and the process ends; the test is named."""
+    for fault in ("c_call", "stubborn"):
+        stage.add(fault, hang, *args, moment="test.call", fault=fault, ends=False)
+    stage.play(at_once=8)
+
+
+def test_g16_tests_that_have_not_run_are_counted(stage: Stage) -> None:
+    """The summary says how many tests the limit has kept from running."""
+
+    def story(run: Run) -> Story:
+        run.start(limit, faults={"test.call": "sleep"})
+        yield run.ended
+        run.judge(1)
+        run.expect("4 tests were not run" in run.output(), "they are not counted")
+
+    stage.add("solo", story)
+    stage.play(at_once=8)
+
+
+def test_g16_the_limit_is_one_for_the_clones_of_crashed_workers(stage: Stage) -> None:
+    """A clone does not begin to count anew."""
+
+    def story(run: Run) -> Story:
+        run.start("-n", "1", limit, faults={"test.call": "die", "other.0": "sleep"})
+        yield run.ended
+        run.judge(1)
+        run.expect("other.0" in run.notes("at"), "no clone ran the next test")
+        took = overtime(run)
+        run.expect(took < OVERTIME, f"cleanup began {took:.1f} s after the limit")
+
+    stage.add("clone", story)
+    stage.play(at_once=8)
+
+
+def test_g16_the_smaller_session_timeout_wins(stage: Stage) -> None:
+    """pytest-timeout's own, where it is the smaller; ours, where it is not."""
+
+    def story(run: Run, session: str, ours: str, reason: str) -> Story:
+        args = ("-p", "pytest_timeout", f"--session-timeout={session}", f"--plan-limit={ours}")
+        run.start(*args, faults={"test.call": "hold"})
+        yield run.reached("test.call")
+        until = time.monotonic() + (SLACK if session != "100" else 1000.0)
+        yield lambda: time.monotonic() > until or run.ended()
+        run.release()
+        yield run.ended
+        run.judge(1)
+        run.expect(reason in run.output(), f"the reason is not {reason!r}")
+        run.expect(not run.notes("test"), "later tests ran")
+
+    short = {"session": str(0.9 * SLACK), "ours": "100s", "reason": "session-timeout"}
+    stage.add("theirs", story, **short)
+    stage.add("ours", story, session="100", ours=f"{LIMIT}s", reason="the plan's limit")
+    stage.play(at_once=8)
+
+
+def test_g16_the_limit_waits_while_a_debugger_is_open(stage: Stage) -> None:
+    """Whoever debugs a test is not thrown out; the time of the debugger does not count."""
+    tests = """\
+from tests.faults.fakes import at
+def test_debugged(web, pytestconfig):
+    pytestconfig.hook.pytest_enter_pdb(config=pytestconfig, pdb=None)
+    at("test.call")
+    pytestconfig.hook.pytest_leave_pdb(config=pytestconfig, pdb=None)
+def test_after(web):
+    pass
+"""
+
+    def story(run: Run) -> Story:
+        run.write("test_it.py", tests)
+        run.start(limit, faults={"test.call": "hold"})
+        yield run.reached("test.call")
+        until = run.time_of("begin") + LIMIT + 1.0
+        yield lambda: time.monotonic() > until or run.ended()
+        run.release()
+        yield run.ended
+        run.judge(0)
+
+    stage.add("debugger", story)
+    stage.play(at_once=8)

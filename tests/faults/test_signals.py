@@ -1,0 +1,275 @@
+"""Rows 20 to 24 and 30: SIGINT, SIGTERM and SIGHUP, at every moment, once, twice, three times."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from signal import SIGHUP, SIGINT, SIGTERM
+
+import pytest
+
+from tests.faults.scenario import BACKWARD, MOMENTS, SLACK, STEPS, TESTING, Run, Stage, Story
+
+STATUS = {SIGINT: 2, SIGTERM: 143, SIGHUP: 129}
+EAGER = ("-o", "plan_eager=true")
+FEW = ["net.exec", "web.exec", *TESTING, "web.cleanup", "net.cleanup"]
+QUICK = 1.0 * SLACK  # seconds
+numbers = pytest.mark.parametrize("number", STATUS, ids=lambda number: signal.Signals(number).name)
+modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
+
+
+def one_signal(run: Run, *args: str, moment: str, number: int, group: bool = False) -> Story:
+    """Send a signal at a moment; what a cleanup was doing is finished first."""
+    run.start(*args, faults={moment: "hold"})
+    yield run.reached(moment)
+    run.signal(number, group=group)
+    if moment in BACKWARD:
+        yield run.says("still cleaning up")
+    if moment in (*BACKWARD, "finish"):
+        run.release()
+    yield run.ended
+    # A worker that gets the signal while it ends by itself is cut short: that is pytest's business.
+    run.judge(STATUS[signal.Signals(number)], torn_down=True, owner_only=group)
+    if moment not in BACKWARD and "-n" not in args:
+        run.expect(moment == "finish" or not run.notes("test"), "tests went on")
+
+
+def play(stage: Stage, moments: list[str], *args: str, number: int, group: bool = False) -> None:
+    """Send a signal at each of the moments."""
+    for moment in moments:
+        more = (*args, *EAGER) if moment in ("start", "collecting") else args
+        stage.add(moment, one_signal, *more, moment=moment, number=number, group=group)
+    stage.play()
+
+
+@numbers
+def test_g2_cleanup_runs_after_a_signal_at_any_moment(stage: Stage, number: int) -> None:
+    """Solo: the run stops, everything that began is undone, the exit status is the signal's."""
+    play(stage, ["start", "collecting", *MOMENTS, "finish"], number=number)
+
+
+@numbers
+def test_g12_cleanup_runs_after_a_signal_to_the_controller_alone(stage: Stage, number: int) -> None:
+    """Two workers: they are stopped by us, and cleanup runs once."""
+    moments = ["collecting", *MOMENTS] if number == SIGINT else FEW
+    play(stage, moments, "-n", "2", number=number)
+
+
+@numbers
+def test_g12_cleanup_runs_after_a_signal_to_the_whole_group(stage: Stage, number: int) -> None:
+    """Two workers that get the signal, too, as in a terminal; while they wait, and at work."""
+    moments = ["collecting", *FEW] if number == SIGTERM else ["web.exec", "test.call", "db.cleanup"]
+    play(stage, moments, "-n", "2", number=number, group=True)
+
+
+@numbers
+@modes
+def test_g5_the_second_signal_does_not_cut_cleanup_short(
+    stage: Stage, number: int, args: tuple[str, ...]
+) -> None:
+    """It is announced with what is still being cleaned up, which goes on."""
+
+    def story(run: Run) -> Story:
+        run.start(*args, faults={"test.call": "hold", "web.cleanup": "hold"})
+        yield run.reached("test.call")
+        run.signal(number)
+        yield run.reached("web.cleanup")
+        run.signal(number)
+        yield run.says("still cleaning up: net, db, web")
+        run.release()
+        yield run.ended
+        run.judge(STATUS[signal.Signals(number)])
+
+    stage.add("twice", story)
+    stage.play()
+
+
+@numbers
+@modes
+def test_g5_the_third_signal_leaves_the_rest_and_names_it(
+    stage: Stage, number: int, args: tuple[str, ...]
+) -> None:
+    """It ends the process at once; what is not undone is in the output."""
+
+    def story(run: Run, moment: str) -> Story:
+        run.start(*args, faults={"test.call": "hold", moment: "hold"})
+        yield run.reached("test.call")
+        run.signal(number)
+        yield run.reached(moment)
+        run.signal(number)
+        yield run.says("still cleaning up")
+        run.signal(number)
+        yield run.ended
+        took = run.time_of("leaving", str(run.pid)) - run.moved
+        run.expect(took < QUICK, f"the third signal took {took:.1f} s to end the process")
+        left = STEPS[: 3 - BACKWARD.index(moment)]
+        run.judge(STATUS[signal.Signals(number)], left=left, stuck=[moment.partition(".")[0]])
+        for step in left:
+            named = [line for line in run.output().splitlines() if step in line]
+            run.expect(any("abandoned" in line for line in named), f"{step} is not named")
+
+    for moment in BACKWARD if number == SIGINT else BACKWARD[1:2]:
+        stage.add(moment, story, moment=moment)
+    stage.play()
+
+
+@modes
+def test_g17_the_first_of_different_signals_gives_the_exit_status(
+    stage: Stage, args: tuple[str, ...]
+) -> None:
+    """SIGTERM some seconds after SIGINT, as some CI systems send it, does not cut cleanup short."""
+
+    def story(run: Run) -> Story:
+        run.start(*args, faults={"db.exec": "hold", "db.cleanup": "hold"})
+        yield run.reached("db.exec")
+        run.signal(SIGINT)
+        yield run.reached("db.cleanup")
+        run.signal(SIGTERM)
+        yield run.says("still cleaning up")
+        run.release()
+        yield run.ended
+        run.judge(2)
+
+    stage.add("mixed", story)
+    stage.play()
+
+
+def test_g17_a_green_run_keeps_the_status_of_a_signal_in_its_cleanup(stage: Stage) -> None:
+    """All tests passed, and yet the exit status says that somebody asked to stop."""
+
+    def story(run: Run) -> Story:
+        run.start(faults={"db.cleanup": "hold"})
+        yield run.reached("db.cleanup")
+        run.signal(SIGTERM)
+        yield run.says("still cleaning up")
+        run.release()
+        yield run.ended
+        run.judge(143)
+        run.expect("5 passed" in run.output(), "the summary is missing")
+
+    stage.add("green", story)
+    stage.play()
+
+
+@pytest.mark.parametrize("number", [SIGINT, SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_g17_workers_are_stopped_at_once(stage: Stage, number: int) -> None:
+    """A signal to the controller alone, while a test sleeps: cleanup begins within a second."""
+
+    def story(run: Run, background: bool) -> Story:
+        def ignore() -> None:
+            signal.signal(SIGINT, signal.SIG_IGN)
+
+        run.start(
+            "-n", "2", faults={"test.call": "sleep"}, preexec_fn=ignore if background else None
+        )
+        yield run.reached("test.call")
+        run.signal(number)
+        yield run.ended
+        took = run.time_of("cleanup") - run.moved
+        run.expect(took < QUICK, f"cleanup began after {took:.1f} s")
+        run.judge(STATUS[signal.Signals(number)], torn_down=True)
+
+    stage.add("foreground", story, background=False)
+    if number == SIGTERM:  # a shell lets what it starts with & ignore SIGINT
+        stage.add("background", story, background=True)
+    stage.play()
+
+
+@modes
+def test_g17_a_handler_of_the_user_is_respected(stage: Stage, args: tuple[str, ...]) -> None:
+    """Who handles SIGTERM keeps it, and the run goes on if that handler says so."""
+    handler = (
+        "import signal\nfrom tests.faults.fakes import note\n"
+        "signal.signal(signal.SIGTERM, lambda *_: note('mine'))\n"
+    )
+
+    def story(run: Run, moment: str) -> Story:
+        conftest = (run.project / "conftest.py").read_text()
+        run.write("conftest.py", handler + conftest)
+        run.start(*args, faults={moment: "hold"})
+        yield run.reached(moment)
+        run.signal(SIGTERM)
+        yield lambda: run.notes("mine") or run.ended()
+        run.release()
+        yield run.ended
+        run.judge(0)
+
+    for moment in ("db.exec", "test.call", "db.cleanup"):
+        stage.add(moment, story, moment=moment)
+    stage.play()
+
+
+@modes
+def test_g17_without_plan_signals_nothing_is_handled(stage: Stage, args: tuple[str, ...]) -> None:
+    """`plan_signals = false`: SIGTERM does what it does without us; Ctrl-C still cleans up."""
+
+    def story(run: Run, moment: str, number: int, status: int) -> Story:
+        run.start("-o", "plan_signals=false", *args, faults={moment: "hold"})
+        yield run.reached(moment)
+        run.signal(number, group=True)
+        yield run.ended
+        if status > 0:
+            run.judge(status)
+        else:
+            run.expect(run.status == status, f"exit status {run.status}, not {status}")
+            run.expect(not run.notes("cleanup"), "it was handled")
+
+    for moment in ("db.exec", "test.call"):
+        for number, status in ((SIGINT, 2), (SIGTERM, -SIGTERM)):
+            name = f"{moment} {number}"
+            stage.add(name, story, moment=moment, number=number, status=status)
+    stage.play()
+
+
+@modes
+@pytest.mark.parametrize("number", [None, SIGHUP], ids=["alone", "SIGHUP"])
+def test_g2_cleanup_runs_when_the_output_is_gone(
+    stage: Stage, args: tuple[str, ...], number: int | None
+) -> None:
+    """A terminal that was closed, `pytest | head`: nobody reads, and still all is cleaned up."""
+
+    def story(run: Run, moment: str) -> Story:
+        reader, writer = os.pipe()
+        run.start(*args, faults={moment: "hold"}, stdout=writer, stderr=writer)
+        os.close(writer)
+        yield run.reached(moment)
+        os.close(reader)
+        if number is not None:
+            run.signal(number)
+        run.release()
+        yield run.ended
+        # pytest itself ends with 1 when it cannot write its summary.
+        run.judge(None if number is None or run.status == 1 else 129)
+        run.expect(run.status != 0 or number is None, "a signal, and exit status 0")
+
+    for moment in ("db.exec", "test.call"):
+        stage.add(moment, story, moment=moment)
+    stage.play()
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Return whether these seconds have passed."""
+    until = time.monotonic() + seconds
+    return lambda: time.monotonic() > until
+
+
+@modes
+def test_g2_a_stopped_process_goes_on(stage: Stage, args: tuple[str, ...]) -> None:
+    """SIGSTOP, and SIGCONT later: nothing is lost, nothing is cleaned up before its time."""
+
+    def story(run: Run, moment: str) -> Story:
+        run.start(*args, faults={moment: "hold"})
+        yield run.reached(moment)
+        run.signal(signal.SIGSTOP)
+        yield after(1.0)
+        run.expect(not run.notes("cleanup"), "it was cleaned up")
+        run.release()
+        run.signal(signal.SIGCONT)
+        yield run.ended
+        run.judge(0)
+
+    for moment in ("db.exec", "test.call"):
+        stage.add(moment, story, moment=moment)
+    stage.play()

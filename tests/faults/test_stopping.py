@@ -1,0 +1,155 @@
+"""Rows 17, 18, 19, 52: steps and cleanups that do not stop when they must."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from tests.faults.scenario import BACKWARD, HOOKS, SLACK, STEPS, Run, Stage, Story
+
+TIMEOUT = 1.0 * SLACK  # seconds
+# When the step has ended, in seconds after its timeout: each rung of the ladder has its time.
+AT_ONCE, KILLED, LEFT = 0.9 * SLACK, 2.9 * SLACK, 4.5 * SLACK
+
+
+STEP_FAULTS = {
+    "hold": (AT_ONCE, False),  # its ctx wakes
+    "tree": (KILLED, False),  # its process trees are killed
+    "spin": (KILLED, False),  # an exception in its thread
+    "sleep": (LEFT, True),  # it is abandoned
+    "receive": (LEFT, True),
+    "acquire": (LEFT, True),
+    "c_call": (LEFT, True),
+    "stubborn": (LEFT, True),
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_g18_a_step_that_exceeds_its_timeout_is_stopped(stage: Stage, hook: str) -> None:
+    """Row 17: by the rung of the ladder that it needs; the exit waits for no thread."""
+
+    def story(run: Run, fault: str, longest: float, is_left: bool) -> Story:
+        run.start(faults={f"db.{hook}": fault}, options={"db": {"timeout": TIMEOUT}})
+        yield run.ended
+        run.judge(1, stuck=["db"] if is_left else [])
+        took = run.time_of("cleanup") - run.time_of("begin", "db") - TIMEOUT
+        run.expect(-0.1 < took < longest, f"it stopped {took:.1f} s after its timeout")
+        text = run.output()
+        run.expect("TIMED OUT" in text and "exceeded its timeout" in text, "it is not named")
+        run.expect(("its thread was left here" in text) is is_left, "left behind or not?")
+        run.expect(not is_left or f"_{fault}" in text, "its stack is missing")
+        exit = run.time_of("leaving") - run.time_of("undo", "net")
+        run.expect(exit < 2.0 * SLACK, f"the exit took {exit:.1f} s")
+
+    for fault, (longest, is_left) in STEP_FAULTS.items():
+        stage.add(fault, story, fault, longest, is_left)
+    stage.play(at_once=8)
+
+
+@pytest.mark.parametrize("fault", ["error", "interrupt", "system_exit", "exit"])
+def test_g6_a_cleanup_that_raises_stops_no_other_and_turns_the_run_red(
+    stage: Stage, fault: str
+) -> None:
+    """Rows 4 and 6: one, two, or all of them; each is reported, a green run ends with 1."""
+
+    def story(run: Run, moments: list[str]) -> Story:
+        run.start(faults=dict.fromkeys(moments, fault))
+        yield run.ended
+        run.judge(1)
+        for moment in moments:
+            step = moment.partition(".")[0]
+            lines = [line for line in run.output().splitlines() if line.startswith(f"plan: {step}")]
+            run.expect(any("cleanup FAILED" in line for line in lines), f"{step} is not reported")
+        run.expect("5 passed" in run.output(), "tests did not pass")
+
+    pairs = list(map(list, itertools.pairwise(BACKWARD)))
+    cases = [[moment] for moment in BACKWARD] + (pairs if fault == "error" else [])
+    cases.append(BACKWARD)
+    for moments in cases:
+        stage.add(" ".join(moments), story, moments=moments)
+    stage.play()
+
+
+def test_g6_the_first_failure_stays_the_first(stage: Stage) -> None:
+    """Row 5: exec and two cleanups fail; all three are reported, the tests name the first."""
+
+    def story(run: Run) -> Story:
+        moments = ("web.exec", "web.cleanup", "net.cleanup")
+        run.start(faults=dict.fromkeys(moments, "error"))
+        yield run.ended
+        run.judge(1)
+        text = run.output()
+        for moment in moments:
+            run.expect(f"ValueError: {moment}" in text, f"{moment} is not reported")
+        run.expect(
+            "5 tests blocked: plan step 'web' failed: ValueError: web.exec" in text, "blocked"
+        )
+
+    stage.add("three", story)
+    stage.play()
+
+
+def test_g5_a_cleanup_that_hangs_is_ended_by_its_timeout(stage: Stage) -> None:
+    """Row 18: what is left is named, the others run, exit status 1."""
+
+    def story(run: Run, moment: str, fault: str, is_left: bool) -> Story:
+        step = moment.partition(".")[0]
+        run.start(faults={moment: fault}, options={step: {"cleanup_timeout": TIMEOUT}})
+        yield run.ended
+        # Its own undo has no time left; that of the others must have run.
+        run.judge(1, left=[step], stuck=[step] if is_left else [])
+        run.expect(not run.processes(), "processes are left")
+        lines = [line for line in run.output().splitlines() if line.startswith(f"plan: {step}")]
+        abandoned = [line for line in lines if "cleanup ABANDONED" in line]
+        run.expect(any("not undone: " in line for line in abandoned), "what is left is not named")
+        named = any("not undone: its cleanup hook" in line for line in abandoned)
+        run.expect(named is is_left, "is its cleanup hook left or not?")
+        run.expect("5 passed" in run.output(), "tests did not pass")
+        cleaned = {line.words[0] for line in run.history if line.what == "cleaned"}
+        run.expect(cleaned >= set(STEPS) - {step}, f"only {cleaned} were cleaned up")
+        took = run.time_of("leaving") - run.time_of("cleanup", step)
+        run.expect(took < TIMEOUT + LEFT + 2.0 * SLACK, f"it took {took:.1f} s")
+
+    hangs = {"spin": False, "hold": False, "sleep": True, "c_call": True, "stubborn": True}
+    for fault, is_left in hangs.items():
+        for moment in BACKWARD if fault in ("sleep", "spin") else BACKWARD[1:2]:
+            stage.add(f"{moment} {fault}", story, moment, fault, is_left)
+    stage.play(at_once=8)
+
+
+def test_g5_the_cleanup_limit_bounds_all_cleanups_together(stage: Stage) -> None:
+    """Row 19: what has no time left is not undone and named; its processes are ended anyway."""
+
+    def story(run: Run) -> Story:
+        faults = dict.fromkeys(BACKWARD, "spin")
+        run.start(f"--plan-cleanup-limit={TIMEOUT}s", faults=faults)
+        yield run.ended
+        run.judge(1, left=STEPS)
+        run.expect(not run.processes(), "processes are left")
+        for step in STEPS:
+            lines = [line for line in run.output().splitlines() if line.startswith(f"plan: {step}")]
+            run.expect(any("not undone" in line for line in lines), f"{step} is not named")
+        end = run.time_of("leaving")
+        took = end - run.time_of("cleanup") if end < math.inf else math.inf
+        run.expect(took < TIMEOUT + LEFT + 2.0 * SLACK, f"it took {took:.1f} s")
+
+    stage.add("all", story)
+    stage.play()
+
+
+@pytest.mark.parametrize("fault", ["tree"])
+def test_g18_the_limit_climbs_the_same_ladder(stage: Stage, fault: str) -> None:
+    """Row 52: a program that ignores SIGTERM, and its child in a session of its own, are gone."""
+
+    def story(run: Run, args: tuple[str, ...]) -> Story:
+        run.start(f"--plan-limit={TIMEOUT}s", *args, faults={"db.exec": fault})
+        yield run.ended
+        run.judge(1)
+        took = run.time_of("cleanup") - run.time_of("begin") - TIMEOUT
+        run.expect(took < KILLED, f"it stopped {took:.1f} s after the limit")
+
+    stage.add("solo", story, args=())
+    stage.add("two workers", story, args=("-n", "2"))
+    stage.play()

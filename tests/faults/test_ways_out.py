@@ -1,0 +1,200 @@
+"""Rows 1 to 8, 34, 35, 59, 61 to 64: everything by which a run ends before its time."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from tests.faults.scenario import FORWARD, SLACK, TESTING, Run, Stage, Story
+
+modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
+PLAIN = ("-m", "pytest", "-p", "pytest_plan")  # warnings are no errors
+TIMEOUT = ("-p", "pytest_timeout")
+
+
+def do(
+    run: Run,
+    *args: str,
+    faults: dict[str, str],
+    status: int | Sequence[int],
+    once: Iterable[str] = (),
+    argv: Sequence[str] = (*PLAIN, "-W", "error"),
+    internal_error: bool = False,
+    owner_only: bool = False,
+) -> Story:
+    """Run with these faults; the exit status is one of `status`."""
+    run.start(*args, faults=faults, argv=argv)
+    yield run.ended
+    statuses = [status] if isinstance(status, int) else status
+    run.expect(run.status in statuses, f"exit status {run.status}, not one of {statuses}")
+    run.judge(internal_error=internal_error, owner_only=owner_only)
+    for text in once:
+        run.expect(text in run.output(), f"{text!r} is not in the output")
+
+
+def test_g2_every_begun_step_is_undone_after_an_error_in_any_hook(stage: Stage) -> None:
+    """Rows 1 to 3: the error names the step and the hook, what had begun is cleaned up."""
+    for moment in FORWARD:
+        texts = (f"ValueError: {moment}", f"step '{moment.split('.')[0]}'", "5 blocked")
+        stage.add(moment, do, faults={moment: "error"}, status=1, once=texts)
+    stage.play()
+
+
+@pytest.mark.parametrize(
+    ("fault", "in_step", "in_test"),
+    [("interrupt", 2, 2), ("exit", 7, 7), ("system_exit", 7, 1)],
+)
+def test_g2_every_begun_step_is_undone_after_a_request_to_leave(
+    stage: Stage, fault: str, in_step: int, in_test: int
+) -> None:
+    """Rows 7, 8, 62: KeyboardInterrupt, pytest.exit, SystemExit, wherever; the code is kept."""
+    for moment in [*FORWARD, *TESTING]:
+        status = in_test if moment in TESTING else in_step
+        stage.add(moment, do, faults={moment: fault}, status=status)
+    stage.play()
+
+
+@pytest.mark.parametrize("fault", ["interrupt", "exit", "system_exit"])
+def test_g12_a_request_to_leave_cleans_up_once_with_workers(stage: Stage, fault: str) -> None:
+    """What a test raises ends its worker, what a step raises the session; cleanup runs once."""
+    for moment in ("db.exec", *TESTING):
+        # pytest.exit with a code of its own in a worker is an internal error of pytest-xdist.
+        internal = fault == "exit" and moment in TESTING
+        status = 3 if internal else (1, 2, 7)
+        what = {"faults": {moment: fault}, "status": status, "internal_error": internal}
+        stage.add(moment, do, "-n", "2", **what)
+    stage.play()
+
+
+@modes
+def test_g2_other_plugins_that_raise_do_not_prevent_cleanup(
+    stage: Stage, args: tuple[str, ...]
+) -> None:
+    """In sessionstart (after eager steps), in sessionfinish, in the protocol of a test."""
+    eager = ("-o", "plan_eager=true")
+    for moment, status in (("start", 3), ("finish", 1), ("protocol", (1, 3)), ("report", 3)):
+        solo = not args
+        internal = moment in ("start", "report") or (moment == "protocol" and solo)
+        what = {"faults": {moment: "error"}, "status": status, "internal_error": internal}
+        # What is raised there in a worker skips the end of its config, handlers included.
+        what["owner_only"] = moment == "finish"
+        if moment == "protocol" and not solo:
+            continue  # a worker that fails like that is a crashed worker
+        stage.add(moment, do, *args, *eager, **what)
+    stage.play()
+
+
+@pytest.mark.parametrize("option", ["-x", "--maxfail=1"])
+def test_g2_stopping_at_the_first_failure_cleans_up_once(stage: Stage, option: str) -> None:
+    """Row 61: also with workers, where pytest has torn down twice (pytest #12021)."""
+    for moment in TESTING:
+        for args, status in (((option,), 1), ((option, "-n", "2"), 2)):
+            stage.add(f"{moment} {args}", do, *args, faults={moment: "error"}, status=status)
+    stage.play()
+
+
+@pytest.mark.parametrize("fault", ["die", "kill", "segfault"])
+def test_g12_a_crashed_worker_loses_and_repeats_nothing(stage: Stage, fault: str) -> None:
+    """Row 59: its test fails, the environment stays whole and is cleaned up once."""
+    for moment in TESTING:
+        for restarts in ((), ("--max-worker-restart=0",)):
+            what = {"faults": {moment: fault}, "status": (1, 2), "once": ["crashed"]}
+            stage.add(f"{moment} {restarts}", do, "-n", "2", *restarts, **what)
+    stage.play()
+
+
+def test_g12_a_signal_to_one_worker_loses_and_repeats_nothing(stage: Stage) -> None:
+    """A worker that is killed while it waits for the plan, or in a test."""
+
+    def story(run: Run, moment: str, number: int) -> Story:
+        run.start("-n", "2", faults={moment: "hold"})
+        yield run.reached(moment)
+        victims = run.workers()
+        if moment == "test.call":
+            pid = next(line.pid for line in run.history if line.words == (moment,))
+            victims = {pid: victims[pid]}
+        run.kill(next(iter(victims.values())), number)
+        run.release()
+        yield run.ended
+        # pytest-xdist may send to the dead worker, before it has looked at who is dead.
+        run.judge(internal_error=None if moment == "db.exec" else False)
+
+    for moment in ("db.exec", "test.call"):
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            stage.add(f"{moment} {number}", story, moment=moment, number=number)
+    stage.play()
+
+
+@pytest.mark.parametrize("fault", ["memory", "recurse"])
+def test_g2_exhaustion_in_a_step_is_an_error_like_others(stage: Stage, fault: str) -> None:
+    """Rows 34 and 35: MemoryError and RecursionError."""
+    text = {"memory": "MemoryError", "recurse": "RecursionError"}[fault]
+    for moment in ("net.exec", "web.exec"):
+        stage.add(moment, do, faults={moment: fault}, status=1, once=[text])
+    stage.play()
+
+
+def test_g2_a_process_forked_in_a_step_cleans_nothing_up(stage: Stage) -> None:
+    """Row 64: the child comes back into the engine, and must not go on as if it were the parent."""
+
+    def story(run: Run, moment: str) -> Story:
+        run.start(faults={moment: "fork"})
+        yield run.ended
+        child = next(line.pid for line in run.history if line.what == "child")
+        own = ("child", "done")  # what the hook itself does after the fork
+        did = [line.what for line in run.history if line.pid == child and line.what not in own]
+        run.expect(not did, f"the child went on: {did}")
+        run.judge(0)
+
+    for moment in ("net.exec", "db.post_exec", "web.exec"):
+        stage.add(moment, story, moment=moment)
+    stage.play()
+
+
+def test_g2_pytest_timeout_by_signal_fails_the_test_and_all_is_cleaned_up(stage: Stage) -> None:
+    """Row 63: the usual method; provisioning is not in any test's time."""
+    for args in ((), ("-n", "2")):
+        for moment in TESTING:
+            options = (*args, *TIMEOUT, f"--timeout={SLACK}", "--timeout-method=signal")
+            what = {"faults": {moment: "sleep"}, "status": 1, "once": ["Timeout"]}
+            stage.add(f"{moment} {args}", do, *options, **what)
+    stage.play()
+
+
+def test_g12_pytest_timeout_by_thread_ends_a_worker_and_all_is_cleaned_up(stage: Stage) -> None:
+    """Row 63: the method that ends the process costs a worker, not the environment."""
+    options = ("-n", "2", *TIMEOUT, f"--timeout={SLACK}", "--timeout-method=thread")
+    for moment in TESTING:
+        stage.add(moment, do, *options, faults={moment: "sleep"}, status=1)
+    stage.play()
+
+
+def test_g2_a_timeout_method_that_would_skip_cleanup_is_warned_about_at_start(
+    stage: Stage,
+) -> None:
+    """Row 63, solo: `thread` leaves by `os._exit`; nobody can clean up, so say it before."""
+
+    def story(run: Run, *args: str, warns: bool) -> Story:
+        run.start(*TIMEOUT, "--timeout=100", *args, argv=PLAIN)
+        yield run.ended
+        run.judge(0)
+        text = run.output()
+        warned = "method 'thread' ends the process" in text and "--timeout-method=signal" in text
+        run.expect(warned is warns, f"warned: {warned}")
+
+    def comes_true(run: Run) -> Story:
+        args = (*TIMEOUT, f"--timeout={SLACK}", "--timeout-method=thread")
+        run.start(*args, faults={"test.call": "sleep"}, argv=PLAIN)
+        yield run.ended
+        # Nothing is cleaned up; until there is a reaper a warning is all that we can do.
+        run.expect(run.status == 1, f"exit status {run.status}")
+        run.expect("method 'thread' ends the process" in run.output(), "not warned at start")
+
+    stage.add("thread", story, "--timeout-method=thread", warns=True)
+    stage.add("ini", story, "-o", "timeout_method=thread", warns=True)
+    stage.add("workers", story, "--timeout-method=thread", "-n", "2", warns=False)
+    stage.add("signal", story, "--timeout-method=signal", warns=False)
+    stage.add("comes true", comes_true)
+    stage.play()
