@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import keyword
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -119,6 +118,8 @@ def check_jobs(value: object, what: str) -> int:
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest of `known`, or nothing."""
+    import difflib  # here, for every worker of pytest-xdist would pay for it
+
     near = difflib.get_close_matches(name, list(known), n=3)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
