@@ -69,7 +69,7 @@ _STEP_CHANGES = {
     ),
 }
 _CLEANUP_CHANGES = {
-    CleanupOutcome.NONE: frozenset({CleanupOutcome.PENDING}),
+    CleanupOutcome.NONE: frozenset({CleanupOutcome.PENDING, CleanupOutcome.KEPT}),
     CleanupOutcome.PENDING: frozenset(CleanupOutcome) - {CleanupOutcome.PENDING},
 }
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from pytest_plan.engine.clock import Clock, SystemClock
 from pytest_plan.engine.errors import StateError
+from pytest_plan.engine.unrecorded import Unrecorded
 
 Holder: TypeAlias = tuple[str, int]  # who holds a lock: a worker, "" for ourselves, and a thread
 ABSENT = 0  # the version of a key that is not there
@@ -82,10 +83,18 @@ class LocalStore:
         self._reserved: set[str] = set()
         self._closed = False
         self._learn: Callable[[Any], None] = lambda value: None
+        self._journal = Unrecorded()
 
     def teach(self, learn: Callable[[Any], None]) -> None:
         """Tell `learn` every value that is written, so that it can mask secrets."""
         self._learn = learn
+
+    def keep_in(self, journal: Unrecorded) -> None:
+        """Note every change in `journal`; to be called before the first one."""
+        with self._changed:
+            self._journal = journal
+            for key, entry in self._entries.items():
+                journal.state_set(key, self._lasting(key, entry.value))
 
     def reserve(self, key: str) -> None:
         """Make `key` the key of the step with that name."""
@@ -114,12 +123,14 @@ class LocalStore:
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
         """Write if `version` still holds; see `Store.write`."""
         self._learn(value)
+        lasting = self._lasting(key, value)
         with self._changed:
             self._refuse(key, writer)
             if version is not None and version != self._version_of(key):
                 return False
             self._version += 1
             self._entries[key] = Entry(self._version, value)
+            self._journal.state_set(key, lasting)
             self._changed.notify_all()
             return True
 
@@ -130,6 +141,7 @@ class LocalStore:
             if version != self._version_of(key):
                 return False
             del self._entries[key]
+            self._journal.state_removed(key)
             self._changed.notify_all()
             return True
 
@@ -163,6 +175,9 @@ class LocalStore:
         with self._changed:
             self._holders.pop(name, None)
             self._changed.notify_all()
+
+    def _lasting(self, key: str, value: Any) -> Any:
+        return self._journal.lasting(value)
 
     def _is_free(self, name: str, holder: Holder) -> bool:
         if self._holders.get(name) == holder:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.plugin import lookup, roles
+from pytest_plan.plugin import conftests, lookup, roles
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.owner import Owner
 
@@ -52,7 +52,9 @@ class Controller(Owner):
         if needs["error"] is not None:
             raise pytest.UsageError(needs["error"])
         plan = lookup.of(self._config, self._settings)
-        self._load_conftests(needs["conftests"])
+        for file in needs["conftests"]:
+            # A controller sees no conftest of a sub-directory by itself.
+            conftests.load(self._config, file)
         self._open_desk()
         names = needs["needs"]
         try:
@@ -129,26 +131,6 @@ class Controller(Owner):
                 f"worker {endpoint.worker!r} has not loaded pytest-plan: "
                 "install it for the worker's interpreter, too"
             )
-
-    def _load_conftests(self, files: list[str]) -> None:
-        """Load the conftests of sub-directories, which a controller does not see by itself."""
-        config = self._config
-        for file in files:
-            # Not public; without it a step of such a conftest is unknown here, and said to be.
-            load = getattr(config.pluginmanager, "_loadconftestmodules", None)
-            if load is None:
-                continue
-            try:
-                load(
-                    config.rootpath / file,
-                    config.getoption("importmode"),
-                    config.rootpath,
-                    consider_namespace_packages=config.getini("consider_namespace_packages"),
-                )
-            except Exception as error:
-                raise pytest.UsageError(
-                    f"the controller cannot load {file}, where a needed step is: {error}"
-                ) from error
 
     def _wait_for_workers(self) -> None:
         deadline = time.monotonic() + _GRACE

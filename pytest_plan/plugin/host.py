@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_plan.engine.results import StepResult
     from pytest_plan.engine.run import Run
     from pytest_plan.engine.state import State
+    from pytest_plan.plugin.environment import RunEnvironment
     from pytest_plan.plugin.session import PlanSession
 
 
@@ -37,12 +38,19 @@ class Host:
 
     Args:
         session: the plan of this process.
+
+    Attributes:
+        output: where the output of steps goes.
+        signals: the handlers of this process.
+        revived: the run that cleans up for another process; None when none does.
     """
 
     def __init__(self, session: PlanSession) -> None:
         self._session = session
         self._config = session.config
         self._run: Run | None = None
+        self._environment: RunEnvironment | None = None
+        self.revived: Run | None = None
         self.output = StepOutput(session.config)
         self.signals = Signals(self.cancel)
 
@@ -92,6 +100,8 @@ class Host:
         """
         run = self.run
         self._session.plan.extend()
+        if names and self._environment is not None:
+            self._environment.guard(run.remaining())
         with self.signals.ours(), self.output:
             run.provision(names)
         self.signals.raise_received()
@@ -105,17 +115,34 @@ class Host:
 
     def cancel(self, reason: str) -> None:
         """Stop what runs of the plan; from any thread or signal handler."""
-        if self._run is not None:
-            self._run.cancel(reason)
+        for run in (self._run, self.revived):
+            if run is not None:
+                run.cancel(reason)
+
+    def hold(self) -> None:
+        """Let the limit wait."""
+        self.run.clock.hold()
+        if self._environment is not None:
+            self._environment.unlimited()
+
+    def go_on(self) -> None:
+        """Let the limit count again."""
+        self.run.clock.release()
+        if self._environment is not None:
+            self._environment.guard(self.run.remaining())
 
     def clean_up(self) -> None:
         """Clean up what has begun; a second call does nothing."""
         if self._run is None or self._run.is_cleaned:
             return
+        if self._environment is not None:
+            self._environment.unlimited()
         with self.signals.ours(), self.output:
             if self.signals.received:
                 self._run.cancel("a signal ended the session")
             self._run.clean_up()
+        if self._environment is not None:
+            self._environment.finish()
         self.signals.restore()
         artifacts.tidy(self._session.settings.dir)
 
@@ -189,6 +216,8 @@ class Host:
 
     def _begin(self) -> Run:
         # Imported here, as the run is: a worker has none.
+        from pytest_plan.engine.run import new_run_id
+        from pytest_plan.plugin.environment import RunEnvironment
         from pytest_plan.plugin.tell_hooks import hook_teller
 
         session, hook = self._session, self._config.hook
@@ -200,8 +229,13 @@ class Host:
         folder = artifacts.folder(session.settings.dir)
         if folder is None:
             warn(self._config, f"{session.settings.dir} is not writable: no artifacts are kept")
+        run_id = new_run_id()
+        self._environment = RunEnvironment(session, run_id)
+        session.plan.add_listener(self._environment.hear)
         return session.plan.begin(
+            run_id=run_id,
             artifacts=folder,
+            journal=self._environment.journal,
             stop_on=(KeyboardInterrupt, SystemExit, pytest.exit.Exception),
             skip_on=(pytest.skip.Exception, pytest.xfail.Exception),
         )

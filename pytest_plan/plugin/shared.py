@@ -47,6 +47,19 @@ class Shared:
             self._value = open_value(key, self._data)
         return self._value
 
+    def lasting(self, key: str, lasting: Callable[[Any], Any]) -> Any:
+        """Return what the journal needs of the value, or a function that does."""
+        if self._value is not _UNOPENED:
+            return lasting(self._value)
+
+        def opened() -> Any:
+            try:
+                return lasting(self.value(key))
+            except StateError:
+                return lasting(_UNOPENED)  # an object without a meaning: it cannot be written
+
+        return opened
+
     def data(self) -> bytes:
         """Return the pickle; raise StateError when there is none."""
         if self._data is None:
@@ -111,6 +124,10 @@ class SharedStore(LocalStore):
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
         """Return the entry once there is one, its value opened."""
         return _opened(key, super().wait(key, timeout, stopping))
+
+    def _lasting(self, key: str, value: Shared) -> Any:
+        # What came from a worker is opened by the journal's writer, not where others wait for it.
+        return value.lasting(key, self._journal.lasting)
 
     def release(self, name: str) -> None:
         """Give the lock `name` back."""

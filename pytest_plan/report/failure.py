@@ -87,7 +87,7 @@ def can_pause(plan: PlanSession) -> bool:
 def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
     """Wait for Enter, so that someone can look at what the failed step has left."""
     writer = config.get_terminal_writer()
-    plan.host.run.clock.hold()
+    plan.host.hold()
     try:
         with plan.host.output.visible(keyboard=True):
             assert sys.__stdin__ is not None
@@ -97,7 +97,7 @@ def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
             writer.flush()
             sys.__stdin__.readline()
     finally:
-        plan.host.run.clock.release()
+        plan.host.go_on()
 
 
 def _report(
