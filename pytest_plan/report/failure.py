@@ -181,6 +181,6 @@ def _advice(result: StepResult) -> str:
         if result.cleanup.outcome is CleanupOutcome.NONE
         else "what it made has been undone"
     )
-    program = os.path.basename(sys.argv[0]) or "pytest"
-    program = "pytest" if program == "__main__.py" else program
+    program = os.path.basename(sys.argv[0])
+    program = "pytest" if program in ("", "-c", "-m", "__main__.py") else program
     return f"{undo}; `{program} --plan-until {result.name}` runs it and what it needs alone"
