@@ -140,7 +140,7 @@ class Restorer:
         try:
             arguments, keywords = self._codec.decode(call)
             function: Callable[..., Any] = self._references.follow(Reference(*reference))
-        except LookupError as error:
+        except (LookupError, ValueError, TypeError) as error:
             return body_of(_refuse, str(error))
         return body_of(function, *arguments, **keywords)
 

@@ -34,6 +34,9 @@ class Unrecorded:
     is_kept = False
     failure: JournalError | None = None
 
+    def hide(self, mask: Callable[[str], str]) -> None:
+        """Let nothing be written that `mask`, which replaces secrets, would change."""
+
     def step_begun(self, record: StepRecord) -> None:
         """Note, durably, that user code of the step may run from now on."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -92,17 +93,22 @@ class RunEnvironment:
         what = "it is started again" if again else "from now on nobody watches over this run"
         warn(self._plan.config, f"the reaper (process {self._reaper.pid}) has died: {what}")
         if again:
-            self._reaper.restart()
+            with contextlib.suppress(OSError):  # then it is found dead once more
+                self._reaper.restart()
         else:
             self._reaper.stop()
             self._reaper = None
 
-    def finish(self) -> None:
-        """Let go of it; its journal stays only when a later process can still do something."""
-        try:
-            is_left = bool(read(self._environment.file).due())
-        except JournalError:
-            is_left = self.journal.failure is None
+    def finish(self, *, is_clean: bool) -> None:
+        """Let go of it; its journal stays only when a later process can still do something.
+
+        Args:
+            is_clean: whether everything has been taken back, as far as this process knows.
+        """
+        is_left = not is_clean
+        if self.journal.failure is None:
+            with contextlib.suppress(JournalError):
+                is_left = bool(read(self._environment.file).due())
         if self._reaper is not None:
             self._reaper.stop()
         if not is_left:

@@ -142,7 +142,8 @@ class Host:
                 self._run.cancel("a signal ended the session")
             self._run.clean_up()
         if self._environment is not None:
-            self._environment.finish()
+            left = self._run.cleanup_error() is not None or self._run.result().left
+            self._environment.finish(is_clean=not left)
         self.signals.restore()
         artifacts.tidy(self._session.settings.dir)
 

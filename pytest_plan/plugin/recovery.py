@@ -47,11 +47,15 @@ class Recovery:
     def clean_up_all(self, *, kept: bool) -> None:
         """Clean up every environment without an owner; those kept on purpose only if `kept`."""
         for name in names(self.parent):
-            with claimed(self.parent, name) as environment:
-                if environment is None:
-                    self.say(f"environment {name!r} is in use, and left alone")
-                    continue
-                self._clean_up(environment, kept=kept)
+            try:
+                with claimed(self.parent, name) as environment:
+                    if environment is None:
+                        self.say(f"environment {name!r} is in use, and left alone")
+                        continue
+                    self._clean_up(environment, kept=kept)
+            except JournalError as error:
+                self.left.append(name)
+                self.say(f"environment {name!r} is not cleaned up: {error}", bad=True)
 
     def _clean_up(self, environment: Environment, *, kept: bool) -> None:
         try:
@@ -159,6 +163,8 @@ def _scratch(recorded: Recorded) -> Path | None:
 
 
 def _who(recorded: Recorded) -> str:
+    if recorded.owner is None:
+        return "a process that died at once"
     return f"process {recorded.owner.pid} on {recorded.facts.get('host', 'this host')}"
 
 
