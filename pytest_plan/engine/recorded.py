@@ -181,13 +181,13 @@ def _check_undo(kind: str, data: str) -> None:
 def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
     facts = {
         key: json.loads(value)
-        for key, value in connection.execute("SELECT key, value FROM environment")
+        for key, value in list(connection.execute("SELECT key, value FROM environment"))
     }
     undos: dict[str, list[RecordedUndo]] = {}
     rows = connection.execute(
         "SELECT number, step, hook, label, kind, data FROM undo WHERE NOT done ORDER BY number"
     )
-    for number, step, hook, label, kind, data in rows:
+    for number, step, hook, label, kind, data in list(rows):  # or the file stays open
         _check_undo(kind, data)
         undos.setdefault(step, []).append(RecordedUndo(number, step, Hook(hook), label, kind, data))
     columns = (
@@ -195,7 +195,8 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
         " hook_done, owners"
     )
     steps = {}
-    for row in connection.execute(f"SELECT {columns} FROM step ORDER BY rowid"):  # noqa: S608 - ours
+    found = connection.execute(f"SELECT {columns} FROM step ORDER BY rowid")  # noqa: S608 - ours
+    for row in list(found):
         name, needs, after, hook, when, print_, outcome, completed, cleanup, done, owners = row
         steps[name] = RecordedStep(
             name, tuple(json.loads(needs)), tuple(json.loads(after)), bool(hook), when, print_,
