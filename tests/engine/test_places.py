@@ -106,8 +106,8 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, part: str) -> None:
     """By the number of its owner."""
     (tmp_path / "plan" / "a").mkdir(parents=True)
-    for folder in ("plan", "plan/a"):
-        (tmp_path / folder).chmod(0o700)
+    for made in ("plan", "plan/a"):
+        (tmp_path / made).chmod(0o700)
     os.chown(tmp_path / part, NOBODY, NOBODY)
     folder = tmp_path / "plan" / "a"
     refused(folder, tmp_path / "plan", f"belongs to user {NOBODY}, not to us (0)", "plan_dir")

@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def killed(steps: dict[str, GenericStep], **options: Any) -> Path:
+def killed(steps: Mapping[str, GenericStep], **options: Any) -> Path:
     """Return the journal of a run of these steps that was killed; nothing is noted yet."""
     file = journals.left(Path("run/j").absolute(), Path("j").absolute(), steps, **options)
     CALLS.unlink(missing_ok=True)
     return file
 
 
-def recover(file: Path, steps: dict[str, GenericStep]) -> dict[str, CleanupResult]:
+def recover(file: Path, steps: Mapping[str, GenericStep]) -> dict[str, CleanupResult]:
     """Clean up with the steps that are declared now; return how that ended."""
     plan = Plan()
     for name, step in steps.items():
