@@ -98,11 +98,19 @@ def _run_hook(
 ) -> Generator[Effect, Any, _Failure | None]:
     call = _hook_call(record, around, hook, number, expires)
     if number == 1 and hook is record.hooks_to_run()[0]:
-        call.before = functools.partial(around.services.journal.step_begun, record)
+        call.before = functools.partial(_write_ahead, record, around)
     ending: Ending = yield call
     if hook is Hook.EXEC:
         _note_exec(record, around, call, ending)
     return _failure(record, around, hook, call, ending)
+
+
+def _write_ahead(record: StepRecord, around: Surroundings) -> None:
+    try:
+        around.services.journal.step_begun(record)
+    except JournalError:
+        record.was_refused = True
+        raise
 
 
 def _hook_call(

@@ -231,7 +231,11 @@ class Host:
         if folder is None:
             warn(self._config, f"{session.settings.dir} is not writable: no artifacts are kept")
         run_id = new_run_id()
-        self._environment = RunEnvironment(session, run_id)
+        try:
+            self._environment = RunEnvironment(session, run_id)
+        except BaseException:
+            self.signals.restore()
+            raise
         session.plan.add_listener(self._environment.hear)
         return session.plan.begin(
             run_id=run_id,
