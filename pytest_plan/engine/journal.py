@@ -106,6 +106,10 @@ class Journal(Unrecorded):
         """Note facts about the environment, durably; each must be plain JSON."""
         self._durably(*_header(values))
 
+    def flush(self) -> None:
+        """Return when all that was noted is on the disk; raise JournalError when it cannot be."""
+        self._durably()
+
     def step_begun(self, record: StepRecord) -> None:
         """Note, durably, that user code of the step may run from now on."""
         planned = record.planned

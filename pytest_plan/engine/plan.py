@@ -260,7 +260,7 @@ class Plan:
             journal=journal,
             scratch=scratch,
         )
-        run.restore(restorer, planned, reused=False)
+        run.restore(restorer, dict.fromkeys(planned))
         return run
 
     def declare(

@@ -79,10 +79,11 @@ class StepRecord:
         """Whether its outcome is final."""
         return self.outcome not in (StepOutcome.PENDING, StepOutcome.RUNNING)
 
-    def restore(self, outcome: StepOutcome, completed: int, value: Any) -> None:
+    def restore(self, outcome: StepOutcome, completed: int, value: Any, reason: str | None) -> None:
         """Stand as a journal tells, before anything of the run begins."""
         self._result = None
         self.outcome = outcome
+        self.reason = reason
         self.completed = completed
         self.value = value
         self.started = self.ended = 0.0

@@ -64,13 +64,20 @@ class Restorer:
             if key not in gone:
                 services.store.write(key, value, None, key)
 
-    def fill(self, record: StepRecord, services: Services, *, reused: bool) -> None:
-        """Put back what the step had come to, and what it must take back."""
+    def fill(self, record: StepRecord, services: Services, reused: str | None) -> None:
+        """Put back what the step had come to, and what it must take back.
+
+        Args:
+            record: of the step.
+            services: of the run.
+            reused: why the step is used again; None: it is only cleaned up.
+        """
         step = self._steps[record.name]
         value = self._values.get(record.name)
-        record.restore(_outcome(step, reused=reused), step.completed, value)
+        is_reused = reused is not None
+        record.restore(_outcome(step, reused=is_reused), step.completed, value, reused)
         for undo in step.undos:
-            if (entry := self._undo(undo, services, reused=reused)) is not None:
+            if (entry := self._undo(undo, services, reused=is_reused)) is not None:
                 record.undo.push(entry)
         reason = self._missing(step)
         if step.hook_is_due and reason is not None:

@@ -21,7 +21,7 @@ from pytest_plan.engine.errors import (
     PlanTimeoutError,
     StepError,
 )
-from pytest_plan.engine.events import CleanupBegan, Listener, PlanFinished
+from pytest_plan.engine.events import CleanupBegan, Listener, PlanFinished, StepFinished
 from pytest_plan.engine.executor import Executor, Inbox
 from pytest_plan.engine.flow import Surroundings
 from pytest_plan.engine.folders import RunFolders
@@ -30,6 +30,7 @@ from pytest_plan.engine.log import StepLog
 from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.phases import Course, Forward, Reverse
 from pytest_plan.engine.planned import PlannedStep
+from pytest_plan.engine.probe import Probe
 from pytest_plan.engine.record import StepRecord
 from pytest_plan.engine.results import PlanResult, StepResult
 from pytest_plan.engine.run_options import RunOptions
@@ -144,13 +145,34 @@ class Run:
             Forward(self._course, {name for name in wanted if not self.records[name].has_ended})
         )
 
-    def restore(self, restorer: Restorer, names: Collection[str], *, reused: bool) -> None:
-        """Take over steps of an earlier run, to use or to clean up; before anything begins."""
+    def restore(self, restorer: Restorer, steps: Mapping[str, str | None]) -> None:
+        """Take over steps of an earlier run, before anything begins.
+
+        Args:
+            restorer: tells what they were.
+            steps: why each is used again, by name; None: it is only cleaned up.
+        """
         restorer.fill_state(self.services)
-        for name in names:
-            restorer.fill(self.records[name], self.services, reused=reused)
+        for name, reused in steps.items():
+            record = self.records[name]
+            restorer.fill(record, self.services, reused)
+            if reused is not None:
+                self._around.emit(StepFinished(record.result(), 0.0))
         last = max((record.completed for record in self.records.values()), default=0)
         self._course.completed = itertools.count(last + 1)
+
+    def dead(self, names: Collection[str]) -> dict[str, str]:
+        """Ask the `alive` hooks of restored steps; return why some are dead, by name."""
+        probe = Probe(self._course, names)
+        self._executor.run(probe)
+        return probe.dead
+
+    def let_go(self) -> None:
+        """End without cleaning up: what was restored belongs to another run."""
+        self._is_cleaned = True
+        atexit.unregister(self.clean_up)
+        self.services.folders.remove()
+        self._executor.close()
 
     def clean_up(self, keep: Collection[str] = (), reason: str | None = None) -> None:
         """Clean up every step that has begun, in reverse; a second call does nothing.

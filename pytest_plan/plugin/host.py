@@ -101,7 +101,7 @@ class Host:
         run = self.run
         self._session.plan.extend()
         if names and self._environment is not None:
-            self._environment.guard(run.remaining())
+            self._environment.watch.begin(run.remaining())
         with self.signals.ours(), self.output:
             run.provision(names)
         self.signals.raise_received()
@@ -123,28 +123,38 @@ class Host:
         """Let the limit wait."""
         self.run.clock.hold()
         if self._environment is not None:
-            self._environment.unlimited()
+            self._environment.watch.unlimited()
 
     def go_on(self) -> None:
         """Let the limit count again."""
         self.run.clock.release()
         if self._environment is not None:
-            self._environment.guard(self.run.remaining())
+            self._environment.watch.begin(self.run.remaining())
 
-    def clean_up(self) -> None:
-        """Clean up what has begun; a second call does nothing."""
+    def clean_up(self, *, failed: bool = False) -> None:
+        """Clean up what has begun, or keep it; a second call does nothing.
+
+        Args:
+            failed: whether the tests have failed.
+        """
         if self._run is None or self._run.is_cleaned:
             return
         if self._environment is not None:
-            self._environment.unlimited()
+            self._environment.watch.unlimited()
         with self.signals.ours(), self.output:
             if self.signals.received:
                 self._run.cancel("a signal ended the session")
-            self._run.clean_up()
+            self._run.clean_up(self._to_keep(failed=failed))
         if self._environment is not None:
             self._environment.finish()
         self.signals.restore()
         artifacts.tidy(self._session.settings.dir)
+
+    def _to_keep(self, *, failed: bool) -> Collection[str]:
+        if self._environment is None:
+            return ()
+        is_bad = failed or self.has_failed() or bool(self.signals.received)
+        return self._environment.keep(failed=is_bad or self.limit_has_passed())
 
     def limit_has_passed(self) -> bool:
         """Whether the plan's limit ended the run."""
@@ -231,11 +241,14 @@ class Host:
             warn(self._config, f"{session.settings.dir} is not writable: no artifacts are kept")
         run_id = new_run_id()
         self._environment = RunEnvironment(session, run_id)
-        session.plan.add_listener(self._environment.hear)
-        return session.plan.begin(
+        session.plan.add_listener(self._environment.watch.hear)
+        run = session.plan.begin(
             run_id=run_id,
             artifacts=folder,
             journal=self._environment.journal,
+            scratch=self._environment.scratch,
             stop_on=(KeyboardInterrupt, SystemExit, pytest.exit.Exception),
             skip_on=(pytest.skip.Exception, pytest.xfail.Exception),
         )
+        self._environment.reuse(run)
+        return run

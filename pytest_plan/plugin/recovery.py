@@ -44,23 +44,28 @@ class Recovery:
         """The folder with all environments."""
         return self.plan.settings.dir
 
-    def clean_up_all(self, *, kept: bool) -> None:
-        """Clean up every environment without an owner; those kept on purpose only if `kept`."""
+    def clean_up_all(self, *, kept: bool, beside: str | None = None) -> None:
+        """Clean up every environment without an owner.
+
+        Args:
+            kept: whether also those that were kept on purpose.
+            beside: the name of one that the run itself looks after when it was kept.
+        """
         for name in names(self.parent):
             with claimed(self.parent, name) as environment:
                 if environment is None:
                     self.say(f"environment {name!r} is in use, and left alone")
                     continue
-                self._clean_up(environment, kept=kept)
+                self._clean_up(environment, kept=kept, is_ours=name == beside)
 
-    def _clean_up(self, environment: Environment, *, kept: bool) -> None:
+    def _clean_up(self, environment: Environment, *, kept: bool, is_ours: bool) -> None:
         try:
             recorded = environment.recorded()
         except JournalError as error:
             self._leave(environment, str(error))
             return
         if recorded is None or (recorded.is_kept and not kept):
-            if recorded is not None and environment.name != self.plan.settings.environment:
+            if recorded is not None and not is_ours:
                 self.say(f"environment {environment.name!r} is kept: --plan-reuse uses it")
             environment.release(remove=False)
             return
@@ -83,7 +88,7 @@ class Recovery:
         restorer = Restorer(recorded, steps, plan.declared, references)
         journal = environment.open(references, lambda name: recorded.steps[name].fingerprint)
         whole = len(steps) == len(recorded.steps)
-        scratch = _scratch(recorded)
+        scratch = scratch_of(recorded)
         host.revived = run = plan.revive(
             restorer, journal, listeners=[self._hear], scratch=scratch if whole else None
         )
@@ -147,7 +152,8 @@ def references_of(config: pytest.Config) -> References:
     return References(config.rootpath, modules)
 
 
-def _scratch(recorded: Recorded) -> Path | None:
+def scratch_of(recorded: Recorded) -> Path | None:
+    """Return the temporary folder of a recorded run, None when it is not there, or not ours."""
     text = recorded.facts.get("scratch")
     if text is None:
         return None
