@@ -103,8 +103,13 @@ class Context:
             self._scope.check()
 
     def log(self, text: object) -> None:
-        """Add a line to the step's log; its tail is shown when the step fails."""
+        """Add a line to the step's log; its tail is shown when the step fails.
+
+        Raises:
+            StateError: the step was abandoned meanwhile.
+        """
         with self._scope.mask:
+            self._scope.admit()
             self._log.write(f"{text}\n")
 
     def sleep(self, duration: Duration) -> None:

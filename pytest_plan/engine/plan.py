@@ -162,8 +162,11 @@ class Plan:
             yield self._state
         except BaseException as error:
             run.clean_up()
-            run.explain(error)
-            raise
+            ended = run.fatal or error  # Ctrl-C during cleanup still ends the program
+            run.explain(ended)
+            if ended is error:
+                raise
+            raise ended from error
         run.clean_up()
         failure = run.error()
         if failure is not None:

@@ -50,8 +50,8 @@ class Store(Protocol):
     def acquire(self, name: str, timeout: float | None, stopping: Callable[[], bool]) -> bool:
         """Take the lock `name`; False after `timeout` seconds or when stopping."""
 
-    def release(self, name: str) -> None:
-        """Give the lock `name` back."""
+    def release(self, name: str, thread: int) -> None:
+        """Give the lock `name` back, if that thread of this process still holds it."""
 
 
 class Guard:
@@ -170,11 +170,23 @@ class LocalStore:
             )
             return self._take(name, me)
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, thread: int) -> None:
         """Give the lock `name` back; see `Store.release`."""
+        self.release_held(name, ("", thread))
+
+    def release_held(self, name: str, holder: Holder) -> None:
+        """Give the lock `name` back if `holder` has it."""
         with self._changed:
-            self._holders.pop(name, None)
-            self._changed.notify_all()
+            if self._holders.get(name) == holder:
+                del self._holders[name]
+                self._changed.notify_all()
+
+    def abandon(self, thread: int) -> None:
+        """Give back every lock of a thread of this process that was left behind."""
+        with self._changed:
+            names = [name for name, holder in self._holders.items() if holder == ("", thread)]
+        for name in names:
+            self.release(name, thread)
 
     def _lasting(self, key: str, value: Any) -> Any:
         return self._journal.lasting(value)
@@ -349,9 +361,10 @@ class State(MutableMapping[str, Any]):
             TimeoutError: another holder kept it for longer.
             StateError: this thread holds it already.
         """
-        held = False
+        held, thread = False, threading.get_ident()
         try:
             with self._guard.mask:
+                self._guard.admit()
                 held = self._store.acquire(_key(name), timeout, self._guard.stopping)
             if not held:
                 self._guard.check()
@@ -360,7 +373,7 @@ class State(MutableMapping[str, Any]):
         finally:
             if held:
                 with self._guard.mask:
-                    self._store.release(name)
+                    self._store.release(name, thread)
 
     def _versions(self) -> dict[str, int]:
         with self._guard.mask:

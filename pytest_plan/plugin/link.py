@@ -150,9 +150,9 @@ class RemoteStore:
         except TimeoutError:
             return False
 
-    def release(self, name: str) -> None:
-        """Give the lock `name` back."""
-        self._link.ask("release", name)
+    def release(self, name: str, thread: int) -> None:
+        """Give the lock `name` back, if that thread of this worker still holds it."""
+        self._link.ask("release", name, thread)
 
 
 def _entry(key: str, answer: tuple[int, bytes] | None) -> Entry | None:
