@@ -139,7 +139,12 @@ def _traceback(config: pytest.Config, error: StepError) -> list[str]:
     info = pytest.ExceptionInfo.from_exception(cause)
     style = config.getoption("tbstyle", "auto")
     # No locals: they may hold secrets that nobody has told us about.
-    shown = info.getrepr(style="long" if style == "auto" else style, tbfilter=_users_part)
+    shown = info.getrepr(
+        style="long" if style == "auto" else style,
+        tbfilter=_users_part,
+        # Where `ctx` itself gave up, the cause is one more "not yet": pages of somebody's sockets.
+        chain=not _is_raised_by_us(cause),
+    )
     text = io.StringIO()
     shown.toterminal(type(config.get_terminal_writer())(text))
     return [*text.getvalue().splitlines(), ""]
@@ -153,6 +158,11 @@ def _users_part(info: pytest.ExceptionInfo[BaseException]) -> Any:
 def _users_frames(error: BaseException) -> list[Any]:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return [frame for frame in frames if not _is_ours(frame.f_code.co_filename)]
+
+
+def _is_raised_by_us(error: BaseException) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and _is_ours(frames[-1].f_code.co_filename)
 
 
 def _is_ours(path: str) -> bool:

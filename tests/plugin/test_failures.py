@@ -79,6 +79,29 @@ class TestReport:
         """The traceback begins in the step, not in the engine."""
         assert "engine" not in broken.run().stdout.str()
 
+    @pytest.mark.parametrize(
+        "call",
+        [
+            'ctx.run([sys.executable, "-c", "import sys; sys.exit(3)"])',
+            'ctx.wait_until(lambda: urllib.request.urlopen("http://127.0.0.1:1"), timeout=0)',
+        ],
+    )
+    def test_what_ctx_raises_points_at_the_step(self, project: Project, call: str) -> None:
+        """Its source is the user's line alone: no page of the library that was called."""
+        project.steps(f"""
+        import sys, urllib.request
+
+        @pytest.mark.plan_step
+        def db(ctx):
+            {call}
+        """)
+        project.tests("def test_it(db): pass")
+        result = project.run()
+        marked = [line for line in result.outlines if line.startswith(">")]
+        assert [line[1:].strip() for line in marked] == [call]
+        assert "/subprocess.py" not in result.stdout.str()
+        assert "/request.py" not in result.stdout.str()
+
     @pytest.mark.parametrize("style", ["short", "line", "native", "no"])
     def test_tb_style_is_respected(self, broken: Project, style: str) -> None:
         """`--tb` decides how much of the traceback is shown."""
