@@ -14,10 +14,11 @@ html_title = "pytest-plan"
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 
+add_module_names = False
+default_role = "code"  # our docstrings write code as Markdown does
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 napoleon_use_ivar = True  # attributes as one list, as the docstrings have them
 python_maximum_signature_line_length = 80
 

@@ -142,7 +142,7 @@ def _traceback(config: pytest.Config, error: StepError) -> list[str]:
     shown = info.getrepr(
         style="long" if style == "auto" else style,
         tbfilter=_users_part,
-        # Where `ctx` itself gave up, the cause is one more "not yet": pages of somebody's sockets.
+        # The cause of what `ctx` raises is one more "not yet": pages of somebody's sockets.
         chain=not _is_raised_by_us(cause),
     )
     text = io.StringIO()
@@ -151,8 +151,12 @@ def _traceback(config: pytest.Config, error: StepError) -> list[str]:
 
 
 def _users_part(info: pytest.ExceptionInfo[BaseException]) -> Any:
-    """Return the traceback without the frames of the engine and those that hide themselves."""
-    return info.traceback.filter(info).filter(lambda entry: not _is_ours(str(entry.path)))
+    """Return the user's frames: up to the call of ours that raised, if one did."""
+    shown = info.traceback.filter(info)
+    ours = [_is_ours(str(entry.path)) for entry in shown]
+    begin = ours.index(False) if False in ours else len(ours)
+    end = ours.index(True, begin) if True in ours[begin:] else len(ours)
+    return shown[begin:end]
 
 
 def _users_frames(error: BaseException) -> list[Any]:
@@ -161,8 +165,10 @@ def _users_frames(error: BaseException) -> list[Any]:
 
 
 def _is_raised_by_us(error: BaseException) -> bool:
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and _is_ours(frames[-1].f_code.co_filename)
+    """Whether it came out of something of ours that the user called, as `ctx.run`."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [_is_ours(file) for file in frames]
+    return False in ours and True in ours[ours.index(False) :]
 
 
 def _is_ours(path: str) -> bool:

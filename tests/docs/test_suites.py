@@ -11,6 +11,7 @@ from tests.xdist.cluster import Cluster, outcomes
 # Page -> how many of its tests pass; what it shows as "before" is not run.
 SUITES = {
     "index": 1,
+    "reference/hooks": 1,
     "how-to/migrate-from-filelock-and-shared-session-scope": 3,
     "how-to/share-an-environment-with-xdist": 28,
 }
