@@ -14,7 +14,6 @@ from tests.xdist.cluster import wait_until
 
 LONGEST = 60.0  # seconds that one command may take
 _CTRL_C = "^C\n"
-_PLUGINS = "pytest_plan,xdist.plugin,pytest_timeout"
 # What depends on the machine, and the lines that speak of it alone.
 _VARIES = (
     (re.compile(r"\b(\d+h )?(\d+m )?\d+(\.\d+)?m?s\b"), "TIME"),
@@ -25,11 +24,14 @@ _VARIES = (
     (re.compile(r"\bgw\d+"), "gwN"),
     (re.compile(r"\bPython 3\.[\d.]+"), "Python VERSION"),
     (re.compile(r"\b0x[0-9a-f]+"), "0xADDRESS"),
-    (re.compile(r"\bartifacts/[0-9a-f]{8}\b"), "artifacts/RUN"),
+    (re.compile(r"\b[0-9a-f]{8}\b"), "RUN"),
     (re.compile(r"([=_!-])\1{2,}"), r"\1"),
     (re.compile(r" {2,}"), " "),
 )
-_HEADER = re.compile(r"(platform |rootdir: |configfile: |plugins: |created: |\d workers \[).*\n")
+_HEADER = re.compile(
+    r"(platform |rootdir: |configfile: |plugins: |django: |asyncio: |"
+    r"created: |bringing up nodes|\d workers \[).*\n"
+)
 
 
 class Shell:
@@ -41,6 +43,7 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.plugins = "pytest_plan,xdist.plugin,pytest_timeout"
         self._programs = Path(tempfile.mkdtemp())
         for name, arguments in (("pytest", " -m pytest"), ("python", "")):
             program = self._programs / name
@@ -82,7 +85,7 @@ class Shell:
             **os.environ,
             "COLUMNS": "80",
             "PATH": os.pathsep.join([str(self._programs), os.environ["PATH"]]),
-            "PYTEST_PLUGINS": _PLUGINS,
+            "PYTEST_PLUGINS": self.plugins,
         }
 
 

