@@ -195,10 +195,9 @@ class Context:
                 self._log.write("".join(texts))
                 self._scope.processes.remove(process)
             self._scope.check()
-        result = subprocess.CompletedProcess(arguments, status, *texts)
-        if check:
-            result.check_returncode()
-        return result
+        if check and status:
+            raise subprocess.CalledProcessError(status, arguments, *texts)
+        return subprocess.CompletedProcess(arguments, status, *texts)
 
     def start(
         self,
@@ -331,8 +330,9 @@ class Context:
         """Raise when waiting has no point any more; return how long it may go on."""
         self._check(error)
         for process in self._scope.processes:
-            if process.poll():
-                raise RuntimeError(f"{process!r} while {self.step!r} waited for it") from error
+            if status := process.poll():
+                text = f"{Path(process.args[0]).name!r} ended with {status}"
+                raise RuntimeError(f"{text} while step {self.step!r} waited for it") from error
         waited = self._services.clock.now() - begun
         if longest is not None and waited >= longest:
             last = "" if error is None else f"; the last error was {describe(error)}"

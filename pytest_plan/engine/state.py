@@ -15,6 +15,7 @@ from pytest_plan.engine.clock import Clock, SystemClock
 from pytest_plan.engine.errors import StateError
 from pytest_plan.engine.unrecorded import Unrecorded
 
+__tracebackhide__ = True  # pytest shows the line of the test that we refuse, not ours
 Holder: TypeAlias = tuple[str, int]  # who holds a lock: a worker, "" for ourselves, and a thread
 ABSENT = 0  # the version of a key that is not there
 

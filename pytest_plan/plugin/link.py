@@ -14,6 +14,7 @@ from pytest_plan.engine.errors import StateError
 from pytest_plan.engine.state import Entry
 from pytest_plan.plugin.shared import dump, open_value
 
+__tracebackhide__ = True  # as in engine/state.py
 _POLL = 1.0  # seconds between two looks while waiting; signals get through meanwhile
 _GONE = "the controller of this run has gone: nothing of the plan can be asked any more"
 

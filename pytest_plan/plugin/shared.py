@@ -14,6 +14,8 @@ from pytest_plan.engine.errors import StateError, describe
 from pytest_plan.engine.state import Entry, Holder, LocalStore
 from pytest_plan.plugin.parking import Parking
 
+__tracebackhide__ = True  # as in engine/state.py
+
 _UNOPENED = object()
 
 

@@ -139,20 +139,36 @@ def _traceback(config: pytest.Config, error: StepError) -> list[str]:
     info = pytest.ExceptionInfo.from_exception(cause)
     style = config.getoption("tbstyle", "auto")
     # No locals: they may hold secrets that nobody has told us about.
-    shown = info.getrepr(style="long" if style == "auto" else style, tbfilter=_users_part)
+    shown = info.getrepr(
+        style="long" if style == "auto" else style,
+        tbfilter=_users_part,
+        # The cause of what `ctx` raises is one more "not yet": pages of somebody's sockets.
+        chain=not _is_raised_by_us(cause),
+    )
     text = io.StringIO()
     shown.toterminal(type(config.get_terminal_writer())(text))
     return [*text.getvalue().splitlines(), ""]
 
 
 def _users_part(info: pytest.ExceptionInfo[BaseException]) -> Any:
-    """Return the traceback without the frames of the engine and those that hide themselves."""
-    return info.traceback.filter(info).filter(lambda entry: not _is_ours(str(entry.path)))
+    """Return the user's frames: up to the call of ours that raised, if one did."""
+    shown = info.traceback.filter(info)
+    ours = [_is_ours(str(entry.path)) for entry in shown]
+    begin = ours.index(False) if False in ours else len(ours)
+    end = ours.index(True, begin) if True in ours[begin:] else len(ours)
+    return shown[begin:end]
 
 
 def _users_frames(error: BaseException) -> list[Any]:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return [frame for frame in frames if not _is_ours(frame.f_code.co_filename)]
+
+
+def _is_raised_by_us(error: BaseException) -> bool:
+    """Whether it came out of something of ours that the user called, as `ctx.run`."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [_is_ours(file) for file in frames]
+    return False in ours and True in ours[ours.index(False) :]
 
 
 def _is_ours(path: str) -> bool:
