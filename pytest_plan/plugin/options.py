@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ class _Kind(enum.Enum):
     FLAG = "flag"
     NAME = "name"
     NAMES = "names"
+    REPORTS = "paths of reports"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,10 @@ class _Option:
         return f"PYTEST_{self.dest.upper()}"
 
 
+# What a report is decided by; the longer ending first.
+REPORT_ENDINGS = (".trace.json", ".json", ".html", ".md", ".mmd")
+_LISTS = (_Kind.NAMES, _Kind.REPORTS)
+
 _OPTIONS = (
     _Option("show", _Kind.FLAG, "print the plan and which tests need what; run nothing"),
     _Option(
@@ -70,6 +76,19 @@ _OPTIONS = (
         "until", _Kind.NAME, "run this step and what it needs; skip tests that need more", "STEP"
     ),
     _Option("skip", _Kind.NAMES, "skip this step and whatever needs it (may be repeated)", "STEP"),
+    _Option(
+        "report",
+        _Kind.REPORTS,
+        f"write a report of the run; its ending says which: {' '.join(REPORT_ENDINGS)} "
+        "(may be repeated)",
+        "PATH",
+    ),
+    _Option(
+        "github_summary",
+        _Kind.FLAG,
+        "add the report to the job summary of GitHub Actions ($GITHUB_STEP_SUMMARY)",
+        in_command_line=False,
+    ),
     _Option(
         "pause_on_failure",
         _Kind.FLAG,
@@ -109,6 +128,8 @@ class Settings:
         continue_on_error: whether a failure stops only what needs the step.
         until: run only this step and what it needs; None means all that are needed.
         skip: steps to skip.
+        report: the files to write a report of the run to, each ending in one of `REPORT_ENDINGS`.
+        github_summary: whether to add to the job summary of GitHub Actions.
         pause_on_failure: whether to wait after a failed step.
         dir: the folder for what a run leaves behind.
         autouse: whether every test needs every step.
@@ -124,6 +145,8 @@ class Settings:
     continue_on_error: bool
     until: str | None
     skip: tuple[str, ...]
+    report: tuple[Path, ...]
+    github_summary: bool
     pause_on_failure: bool
     dir: Path
     autouse: bool
@@ -145,7 +168,7 @@ def _argument(option: _Option) -> dict[str, Any]:
     common = {"dest": option.dest, "default": None, "help": option.help}
     if option.kind is _Kind.FLAG:
         return {**common, "action": "store_true"}
-    action = "append" if option.kind is _Kind.NAMES else "store"
+    action = "append" if option.kind in _LISTS else "store"
     return {**common, "action": action, "metavar": option.metavar}
 
 
@@ -153,7 +176,7 @@ def _addini(parser: pytest.Parser, option: _Option) -> None:
     if option.kind is _Kind.FLAG:
         parser.addini(option.dest, option.help, type="bool", default=None)
         return
-    if option.kind is _Kind.NAMES:
+    if option.kind in _LISTS:
         parser.addini(option.dest, option.help, type="args", default=None)
         return
     try:
@@ -177,6 +200,7 @@ def settings(config: pytest.Config) -> Settings:
             **values,
             "limit": values["limit"] or None,
             "skip": values["skip"] or (),
+            "report": _report_files(config, values["report"] or (), found["report"][1]),
             "dir": config.rootpath / folder,
             "sources": {name: source for name, (_, source) in found.items()},
             **{
@@ -187,6 +211,13 @@ def settings(config: pytest.Config) -> Settings:
             "signals": values["signals"] is not False,
         }
     )
+
+
+def _report_files(config: pytest.Config, names: tuple[str, ...], source: str) -> tuple[Path, ...]:
+    # What is in the ini file belongs to the project, what was typed to where it was typed.
+    is_typed = not source.startswith("plan_report")
+    folder = config.invocation_params.dir if is_typed else config.rootpath
+    return tuple(dict.fromkeys(folder / os.path.expanduser(name) for name in names))
 
 
 def _read(option: _Option, value: Any, source: str) -> Any:
@@ -254,6 +285,26 @@ def _names(value: Any, source: str) -> tuple[str, ...]:
     return tuple(name for text in texts for name in str(text).replace(",", " ").split())
 
 
+def _reports(value: Any, source: str) -> tuple[str, ...]:
+    names = tuple(map(str, _words(value, source)))
+    for name in names:
+        if not name.endswith(REPORT_ENDINGS):
+            raise PlanDefinitionError(
+                f"{source}: {name!r} is no report that is known; a report ends in "
+                f"{', '.join(REPORT_ENDINGS)}"
+            )
+    return names
+
+
+def _words(value: Any, source: str) -> list[Any]:
+    if not isinstance(value, str):
+        return list(value)
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise PlanDefinitionError(f"{source}: {value!r} cannot be read: {error}") from None
+
+
 _READERS: Mapping[_Kind, Callable[[Any, str], Any]] = {
     _Kind.DURATION: _duration,
     _Kind.LONGER_THAN_ZERO: _longer_than_zero,
@@ -261,4 +312,5 @@ _READERS: Mapping[_Kind, Callable[[Any, str], Any]] = {
     _Kind.FLAG: _flag,
     _Kind.NAME: _name,
     _Kind.NAMES: _names,
+    _Kind.REPORTS: _reports,
 }
