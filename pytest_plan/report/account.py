@@ -118,6 +118,7 @@ class Account:
         reason: why the plan stopped early, None when it did not.
         limit: the plan's limit in seconds, None without one.
         seconds: how long the run took, cleanup included.
+        began_at: when the run began, in seconds since 1970 by the wall clock.
         cleanup_began: when cleanup began, None when there was none.
         steps: those that were to run, in the order of the plan.
         tests: in the order in which they began.
@@ -132,6 +133,7 @@ class Account:
     reason: str | None
     limit: float | None
     seconds: float
+    began_at: float
     cleanup_began: float | None
     steps: tuple[StepAccount, ...]
     tests: tuple[TestAccount, ...]

@@ -87,6 +87,7 @@ class Collector:
             reason=None if result.reason is None else mask(result.reason),
             limit=result.limit,
             seconds=result.seconds,
+            began_at=self._began,
             cleanup_began=self._cleanup_began,
             steps=tuple(
                 self._step(step, path)

@@ -76,6 +76,7 @@ def account(*steps: StepAccount, tests: tuple[TestAccount, ...] = (), **more: An
         "reason": None,
         "limit": None,
         "seconds": 10.0,
+        "began_at": 1_790_000_000.0,
         "cleanup_began": 8.0,
     }
     return Account(steps=steps, tests=tests, **{**values, **more})
