@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import pytest
@@ -26,7 +26,6 @@ _NOT_HERE = (
     "plan.{}() in pytest_plan_configure: this plan is run by pytest, when tests need it; "
     "the hook only declares steps"
 )
-_REPORTS = ("terminal", "show")
 _TAKEN = ("plan", "request")
 # Known before pytest knows its fixtures, when eager steps are provisioned.
 _ALWAYS_FIXTURES = frozenset(
@@ -103,8 +102,13 @@ class PlanSession:
 
     def load_reports(self) -> None:
         """Register the reports; by name, for they know the plugin and it does not know them."""
-        for report in _REPORTS:
+        for report in self._reports():
             self.config.pluginmanager.import_plugin(f"pytest_plan.report.{report}")
+
+    def _reports(self) -> Iterator[str]:
+        yield from ("terminal", "show")
+        if self.settings.report or self.settings.github_summary:
+            yield "files"
 
     def add(self, declaration: Declaration) -> None:
         """Add a declared step; raise PlanDefinitionError when it is unusable."""

@@ -53,12 +53,12 @@ def step_report(config: pytest.Config, plan: PlanSession, result: StepResult) ->
     lines = [
         f"{error} ({result.origin})",
         "",
-        *_traceback(config, error),
+        *error_lines(config, error),
         *_attempts(result),
         *_stack(result),
         f"next: {_advice(result)}",
     ]
-    return _report(plan, result, "setup", lines, _said(error))
+    return _report(plan, result, "setup", lines, said(error))
 
 
 def cleanup_report(
@@ -68,13 +68,13 @@ def cleanup_report(
     cleanup = result.cleanup
     lines = []
     for error in cleanup.errors:
-        lines += [str(error), *getattr(error, "__notes__", ()), "", *_traceback(config, error)]
+        lines += [str(error), *getattr(error, "__notes__", ()), "", *error_lines(config, error)]
     lines += _stack(result)
     if cleanup.left:
         lines.append(f"not undone, remove it by hand: {', '.join(cleanup.left)}")
     lines.append(f"the other cleanups went on; this one took {format_duration(cleanup.seconds)}")
-    said = _said(cleanup.errors[0]) if cleanup.errors else "was abandoned"
-    return _report(plan, result, "teardown", lines, said)
+    message = said(cleanup.errors[0]) if cleanup.errors else "was abandoned"
+    return _report(plan, result, "teardown", lines, message)
 
 
 def can_pause(plan: PlanSession) -> bool:
@@ -101,7 +101,7 @@ def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
 
 
 def _report(
-    plan: PlanSession, result: StepResult, when: Any, lines: list[str], said: str
+    plan: PlanSession, result: StepResult, when: Any, lines: list[str], message: str
 ) -> pytest.TestReport:
     title = f"plan step {result.name!r}"
     masked = tuple(plan.host.mask("\n".join(lines)).splitlines())
@@ -115,7 +115,7 @@ def _report(
         location=(file, int(line) - 1 if line.isdecimal() else None, title),
         keywords={},
         outcome="failed",
-        longrepr=Text(masked, _Crash(plan.host.mask(said))),  # type: ignore[arg-type]
+        longrepr=Text(masked, _Crash(plan.host.mask(message))),  # type: ignore[arg-type]
         when=when,
         sections=sections,
     )
@@ -128,11 +128,13 @@ def _node_id(config: pytest.Config, title: str, file: str) -> str:
     return f"{os.path.relpath(file, config.rootpath)}::{title}"
 
 
-def _said(error: StepError) -> str:
+def said(error: StepError) -> str:
+    """Return what a step failed with, on one line."""
     return describe(error.__cause__ or error)
 
 
-def _traceback(config: pytest.Config, error: StepError) -> list[str]:
+def error_lines(config: pytest.Config, error: StepError) -> list[str]:
+    """Return what a step failed with as pytest shows it: the user's frames and the text."""
     cause = error.__cause__ or error
     if not _users_frames(cause) or not getattr(cause, "pytrace", True):
         return [f"E   {line}" for line in f"{type(cause).__name__}: {cause}".splitlines()] + [""]
@@ -180,9 +182,9 @@ def _attempts(result: StepResult) -> Iterator[str]:
         return
     yield f"attempts ({result.attempts_allowed} allowed):"
     for attempt in result.attempts:
-        said = "ok" if attempt.error is None else describe(attempt.error)
+        ended = "ok" if attempt.error is None else describe(attempt.error)
         took = format_duration(attempt.seconds)
-        yield f"  {attempt.number}  {attempt.hook:<9}  {took:>7}  {said}"
+        yield f"  {attempt.number}  {attempt.hook:<9}  {took:>7}  {ended}"
 
 
 def _stack(result: StepResult) -> Iterator[str]:

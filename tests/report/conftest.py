@@ -7,3 +7,6 @@ from tests.plugin.surroundings import (  # noqa: F401
     project,
     quick_ladder,
 )
+from tests.xdist import conftest as xdist
+
+cluster = xdist.cluster
