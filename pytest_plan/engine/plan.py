@@ -22,8 +22,9 @@ from pytest_plan.engine.planned import (
     check_options,
 )
 from pytest_plan.engine.run_options import RunOptions
-from pytest_plan.engine.state import LocalStore, State
+from pytest_plan.engine.state import State
 from pytest_plan.engine.step import Pause, Step
+from pytest_plan.engine.store import LocalStore
 
 if TYPE_CHECKING:
     from pytest_plan.engine.events import Listener

@@ -35,8 +35,8 @@ from pytest_plan.engine.record import StepRecord
 from pytest_plan.engine.results import PlanResult, StepResult
 from pytest_plan.engine.run_options import RunOptions
 from pytest_plan.engine.services import Services
-from pytest_plan.engine.state import LocalStore
 from pytest_plan.engine.stop import Stop, StopKind
+from pytest_plan.engine.store import LocalStore
 from pytest_plan.engine.unrecorded import Unrecorded
 
 if TYPE_CHECKING:

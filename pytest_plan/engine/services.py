@@ -11,7 +11,7 @@ from pytest_plan.engine.clock import PlanClock
 from pytest_plan.engine.errors import PlanDefinitionError
 from pytest_plan.engine.folders import RunFolders
 from pytest_plan.engine.secret import Masker
-from pytest_plan.engine.state import LocalStore
+from pytest_plan.engine.store import LocalStore
 from pytest_plan.engine.unrecorded import Unrecorded
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_plan.engine.errors import StateError
-from pytest_plan.engine.state import Entry
+from pytest_plan.engine.store import Entry
 from pytest_plan.plugin.shared import dump, open_value
 
 __tracebackhide__ = True  # as in engine/state.py

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_plan.engine.errors import StateError, describe
-from pytest_plan.engine.state import Entry, Holder, LocalStore
+from pytest_plan.engine.store import Entry, Holder, LocalStore
 from pytest_plan.plugin.parking import Parking
 
 __tracebackhide__ = True  # as in engine/state.py

@@ -26,8 +26,9 @@ from pytest_plan.engine.events import AttemptFailed
 from pytest_plan.engine.interrupt import StepInterrupted
 from pytest_plan.engine.outcomes import StepOutcome
 from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.state import LocalStore, State
+from pytest_plan.engine.state import State
 from pytest_plan.engine.step import FunctionStep, GenericStep, Step
+from pytest_plan.engine.store import LocalStore
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import LONGEST_WAIT, Background, Calls, Gate, execute, record_events
 
