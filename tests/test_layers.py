@@ -33,8 +33,9 @@ DATA = {
     "results",
     "secret",
     "state",
-    "store",
     "step",
+    "store",
+    "unrecorded",
 }
 # `Plan.execute` has to reach what executes; it does so in one place.
 DATA_MAY_ALSO_IMPORT = {"plan": {"run", "run_options"}}

@@ -77,8 +77,7 @@ class Restorer:
         is_reused = reused is not None
         record.restore(_outcome(step, reused=is_reused), step.completed, value, reused)
         for undo in step.undos:
-            if (entry := self._undo(undo, services, reused=is_reused)) is not None:
-                record.undo.push(entry)
+            record.undo.push(self._undo(undo, services))
         reason = self._missing(step)
         if step.hook_is_due and reason is not None:
             text = f"its cleanup hook cannot run: {reason}"
@@ -122,12 +121,10 @@ class Restorer:
                 self.lost[key] = str(error)
         return values
 
-    def _undo(self, undo: RecordedUndo, services: Services, *, reused: bool) -> Undo | None:
+    def _undo(self, undo: RecordedUndo, services: Services) -> Undo:
         scope = CallScope(undo.step, undo.hook, 1, None)
         if undo.kind == "variable":
             name, value = json.loads(undo.data)
-            if not reused:
-                return None  # it was a variable of a process that has ended
             services.variables.set(name, value, undo.step)
             body = body_of(services.variables.restore, name)
             return Undo(undo.hook, undo.label, body, scope, number=undo.number)
