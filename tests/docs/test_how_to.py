@@ -53,6 +53,34 @@ def test_every_example_compiles(page: str) -> None:
         compile(block, name, "exec")
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_reports_tell_what_the_page_says(cluster: Cluster, workers: int) -> None:
+    """The page's example fails as it is meant to; its reports are written and tell of it."""
+    for name, block in _blocks("read-a-report").items():
+        cluster.write(name, block)
+    endings = (".md", ".json", ".trace.json", ".mmd")
+    reports = [f"--plan-report=plan{ending}" for ending in endings]
+    result = cluster.apart(
+        "-n", str(workers), "--plan-continue-on-error", "--junitxml=junit.xml", *reports
+    )
+    assert outcomes(result) == {"passed": 1, "blocked": 1, "errors": 1}
+    rows = re.findall(r"^\| \**(\w+)\** \| (\w+) ", (cluster.path / "plan.md").read_text(), re.M)
+    assert rows[1:] == [("server", "succeeded"), ("accounts", "succeeded"), ("search", "failed")]
+    assert 'name="plan.step.search"' in (cluster.path / "junit.xml").read_text()
+    assert all((cluster.path / f"plan{ending}").exists() for ending in endings)
+
+
+def test_plan_is_shown_as_on_the_page(cluster: Cluster) -> None:
+    """The tree that the page shows is the one that is printed."""
+    for name, block in _blocks("read-a-report").items():
+        cluster.write(name, block)
+    result = cluster.apart("--plan-show")
+    shown = (PAGES / "read-a-report.md").read_text().partition("$ pytest --plan-show\n")[2]
+    lines = shown.partition("```")[0].splitlines()
+    start = result.outlines.index(lines[0])
+    assert result.outlines[start : start + len(lines)] == lines
+
+
 def test_filelock_recipe_runs(cluster: Cluster) -> None:
     """What the migration page starts from is a recipe that works."""
     blocks = _blocks("migrate-from-filelock-and-shared-session-scope")
