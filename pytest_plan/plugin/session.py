@@ -109,6 +109,8 @@ class PlanSession:
         yield from ("terminal", "show")
         if self.settings.report or self.settings.github_summary:
             yield "files"
+        if self.config.getoption("xmlpath", None):
+            yield "junit"
 
     def add(self, declaration: Declaration) -> None:
         """Add a declared step; raise PlanDefinitionError when it is unusable."""

@@ -10,7 +10,7 @@ from pytest_plan.report.account import StepAccount
 
 MOST_STEPS = 150  # larger graphs cannot be read; `.mmd` has them all
 _CHARACTER = 8.2
-_PADDING = 26
+_PADDING = 44
 _BOX_HEIGHT = 34
 _GAP_X, _GAP_Y = 22, 46
 _WIDEST = 1080

@@ -1,6 +1,7 @@
 "use strict";
 const get = (id) => document.getElementById(id);
 const steps = [...document.querySelectorAll("details.row")];
+const number = (count) => count.toLocaleString("en");
 const bars = [...document.querySelectorAll("svg.bar")];
 
 // Theme: as the system has it, until somebody chooses.
@@ -36,7 +37,7 @@ function filter() {
   }
   get("nothing").hidden = count > 0 || !steps.length;
   get("found").textContent =
-    count === steps.length ? `${count} steps` : `${count} of ${steps.length} steps`;
+    `${count === steps.length ? "" : `${number(count)} of `}${number(steps.length)} steps`;
 }
 get("filter").addEventListener("input", filter);
 get("bad-only").addEventListener("change", filter);
