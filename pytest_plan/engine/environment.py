@@ -81,7 +81,9 @@ class Environment:
         return journal
 
     def release(self, *, remove: bool) -> None:
-        """Let go of it; `remove` it when nothing is left of it."""
+        """Let go of it; `remove` it when nothing is left of it. A second call does nothing."""
+        if not self._lock.is_locked:
+            return
         if remove:
             for file in self.folder.glob(f"{JOURNAL}*"):
                 file.unlink(missing_ok=True)
@@ -109,13 +111,10 @@ def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
     except JournalError:
         yield None
         return
-    released = False
     try:
         yield environment
-        released = True
     finally:
-        if not released:
-            environment.release(remove=False)
+        environment.release(remove=False)
 
 
 def _busy(name: str, folder: Path) -> str:

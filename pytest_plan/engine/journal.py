@@ -110,6 +110,10 @@ class Journal(Unrecorded):
         """Return when all that was noted is on the disk; raise JournalError when it cannot be."""
         self._durably()
 
+    def before(self, record: StepRecord) -> Callable[[], None]:
+        """Return what must be called before user code of the step."""
+        return lambda: self.step_begun(record)
+
     def step_begun(self, record: StepRecord) -> None:
         """Note, durably, that user code of the step may run from now on."""
         planned = record.planned

@@ -34,6 +34,10 @@ class Unrecorded:
     is_kept = False
     failure: JournalError | None = None
 
+    def before(self, record: StepRecord) -> Callable[[], None] | None:
+        """Return what must be called before user code of the step; None: nothing."""
+        return None
+
     def step_begun(self, record: StepRecord) -> None:
         """Note, durably, that user code of the step may run from now on."""
 

@@ -18,6 +18,7 @@ from pytest_plan.engine.planned import PlannedStep
 from pytest_plan.engine.recorded import Recorded, read
 from pytest_plan.engine.restore import Restorer
 from pytest_plan.plugin import launch
+from pytest_plan.plugin.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.recovery import Recovery, references_of, scratch_of
 from pytest_plan.plugin.reuse import Verdicts, clean_stale, judge
 from pytest_plan.plugin.warn import warn
@@ -26,8 +27,6 @@ from pytest_plan.plugin.watch import LOG, Watch
 if TYPE_CHECKING:
     from pytest_plan.engine.run import Run
     from pytest_plan.plugin.session import PlanSession
-
-DEFAULT = "default"  # the name of what is kept or reused without one
 
 
 class RunEnvironment:
@@ -50,9 +49,8 @@ class RunEnvironment:
     def __init__(self, plan: PlanSession, run_id: str) -> None:
         self._plan = plan
         settings = plan.settings
-        self._keeps = settings.keep or ("always" if settings.reuse else "never")
-        is_named = settings.reuse or self._keeps != "never"
-        self._name = settings.environment or (DEFAULT if is_named else None)
+        self._keeps = settings.keeps
+        self._name = settings.environment_name
         self._steps = plan.steps
         if names(settings.dir):
             Recovery(plan, []).clean_up_all(kept=False, beside=self._name)
@@ -95,9 +93,14 @@ class RunEnvironment:
             self.journal.set(status="kept")
         return self._kept
 
-    def finish(self) -> None:
-        """Let go of it; its journal stays only when a later process can still do something."""
-        self.watch.end()
+    def finish(self, *, was_left: bool) -> None:
+        """Let go of it; its journal stays only when a later process can still do something.
+
+        Args:
+            was_left: whether cleanup was interrupted for good: the reaper then goes on with it.
+        """
+        if not was_left:
+            self.watch.end()
         try:
             is_left = bool(read(self._environment.file).due())
         except JournalError:
@@ -108,6 +111,8 @@ class RunEnvironment:
         self._environment.release(remove=not is_left)
         if self._kept:
             self._say_how_to_go_on()
+        elif is_left:
+            self._say("not everything is cleaned up; to go on with it: pytest --plan-cleanup")
 
     def _look_back(self) -> Recorded | None:
         """Clean up what is there already and not used again; return what is, with it."""
@@ -167,7 +172,7 @@ class RunEnvironment:
                 )
 
     def _say_how_to_go_on(self) -> None:
-        name = "" if self._name == DEFAULT else f" --plan-environment {self._name}"
+        name = "" if self._name == DEFAULT_ENVIRONMENT else f" --plan-environment {self._name}"
         self._say(f"kept: {', '.join(self._kept)}")
         self._say(f"use it again: pytest --plan-reuse{name}")
         self._say("clean it up:  pytest --plan-cleanup")
