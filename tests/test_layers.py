@@ -34,6 +34,8 @@ DATA = {
     "secret",
     "state",
     "step",
+    "store",
+    "unrecorded",
 }
 # `Plan.execute` has to reach what executes; it does so in one place.
 DATA_MAY_ALSO_IMPORT = {"plan": {"run", "run_options"}}

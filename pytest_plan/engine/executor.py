@@ -214,6 +214,7 @@ class Executor:
             ladder.call.scope.abandon(ladder.thread())
             ladder.call.body.abandon()
             calls = self._resume(active, Abandoned(stack)) + self._fill()
+        self._course.around.services.store.abandon(ladder.thread())
         self._dispatch(calls)
 
     def _completed(self, call: Call, ending: Ending) -> Call | None:

@@ -22,13 +22,16 @@ from pytest_plan.engine.planned import (
     check_options,
 )
 from pytest_plan.engine.run_options import RunOptions
-from pytest_plan.engine.state import LocalStore, State
+from pytest_plan.engine.state import State
 from pytest_plan.engine.step import Pause, Step
+from pytest_plan.engine.store import LocalStore
 
 if TYPE_CHECKING:
     from pytest_plan.engine.events import Listener
+    from pytest_plan.engine.restore import Restorer
     from pytest_plan.engine.results import PlanResult, StepResult
     from pytest_plan.engine.run import Run
+    from pytest_plan.engine.unrecorded import Unrecorded
 
 DEFAULT_JOBS = 8
 DEFAULT_CLEANUP_LIMIT = 300.0
@@ -160,8 +163,11 @@ class Plan:
             yield self._state
         except BaseException as error:
             run.clean_up()
-            run.explain(error)
-            raise
+            ended = run.fatal or error  # Ctrl-C during cleanup still ends the program
+            run.explain(ended)
+            if ended is error:
+                raise
+            raise ended from error
         run.clean_up()
         failure = run.error()
         if failure is not None:
@@ -201,7 +207,15 @@ class Plan:
         if self._run is not None:
             self._run.extend(self.linked())
 
-    def begin(self, *, artifacts: Path | None = None, **options: Any) -> Run:
+    def begin(
+        self,
+        *,
+        artifacts: Path | None = None,
+        run_id: str | None = None,
+        journal: Unrecorded | None = None,
+        scratch: Path | None = None,
+        **options: Any,
+    ) -> Run:
         """Check the plan and return its one run; `options` replace fields of `RunOptions`.
 
         Raises:
@@ -220,11 +234,38 @@ class Plan:
             self._store,
             listeners=self._listeners,
             clock=self._clock,
+            run_id=run_id,
             artifacts=artifacts,
+            journal=journal,
+            scratch=scratch,
         )
         if self._cancelled is not None:
             self._run.cancel(self._cancelled)
         return self._run
+
+    def revive(
+        self,
+        restorer: Restorer,
+        journal: Unrecorded,
+        *,
+        listeners: list[Listener],
+        scratch: Path | None = None,
+    ) -> Run:
+        """Return a run of recorded steps alone, to be cleaned up; the plan itself does not run."""
+        from pytest_plan.engine.run import Run
+
+        planned = restorer.planned()
+        run = Run(
+            planned,
+            replace(self._options, limit=None),
+            LocalStore(self._clock),
+            listeners=listeners,
+            clock=self._clock,
+            journal=journal,
+            scratch=scratch,
+        )
+        run.restore(restorer, dict.fromkeys(planned))
+        return run
 
     def declare(
         self,

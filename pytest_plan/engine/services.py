@@ -11,7 +11,8 @@ from pytest_plan.engine.clock import PlanClock
 from pytest_plan.engine.errors import PlanDefinitionError
 from pytest_plan.engine.folders import RunFolders
 from pytest_plan.engine.secret import Masker
-from pytest_plan.engine.state import LocalStore
+from pytest_plan.engine.store import LocalStore
+from pytest_plan.engine.unrecorded import Unrecorded
 
 
 class Ports:
@@ -80,6 +81,7 @@ class Services:
     clock: PlanClock
     store: LocalStore
     folders: RunFolders
+    journal: Unrecorded = field(default_factory=Unrecorded)
     masker: Masker = field(default_factory=Masker)
     ports: Ports = field(default_factory=Ports)
     variables: Variables = field(default_factory=Variables)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def begin(config: pytest.Config, settings: Settings) -> None:
     """Look for steps from now on; those that are there already are found at once."""
-    if settings.show or config.option.setupplan:
+    if settings.show or settings.cleanup or config.option.setupplan:
         roles.stay_alone(config)
     config.pluginmanager.register(_role(config, settings), "pytest_plan_role")
     declarations = Declarations(config, settings)
@@ -35,6 +35,10 @@ def begin(config: pytest.Config, settings: Settings) -> None:
 
 def _role(config: pytest.Config, settings: Settings) -> object:
     """Return the plugin for what this process does with the plan."""
+    if settings.cleanup:
+        from pytest_plan.plugin.cleaner import Cleaner
+
+        return Cleaner(config, settings)
     if roles.is_worker(config):
         from pytest_plan.plugin.worker import Worker
 

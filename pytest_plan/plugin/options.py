@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.errors import PlanDefinitionError
+
+_ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class _Kind(enum.Enum):
@@ -24,6 +27,8 @@ class _Kind(enum.Enum):
     FLAG = "flag"
     NAME = "name"
     NAMES = "names"
+    KEEP = "when to keep"
+    ENVIRONMENT = "name of an environment"
     REPORTS = "paths of reports"
 
 
@@ -77,6 +82,27 @@ _OPTIONS = (
     ),
     _Option("skip", _Kind.NAMES, "skip this step and whatever needs it (may be repeated)", "STEP"),
     _Option(
+        "keep",
+        _Kind.KEEP,
+        "leave the environment as it is after the run: never, failed (when something failed), "
+        "always (default: never)",
+        "WHEN",
+    ),
+    _Option("reuse", _Kind.FLAG, "use what an earlier run has kept, and keep it again"),
+    _Option("cleanup", _Kind.FLAG, "clean up what earlier runs have kept or left; run no test"),
+    _Option(
+        "environment",
+        _Kind.ENVIRONMENT,
+        "the name of the environment to keep or reuse (default: 'default')",
+        "NAME",
+    ),
+    _Option(
+        "reaper",
+        _Kind.FLAG,
+        "start a process that cleans up when this one is killed (default: true)",
+        in_command_line=False,
+    ),
+    _Option(
         "report",
         _Kind.REPORTS,
         f"write a report of the run; its ending says which: {' '.join(REPORT_ENDINGS)} "
@@ -128,6 +154,11 @@ class Settings:
         continue_on_error: whether a failure stops only what needs the step.
         until: run only this step and what it needs; None means all that are needed.
         skip: steps to skip.
+        keep: when to keep the environment; None: only a run that reuses does.
+        reuse: whether to use what was kept.
+        cleanup: whether to clean up what earlier runs kept or left, and run nothing.
+        environment: its name; None: it was not asked for.
+        reaper: whether a process watches over this one.
         report: the files to write a report of the run to, each ending in one of `REPORT_ENDINGS`.
         github_summary: whether to add to the job summary of GitHub Actions.
         pause_on_failure: whether to wait after a failed step.
@@ -145,6 +176,11 @@ class Settings:
     continue_on_error: bool
     until: str | None
     skip: tuple[str, ...]
+    keep: str | None
+    reuse: bool
+    cleanup: bool
+    environment: str | None
+    reaper: bool
     report: tuple[Path, ...]
     github_summary: bool
     pause_on_failure: bool
@@ -209,6 +245,7 @@ def settings(config: pytest.Config) -> Settings:
                 if option.kind is _Kind.FLAG
             },
             "signals": values["signals"] is not False,
+            "reaper": values["reaper"] is not False,
         }
     )
 
@@ -285,6 +322,22 @@ def _names(value: Any, source: str) -> tuple[str, ...]:
     return tuple(name for text in texts for name in str(text).replace(",", " ").split())
 
 
+def _keep(value: Any, source: str) -> str:
+    if value not in ("never", "failed", "always"):
+        raise PlanDefinitionError(f"{source}: {value!r} is none of never, failed, always")
+    return str(value)
+
+
+def _environment(value: Any, source: str) -> str | None:
+    name = _name(value, source)
+    if name is None or (_ENVIRONMENT.fullmatch(name) and not name.startswith("run-")):
+        return name
+    raise PlanDefinitionError(
+        f"{source}: {name!r} cannot name an environment: take up to 64 letters, digits, "
+        "'.', '_' or '-', beginning with a letter or digit, and not with 'run-'"
+    )
+
+
 def _reports(value: Any, source: str) -> tuple[str, ...]:
     names = tuple(map(str, _words(value, source)))
     for name in names:
@@ -312,5 +365,7 @@ _READERS: Mapping[_Kind, Callable[[Any, str], Any]] = {
     _Kind.FLAG: _flag,
     _Kind.NAME: _name,
     _Kind.NAMES: _names,
+    _Kind.KEEP: _keep,
+    _Kind.ENVIRONMENT: _environment,
     _Kind.REPORTS: _reports,
 }

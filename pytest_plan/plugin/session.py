@@ -12,7 +12,7 @@ from pytest_plan.engine.graph import closure
 from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan
 from pytest_plan.engine.planned import PlannedStep, suggest
 from pytest_plan.engine.secret import reveal
-from pytest_plan.engine.state import LocalStore
+from pytest_plan.engine.store import LocalStore
 from pytest_plan.plugin import roles
 from pytest_plan.plugin.declare import Declaration
 from pytest_plan.plugin.handle import PlanHandle

@@ -87,7 +87,7 @@ def can_pause(plan: PlanSession) -> bool:
 def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
     """Wait for Enter, so that someone can look at what the failed step has left."""
     writer = config.get_terminal_writer()
-    plan.host.run.clock.hold()
+    plan.host.hold()
     try:
         with plan.host.output.visible(keyboard=True):
             assert sys.__stdin__ is not None
@@ -97,7 +97,7 @@ def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
             writer.flush()
             sys.__stdin__.readline()
     finally:
-        plan.host.run.clock.release()
+        plan.host.go_on()
 
 
 def _report(
@@ -141,20 +141,36 @@ def error_lines(config: pytest.Config, error: StepError) -> list[str]:
     info = pytest.ExceptionInfo.from_exception(cause)
     style = config.getoption("tbstyle", "auto")
     # No locals: they may hold secrets that nobody has told us about.
-    shown = info.getrepr(style="long" if style == "auto" else style, tbfilter=_users_part)
+    shown = info.getrepr(
+        style="long" if style == "auto" else style,
+        tbfilter=_users_part,
+        # The cause of what `ctx` raises is one more "not yet": pages of somebody's sockets.
+        chain=not _is_raised_by_us(cause),
+    )
     text = io.StringIO()
     shown.toterminal(type(config.get_terminal_writer())(text))
     return [*text.getvalue().splitlines(), ""]
 
 
 def _users_part(info: pytest.ExceptionInfo[BaseException]) -> Any:
-    """Return the traceback without the frames of the engine and those that hide themselves."""
-    return info.traceback.filter(info).filter(lambda entry: not _is_ours(str(entry.path)))
+    """Return the user's frames: up to the call of ours that raised, if one did."""
+    shown = info.traceback.filter(info)
+    ours = [_is_ours(str(entry.path)) for entry in shown]
+    begin = ours.index(False) if False in ours else len(ours)
+    end = ours.index(True, begin) if True in ours[begin:] else len(ours)
+    return shown[begin:end]
 
 
 def _users_frames(error: BaseException) -> list[Any]:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return [frame for frame in frames if not _is_ours(frame.f_code.co_filename)]
+
+
+def _is_raised_by_us(error: BaseException) -> bool:
+    """Whether it came out of something of ours that the user called, as `ctx.run`."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [_is_ours(file) for file in frames]
+    return False in ours and True in ours[ours.index(False) :]
 
 
 def _is_ours(path: str) -> bool:
@@ -183,6 +199,6 @@ def _advice(result: StepResult) -> str:
         if result.cleanup.outcome is CleanupOutcome.NONE
         else "what it made has been undone"
     )
-    program = os.path.basename(sys.argv[0]) or "pytest"
-    program = "pytest" if program == "__main__.py" else program
+    program = os.path.basename(sys.argv[0])
+    program = "pytest" if program in ("", "-c", "-m", "__main__.py") else program
     return f"{undo}; `{program} --plan-until {result.name}` runs it and what it needs alone"

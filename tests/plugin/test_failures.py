@@ -79,6 +79,41 @@ class TestReport:
         """The traceback begins in the step, not in the engine."""
         assert "engine" not in broken.run().stdout.str()
 
+    @pytest.mark.parametrize(
+        "call",
+        [
+            'ctx.run([sys.executable, "-c", "import sys; sys.exit(3)"])',
+            'ctx.run(["no-such-program"])',
+            'ctx.start(["no-such-program"])',
+            'ctx.sleep("soon")',
+            'state["db"] = state[1]',
+            'ctx.wait_until(lambda: urllib.request.urlopen("http://127.0.0.1:1"), timeout=0)',
+        ],
+    )
+    def test_what_ctx_raises_points_at_the_step(self, project: Project, call: str) -> None:
+        """Its source is the user's line alone: no page of the library that was called."""
+        project.steps(f"""
+        import sys, urllib.request
+
+        @pytest.mark.plan_step
+        def db(ctx, state):
+            {call}
+        """)
+        project.tests("def test_it(db): pass")
+        result = project.run()
+        marked = [line for line in result.outlines if line.startswith(">")]
+        assert [line[1:].strip() for line in marked] == [call]
+        assert "/subprocess.py" not in result.stdout.str()
+        assert "/request.py" not in result.stdout.str()
+
+    def test_refused_write_points_at_the_test(self, project: Project) -> None:
+        """A test that writes where it may not is shown its own line, and none of ours."""
+        project.steps("@pytest.mark.plan_step\ndef db(): return 1")
+        project.tests("def test_it(plan): plan.state['db'] = 2")
+        result = project.run()
+        result.stdout.fnmatch_lines([">*plan.state?'db'? = 2", "E *StateError: key 'db' belongs*"])
+        assert "/state.py" not in result.stdout.str()
+
     @pytest.mark.parametrize("style", ["short", "line", "native", "no"])
     def test_tb_style_is_respected(self, broken: Project, style: str) -> None:
         """`--tb` decides how much of the traceback is shown."""
