@@ -112,7 +112,8 @@ class RunEnvironment:
         if self._kept:
             self._say_how_to_go_on()
         elif is_left:
-            self._say("not everything is cleaned up; to go on with it: pytest --plan-cleanup")
+            text = "not everything is cleaned up; to go on with it: pytest --plan-cleanup"
+            Recovery(self._plan, []).say(text, bad=True)
 
     def _look_back(self) -> Recorded | None:
         """Clean up what is there already and not used again; return what is, with it."""
