@@ -26,6 +26,14 @@ def _blocks(page: str) -> dict[str, str]:
     return named
 
 
+def _compiles(name: str, block: str) -> bool:
+    try:
+        compile(block, name, "exec")
+    except SyntaxError:
+        return False
+    return True
+
+
 @pytest.fixture(params=OURS)
 def page(request: pytest.FixtureRequest) -> str:
     """The name of a page."""
@@ -49,8 +57,8 @@ def test_examples_pass(cluster: Cluster, page: str, workers: int) -> None:
 
 def test_every_example_compiles(page: str) -> None:
     """Those that are not run as well: they need what may not be installed."""
-    for name, block in _blocks(page).items():
-        compile(block, name, "exec")
+    broken = [name for name, block in _blocks(page).items() if not _compiles(name, block)]
+    assert broken == []
 
 
 def test_filelock_recipe_runs(cluster: Cluster) -> None:
@@ -62,6 +70,6 @@ def test_filelock_recipe_runs(cluster: Cluster) -> None:
 
 
 def test_pages_name_no_file_that_is_missing() -> None:
-    """Each page of the table above exists, and there is no page without a test."""
+    """Each page of the table above exists."""
     pages = {path.stem for path in PAGES.glob("*.md")}
     assert set(OURS) <= pages
