@@ -83,6 +83,7 @@ class Run:
         self.journal = journal or Unrecorded()
         self.services = self._services(artifacts, scratch)
         store.teach(self.services.masker.learn)
+        self.journal.hide(self.services.masker.mask)
         store.keep_in(self.journal)
         self.records: dict[str, StepRecord] = {}
         self.extend(steps)

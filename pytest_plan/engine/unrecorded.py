@@ -38,6 +38,9 @@ class Unrecorded:
         """Return what must be called before user code of the step; None: nothing."""
         return None
 
+    def hide(self, mask: Callable[[str], str]) -> None:
+        """Let nothing be written that `mask`, which replaces secrets, would change."""
+
     def step_begun(self, record: StepRecord) -> None:
         """Note, durably, that user code of the step may run from now on."""
 

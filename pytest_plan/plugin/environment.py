@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -93,18 +94,19 @@ class RunEnvironment:
             self.journal.set(status="kept")
         return self._kept
 
-    def finish(self, *, was_left: bool) -> None:
+    def finish(self, *, is_clean: bool, was_left: bool) -> None:
         """Let go of it; its journal stays only when a later process can still do something.
 
         Args:
+            is_clean: whether everything has been taken back, as far as this process knows.
             was_left: whether cleanup was interrupted for good: the reaper then goes on with it.
         """
         if not was_left:
             self.watch.end()
-        try:
-            is_left = bool(read(self._environment.file).due())
-        except JournalError:
-            is_left = self.journal.failure is None
+        is_left = not is_clean
+        if self.journal.failure is None:
+            with contextlib.suppress(JournalError):
+                is_left = bool(read(self._environment.file).due())
         is_left = is_left or bool(self._kept)
         if not is_left:
             (self._environment.folder / LOG).unlink(missing_ok=True)
