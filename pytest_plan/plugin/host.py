@@ -232,16 +232,20 @@ class Host:
         from pytest_plan.plugin.tell_hooks import hook_teller
 
         session, hook = self._session, self._config.hook
+        if session.settings.signals:
+            self.signals.install()
+        run_id = new_run_id()
+        try:
+            self._environment = RunEnvironment(session, run_id)
+        except BaseException:
+            self.signals.restore()
+            raise
         for listener in hook.pytest_plan_make_listener(config=self._config):
             session.plan.add_listener(listener)
         session.plan.add_listener(hook_teller(self._config))
-        if session.settings.signals:
-            self.signals.install()
         folder = artifacts.folder(session.settings.dir)
         if folder is None:
             warn(self._config, f"{session.settings.dir} is not writable: no artifacts are kept")
-        run_id = new_run_id()
-        self._environment = RunEnvironment(session, run_id)
         session.plan.add_listener(self._environment.watch.hear)
         run = session.plan.begin(
             run_id=run_id,

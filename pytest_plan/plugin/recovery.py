@@ -55,7 +55,8 @@ class Recovery:
             try:
                 with claimed(self.parent, name) as environment:
                     if environment is None:
-                        self.say(f"environment {name!r} is in use, and left alone")
+                        if name != beside:
+                            self.say(f"environment {name!r} is in use, and left alone")
                         continue
                     self._clean_up(environment, kept=kept, is_ours=name == beside)
             except JournalError as error:
