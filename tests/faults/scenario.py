@@ -130,6 +130,7 @@ class Run:
         self._mark = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
         self._known: dict[int, psutil.Process] = {}
+        self._read: tuple[int, list[checker.Line]] = (0, [])
         for folder in (self.project, self._temporary):
             folder.mkdir()
         self._temporary.chmod(0o711)
@@ -194,7 +195,11 @@ class Run:
     @property
     def history(self) -> list[checker.Line]:
         """What the run has noted so far."""
-        return checker.read(self.folder / "history")
+        path = self.folder / "history"
+        size = path.stat().st_size if path.exists() else 0
+        if size != self._read[0]:  # many look at it, many times a second
+            self._read = (size, checker.read(path))
+        return self._read[1]
 
     def notes(self, what: str) -> list[str]:
         """Return what followed `what` in the history."""
