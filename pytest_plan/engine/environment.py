@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -51,29 +52,38 @@ class Environment:
         self.folder = parent / FOLDER / name
         self._parent = parent
         self._lock = filelock.FileLock(self.folder / _LOCK, mode=0o600, thread_local=False)
-        for _ in range(_TRIES):
-            if self._claim():
-                break
-        else:
-            raise BusyError(_busy(name, self.folder))
+        self._claim()
         _close_in_children(self._lock)
 
-    def _claim(self) -> bool:
-        """Lock the folder; return False if it was removed by whoever had it until now."""
+    def _claim(self) -> None:
+        """Make the folder and lock it, again when whoever had it removes it meanwhile."""
+        for left in reversed(range(_TRIES)):
+            try:
+                self._lock_folder()
+            except BusyError:
+                raise
+            except JournalError:
+                if not left:
+                    raise
+            else:
+                return
+
+    def _lock_folder(self) -> None:
         make_private(self.folder, self._parent)
         try:
             self._lock.acquire(timeout=0)
+            if not _is_at(self._lock, self.folder / _LOCK):
+                raise FileNotFoundError(errno.ENOENT, "it was removed")
+            make_private(self.folder, self._parent)  # the lock may have made it again
         except filelock.Timeout:
             raise BusyError(_busy(self.name, self.folder)) from None
         except OSError as error:
-            if self.folder.exists():
-                text = f"{self.folder} cannot be locked: {error.strerror or error}"
-                raise JournalError(text) from error
-            return False
-        if _is_at(self._lock, self.folder / _LOCK):
-            return True
-        self._lock.release()
-        return False
+            self._lock.release()
+            text = f"{self.folder} cannot be locked: {error.strerror or error}"
+            raise JournalError(text) from error
+        except JournalError:
+            self._lock.release()
+            raise
 
     @property
     def file(self) -> Path:

@@ -124,7 +124,7 @@ class Journal(Unrecorded):
         self._durably(self._begun(record))
 
     def step_ended(self, record: StepRecord) -> None:
-        """Note how the step ended."""
+        """Note how the step ended; durably if its `cleanup` hook takes its value or the State."""
         tail = record.log.tail() if record.error is not None else ""
         ended: Statement = (
             "UPDATE step SET outcome = ?, completed = ?, log_tail = ? WHERE name = ?",
@@ -133,7 +133,12 @@ class Journal(Unrecorded):
         # One that only cleans up has begun without any code of its own.
         is_new = record.has_begun and not record.planned.hooks.keys() & set(EXEC_HOOKS)
         statements = [self._begun(record), ended] if is_new else [ended]
-        self._put(_Request(lambda: statements))
+        if not _takes(record, "value", "state"):
+            self._put(_Request(lambda: statements))
+            return
+        # What its cleanup is made with is on the disk before anybody can rely on the step.
+        with contextlib.suppress(JournalError):
+            self._durably(*statements)
 
     def cleanup_begun(self, record: StepRecord) -> None:
         """Note, durably if that can be, that the step is being cleaned up by one owner more."""
@@ -240,7 +245,7 @@ class Journal(Unrecorded):
                 record.name,
                 json.dumps(planned.needs),
                 json.dumps(planned.after),
-                Hook.CLEANUP in planned.hooks,
+                (Hook.CLEANUP in planned.hooks) + _takes(record, "value"),
                 planned.options.cleanup_when,
                 self._fingerprint(record.name),
             ),
@@ -350,6 +355,11 @@ def _make(file: Path) -> None:
         unfinished.rename(file)
     except (sqlite3.Error, OSError) as error:
         raise JournalError(f"the journal {file} cannot be made: {error}") from error
+
+
+def _takes(record: StepRecord, *names: str) -> bool:
+    hook = record.planned.hooks.get(Hook.CLEANUP)
+    return hook is not None and not {*hook.required, *hook.optional}.isdisjoint(names)
 
 
 def _next_number(file: Path) -> int:

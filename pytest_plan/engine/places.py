@@ -10,6 +10,7 @@ from pathlib import Path
 from pytest_plan.engine.errors import JournalError
 
 _PRIVATE = 0o700
+_CHANGE = 0o022  # what lets others put other things in
 _MOUNTS = Path("/proc/self/mounts")
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "fuse.sshfs", "ceph"})
 
@@ -22,16 +23,20 @@ def make_private(folder: Path, below: Path) -> None:
         below: where it lies, made when missing; others may read it, not change it.
 
     Raises:
-        JournalError: one of them is a link, somebody else's, open to others, or lies on a
-            network file system; the message says what to do.
+        JournalError: one of them is a link, somebody else's, may be changed by others, or lies
+            on a network file system; the message says what to do.
     """
     _make(below)
-    _check(below, others=0o022)
+    _check(below, others=_CHANGE)
     path = below
     for part in folder.relative_to(below).parts:
         path = path / part
         _make(path)
-        check_private(path)
+        _check(path, others=_CHANGE)
+        try:
+            path.chmod(_PRIVATE)
+        except OSError as error:
+            raise JournalError(f"{path} cannot be closed: {error.strerror or error}") from error
     _refuse_remote(folder)
 
 

@@ -47,7 +47,7 @@ class RecordedStep:
         name: its name.
         needs: the steps it needs.
         after: the steps it is ordered after.
-        has_cleanup_hook: whether it had a `cleanup` hook.
+        has_cleanup_hook: whether it had a `cleanup` hook that could do anything.
         cleanup_when: its option.
         fingerprint: of its code and options, as it was.
         outcome: how it stood.
@@ -181,13 +181,15 @@ def _check_undo(kind: str, data: str) -> None:
 def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
     facts = {
         key: json.loads(value)
-        for key, value in connection.execute("SELECT key, value FROM environment")
+        for key, value in list(connection.execute("SELECT key, value FROM environment"))
     }
+    values = list(connection.execute("SELECT key, value, lost FROM state"))
+    valued = {key for key, _, _ in values}
     undos: dict[str, list[RecordedUndo]] = {}
     rows = connection.execute(
         "SELECT number, step, hook, label, kind, data FROM undo WHERE NOT done ORDER BY number"
     )
-    for number, step, hook, label, kind, data in rows:
+    for number, step, hook, label, kind, data in list(rows):  # or the file stays open
         _check_undo(kind, data)
         undos.setdefault(step, []).append(RecordedUndo(number, step, Hook(hook), label, kind, data))
     columns = (
@@ -195,16 +197,20 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
         " hook_done, owners"
     )
     steps = {}
-    for row in connection.execute(f"SELECT {columns} FROM step ORDER BY rowid"):  # noqa: S608 - ours
+    found = connection.execute(f"SELECT {columns} FROM step ORDER BY rowid")  # noqa: S608 - ours
+    for row in list(found):
         name, needs, after, hook, when, print_, outcome, completed, cleanup, done, owners = row
+        # A step that has not ended and has no value did not succeed: a hook that takes the value
+        # (2) has nothing to remove.
+        unmade = hook == 2 and outcome == "running" and when != "attempted" and name not in valued
+        has_hook = bool(hook) and not unmade
         steps[name] = RecordedStep(
-            name, tuple(json.loads(needs)), tuple(json.loads(after)), bool(hook), when, print_,
+            name, tuple(json.loads(needs)), tuple(json.loads(after)), has_hook, when, print_,
             StepOutcome(outcome).value, completed, CleanupOutcome(cleanup).value, bool(done),
             owners, tuple(undos.pop(name, ())),
         )  # fmt: skip
     if undos:
         raise ValueError(f"something belongs to no step: {next(iter(undos))!r}")
-    values = list(connection.execute("SELECT key, value, lost FROM state"))
     return Recorded(
         file, facts, steps,
         {key: value for key, value, _ in values},

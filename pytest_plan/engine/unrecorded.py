@@ -45,7 +45,7 @@ class Unrecorded:
         """Note, durably, that user code of the step may run from now on."""
 
     def step_ended(self, record: StepRecord) -> None:
-        """Note how the step ended."""
+        """Note how the step ended; durably if its `cleanup` hook takes its value or the State."""
 
     def cleanup_begun(self, record: StepRecord) -> None:
         """Note, durably if that can be, that the step is being cleaned up."""

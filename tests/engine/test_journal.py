@@ -149,6 +149,25 @@ class TestWriteAhead:
         clean_up()
         assert read(journal.file).due() == []
 
+    def test_a_value_that_cleanup_takes_is_on_the_disk_when_the_step_has_ended(
+        self, journal: Journal
+    ) -> None:
+        """So no hook is ever called with something else in its place."""
+        clean_up, _ = provision(journal, GenericStep(exec=lambda: 7, cleanup=lambda value: None))
+        recorded = read(journal.file)
+        assert (recorded.steps["s0"].outcome, recorded.state["s0"]) == ("succeeded", "7")
+        clean_up()
+
+    def test_a_hook_without_the_value_that_it_takes_is_not_due(self, journal: Journal) -> None:
+        """The step was killed before it had made anything; another hook may have work to do."""
+        seen: list[Recorded] = []
+        for hook in (lambda value: None, lambda: None):
+            step = GenericStep(exec=lambda: seen.append(read(journal.file)), cleanup=hook)
+            clean_up, _ = provision(Journal(journal.file, REFERENCES), step)
+            clean_up()
+        assert [one.steps["s0"].outcome for one in seen] == ["running", "running"]
+        assert [one.steps["s0"].hook_is_due for one in seen] == [False, True]
+
     def test_nothing_is_due_after_a_clean_run(self, journal: Journal) -> None:
         """Everything that was noted is noted as taken back."""
 
