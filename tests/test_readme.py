@@ -64,3 +64,10 @@ def test_ci_runs_the_command_that_runs_all_tests() -> None:
     assert pattern
     matches = [line for line in README.splitlines() if re.search(pattern[1], line)]
     assert matches == [COMMANDS[1].strip()]
+
+
+def test_links_lead_to_files() -> None:
+    """Of the README, and of what lies beside it."""
+    for page in ROOT.glob("*.md"):
+        links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
+        assert [link for link in links if not (ROOT / link).exists()] == []
