@@ -20,8 +20,9 @@ def file_name(block: str) -> str | None:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A folder that holds the README's files."""
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A folder that holds the README's files, apart from other plugins that are installed."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     for block in BLOCKS:
         if name := file_name(block):
             (pytester.path / name).write_text(block)
