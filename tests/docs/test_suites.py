@@ -24,10 +24,7 @@ WITHOUT_DOCKER = {
     "how-to/with-testcontainers": "testcontainers",
 }
 # Page -> why its examples are only compiled.
-NOT_RUN = {
-    "how-to/bound-the-time": "it shows steps and no test",
-    "how-to/run-it-in-ci": "it shows settings and no test",
-}
+NOT_RUN = {"how-to/run-it-in-ci": "it shows settings and no test"}
 # Stands in for the program of this name: it notes what it is asked, and knows one port.
 DOCKER = """#!/bin/sh
 echo "$@" >> "$CALLS"
