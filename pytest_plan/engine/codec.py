@@ -48,10 +48,14 @@ class Codec:
 
     Args:
         references: finds the classes of dataclasses and enums.
+        is_secret: whether a text must not be written.
     """
 
-    def __init__(self, references: References) -> None:
+    def __init__(
+        self, references: References, is_secret: Callable[[str], bool] = lambda text: False
+    ) -> None:
         self._references = references
+        self._is_secret = is_secret
 
     def encode(self, value: Any) -> str:
         """Return the text of a value.
@@ -64,6 +68,10 @@ class Codec:
             return json.dumps(self._plain(value))
         except RecursionError:
             raise NotDurableError("it is nested too deeply, or holds itself") from None
+        except NotDurableError:
+            raise
+        except (ValueError, AttributeError) as error:  # a number of thousands of digits, no field
+            raise NotDurableError(str(error)) from None
 
     def decode(self, text: str) -> Any:
         """Return the value of a text.
@@ -76,7 +84,9 @@ class Codec:
 
     def _plain(self, value: Any) -> Any:
         kind = type(value)
-        if value is None or kind in (bool, int, float, str):
+        if kind is str:
+            return self._open(value)
+        if value is None or kind in (bool, int, float):
             return value
         if kind is list:
             return [self._plain(item) for item in value]
@@ -87,26 +97,35 @@ class Codec:
     def _plain_tagged(self, value: Any) -> Any:
         kind = type(value)
         if kind in _TEXTS:
+            if kind is bytes:
+                self._open(value.decode("utf-8", "surrogateescape"))
             return {_TAG: kind.__name__, "of": _TEXTS[kind](value)}
         if kind.__name__ in _COLLECTIONS and kind is _COLLECTIONS[kind.__name__]:
             return {_TAG: kind.__name__, "of": [self._plain(item) for item in value]}
         if isinstance(value, pathlib.Path):
-            return {_TAG: "path", "of": str(value)}
+            return {_TAG: "path", "of": self._open(str(value))}
         if kind is datetime.timedelta:
             return {_TAG: "timedelta", "of": [value.days, value.seconds, value.microseconds]}
         return self._plain_object(value)
 
+    def _open(self, text: str) -> str:
+        if self._is_secret(text):
+            raise NotDurableError("it holds a secret")
+        return text
+
     def _plain_dict(self, value: Mapping[Any, Any]) -> Any:
         if all(type(key) is str for key in value) and _TAG not in value:
-            return {key: self._plain(item) for key, item in value.items()}
+            return {self._open(key): self._plain(item) for key, item in value.items()}
         pairs = [[self._plain(key), self._plain(item)] for key, item in value.items()]
         return {_TAG: "dict", "of": pairs}
 
     def _plain_object(self, value: Any) -> Any:
         kind = type(value)
+        if isinstance(value, enum.Flag):  # several at once have no name of their own
+            return {_TAG: "flag", "type": self._type(kind), "of": value.value}
         if isinstance(value, enum.Enum):
             return {_TAG: "enum", "type": self._type(kind), "of": value.name}
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = {
                 field.name: self._plain(getattr(value, field.name))
                 for field in dataclasses.fields(value)
@@ -137,11 +156,15 @@ class Codec:
             return datetime.timedelta(*of)
         if tag == "dict":
             return {self._value(key): self._value(item) for key, item in of}
-        if tag not in ("enum", "dataclass"):
+        if tag not in ("enum", "flag", "dataclass"):
             raise ValueError(f"unknown kind of value {tag!r}")
-        kind = self._references.follow(Reference(*plain["type"]))
+        return self._object(tag, self._references.follow(Reference(*plain["type"])), of)
+
+    def _object(self, tag: str, kind: Any, of: Any) -> Any:
         if tag == "enum":
             return kind[of]
+        if tag == "flag":
+            return kind(of)
         made = object.__new__(kind)
         for name, item in of.items():
             object.__setattr__(made, name, self._value(item))

@@ -50,9 +50,9 @@ class Context:
         self._services = services
         self._undo = undo
         self._log = log
-        self.step = scope.step
-        self.attempt = scope.attempt
-        self.state = State(services.store, writer=scope.step, guard=scope)
+        self.step: str = scope.step
+        self.attempt: int = scope.attempt
+        self.state: State = State(services.store, writer=scope.step, guard=scope)
 
     @property
     def reason(self) -> str | None:

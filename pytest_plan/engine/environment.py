@@ -23,6 +23,11 @@ from pytest_plan.engine.reference import References
 FOLDER = "environments"
 JOURNAL = "journal.sqlite"
 _LOCK = "lock"
+_TRIES = 20  # to lock a folder that others remove
+
+
+class BusyError(JournalError):
+    """Another process has the environment."""
 
 
 class Environment:
@@ -37,19 +42,38 @@ class Environment:
         folder: where its journal is.
 
     Raises:
-        JournalError: another process has it, or its folder is unusable.
+        BusyError: another process has it; the message names it.
+        JournalError: its folder is unusable; the message says what to do.
     """
 
     def __init__(self, parent: Path, name: str) -> None:
         self.name = name
         self.folder = parent / FOLDER / name
-        make_private(self.folder, parent.parent if not parent.exists() else parent)
+        self._parent = parent
         self._lock = filelock.FileLock(self.folder / _LOCK, mode=0o600, thread_local=False)
+        for _ in range(_TRIES):
+            if self._claim():
+                break
+        else:
+            raise BusyError(_busy(name, self.folder))
+        _close_in_children(self._lock)
+
+    def _claim(self) -> bool:
+        """Lock the folder; return False if it was removed by whoever had it until now."""
+        make_private(self.folder, self._parent)
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise JournalError(_busy(name, self.folder)) from None
-        _close_in_children(self._lock)
+            raise BusyError(_busy(self.name, self.folder)) from None
+        except OSError as error:
+            if self.folder.exists():
+                text = f"{self.folder} cannot be locked: {error.strerror or error}"
+                raise JournalError(text) from error
+            return False
+        if _is_at(self._lock, self.folder / _LOCK):
+            return True
+        self._lock.release()
+        return False
 
     @property
     def file(self) -> Path:
@@ -71,22 +95,25 @@ class Environment:
         """Return its journal, to write in; note that we have the environment now."""
         journal = Journal(self.file, references, fingerprint)
         who = ourselves()
-        journal.set(
-            name=self.name,
-            status="open",
-            owner={"pid": who.pid, "birth": who.birth, "boot": who.boot},
-            host=socket.gethostname(),
-            since=time.time(),
-        )
+        try:
+            journal.set(
+                name=self.name,
+                status="open",
+                owner={"pid": who.pid, "birth": who.birth, "boot": who.boot},
+                host=socket.gethostname(),
+                since=time.time(),
+            )
+        except JournalError:
+            journal.close()
+            raise
         return journal
 
     def release(self, *, remove: bool) -> None:
-        """Let go of it; `remove` it when nothing is left of it."""
+        """Let go of it; `remove` it when nothing is left of it. A second call does nothing."""
+        if not self._lock.is_locked:
+            return
         if remove:
-            for file in self.folder.glob(f"{JOURNAL}*"):
-                file.unlink(missing_ok=True)
-        if remove and self.name.startswith("run-"):
-            # Nobody else ever waits for the lock of a run.
+            # While it is locked: who waits for the lock sees that it is not this folder any more.
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
         if remove:
@@ -103,28 +130,44 @@ def names(parent: Path) -> list[str]:
 
 @contextlib.contextmanager
 def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
-    """Give an environment whose owner is dead, None while somebody has it."""
+    """Give an environment whose owner is dead, None while somebody has it.
+
+    Raises:
+        JournalError: its folder is unusable; the message says what to do.
+    """
     try:
         environment = Environment(parent, name)
-    except JournalError:
+    except BusyError:
         yield None
         return
-    released = False
     try:
         yield environment
-        released = True
     finally:
-        if not released:
-            environment.release(remove=False)
+        environment.release(remove=False)
 
 
 def _busy(name: str, folder: Path) -> str:
     text = f"the environment {name!r} is in use"
     with contextlib.suppress(JournalError):
-        facts = read(folder / JOURNAL).facts
-        age = format_duration(max(0.0, time.time() - facts["since"]))
-        text += f" by process {facts['owner']['pid']} on {facts['host']}, for {age}"
+        recorded = read(folder / JOURNAL)
+        if recorded.owner is not None:  # else it has only just begun
+            age = format_duration(max(0.0, time.time() - recorded.facts["since"]))
+            host = recorded.facts["host"]
+            text += f" by process {recorded.owner.pid} on {host}, for {age}"
     return f"{text}: wait for it, or take another name (--plan-environment NAME)"
+
+
+def _is_at(lock: filelock.BaseFileLock, file: Path) -> bool:
+    descriptor = _descriptor(lock)
+    try:
+        return descriptor is None or os.path.samestat(os.fstat(descriptor), file.stat())
+    except OSError:
+        return False
+
+
+def _descriptor(lock: filelock.BaseFileLock) -> int | None:
+    # Not public; without it two may believe that they have a folder that was made again.
+    return getattr(getattr(lock, "_context", None), "lock_file_fd", None)
 
 
 def _close_in_children(lock: filelock.BaseFileLock) -> None:
@@ -133,9 +176,8 @@ def _close_in_children(lock: filelock.BaseFileLock) -> None:
         return
 
     def close() -> None:
-        # Not public; without it such a child keeps the environment until it ends.
-        file = getattr(getattr(lock, "_context", None), "lock_file_fd", None)
-        if file is not None:
+        # Without it such a child keeps the environment until it ends.
+        if (file := _descriptor(lock)) is not None:
             with contextlib.suppress(OSError):
                 os.close(file)
 

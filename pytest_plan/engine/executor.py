@@ -105,6 +105,11 @@ class Executor:
             self._take_cancels()
         self._deliver_rest()
 
+    @property
+    def was_left(self) -> bool:
+        """Whether the last phase was left before its end."""
+        return self._phase.is_left
+
     def close(self) -> None:
         """Let the threads go."""
         self._threads.close()

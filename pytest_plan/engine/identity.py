@@ -23,7 +23,9 @@ class Identity:
 
     def is_alive(self) -> bool:
         """Whether this very process still runs."""
-        return self.boot == boot_id() and birth_of(self.pid) == self.birth
+        if not self.birth or self.boot != boot_id():
+            return False
+        return birth_of(self.pid) == self.birth
 
 
 def identify(pid: int) -> Identity:

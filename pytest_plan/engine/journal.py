@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from pytest_plan.engine.codec import Codec
 from pytest_plan.engine.errors import JournalError
 from pytest_plan.engine.identity import identify
-from pytest_plan.engine.outcomes import Hook
+from pytest_plan.engine.outcomes import EXEC_HOOKS, Hook
 from pytest_plan.engine.record import StepRecord
 from pytest_plan.engine.reference import NotDurableError, References
 from pytest_plan.engine.unrecorded import Deferred, Unrecorded
@@ -30,15 +30,16 @@ FORMAT = 1
 APPLICATION = 0x706C616E  # "plan"
 _LINGER = 0.002  # seconds that what nobody waits for may wait for company
 _MOST = 1_000  # statements before those who wait are answered
+_LOOK = 1.0  # seconds after which who waits looks whether the writer is still there
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS environment(key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS step(name TEXT PRIMARY KEY, needs TEXT, after TEXT,"
+    "CREATE TABLE environment(key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE step(name TEXT PRIMARY KEY, needs TEXT, after TEXT,"
     " cleanup_hook INTEGER, cleanup_when TEXT, fingerprint TEXT, outcome TEXT,"
     " completed INTEGER DEFAULT 0, log_tail TEXT, cleanup TEXT DEFAULT 'none',"
     " hook_done INTEGER DEFAULT 0, owners INTEGER DEFAULT 0)",
-    "CREATE TABLE IF NOT EXISTS undo(number INTEGER PRIMARY KEY, step TEXT, hook TEXT,"
+    "CREATE TABLE undo(number INTEGER PRIMARY KEY, step TEXT, hook TEXT,"
     " label TEXT, kind TEXT, data TEXT, done INTEGER DEFAULT 0)",
-    "CREATE TABLE IF NOT EXISTS state(key TEXT PRIMARY KEY, value TEXT, lost TEXT)",
+    "CREATE TABLE state(key TEXT PRIMARY KEY, value TEXT, lost TEXT)",
 )
 _UNDO = "INSERT INTO undo(number, step, hook, label, kind, data) VALUES (?, ?, ?, ?, ?, ?)"
 
@@ -75,7 +76,7 @@ class Journal(Unrecorded):
         fingerprint: returns the fingerprint of a step by its name.
 
     Raises:
-        JournalError: the file cannot be written.
+        JournalError: the file cannot be made, or is no journal.
     """
 
     is_kept = True
@@ -88,7 +89,8 @@ class Journal(Unrecorded):
     ) -> None:
         self.file = file
         self._references = references
-        self._codec = Codec(references)
+        self._mask: Callable[[str], str] = str
+        self._codec = Codec(references, lambda text: self._mask(text) != text)
         self._fingerprint = fingerprint
         self._pid = os.getpid()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
@@ -100,7 +102,10 @@ class Journal(Unrecorded):
         self._numbers = itertools.count(1 if made else _next_number(file))
         self._thread = threading.Thread(target=self._write_all, name="plan-journal", daemon=True)
         self._thread.start()
-        self._durably(*((sql, ()) for sql in _SCHEMA))
+
+    def hide(self, mask: Callable[[str], str]) -> None:
+        """Let nothing be written that `mask`, which replaces secrets, would change."""
+        self._mask = mask
 
     def set(self, **values: Any) -> None:
         """Note facts about the environment, durably; each must be plain JSON."""
@@ -110,36 +115,30 @@ class Journal(Unrecorded):
         """Return when all that was noted is on the disk; raise JournalError when it cannot be."""
         self._durably()
 
+    def before(self, record: StepRecord) -> Callable[[], None]:
+        """Return what must be called before user code of the step."""
+        return lambda: self.step_begun(record)
+
     def step_begun(self, record: StepRecord) -> None:
         """Note, durably, that user code of the step may run from now on."""
-        planned = record.planned
-        self._durably(
-            (
-                "INSERT OR REPLACE INTO step(name, needs, after, cleanup_hook, cleanup_when,"
-                " fingerprint, outcome) VALUES (?, ?, ?, ?, ?, ?, 'running')",
-                (
-                    record.name,
-                    json.dumps(planned.needs),
-                    json.dumps(planned.after),
-                    Hook.CLEANUP in planned.hooks,
-                    planned.options.cleanup_when,
-                    self._fingerprint(record.name),
-                ),
-            )
-        )
+        self._durably(self._begun(record))
 
     def step_ended(self, record: StepRecord) -> None:
         """Note how the step ended."""
         tail = record.log.tail() if record.error is not None else ""
-        self._note(
+        ended: Statement = (
             "UPDATE step SET outcome = ?, completed = ?, log_tail = ? WHERE name = ?",
             (record.outcome.value, record.completed, tail, record.name),
         )
+        # One that only cleans up has begun without any code of its own.
+        is_new = record.has_begun and not record.planned.hooks.keys() & set(EXEC_HOOKS)
+        statements = [self._begun(record), ended] if is_new else [ended]
+        self._put(_Request(lambda: statements))
 
     def cleanup_begun(self, record: StepRecord) -> None:
         """Note, durably if that can be, that the step is being cleaned up by one owner more."""
-        if self.failure is None:
-            sql = "UPDATE step SET cleanup = 'pending', owners = owners + 1 WHERE name = ?"
+        sql = "UPDATE step SET cleanup = 'pending', owners = owners + 1 WHERE name = ?"
+        with contextlib.suppress(JournalError):
             self._durably((sql, (record.name,)))
 
     def cleanup_ended(self, record: StepRecord) -> None:
@@ -182,7 +181,8 @@ class Journal(Unrecorded):
 
     def variable_set(self, step: str, hook: Hook, name: str, value: str) -> int | None:
         """Note an environment variable; return its number."""
-        data = json.dumps([name, value])
+        is_secret = self._mask(value) != value
+        data = json.dumps([name, None if is_secret else value])
         return self._undo(step, hook, f"restore ${name}", "variable", data)
 
     def scratch(self, folder: Path) -> None:
@@ -191,9 +191,13 @@ class Journal(Unrecorded):
 
     def forget(self, steps: Iterable[str]) -> None:
         """Note that nothing of these steps is there any more."""
-        for step in steps:
-            for table, column in (("step", "name"), ("undo", "step"), ("state", "key")):
-                self._note(f"DELETE FROM {table} WHERE {column} = ?", (step,))  # noqa: S608 - ours
+        columns = (("step", "name"), ("undo", "step"), ("state", "key"))
+        statements = [
+            (f"DELETE FROM {table} WHERE {column} = ?", (step,))  # noqa: S608 - ours
+            for step in steps
+            for table, column in columns
+        ]
+        self._put(_Request(lambda: statements))
 
     def undone(self, number: int | None) -> None:
         """Note that something has been taken back."""
@@ -227,9 +231,24 @@ class Journal(Unrecorded):
             self._requests.put(None)
             self._thread.join()
 
+    def _begun(self, record: StepRecord) -> Statement:
+        planned = record.planned
+        return (
+            "INSERT OR REPLACE INTO step(name, needs, after, cleanup_hook, cleanup_when,"
+            " fingerprint, outcome) VALUES (?, ?, ?, ?, ?, ?, 'running')",
+            (
+                record.name,
+                json.dumps(planned.needs),
+                json.dumps(planned.after),
+                Hook.CLEANUP in planned.hooks,
+                planned.options.cleanup_when,
+                self._fingerprint(record.name),
+            ),
+        )
+
     def _undo(self, step: str, hook: Hook, label: str, kind: str, data: str) -> int | None:
         number = next(self._numbers)
-        self._durably((_UNDO, (number, step, hook.value, label, kind, data)))
+        self._durably((_UNDO, (number, step, hook.value, self._mask(label), kind, data)))
         return number
 
     def _note(self, sql: str, values: Sequence[Any]) -> None:
@@ -237,8 +256,18 @@ class Journal(Unrecorded):
 
     def _durably(self, *statements: Statement) -> None:
         answer: queue.SimpleQueue[JournalError | None] = queue.SimpleQueue()
-        if self._put(_Request(lambda: statements, answer)) and (error := answer.get()) is not None:
+        if not self._put(_Request(lambda: statements, answer)):
+            return
+        if (error := self._heard(answer)) is not None:
             raise error
+
+    def _heard(self, answer: queue.SimpleQueue[JournalError | None]) -> JournalError | None:
+        while True:
+            try:
+                return answer.get(timeout=_LOOK)
+            except queue.Empty:
+                if not self._thread.is_alive() and answer.empty():
+                    return JournalError(f"the journal {self.file} is closed: the run is over")
 
     def _put(self, request: _Request) -> bool:
         # In a child that a step has forked there is no writer, and nothing of it is ours to note.
@@ -255,7 +284,7 @@ class Journal(Unrecorded):
                 while None not in batch:
                     batch = self._next_batch()
                     self._write(connection, [request for request in batch if request is not None])
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # whatever it is: nobody may wait for ever
             self.failure = JournalError(
                 f"the journal {self.file} cannot be written: {error}; nothing more is begun, and "
                 "what has begun is cleaned up: free the disk, or set plan_dir to another folder"
@@ -275,7 +304,7 @@ class Journal(Unrecorded):
         connection.execute("BEGIN IMMEDIATE")
         for request in batch:
             for sql, values in request.statements():
-                connection.execute(sql, values)
+                connection.execute(sql, [_writable(value) for value in values])
         connection.execute("COMMIT")
         if self.file.stat().st_ino != self._inode:
             raise OSError(f"{self.file} is not the file any more that it was")
@@ -284,37 +313,59 @@ class Journal(Unrecorded):
                 request.answer.put(None)
 
     def _refuse(self, batch: Sequence[_Request | None], failure: JournalError) -> None:
-        while None not in batch:
+        while True:
             for request in batch:
                 if request is not None and request.answer is not None:
                     request.answer.put(failure)
+            if None in batch:
+                return
             batch = [self._requests.get()]
 
 
 def connect(file: Path) -> sqlite3.Connection:
     """Return a connection whose commits are on the disk when they return."""
     connection = sqlite3.connect(file, isolation_level=None, timeout=5.0)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
 def _make(file: Path) -> None:
+    # Under another name until it is whole: a journal is never half made.
+    unfinished = file.with_name(f"{file.name}.new")
     try:
+        for left in file.parent.glob(f"{unfinished.name}*"):
+            left.unlink()
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
-        os.close(os.open(file, flags, 0o600))
-        with contextlib.closing(connect(file)) as connection:
+        os.close(os.open(unfinished, flags, 0o600))
+        with contextlib.closing(connect(unfinished)) as connection:
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
+            for sql in _SCHEMA:
+                connection.execute(sql)
+        unfinished.rename(file)
     except (sqlite3.Error, OSError) as error:
         raise JournalError(f"the journal {file} cannot be made: {error}") from error
 
 
 def _next_number(file: Path) -> int:
-    with contextlib.closing(connect(file)) as connection:
-        return (
-            int(connection.execute("SELECT coalesce(max(number), 0) FROM undo").fetchone()[0]) + 1
-        )
+    try:
+        with contextlib.closing(connect(file)) as connection:
+            rows = connection.execute("SELECT coalesce(max(number), 0) FROM undo")
+            return int(rows.fetchone()[0]) + 1
+    except sqlite3.Error as error:
+        raise JournalError(f"the journal {file} cannot be continued: {error}") from error
+
+
+def _writable(value: Any) -> Any:
+    """Return the value as SQLite can take it: names of programs and keys may be no UTF-8."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
 
 
 def _header(values: Mapping[str, Any]) -> list[Statement]:

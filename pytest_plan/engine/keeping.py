@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from pytest_plan.engine.recorded import Recorded, RecordedStep
 
 
@@ -24,6 +26,8 @@ def _own_obstacle(step: RecordedStep, recorded: Recorded) -> str | None:
                 "its cleanup follows a yield, which lives in this process alone: "
                 "return the value, and give the step cleanup=FUNCTION"
             )
+        if undo.kind == "variable" and json.loads(undo.data)[1] is None:
+            return "it has set a variable to a secret, which is written nowhere"
         if undo.kind == "lost":
             return f"it deferred a call that no other process can make: {undo.data}"
     if step.name in recorded.lost:

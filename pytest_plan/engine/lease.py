@@ -45,6 +45,10 @@ class _Lease:
             with contextlib.suppress(OSError):
                 self._handle = os.pidfd_open(pid)
                 self._files.append(self._handle)
+        if os.getppid() != pid:
+            # It has ended before we looked; what goes by its number may be another.
+            self._read_rest()
+            self.is_over = True
 
     def turn(self) -> None:
         """Wait for news and act on it."""
@@ -57,7 +61,14 @@ class _Lease:
             self.is_over = True
         if not ready and self._limit is not None:
             self._limit = None
-            os.kill(self._pid, signal.SIGKILL)
+            self._kill()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self._handle >= 0:
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            else:
+                os.kill(self._pid, signal.SIGKILL)
 
     def _read_rest(self) -> None:
         # It may have said its last word in the moment in which it ended.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
 from pytest_plan.engine.errors import JournalError
 
 _PRIVATE = 0o700
+_MOUNTS = Path("/proc/self/mounts")
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "fuse.sshfs", "ceph"})
 
 
@@ -17,26 +19,38 @@ def make_private(folder: Path, below: Path) -> None:
 
     Args:
         folder: what is made; it may be there already.
-        below: the folder that belongs to the user; what lies under it is ours.
+        below: where it lies, made when missing; others may read it, not change it.
 
     Raises:
         JournalError: one of them is a link, somebody else's, open to others, or lies on a
             network file system; the message says what to do.
     """
-    parts = folder.relative_to(below).parts
+    _make(below)
+    _check(below, others=0o022)
     path = below
-    for part in parts:
+    for part in folder.relative_to(below).parts:
         path = path / part
-        try:
-            path.mkdir(mode=_PRIVATE, parents=path.parent == below, exist_ok=True)
-        except OSError as error:
-            raise JournalError(f"{path} cannot be made: {error.strerror or error}") from error
+        _make(path)
         check_private(path)
     _refuse_remote(folder)
 
 
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+    except FileExistsError as error:
+        if not path.is_symlink():
+            raise JournalError(f"{path} is no folder: set plan_dir elsewhere") from error
+    except OSError as error:
+        raise JournalError(f"{path} cannot be made: {error.strerror or error}") from error
+
+
 def check_private(path: Path) -> None:
     """Raise JournalError unless a file or folder is ours, no link, and closed to others."""
+    _check(path, others=0o077)
+
+
+def _check(path: Path, others: int) -> None:
     try:
         status = path.lstat()
     except OSError as error:
@@ -50,21 +64,19 @@ def check_private(path: Path) -> None:
             f"{path} belongs to user {status.st_uid}, not to us ({os.geteuid()}): "
             "remove it, or set plan_dir elsewhere"
         )
-    if status.st_mode & 0o077:
-        raise JournalError(
-            f"{path} is open to other users (mode {status.st_mode & 0o777:04o}): "
-            f"chmod {'700' if stat.S_ISDIR(status.st_mode) else '600'} it"
-        )
+    if status.st_mode & others:
+        mode = f"{status.st_mode & 0o777:04o}"
+        wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"
+        raise JournalError(f"{path} is open to other users (mode {mode}): chmod {wanted} it")
 
 
 def _refuse_remote(folder: Path) -> None:
-    mounts = Path("/proc/self/mounts")
-    if not mounts.exists():
+    if not _MOUNTS.exists():
         return
     real, best, kind = os.path.realpath(folder), "", ""
-    for line in mounts.read_text(errors="replace").splitlines():
+    for line in _MOUNTS.read_text(errors="surrogateescape").splitlines():
         _, point, name = line.split(" ", 3)[:3]
-        point = point.replace("\\040", " ")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
         if len(point) >= len(best) and os.path.commonpath([real, point]) == point:
             best, kind = point, name
     if kind in _REMOTE:

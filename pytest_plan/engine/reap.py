@@ -54,8 +54,12 @@ def main(arguments: list[str]) -> Any:
     """End the trees, then become the program that does the rest."""
     journal, *command = arguments
     try:
-        end_trees(read(Path(journal)))
-    except JournalError as error:
+        recorded = read(Path(journal))
+        is_taken = recorded.owner is not None and recorded.owner.is_alive()
+        if not recorded.is_kept and not is_taken:
+            end_trees(recorded)
+        os.chdir(recorded.facts["launch"]["cwd"])
+    except (JournalError, LookupError, OSError) as error:
         sys.stderr.write(f"{error}\n")
     os.execv(command[0], command)  # noqa: S606 - a program of its owner, by its path
 

@@ -58,8 +58,9 @@ class Reaper:
         return self._process.poll() is None
 
     def restart(self) -> None:
-        """Start it again after it has died."""
+        """Start it again after it has died; raise OSError when that cannot be."""
         self.restarts += 1
+        self._close()
         self._process = self._start()
         self._tell(self._limit)
 
@@ -72,8 +73,7 @@ class Reaper:
     def stop(self) -> None:
         """Let it go: everything is cleaned up, or is left on purpose."""
         self._tell("done")
-        with contextlib.suppress(OSError):
-            self._stdin().close()
+        self._close()
         try:
             self._process.wait(_GOODBYE)
         except subprocess.TimeoutExpired:
@@ -94,8 +94,12 @@ class Reaper:
 
     def _tell(self, line: str) -> None:
         # It may have died: whoever looks at it next will see.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             os.write(self._stdin().fileno(), f"{line}\n".encode())
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stdin().close()
 
     def _stdin(self) -> IO[bytes]:
         assert self._process.stdin is not None

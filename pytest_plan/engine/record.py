@@ -57,6 +57,7 @@ class StepRecord:
         self.started: float | None = None
         self.ended: float | None = None
         self.cleanup = _NOT_BEGUN
+        self.is_noted = False  # in the journal: set before its first call
         self._result: StepResult | None = None  # forgotten by every change
 
     @property

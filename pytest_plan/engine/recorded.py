@@ -13,7 +13,7 @@ from typing import Any
 from pytest_plan.engine.errors import JournalError
 from pytest_plan.engine.identity import Identity
 from pytest_plan.engine.journal import APPLICATION, FORMAT
-from pytest_plan.engine.outcomes import Hook
+from pytest_plan.engine.outcomes import CleanupOutcome, Hook, StepOutcome
 
 MOST_OWNERS = 3  # that try the cleanup of a step
 
@@ -27,7 +27,7 @@ class RecordedUndo:
         step: the step that made it.
         hook: the hook that made it.
         label: names it in reports.
-        kind: `call`, `tree`, `tail` or `lost`.
+        kind: `call`, `tree`, `variable`, `tail` or `lost`.
         data: what a later process needs of it; for `lost`, why there is nothing.
     """
 
@@ -107,9 +107,10 @@ class Recorded:
     lost: Mapping[str, str]
 
     @property
-    def owner(self) -> Identity:
-        """Who made it, or cleaned it up last."""
-        return Identity(**self.facts["owner"])
+    def owner(self) -> Identity | None:
+        """Who made it, or cleaned it up last; None when it died before it could say so."""
+        owner = self.facts.get("owner")
+        return None if owner is None else Identity(**owner)
 
     @property
     def is_kept(self) -> bool:
@@ -133,10 +134,19 @@ def read(file: Path) -> Recorded:
         JournalError: it is no journal, damaged, or of a newer format; it is left as it is.
     """
     try:
-        with contextlib.closing(sqlite3.connect(file, timeout=5.0)) as connection:
+        # Read only: what cannot be read stays as it is, and what is not there is not made.
+        where = f"{file.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(where, uri=True, timeout=5.0)) as connection:
             _check(connection, file)
             return _recorded(connection, file)
-    except (sqlite3.Error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        sqlite3.Error,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise JournalError(
             f"{file} is no readable journal ({error}): it is kept and nothing of it is cleaned up; "
             "remove its folder when you have made sure that nothing is left"
@@ -158,6 +168,16 @@ def _check(connection: sqlite3.Connection, file: Path) -> None:
         raise ValueError(problem)
 
 
+def _check_undo(kind: str, data: str) -> None:
+    if kind in ("tail", "lost"):
+        return
+    if kind not in ("call", "tree", "variable"):
+        raise ValueError(f"unknown kind {kind!r} of undo")
+    plain = json.loads(data)
+    if kind == "tree" and not {"cookie", "since", "signal", "grace"} <= plain.keys():
+        raise ValueError("a process tree without its cookie")
+
+
 def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
     facts = {
         key: json.loads(value)
@@ -168,6 +188,7 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
         "SELECT number, step, hook, label, kind, data FROM undo WHERE NOT done ORDER BY number"
     )
     for number, step, hook, label, kind, data in rows:
+        _check_undo(kind, data)
         undos.setdefault(step, []).append(RecordedUndo(number, step, Hook(hook), label, kind, data))
     columns = (
         "name, needs, after, cleanup_hook, cleanup_when, fingerprint, outcome, completed, cleanup,"
@@ -178,8 +199,11 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
         name, needs, after, hook, when, print_, outcome, completed, cleanup, done, owners = row
         steps[name] = RecordedStep(
             name, tuple(json.loads(needs)), tuple(json.loads(after)), bool(hook), when, print_,
-            outcome, completed, cleanup, bool(done), owners, tuple(undos.get(name, ())),
+            StepOutcome(outcome).value, completed, CleanupOutcome(cleanup).value, bool(done),
+            owners, tuple(undos.pop(name, ())),
         )  # fmt: skip
+    if undos:
+        raise ValueError(f"something belongs to no step: {next(iter(undos))!r}")
     values = list(connection.execute("SELECT key, value, lost FROM state"))
     return Recorded(
         file, facts, steps,

@@ -56,7 +56,9 @@ class References:
         name = getattr(target, "__qualname__", None)
         module = sys.modules.get(getattr(target, "__module__", None) or "")
         if name is None or isinstance(target, types.MethodType):
-            raise NotDurableError(f"{target!r} is no function of a module")
+            # Not its repr: it may show what nobody should see.
+            what = f"a {type(target).__qualname__}" if name is None else repr(name)
+            raise NotDurableError(f"{what} is no function of a module")
         if "<" in name:
             raise NotDurableError(f"{name!r} is a lambda or a nested function")
         module = module if _found(module, name) is target else self._module_with(target, name)

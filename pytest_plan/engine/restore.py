@@ -124,9 +124,7 @@ class Restorer:
     def _undo(self, undo: RecordedUndo, services: Services) -> Undo:
         scope = CallScope(undo.step, undo.hook, 1, None)
         if undo.kind == "variable":
-            name, value = json.loads(undo.data)
-            services.variables.set(name, value, undo.step)
-            body = body_of(services.variables.restore, name)
+            body = _set_again(json.loads(undo.data), undo.step, services)
             return Undo(undo.hook, undo.label, body, scope, number=undo.number)
         if undo.kind == "tree":
             how = json.loads(undo.data)
@@ -144,9 +142,18 @@ class Restorer:
         try:
             arguments, keywords = self._codec.decode(call)
             function: Callable[..., Any] = self._references.follow(Reference(*reference))
-        except LookupError as error:
+        except (LookupError, ValueError, TypeError) as error:
             return body_of(_refuse, str(error))
         return body_of(function, *arguments, **keywords)
+
+
+def _set_again(variable: tuple[str, str | None], step: str, services: Services) -> Body:
+    """Set an environment variable as the step had, unless it was a secret; return its undo."""
+    name, value = variable
+    if value is None:
+        return body_of(bool)
+    services.variables.set(name, value, step)
+    return body_of(services.variables.restore, name)
 
 
 def found_tree(how: Mapping[str, Any]) -> FoundTree:

@@ -8,7 +8,7 @@ import itertools
 import queue
 import secrets
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,7 @@ class Run:
         artifacts: the folder for what outlives the run; None: nothing does.
         journal: hears what a later process must know.
         scratch: the temporary folder of the run that this one continues; None: a new one.
+        at_end: called when cleanup is over and the journal is closed.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Run:
         artifacts: Path | None = None,
         journal: Unrecorded | None = None,
         scratch: Path | None = None,
+        at_end: Callable[[], None] | None = None,
     ) -> None:
+        self._at_end = at_end
         self.run_id = run_id or new_run_id()
         self._options = options
         self._store = store
@@ -80,6 +83,7 @@ class Run:
         self.journal = journal or Unrecorded()
         self.services = self._services(artifacts, scratch)
         store.teach(self.services.masker.learn)
+        self.journal.hide(self.services.masker.mask)
         store.keep_in(self.journal)
         self.records: dict[str, StepRecord] = {}
         self.extend(steps)
@@ -120,6 +124,11 @@ class Run:
         """Whether the limit has ended the run."""
         stop = self._course.stop
         return stop is not None and stop.kind is StopKind.LIMIT
+
+    @property
+    def was_left(self) -> bool:
+        """Whether cleanup was interrupted for good, so that others have to go on."""
+        return self._executor.was_left
 
     @property
     def is_cleaned(self) -> bool:
@@ -202,6 +211,8 @@ class Run:
         self._around.emit(PlanFinished(self.result(), self._around.elapsed()))
         self._executor.close()
         self.journal.close()
+        if self._at_end is not None:
+            self._at_end()
 
     def cancel(self, reason: str) -> None:
         """Ask to stop; from any thread or signal handler."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator
 
@@ -43,12 +44,13 @@ class Cleaner:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool:
         """Clean up."""
-        from pytest_plan.plugin.recovery import Recovery
+        from pytest_plan.plugin.recovery import BY_REAPER, Recovery
 
         plan = lookup.of(self._config, self._settings)
         recovery = Recovery(plan, [])
         plan.host.signals.install()
-        recovery.clean_up_all(kept=True)
+        # Nobody asked the reaper for what was kept on purpose.
+        recovery.clean_up_all(kept=BY_REAPER not in os.environ)
         plan.host.signals.restore()
         if recovery.left:
             self._status = pytest.ExitCode.TESTS_FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from pytest_plan.engine.planned import PlannedStep
 from pytest_plan.engine.recorded import Recorded, read
 from pytest_plan.engine.restore import Restorer
 from pytest_plan.plugin import launch
+from pytest_plan.plugin.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.recovery import Recovery, references_of, scratch_of
 from pytest_plan.plugin.reuse import Verdicts, clean_stale, judge
 from pytest_plan.plugin.warn import warn
@@ -26,8 +28,6 @@ from pytest_plan.plugin.watch import LOG, Watch
 if TYPE_CHECKING:
     from pytest_plan.engine.run import Run
     from pytest_plan.plugin.session import PlanSession
-
-DEFAULT = "default"  # the name of what is kept or reused without one
 
 
 class RunEnvironment:
@@ -50,9 +50,8 @@ class RunEnvironment:
     def __init__(self, plan: PlanSession, run_id: str) -> None:
         self._plan = plan
         settings = plan.settings
-        self._keeps = settings.keep or ("always" if settings.reuse else "never")
-        is_named = settings.reuse or self._keeps != "never"
-        self._name = settings.environment or (DEFAULT if is_named else None)
+        self._keeps = settings.keeps
+        self._name = settings.environment_name
         self._steps = plan.steps
         if names(settings.dir):
             Recovery(plan, []).clean_up_all(kept=False, beside=self._name)
@@ -95,19 +94,28 @@ class RunEnvironment:
             self.journal.set(status="kept")
         return self._kept
 
-    def finish(self) -> None:
-        """Let go of it; its journal stays only when a later process can still do something."""
-        self.watch.end()
-        try:
-            is_left = bool(read(self._environment.file).due())
-        except JournalError:
-            is_left = self.journal.failure is None
+    def finish(self, *, is_clean: bool, was_left: bool) -> None:
+        """Let go of it; its journal stays only when a later process can still do something.
+
+        Args:
+            is_clean: whether everything has been taken back, as far as this process knows.
+            was_left: whether cleanup was interrupted for good: the reaper then goes on with it.
+        """
+        if not was_left:
+            self.watch.end()
+        is_left = not is_clean
+        if self.journal.failure is None:
+            with contextlib.suppress(JournalError):
+                is_left = bool(read(self._environment.file).due())
         is_left = is_left or bool(self._kept)
         if not is_left:
             (self._environment.folder / LOG).unlink(missing_ok=True)
         self._environment.release(remove=not is_left)
         if self._kept:
             self._say_how_to_go_on()
+        elif is_left:
+            text = "not everything is cleaned up; to go on with it: pytest --plan-cleanup"
+            Recovery(self._plan, []).say(text, bad=True)
 
     def _look_back(self) -> Recorded | None:
         """Clean up what is there already and not used again; return what is, with it."""
@@ -167,7 +175,7 @@ class RunEnvironment:
                 )
 
     def _say_how_to_go_on(self) -> None:
-        name = "" if self._name == DEFAULT else f" --plan-environment {self._name}"
+        name = "" if self._name == DEFAULT_ENVIRONMENT else f" --plan-environment {self._name}"
         self._say(f"kept: {', '.join(self._kept)}")
         self._say(f"use it again: pytest --plan-reuse{name}")
         self._say("clean it up:  pytest --plan-cleanup")

@@ -146,7 +146,8 @@ class Host:
                 self._run.cancel("a signal ended the session")
             self._run.clean_up(self._to_keep(failed=failed))
         if self._environment is not None:
-            self._environment.finish()
+            left = self._run.cleanup_error() is not None or self._run.result().left
+            self._environment.finish(is_clean=not left, was_left=self._run.was_left)
         self.signals.restore()
         artifacts.tidy(self._session.settings.dir)
 

@@ -15,6 +15,7 @@ import pytest
 
 from pytest_plan.engine.errors import PlanDefinitionError
 
+DEFAULT_ENVIRONMENT = "default"  # what is kept or reused without a name
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -189,6 +190,17 @@ class Settings:
     eager: bool
     signals: bool
     sources: Mapping[str, str]
+
+    @property
+    def keeps(self) -> str:
+        """When to keep the environment: `never`, `failed` or `always`."""
+        return self.keep or ("always" if self.reuse else "never")
+
+    @property
+    def environment_name(self) -> str | None:
+        """The name of the environment; None for one that only this run has."""
+        is_named = self.reuse or self.keeps != "never"
+        return self.environment or (DEFAULT_ENVIRONMENT if is_named else None)
 
 
 def add(parser: pytest.Parser) -> None:

@@ -52,11 +52,15 @@ class Recovery:
             beside: the name of one that the run itself looks after when it was kept.
         """
         for name in names(self.parent):
-            with claimed(self.parent, name) as environment:
-                if environment is None:
-                    self.say(f"environment {name!r} is in use, and left alone")
-                    continue
-                self._clean_up(environment, kept=kept, is_ours=name == beside)
+            try:
+                with claimed(self.parent, name) as environment:
+                    if environment is None:
+                        self.say(f"environment {name!r} is in use, and left alone")
+                        continue
+                    self._clean_up(environment, kept=kept, is_ours=name == beside)
+            except JournalError as error:
+                self.left.append(name)
+                self.say(f"environment {name!r} is not cleaned up: {error}", bad=True)
 
     def _clean_up(self, environment: Environment, *, kept: bool, is_ours: bool) -> None:
         try:
@@ -165,6 +169,8 @@ def scratch_of(recorded: Recorded) -> Path | None:
 
 
 def _who(recorded: Recorded) -> str:
+    if recorded.owner is None:
+        return "a process that died at once"
     return f"process {recorded.owner.pid} on {recorded.facts.get('host', 'this host')}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,7 @@ class Watch:
         what = "it is started again" if again else "from now on nobody watches over this run"
         warn(self._config, f"the reaper (process {reaper.pid}) has died: {what}")
         if again:
-            reaper.restart()
+            with contextlib.suppress(OSError):  # then it is found dead once more
+                reaper.restart()
         else:
             self.end()

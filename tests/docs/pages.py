@@ -11,7 +11,7 @@ from tests.plugin.project import ROOT
 DOCS = ROOT / "docs"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./-]+\.(?:py|ini|toml))(, at its end)?\n")
-_FOREIGN = ("pip ", "python3 -m venv ", ". ", "cd ", "git ")
+_FOREIGN = ("pip ", "python3 -m venv ", ". ", "cd ", "git ", "mkdir ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Shell:
         text = os.pread(output, 10_000_000, 0).decode()
         text = text.replace(str(self.folder), "/home/you/tutorial")
         text = re.sub(r"/\S+/(?=plan-[a-z0-9_]{8}/)", "/tmp/", text)
-        return text.replace(sys.executable, "/home/you/tutorial/bin/python")
+        return text.replace(sys.executable, "/home/you/tutorial/.venv/bin/python")
 
     def _environment(self) -> dict[str, str]:
         return {

@@ -81,7 +81,10 @@ class TestOrder:
         both = threading.Barrier(2, timeout=10)
         for name in ("one", "two"):
             plan.add_step(GenericStep(cleanup=lambda: both.wait()), name=name, needs=())
-        plan.execute()
+        result = plan.execute()
+        cleanups = [step.cleanup.outcome for step in result.steps.values()]
+        assert cleanups == [CleanupOutcome.SUCCEEDED] * 2
+        assert not both.broken
 
     def test_a_failed_cleanup_does_not_hold_up_the_next(self, plan: Plan, calls: Calls) -> None:
         """What is under a step whose cleanup failed is cleaned up all the same."""

@@ -153,7 +153,7 @@ def test_no_secret_is_told(project: Project) -> None:
     assert "hunter2-hunter2" not in text
 
 
-@pytest.mark.parametrize("outcome", set(CleanupOutcome))
+@pytest.mark.parametrize("outcome", list(CleanupOutcome))
 def test_every_cleanup(outcome: CleanupOutcome) -> None:
     """A cleanup that left something is an error of its step; the first error stays the first."""
     case = junit.suite(account(failed("db", cleanup=cleanup(outcome, error="gone")))).find(
@@ -166,7 +166,7 @@ def test_every_cleanup(outcome: CleanupOutcome) -> None:
     assert ("gone" in message) is (outcome not in fine)
 
 
-@pytest.mark.parametrize("outcome", set(StepOutcome))
+@pytest.mark.parametrize("outcome", list(StepOutcome))
 def test_every_outcome(outcome: StepOutcome) -> None:
     """What failed is an error, what did not run is skipped, what is there is neither."""
     case = junit.suite(account(step("db", outcome=outcome, reason="because"))).find("testcase")
