@@ -185,7 +185,8 @@ class Context:
             self._log.write(f"$ {shlex.join(arguments)}\n")
             process = spawn(
                 arguments, output=output, errors=errors, input=source,
-                env=env, cwd=cwd, user=user, group=group, cookie=self._cookie(),
+                env=self._services.program_environment(self.step, env),
+                cwd=cwd, user=user, group=group, cookie=self._cookie(),
             )  # fmt: skip
             self._scope.processes.append(process)
             try:
@@ -239,7 +240,8 @@ class Context:
                 with self._log.path.open("ab") as output:
                     process = spawn(
                         arguments, output=output, errors=subprocess.STDOUT,
-                        env=env, cwd=cwd, user=user, group=group, cookie=cookie,
+                        env=self._services.program_environment(self.step, env),
+                        cwd=cwd, user=user, group=group, cookie=cookie,
                     )  # fmt: skip
             except BaseException:
                 self._services.journal.undone(number)

@@ -321,7 +321,14 @@ class Run:
         folders = RunFolders(
             None if folder is None else lambda: folder, self.journal.scratch, scratch
         )
-        return Services(self.run_id, self.clock, self._store, folders, self.journal)
+        return Services(
+            self.run_id,
+            self.clock,
+            self._store,
+            folders,
+            self.journal,
+            program_variables=self._options.program_variables,
+        )
 
 
 def new_run_id() -> str:

@@ -225,6 +225,10 @@ class Host:
                 return record
             record = causes[0]
 
+    def _program_variables(self, step: str) -> Mapping[str, str]:
+        found = self._config.hook.pytest_plan_program_variables(config=self._config, step=step)
+        return {name: value for variables in found for name, value in variables.items()}
+
     def _begin(self) -> Run:
         # Imported here, as the run is: a worker has none.
         from pytest_plan.engine.run import new_run_id
@@ -254,6 +258,7 @@ class Host:
             scratch=self._environment.scratch,
             stop_on=(KeyboardInterrupt, SystemExit, pytest.exit.Exception),
             skip_on=(pytest.skip.Exception, pytest.xfail.Exception),
+            program_variables=self._program_variables,
         )
         self._environment.reuse(run)
         return run

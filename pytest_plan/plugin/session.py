@@ -106,7 +106,7 @@ class PlanSession:
             self.config.pluginmanager.import_plugin(f"pytest_plan.report.{report}")
 
     def _reports(self) -> Iterator[str]:
-        yield from ("terminal", "show")
+        yield from ("terminal", "show", "otel")
         if self.settings.report or self.settings.github_summary:
             yield "files"
         if self.config.getoption("xmlpath", None):

@@ -122,7 +122,7 @@ class Account:
         cleanup_began: when cleanup began, None when there was none.
         steps: those that were to run, in the order of the plan.
         tests: in the order in which they began.
-        not_run: how many selected tests never began.
+        not_run: how many selected tests never began, or were interrupted.
         critical_path: the steps that decided how long provisioning took, first to last.
         left: what else must be known: what was not taken back, errors in listeners.
     """

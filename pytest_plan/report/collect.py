@@ -79,7 +79,8 @@ class Collector:
         plan, mask = self._plan, self._plan.host.mask
         path = critical_path(result.steps)
         left = (*result.left, *(f"in a listener or hook: {e}" for e in result.listener_errors))
-        tests = sorted(map(self._test, self._tests.items()), key=lambda test: test.started)
+        ended = [noted for noted in self._tests.items() if noted[1].outcome is not None]
+        tests = sorted(map(self._test, ended), key=lambda test: test.started)
         return Account(
             run_id=result.run_id,
             environment=plan.handle.environment,
@@ -95,7 +96,7 @@ class Collector:
                 if step.outcome is not StepOutcome.PENDING
             ),
             tests=tuple(tests),
-            not_run=self._not_run(),
+            not_run=self._not_run(len(tests)),
             critical_path=path if len(path) > 1 else (),
             left=tuple(map(mask, left)),
         )
@@ -125,15 +126,15 @@ class Collector:
             worker=worker,
             started=max(0.0, test.started - self._began),
             seconds=test.ended - test.started,
-            outcome=test.outcome or "failed",  # its worker went while it ran
+            outcome=test.outcome or "",
             message=mask(test.message),
         )
 
-    def _not_run(self) -> int:
+    def _not_run(self, ended: int) -> int:
         session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
         if session is None:
             return 0
-        return max(0, session.testscollected - len(self._tests))
+        return max(0, session.testscollected - ended)
 
 
 def _worker(report: pytest.TestReport) -> str:

@@ -27,7 +27,7 @@ _ICONS = {
     StepOutcome.SUCCEEDED: "✓",
     StepOutcome.REUSED: "↺",
     StepOutcome.FAILED: "✗",
-    StepOutcome.TIMED_OUT: "⏱",
+    StepOutcome.TIMED_OUT: "◔",
     StepOutcome.SKIPPED: "↷",
     StepOutcome.CANCELLED: "■",
     StepOutcome.BLOCKED: "⊘",

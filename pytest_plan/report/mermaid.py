@@ -9,6 +9,7 @@ from pytest_plan.engine.outcomes import StepOutcome
 from pytest_plan.report.account import Account, StepAccount
 
 _MOST_BARS = 60  # of a gantt; more cannot be read, and Mermaid refuses very long texts
+_SHORT = 30.0  # seconds of a run whose axis needs fractions
 _CLASSES = {
     StepOutcome.SUCCEEDED: "good",
     StepOutcome.REUSED: "good",
@@ -63,10 +64,11 @@ def gantt(account: Account) -> str:
     ran = [step for step in account.steps if step.started is not None]
     shown = _longest(ran, lambda step: step.seconds)
     cleaned = [step for step in account.steps if step.cleanup.started is not None]
+    is_short = account.seconds < _SHORT
     lines = [
-        "title provision, tests, cleanup (minutes:seconds)",
+        f"title provision, tests, cleanup ({'seconds' if is_short else 'minutes:seconds'})",
         "dateFormat x",
-        "axisFormat %M:%S",
+        f"axisFormat {'%S.%L' if is_short else '%M:%S'}",
         *_section("provision", (_bar(s.name, s.started, s.seconds, _tag(s)) for s in shown)),
         *_section("tests", _test_bars(account)),
         *_section("cleanup", _cleanup_bars(_longest(cleaned, lambda step: step.cleanup.seconds))),

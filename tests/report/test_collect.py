@@ -164,6 +164,25 @@ def test_limit_and_what_was_not_run(project: Project) -> None:
     assert (found["tests"]["failed"], found["tests"]["not_run"]) == (1, 2)
 
 
+def test_interrupted_test_has_not_run(project: Project) -> None:
+    """After Ctrl-C the plan is cancelled; a test that was interrupted came to nothing."""
+    project.steps("@pytest.mark.plan_step\ndef db(): pass")
+    project.tests("""
+    import signal
+    def test_first(db): pass
+    def test_stop(db): signal.raise_signal(signal.SIGINT)
+    def test_last(db): pass
+    """)
+    result = project.run_apart("--plan-report=plan.json")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    found = report(project.path)
+    assert found["outcome"] == "cancelled"
+    assert {name: count for name, count in found["tests"].items() if count} == {
+        "passed": 1,
+        "not_run": 2,
+    }
+
+
 @pytest.mark.parametrize("needs", ["db", ""])
 def test_run_without_need(project: Project, needs: str) -> None:
     """A run whose tests need no step has a report, too: no step, and its tests."""
