@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ class Recovery:
             self._leave(environment, f"{MOST_OWNERS} processes have tried in vain to clean it up")
             return
         what = "kept" if recorded.is_kept else "left"
-        self.say(f"cleaning up environment {environment.name!r}, {what} by {_who(recorded)}")
+        self.say(f"cleaning up environment {environment.name!r}, {what} {_age(recorded)} ago")
         self.clean_up_steps(environment, recorded, recorded.steps)
         environment.release(remove=not self._is_left(environment))
 
@@ -169,10 +170,8 @@ def scratch_of(recorded: Recorded) -> Path | None:
     return folder
 
 
-def _who(recorded: Recorded) -> str:
-    if recorded.owner is None:
-        return "a process that died at once"
-    return f"process {recorded.owner.pid} on {recorded.facts.get('host', 'this host')}"
+def _age(recorded: Recorded) -> str:
+    return format_duration(max(0.0, time.time() - recorded.facts.get("since", time.time())))
 
 
 def _is_gone(undos: Collection[Any]) -> bool:

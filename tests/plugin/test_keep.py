@@ -283,7 +283,7 @@ def test_environments_with_names_do_not_meet(project: Project) -> None:
     assert project.calls == ["db", "blue", "db", "green", "blue"]
     assert "plan: use it again: pytest --plan-reuse --plan-environment blue" in result.outlines
     result = _clean(project)
-    result.stdout.fnmatch_lines_random(["*'blue', kept by*", "*'green', kept by*"])
+    result.stdout.fnmatch_lines_random(["*'blue', kept * ago", "*'green', kept * ago"])
 
 
 def test_a_named_environment_in_use_is_refused(project: Project) -> None:
