@@ -47,7 +47,7 @@ def nothing_left_behind(own_temporary_folder: Path) -> Iterator[None]:
         "environment": _environment,
         "streams": lambda: {("stdout", id(sys.stdout)), ("stderr", id(sys.stderr))},
         "signal handlers": _handlers,
-        "folders": lambda: set(own_temporary_folder.iterdir()),
+        "folders": lambda: _folders(own_temporary_folder),
     }
     before = {what: look() for what, look in looks.items()}
     yield
@@ -65,6 +65,11 @@ def _settled(look: Callable[[], set[Any]], wanted: set[Any]) -> set[Any]:
     while (found := look()) != wanted and time.monotonic() < deadline:
         time.sleep(0.002)
     return found
+
+
+def _folders(parent: Path) -> set[Path]:
+    # The workers' own, which pytest keeps.
+    return {path for path in parent.iterdir() if not path.name.startswith("pytest-of-")}
 
 
 def _threads() -> set[threading.Thread]:
