@@ -11,6 +11,7 @@ from pytest_plan.engine.calls import Abandoned, Call, Ending, Raised
 from pytest_plan.engine.cleanup import undo_hooks
 from pytest_plan.engine.durations import format_duration
 from pytest_plan.engine.errors import (
+    JournalError,
     PlanCancelledError,
     PlanTimeoutError,
     StepError,
@@ -95,6 +96,9 @@ def _run_hook(
     record: StepRecord, around: Surroundings, hook: Hook, number: int, expires: float | None
 ) -> Generator[Effect, Any, _Failure | None]:
     call = _hook_call(record, around, hook, number, expires)
+    if not record.is_noted:
+        record.is_noted = True
+        call.before = around.services.journal.before(record)
     ending: Ending = yield call
     if hook is Hook.EXEC:
         _note_exec(record, around, call, ending)
@@ -121,7 +125,7 @@ def _budget(record: StepRecord) -> str:
 def _note_exec(record: StepRecord, around: Surroundings, call: Call, ending: Ending) -> None:
     tail = tail_of(call.body)
     if tail is not None and not isinstance(ending, Abandoned):
-        record.undo.push_tail(tail, call.scope)
+        record.undo.push_tail(tail, call.scope, around.services.journal.tail_made(record.name))
     if isinstance(ending, (Raised, Abandoned)):
         return
     record.value = ending.value
@@ -152,7 +156,7 @@ def _raised(
     record: StepRecord, around: Surroundings, hook: Hook, call: Call, error: BaseException
 ) -> _Failure:
     stop = call.scope.flag.stop
-    if isinstance(error, (*around.stop_on, *around.skip_on)):
+    if isinstance(error, (JournalError, *around.stop_on, *around.skip_on)):
         return _Failure(hook, error, is_final=True)
     if stop is None:
         return _Failure(hook, error, is_final=not isinstance(error, Exception))

@@ -64,9 +64,10 @@ class Call:
         expires: when the executor asks it to stop, as a time of the plan's clock; None: never.
         budget: names that time.
         thread: the thread that performs it, 0 before.
+        before: called on that thread before any user code; None: nothing is.
     """
 
-    __slots__ = ("body", "budget", "expires", "log", "scope", "thread")
+    __slots__ = ("before", "body", "budget", "expires", "log", "scope", "thread")
 
     def __init__(
         self, scope: CallScope, body: Body, log: StepLog, expires: float | None, budget: str
@@ -77,6 +78,7 @@ class Call:
         self.expires = expires
         self.budget = budget
         self.thread = 0
+        self.before: Callable[[], None] | None = None
 
     @property
     def is_shielded(self) -> bool:
@@ -87,6 +89,8 @@ class Call:
         """Run the function on the calling thread."""
         try:
             self.scope.check()
+            if self.before is not None:
+                self.before()
             return Returned(contextvars.copy_context().run(self._logged))
         except BaseException as error:
             return Raised(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,7 @@ def clean(record: StepRecord, around: Surroundings, reason: str, until: float) -
     undone = cleanup.undone
     errors, left = tuple(undone.errors), tuple(undone.left)
     record.end_cleanup(undone.outcome(), around.elapsed(), errors, left)
+    around.services.journal.cleanup_ended(record)
     around.emit(StepCleaned(record.result(), around.elapsed()))
 
 
@@ -81,6 +83,8 @@ class _Cleanup:
         self._around = around
         self._reason = reason
         self._clock = around.services.clock
+        self._journal = around.services.journal
+        self._has_begun = False
         seconds = record.planned.options.cleanup_timeout
         own = self._clock.now() + seconds
         self._until = own if until is None else min(own, until)
@@ -97,7 +101,8 @@ class _Cleanup:
         function = self._record.planned.hooks[Hook.CLEANUP]
         keywords = self._around.arguments(function, scope, self._record)
         call = self._call(scope, body_of(function.function, **keywords))
-        yield from self._perform(call, "its cleanup hook")
+        if (yield from self._perform(call, "its cleanup hook")):
+            self._journal.hook_done(self._record)
 
     def undo(self, hooks: frozenset[Hook]) -> Generator[Effect, Any, None]:
         """Take back what `hooks` made; process trees are ended even when the time is up."""
@@ -119,19 +124,25 @@ class _Cleanup:
         elif entry.tree is None:
             self.undone.left.append(entry.label)
         if entry.tree is not None and not is_done:
-            yield from self._kill(entry.tree)
+            is_done = yield from self._kill(entry.tree)
+        if is_done:
+            self._journal.undone(entry.number)
 
-    def _kill(self, tree: Tree) -> Generator[Effect, Any, None]:
+    def _kill(self, tree: Tree) -> Generator[Effect, Any, bool]:
         expires = self._clock.now() + _KILL_SECONDS
         body = body_of(tree.end, self._clock, KILL, 0.0)
         call = Call(self._scope(), body, self._record.log, expires, "the time for SIGKILL")
-        yield from self._perform(call, f"kill {tree!r}")
+        return (yield from self._perform(call, f"kill {tree!r}"))
 
     def _scope(self) -> CallScope:
         return CallScope(self._record.name, Hook.CLEANUP, 1, self._until, self._reason)
 
     def _call(self, scope: CallScope, body: Body) -> Call:
-        return Call(scope, body, self._record.log, self._until, self._budget)
+        call = Call(scope, body, self._record.log, self._until, self._budget)
+        if self._reason != RETRY and not self._has_begun:
+            self._has_begun = True
+            call.before = functools.partial(self._journal.cleanup_begun, self._record)
+        return call
 
     def _is_over(self) -> bool:
         return self._clock.now() >= self._until

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -23,6 +24,7 @@ from pytest_plan.engine.scope import CallScope
 from pytest_plan.engine.services import Services
 from pytest_plan.engine.state import State
 from pytest_plan.engine.undo import Undo, UndoStack
+from pytest_plan.engine.unrecorded import Deferred
 
 T = TypeVar("T")
 Argv = Sequence["str | os.PathLike[str]"]
@@ -101,8 +103,13 @@ class Context:
             self._scope.check()
 
     def log(self, text: object) -> None:
-        """Add a line to the step's log; its tail is shown when the step fails."""
+        """Add a line to the step's log; its tail is shown when the step fails.
+
+        Raises:
+            StateError: the step was abandoned meanwhile.
+        """
         with self._scope.mask:
+            self._scope.admit()
             self._log.write(f"{text}\n")
 
     def sleep(self, duration: Duration) -> None:
@@ -178,7 +185,8 @@ class Context:
             self._log.write(f"$ {shlex.join(arguments)}\n")
             process = spawn(
                 arguments, output=output, errors=errors, input=source,
-                env=env, cwd=cwd, user=user, group=group, cookie=self._cookie(),
+                env=self._services.program_environment(self.step, env),
+                cwd=cwd, user=user, group=group, cookie=self._cookie(),
             )  # fmt: skip
             self._scope.processes.append(process)
             try:
@@ -226,14 +234,22 @@ class Context:
         with self._scope.mask:
             self._scope.check()
             self._log.write(f"$ {shlex.join(arguments)} &\n")
-            with self._log.path.open("ab") as output:
-                process = spawn(
-                    arguments, output=output, errors=subprocess.STDOUT,
-                    env=env, cwd=cwd, user=user, group=group,
-                )  # fmt: skip
+            name, cookie = Path(arguments[0]).name, secrets.token_hex(16)
+            number = self._plan_tree(f"end {name}", cookie, stop_signal, grace)
+            try:
+                with self._log.path.open("ab") as output:
+                    process = spawn(
+                        arguments, output=output, errors=subprocess.STDOUT,
+                        env=self._services.program_environment(self.step, env),
+                        cwd=cwd, user=user, group=group, cookie=cookie,
+                    )  # fmt: skip
+            except BaseException:
+                self._services.journal.undone(number)
+                raise
+            self._services.journal.tree_started(number, process.pid)
             self._scope.processes.append(process)
-            label = f"end {Path(arguments[0]).name} (pid {process.pid})"
-            self._push(label, body_of(process.end, clock, stop_signal, grace), process)
+            body = body_of(process.end, clock, stop_signal, grace)
+            self._push(f"end {name} (pid {process.pid})", body, process, number)
         return process
 
     def defer(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -252,7 +268,9 @@ class Context:
             self._scope.admit()
         with self._scope.mask:
             label = getattr(fn, "__qualname__", None) or repr(fn)
-            self._push(label, body_of(fn, *args, **kwargs))
+            call = Deferred(fn, args, kwargs)
+            number = self._services.journal.deferred(self.step, self._scope.hook, label, call)
+            self._push(label, body_of(fn, *args, **kwargs), number=number)
 
     def setenv(self, name: str, value: str) -> None:
         """Set an environment variable until cleanup, for the tests of every process.
@@ -265,7 +283,11 @@ class Context:
         with self._scope.mask:
             self._scope.admit()
             self._services.variables.set(name, str(value), self.step)
-            self._push(f"restore ${name}", body_of(self._services.variables.restore, name))
+            number = self._services.journal.variable_set(
+                self.step, self._scope.hook, name, str(value)
+            )
+            body = body_of(self._services.variables.restore, name)
+            self._push(f"restore ${name}", body, number=number)
 
     def free_port(self) -> int:
         """Return a TCP port that is free on 127.0.0.1, never the same twice in a run."""
@@ -278,11 +300,19 @@ class Context:
             cookie = self._scope.cookie = secrets.token_hex(16)
             left = Leftovers(cookie)
             body = body_of(left.end, self._services.clock, signal.SIGTERM, 2.0)
-            self._push("end what its programs left running", body, left)
+            label = "end what its programs left running"
+            number = self._plan_tree(label, cookie, signal.SIGTERM, 2.0)
+            self._push(label, body, left, number)
         return self._scope.cookie
 
-    def _push(self, label: str, body: Body, tree: Tree | None = None) -> None:
-        self._undo.push(Undo(self._scope.hook, label, body, self._scope, tree))
+    def _plan_tree(self, label: str, cookie: str, number: int, grace: float) -> int | None:
+        how = {"cookie": cookie, "since": time.time(), "signal": int(number), "grace": grace}
+        return self._services.journal.tree_planned(self.step, self._scope.hook, label, how)
+
+    def _push(
+        self, label: str, body: Body, tree: Tree | None = None, number: int | None = None
+    ) -> None:
+        self._undo.push(Undo(self._scope.hook, label, body, self._scope, tree, number))
 
     def _pause(self, seconds: float, error: BaseException | None = None) -> None:
         flag = self._scope.flag

@@ -77,6 +77,10 @@ class StateError(PlanError):
     """A key or value that `State` refuses: the message names the key and the rule."""
 
 
+class JournalError(PlanError):
+    """The journal cannot be kept or read: the message says which file and what to do."""
+
+
 class StepError(PlanError):
     """A step failed; `__cause__` is the user's exception.
 

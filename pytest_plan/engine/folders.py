@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -22,13 +23,26 @@ class RunFolders:
     Args:
         artifacts: returns the folder that holds what is kept after the run, one folder per
             step in it; None keeps artifacts in the scratch folder, which goes with the run.
+        note: told the scratch folder before it is made.
+        root: the scratch folder of the run that this one continues; None: a new one.
     """
 
-    def __init__(self, artifacts: Callable[[], Path] | None = None) -> None:
+    def __init__(
+        self,
+        artifacts: Callable[[], Path] | None = None,
+        note: Callable[[Path], None] = lambda root: None,
+        root: Path | None = None,
+    ) -> None:
         self._artifacts_root = artifacts
+        self._note = note
         self._lock = threading.Lock()  # guards _root and all making of folders
-        self._root: Path | None = None
+        self._root = root
         self._is_over = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the scratch folder has been removed for good."""
+        return self._is_over
 
     def scratch(self, step: str) -> Path:
         """Return the step's own temporary folder, made when missing."""
@@ -61,9 +75,13 @@ class RunFolders:
         if self._is_over:
             raise PlanError("the run is over: its temporary folder has been removed")
         if self._root is None:
-            # The prefix is short: a socket's path ends at 107 bytes.
-            self._root = Path(tempfile.mkdtemp(prefix="plan-"))
-            self._root.chmod(_PASSABLE)
+            # The name is short: a socket's path ends at 107 bytes. It is noted first: a folder
+            # that nobody knows of would stay for ever.
+            root = Path(tempfile.gettempdir()) / f"plan-{secrets.token_hex(6)}"
+            self._note(root)
+            root.mkdir(0o700)
+            root.chmod(_PASSABLE)
+            self._root = root
         return self._root
 
     def _own_artifacts(self) -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pytest_plan.engine.attempt import provision
 from pytest_plan.engine.cleanup import clean
 from pytest_plan.engine.durations import format_duration
-from pytest_plan.engine.errors import describe
+from pytest_plan.engine.errors import JournalError, describe
 from pytest_plan.engine.events import CleanupInterrupted, StepFinished, StopRequested
 from pytest_plan.engine.flow import Flow, Surroundings
 from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
@@ -137,11 +137,14 @@ class Forward(Phase):
         """Rank the step among the completed ones; stop the plan if its end asks for that."""
         record = self._records[name]
         record.completed = next(self._course.completed)
+        self._around.services.journal.step_ended(record)
         self._around.emit(StepFinished(record.result(), self.elapsed()))
         if record.cause is not None and isinstance(record.cause, self._around.stop_on):
             self._course.fatal = self._course.fatal or record.cause
             self.cancelled(f"step {name!r} raised {describe(record.cause)}")
-        elif record.outcome.is_failure and not self._course.continue_on_error:
+        elif record.outcome.is_failure and (
+            not self._course.continue_on_error or isinstance(record.cause, JournalError)
+        ):
             self._course.request_stop(Stop(StopKind.FAILURE, f"step {name!r} failed"))
 
     def expired(self) -> None:
@@ -188,7 +191,10 @@ class Reverse(Phase):
 
     is_cleanup = True
 
-    def __init__(self, course: Course, reason: str, limit: float) -> None:
+    def __init__(
+        self, course: Course, reason: str, limit: float, kept: Collection[str] = ()
+    ) -> None:
+        self._kept = kept
         graph: dict[str, list[str]] = {name: [] for name in course.records}
         for name, record in course.records.items():
             for edge in record.planned.edges:
@@ -206,6 +212,9 @@ class Reverse(Phase):
     def begin(self, name: str) -> Flow | None:
         """Clean a step up, if it has anything to take back."""
         record = self._records[name]
+        if name in self._kept:
+            record.keep()
+            return None
         if not record.needs_cleanup():
             return None
         return clean(record, self._around, self._reason, self._until)
@@ -234,7 +243,11 @@ class Reverse(Phase):
             name
             for name, record in self._records.items()
             if record.cleanup.outcome is CleanupOutcome.PENDING
-            or (record.cleanup.outcome is CleanupOutcome.NONE and record.needs_cleanup())
+            or (
+                record.cleanup.outcome is CleanupOutcome.NONE
+                and record.needs_cleanup()
+                and name not in self._kept
+            )
         )
 
     def _leave(self, names: Collection[str]) -> None:

@@ -21,6 +21,8 @@ from pytest_plan.engine.clock import Clock
 if TYPE_CHECKING:
     import psutil
 
+    from pytest_plan.engine.found import FoundTree
+
 COOKIE = "PYTEST_PLAN_COOKIE"
 _FREEZE_ROUNDS = 50
 _POLL = 0.02  # seconds between two looks at a tree that is ending
@@ -77,7 +79,7 @@ class Process:
 
     def signal_tree(self, number: int) -> None:
         """Send a signal to every living process of the tree."""
-        _signal_all(self.members(), number)
+        signal_all(self.members(), number)
         self.poll()
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
@@ -94,7 +96,7 @@ class Process:
         if number != KILL:
             self.members()
             self.send_signal(number)
-            _wait_until(clock, lambda: self.poll() is not None, grace)
+            wait_until(clock, lambda: self.poll() is not None, grace)
             self._end_rest(clock, min(grace, _REST_GRACE))
         left = self._kill(clock)
         if left:
@@ -109,8 +111,8 @@ class Process:
         if self.poll() is None:
             return
         if rest := self.members():
-            _signal_all(rest, signal.SIGTERM)
-            _wait_until(clock, lambda: not self.members(), grace)
+            signal_all(rest, signal.SIGTERM)
+            wait_until(clock, lambda: not self.members(), grace)
 
     def _kill(self, clock: Clock) -> list[int]:
         self.members()  # so that those are known who lose their way back to the root with it
@@ -118,7 +120,7 @@ class Process:
             # The group dies at one blow, also one that forks faster than it can be listed.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, KILL)
-        _kill_all(clock, self.members)
+        kill_all(clock, self.members)
         self.poll()
         return [member.pid for member in self.members()]
 
@@ -132,15 +134,15 @@ class Leftovers:
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
         """Send `number` to each, and SIGKILL to those that still live after `grace` seconds."""
-        _signal_all(self._members(), number)
-        _wait_until(clock, lambda: not self._members(), grace)
-        _kill_all(clock, self._members)
+        signal_all(self._members(), number)
+        wait_until(clock, lambda: not self._members(), grace)
+        kill_all(clock, self._members)
 
     def _members(self) -> list[psutil.Process]:
         return tree_members(self._cookie, self._since)
 
 
-Tree: TypeAlias = "Process | Leftovers"
+Tree: TypeAlias = "Process | Leftovers | FoundTree"
 _FREEZE = getattr(signal, "SIGSTOP", signal.SIGTERM)  # neither has Windows
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
 
@@ -202,12 +204,12 @@ def tree_members(
     if root is not None:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(root)
-            if _carries(process, cookie):
+            if carries(process, cookie):
                 found = {child.pid: child for child in [process, *process.children(recursive=True)]}
     for process in psutil.process_iter():
         if process.pid in found or _created_of(process) < since:
             continue
-        if (session is not None and _session(process.pid) == session) or _carries(process, cookie):
+        if (session is not None and _session(process.pid) == session) or carries(process, cookie):
             found[process.pid] = process
     return [process for process in found.values() if _lives(process)]
 
@@ -230,7 +232,8 @@ def _created_of(process: psutil.Process) -> float:
         return 0.0
 
 
-def _carries(process: psutil.Process, cookie: str) -> bool:
+def carries(process: psutil.Process, cookie: str) -> bool:
+    """Whether the process has the cookie in its environment."""
     import psutil
 
     try:
@@ -255,7 +258,8 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _signal_all(processes: Iterable[psutil.Process], number: int) -> None:
+def signal_all(processes: Iterable[psutil.Process], number: int) -> None:
+    """Send a signal to each process that still lives and is ours."""
     import psutil
 
     for process in processes:
@@ -264,20 +268,21 @@ def _signal_all(processes: Iterable[psutil.Process], number: int) -> None:
             process.send_signal(number)
 
 
-def _kill_all(clock: Clock, members: Callable[[], list[psutil.Process]]) -> None:
+def kill_all(clock: Clock, members: Callable[[], list[psutil.Process]]) -> None:
     """Kill a tree that may go on forking: freeze who is found until nobody new is, then kill."""
     frozen: set[int] = set()
     for _ in range(_FREEZE_ROUNDS):
         found = [process for process in members() if process.pid not in frozen]
         if not found:
             break
-        _signal_all(found, _FREEZE)
+        signal_all(found, _FREEZE)
         frozen |= {process.pid for process in found}
-    _signal_all(members(), KILL)
-    _wait_until(clock, lambda: not members(), _KILL_WAIT)
+    signal_all(members(), KILL)
+    wait_until(clock, lambda: not members(), _KILL_WAIT)
 
 
-def _wait_until(clock: Clock, done: Callable[[], bool], seconds: float) -> None:
+def wait_until(clock: Clock, done: Callable[[], bool], seconds: float) -> None:
+    """Look until `done` says so, at most so many seconds."""
     condition = threading.Condition()
     deadline = clock.now() + seconds
     while not done() and clock.now() < deadline:

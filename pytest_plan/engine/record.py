@@ -57,6 +57,7 @@ class StepRecord:
         self.started: float | None = None
         self.ended: float | None = None
         self.cleanup = _NOT_BEGUN
+        self.is_noted = False  # in the journal: set before its first call
         self._result: StepResult | None = None  # forgotten by every change
 
     @property
@@ -78,6 +79,15 @@ class StepRecord:
     def has_ended(self) -> bool:
         """Whether its outcome is final."""
         return self.outcome not in (StepOutcome.PENDING, StepOutcome.RUNNING)
+
+    def restore(self, outcome: StepOutcome, completed: int, value: Any, reason: str | None) -> None:
+        """Stand as a journal tells, before anything of the run begins."""
+        self._result = None
+        self.outcome = outcome
+        self.reason = reason
+        self.completed = completed
+        self.value = value
+        self.started = self.ended = 0.0
 
     def begin(self, at: float) -> None:
         """Note that the first attempt begins."""
@@ -137,11 +147,17 @@ class StepRecord:
         if Hook.CLEANUP not in self.planned.hooks or not self.has_begun:
             return False
         attempted = self.planned.options.cleanup_when == "attempted"
-        return attempted or self.outcome is StepOutcome.SUCCEEDED
+        return attempted or self.outcome.provides
 
     def needs_cleanup(self) -> bool:
         """Whether anything must be taken back."""
         return self.cleanup_hook_is_due() or len(self.undo) > 0
+
+    def keep(self) -> None:
+        """Note that the step is left as it is, for a later run."""
+        self._result = None
+        outcome = change_cleanup(self.cleanup.outcome, CleanupOutcome.KEPT)
+        self.cleanup = CleanupResult(outcome)
 
     def begin_cleanup(self, at: float) -> None:
         """Note that cleanup begins."""

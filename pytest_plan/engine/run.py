@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import queue
 import secrets
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_plan.engine.clock import Clock, PlanClock
 from pytest_plan.engine.durations import format_duration
@@ -19,7 +21,7 @@ from pytest_plan.engine.errors import (
     PlanTimeoutError,
     StepError,
 )
-from pytest_plan.engine.events import CleanupBegan, Listener, PlanFinished
+from pytest_plan.engine.events import CleanupBegan, Listener, PlanFinished, StepFinished
 from pytest_plan.engine.executor import Executor, Inbox
 from pytest_plan.engine.flow import Surroundings
 from pytest_plan.engine.folders import RunFolders
@@ -28,12 +30,17 @@ from pytest_plan.engine.log import StepLog
 from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.phases import Course, Forward, Reverse
 from pytest_plan.engine.planned import PlannedStep
+from pytest_plan.engine.probe import Probe
 from pytest_plan.engine.record import StepRecord
 from pytest_plan.engine.results import PlanResult, StepResult
 from pytest_plan.engine.run_options import RunOptions
 from pytest_plan.engine.services import Services
-from pytest_plan.engine.state import LocalStore
 from pytest_plan.engine.stop import Stop, StopKind
+from pytest_plan.engine.store import LocalStore
+from pytest_plan.engine.unrecorded import Unrecorded
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.restore import Restorer
 
 
 class Run:
@@ -45,7 +52,11 @@ class Run:
         store: where the State is.
         listeners: hear every event, on the thread that calls `provision` and `clean_up`.
         clock: measures all time.
+        run_id: names it; None: a new one.
         artifacts: the folder for what outlives the run; None: nothing does.
+        journal: hears what a later process must know.
+        scratch: the temporary folder of the run that this one continues; None: a new one.
+        at_end: called when cleanup is over and the journal is closed.
     """
 
     def __init__(
@@ -56,16 +67,24 @@ class Run:
         *,
         listeners: list[Listener],
         clock: Clock,
+        run_id: str | None = None,
         artifacts: Path | None = None,
+        journal: Unrecorded | None = None,
+        scratch: Path | None = None,
+        at_end: Callable[[], None] | None = None,
     ) -> None:
-        self.run_id = secrets.token_hex(4)
+        self._at_end = at_end
+        self.run_id = run_id or new_run_id()
         self._options = options
         self._store = store
         self._listeners = listeners
         self.clock = PlanClock(clock)
         inbox: Inbox = queue.SimpleQueue()
-        self.services = self._services(artifacts)
+        self.journal = journal or Unrecorded()
+        self.services = self._services(artifacts, scratch)
         store.teach(self.services.masker.learn)
+        self.journal.hide(self.services.masker.mask)
+        store.keep_in(self.journal)
         self.records: dict[str, StepRecord] = {}
         self.extend(steps)
         began = self.clock.now()
@@ -107,6 +126,11 @@ class Run:
         return stop is not None and stop.kind is StopKind.LIMIT
 
     @property
+    def was_left(self) -> bool:
+        """Whether cleanup was interrupted for good, so that others have to go on."""
+        return self._executor.was_left
+
+    @property
     def is_cleaned(self) -> bool:
         """Whether cleanup has begun, or is over."""
         return self._is_cleaned
@@ -130,8 +154,42 @@ class Run:
             Forward(self._course, {name for name in wanted if not self.records[name].has_ended})
         )
 
-    def clean_up(self) -> None:
-        """Clean up every step that has begun, in reverse; a second call does nothing."""
+    def restore(self, restorer: Restorer, steps: Mapping[str, str | None]) -> None:
+        """Take over steps of an earlier run, before anything begins.
+
+        Args:
+            restorer: tells what they were.
+            steps: why each is used again, by name; None: it is only cleaned up.
+        """
+        restorer.fill_state(self.services)
+        for name, reused in steps.items():
+            record = self.records[name]
+            restorer.fill(record, self.services, reused)
+            if reused is not None:
+                self._around.emit(StepFinished(record.result(), 0.0))
+        last = max((record.completed for record in self.records.values()), default=0)
+        self._course.completed = itertools.count(last + 1)
+
+    def dead(self, names: Collection[str]) -> dict[str, str]:
+        """Ask the `alive` hooks of restored steps; return why some are dead, by name."""
+        probe = Probe(self._course, names)
+        self._executor.run(probe)
+        return probe.dead
+
+    def let_go(self) -> None:
+        """End without cleaning up: what was restored belongs to another run."""
+        self._is_cleaned = True
+        atexit.unregister(self.clean_up)
+        self.services.folders.remove()
+        self._executor.close()
+
+    def clean_up(self, keep: Collection[str] = (), reason: str | None = None) -> None:
+        """Clean up every step that has begun, in reverse; a second call does nothing.
+
+        Args:
+            keep: the steps to leave as they are.
+            reason: what `ctx.reason` says; None: what the run came to.
+        """
         if self._is_cleaned or sys.is_finalizing():  # then the threads it needs are gone
             return
         self._is_cleaned = True
@@ -139,15 +197,22 @@ class Run:
         self._executor.catch_up()
         self._note_limit()
         self._store.close()
-        reason = self._reason()
-        due = sum(record.needs_cleanup() for record in self.records.values())
-        if due:
-            self._around.emit(CleanupBegan(due, reason, self._around.elapsed()))
-            self._executor.run(Reverse(self._course, reason, self._options.cleanup_limit))
-        left = self.services.folders.remove()
-        self._left = () if left is None else (left,)
+        reason = reason or self._reason()
+        due = [name for name, record in self.records.items() if record.needs_cleanup()]
+        if due or keep:
+            self._around.emit(
+                CleanupBegan(len(set(due) - set(keep)), reason, self._around.elapsed())
+            )
+            limit = self._options.cleanup_limit
+            self._executor.run(Reverse(self._course, reason, limit, keep))
+        if not keep:
+            left = self.services.folders.remove()
+            self._left = () if left is None else (left,)
         self._around.emit(PlanFinished(self.result(), self._around.elapsed()))
         self._executor.close()
+        self.journal.close()
+        if self._at_end is not None:
+            self._at_end()
 
     def cancel(self, reason: str) -> None:
         """Ask to stop; from any thread or signal handler."""
@@ -251,10 +316,24 @@ class Run:
     def _record(self, step: PlannedStep) -> StepRecord:
         return StepRecord(step, StepLog(step.name, self.services.folders, self.services.masker))
 
-    def _services(self, artifacts: Path | None) -> Services:
+    def _services(self, artifacts: Path | None, scratch: Path | None) -> Services:
         folder = None if artifacts is None else artifacts / self.run_id
-        folders = RunFolders(None if folder is None else lambda: folder)
-        return Services(self.run_id, self.clock, self._store, folders)
+        folders = RunFolders(
+            None if folder is None else lambda: folder, self.journal.scratch, scratch
+        )
+        return Services(
+            self.run_id,
+            self.clock,
+            self._store,
+            folders,
+            self.journal,
+            program_variables=self._options.program_variables,
+        )
+
+
+def new_run_id() -> str:
+    """Return a name that no other run has."""
+    return secrets.token_hex(4)
 
 
 def _left_error(record: StepRecord) -> StepError:

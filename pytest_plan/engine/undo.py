@@ -20,6 +20,7 @@ class Undo:
         body: takes it back.
         scope: the scope of the call that registered it.
         tree: the process tree that this ends, None for everything else.
+        number: names it in the journal; None where there is none.
     """
 
     hook: Hook
@@ -27,6 +28,7 @@ class Undo:
     body: Body
     scope: CallScope
     tree: Tree | None = None
+    number: int | None = None
 
 
 class UndoStack:
@@ -43,9 +45,9 @@ class UndoStack:
         """Register an undo; it will be the first to run."""
         self._entries.append(entry)
 
-    def push_tail(self, body: Body, scope: CallScope) -> None:
+    def push_tail(self, body: Body, scope: CallScope, number: int | None) -> None:
         """Register what follows the `yield` of `exec`."""
-        self.push(Undo(Hook.EXEC, "what follows its yield", body, scope))
+        self.push(Undo(Hook.EXEC, "what follows its yield", body, scope, number=number))
 
     def pop(self, hooks: frozenset[Hook]) -> Undo | None:
         """Return and forget the last undo that one of `hooks` made, None when there is none."""

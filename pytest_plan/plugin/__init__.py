@@ -6,6 +6,8 @@ PYTEST_DONT_REWRITE (nothing here has asserts that pytest should rewrite)
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 
 from pytest_plan.plugin import discover, hookspecs, options
@@ -20,6 +22,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """Add the hooks that others can implement."""
     pluginmanager.add_hookspecs(hookspecs)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    """Let a conftest that is broken keep nobody from cleaning up."""
+    if not getattr(early_config.known_args_namespace, "plan_cleanup", None):
+        return (yield)
+    from pytest_plan.plugin import cleaner
+
+    return (yield from cleaner.whatever_conftests_raise())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Let nobody else prepare a run of tests where there is none."""
+    if config.option.plan_cleanup:
+        from pytest_plan.plugin import cleaner
+
+        cleaner.prepare(config)
 
 
 @pytest.hookimpl(tryfirst=True)

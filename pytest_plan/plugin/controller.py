@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.plugin import lookup, roles
+from pytest_plan.plugin import conftests, lookup, roles
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.owner import Owner
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.host import Host
+    from pytest_plan.plugin.roll import Roll
 
 _GRACE = 3.0  # seconds that workers may take to go before cleanup
 _KILL_WAIT = 1.0
@@ -28,6 +30,8 @@ class Controller(Owner):
         super().__init__(config, settings)
         self._endpoints: dict[Any, Any] = {}  # by node
         self._desk: Any = None
+        self._scheduler: Any = None
+        self._roll: Roll | None = None
         self._watcher: threading.Thread | None = None
         self._done = threading.Event()
 
@@ -35,11 +39,29 @@ class Controller(Owner):
     def pytest_configure_node(self, node: Any) -> None:
         """Give each worker, clones of crashed ones included, its own channel."""
         from pytest_plan.plugin.endpoint import Endpoint
+        from pytest_plan.plugin.roll import forgive_death
 
+        forgive_death(node)
         channel = node.gateway.newchannel()
         self._endpoints[node] = Endpoint(node.gateway.id, channel, lambda: self._desk)
         node.workerinput[roles.CHANNEL] = channel
         node.workerinput[roles.ENVIRON] = self._variables()
+
+    @pytest.hookimpl(optionalhook=True, wrapper=True)
+    def pytest_xdist_make_scheduler(self) -> Generator[None, Any, Any]:
+        """Remember xdist's scheduler."""
+        self._scheduler = yield
+        return self._scheduler
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Say so when xdist gave up before any test ran: it would call the run green."""
+        result = yield
+        if self._roll is not None and not self._roll.is_complete:
+            text = f"worker {self._roll.lost!r} died before the tests began: no test was run"
+            session.shouldfail = text
+            raise session.Failed(text)
+        return result
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
@@ -52,7 +74,9 @@ class Controller(Owner):
         if needs["error"] is not None:
             raise pytest.UsageError(needs["error"])
         plan = lookup.of(self._config, self._settings)
-        self._load_conftests(needs["conftests"])
+        for file in needs["conftests"]:
+            # A controller sees no conftest of a sub-directory by itself.
+            conftests.load(self._config, file)
         self._open_desk()
         names = needs["needs"]
         try:
@@ -115,12 +139,14 @@ class Controller(Owner):
             return
         from pytest_plan.plugin.endpoint import Desk
         from pytest_plan.plugin.gate import Gate
+        from pytest_plan.plugin.roll import call_roll
         from pytest_plan.plugin.shared import SharedStore
 
         plan = lookup.of(self._config)
         assert isinstance(plan.store, SharedStore)
         self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
         self._desk = Desk(plan.host, plan.store)
+        self._roll = call_roll(self._scheduler, lambda node: self._endpoints[node].gone.is_set())
 
     def _refuse_bare_worker(self, endpoint: Any) -> None:
         plan = lookup.peek(self._config)
@@ -129,26 +155,6 @@ class Controller(Owner):
                 f"worker {endpoint.worker!r} has not loaded pytest-plan: "
                 "install it for the worker's interpreter, too"
             )
-
-    def _load_conftests(self, files: list[str]) -> None:
-        """Load the conftests of sub-directories, which a controller does not see by itself."""
-        config = self._config
-        for file in files:
-            # Not public; without it a step of such a conftest is unknown here, and said to be.
-            load = getattr(config.pluginmanager, "_loadconftestmodules", None)
-            if load is None:
-                continue
-            try:
-                load(
-                    config.rootpath / file,
-                    config.getoption("importmode"),
-                    config.rootpath,
-                    consider_namespace_packages=config.getini("consider_namespace_packages"),
-                )
-            except Exception as error:
-                raise pytest.UsageError(
-                    f"the controller cannot load {file}, where a needed step is: {error}"
-                ) from error
 
     def _wait_for_workers(self) -> None:
         deadline = time.monotonic() + _GRACE

@@ -22,18 +22,23 @@ if TYPE_CHECKING:
 
 def begin(config: pytest.Config, settings: Settings) -> None:
     """Look for steps from now on; those that are there already are found at once."""
-    if settings.show or config.option.setupplan:
+    if settings.show or settings.cleanup or config.option.setupplan:
         roles.stay_alone(config)
     config.pluginmanager.register(_role(config, settings), "pytest_plan_role")
     declarations = Declarations(config, settings)
     config.pluginmanager.register(declarations, "pytest_plan_declarations")
     by_code = config.hook.pytest_plan_configure.get_hookimpls()
-    if by_code or settings.show or settings.until or settings.skip:
+    asked = settings.show or settings.until or settings.skip or settings.report
+    if by_code or asked:
         declarations.session()
 
 
 def _role(config: pytest.Config, settings: Settings) -> object:
     """Return the plugin for what this process does with the plan."""
+    if settings.cleanup:
+        from pytest_plan.plugin.cleaner import Cleaner
+
+        return Cleaner(config, settings)
     if roles.is_worker(config):
         from pytest_plan.plugin.worker import Worker
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_plan.engine.results import StepResult
     from pytest_plan.engine.run import Run
     from pytest_plan.engine.state import State
+    from pytest_plan.plugin.environment import RunEnvironment
     from pytest_plan.plugin.session import PlanSession
 
 
@@ -37,12 +38,19 @@ class Host:
 
     Args:
         session: the plan of this process.
+
+    Attributes:
+        output: where the output of steps goes.
+        signals: the handlers of this process.
+        revived: the run that cleans up for another process; None when none does.
     """
 
     def __init__(self, session: PlanSession) -> None:
         self._session = session
         self._config = session.config
         self._run: Run | None = None
+        self._environment: RunEnvironment | None = None
+        self.revived: Run | None = None
         self.output = StepOutput(session.config)
         self.signals = Signals(self.cancel)
 
@@ -92,6 +100,8 @@ class Host:
         """
         run = self.run
         self._session.plan.extend()
+        if names and self._environment is not None:
+            self._environment.watch.begin(run.remaining())
         with self.signals.ours(), self.output:
             run.provision(names)
         self.signals.raise_received()
@@ -105,19 +115,47 @@ class Host:
 
     def cancel(self, reason: str) -> None:
         """Stop what runs of the plan; from any thread or signal handler."""
-        if self._run is not None:
-            self._run.cancel(reason)
+        for run in (self._run, self.revived):
+            if run is not None:
+                run.cancel(reason)
 
-    def clean_up(self) -> None:
-        """Clean up what has begun; a second call does nothing."""
+    def hold(self) -> None:
+        """Let the limit wait."""
+        self.run.clock.hold()
+        if self._environment is not None:
+            self._environment.watch.unlimited()
+
+    def go_on(self) -> None:
+        """Let the limit count again."""
+        self.run.clock.release()
+        if self._environment is not None:
+            self._environment.watch.begin(self.run.remaining())
+
+    def clean_up(self, *, failed: bool = False) -> None:
+        """Clean up what has begun, or keep it; a second call does nothing.
+
+        Args:
+            failed: whether the tests have failed.
+        """
         if self._run is None or self._run.is_cleaned:
             return
+        if self._environment is not None:
+            self._environment.watch.unlimited()
         with self.signals.ours(), self.output:
             if self.signals.received:
                 self._run.cancel("a signal ended the session")
-            self._run.clean_up()
+            self._run.clean_up(self._to_keep(failed=failed))
+        if self._environment is not None:
+            left = self._run.cleanup_error() is not None or self._run.result().left
+            self._environment.finish(is_clean=not left, was_left=self._run.was_left)
         self.signals.restore()
         artifacts.tidy(self._session.settings.dir)
+
+    def _to_keep(self, *, failed: bool) -> Collection[str]:
+        if self._environment is None:
+            return ()
+        is_bad = failed or self.has_failed() or bool(self.signals.received)
+        return self._environment.keep(failed=is_bad or self.limit_has_passed())
 
     def limit_has_passed(self) -> bool:
         """Whether the plan's limit ended the run."""
@@ -187,21 +225,40 @@ class Host:
                 return record
             record = causes[0]
 
+    def _program_variables(self, step: str) -> Mapping[str, str]:
+        found = self._config.hook.pytest_plan_program_variables(config=self._config, step=step)
+        return {name: value for variables in found for name, value in variables.items()}
+
     def _begin(self) -> Run:
         # Imported here, as the run is: a worker has none.
+        from pytest_plan.engine.run import new_run_id
+        from pytest_plan.plugin.environment import RunEnvironment
         from pytest_plan.plugin.tell_hooks import hook_teller
 
         session, hook = self._session, self._config.hook
+        if session.settings.signals:
+            self.signals.install()
+        run_id = new_run_id()
+        try:
+            self._environment = RunEnvironment(session, run_id)
+        except BaseException:
+            self.signals.restore()
+            raise
         for listener in hook.pytest_plan_make_listener(config=self._config):
             session.plan.add_listener(listener)
         session.plan.add_listener(hook_teller(self._config))
-        if session.settings.signals:
-            self.signals.install()
         folder = artifacts.folder(session.settings.dir)
         if folder is None:
             warn(self._config, f"{session.settings.dir} is not writable: no artifacts are kept")
-        return session.plan.begin(
+        session.plan.add_listener(self._environment.watch.hear)
+        run = session.plan.begin(
+            run_id=run_id,
             artifacts=folder,
+            journal=self._environment.journal,
+            scratch=self._environment.scratch,
             stop_on=(KeyboardInterrupt, SystemExit, pytest.exit.Exception),
             skip_on=(pytest.skip.Exception, pytest.xfail.Exception),
+            program_variables=self._program_variables,
         )
+        self._environment.reuse(run)
+        return run

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import os
+import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,9 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.errors import PlanDefinitionError
+
+DEFAULT_ENVIRONMENT = "default"  # what is kept or reused without a name
+_ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class _Kind(enum.Enum):
@@ -23,6 +28,9 @@ class _Kind(enum.Enum):
     FLAG = "flag"
     NAME = "name"
     NAMES = "names"
+    KEEP = "when to keep"
+    ENVIRONMENT = "name of an environment"
+    REPORTS = "paths of reports"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,10 @@ class _Option:
         return f"PYTEST_{self.dest.upper()}"
 
 
+# What a report is decided by; the longer ending first.
+REPORT_ENDINGS = (".trace.json", ".json", ".html", ".md", ".mmd")
+_LISTS = (_Kind.NAMES, _Kind.REPORTS)
+
 _OPTIONS = (
     _Option("show", _Kind.FLAG, "print the plan and which tests need what; run nothing"),
     _Option(
@@ -70,6 +82,40 @@ _OPTIONS = (
         "until", _Kind.NAME, "run this step and what it needs; skip tests that need more", "STEP"
     ),
     _Option("skip", _Kind.NAMES, "skip this step and whatever needs it (may be repeated)", "STEP"),
+    _Option(
+        "keep",
+        _Kind.KEEP,
+        "leave the environment as it is after the run: never, failed (when something failed), "
+        "always (default: never)",
+        "WHEN",
+    ),
+    _Option("reuse", _Kind.FLAG, "use what an earlier run has kept, and keep it again"),
+    _Option("cleanup", _Kind.FLAG, "clean up what earlier runs have kept or left; run no test"),
+    _Option(
+        "environment",
+        _Kind.ENVIRONMENT,
+        "the name of the environment to keep or reuse (default: 'default')",
+        "NAME",
+    ),
+    _Option(
+        "reaper",
+        _Kind.FLAG,
+        "start a process that cleans up when this one is killed (default: true)",
+        in_command_line=False,
+    ),
+    _Option(
+        "report",
+        _Kind.REPORTS,
+        f"write a report of the run; its ending says which: {' '.join(REPORT_ENDINGS)} "
+        "(may be repeated)",
+        "PATH",
+    ),
+    _Option(
+        "github_summary",
+        _Kind.FLAG,
+        "add the report to the job summary of GitHub Actions ($GITHUB_STEP_SUMMARY)",
+        in_command_line=False,
+    ),
     _Option(
         "pause_on_failure",
         _Kind.FLAG,
@@ -109,6 +155,13 @@ class Settings:
         continue_on_error: whether a failure stops only what needs the step.
         until: run only this step and what it needs; None means all that are needed.
         skip: steps to skip.
+        keep: when to keep the environment; None: only a run that reuses does.
+        reuse: whether to use what was kept.
+        cleanup: whether to clean up what earlier runs kept or left, and run nothing.
+        environment: its name; None: it was not asked for.
+        reaper: whether a process watches over this one.
+        report: the files to write a report of the run to, each ending in one of `REPORT_ENDINGS`.
+        github_summary: whether to add to the job summary of GitHub Actions.
         pause_on_failure: whether to wait after a failed step.
         dir: the folder for what a run leaves behind.
         autouse: whether every test needs every step.
@@ -124,12 +177,30 @@ class Settings:
     continue_on_error: bool
     until: str | None
     skip: tuple[str, ...]
+    keep: str | None
+    reuse: bool
+    cleanup: bool
+    environment: str | None
+    reaper: bool
+    report: tuple[Path, ...]
+    github_summary: bool
     pause_on_failure: bool
     dir: Path
     autouse: bool
     eager: bool
     signals: bool
     sources: Mapping[str, str]
+
+    @property
+    def keeps(self) -> str:
+        """When to keep the environment: `never`, `failed` or `always`."""
+        return self.keep or ("always" if self.reuse else "never")
+
+    @property
+    def environment_name(self) -> str | None:
+        """The name of the environment; None for one that only this run has."""
+        is_named = self.reuse or self.keeps != "never"
+        return self.environment or (DEFAULT_ENVIRONMENT if is_named else None)
 
 
 def add(parser: pytest.Parser) -> None:
@@ -145,7 +216,7 @@ def _argument(option: _Option) -> dict[str, Any]:
     common = {"dest": option.dest, "default": None, "help": option.help}
     if option.kind is _Kind.FLAG:
         return {**common, "action": "store_true"}
-    action = "append" if option.kind is _Kind.NAMES else "store"
+    action = "append" if option.kind in _LISTS else "store"
     return {**common, "action": action, "metavar": option.metavar}
 
 
@@ -153,7 +224,7 @@ def _addini(parser: pytest.Parser, option: _Option) -> None:
     if option.kind is _Kind.FLAG:
         parser.addini(option.dest, option.help, type="bool", default=None)
         return
-    if option.kind is _Kind.NAMES:
+    if option.kind in _LISTS:
         parser.addini(option.dest, option.help, type="args", default=None)
         return
     try:
@@ -177,6 +248,7 @@ def settings(config: pytest.Config) -> Settings:
             **values,
             "limit": values["limit"] or None,
             "skip": values["skip"] or (),
+            "report": _report_files(config, values["report"] or (), found["report"][1]),
             "dir": config.rootpath / folder,
             "sources": {name: source for name, (_, source) in found.items()},
             **{
@@ -185,8 +257,16 @@ def settings(config: pytest.Config) -> Settings:
                 if option.kind is _Kind.FLAG
             },
             "signals": values["signals"] is not False,
+            "reaper": values["reaper"] is not False,
         }
     )
+
+
+def _report_files(config: pytest.Config, names: tuple[str, ...], source: str) -> tuple[Path, ...]:
+    # What is in the ini file belongs to the project, what was typed to where it was typed.
+    is_typed = not source.startswith("plan_report")
+    folder = config.invocation_params.dir if is_typed else config.rootpath
+    return tuple(dict.fromkeys(folder / os.path.expanduser(name) for name in names))
 
 
 def _read(option: _Option, value: Any, source: str) -> Any:
@@ -254,6 +334,42 @@ def _names(value: Any, source: str) -> tuple[str, ...]:
     return tuple(name for text in texts for name in str(text).replace(",", " ").split())
 
 
+def _keep(value: Any, source: str) -> str:
+    if value not in ("never", "failed", "always"):
+        raise PlanDefinitionError(f"{source}: {value!r} is none of never, failed, always")
+    return str(value)
+
+
+def _environment(value: Any, source: str) -> str | None:
+    name = _name(value, source)
+    if name is None or (_ENVIRONMENT.fullmatch(name) and not name.startswith("run-")):
+        return name
+    raise PlanDefinitionError(
+        f"{source}: {name!r} cannot name an environment: take up to 64 letters, digits, "
+        "'.', '_' or '-', beginning with a letter or digit, and not with 'run-'"
+    )
+
+
+def _reports(value: Any, source: str) -> tuple[str, ...]:
+    names = tuple(map(str, _words(value, source)))
+    for name in names:
+        if not name.endswith(REPORT_ENDINGS):
+            raise PlanDefinitionError(
+                f"{source}: {name!r} is no report that is known; a report ends in "
+                f"{', '.join(REPORT_ENDINGS)}"
+            )
+    return names
+
+
+def _words(value: Any, source: str) -> list[Any]:
+    if not isinstance(value, str):
+        return list(value)
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise PlanDefinitionError(f"{source}: {value!r} cannot be read: {error}") from None
+
+
 _READERS: Mapping[_Kind, Callable[[Any, str], Any]] = {
     _Kind.DURATION: _duration,
     _Kind.LONGER_THAN_ZERO: _longer_than_zero,
@@ -261,4 +377,7 @@ _READERS: Mapping[_Kind, Callable[[Any, str], Any]] = {
     _Kind.FLAG: _flag,
     _Kind.NAME: _name,
     _Kind.NAMES: _names,
+    _Kind.KEEP: _keep,
+    _Kind.ENVIRONMENT: _environment,
+    _Kind.REPORTS: _reports,
 }

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_plan.engine.errors import StateError, describe
-from pytest_plan.engine.state import Entry, LocalStore
+from pytest_plan.engine.store import Entry, Holder, LocalStore
 from pytest_plan.plugin.parking import Parking
 
 __tracebackhide__ = True  # as in engine/state.py
@@ -48,6 +48,19 @@ class Shared:
             assert self._data is not None
             self._value = open_value(key, self._data)
         return self._value
+
+    def lasting(self, key: str, lasting: Callable[[Any], Any]) -> Any:
+        """Return what the journal needs of the value, or a function that does."""
+        if self._value is not _UNOPENED:
+            return lasting(self._value)
+
+        def opened() -> Any:
+            try:
+                return lasting(self.value(key))
+            except StateError:
+                return lasting(_UNOPENED)  # an object without a meaning: it cannot be written
+
+        return opened
 
     def data(self) -> bytes:
         """Return the pickle; raise StateError when there is none."""
@@ -114,9 +127,13 @@ class SharedStore(LocalStore):
         """Return the entry once there is one, its value opened."""
         return _opened(key, super().wait(key, timeout, stopping))
 
-    def release(self, name: str) -> None:
-        """Give the lock `name` back."""
-        super().release(name)
+    def _lasting(self, key: str, value: Shared) -> Any:
+        # What came from a worker is opened by the journal's writer, not where others wait for it.
+        return value.lasting(key, self._journal.lasting)
+
+    def release_held(self, name: str, holder: Holder) -> None:
+        """Give the lock `name` back if `holder` has it."""
+        super().release_held(name, holder)
         self.parking.sweep()
 
     def read_data(self, key: str) -> tuple[int, bytes] | None:
@@ -143,13 +160,6 @@ class SharedStore(LocalStore):
         """Take the lock `name` for a thread of a worker, if it is free."""
         with self._changed:
             return self._is_free(name, (worker, thread)) and self._take(name, (worker, thread))
-
-    def release_held(self, name: str, worker: str, thread: int) -> None:
-        """Give a lock back if that thread of the worker holds it."""
-        with self._changed:
-            held = self._holders.get(name) == (worker, thread)
-        if held:
-            self.release(name)
 
     def free(self, worker: str) -> None:
         """Give back every lock of a worker that is gone, and drop its requests."""

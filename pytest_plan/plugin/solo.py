@@ -44,14 +44,14 @@ class Solo(Owner):
         """Let the limit wait while somebody debugs."""
         plan = lookup.peek(self._config)
         if plan is not None and plan.host.has_begun:
-            plan.host.run.clock.hold()
+            plan.host.hold()
 
     @pytest.hookimpl
     def pytest_leave_pdb(self) -> None:
         """Let the limit go on."""
         plan = lookup.peek(self._config)
         if plan is not None and plan.host.has_begun:
-            plan.host.run.clock.release()
+            plan.host.go_on()
 
     def _warn(self) -> None:
         from pytest_plan.plugin.limits import warn_of_thread_method

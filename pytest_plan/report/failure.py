@@ -53,12 +53,12 @@ def step_report(config: pytest.Config, plan: PlanSession, result: StepResult) ->
     lines = [
         f"{error} ({result.origin})",
         "",
-        *_traceback(config, error),
+        *error_lines(config, error),
         *_attempts(result),
         *_stack(result),
         f"next: {_advice(result)}",
     ]
-    return _report(plan, result, "setup", lines, _said(error))
+    return _report(plan, result, "setup", lines, said(error))
 
 
 def cleanup_report(
@@ -68,13 +68,13 @@ def cleanup_report(
     cleanup = result.cleanup
     lines = []
     for error in cleanup.errors:
-        lines += [str(error), *getattr(error, "__notes__", ()), "", *_traceback(config, error)]
+        lines += [str(error), *getattr(error, "__notes__", ()), "", *error_lines(config, error)]
     lines += _stack(result)
     if cleanup.left:
         lines.append(f"not undone, remove it by hand: {', '.join(cleanup.left)}")
     lines.append(f"the other cleanups went on; this one took {format_duration(cleanup.seconds)}")
-    said = _said(cleanup.errors[0]) if cleanup.errors else "was abandoned"
-    return _report(plan, result, "teardown", lines, said)
+    message = said(cleanup.errors[0]) if cleanup.errors else "was abandoned"
+    return _report(plan, result, "teardown", lines, message)
 
 
 def can_pause(plan: PlanSession) -> bool:
@@ -87,7 +87,7 @@ def can_pause(plan: PlanSession) -> bool:
 def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
     """Wait for Enter, so that someone can look at what the failed step has left."""
     writer = config.get_terminal_writer()
-    plan.host.run.clock.hold()
+    plan.host.hold()
     try:
         with plan.host.output.visible(keyboard=True):
             assert sys.__stdin__ is not None
@@ -97,11 +97,11 @@ def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
             writer.flush()
             sys.__stdin__.readline()
     finally:
-        plan.host.run.clock.release()
+        plan.host.go_on()
 
 
 def _report(
-    plan: PlanSession, result: StepResult, when: Any, lines: list[str], said: str
+    plan: PlanSession, result: StepResult, when: Any, lines: list[str], message: str
 ) -> pytest.TestReport:
     title = f"plan step {result.name!r}"
     masked = tuple(plan.host.mask("\n".join(lines)).splitlines())
@@ -115,7 +115,7 @@ def _report(
         location=(file, int(line) - 1 if line.isdecimal() else None, title),
         keywords={},
         outcome="failed",
-        longrepr=Text(masked, _Crash(plan.host.mask(said))),  # type: ignore[arg-type]
+        longrepr=Text(masked, _Crash(plan.host.mask(message))),  # type: ignore[arg-type]
         when=when,
         sections=sections,
     )
@@ -128,11 +128,13 @@ def _node_id(config: pytest.Config, title: str, file: str) -> str:
     return f"{os.path.relpath(file, config.rootpath)}::{title}"
 
 
-def _said(error: StepError) -> str:
+def said(error: StepError) -> str:
+    """Return what a step failed with, on one line."""
     return describe(error.__cause__ or error)
 
 
-def _traceback(config: pytest.Config, error: StepError) -> list[str]:
+def error_lines(config: pytest.Config, error: StepError) -> list[str]:
+    """Return what a step failed with as pytest shows it: the user's frames and the text."""
     cause = error.__cause__ or error
     if not _users_frames(cause) or not getattr(cause, "pytrace", True):
         return [f"E   {line}" for line in f"{type(cause).__name__}: {cause}".splitlines()] + [""]
@@ -180,9 +182,9 @@ def _attempts(result: StepResult) -> Iterator[str]:
         return
     yield f"attempts ({result.attempts_allowed} allowed):"
     for attempt in result.attempts:
-        said = "ok" if attempt.error is None else describe(attempt.error)
+        ended = "ok" if attempt.error is None else describe(attempt.error)
         took = format_duration(attempt.seconds)
-        yield f"  {attempt.number}  {attempt.hook:<9}  {took:>7}  {said}"
+        yield f"  {attempt.number}  {attempt.hook:<9}  {took:>7}  {ended}"
 
 
 def _stack(result: StepResult) -> Iterator[str]:
@@ -197,6 +199,6 @@ def _advice(result: StepResult) -> str:
         if result.cleanup.outcome is CleanupOutcome.NONE
         else "what it made has been undone"
     )
-    program = os.path.basename(sys.argv[0]) or "pytest"
-    program = "pytest" if program == "__main__.py" else program
+    program = os.path.basename(sys.argv[0])
+    program = "pytest" if program in ("", "-c", "-m", "__main__.py") else program
     return f"{undo}; `{program} --plan-until {result.name}` runs it and what it needs alone"

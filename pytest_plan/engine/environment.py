@@ -1,0 +1,194 @@
+"""The folder of one environment: its lock, its journal, and who has it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock
+
+from pytest_plan.engine.durations import format_duration
+from pytest_plan.engine.errors import JournalError
+from pytest_plan.engine.identity import ourselves
+from pytest_plan.engine.journal import Journal
+from pytest_plan.engine.places import check_private, make_private
+from pytest_plan.engine.recorded import Recorded, read
+from pytest_plan.engine.reference import References
+
+FOLDER = "environments"
+JOURNAL = "journal.sqlite"
+_LOCK = "lock"
+_TRIES = 20  # to lock a folder that others remove
+
+
+class BusyError(JournalError):
+    """Another process has the environment."""
+
+
+class Environment:
+    """An environment that is ours until `release`.
+
+    Args:
+        parent: the `plan_dir`.
+        name: names it in there; letters, digits, `.`, `_` and `-`.
+
+    Attributes:
+        name: its name.
+        folder: where its journal is.
+
+    Raises:
+        BusyError: another process has it; the message names it.
+        JournalError: its folder is unusable; the message says what to do.
+    """
+
+    def __init__(self, parent: Path, name: str) -> None:
+        self.name = name
+        self.folder = parent / FOLDER / name
+        self._parent = parent
+        self._lock = filelock.FileLock(self.folder / _LOCK, mode=0o600, thread_local=False)
+        self._claim()
+        _close_in_children(self._lock)
+
+    def _claim(self) -> None:
+        """Make the folder and lock it, again when whoever had it removes it meanwhile."""
+        for left in reversed(range(_TRIES)):
+            try:
+                self._lock_folder()
+            except BusyError:
+                raise
+            except JournalError:
+                if not left:
+                    raise
+            else:
+                return
+
+    def _lock_folder(self) -> None:
+        make_private(self.folder, self._parent)
+        try:
+            self._lock.acquire(timeout=0)
+            if not _is_at(self._lock, self.folder / _LOCK):
+                raise FileNotFoundError(errno.ENOENT, "it was removed")
+            make_private(self.folder, self._parent)  # the lock may have made it again
+        except filelock.Timeout:
+            raise BusyError(_busy(self.name, self.folder)) from None
+        except OSError as error:
+            self._lock.release()
+            text = f"{self.folder} cannot be locked: {error.strerror or error}"
+            raise JournalError(text) from error
+        except JournalError:
+            self._lock.release()
+            raise
+
+    @property
+    def file(self) -> Path:
+        """Its journal."""
+        return self.folder / JOURNAL
+
+    def recorded(self) -> Recorded | None:
+        """Return what its journal tells; None when it has none.
+
+        Raises:
+            JournalError: the journal cannot be read.
+        """
+        if not self.file.exists():
+            return None
+        check_private(self.file)
+        return read(self.file)
+
+    def open(self, references: References, fingerprint: Callable[[str], str]) -> Journal:
+        """Return its journal, to write in; note that we have the environment now."""
+        journal = Journal(self.file, references, fingerprint)
+        who = ourselves()
+        try:
+            journal.set(
+                name=self.name,
+                status="open",
+                owner={"pid": who.pid, "birth": who.birth, "boot": who.boot},
+                host=socket.gethostname(),
+                since=time.time(),
+            )
+        except JournalError:
+            journal.close()
+            raise
+        return journal
+
+    def release(self, *, remove: bool) -> None:
+        """Let go of it; `remove` it when nothing is left of it. A second call does nothing."""
+        if not self._lock.is_locked:
+            return
+        if remove:
+            # While it is locked: who waits for the lock sees that it is not this folder any more.
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
+        if remove:
+            for folder in (self.folder.parent, self.folder.parent.parent):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+def names(parent: Path) -> list[str]:
+    """Return the environments that have a journal, the oldest first."""
+    files = list((parent / FOLDER).glob(f"*/{JOURNAL}"))
+    return [file.parent.name for file in sorted(files, key=lambda file: file.stat().st_mtime)]
+
+
+@contextlib.contextmanager
+def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
+    """Give an environment whose owner is dead, None while somebody has it.
+
+    Raises:
+        JournalError: its folder is unusable; the message says what to do.
+    """
+    try:
+        environment = Environment(parent, name)
+    except BusyError:
+        yield None
+        return
+    try:
+        yield environment
+    finally:
+        environment.release(remove=False)
+
+
+def _busy(name: str, folder: Path) -> str:
+    text = f"the environment {name!r} is in use"
+    with contextlib.suppress(JournalError):
+        recorded = read(folder / JOURNAL)
+        if recorded.owner is not None:  # else it has only just begun
+            age = format_duration(max(0.0, time.time() - recorded.facts["since"]))
+            host = recorded.facts["host"]
+            text += f" by process {recorded.owner.pid} on {host}, for {age}"
+    return f"{text}: wait for it, or take another name (--plan-environment NAME)"
+
+
+def _is_at(lock: filelock.BaseFileLock, file: Path) -> bool:
+    descriptor = _descriptor(lock)
+    try:
+        return descriptor is None or os.path.samestat(os.fstat(descriptor), file.stat())
+    except OSError:
+        return False
+
+
+def _descriptor(lock: filelock.BaseFileLock) -> int | None:
+    # Not public; without it two may believe that they have a folder that was made again.
+    return getattr(getattr(lock, "_context", None), "lock_file_fd", None)
+
+
+def _close_in_children(lock: filelock.BaseFileLock) -> None:
+    """Keep a child that a step forks from holding the lock when we are gone."""
+    if not hasattr(os, "register_at_fork"):
+        return
+
+    def close() -> None:
+        # Without it such a child keeps the environment until it ends.
+        if (file := _descriptor(lock)) is not None:
+            with contextlib.suppress(OSError):
+                os.close(file)
+
+    os.register_at_fork(after_in_child=close)

@@ -1,0 +1,51 @@
+"""How this run of pytest was started, so that another process can clean up what it made."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def describe(config: pytest.Config, files: Iterable[str]) -> dict[str, Any]:
+    """Return what a journal records of this run.
+
+    Args:
+        config: of this run.
+        files: where its steps are declared.
+    """
+    root = config.rootpath
+    conftests = {file for file in files if os.path.basename(file) == "conftest.py"}
+    return {
+        "python": sys.executable,
+        "cwd": os.getcwd(),
+        "root": str(root),
+        "ini": None if config.inipath is None else str(config.inipath),
+        "plugins": list(config.option.plugins or ()),
+        "overrides": list(config.option.override_ini or ()),
+        "import_mode": str(config.getoption("importmode")),
+        "path": [part for part in sys.path if part],
+        "conftests": sorted(os.path.relpath(file, root) for file in conftests),
+    }
+
+
+def command(launch: Mapping[str, Any], plan_dir: Path) -> list[str]:
+    """Return the program that cleans up after the run that `launch` describes."""
+    argv = [launch["python"], "-m", "pytest", "--plan-cleanup", f"--rootdir={launch['root']}"]
+    if launch["ini"] is not None:
+        argv += ["-c", launch["ini"]]
+    for plugin in launch["plugins"]:
+        argv += ["-p", plugin]
+    for override in (*launch["overrides"], "addopts=", f"plan_dir={plan_dir}"):
+        argv += ["-o", override]
+    return [*argv, f"--import-mode={launch['import_mode']}", "-p", "no:cacheprovider"]
+
+
+def environ(launch: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables of that program: ours, without what changes pytest."""
+    kept = {name: value for name, value in variables.items() if name != "PYTEST_ADDOPTS"}
+    return {**kept, "PYTHONPATH": os.pathsep.join(launch["path"])}

@@ -1,0 +1,179 @@
+"""Cleans up what runs have left that were killed, before this one makes anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_plan.engine.durations import format_duration
+from pytest_plan.engine.environment import Environment, claimed, names
+from pytest_plan.engine.errors import JournalError, describe
+from pytest_plan.engine.events import Event, StepCleaned
+from pytest_plan.engine.outcomes import CleanupOutcome
+from pytest_plan.engine.recorded import MOST_OWNERS, Recorded, read
+from pytest_plan.engine.reference import References
+from pytest_plan.engine.restore import Restorer
+from pytest_plan.plugin import conftests
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session import PlanSession
+
+BY_REAPER = "PYTEST_PLAN_BY_REAPER"  # set where nobody reads what is said
+_GONE = ("tail", "lost")  # what no process can take back
+
+
+@dataclass(slots=True)
+class Recovery:
+    """Cleans up environments whose owner is dead.
+
+    Attributes:
+        plan: the plan of this process: its steps have the code.
+        left: the environments of which something is left.
+    """
+
+    plan: PlanSession
+    left: list[str]
+
+    @property
+    def parent(self) -> Path:
+        """The folder with all environments."""
+        return self.plan.settings.dir
+
+    def clean_up_all(self, *, kept: bool, beside: str | None = None) -> None:
+        """Clean up every environment without an owner.
+
+        Args:
+            kept: whether also those that were kept on purpose.
+            beside: the name of one that the run itself looks after when it was kept.
+        """
+        for name in names(self.parent):
+            try:
+                with claimed(self.parent, name) as environment:
+                    if environment is None:
+                        if name != beside:
+                            self.say(f"environment {name!r} is in use, and left alone")
+                        continue
+                    self._clean_up(environment, kept=kept, is_ours=name == beside)
+            except JournalError as error:
+                self.left.append(name)
+                self.say(f"environment {name!r} is not cleaned up: {error}", bad=True)
+
+    def _clean_up(self, environment: Environment, *, kept: bool, is_ours: bool) -> None:
+        try:
+            recorded = environment.recorded()
+        except JournalError as error:
+            self._leave(environment, str(error))
+            return
+        if recorded is None or (recorded.is_kept and not kept):
+            if recorded is not None and not is_ours:
+                self.say(f"environment {environment.name!r} is kept: --plan-reuse uses it")
+            environment.release(remove=False)
+            return
+        if recorded.exhausted():
+            self._leave(environment, f"{MOST_OWNERS} processes have tried in vain to clean it up")
+            return
+        what = "kept" if recorded.is_kept else "left"
+        self.say(f"cleaning up environment {environment.name!r}, {what} by {_who(recorded)}")
+        self.clean_up_steps(environment, recorded, recorded.steps)
+        environment.release(remove=not self._is_left(environment))
+
+    def clean_up_steps(
+        self, environment: Environment, recorded: Recorded, steps: Collection[str]
+    ) -> None:
+        """Clean up these steps of an environment that is ours, in reverse."""
+        plan, host = self.plan.plan, self.plan.host
+        for file in recorded.facts.get("launch", {}).get("conftests", ()):
+            self._load(file)
+        references = references_of(self.plan.config)
+        restorer = Restorer(recorded, steps, plan.declared, references)
+        journal = environment.open(references, lambda name: recorded.steps[name].fingerprint)
+        whole = len(steps) == len(recorded.steps)
+        scratch = scratch_of(recorded)
+        host.revived = run = plan.revive(
+            restorer, journal, listeners=[self._hear], scratch=scratch if whole else None
+        )
+        with host.signals.ours(), host.output:
+            run.clean_up(reason="recovery")
+        host.revived = None
+
+    def _load(self, file: str) -> None:
+        try:
+            conftests.load(self.plan.config, file)
+        except pytest.UsageError as error:
+            self.say(f"{error}; its steps cannot be cleaned up", bad=True)
+
+    def _is_left(self, environment: Environment) -> bool:
+        due = read(environment.file).due()
+        if due:
+            self.left.append(environment.name)
+        gone = all(not step.hook_is_due and _is_gone(step.undos) for step in due)
+        return bool(due) and not (gone and BY_REAPER not in os.environ)
+
+    def _leave(self, environment: Environment, reason: str) -> None:
+        self.left.append(environment.name)
+        self.say(f"environment {environment.name!r} is not cleaned up: {reason}", bad=True)
+        self.say(f"its journal is {environment.file}")
+        environment.release(remove=False)
+
+    def _hear(self, event: Event) -> None:
+        if not isinstance(event, StepCleaned):
+            return
+        cleanup = event.result.cleanup
+        is_bad = cleanup.outcome is not CleanupOutcome.SUCCEEDED
+        text = f"  {event.result.name}  cleanup {cleanup.outcome.value.replace('_', ' ')}"
+        self.say(f"{text} {format_duration(cleanup.seconds)}", bad=is_bad)
+        for error in cleanup.errors:
+            cause = error.__cause__ or error
+            for note in getattr(error, "__notes__", ()):
+                self.say(f"    {note}: {describe(cause)}", bad=True)
+
+    def say(self, text: str, *, bad: bool = False) -> None:
+        """Write a line in the terminal, if there is one."""
+        config = self.plan.config
+        if config.pluginmanager.get_plugin("terminalreporter") is None:
+            return
+        if config.get_verbosity() < 0 and not bad:
+            return
+        writer = config.get_terminal_writer()
+        with self.plan.host.output.visible():
+            if writer.width_of_current_line:
+                writer.line()
+            writer.line(f"plan: {self.plan.host.mask(text)}", red=bad)
+            writer.flush()
+
+
+def references_of(config: pytest.Config) -> References:
+    """Return what finds functions again, also in conftests, whatever their module is called."""
+    import sys
+
+    def modules() -> list[Any]:
+        return [*config.pluginmanager.get_plugins(), *list(sys.modules.values())]
+
+    return References(config.rootpath, modules)
+
+
+def scratch_of(recorded: Recorded) -> Path | None:
+    """Return the temporary folder of a recorded run, None when it is not there, or not ours."""
+    text = recorded.facts.get("scratch")
+    if text is None:
+        return None
+    folder = Path(text)
+    is_ours = folder.is_dir() and not folder.is_symlink() and folder.name.startswith("plan-")
+    if not is_ours or (hasattr(os, "geteuid") and folder.stat().st_uid != os.geteuid()):
+        return None
+    return folder
+
+
+def _who(recorded: Recorded) -> str:
+    if recorded.owner is None:
+        return "a process that died at once"
+    return f"process {recorded.owner.pid} on {recorded.facts.get('host', 'this host')}"
+
+
+def _is_gone(undos: Collection[Any]) -> bool:
+    return all(undo.kind in (*_GONE, "variable") for undo in undos)

@@ -1,0 +1,54 @@
+"""Journals for tests, as a run that was killed leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_plan import Plan
+from pytest_plan.engine.journal import Journal
+from pytest_plan.engine.reference import References
+from pytest_plan.engine.run import Run
+from pytest_plan.engine.step import Step
+
+ROOT = Path(__file__).parent
+
+
+def references() -> References:
+    """Return what finds the functions of these tests."""
+    return References(ROOT)
+
+
+def begin(file: Path, steps: Mapping[str, Step], **options: Any) -> Run:
+    """Provision steps with a journal; the run is for the caller to clean up."""
+    plan = Plan()
+    for name, step in steps.items():
+        plan.add_step(step, name=name, **options)
+    run = plan.begin(journal=Journal(file, references()))
+    run.provision()
+    return run
+
+
+def flush(run: Run) -> None:
+    """Return when all that the run has noted is on the disk."""
+    assert isinstance(run.journal, Journal)
+    run.journal.set(flushed=True)
+
+
+def left(file: Path, copy: Path, steps: Mapping[str, Step], **options: Any) -> Path:
+    """Return the journal of a run that was killed when all steps had ended."""
+    run = begin(file, steps, **options)
+    flush(run)
+    copy_journal(file, copy)
+    run.clean_up()
+    return copy
+
+
+def copy_journal(file: Path, copy: Path) -> None:
+    """Copy a journal with what is not yet merged into its file."""
+    for suffix in ("", "-wal"):
+        source = Path(f"{file}{suffix}")
+        if source.exists():
+            Path(f"{copy}{suffix}").write_bytes(source.read_bytes())
+    copy.chmod(0o600)

@@ -1,0 +1,491 @@
+"""After SIGKILL: what cleans up, what it says, and what it leaves alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_plan.engine.recorded import read
+from tests.plugin.project import Project, plan_lines, refuses
+
+LONGEST = 40.0  # real seconds that another process may take
+NO_REAPER = ("-o", "plan_reaper=false")
+
+STEPS = """
+    class Web(Step):
+        def exec(self, ctx):
+            note("web", "up")
+            ctx.defer(note, "web", "undo")
+            return "url"
+
+        def cleanup(self, ctx, value):
+            note("web", "clean", value, ctx.reason)
+
+    def pytest_plan_configure(plan):
+        plan.add_step(Web(), name="web")
+"""
+DIES = """
+    import signal
+
+    def test_dies(web):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+PASSES = """
+    def test_passes(web):
+        note("test")
+"""
+
+
+def killed(project: Project, *args: str) -> pytest.RunResult:
+    """Run a suite whose test kills pytest, without a reaper; then a suite that passes is there."""
+    project.tests(DIES)
+    result = project.run_apart(*NO_REAPER, *args)
+    assert result.ret == -signal.SIGKILL, result.stdout.str()
+    project.tests(PASSES)
+    (project.path / "calls.txt").unlink(missing_ok=True)
+    return result
+
+
+def clean_up(project: Project, *args: str) -> pytest.RunResult:
+    """Run `pytest --plan-cleanup`."""
+    return project.run_apart("--plan-cleanup", *args)
+
+
+def journals(project: Project) -> list[Path]:
+    """Return the journals that are there."""
+    return sorted((project.path / ".pytest_plan").glob("environments/*/journal.sqlite"))
+
+
+def wait_until(done: Callable[[], Any]) -> None:
+    """Wait for what another process does."""
+    deadline = time.monotonic() + LONGEST
+    while not done():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
+
+
+CLEANED = ["web clean url recovery", "web undo"]
+
+
+class TestCommand:
+    """`pytest --plan-cleanup`."""
+
+    def test_it_cleans_up_what_a_killed_run_has_left(self, project: Project) -> None:
+        """It says whose it was and what it does, runs no test, and exits with 0."""
+        project.steps(STEPS)
+        killed(project)
+        assert len(journals(project)) == 1
+        result = clean_up(project)
+        assert result.ret == 0
+        assert project.calls == CLEANED
+        lines = plan_lines(result)
+        assert lines[0].startswith("plan: cleaning up environment 'run-")
+        assert ", left by process " in lines[0]
+        assert lines[1:] == [
+            "plan:   web  cleanup succeeded T", "plan: nothing is left of earlier runs",
+        ]  # fmt: skip
+        assert not (project.path / ".pytest_plan" / "environments").exists()
+
+    def test_a_second_one_does_nothing(self, project: Project) -> None:
+        """Nor one where nothing ever was."""
+        project.steps(STEPS)
+        killed(project)
+        clean_up(project)
+        before = project.calls
+        result = clean_up(project)
+        assert (result.ret, plan_lines(result)) == (0, ["plan: nothing is left of earlier runs"])
+        assert project.calls == before
+
+    def test_a_project_without_steps_has_nothing_to_clean_up(self, project: Project) -> None:
+        """For a step of CI that always runs."""
+        project.tests("def test(): ...")
+        assert clean_up(project).ret == 0
+        assert list(project.path.glob(".pytest_plan")) == []
+
+    @pytest.mark.parametrize(
+        "args",
+        [("-n", "4", "-p", "xdist"), ("--junitxml=report.xml",), ("test_it.py::nowhere",),
+         ("-x", "-k", "nothing"), ("--collect-only",)],
+        ids=str,
+    )  # fmt: skip
+    def test_it_runs_nothing_else_whatever_it_is_given(
+        self, project: Project, args: tuple[str, ...]
+    ) -> None:
+        """No worker, no test, no cache, no report."""
+        project.steps(STEPS)
+        killed(project)
+        before = {path.name for path in project.path.iterdir()}
+        result = clean_up(project, *args)
+        assert (result.ret, project.calls) == (0, CLEANED)
+        assert "worker" not in result.stdout.str()
+        made = {path.name for path in project.path.iterdir()} - before
+        assert {name for name in made if not name.startswith("runpytest")} <= {"calls.txt"}
+
+    def test_addopts_do_not_disturb_it(self, project: Project) -> None:
+        """A suite that always runs with workers and a report."""
+        project.write("pytest.ini", "[pytest]\naddopts = -n 4 -p xdist --junitxml=report.xml\n")
+        project.steps(STEPS)
+        project.tests(DIES)
+        project.run_apart(*NO_REAPER, "-p", "xdist", "-n", "0", "-o", "addopts=")
+        project.tests(PASSES)
+        (project.path / "calls.txt").unlink()
+        (project.path / "report.xml").unlink(missing_ok=True)
+        assert clean_up(project).ret == 0
+        assert project.calls == CLEANED
+        assert not (project.path / "report.xml").exists()
+
+    def test_something_that_cannot_be_cleaned_up_is_status_1(self, project: Project) -> None:
+        """It is named, and stays."""
+        project.steps(STEPS)
+        killed(project)
+        project.steps(STEPS.replace('note("web", "clean"', 'raise OSError("no route"'))
+        result = clean_up(project)
+        assert result.ret == 1
+        text = result.stdout.str()
+        assert "no route" in text
+        assert "plan: something is left of 'run-" in text
+        assert len(journals(project)) == 1
+
+    def test_a_bad_option_is_status_4(self, project: Project) -> None:
+        """Nothing is cleaned up by a command that is wrong."""
+        project.steps(STEPS)
+        killed(project)
+        refuses(clean_up(project, "--plan-jobs=many"), "--plan-jobs: 'many' is not a whole number")
+        assert project.calls == []
+
+    def test_an_environment_in_use_is_left_alone(self, project: Project) -> None:
+        """Its owner lives."""
+        project.steps(STEPS)
+        project.tests("""
+            import subprocess, sys
+
+            def test_other(web):
+                note("status", subprocess.call([sys.executable, "-m", "pytest", "-p", "pytest_plan",
+                                                "--plan-cleanup"]))
+        """)
+        result = project.run_apart("-s")
+        assert result.ret == 0
+        assert "is in use, and left alone" in result.stdout.str()
+        assert project.calls == ["web up", "status 0", "web clean url success", "web undo"]
+
+
+class TestNextRun:
+    """A plain run after one that was killed."""
+
+    def test_it_cleans_up_first_and_says_so(self, project: Project) -> None:
+        """Then it runs its own tests."""
+        project.steps(STEPS)
+        killed(project)
+        result = project.run_apart()
+        assert result.ret == 0
+        assert project.calls == [
+            *CLEANED, "web up", "test", "web clean url success", "web undo",
+        ]  # fmt: skip
+        lines = plan_lines(result)
+        assert lines[0].startswith("plan: cleaning up environment 'run-")
+        assert journals(project) == []
+
+    def test_it_leaves_nothing_behind(self, project: Project) -> None:
+        """A clean run removes its own environment, too."""
+        project.steps(STEPS)
+        project.tests(PASSES)
+        project.run_apart()
+        assert not (project.path / ".pytest_plan").exists()
+
+    def test_with_workers_the_controller_does_it(self, project: Project) -> None:
+        """Once."""
+        project.steps(STEPS)
+        killed(project)
+        result = project.run_apart("-n", "2", "-p", "xdist")
+        assert result.ret == 0
+        assert project.calls[:2] == CLEANED
+        assert project.calls.count(CLEANED[0]) == 1
+
+    def test_three_owners_try_then_it_is_given_up(self, project: Project) -> None:
+        """It is never dropped, and never tried again: it is named each time."""
+        project.steps(STEPS)
+        killed(project)
+        project.steps(STEPS.replace('note("web", "clean"', 'note("tried"); raise OSError(1'))
+        for _ in range(5):
+            result = clean_up(project)
+            assert result.ret == 1
+        assert project.calls.count("tried") == 3
+        assert "3 processes have tried in vain to clean it up" in result.stdout.str()
+        assert str(journals(project)[0]) in result.stdout.str().replace("\n", "")
+
+    def test_a_journal_that_cannot_be_read_is_kept(self, project: Project) -> None:
+        """The run goes on, with an environment of its own."""
+        project.steps(STEPS)
+        killed(project)
+        (file,) = journals(project)
+        for part in file.parent.glob("journal*"):
+            part.unlink()
+        file.write_bytes(b"garbage" * 1000)
+        file.chmod(0o600)
+        result = project.run_apart()
+        assert result.ret == 0
+        assert "no readable journal" in result.stdout.str()
+        assert file.read_bytes() == b"garbage" * 1000
+        assert clean_up(project).ret == 1
+
+
+class TestChangedCode:
+    """The conftest is another than it was."""
+
+    def test_a_conftest_of_a_folder_is_loaded(self, project: Project) -> None:
+        """Though nothing is collected."""
+        project.steps(
+            """
+            def undo(what):
+                note("undo", what)
+
+            @pytest.mark.plan_step
+            def db(ctx):
+                ctx.defer(undo, "db")
+            """,
+            name="api/conftest.py",
+        )
+        project.tests(DIES.replace("web", "db"), name="api/test_api.py")
+        result = project.run_apart(*NO_REAPER, "api")
+        assert result.ret == -signal.SIGKILL
+        result = clean_up(project)
+        assert (result.ret, project.calls) == (0, ["undo db"])
+
+    def test_a_conftest_that_cannot_be_imported_keeps_what_needs_it(self, project: Project) -> None:
+        """It is named; everything else is cleaned up, and the rest when it is mended."""
+        project.steps(STEPS)
+        killed(project)
+        conftest = project.path / "conftest.py"
+        good = conftest.read_text()
+        conftest.write_text("raise RuntimeError('half a merge')")
+        result = clean_up(project)
+        text = result.stdout.str() + result.stderr.str()
+        assert result.ret == 1
+        assert "half a merge" in text
+        assert "Traceback" not in text
+        assert project.calls == ["web undo"]
+        conftest.write_text(good)
+        assert clean_up(project).ret == 0
+        assert project.calls == ["web undo", CLEANED[0]]
+
+    def test_a_step_that_was_renamed_is_kept_and_named(self, project: Project) -> None:
+        """What was deferred is undone."""
+        project.steps(STEPS)
+        killed(project)
+        project.steps(STEPS.replace('name="web"', 'name="site"'))
+        result = clean_up(project)
+        assert result.ret == 1
+        assert "no step 'web' is declared any more" in result.stdout.str()
+        assert project.calls == ["web undo"]
+        assert [step.name for step in read(journals(project)[0]).due()] == ["web"]
+
+    def test_a_step_that_is_new_is_ignored(self, project: Project) -> None:
+        """It had not begun."""
+        project.steps(STEPS)
+        killed(project)
+        project.steps(STEPS + '        plan.add_step(Web(), name="new")')
+        assert clean_up(project).ret == 0
+        assert project.calls == CLEANED
+
+
+class TestLost:
+    """What lived in the dead process alone."""
+
+    def test_the_tail_of_a_generator_is_named_once(self, project: Project) -> None:
+        """Then it is dropped: no process will ever be able to do it."""
+        project.steps("""
+            @pytest.mark.plan_step
+            def web(ctx):
+                ctx.defer(note, "undone")
+                yield "url"
+                note("tail")
+        """)
+        killed(project)
+        result = clean_up(project)
+        assert result.ret == 1
+        assert "what follows its yield" in result.stdout.str()
+        assert "lived only in the process that has ended" in result.stdout.str()
+        assert project.calls == ["undone"]
+        again = clean_up(project)
+        assert (again.ret, plan_lines(again)) == (0, ["plan: nothing is left of earlier runs"])
+        assert journals(project) == []
+
+    def test_a_hook_whose_value_is_not_durable_is_named(self, project: Project) -> None:
+        """By the type of the value."""
+        project.steps(STEPS.replace('return "url"', "return object()"))
+        killed(project)
+        result = clean_up(project)
+        assert result.ret == 1
+        assert "a object cannot be written as JSON" in result.stdout.str()
+        assert project.calls == ["web undo"]
+
+
+class TestPlace:
+    """Where it cannot be written, or must not."""
+
+    def refuse(self, project: Project, *said: str) -> None:
+        """Check that a run warns, has a folder of its own, and leaves nothing in it."""
+        project.steps(STEPS)
+        project.tests(PASSES)
+        result = project.pytester.runpytest_subprocess("-p", "pytest_plan")
+        assert result.ret == 0
+        text = result.stdout.str()
+        for part in said:
+            assert part in text
+        assert "the journal of this run is in " in text
+        assert project.calls[-1] == "web undo"
+        refuses(
+            project.run_apart("--plan-environment=mine"),
+            said[0],
+            status=pytest.ExitCode.USAGE_ERROR,
+        )
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+    def test_a_folder_that_cannot_be_written(self, project: Project) -> None:
+        """A checkout that is read-only."""
+        (project.path / ".pytest_plan").mkdir(0o500)
+        self.refuse(project, "cannot be made")
+
+    def test_a_folder_that_others_can_change(self, project: Project) -> None:
+        """They could put another one in its place."""
+        (project.path / ".pytest_plan").mkdir()
+        (project.path / ".pytest_plan").chmod(0o770)
+        self.refuse(project, "is open to other users (mode 0770): chmod 700 it")
+
+    def test_a_folder_that_is_a_link(self, project: Project, tmp_path: Path) -> None:
+        """Nothing is made where it leads."""
+        target = project.path / "target"
+        target.mkdir(0o700)
+        (project.path / ".pytest_plan").symlink_to(target)
+        self.refuse(project, "is a symbolic link: remove it, or set plan_dir elsewhere")
+        assert not (target / "environments").exists()
+
+    def test_a_file_in_its_place(self, project: Project) -> None:
+        """In words."""
+        (project.path / ".pytest_plan").touch(0o600)
+        self.refuse(project, "is no folder: set plan_dir elsewhere")
+
+
+class TestReaper:
+    """With the reaper, nobody has to do anything."""
+
+    def kill_in_test(self, project: Project, *args: str) -> None:
+        """Run a suite whose test kills pytest, and wait until all is cleaned up."""
+        project.tests(DIES if "-n" not in args else DIES.replace("getpid", "getppid"))
+        result = project.run_apart(*args)
+        assert result.ret == -signal.SIGKILL
+        wait_until(lambda: not (project.path / ".pytest_plan" / "environments").exists())
+
+    @pytest.mark.parametrize("args", [(), ("-n", "2", "-p", "xdist")], ids=["solo", "workers"])
+    def test_it_cleans_up_at_once(self, project: Project, args: tuple[str, ...]) -> None:
+        """Hooks and deferred calls, once, and its own log with the rest."""
+        project.steps(STEPS)
+        self.kill_in_test(project, *args)
+        assert project.calls[-2:] == CLEANED
+        assert project.calls.count(CLEANED[0]) == 1
+
+    def test_it_works_where_the_run_was_started(self, project: Project) -> None:
+        """A hook may name files as the run did."""
+        project.steps(STEPS.replace("value, ctx.reason", "os.getcwd()"))
+        self.kill_in_test(project)
+        assert f"web clean {project.path}" in project.calls
+
+    def test_what_was_kept_on_purpose_is_not_its_business(self, project: Project) -> None:
+        """It cleans up after the dead, nothing else."""
+        project.steps(STEPS)
+        killed(project)
+        (kept,) = journals(project)
+        with sqlite3.connect(kept) as connection:
+            connection.execute("UPDATE environment SET value = '\"kept\"' WHERE key = 'status'")
+        connection.close()
+        project.tests(DIES)
+        assert project.run_apart().ret == -signal.SIGKILL
+        wait_until(lambda: journals(project) == [kept])
+        assert project.calls == ["web up", *CLEANED]
+        assert clean_up(project).ret == 0
+
+    def test_its_death_is_said_and_it_is_started_again(self, project: Project) -> None:
+        """Between two steps; the second time nobody watches any more."""
+        project.steps("""
+            import psutil, time
+
+            def kill_the_reaper():
+                for child in psutil.Process().children():
+                    if "lease.py" in " ".join(child.cmdline()):
+                        note("killed")
+                        child.kill()
+                        child.wait(5)
+
+            @pytest.mark.plan_step
+            def a():
+                kill_the_reaper()
+
+            @pytest.mark.plan_step
+            def b(a):
+                kill_the_reaper()
+
+            @pytest.mark.plan_step
+            def web(b):
+                kill_the_reaper()
+        """)
+        project.tests(PASSES)
+        result = project.pytester.runpytest_subprocess("-p", "pytest_plan")
+        text = result.stdout.str()
+        assert (result.ret, project.calls) == (0, ["killed", "killed", "test"])
+        assert text.count("has died: it is started again") == 1
+        assert text.count("has died: from now on nobody watches over this run") == 1
+
+    def test_without_it_there_is_no_process(self, project: Project) -> None:
+        """`plan_reaper = false`."""
+        project.steps(STEPS)
+        project.tests("""
+            import psutil
+
+            def test_children(web):
+                note(len(psutil.Process().children()))
+        """)
+        project.run_apart(*NO_REAPER)
+        project.run_apart()
+        assert [line for line in project.calls if line.isdigit()] == ["0", "1"]
+
+
+def test_secrets_are_nowhere(project: Project) -> None:
+    """Neither in the bytes of the journal nor in what the reaper writes."""
+    project.steps("""
+        def undo(*args):
+            raise RuntimeError("broken")
+
+        class Web(Step):
+            def exec(self, ctx, state):
+                state["token"] = Secret("canary-1234")
+                state["url"] = "https://canary-1234@host"
+                ctx.defer(undo, "canary-1234")
+                ctx.defer(undo)
+                ctx.setenv("TOKEN", "canary-1234")
+                ctx.start(["sh", "-c", "sleep 600", "canary-1234"])
+                ctx.log("canary-1234")
+                return Secret("canary-1234")
+
+            def cleanup(self, state):
+                raise RuntimeError(f"canary? {state.get('token')}")
+
+        def pytest_plan_configure(plan):
+            plan.add_step(Web(), name="web")
+    """)
+    project.tests(DIES)
+    assert project.run_apart().ret == -signal.SIGKILL
+    folder = project.path / ".pytest_plan" / "environments"
+    wait_until(
+        lambda: "something is left" in "".join(p.read_text() for p in folder.glob("*/*.log"))
+    )
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"journal.sqlite", "reaper.log"}
+    for path in files:
+        assert b"canary-1234" not in path.read_bytes(), path
