@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.session import PlanSession
 
 BY_REAPER = "PYTEST_PLAN_BY_REAPER"  # set where nobody reads what is said
-_GONE = ("tail", "lost")  # what no process can take back
 
 
 @dataclass(slots=True)
@@ -112,8 +111,8 @@ class Recovery:
         due = read(environment.file).due()
         if due:
             self.left.append(environment.name)
-        gone = all(not step.hook_is_due and _is_gone(step.undos) for step in due)
-        return bool(due) and not (gone and BY_REAPER not in os.environ)
+        # What nobody can take back was named, and is forgotten, unless nobody has read it.
+        return any(step.can_be_cleaned for step in due) or (bool(due) and BY_REAPER in os.environ)
 
     def _leave(self, environment: Environment, reason: str) -> None:
         self.left.append(environment.name)
@@ -172,7 +171,3 @@ def scratch_of(recorded: Recorded) -> Path | None:
 
 def _age(recorded: Recorded) -> str:
     return format_duration(max(0.0, time.time() - recorded.facts.get("since", time.time())))
-
-
-def _is_gone(undos: Collection[Any]) -> bool:
-    return all(undo.kind in (*_GONE, "variable") for undo in undos)

@@ -32,7 +32,7 @@ def pytest_configure(config: Any) -> None:
         count += any(request.answer is not None for request in batch)
         if count == int(number) and when == "before":
             _die()
-        write(self, connection, [_Deaf(request) for request in batch])
+        write(self, connection, [_Deaf(request) for request in batch])  # type: ignore[misc]
         if count == int(number):
             _die()
         for request in batch:

@@ -187,7 +187,7 @@ class Prefixes:
 
         def copying(connection: sqlite3.Connection, batch: Any) -> None:
             done = len(WORLD.undone)
-            write(connection, [_Silent(request) for request in batch])
+            write(connection, [_Silent(request) for request in batch])  # type: ignore[misc]
             copy = folder / f"copy{len(self.copies)}"
             for suffix in ("", "-wal"):
                 if (source := Path(f"{self._journal.file}{suffix}")).exists():
