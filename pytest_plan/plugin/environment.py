@@ -67,7 +67,7 @@ class RunEnvironment:
             raise pytest.UsageError(str(error)) from None
         self.scratch = None if self._recorded is None else scratch_of(self._recorded)
         facts = launch.describe(plan.config, self._files())
-        self.watch = Watch(plan.config, self._environment, facts)
+        self.watch = Watch(plan.config, self._environment, facts, wanted=settings.reaper)
 
     def reuse(self, run: Run) -> None:
         """Give the run what is used again."""

@@ -328,6 +328,21 @@ def test_a_reused_environment_is_cleaned_up_when_its_run_is_killed(kept: Project
     assert not _processes(kept)
 
 
+@pytest.mark.parametrize(("setting", "watched"), [("true", True), ("false", False)])
+def test_the_reaper_can_be_turned_off(project: Project, setting: str, watched: bool) -> None:
+    """Then nobody watches; what a killed run leaves waits for the next."""
+    project.steps("@pytest.mark.plan_step\ndef db(): pass")
+    project.tests("""
+    import psutil
+
+    def test_it(db):
+        lines = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+        note(any("lease.py" in line for line in lines))
+    """)
+    project.run_apart("-o", f"plan_reaper={setting}")
+    assert project.calls == [str(watched)]
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
