@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.docs.pages import examples, path_of
+from tests.docs.pages import examples
 from tests.xdist.cluster import Cluster, outcomes
 
 PAGE = "how-to/read-a-report"
@@ -33,12 +33,3 @@ def test_reports_tell_what_the_page_says(suite: Cluster, workers: int) -> None:
     assert rows[1:] == [("server", "succeeded"), ("accounts", "succeeded"), ("search", "failed")]
     assert 'name="plan.step.search"' in (suite.path / "junit.xml").read_text()
     assert all((suite.path / f"plan{ending}").exists() for ending in ENDINGS)
-
-
-def test_plan_is_shown_as_on_the_page(suite: Cluster) -> None:
-    """The tree that the page shows is the one that is printed."""
-    result = suite.apart("--plan-show")
-    shown = path_of(PAGE).read_text().partition("$ pytest --plan-show\n")[2]
-    lines = shown.partition("```")[0].splitlines()
-    start = result.outlines.index(lines[0])
-    assert result.outlines[start : start + len(lines)] == lines
