@@ -67,7 +67,7 @@ class RunEnvironment:
             raise pytest.UsageError(str(error)) from None
         self.scratch = None if self._recorded is None else scratch_of(self._recorded)
         facts = launch.describe(plan.config, self._files())
-        self.watch = Watch(plan.config, self._environment, facts)
+        self.watch = Watch(plan.config, self._environment, facts, wanted=settings.reaper)
 
     def reuse(self, run: Run) -> None:
         """Give the run what is used again."""
@@ -106,7 +106,8 @@ class RunEnvironment:
         is_left = not is_clean
         if self.journal.failure is None:
             with contextlib.suppress(JournalError):
-                is_left = bool(read(self._environment.file).due())
+                due = read(self._environment.file).due()
+                is_left = any(step.can_be_cleaned for step in due)
         is_left = is_left or bool(self._kept)
         if not is_left:
             (self._environment.folder / LOG).unlink(missing_ok=True)

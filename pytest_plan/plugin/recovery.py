@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.session import PlanSession
 
 BY_REAPER = "PYTEST_PLAN_BY_REAPER"  # set where nobody reads what is said
-_GONE = ("tail", "lost")  # what no process can take back
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Recovery:
             self._leave(environment, f"{MOST_OWNERS} processes have tried in vain to clean it up")
             return
         what = "kept" if recorded.is_kept else "left"
-        self.say(f"cleaning up environment {environment.name!r}, {what} by {_who(recorded)}")
+        self.say(f"cleaning up environment {environment.name!r}, {what} {_age(recorded)} ago")
         self.clean_up_steps(environment, recorded, recorded.steps)
         environment.release(remove=not self._is_left(environment))
 
@@ -111,8 +111,8 @@ class Recovery:
         due = read(environment.file).due()
         if due:
             self.left.append(environment.name)
-        gone = all(not step.hook_is_due and _is_gone(step.undos) for step in due)
-        return bool(due) and not (gone and BY_REAPER not in os.environ)
+        # What nobody can take back was named, and is forgotten, unless nobody has read it.
+        return any(step.can_be_cleaned for step in due) or (bool(due) and BY_REAPER in os.environ)
 
     def _leave(self, environment: Environment, reason: str) -> None:
         self.left.append(environment.name)
@@ -169,11 +169,5 @@ def scratch_of(recorded: Recorded) -> Path | None:
     return folder
 
 
-def _who(recorded: Recorded) -> str:
-    if recorded.owner is None:
-        return "a process that died at once"
-    return f"process {recorded.owner.pid} on {recorded.facts.get('host', 'this host')}"
-
-
-def _is_gone(undos: Collection[Any]) -> bool:
-    return all(undo.kind in (*_GONE, "variable") for undo in undos)
+def _age(recorded: Recorded) -> str:
+    return format_duration(max(0.0, time.time() - recorded.facts.get("since", time.time())))

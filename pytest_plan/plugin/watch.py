@@ -27,11 +27,18 @@ class Watch:
         config: of this process.
         environment: what is to be cleaned up.
         facts: how this run was started.
+        wanted: whether anybody is to watch.
     """
 
     def __init__(
-        self, config: pytest.Config, environment: Environment, facts: Mapping[str, Any]
+        self,
+        config: pytest.Config,
+        environment: Environment,
+        facts: Mapping[str, Any],
+        *,
+        wanted: bool,
     ) -> None:
+        self._wanted = wanted
         self._config = config
         self._environment = environment
         self._facts = facts
@@ -39,7 +46,8 @@ class Watch:
 
     def begin(self, remaining: float | None) -> None:
         """Watch from now on; the limit passes in `remaining` seconds, None: never."""
-        if self._reaper is None:
+        if self._reaper is None and self._wanted:
+            self._wanted = False  # when it cannot be started, once is enough to say so
             self._start()
         self._look()
         if self._reaper is not None:

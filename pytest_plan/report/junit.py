@@ -99,7 +99,7 @@ def _case(step: StepAccount) -> ET.Element:
 
 
 def _problems(step: StepAccount) -> list[str]:
-    problems = []
+    problems: list[str] = []
     if step.outcome.is_failure:
         problems.append(_why(step))
     if step.cleanup.is_bad:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
 
 from pytest_plan.engine.outcomes import StepOutcome
+from pytest_plan.engine.planned import PlannedStep
 from pytest_plan.report.account import Account, StepAccount
 
 _MOST_BARS = 60  # of a gantt; more cannot be read, and Mermaid refuses very long texts
@@ -23,22 +23,6 @@ _STYLES = (
 )
 
 
-class Linked(Protocol):
-    """A step and its edges, before a run or after it."""
-
-    @property
-    def name(self) -> str:
-        """The step's name."""
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The steps that must have succeeded."""
-
-    @property
-    def after(self) -> tuple[str, ...]:
-        """The steps that must have ended."""
-
-
 def graph_of(account: Account) -> str:
     """Return the graph of a run: each step coloured by how it ended."""
     classes = [
@@ -48,7 +32,7 @@ def graph_of(account: Account) -> str:
     return graph(account.steps, [*classes, *_STYLES])
 
 
-def graph(steps: Sequence[Linked], more: Iterable[str] = ()) -> str:
+def graph(steps: Sequence[StepAccount | PlannedStep], more: Iterable[str] = ()) -> str:
     """Return a flow chart: arrows for needs, dotted ones for the mere order."""
     numbers = {step.name: number for number, step in enumerate(steps)}
     lines = [f's{number}["{_quoted(name)}"]' for name, number in numbers.items()]

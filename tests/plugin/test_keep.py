@@ -283,7 +283,7 @@ def test_environments_with_names_do_not_meet(project: Project) -> None:
     assert project.calls == ["db", "blue", "db", "green", "blue"]
     assert "plan: use it again: pytest --plan-reuse --plan-environment blue" in result.outlines
     result = _clean(project)
-    result.stdout.fnmatch_lines_random(["*'blue', kept by*", "*'green', kept by*"])
+    result.stdout.fnmatch_lines_random(["*'blue', kept * ago", "*'green', kept * ago"])
 
 
 def test_a_named_environment_in_use_is_refused(project: Project) -> None:
@@ -326,6 +326,21 @@ def test_a_reused_environment_is_cleaned_up_when_its_run_is_killed(kept: Project
         time.sleep(0.05)
     assert kept.calls == ["drop schema", "drop 5432 recovery"]
     assert not _processes(kept)
+
+
+@pytest.mark.parametrize(("setting", "watched"), [("true", True), ("false", False)])
+def test_the_reaper_can_be_turned_off(project: Project, setting: str, watched: bool) -> None:
+    """Then nobody watches; what a killed run leaves waits for the next."""
+    project.steps("@pytest.mark.plan_step\ndef db(): pass")
+    project.tests("""
+    import psutil
+
+    def test_it(db):
+        lines = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+        note(any("lease.py" in line for line in lines))
+    """)
+    project.run_apart("-o", f"plan_reaper={setting}")
+    assert project.calls == [str(watched)]
 
 
 @pytest.mark.parametrize(
