@@ -19,7 +19,7 @@ _VARIES = (
     (re.compile(r"\b(\d+h )?(\d+m )?\d+(\.\d+)?m?s\b"), "TIME"),
     (re.compile(r"(?<=127\.0\.0\.1)(:| )\d+"), ":PORT"),
     (re.compile(r"(?<= )\d{5}(?= )"), "PORT"),
-    (re.compile(r"\bplan-[a-z0-9_]{8}\b"), "plan-RANDOM"),
+    (re.compile(r"\bplan-[a-z0-9_]{8,12}\b"), "plan-RANDOM"),
     (re.compile(r"\bpid \d+"), "pid PID"),
     (re.compile(r"\bgw\d+"), "gwN"),
     (re.compile(r"\bPython 3\.[\d.]+"), "Python VERSION"),
@@ -29,7 +29,7 @@ _VARIES = (
     (re.compile(r" {2,}"), " "),
 )
 _HEADER = re.compile(
-    r"(platform |rootdir: |configfile: |plugins: |django: |asyncio: |"
+    r"(platform |rootdir: |configfile: |plugins: |cachedir: |django: |asyncio: |"
     r"created: |bringing up nodes|\d workers \[).*\n"
 )
 
@@ -77,7 +77,7 @@ class Shell:
     def _text(self, output: int) -> str:
         text = os.pread(output, 10_000_000, 0).decode()
         text = text.replace(str(self.folder), "/home/you/tutorial")
-        text = re.sub(r"/\S+/(?=plan-[a-z0-9_]{8}/)", "/tmp/", text)
+        text = re.sub(r"/\S+/(?=plan-[a-z0-9_]{8,12}/)", "/tmp/", text)
         return text.replace(sys.executable, "/home/you/tutorial/.venv/bin/python")
 
     def _environment(self) -> dict[str, str]:
