@@ -39,9 +39,7 @@ class Controller(Owner):
     def pytest_configure_node(self, node: Any) -> None:
         """Give each worker, clones of crashed ones included, its own channel."""
         from pytest_plan.plugin.endpoint import Endpoint
-        from pytest_plan.plugin.roll import forgive_death
 
-        forgive_death(node)
         channel = node.gateway.newchannel()
         self._endpoints[node] = Endpoint(node.gateway.id, channel, lambda: self._desk)
         node.workerinput[roles.CHANNEL] = channel
@@ -139,13 +137,15 @@ class Controller(Owner):
             return
         from pytest_plan.plugin.endpoint import Desk
         from pytest_plan.plugin.gate import Gate
-        from pytest_plan.plugin.roll import call_roll
+        from pytest_plan.plugin.roll import call_roll, forgive_death
         from pytest_plan.plugin.shared import SharedStore
 
         plan = lookup.of(self._config)
         assert isinstance(plan.store, SharedStore)
         self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
         self._desk = Desk(plan.host, plan.store)
+        for node in self._endpoints:
+            forgive_death(node)
         self._roll = call_roll(self._scheduler, lambda node: self._endpoints[node].gone.is_set())
 
     def _refuse_bare_worker(self, endpoint: Any) -> None:

@@ -124,9 +124,6 @@ class _Node:
         self.gateway = gateway
         self.workerinput: dict[str, object] = {}
 
-    def sendcommand(self, name: str, **arguments: object) -> None:
-        """Send nothing."""
-
 
 class _Silent:
     """A channel that nothing comes through."""
