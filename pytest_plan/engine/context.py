@@ -269,8 +269,11 @@ class Context:
         with self._scope.mask:
             label = getattr(fn, "__qualname__", None) or repr(fn)
             call = Deferred(fn, args, kwargs)
-            number = self._services.journal.deferred(self.step, self._scope.hook, label, call)
-            self._push(label, body_of(fn, *args, **kwargs), number=number)
+            number = None
+            try:
+                number = self._services.journal.deferred(self.step, self._scope.hook, label, call)
+            finally:  # what it undoes is there, whether or not it can be written down
+                self._push(label, body_of(fn, *args, **kwargs), number=number)
 
     def setenv(self, name: str, value: str) -> None:
         """Set an environment variable until cleanup, for the tests of every process.
@@ -283,11 +286,13 @@ class Context:
         with self._scope.mask:
             self._scope.admit()
             self._services.variables.set(name, str(value), self.step)
-            number = self._services.journal.variable_set(
-                self.step, self._scope.hook, name, str(value)
-            )
-            body = body_of(self._services.variables.restore, name)
-            self._push(f"restore ${name}", body, number=number)
+            body, number = body_of(self._services.variables.restore, name), None
+            try:
+                number = self._services.journal.variable_set(
+                    self.step, self._scope.hook, name, str(value)
+                )
+            finally:
+                self._push(f"restore ${name}", body, number=number)
 
     def free_port(self) -> int:
         """Return a TCP port that is free on 127.0.0.1, never the same twice in a run."""

@@ -117,7 +117,15 @@ class Journal(Unrecorded):
 
     def before(self, record: StepRecord) -> Callable[[], None]:
         """Return what must be called before user code of the step."""
-        return lambda: self.step_begun(record)
+
+        def write_ahead() -> None:
+            try:
+                self.step_begun(record)
+            except JournalError:
+                record.was_refused = True
+                raise
+
+        return write_ahead
 
     def step_begun(self, record: StepRecord) -> None:
         """Note, durably, that user code of the step may run from now on."""

@@ -38,6 +38,7 @@ class StepRecord:
         value: what `exec` returned last; State has it only while the step has not failed.
         attempts: the attempts that have ended.
         remembered: hooks that succeeded and are not repeated.
+        was_refused: whether its beginning could not be written, so that none of its code ran.
         completed: when it ended among the others, counted from 1; 0 while it has not.
     """
 
@@ -53,6 +54,7 @@ class StepRecord:
         self.attempts: tuple[AttemptResult, ...] = ()
         self.remembered: frozenset[Hook] = _NO_HOOKS
         self.stack = ""
+        self.was_refused = False
         self.completed = 0
         self.started: float | None = None
         self.ended: float | None = None
@@ -144,7 +146,7 @@ class StepRecord:
 
     def cleanup_hook_is_due(self) -> bool:
         """Whether the `cleanup` hook must run: gsd's rule, or `cleanup_when="attempted"`."""
-        if Hook.CLEANUP not in self.planned.hooks or not self.has_begun:
+        if Hook.CLEANUP not in self.planned.hooks or not self.has_begun or self.was_refused:
             return False
         attempted = self.planned.options.cleanup_when == "attempted"
         return attempted or self.outcome.provides

@@ -557,6 +557,35 @@ class TestFailingDisk:
         clean_up()
         assert {path.name for path in here.glob("*.cleaned")} == {"a.cleaned", "b.cleaned"}
 
+    def test_what_was_made_before_a_defer_that_fails_is_undone(
+        self, file: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In memory it is registered; so is a variable."""
+        journal = Journal(file, REFERENCES)
+
+        def make(ctx: Context) -> None:
+            file.unlink()
+            try:
+                ctx.defer(Path("undone").touch)
+            finally:
+                ctx.setenv("JOURNAL_TEST", "1")
+
+        error = run(journal, GenericStep(exec=make, cleanup=Path("cleaned").touch))
+        assert isinstance(error, StepError)
+        assert {path.name for path in here.iterdir()} >= {"undone"}
+        assert "JOURNAL_TEST" not in os.environ
+
+    def test_a_step_that_could_not_begin_is_not_cleaned_up(self, file: Path, here: Path) -> None:
+        """Not even one that is cleaned up when it was attempted: none of its code ran."""
+        journal = Journal(file, REFERENCES)
+        file.unlink()
+        plan = Plan()
+        plan.add_step(*made("a"), name="s0", cleanup_when="attempted")
+        begun = plan.begin(journal=journal)
+        begun.provision()
+        begun.clean_up()
+        assert list(here.glob("a.*")) == []
+
     def test_whoever_waits_at_the_end_is_answered(self, file: Path) -> None:
         """The write fails in the batch that is the last one."""
         journal = Journal(file, REFERENCES)

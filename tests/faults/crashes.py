@@ -32,7 +32,8 @@ def pytest_configure(config: Any) -> None:
         count += any(request.answer is not None for request in batch)
         if count == int(number) and when == "before":
             _die()
-        write(self, connection, [_Deaf(request) for request in batch])  # type: ignore[misc]
+        deaf: Any = [_Deaf(request) for request in batch]
+        write(self, connection, deaf)
         if count == int(number):
             _die()
         for request in batch:

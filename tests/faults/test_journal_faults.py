@@ -187,7 +187,8 @@ class Prefixes:
 
         def copying(connection: sqlite3.Connection, batch: Any) -> None:
             done = len(WORLD.undone)
-            write(connection, [_Silent(request) for request in batch])  # type: ignore[misc]
+            silent: Any = [_Silent(request) for request in batch]
+            write(connection, silent)
             copy = folder / f"copy{len(self.copies)}"
             for suffix in ("", "-wal"):
                 if (source := Path(f"{self._journal.file}{suffix}")).exists():

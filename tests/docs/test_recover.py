@@ -1,0 +1,66 @@
+"""What the page about crashes says comes true: its example is killed, and cleaned up after."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from pytest_plan.engine.journal import _SCHEMA, FORMAT
+from tests.xdist.cluster import Cluster, wait_until
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+PAGE = (DOCS / "how-to" / "recover-after-a-crash.md").read_text()
+REFERENCE = (DOCS / "reference" / "journal.md").read_text()
+
+
+@pytest.fixture
+def example(cluster: Cluster) -> Cluster:
+    """The example of the page."""
+    for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+        match = re.match(r"# (\S+\.py)\n", block)
+        assert match is not None
+        cluster.write(match[1], block)
+    return cluster
+
+
+def left(example: Cluster) -> list[str]:
+    """Return what the steps have made and nobody has removed."""
+    return [name for name in ("certificate.pem", "server.pid") if (example.path / name).exists()]
+
+
+def test_the_example_passes(example: Cluster) -> None:
+    """And leaves nothing."""
+    assert example.apart("-n", "0").ret == 0
+    assert left(example) == []
+
+
+@pytest.mark.parametrize("reaper", ["true", "false"])
+def test_the_example_is_cleaned_up_after_a_crash(example: Cluster, reaper: str) -> None:
+    """By the reaper; without it by `pytest --plan-cleanup`; and a second time is no error."""
+    environments = example.path / ".pytest_plan" / "environments"
+    option = f"plan_reaper={reaper}"
+    with example.start("-n", "0", "-o", option, env={"CRASH": "1"}) as live:
+        wait_until(lambda: not live.is_running())
+        if reaper == "false":
+            assert left(example) == ["certificate.pem", "server.pid"]
+            assert example.apart("--plan-cleanup").ret == 0
+        wait_until(lambda: not environments.exists())
+        wait_until(lambda: not live.processes())
+    assert left(example) == []
+    assert example.apart("--plan-cleanup").ret == 0
+
+
+def test_the_reference_names_every_table() -> None:
+    """Of the format that it says it describes."""
+    assert f"Format {FORMAT}." in REFERENCE
+    with sqlite3.connect(":memory:") as connection:
+        for sql in _SCHEMA:
+            connection.execute(sql)
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    connection.close()
+    tables = {name for name in tables if not name.startswith("sqlite_")}
+    section = REFERENCE.partition("## What is in it")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == tables
