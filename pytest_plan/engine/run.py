@@ -147,12 +147,18 @@ class Run:
                 self._store.reserve(name)
 
     def provision(self, names: Collection[str] | None = None) -> None:
-        """Run `names` and what they wait for, all steps when None; again for further ones."""
+        """Run `names` and what they wait for, all steps when None; again for further ones.
+
+        Raises:
+            JournalError: what they came to could not be written down.
+        """
         planned = {name: record.planned for name, record in self.records.items()}
         wanted = closure(planned if names is None else names, planned)
         self._executor.run(
             Forward(self._course, {name for name in wanted if not self.records[name].has_ended})
         )
+        if self.journal.failure is None:  # else steps have failed for it
+            self.journal.flush()
 
     def restore(self, restorer: Restorer, steps: Mapping[str, str | None]) -> None:
         """Take over steps of an earlier run, before anything begins.

@@ -14,6 +14,8 @@ from typing import Any
 from pytest_plan.engine.errors import StateError
 from pytest_plan.engine.store import ABSENT, Entry, Guard, LocalStore, Store
 
+__tracebackhide__ = True  # pytest shows the line of the test that we refuse, not ours
+
 
 class State(MutableMapping[str, Any]):
     """The values that steps and tests share, safe from every thread.

@@ -11,6 +11,7 @@ from pytest_plan.engine.clock import Clock, SystemClock
 from pytest_plan.engine.errors import StateError
 from pytest_plan.engine.unrecorded import Unrecorded
 
+__tracebackhide__ = True  # as in state.py
 Holder: TypeAlias = tuple[str, int]  # who holds a lock: a worker, "" for ourselves, and a thread
 ABSENT = 0  # the version of a key that is not there
 

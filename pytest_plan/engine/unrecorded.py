@@ -34,6 +34,9 @@ class Unrecorded:
     is_kept = False
     failure: JournalError | None = None
 
+    def flush(self) -> None:
+        """Return when all that was noted is on the disk."""
+
     def before(self, record: StepRecord) -> Callable[[], None] | None:
         """Return what must be called before user code of the step; None: nothing."""
         return None

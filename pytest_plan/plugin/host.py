@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.engine.errors import describe
+from pytest_plan.engine.errors import JournalError, describe
 from pytest_plan.engine.outcomes import StepOutcome
 from pytest_plan.plugin import artifacts
 from pytest_plan.plugin.output import StepOutput
@@ -96,6 +96,7 @@ class Host:
         """Run these steps and what they wait for; what ends the session is raised.
 
         Raises:
+            pytest.UsageError: what steps came to could not be written down.
             BaseException: `pytest.exit`, KeyboardInterrupt or SystemExit came from a step.
         """
         run = self.run
@@ -103,7 +104,10 @@ class Host:
         if names and self._environment is not None:
             self._environment.watch.begin(run.remaining())
         with self.signals.ours(), self.output:
-            run.provision(names)
+            try:
+                run.provision(names)
+            except JournalError as error:
+                raise pytest.UsageError(str(error)) from None
         self.signals.raise_received()
         if isinstance(run.fatal, SystemExit):
             # Outside of a test pytest would call it an internal error.
