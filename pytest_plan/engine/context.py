@@ -8,11 +8,10 @@ import secrets
 import shlex
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from pytest_plan.engine.bodies import body_of
 from pytest_plan.engine.calls import Body
@@ -20,6 +19,7 @@ from pytest_plan.engine.durations import Duration, format_duration, parse_durati
 from pytest_plan.engine.errors import PlanError, describe
 from pytest_plan.engine.log import StepLog
 from pytest_plan.engine.processes import KILL, Leftovers, Process, Tree, spawn
+from pytest_plan.engine.program_files import ProgramFiles, content
 from pytest_plan.engine.scope import CallScope
 from pytest_plan.engine.services import Services
 from pytest_plan.engine.state import State
@@ -180,7 +180,7 @@ class Context:
         """
         arguments = _argv(argv)
         longest = None if timeout is None else parse_duration(timeout, "ctx.run: timeout")
-        with self._scope.mask, _files(input) as (source, output, errors):
+        with self._scope.mask, ProgramFiles(input) as (source, output, errors):
             self._scope.check()
             self._log.write(f"$ {shlex.join(arguments)}\n")
             process = spawn(
@@ -192,7 +192,7 @@ class Context:
             try:
                 status = self._finish(process, longest)
             finally:
-                texts = [_content(file) for file in (output, errors)]
+                texts = [content(file) for file in (output, errors)]
                 self._log.write("".join(texts))
                 self._scope.processes.remove(process)
             self._scope.check()
@@ -371,33 +371,3 @@ def _argv(argv: Argv) -> list[str]:
     if isinstance(argv, (str, bytes)) or not argv:
         raise TypeError(f"a program is a list such as ['prog', 'argument'], not {argv!r}")
     return [os.fspath(part) for part in argv]
-
-
-class _files:  # noqa: N801 - used as a function
-    """Temporary files for a program's input, output and errors: never a pipe of ours."""
-
-    def __init__(self, text: str | None) -> None:
-        self._text = text
-        self._open: list[IO[bytes]] = []
-
-    def __enter__(self) -> tuple[IO[bytes] | None, IO[bytes], IO[bytes]]:
-        source = None
-        if self._text is not None:
-            source = self._new()
-            source.write(self._text.encode())
-            source.seek(0)
-        return source, self._new(), self._new()
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._open:
-            file.close()
-
-    def _new(self) -> IO[bytes]:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        self._open.append(file)
-        return file
-
-
-def _content(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode("utf-8", "replace")
