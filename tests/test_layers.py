@@ -34,10 +34,11 @@ DATA = {
     "secret",
     "state",
     "step",
+    "store",
     "unrecorded",
 }
 # `Plan.execute` has to reach what executes; it does so in one place.
-DATA_MAY_ALSO_IMPORT = {"plan": {"run", "run_options"}}
+DATA_MAY_ALSO_IMPORT = {"plan": {"recovery", "run", "run_options"}}
 FOREIGN_TO_ENGINE = {"_pytest", "execnet", "pluggy", "pytest", "pytest_timeout", "xdist"}
 MAY_IMPORT_PRIVATE_PYTEST: set[str] = set()  # module names; each needs a reason here
 

@@ -20,8 +20,9 @@ def file_name(block: str) -> str | None:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A folder that holds the README's files."""
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A folder that holds the README's files, apart from other plugins that are installed."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     for block in BLOCKS:
         if name := file_name(block):
             (pytester.path / name).write_text(block)
@@ -64,3 +65,10 @@ def test_ci_runs_the_command_that_runs_all_tests() -> None:
     assert pattern
     matches = [line for line in README.splitlines() if re.search(pattern[1], line)]
     assert matches == [COMMANDS[1].strip()]
+
+
+def test_links_lead_to_files() -> None:
+    """Of the README, and of what lies beside it."""
+    for page in ROOT.glob("*.md"):
+        links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
+        assert [link for link in links if not (ROOT / link).exists()] == []

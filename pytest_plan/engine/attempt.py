@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -97,20 +96,13 @@ def _run_hook(
     record: StepRecord, around: Surroundings, hook: Hook, number: int, expires: float | None
 ) -> Generator[Effect, Any, _Failure | None]:
     call = _hook_call(record, around, hook, number, expires)
-    if number == 1 and hook is record.hooks_to_run()[0]:
-        call.before = functools.partial(_write_ahead, record, around)
+    if not record.is_noted:
+        record.is_noted = True
+        call.before = around.services.journal.before(record)
     ending: Ending = yield call
     if hook is Hook.EXEC:
         _note_exec(record, around, call, ending)
     return _failure(record, around, hook, call, ending)
-
-
-def _write_ahead(record: StepRecord, around: Surroundings) -> None:
-    try:
-        around.services.journal.step_begun(record)
-    except JournalError:
-        record.was_refused = True
-        raise
 
 
 def _hook_call(

@@ -8,11 +8,10 @@ import secrets
 import shlex
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from pytest_plan.engine.bodies import body_of
 from pytest_plan.engine.calls import Body
@@ -20,6 +19,7 @@ from pytest_plan.engine.durations import Duration, format_duration, parse_durati
 from pytest_plan.engine.errors import PlanError, describe
 from pytest_plan.engine.log import StepLog
 from pytest_plan.engine.processes import KILL, Leftovers, Process, Tree, spawn
+from pytest_plan.engine.program_files import ProgramFiles, content
 from pytest_plan.engine.scope import CallScope
 from pytest_plan.engine.services import Services
 from pytest_plan.engine.state import State
@@ -50,9 +50,9 @@ class Context:
         self._services = services
         self._undo = undo
         self._log = log
-        self.step = scope.step
-        self.attempt = scope.attempt
-        self.state = State(services.store, writer=scope.step, guard=scope)
+        self.step: str = scope.step
+        self.attempt: int = scope.attempt
+        self.state: State = State(services.store, writer=scope.step, guard=scope)
 
     @property
     def reason(self) -> str | None:
@@ -103,8 +103,13 @@ class Context:
             self._scope.check()
 
     def log(self, text: object) -> None:
-        """Add a line to the step's log; its tail is shown when the step fails."""
+        """Add a line to the step's log; its tail is shown when the step fails.
+
+        Raises:
+            StateError: the step was abandoned meanwhile.
+        """
         with self._scope.mask:
+            self._scope.admit()
             self._log.write(f"{text}\n")
 
     def sleep(self, duration: Duration) -> None:
@@ -175,25 +180,25 @@ class Context:
         """
         arguments = _argv(argv)
         longest = None if timeout is None else parse_duration(timeout, "ctx.run: timeout")
-        with self._scope.mask, _files(input) as (source, output, errors):
+        with self._scope.mask, ProgramFiles(input) as (source, output, errors):
             self._scope.check()
             self._log.write(f"$ {shlex.join(arguments)}\n")
             process = spawn(
                 arguments, output=output, errors=errors, input=source,
-                env=env, cwd=cwd, user=user, group=group, cookie=self._cookie(),
+                env=self._services.program_environment(self.step, env),
+                cwd=cwd, user=user, group=group, cookie=self._cookie(),
             )  # fmt: skip
             self._scope.processes.append(process)
             try:
                 status = self._finish(process, longest)
             finally:
-                texts = [_content(file) for file in (output, errors)]
+                texts = [content(file) for file in (output, errors)]
                 self._log.write("".join(texts))
                 self._scope.processes.remove(process)
             self._scope.check()
-        result = subprocess.CompletedProcess(arguments, status, *texts)
-        if check:
-            result.check_returncode()
-        return result
+        if check and status:
+            raise subprocess.CalledProcessError(status, arguments, *texts)
+        return subprocess.CompletedProcess(arguments, status, *texts)
 
     def start(
         self,
@@ -235,7 +240,8 @@ class Context:
                 with self._log.path.open("ab") as output:
                     process = spawn(
                         arguments, output=output, errors=subprocess.STDOUT,
-                        env=env, cwd=cwd, user=user, group=group, cookie=cookie,
+                        env=self._services.program_environment(self.step, env),
+                        cwd=cwd, user=user, group=group, cookie=cookie,
                     )  # fmt: skip
             except BaseException:
                 self._services.journal.undone(number)
@@ -331,8 +337,9 @@ class Context:
         """Raise when waiting has no point any more; return how long it may go on."""
         self._check(error)
         for process in self._scope.processes:
-            if process.poll():
-                raise RuntimeError(f"{process!r} while {self.step!r} waited for it") from error
+            if status := process.poll():
+                text = f"{Path(process.args[0]).name!r} ended with {status}"
+                raise RuntimeError(f"{text} while step {self.step!r} waited for it") from error
         waited = self._services.clock.now() - begun
         if longest is not None and waited >= longest:
             last = "" if error is None else f"; the last error was {describe(error)}"
@@ -364,33 +371,3 @@ def _argv(argv: Argv) -> list[str]:
     if isinstance(argv, (str, bytes)) or not argv:
         raise TypeError(f"a program is a list such as ['prog', 'argument'], not {argv!r}")
     return [os.fspath(part) for part in argv]
-
-
-class _files:  # noqa: N801 - used as a function
-    """Temporary files for a program's input, output and errors: never a pipe of ours."""
-
-    def __init__(self, text: str | None) -> None:
-        self._text = text
-        self._open: list[IO[bytes]] = []
-
-    def __enter__(self) -> tuple[IO[bytes] | None, IO[bytes], IO[bytes]]:
-        source = None
-        if self._text is not None:
-            source = self._new()
-            source.write(self._text.encode())
-            source.seek(0)
-        return source, self._new(), self._new()
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._open:
-            file.close()
-
-    def _new(self) -> IO[bytes]:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        self._open.append(file)
-        return file
-
-
-def _content(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode("utf-8", "replace")

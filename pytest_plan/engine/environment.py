@@ -119,7 +119,9 @@ class Environment:
         return journal
 
     def release(self, *, remove: bool) -> None:
-        """Let go of it; `remove` it when nothing is left of it."""
+        """Let go of it; `remove` it when nothing is left of it. A second call does nothing."""
+        if not self._lock.is_locked:
+            return
         if remove:
             # While it is locked: who waits for the lock sees that it is not this folder any more.
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -148,13 +150,10 @@ def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
     except BusyError:
         yield None
         return
-    released = False
     try:
         yield environment
-        released = True
     finally:
-        if not released:
-            environment.release(remove=False)
+        environment.release(remove=False)
 
 
 def _busy(name: str, folder: Path) -> str:

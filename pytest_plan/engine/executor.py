@@ -105,6 +105,11 @@ class Executor:
             self._take_cancels()
         self._deliver_rest()
 
+    @property
+    def was_left(self) -> bool:
+        """Whether the last phase was left before its end."""
+        return self._phase.is_left
+
     def close(self) -> None:
         """Let the threads go."""
         self._threads.close()
@@ -214,6 +219,7 @@ class Executor:
             ladder.call.scope.abandon(ladder.thread())
             ladder.call.body.abandon()
             calls = self._resume(active, Abandoned(stack)) + self._fill()
+        self._course.around.services.store.abandon(ladder.thread())
         self._dispatch(calls)
 
     def _completed(self, call: Call, ending: Ending) -> Call | None:

@@ -15,7 +15,7 @@ from pytest_plan.engine.calls import Call
 from pytest_plan.engine.context import Context
 from pytest_plan.engine.events import Event
 from pytest_plan.engine.hooks import HookFunction
-from pytest_plan.engine.outcomes import Hook
+from pytest_plan.engine.outcomes import WITH_VALUE, Hook
 from pytest_plan.engine.record import StepRecord
 from pytest_plan.engine.scope import CallScope
 from pytest_plan.engine.secret import reveal
@@ -79,7 +79,7 @@ class Surroundings:
             return context.state
         if name in self.parameters:
             return self.parameters[name]
-        if name == "value" and hook in (Hook.POST_EXEC, Hook.CLEANUP):
+        if name == "value" and hook in WITH_VALUE:
             return reveal(record.value)
         return self.value(name)
 
@@ -87,7 +87,7 @@ class Surroundings:
         return (
             name in ("ctx", "state")
             or name in self.parameters
-            or (name == "value" and hook in (Hook.POST_EXEC, Hook.CLEANUP))
+            or (name == "value" and hook in WITH_VALUE)
             or self.services.store.is_reserved(name)
         )
 

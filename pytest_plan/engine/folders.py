@@ -39,6 +39,11 @@ class RunFolders:
         self._root = root
         self._is_over = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the scratch folder has been removed for good."""
+        return self._is_over
+
     def scratch(self, step: str) -> Path:
         """Return the step's own temporary folder, made when missing."""
         with self._lock:

@@ -12,12 +12,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pytest_plan.engine.errors import PlanDefinitionError
-from pytest_plan.engine.outcomes import Hook
+from pytest_plan.engine.outcomes import WITH_VALUE, Hook
 from pytest_plan.engine.planned import PlannedStep, suggest
 
 OWN_PARAMETERS = ("ctx", "state")
 VALUE = "value"
-_WITH_VALUE = frozenset({Hook.POST_EXEC, Hook.CLEANUP})
 
 
 def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str, PlannedStep]:
@@ -82,7 +81,7 @@ def _steps_taken(
 ) -> list[str]:
     taken = []
     for hook, function in step.hooks.items():
-        own = {*OWN_PARAMETERS, *parameters, *([VALUE] if hook in _WITH_VALUE else [])}
+        own = {*OWN_PARAMETERS, *parameters, *([VALUE] if hook in WITH_VALUE else [])}
         for parameter in (*function.required, *function.optional):
             if parameter in own:
                 continue

@@ -111,6 +111,22 @@ class Journal(Unrecorded):
         """Note facts about the environment, durably; each must be plain JSON."""
         self._durably(*_header(values))
 
+    def flush(self) -> None:
+        """Return when all that was noted is on the disk; raise JournalError when it cannot be."""
+        self._durably()
+
+    def before(self, record: StepRecord) -> Callable[[], None]:
+        """Return what must be called before user code of the step."""
+
+        def write_ahead() -> None:
+            try:
+                self.step_begun(record)
+            except JournalError:
+                record.was_refused = True
+                raise
+
+        return write_ahead
+
     def step_begun(self, record: StepRecord) -> None:
         """Note, durably, that user code of the step may run from now on."""
         self._durably(self._begun(record))

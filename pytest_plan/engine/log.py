@@ -6,6 +6,7 @@ import contextvars
 import threading
 from pathlib import Path
 
+from pytest_plan.engine.errors import PlanError
 from pytest_plan.engine.folders import RunFolders
 from pytest_plan.engine.secret import Masker
 
@@ -43,9 +44,14 @@ class StepLog:
             return self._file()
 
     def write(self, text: str) -> None:
-        """Append `text` as it is, secrets masked."""
-        with self._lock, self._file().open("ab") as file:
-            file.write(self._masker.mask(text).encode("utf-8", "backslashreplace"))
+        """Append `text` as it is, secrets masked; after the run drop it."""
+        with self._lock:
+            try:
+                self._append(self._masker.mask(text))
+            except (OSError, PlanError):
+                # A step that was left behind may still print; its log has gone with the run.
+                if not self._folders.is_over:
+                    raise
 
     def tail(self, lines: int = TAIL_LINES) -> str:
         """Return the last `lines` lines, secrets masked; empty when nothing was written."""
@@ -62,6 +68,10 @@ class StepLog:
             return f"(the log cannot be read: {error})"
         text = content.decode("utf-8", "replace").replace("\r\n", "\n")
         return self._masker.mask("\n".join(text.splitlines()[-lines:]))
+
+    def _append(self, text: str) -> None:
+        with self._file().open("ab") as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
 
     def _file(self) -> Path:
         if self._path is None:

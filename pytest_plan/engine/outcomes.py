@@ -42,15 +42,17 @@ class CleanupOutcome(enum.StrEnum):
 
 
 class Hook(enum.StrEnum):
-    """The four hooks of a step, in the order in which they run (gsd's Step interface)."""
+    """The hooks of a step: gsd's four in the order in which they run, and one for kept steps."""
 
     PRE_EXEC = "pre_exec"
     EXEC = "exec"
     POST_EXEC = "post_exec"
     CLEANUP = "cleanup"
+    ALIVE = "alive"
 
 
 EXEC_HOOKS = (Hook.PRE_EXEC, Hook.EXEC, Hook.POST_EXEC)
+WITH_VALUE = (Hook.POST_EXEC, Hook.CLEANUP, Hook.ALIVE)  # may take the step's own value
 
 _PROVIDING = frozenset({StepOutcome.SUCCEEDED, StepOutcome.REUSED})
 _FAILING = frozenset({StepOutcome.FAILED, StepOutcome.TIMED_OUT})

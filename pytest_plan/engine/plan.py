@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -22,11 +23,13 @@ from pytest_plan.engine.planned import (
     check_options,
 )
 from pytest_plan.engine.run_options import RunOptions
-from pytest_plan.engine.state import LocalStore, State
+from pytest_plan.engine.state import State
 from pytest_plan.engine.step import Pause, Step
+from pytest_plan.engine.store import LocalStore
 
 if TYPE_CHECKING:
     from pytest_plan.engine.events import Listener
+    from pytest_plan.engine.recovery import OwnEnvironment
     from pytest_plan.engine.restore import Restorer
     from pytest_plan.engine.results import PlanResult, StepResult
     from pytest_plan.engine.run import Run
@@ -47,6 +50,8 @@ class Plan:
         parameters: what hooks may take by name beside `ctx`, `state` and values of steps.
         clock: measures all time; None means the machine's monotonic clock.
         store: where the State is; None means in this process alone.
+        journal: the folder in which runs note what they make, so that the next one cleans up
+            after one that was killed; None: nothing is noted.
 
     Raises:
         PlanDefinitionError: an argument is unusable; the message names it.
@@ -62,6 +67,7 @@ class Plan:
         parameters: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
         store: LocalStore | None = None,
+        journal: str | os.PathLike[str] | None = None,
     ) -> None:
         check_jobs(jobs, "jobs")
         self._options = RunOptions(
@@ -76,6 +82,7 @@ class Plan:
         self._state = State(self._store)
         self._steps: dict[str, PlannedStep] = {}
         self._skipped: dict[str, str] = {}
+        self._journal = None if journal is None else Path(journal).absolute()
         self._listeners: list[Listener] = []
         self._run: Run | None = None
         self._cancelled: str | None = None
@@ -131,6 +138,7 @@ class Plan:
 
         Raises:
             PlanDefinitionError: the plan cannot run as it is, or has run before.
+            JournalError: the journal cannot be kept, or an earlier one cannot be read.
             StepError: a step failed, and not `continue_on_error`.
             PlanCancelledError: `cancel` was called.
             PlanTimeoutError: the limit has passed.
@@ -162,8 +170,11 @@ class Plan:
             yield self._state
         except BaseException as error:
             run.clean_up()
-            run.explain(error)
-            raise
+            ended = run.fatal or error  # Ctrl-C during cleanup still ends the program
+            run.explain(ended)
+            if ended is error:
+                raise
+            raise ended from error
         run.clean_up()
         failure = run.error()
         if failure is not None:
@@ -220,10 +231,12 @@ class Plan:
         if self._run is not None:
             raise PlanDefinitionError("this plan has been executed already: a plan runs once")
         # Imported here: a worker of xdist declares plans and never runs one.
-        from pytest_plan.engine.run import Run
+        from pytest_plan.engine.run import Run, new_run_id
 
         run_options = replace(self._options, **options)
         self._steps = self.linked()
+        run_id = run_id or new_run_id()
+        own = self._own_environment(run_id)
         self._run = Run(
             self._steps,
             run_options,
@@ -232,12 +245,25 @@ class Plan:
             clock=self._clock,
             run_id=run_id,
             artifacts=artifacts,
-            journal=journal,
+            journal=journal if own is None else own.journal,
             scratch=scratch,
+            at_end=None if own is None else own.end,
         )
         if self._cancelled is not None:
             self._run.cancel(self._cancelled)
         return self._run
+
+    def _own_environment(self, run_id: str) -> OwnEnvironment | None:
+        if self._journal is None:
+            return None
+        from pytest_plan.engine.recovery import OwnEnvironment, recover
+
+        recover(
+            self._journal,
+            self._steps,
+            lambda restorer, journal: self.revive(restorer, journal, listeners=self._listeners),
+        )
+        return OwnEnvironment(self._journal, run_id, self._steps)
 
     def revive(
         self,
@@ -260,7 +286,7 @@ class Plan:
             journal=journal,
             scratch=scratch,
         )
-        run.restore(restorer, planned, reused=False)
+        run.restore(restorer, dict.fromkeys(planned))
         return run
 
     def declare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -31,6 +32,8 @@ class StepOptions:
         cleanup_timeout: seconds for the whole cleanup of the step.
         cleanup_when: `succeeded` or `attempted`: what the `cleanup` hook asks of the step.
         pause: seconds to wait after the step.
+        inputs: files that the step depends on, as globs relative to its declaration or as
+            absolute paths: a change makes it new.
         autouse: every test at or below the place of declaration needs the step (plugin).
         eager: provisioned before collection (plugin).
         skip: why the step is skipped; None means it is not.
@@ -44,6 +47,7 @@ class StepOptions:
     cleanup_timeout: float = DEFAULT_CLEANUP_TIMEOUT
     cleanup_when: str = "succeeded"
     pause: float = 0.0
+    inputs: tuple[str, ...] = ()
     autouse: bool = False
     eager: bool = False
     skip: str | None = None
@@ -179,6 +183,14 @@ def _pause(value: Any, what: str) -> float:
     return 0.0 if value is None else parse_duration(value, what)
 
 
+def _inputs(value: Any, what: str) -> tuple[str, ...]:
+    given = value if isinstance(value, (list, tuple)) else [value]
+    paths: list[Any] = [getattr(one, "__file__", one) for one in given]  # a module means its file
+    if not all(isinstance(path, (str, os.PathLike)) for path in paths):
+        raise _refuse(what, "a glob, a module, or a list of them", value)
+    return tuple(os.fspath(path) for path in paths)
+
+
 def _flag(value: Any, what: str) -> bool:
     if not isinstance(value, bool):
         raise _refuse(what, "True or False", value)
@@ -200,6 +212,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "cleanup_timeout": _cleanup_timeout,
     "cleanup_when": _when,
     "pause": _pause,
+    "inputs": _inputs,
     "autouse": _flag,
     "eager": _flag,
     "skip": _reason,

@@ -59,6 +59,7 @@ class StepRecord:
         self.started: float | None = None
         self.ended: float | None = None
         self.cleanup = _NOT_BEGUN
+        self.is_noted = False  # in the journal: set before its first call
         self._result: StepResult | None = None  # forgotten by every change
 
     @property
@@ -81,10 +82,11 @@ class StepRecord:
         """Whether its outcome is final."""
         return self.outcome not in (StepOutcome.PENDING, StepOutcome.RUNNING)
 
-    def restore(self, outcome: StepOutcome, completed: int, value: Any) -> None:
+    def restore(self, outcome: StepOutcome, completed: int, value: Any, reason: str | None) -> None:
         """Stand as a journal tells, before anything of the run begins."""
         self._result = None
         self.outcome = outcome
+        self.reason = reason
         self.completed = completed
         self.value = value
         self.started = self.ended = 0.0

@@ -87,6 +87,11 @@ class RecordedStep:
         """Whether anything of it is left."""
         return self.hook_is_due or any(undo.kind != "variable" for undo in self.undos)
 
+    @property
+    def can_be_cleaned(self) -> bool:
+        """Whether another process could take back anything of what is left."""
+        return self.hook_is_due or any(undo.kind in ("call", "tree") for undo in self.undos)
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:

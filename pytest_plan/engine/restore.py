@@ -64,14 +64,20 @@ class Restorer:
             if key not in gone:
                 services.store.write(key, value, None, key)
 
-    def fill(self, record: StepRecord, services: Services, *, reused: bool) -> None:
-        """Put back what the step had come to, and what it must take back."""
+    def fill(self, record: StepRecord, services: Services, reused: str | None) -> None:
+        """Put back what the step had come to, and what it must take back.
+
+        Args:
+            record: of the step.
+            services: of the run.
+            reused: why the step is used again; None: it is only cleaned up.
+        """
         step = self._steps[record.name]
         value = self._values.get(record.name)
-        record.restore(_outcome(step, reused=reused), step.completed, value)
+        is_reused = reused is not None
+        record.restore(_outcome(step, reused=is_reused), step.completed, value, reused)
         for undo in step.undos:
-            if (entry := self._undo(undo, services, reused=reused)) is not None:
-                record.undo.push(entry)
+            record.undo.push(self._undo(undo, services))
         reason = self._missing(step)
         if step.hook_is_due and reason is not None:
             text = f"its cleanup hook cannot run: {reason}"
@@ -115,14 +121,10 @@ class Restorer:
                 self.lost[key] = str(error)
         return values
 
-    def _undo(self, undo: RecordedUndo, services: Services, *, reused: bool) -> Undo | None:
+    def _undo(self, undo: RecordedUndo, services: Services) -> Undo:
         scope = CallScope(undo.step, undo.hook, 1, None)
         if undo.kind == "variable":
-            name, value = json.loads(undo.data)
-            if not reused:
-                return None  # it was a variable of a process that has ended
-            services.variables.set(name, value, undo.step)
-            body = body_of(services.variables.restore, name)
+            body = _set_again(json.loads(undo.data), undo.step, services)
             return Undo(undo.hook, undo.label, body, scope, number=undo.number)
         if undo.kind == "tree":
             how = json.loads(undo.data)
@@ -143,6 +145,15 @@ class Restorer:
         except (LookupError, ValueError, TypeError) as error:
             return body_of(_refuse, str(error))
         return body_of(function, *arguments, **keywords)
+
+
+def _set_again(variable: tuple[str, str | None], step: str, services: Services) -> Body:
+    """Set an environment variable as the step had, unless it was a secret; return its undo."""
+    name, value = variable
+    if value is None:
+        return body_of(bool)
+    services.variables.set(name, value, step)
+    return body_of(services.variables.restore, name)
 
 
 def found_tree(how: Mapping[str, Any]) -> FoundTree:

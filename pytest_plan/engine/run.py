@@ -8,7 +8,7 @@ import itertools
 import queue
 import secrets
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from pytest_plan.engine.errors import (
     PlanTimeoutError,
     StepError,
 )
-from pytest_plan.engine.events import CleanupBegan, Listener, PlanFinished
+from pytest_plan.engine.events import CleanupBegan, Listener, PlanFinished, StepFinished
 from pytest_plan.engine.executor import Executor, Inbox
 from pytest_plan.engine.flow import Surroundings
 from pytest_plan.engine.folders import RunFolders
@@ -30,12 +30,13 @@ from pytest_plan.engine.log import StepLog
 from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.phases import Course, Forward, Reverse
 from pytest_plan.engine.planned import PlannedStep
+from pytest_plan.engine.probe import Probe
 from pytest_plan.engine.record import StepRecord
 from pytest_plan.engine.results import PlanResult, StepResult
 from pytest_plan.engine.run_options import RunOptions
 from pytest_plan.engine.services import Services
-from pytest_plan.engine.state import LocalStore
 from pytest_plan.engine.stop import Stop, StopKind
+from pytest_plan.engine.store import LocalStore
 from pytest_plan.engine.unrecorded import Unrecorded
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Run:
         artifacts: the folder for what outlives the run; None: nothing does.
         journal: hears what a later process must know.
         scratch: the temporary folder of the run that this one continues; None: a new one.
+        at_end: called when cleanup is over and the journal is closed.
     """
 
     def __init__(
@@ -69,7 +71,9 @@ class Run:
         artifacts: Path | None = None,
         journal: Unrecorded | None = None,
         scratch: Path | None = None,
+        at_end: Callable[[], None] | None = None,
     ) -> None:
+        self._at_end = at_end
         self.run_id = run_id or new_run_id()
         self._options = options
         self._store = store
@@ -122,6 +126,11 @@ class Run:
         return stop is not None and stop.kind is StopKind.LIMIT
 
     @property
+    def was_left(self) -> bool:
+        """Whether cleanup was interrupted for good, so that others have to go on."""
+        return self._executor.was_left
+
+    @property
     def is_cleaned(self) -> bool:
         """Whether cleanup has begun, or is over."""
         return self._is_cleaned
@@ -138,20 +147,47 @@ class Run:
                 self._store.reserve(name)
 
     def provision(self, names: Collection[str] | None = None) -> None:
-        """Run `names` and what they wait for, all steps when None; again for further ones."""
+        """Run `names` and what they wait for, all steps when None; again for further ones.
+
+        Raises:
+            JournalError: what they came to could not be written down.
+        """
         planned = {name: record.planned for name, record in self.records.items()}
         wanted = closure(planned if names is None else names, planned)
         self._executor.run(
             Forward(self._course, {name for name in wanted if not self.records[name].has_ended})
         )
+        if self.journal.failure is None:  # else steps have failed for it
+            self.journal.flush()
 
-    def restore(self, restorer: Restorer, names: Collection[str], *, reused: bool) -> None:
-        """Take over steps of an earlier run, to use or to clean up; before anything begins."""
+    def restore(self, restorer: Restorer, steps: Mapping[str, str | None]) -> None:
+        """Take over steps of an earlier run, before anything begins.
+
+        Args:
+            restorer: tells what they were.
+            steps: why each is used again, by name; None: it is only cleaned up.
+        """
         restorer.fill_state(self.services)
-        for name in names:
-            restorer.fill(self.records[name], self.services, reused=reused)
+        for name, reused in steps.items():
+            record = self.records[name]
+            restorer.fill(record, self.services, reused)
+            if reused is not None:
+                self._around.emit(StepFinished(record.result(), 0.0))
         last = max((record.completed for record in self.records.values()), default=0)
         self._course.completed = itertools.count(last + 1)
+
+    def dead(self, names: Collection[str]) -> dict[str, str]:
+        """Ask the `alive` hooks of restored steps; return why some are dead, by name."""
+        probe = Probe(self._course, names)
+        self._executor.run(probe)
+        return probe.dead
+
+    def let_go(self) -> None:
+        """End without cleaning up: what was restored belongs to another run."""
+        self._is_cleaned = True
+        atexit.unregister(self.clean_up)
+        self.services.folders.remove()
+        self._executor.close()
 
     def clean_up(self, keep: Collection[str] = (), reason: str | None = None) -> None:
         """Clean up every step that has begun, in reverse; a second call does nothing.
@@ -181,6 +217,8 @@ class Run:
         self._around.emit(PlanFinished(self.result(), self._around.elapsed()))
         self._executor.close()
         self.journal.close()
+        if self._at_end is not None:
+            self._at_end()
 
     def cancel(self, reason: str) -> None:
         """Ask to stop; from any thread or signal handler."""
@@ -289,7 +327,14 @@ class Run:
         folders = RunFolders(
             None if folder is None else lambda: folder, self.journal.scratch, scratch
         )
-        return Services(self.run_id, self.clock, self._store, folders, self.journal)
+        return Services(
+            self.run_id,
+            self.clock,
+            self._store,
+            folders,
+            self.journal,
+            program_variables=self._options.program_variables,
+        )
 
 
 def new_run_id() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ class RunOptions:
         parameters: what hooks may take beside `ctx`, `state` and the values of steps.
         skip_on: exceptions by which a step asks to be skipped.
         stop_on: exceptions that end the plan and are raised as they are.
+        program_variables: returns the environment variables for the programs of a step, given
+            its name; called on the step's thread.
     """
 
     limit: float | None
@@ -28,3 +30,4 @@ class RunOptions:
     parameters: Mapping[str, Any]
     skip_on: tuple[type[BaseException], ...] = ()
     stop_on: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
+    program_variables: Callable[[str], Mapping[str, str]] | None = None

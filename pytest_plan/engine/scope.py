@@ -8,8 +8,8 @@ from pytest_plan.engine.errors import StateError
 from pytest_plan.engine.interrupt import Interrupt
 from pytest_plan.engine.outcomes import Hook
 from pytest_plan.engine.processes import Process
-from pytest_plan.engine.state import Guard
 from pytest_plan.engine.stop import StopFlag
+from pytest_plan.engine.store import Guard
 
 
 class CallScope(Guard):

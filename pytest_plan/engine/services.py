@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pytest_plan.engine.clock import PlanClock
 from pytest_plan.engine.errors import PlanDefinitionError
 from pytest_plan.engine.folders import RunFolders
 from pytest_plan.engine.secret import Masker
-from pytest_plan.engine.state import LocalStore
+from pytest_plan.engine.store import LocalStore
 from pytest_plan.engine.unrecorded import Unrecorded
 
 
@@ -85,3 +86,12 @@ class Services:
     masker: Masker = field(default_factory=Masker)
     ports: Ports = field(default_factory=Ports)
     variables: Variables = field(default_factory=Variables)
+    program_variables: Callable[[str], Mapping[str, str]] | None = None
+
+    def program_environment(
+        self, step: str, given: Mapping[str, str] | None
+    ) -> Mapping[str, str] | None:
+        """Return the environment of a program of `step`: `given` as it is, else ours and more."""
+        if given is not None or self.program_variables is None:
+            return given
+        return {**os.environ, **self.program_variables(step)}

@@ -18,8 +18,8 @@ class Step:
     once, in the reverse phase, if all three succeeded.
 
     A hook takes any of these by name: `ctx` (`Context`), `state` (`State`), the plan's
-    parameters, the names of other steps (their values), and, in `post_exec` and `cleanup`,
-    `value` (the step's own). Each may be `async def`; `exec` may be a generator whose
+    parameters, the names of other steps (their values), and, in `post_exec`, `cleanup` and
+    `alive`, `value` (the step's own). Each may be `async def`; `exec` may be a generator whose
     tail, after the one `yield`, is its undo. What `exec` returns or yields is the step's value.
 
     The options of `Plan.add_step` may also be class attributes; a keyword there wins.
@@ -44,6 +44,9 @@ class Step:
     def cleanup(self, *args: Any, **kwargs: Any) -> Any:
         """Undo the work; nothing by default."""
 
+    def alive(self, *args: Any, **kwargs: Any) -> Any:
+        """Say whether what an earlier run kept still works: False or an error means no."""
+
 
 class GenericStep(Step):
     """A step made of functions, each of which may be missing.
@@ -56,6 +59,7 @@ class GenericStep(Step):
         exec: see `Step`; None means nothing.
         post_exec: see `Step`; None means nothing.
         cleanup: see `Step`; None means nothing.
+        alive: see `Step`; None means nothing.
     """
 
     repeats_succeeded_hooks = False
@@ -67,12 +71,14 @@ class GenericStep(Step):
         exec: Callable[..., Any] | None = None,
         post_exec: Callable[..., Any] | None = None,
         cleanup: Callable[..., Any] | None = None,
+        alive: Callable[..., Any] | None = None,
     ) -> None:
         for name, function in (
             ("pre_exec", pre_exec),
             ("exec", exec),
             ("post_exec", post_exec),
             ("cleanup", cleanup),
+            ("alive", alive),
         ):
             if function is None:
                 continue

@@ -34,6 +34,13 @@ class Unrecorded:
     is_kept = False
     failure: JournalError | None = None
 
+    def flush(self) -> None:
+        """Return when all that was noted is on the disk."""
+
+    def before(self, record: StepRecord) -> Callable[[], None] | None:
+        """Return what must be called before user code of the step; None: nothing."""
+        return None
+
     def hide(self, mask: Callable[[str], str]) -> None:
         """Let nothing be written that `mask`, which replaces secrets, would change."""
 

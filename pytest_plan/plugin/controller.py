@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from pytest_plan.plugin.owner import Owner
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.host import Host
+    from pytest_plan.plugin.roll import Roll
 
 _GRACE = 3.0  # seconds that workers may take to go before cleanup
 _KILL_WAIT = 1.0
@@ -28,6 +30,8 @@ class Controller(Owner):
         super().__init__(config, settings)
         self._endpoints: dict[Any, Any] = {}  # by node
         self._desk: Any = None
+        self._scheduler: Any = None
+        self._roll: Roll | None = None
         self._watcher: threading.Thread | None = None
         self._done = threading.Event()
 
@@ -40,6 +44,22 @@ class Controller(Owner):
         self._endpoints[node] = Endpoint(node.gateway.id, channel, lambda: self._desk)
         node.workerinput[roles.CHANNEL] = channel
         node.workerinput[roles.ENVIRON] = self._variables()
+
+    @pytest.hookimpl(optionalhook=True, wrapper=True)
+    def pytest_xdist_make_scheduler(self) -> Generator[None, Any, Any]:
+        """Remember xdist's scheduler."""
+        self._scheduler = yield
+        return self._scheduler
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Say so when xdist gave up before any test ran: it would call the run green."""
+        result = yield
+        if self._roll is not None and not self._roll.is_complete:
+            text = f"worker {self._roll.lost!r} died before the tests began: no test was run"
+            session.shouldfail = text
+            raise session.Failed(text)
+        return result
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
@@ -117,12 +137,16 @@ class Controller(Owner):
             return
         from pytest_plan.plugin.endpoint import Desk
         from pytest_plan.plugin.gate import Gate
+        from pytest_plan.plugin.roll import call_roll, forgive_death
         from pytest_plan.plugin.shared import SharedStore
 
         plan = lookup.of(self._config)
         assert isinstance(plan.store, SharedStore)
         self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
         self._desk = Desk(plan.host, plan.store)
+        for node in self._endpoints:
+            forgive_death(node)
+        self._roll = call_roll(self._scheduler, lambda node: self._endpoints[node].gone.is_set())
 
     def _refuse_bare_worker(self, endpoint: Any) -> None:
         plan = lookup.peek(self._config)

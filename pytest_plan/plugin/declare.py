@@ -17,7 +17,7 @@ from pytest_plan.engine.planned import OPTION_NAMES, check_name, suggest
 from pytest_plan.engine.step import FunctionStep, Step, snake_case
 from pytest_plan.plugin.marks import skip_reason
 
-_HOOK_OPTIONS = ("pre_exec", "post_exec", "cleanup")
+_HOOK_OPTIONS = ("pre_exec", "post_exec", "cleanup", "alive")
 
 
 @dataclass(frozen=True, slots=True)

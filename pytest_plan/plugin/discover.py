@@ -28,7 +28,8 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     declarations = Declarations(config, settings)
     config.pluginmanager.register(declarations, "pytest_plan_declarations")
     by_code = config.hook.pytest_plan_configure.get_hookimpls()
-    if by_code or settings.show or settings.until or settings.skip:
+    asked = settings.show or settings.until or settings.skip or settings.report
+    if by_code or asked:
         declarations.session()
 
 

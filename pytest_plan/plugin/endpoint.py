@@ -153,8 +153,8 @@ class Endpoint:
         self._acquiring[number] = (name, thread)
         self._park(desk, number, lambda: store.try_acquire(name, worker, thread) or None)
 
-    def _release(self, desk: Desk, number: int, name: str) -> tuple[None]:
-        desk.store.release(name)
+    def _release(self, desk: Desk, number: int, name: str, thread: int) -> tuple[None]:
+        desk.store.release_held(name, (self.worker, thread))
         self._acquiring = {
             request: wanted for request, wanted in self._acquiring.items() if wanted[0] != name
         }
@@ -165,7 +165,7 @@ class Endpoint:
         is_answered = not desk.store.parking.forget(self.worker, request)
         if name and is_answered:
             # It was granted, but nobody was waiting any more.
-            desk.store.release_held(name, self.worker, thread)
+            desk.store.release_held(name, (self.worker, thread))
 
     def _ensure(self, desk: Desk, number: int, names: list[str]) -> None:
         self._park(desk, number, lambda: desk.answer(names))

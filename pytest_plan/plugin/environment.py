@@ -1,10 +1,10 @@
-"""The environment of this run: its folder and journal, and what becomes of them."""
+"""The environment of this run: whose it is, what of it is used again, and what is kept."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +12,21 @@ import pytest
 
 from pytest_plan.engine.environment import Environment, names
 from pytest_plan.engine.errors import JournalError
-from pytest_plan.engine.events import Event, StepFinished
+from pytest_plan.engine.fingerprint import Fingerprints
 from pytest_plan.engine.journal import Journal
-from pytest_plan.engine.reaper import Reaper
-from pytest_plan.engine.recorded import read
+from pytest_plan.engine.keeping import obstacles
+from pytest_plan.engine.planned import PlannedStep
+from pytest_plan.engine.recorded import Recorded, read
+from pytest_plan.engine.restore import Restorer
 from pytest_plan.plugin import launch
-from pytest_plan.plugin.recovery import BY_REAPER, Recovery, references_of
+from pytest_plan.plugin.options import DEFAULT_ENVIRONMENT
+from pytest_plan.plugin.recovery import Recovery, references_of, scratch_of
+from pytest_plan.plugin.reuse import Verdicts, clean_stale, judge
 from pytest_plan.plugin.warn import warn
+from pytest_plan.plugin.watch import LOG, Watch
 
 if TYPE_CHECKING:
+    from pytest_plan.engine.run import Run
     from pytest_plan.plugin.session import PlanSession
 
 
@@ -32,109 +38,152 @@ class RunEnvironment:
         run_id: names an environment that has no name.
 
     Attributes:
+        watch: has the reaper look after it.
         journal: what the run writes in.
+        scratch: the temporary folder of the run that this one continues; None: there is none.
+
+    Raises:
+        pytest.UsageError: somebody else has the environment that was asked for, or the journal
+            cannot be written.
     """
 
     def __init__(self, plan: PlanSession, run_id: str) -> None:
         self._plan = plan
-        if names(plan.settings.dir):
-            Recovery(plan, []).clean_up_all(kept=False)
+        settings = plan.settings
+        self._keeps = settings.keeps
+        self._name = settings.environment_name
+        self._steps = plan.steps
+        if names(settings.dir):
+            Recovery(plan, []).clean_up_all(kept=False, beside=self._name)
         self._environment = self._claim(run_id)
-        self.journal = self._open()
-        self._reaper: Reaper | None = None
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self._environment.name
-
-    def guard(self, remaining: float | None) -> None:
-        """Have somebody clean up if this process is killed; `remaining` seconds of the limit."""
-        if not self._plan.settings.reaper:
-            return
-        if self._reaper is None:
-            self._start_reaper()
-        elif not self._reaper.is_alive():
-            self._revive_reaper()
-        if self._reaper is not None:
-            self._reaper.limit(remaining)
-
-    def hear(self, event: Event) -> None:
-        """Notice between two steps that the reaper has died."""
-        if isinstance(event, StepFinished) and self._reaper and not self._reaper.is_alive():
-            self._revive_reaper()
-
-    def unlimited(self) -> None:
-        """Let the reaper wait however long it takes: somebody debugs, or cleanup has begun."""
-        if self._reaper is not None:
-            self._reaper.limit(None)
-
-    def _start_reaper(self) -> None:
-        folder = self._environment.folder
-        facts = launch.describe(self._plan.config, self._files())
-        variables = launch.environ(facts, os.environ)
+        self._prints = Fingerprints(lambda: plan.steps)
+        self._fresh: Mapping[str, str] = {}
+        self._kept: Collection[str] = ()
         try:
-            self._reaper = Reaper(
-                self._environment.file,
-                launch.command(facts, folder.parent.parent),
-                {**variables, BY_REAPER: "1"},
-                folder / "reaper.log",
-            )
-        except OSError as error:
-            warn(
-                self._plan.config,
-                f"the reaper cannot be started ({error}): when pytest is killed, the next run "
-                "or `pytest --plan-cleanup` cleans up",
-            )
+            self._recorded = self._look_back()
+            self.journal = self._open()
+        except JournalError as error:
+            self._environment.release(remove=False)
+            raise pytest.UsageError(str(error)) from None
+        self.scratch = None if self._recorded is None else scratch_of(self._recorded)
+        facts = launch.describe(plan.config, self._files())
+        self.watch = Watch(plan.config, self._environment, facts, wanted=settings.reaper)
 
-    def _revive_reaper(self) -> None:
-        assert self._reaper is not None
-        again = self._reaper.restarts == 0
-        what = "it is started again" if again else "from now on nobody watches over this run"
-        warn(self._plan.config, f"the reaper (process {self._reaper.pid}) has died: {what}")
-        if again:
-            with contextlib.suppress(OSError):  # then it is found dead once more
-                self._reaper.restart()
-        else:
-            self._reaper.stop()
-            self._reaper = None
+    def reuse(self, run: Run) -> None:
+        """Give the run what is used again."""
+        self._announce(run)
+        if self._recorded is not None and self._fresh:
+            references = references_of(self._plan.config)
+            restorer = Restorer(self._recorded, self._fresh, self._steps, references)
+            run.restore(restorer, self._fresh)
 
-    def finish(self, *, is_clean: bool) -> None:
+    def keep(self, *, failed: bool) -> Collection[str]:
+        """Return the steps to keep; say which are not, and why."""
+        if self._keeps == "never" or (self._keeps == "failed" and not failed):
+            return ()
+        try:
+            self.journal.flush()
+            recorded = read(self._environment.file)
+        except JournalError:
+            return ()
+        cannot = obstacles(recorded)
+        for name, reason in cannot.items():
+            self._say(f"{name} is not kept: {reason}")
+        self._kept = [name for name in recorded.steps if name not in cannot]
+        if self._kept:
+            self.journal.set(status="kept")
+        return self._kept
+
+    def finish(self, *, is_clean: bool, was_left: bool) -> None:
         """Let go of it; its journal stays only when a later process can still do something.
 
         Args:
             is_clean: whether everything has been taken back, as far as this process knows.
+            was_left: whether cleanup was interrupted for good: the reaper then goes on with it.
         """
+        if not was_left:
+            self.watch.end()
         is_left = not is_clean
         if self.journal.failure is None:
             with contextlib.suppress(JournalError):
-                is_left = bool(read(self._environment.file).due())
-        if self._reaper is not None:
-            self._reaper.stop()
+                due = read(self._environment.file).due()
+                is_left = any(step.can_be_cleaned for step in due)
+        is_left = is_left or bool(self._kept)
         if not is_left:
-            (self._environment.folder / "reaper.log").unlink(missing_ok=True)
+            (self._environment.folder / LOG).unlink(missing_ok=True)
         self._environment.release(remove=not is_left)
+        if self._kept:
+            self._say_how_to_go_on()
+        elif is_left:
+            text = "not everything is cleaned up; to go on with it: pytest --plan-cleanup"
+            Recovery(self._plan, []).say(text, bad=True)
 
-    def _files(self) -> list[str]:
-        return [declaration.file for declaration in self._plan.declarations.values()]
+    def _look_back(self) -> Recorded | None:
+        """Clean up what is there already and not used again; return what is, with it."""
+        recorded = self._environment.recorded()
+        if recorded is None or not recorded.steps:
+            return None
+        plan, steps = self._plan, recorded.steps
+        if plan.settings.reuse:
+            verdicts = judge(plan, recorded, self._steps, self._prints)
+        else:
+            verdicts = Verdicts({}, dict.fromkeys(steps, "this run does not reuse (--plan-reuse)"))
+        if verdicts.stale:
+            clean_stale(plan, self._environment, recorded, verdicts.stale)
+            left = [
+                step.name
+                for step in read(self._environment.file).due()
+                if step.name in verdicts.stale
+            ]
+            if left:
+                raise JournalError(
+                    f"the kept step {left[0]!r} cannot be cleaned up, so nothing new is made in "
+                    f"environment {self._environment.name!r}: mend its cleanup, or take another "
+                    "--plan-environment"
+                )
+        self._fresh = verdicts.fresh
+        return recorded
+
+    def _open(self) -> Journal:
+        config = self._plan.config
+        journal = self._environment.open(references_of(config), self._prints.of)
+        journal.set(launch=launch.describe(config, self._files()))
+        if self._recorded is not None:
+            journal.forget(name for name in self._recorded.steps if name not in self._fresh)
+        return journal
 
     def _claim(self, run_id: str) -> Environment:
-        name = self._plan.settings.environment
         try:
-            return Environment(self._plan.settings.dir, name or f"run-{run_id}")
+            return Environment(self._plan.settings.dir, self._name or f"run-{run_id}")
         except JournalError as error:
-            if name is not None:
+            if self._name is not None:
                 raise pytest.UsageError(str(error)) from None
             folder = Path(tempfile.mkdtemp(prefix="plan-journal-"))
             warn(self._plan.config, f"{error}; the journal of this run is in {folder}")
             return Environment(folder, f"run-{run_id}")
 
-    def _open(self) -> Journal:
-        config = self._plan.config
-        try:
-            journal = self._environment.open(references_of(config), lambda step: "")
-            journal.set(launch=launch.describe(config, self._files()))
-        except JournalError as error:
-            self._environment.release(remove=True)
-            raise pytest.UsageError(str(error)) from None
-        return journal
+    def _files(self) -> list[str]:
+        return [declaration.file for declaration in self._plan.declarations.values()]
+
+    def _announce(self, run: Run) -> None:
+        if self._keeps == "never":
+            return
+        for name in self._plan.needed or ():
+            if name not in self._fresh and _is_generator(run.records[name].planned):
+                self._say(
+                    f"{name} will not be kept: it yields; to keep it, return its value and give "
+                    "it cleanup=FUNCTION"
+                )
+
+    def _say_how_to_go_on(self) -> None:
+        name = "" if self._name == DEFAULT_ENVIRONMENT else f" --plan-environment {self._name}"
+        self._say(f"kept: {', '.join(self._kept)}")
+        self._say(f"use it again: pytest --plan-reuse{name}")
+        self._say("clean it up:  pytest --plan-cleanup")
+
+    def _say(self, text: str) -> None:
+        Recovery(self._plan, []).say(text)
+
+
+def _is_generator(step: PlannedStep) -> bool:
+    return any(hook.kind.yields for hook in step.hooks.values())

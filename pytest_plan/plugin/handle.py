@@ -35,7 +35,7 @@ class PlanHandle:
     @property
     def environment(self) -> str:
         """The name of the environment: `run-` and the run id, unless one was given."""
-        return f"run-{self.run_id}"
+        return self._session.settings.environment_name or f"run-{self.run_id}"
 
     def remaining(self) -> float | None:
         """Return the seconds until the plan's limit, never negative; None without a limit."""

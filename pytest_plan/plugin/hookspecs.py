@@ -1,12 +1,12 @@
 """The hooks of pytest-plan.
 
 All are called on the main thread of the process that runs the plan, except for
-`pytest_plan_configure`, which every process calls.
+`pytest_plan_configure`, which every process calls, and `pytest_plan_program_variables`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -54,6 +54,15 @@ def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | 
     """Return a function that hears every event of the engine, or None.
 
     Called once, before the first step. The events are those of `pytest_plan.engine.events`.
+    """
+
+
+@pytest.hookspec
+def pytest_plan_program_variables(config: pytest.Config, step: str) -> Mapping[str, str] | None:
+    """Return environment variables for a program that a hook of the step starts by `ctx`.
+
+    Called on the thread of the step, for each `ctx.run` and `ctx.start` without an `env` of its
+    own; what it raises fails them.
     """
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.engine.errors import describe
+from pytest_plan.engine.errors import JournalError, describe
 from pytest_plan.engine.outcomes import StepOutcome
 from pytest_plan.plugin import artifacts
 from pytest_plan.plugin.output import StepOutput
@@ -96,14 +96,18 @@ class Host:
         """Run these steps and what they wait for; what ends the session is raised.
 
         Raises:
+            pytest.UsageError: what steps came to could not be written down.
             BaseException: `pytest.exit`, KeyboardInterrupt or SystemExit came from a step.
         """
         run = self.run
         self._session.plan.extend()
         if names and self._environment is not None:
-            self._environment.guard(run.remaining())
+            self._environment.watch.begin(run.remaining())
         with self.signals.ours(), self.output:
-            run.provision(names)
+            try:
+                run.provision(names)
+            except JournalError as error:
+                raise pytest.UsageError(str(error)) from None
         self.signals.raise_received()
         if isinstance(run.fatal, SystemExit):
             # Outside of a test pytest would call it an internal error.
@@ -123,29 +127,39 @@ class Host:
         """Let the limit wait."""
         self.run.clock.hold()
         if self._environment is not None:
-            self._environment.unlimited()
+            self._environment.watch.unlimited()
 
     def go_on(self) -> None:
         """Let the limit count again."""
         self.run.clock.release()
         if self._environment is not None:
-            self._environment.guard(self.run.remaining())
+            self._environment.watch.begin(self.run.remaining())
 
-    def clean_up(self) -> None:
-        """Clean up what has begun; a second call does nothing."""
+    def clean_up(self, *, failed: bool = False) -> None:
+        """Clean up what has begun, or keep it; a second call does nothing.
+
+        Args:
+            failed: whether the tests have failed.
+        """
         if self._run is None or self._run.is_cleaned:
             return
         if self._environment is not None:
-            self._environment.unlimited()
+            self._environment.watch.unlimited()
         with self.signals.ours(), self.output:
             if self.signals.received:
                 self._run.cancel("a signal ended the session")
-            self._run.clean_up()
+            self._run.clean_up(self._to_keep(failed=failed))
         if self._environment is not None:
             left = self._run.cleanup_error() is not None or self._run.result().left
-            self._environment.finish(is_clean=not left)
+            self._environment.finish(is_clean=not left, was_left=self._run.was_left)
         self.signals.restore()
         artifacts.tidy(self._session.settings.dir)
+
+    def _to_keep(self, *, failed: bool) -> Collection[str]:
+        if self._environment is None:
+            return ()
+        is_bad = failed or self.has_failed() or bool(self.signals.received)
+        return self._environment.keep(failed=is_bad or self.limit_has_passed())
 
     def limit_has_passed(self) -> bool:
         """Whether the plan's limit ended the run."""
@@ -215,6 +229,10 @@ class Host:
                 return record
             record = causes[0]
 
+    def _program_variables(self, step: str) -> Mapping[str, str]:
+        found = self._config.hook.pytest_plan_program_variables(config=self._config, step=step)
+        return {name: value for variables in found for name, value in variables.items()}
+
     def _begin(self) -> Run:
         # Imported here, as the run is: a worker has none.
         from pytest_plan.engine.run import new_run_id
@@ -222,25 +240,29 @@ class Host:
         from pytest_plan.plugin.tell_hooks import hook_teller
 
         session, hook = self._session, self._config.hook
-        for listener in hook.pytest_plan_make_listener(config=self._config):
-            session.plan.add_listener(listener)
-        session.plan.add_listener(hook_teller(self._config))
         if session.settings.signals:
             self.signals.install()
-        folder = artifacts.folder(session.settings.dir)
-        if folder is None:
-            warn(self._config, f"{session.settings.dir} is not writable: no artifacts are kept")
         run_id = new_run_id()
         try:
             self._environment = RunEnvironment(session, run_id)
         except BaseException:
             self.signals.restore()
             raise
-        session.plan.add_listener(self._environment.hear)
-        return session.plan.begin(
+        for listener in hook.pytest_plan_make_listener(config=self._config):
+            session.plan.add_listener(listener)
+        session.plan.add_listener(hook_teller(self._config))
+        folder = artifacts.folder(session.settings.dir)
+        if folder is None:
+            warn(self._config, f"{session.settings.dir} is not writable: no artifacts are kept")
+        session.plan.add_listener(self._environment.watch.hear)
+        run = session.plan.begin(
             run_id=run_id,
             artifacts=folder,
             journal=self._environment.journal,
+            scratch=self._environment.scratch,
             stop_on=(KeyboardInterrupt, SystemExit, pytest.exit.Exception),
             skip_on=(pytest.skip.Exception, pytest.xfail.Exception),
+            program_variables=self._program_variables,
         )
+        self._environment.reuse(run)
+        return run

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_plan.engine.errors import StateError
-from pytest_plan.engine.state import Entry
+from pytest_plan.engine.store import Entry
 from pytest_plan.plugin.shared import dump, open_value
 
+__tracebackhide__ = True  # as in engine/state.py
 _POLL = 1.0  # seconds between two looks while waiting; signals get through meanwhile
 _GONE = "the controller of this run has gone: nothing of the plan can be asked any more"
 
@@ -150,9 +151,9 @@ class RemoteStore:
         except TimeoutError:
             return False
 
-    def release(self, name: str) -> None:
-        """Give the lock `name` back."""
-        self._link.ask("release", name)
+    def release(self, name: str, thread: int) -> None:
+        """Give the lock `name` back, if that thread of this worker still holds it."""
+        self._link.ask("release", name, thread)
 
 
 def _entry(key: str, answer: tuple[int, bytes] | None) -> Entry | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from pytest_plan.engine.errors import PlanDefinitionError
 
+DEFAULT_ENVIRONMENT = "default"  # what is kept or reused without a name
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -28,6 +30,7 @@ class _Kind(enum.Enum):
     NAMES = "names"
     KEEP = "when to keep"
     ENVIRONMENT = "name of an environment"
+    REPORTS = "paths of reports"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,10 @@ class _Option:
     def variable(self) -> str:
         return f"PYTEST_{self.dest.upper()}"
 
+
+# What a report is decided by; the longer ending first.
+REPORT_ENDINGS = (".trace.json", ".json", ".html", ".md", ".mmd")
+_LISTS = (_Kind.NAMES, _Kind.REPORTS)
 
 _OPTIONS = (
     _Option("show", _Kind.FLAG, "print the plan and which tests need what; run nothing"),
@@ -94,6 +101,19 @@ _OPTIONS = (
         "reaper",
         _Kind.FLAG,
         "start a process that cleans up when this one is killed (default: true)",
+        in_command_line=False,
+    ),
+    _Option(
+        "report",
+        _Kind.REPORTS,
+        f"write a report of the run; its ending says which: {' '.join(REPORT_ENDINGS)} "
+        "(may be repeated)",
+        "PATH",
+    ),
+    _Option(
+        "github_summary",
+        _Kind.FLAG,
+        "add the report to the job summary of GitHub Actions ($GITHUB_STEP_SUMMARY)",
         in_command_line=False,
     ),
     _Option(
@@ -140,6 +160,8 @@ class Settings:
         cleanup: whether to clean up what earlier runs kept or left, and run nothing.
         environment: its name; None: it was not asked for.
         reaper: whether a process watches over this one.
+        report: the files to write a report of the run to, each ending in one of `REPORT_ENDINGS`.
+        github_summary: whether to add to the job summary of GitHub Actions.
         pause_on_failure: whether to wait after a failed step.
         dir: the folder for what a run leaves behind.
         autouse: whether every test needs every step.
@@ -160,12 +182,25 @@ class Settings:
     cleanup: bool
     environment: str | None
     reaper: bool
+    report: tuple[Path, ...]
+    github_summary: bool
     pause_on_failure: bool
     dir: Path
     autouse: bool
     eager: bool
     signals: bool
     sources: Mapping[str, str]
+
+    @property
+    def keeps(self) -> str:
+        """When to keep the environment: `never`, `failed` or `always`."""
+        return self.keep or ("always" if self.reuse else "never")
+
+    @property
+    def environment_name(self) -> str | None:
+        """The name of the environment; None for one that only this run has."""
+        is_named = self.reuse or self.keeps != "never"
+        return self.environment or (DEFAULT_ENVIRONMENT if is_named else None)
 
 
 def add(parser: pytest.Parser) -> None:
@@ -181,7 +216,7 @@ def _argument(option: _Option) -> dict[str, Any]:
     common = {"dest": option.dest, "default": None, "help": option.help}
     if option.kind is _Kind.FLAG:
         return {**common, "action": "store_true"}
-    action = "append" if option.kind is _Kind.NAMES else "store"
+    action = "append" if option.kind in _LISTS else "store"
     return {**common, "action": action, "metavar": option.metavar}
 
 
@@ -189,7 +224,7 @@ def _addini(parser: pytest.Parser, option: _Option) -> None:
     if option.kind is _Kind.FLAG:
         parser.addini(option.dest, option.help, type="bool", default=None)
         return
-    if option.kind is _Kind.NAMES:
+    if option.kind in _LISTS:
         parser.addini(option.dest, option.help, type="args", default=None)
         return
     try:
@@ -213,6 +248,7 @@ def settings(config: pytest.Config) -> Settings:
             **values,
             "limit": values["limit"] or None,
             "skip": values["skip"] or (),
+            "report": _report_files(config, values["report"] or (), found["report"][1]),
             "dir": config.rootpath / folder,
             "sources": {name: source for name, (_, source) in found.items()},
             **{
@@ -224,6 +260,13 @@ def settings(config: pytest.Config) -> Settings:
             "reaper": values["reaper"] is not False,
         }
     )
+
+
+def _report_files(config: pytest.Config, names: tuple[str, ...], source: str) -> tuple[Path, ...]:
+    # What is in the ini file belongs to the project, what was typed to where it was typed.
+    is_typed = not source.startswith("plan_report")
+    folder = config.invocation_params.dir if is_typed else config.rootpath
+    return tuple(dict.fromkeys(folder / os.path.expanduser(name) for name in names))
 
 
 def _read(option: _Option, value: Any, source: str) -> Any:
@@ -307,6 +350,26 @@ def _environment(value: Any, source: str) -> str | None:
     )
 
 
+def _reports(value: Any, source: str) -> tuple[str, ...]:
+    names = tuple(map(str, _words(value, source)))
+    for name in names:
+        if not name.endswith(REPORT_ENDINGS):
+            raise PlanDefinitionError(
+                f"{source}: {name!r} is no report that is known; a report ends in "
+                f"{', '.join(REPORT_ENDINGS)}"
+            )
+    return names
+
+
+def _words(value: Any, source: str) -> list[Any]:
+    if not isinstance(value, str):
+        return list(value)
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise PlanDefinitionError(f"{source}: {value!r} cannot be read: {error}") from None
+
+
 _READERS: Mapping[_Kind, Callable[[Any, str], Any]] = {
     _Kind.DURATION: _duration,
     _Kind.LONGER_THAN_ZERO: _longer_than_zero,
@@ -316,4 +379,5 @@ _READERS: Mapping[_Kind, Callable[[Any, str], Any]] = {
     _Kind.NAMES: _names,
     _Kind.KEEP: _keep,
     _Kind.ENVIRONMENT: _environment,
+    _Kind.REPORTS: _reports,
 }

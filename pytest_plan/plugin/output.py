@@ -107,6 +107,7 @@ class _Router:
         self._partial: dict[StepLog, str] = {}
 
     def write(self, text: str) -> int:
+        """Write to the log of the step that runs here, or to the stream when none does."""
         log = current_log.get()
         if log is None:
             self.stream.write(text)
@@ -126,6 +127,7 @@ class _Router:
         self._partial.clear()
 
     def writelines(self, lines: list[str]) -> None:
+        """Write each of `lines`, as it is."""
         for line in lines:
             self.write(line)
 
@@ -141,6 +143,7 @@ class _LogHandler(logging.Handler):
         self.setFormatter(logging.Formatter("%(levelname)-8s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Append the record to the log of the step that runs here; of others nothing is kept."""
         log: StepLog | None = current_log.get()
         if log is not None:
             log.write(self.format(record) + "\n")

@@ -84,7 +84,9 @@ class Owner:
         """Clean up what has begun; a second call does nothing."""
         plan = lookup.peek(self._config)
         if plan is not None:
-            plan.host.clean_up()
+            session = self._session
+            failed = session is not None and session.exitstatus not in _GREEN
+            plan.host.clean_up(failed=failed)
 
     def runs(self) -> bool:
         """Whether steps may run at all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.session import PlanSession
 
 BY_REAPER = "PYTEST_PLAN_BY_REAPER"  # set where nobody reads what is said
-_GONE = ("tail", "lost")  # what no process can take back
 
 
 @dataclass(slots=True)
@@ -44,27 +44,33 @@ class Recovery:
         """The folder with all environments."""
         return self.plan.settings.dir
 
-    def clean_up_all(self, *, kept: bool) -> None:
-        """Clean up every environment without an owner; those kept on purpose only if `kept`."""
+    def clean_up_all(self, *, kept: bool, beside: str | None = None) -> None:
+        """Clean up every environment without an owner.
+
+        Args:
+            kept: whether also those that were kept on purpose.
+            beside: the name of one that the run itself looks after when it was kept.
+        """
         for name in names(self.parent):
             try:
                 with claimed(self.parent, name) as environment:
                     if environment is None:
-                        self.say(f"environment {name!r} is in use, and left alone")
+                        if name != beside:
+                            self.say(f"environment {name!r} is in use, and left alone")
                         continue
-                    self._clean_up(environment, kept=kept)
+                    self._clean_up(environment, kept=kept, is_ours=name == beside)
             except JournalError as error:
                 self.left.append(name)
                 self.say(f"environment {name!r} is not cleaned up: {error}", bad=True)
 
-    def _clean_up(self, environment: Environment, *, kept: bool) -> None:
+    def _clean_up(self, environment: Environment, *, kept: bool, is_ours: bool) -> None:
         try:
             recorded = environment.recorded()
         except JournalError as error:
             self._leave(environment, str(error))
             return
         if recorded is None or (recorded.is_kept and not kept):
-            if recorded is not None and environment.name != self.plan.settings.environment:
+            if recorded is not None and not is_ours:
                 self.say(f"environment {environment.name!r} is kept: --plan-reuse uses it")
             environment.release(remove=False)
             return
@@ -72,7 +78,7 @@ class Recovery:
             self._leave(environment, f"{MOST_OWNERS} processes have tried in vain to clean it up")
             return
         what = "kept" if recorded.is_kept else "left"
-        self.say(f"cleaning up environment {environment.name!r}, {what} by {_who(recorded)}")
+        self.say(f"cleaning up environment {environment.name!r}, {what} {_age(recorded)} ago")
         self.clean_up_steps(environment, recorded, recorded.steps)
         environment.release(remove=not self._is_left(environment))
 
@@ -87,7 +93,7 @@ class Recovery:
         restorer = Restorer(recorded, steps, plan.declared, references)
         journal = environment.open(references, lambda name: recorded.steps[name].fingerprint)
         whole = len(steps) == len(recorded.steps)
-        scratch = _scratch(recorded)
+        scratch = scratch_of(recorded)
         host.revived = run = plan.revive(
             restorer, journal, listeners=[self._hear], scratch=scratch if whole else None
         )
@@ -105,8 +111,8 @@ class Recovery:
         due = read(environment.file).due()
         if due:
             self.left.append(environment.name)
-        gone = all(not step.hook_is_due and _is_gone(step.undos) for step in due)
-        return bool(due) and not (gone and BY_REAPER not in os.environ)
+        # What nobody can take back was named, and is forgotten, unless nobody has read it.
+        return any(step.can_be_cleaned for step in due) or (bool(due) and BY_REAPER in os.environ)
 
     def _leave(self, environment: Environment, reason: str) -> None:
         self.left.append(environment.name)
@@ -151,7 +157,8 @@ def references_of(config: pytest.Config) -> References:
     return References(config.rootpath, modules)
 
 
-def _scratch(recorded: Recorded) -> Path | None:
+def scratch_of(recorded: Recorded) -> Path | None:
+    """Return the temporary folder of a recorded run, None when it is not there, or not ours."""
     text = recorded.facts.get("scratch")
     if text is None:
         return None
@@ -162,11 +169,5 @@ def _scratch(recorded: Recorded) -> Path | None:
     return folder
 
 
-def _who(recorded: Recorded) -> str:
-    if recorded.owner is None:
-        return "a process that died at once"
-    return f"process {recorded.owner.pid} on {recorded.facts.get('host', 'this host')}"
-
-
-def _is_gone(undos: Collection[Any]) -> bool:
-    return all(undo.kind in (*_GONE, "variable") for undo in undos)
+def _age(recorded: Recorded) -> str:
+    return format_duration(max(0.0, time.time() - recorded.facts.get("since", time.time())))

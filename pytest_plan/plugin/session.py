@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import pytest
@@ -12,7 +12,7 @@ from pytest_plan.engine.graph import closure
 from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan
 from pytest_plan.engine.planned import PlannedStep, suggest
 from pytest_plan.engine.secret import reveal
-from pytest_plan.engine.state import LocalStore
+from pytest_plan.engine.store import LocalStore
 from pytest_plan.plugin import roles
 from pytest_plan.plugin.declare import Declaration
 from pytest_plan.plugin.handle import PlanHandle
@@ -26,7 +26,6 @@ _NOT_HERE = (
     "plan.{}() in pytest_plan_configure: this plan is run by pytest, when tests need it; "
     "the hook only declares steps"
 )
-_REPORTS = ("terminal", "show")
 _TAKEN = ("plan", "request")
 # Known before pytest knows its fixtures, when eager steps are provisioned.
 _ALWAYS_FIXTURES = frozenset(
@@ -103,8 +102,15 @@ class PlanSession:
 
     def load_reports(self) -> None:
         """Register the reports; by name, for they know the plugin and it does not know them."""
-        for report in _REPORTS:
+        for report in self._reports():
             self.config.pluginmanager.import_plugin(f"pytest_plan.report.{report}")
+
+    def _reports(self) -> Iterator[str]:
+        yield from ("terminal", "show", "otel")
+        if self.settings.report or self.settings.github_summary:
+            yield "files"
+        if self.config.getoption("xmlpath", None):
+            yield "junit"
 
     def add(self, declaration: Declaration) -> None:
         """Add a declared step; raise PlanDefinitionError when it is unusable."""

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_plan.engine.errors import StateError, describe
-from pytest_plan.engine.state import Entry, LocalStore
+from pytest_plan.engine.store import Entry, Holder, LocalStore
 from pytest_plan.plugin.parking import Parking
+
+__tracebackhide__ = True  # as in engine/state.py
 
 _UNOPENED = object()
 
@@ -129,9 +131,9 @@ class SharedStore(LocalStore):
         # What came from a worker is opened by the journal's writer, not where others wait for it.
         return value.lasting(key, self._journal.lasting)
 
-    def release(self, name: str) -> None:
-        """Give the lock `name` back."""
-        super().release(name)
+    def release_held(self, name: str, holder: Holder) -> None:
+        """Give the lock `name` back if `holder` has it."""
+        super().release_held(name, holder)
         self.parking.sweep()
 
     def read_data(self, key: str) -> tuple[int, bytes] | None:
@@ -158,13 +160,6 @@ class SharedStore(LocalStore):
         """Take the lock `name` for a thread of a worker, if it is free."""
         with self._changed:
             return self._is_free(name, (worker, thread)) and self._take(name, (worker, thread))
-
-    def release_held(self, name: str, worker: str, thread: int) -> None:
-        """Give a lock back if that thread of the worker holds it."""
-        with self._changed:
-            held = self._holders.get(name) == (worker, thread)
-        if held:
-            self.release(name)
 
     def free(self, worker: str) -> None:
         """Give back every lock of a worker that is gone, and drop its requests."""

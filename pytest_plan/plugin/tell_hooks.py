@@ -19,6 +19,7 @@ def hook_teller(config: pytest.Config) -> Listener:
     hook = config.hook
 
     def tell(event: Event) -> None:
+        """Call the hook of this event, if it has one."""
         match event:
             case StepStarted(step=step):
                 hook.pytest_plan_step_started(config=config, step=step)

@@ -53,12 +53,12 @@ def step_report(config: pytest.Config, plan: PlanSession, result: StepResult) ->
     lines = [
         f"{error} ({result.origin})",
         "",
-        *_traceback(config, error),
+        *error_lines(config, error),
         *_attempts(result),
         *_stack(result),
         f"next: {_advice(result)}",
     ]
-    return _report(plan, result, "setup", lines, _said(error))
+    return _report(plan, result, "setup", lines, said(error))
 
 
 def cleanup_report(
@@ -68,13 +68,13 @@ def cleanup_report(
     cleanup = result.cleanup
     lines = []
     for error in cleanup.errors:
-        lines += [str(error), *getattr(error, "__notes__", ()), "", *_traceback(config, error)]
+        lines += [str(error), *getattr(error, "__notes__", ()), "", *error_lines(config, error)]
     lines += _stack(result)
     if cleanup.left:
         lines.append(f"not undone, remove it by hand: {', '.join(cleanup.left)}")
     lines.append(f"the other cleanups went on; this one took {format_duration(cleanup.seconds)}")
-    said = _said(cleanup.errors[0]) if cleanup.errors else "was abandoned"
-    return _report(plan, result, "teardown", lines, said)
+    message = said(cleanup.errors[0]) if cleanup.errors else "was abandoned"
+    return _report(plan, result, "teardown", lines, message)
 
 
 def can_pause(plan: PlanSession) -> bool:
@@ -101,7 +101,7 @@ def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
 
 
 def _report(
-    plan: PlanSession, result: StepResult, when: Any, lines: list[str], said: str
+    plan: PlanSession, result: StepResult, when: Any, lines: list[str], message: str
 ) -> pytest.TestReport:
     title = f"plan step {result.name!r}"
     masked = tuple(plan.host.mask("\n".join(lines)).splitlines())
@@ -115,7 +115,7 @@ def _report(
         location=(file, int(line) - 1 if line.isdecimal() else None, title),
         keywords={},
         outcome="failed",
-        longrepr=Text(masked, _Crash(plan.host.mask(said))),  # type: ignore[arg-type]
+        longrepr=Text(masked, _Crash(plan.host.mask(message))),  # type: ignore[arg-type]
         when=when,
         sections=sections,
     )
@@ -128,31 +128,49 @@ def _node_id(config: pytest.Config, title: str, file: str) -> str:
     return f"{os.path.relpath(file, config.rootpath)}::{title}"
 
 
-def _said(error: StepError) -> str:
+def said(error: StepError) -> str:
+    """Return what a step failed with, on one line."""
     return describe(error.__cause__ or error)
 
 
-def _traceback(config: pytest.Config, error: StepError) -> list[str]:
+def error_lines(config: pytest.Config, error: StepError) -> list[str]:
+    """Return what a step failed with as pytest shows it: the user's frames and the text."""
     cause = error.__cause__ or error
     if not _users_frames(cause) or not getattr(cause, "pytrace", True):
         return [f"E   {line}" for line in f"{type(cause).__name__}: {cause}".splitlines()] + [""]
     info = pytest.ExceptionInfo.from_exception(cause)
     style = config.getoption("tbstyle", "auto")
     # No locals: they may hold secrets that nobody has told us about.
-    shown = info.getrepr(style="long" if style == "auto" else style, tbfilter=_users_part)
+    shown = info.getrepr(
+        style="long" if style == "auto" else style,
+        tbfilter=_users_part,
+        # The cause of what `ctx` raises is one more "not yet": pages of somebody's sockets.
+        chain=not _is_raised_by_us(cause),
+    )
     text = io.StringIO()
     shown.toterminal(type(config.get_terminal_writer())(text))
     return [*text.getvalue().splitlines(), ""]
 
 
 def _users_part(info: pytest.ExceptionInfo[BaseException]) -> Any:
-    """Return the traceback without the frames of the engine and those that hide themselves."""
-    return info.traceback.filter(info).filter(lambda entry: not _is_ours(str(entry.path)))
+    """Return the user's frames: up to the call of ours that raised, if one did."""
+    shown = info.traceback.filter(info)
+    ours = [_is_ours(str(entry.path)) for entry in shown]
+    begin = ours.index(False) if False in ours else len(ours)
+    end = ours.index(True, begin) if True in ours[begin:] else len(ours)
+    return shown[begin:end]
 
 
 def _users_frames(error: BaseException) -> list[Any]:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return [frame for frame in frames if not _is_ours(frame.f_code.co_filename)]
+
+
+def _is_raised_by_us(error: BaseException) -> bool:
+    """Whether it came out of something of ours that the user called, as `ctx.run`."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [_is_ours(file) for file in frames]
+    return False in ours and True in ours[ours.index(False) :]
 
 
 def _is_ours(path: str) -> bool:
@@ -164,9 +182,9 @@ def _attempts(result: StepResult) -> Iterator[str]:
         return
     yield f"attempts ({result.attempts_allowed} allowed):"
     for attempt in result.attempts:
-        said = "ok" if attempt.error is None else describe(attempt.error)
+        ended = "ok" if attempt.error is None else describe(attempt.error)
         took = format_duration(attempt.seconds)
-        yield f"  {attempt.number}  {attempt.hook:<9}  {took:>7}  {said}"
+        yield f"  {attempt.number}  {attempt.hook:<9}  {took:>7}  {ended}"
 
 
 def _stack(result: StepResult) -> Iterator[str]:

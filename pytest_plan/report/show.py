@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -10,10 +11,11 @@ from pytest_plan.engine.durations import format_duration
 from pytest_plan.engine.planned import PlannedStep, StepOptions
 from pytest_plan.plugin import lookup
 from pytest_plan.plugin.session import PlanSession
+from pytest_plan.report import tree
 
 
 def pytest_plan_show(config: pytest.Config) -> None:
-    """Print the steps in their order, and what the selected tests need."""
+    """Print the steps as a tree of needs, and what the selected tests need."""
     plan = lookup.of(config)
     writer = config.get_terminal_writer()
     if writer.width_of_current_line:
@@ -25,16 +27,26 @@ def pytest_plan_show(config: pytest.Config) -> None:
 
 
 def _steps(plan: PlanSession) -> Iterator[str]:
-    steps = plan.steps
-    if not steps:
+    if not plan.steps:
         yield "no steps are declared"
         return
-    width = max(map(len, steps))
-    for name, step in steps.items():
-        needed = "" if name in (plan.needed or ()) else "  (not needed)"
-        yield f"{name:<{width}}  {_edges(step)}{needed}"
+    rows = list(tree.rows(list(plan.steps.values()), _can_draw()))
+    width = max(len(row.branch) + len(row.step.name) for row in rows)
+    for row in rows:
+        step = row.step
+        needed = "" if step.name in (plan.needed or ()) else "  (not needed)"
+        yield f"{row.branch + step.name:<{width}}  {_edges(step)}{needed}"
         details = [*_options(step.options), step.origin]
-        yield f"{'':<{width}}    {'  '.join(details)}"
+        yield f"{row.below:<{width}}    {'  '.join(details)}"
+
+
+def _can_draw() -> bool:
+    """Whether the lines of a tree can be written where this is written."""
+    try:
+        tree.LINES.encode(getattr(sys.__stdout__, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _edges(step: PlannedStep) -> str:

@@ -14,7 +14,14 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from tests.benchmarks import blocked_step, empty_steps, journal, makespan, unused_plugin
+from tests.benchmarks import (
+    blocked_step,
+    empty_steps,
+    html_report,
+    journal,
+    makespan,
+    unused_plugin,
+)
 from tests.benchmarks.measure import Row
 
 GROUPS = {
@@ -22,6 +29,7 @@ GROUPS = {
     "makespan": makespan.rows,
     "unused_plugin": unused_plugin.rows,
     "blocked_step": blocked_step.rows,
+    "html_report": html_report.rows,
     "journal": journal.rows,
 }
 HEADER = ("what", "median", "lowest to highest", "target", "met")

@@ -1,6 +1,9 @@
 """Fixtures of the tests of the documentation: projects apart from everything around them."""
 
+from tests import leftovers
+from tests.plugin import surroundings
 from tests.xdist import conftest as xdist
 
 cluster = xdist.cluster
-own_temporary_folder = xdist.own_temporary_folder
+outside = surroundings.outside
+own_temporary_folder = leftovers.own_temporary_folder

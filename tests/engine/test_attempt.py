@@ -28,8 +28,9 @@ from pytest_plan.engine.outcomes import StepOutcome
 from pytest_plan.engine.plan import Plan
 from pytest_plan.engine.state import State
 from pytest_plan.engine.step import FunctionStep, GenericStep, Step
+from pytest_plan.engine.store import LocalStore
 from tests.engine.fake_clock import FakeClock
-from tests.engine.steps import LONGEST_WAIT, Calls, Gate, execute, record_events
+from tests.engine.steps import LONGEST_WAIT, Background, Calls, Gate, execute, record_events
 
 
 @pytest.fixture
@@ -589,6 +590,7 @@ class TestTimeout:
                 lambda: ctx.setenv("PLAN_LATE", "1"),
                 lambda: ctx.start(["true"]),
                 lambda: ctx.run(["true"]),
+                lambda: ctx.log("late"),
                 ctx.check,
             ):
                 try:
@@ -603,7 +605,7 @@ class TestTimeout:
             plan.execute()
         gate.open()
         done.wait_until_reached()
-        assert len(errors) == 5
+        assert len(errors) == 6
         assert "'db' was abandoned" in str(errors[0])
         assert dict(plan.state) == {"early": 1}
 
@@ -627,6 +629,40 @@ class TestTimeout:
             plan.execute()
         gate.open()
         done.wait_until_reached()  # and nothing_left_behind looks for the folder
+
+    def test_a_lock_of_an_abandoned_step_is_free(
+        self, clock: FakeClock, gate: Gate, make_gate: Callable[[], Gate], calls: Calls
+    ) -> None:
+        """Its own cleanup can take it; when the step leaves its block at last, it frees nothing."""
+        left = make_gate()
+
+        def exec(ctx: Context, state: State) -> None:
+            with contextlib.suppress(StepInterrupted), state.lock("one"):
+                gate.hang()
+            try:
+                with state.lock("other"):
+                    calls.note("never")
+            except StateError:
+                calls.note("refused")
+            finally:
+                left.hold()
+
+        def cleanup(state: State) -> None:
+            with state.lock("one", timeout=5):
+                gate.open()
+                left.wait_until_reached()
+                thief = Background(lambda: State(store).lock("one", timeout=0).__enter__())
+                with pytest.raises(TimeoutError):
+                    thief.result()
+            calls.note("cleaned")
+
+        store = LocalStore(clock)
+        plan = Plan(clock=clock, store=store)
+        step = GenericStep(exec=exec, cleanup=cleanup)
+        plan.add_step(step, timeout=5, cleanup_when="attempted")
+        with pytest.raises(StepTimeoutError):
+            plan.execute()
+        assert calls == ["refused", "cleaned"]
 
     def test_what_an_abandoned_step_returns_late_is_no_value(
         self, clock: FakeClock, gate: Gate

@@ -17,7 +17,7 @@ from pytest_plan.engine.calls import PlainBody
 from pytest_plan.engine.context import Context
 from pytest_plan.engine.errors import PlanDefinitionError, StepError, StepTimeoutError
 from pytest_plan.engine.interrupt import Interrupt, StepInterrupted
-from pytest_plan.engine.log import current_log
+from pytest_plan.engine.log import StepLog, current_log
 from pytest_plan.engine.outcomes import CleanupOutcome
 from pytest_plan.engine.plan import Plan
 from pytest_plan.engine.step import GenericStep
@@ -31,6 +31,14 @@ VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE")
 def plan(clock: FakeClock) -> Plan:
     """An empty plan that needs no real time."""
     return Plan(clock=clock)
+
+
+def log_of(plan: Plan, exec: Callable[..., Any]) -> StepLog:
+    """Run a plan of this one step; return the step's log."""
+    run = plan.add_step(GenericStep(exec=exec), name="it").begin()
+    run.provision()
+    run.clean_up()
+    return run.records["it"].log
 
 
 class TestGenerators:
@@ -230,10 +238,8 @@ class TestGenerators:
             yield
             logs.append(current_log.get())
 
-        run = plan.add_step(GenericStep(exec=exec), name="it").begin()
-        run.provision()
-        run.clean_up()
-        assert logs == [run.records["it"].log] * 2
+        log = log_of(plan, exec)
+        assert logs == [log] * 2
 
 
 class TestCoroutines:
@@ -271,10 +277,8 @@ class TestCoroutines:
             await note()
             await asyncio.create_task(note())
 
-        run = plan.add_step(GenericStep(exec=exec), name="it").begin()
-        run.provision()
-        run.clean_up()
-        assert logs == [run.records["it"].log] * 2
+        log = log_of(plan, exec)
+        assert logs == [log] * 2
 
     def test_one_that_blocks_its_loop_is_interrupted(self, plan: Plan, clock: FakeClock) -> None:
         """The third rung works where cancelling does not."""
@@ -426,10 +430,8 @@ class TestAsyncGenerators:
             yield
             logs.append(current_log.get())
 
-        run = plan.add_step(GenericStep(exec=exec), name="it").begin()
-        run.provision()
-        run.clean_up()
-        assert logs == [run.records["it"].log] * 2
+        log = log_of(plan, exec)
+        assert logs == [log] * 2
 
 
 class TestBodyOf:

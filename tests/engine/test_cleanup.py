@@ -81,7 +81,10 @@ class TestOrder:
         both = threading.Barrier(2, timeout=10)
         for name in ("one", "two"):
             plan.add_step(GenericStep(cleanup=lambda: both.wait()), name=name, needs=())
-        plan.execute()
+        result = plan.execute()
+        cleanups = [step.cleanup.outcome for step in result.steps.values()]
+        assert cleanups == [CleanupOutcome.SUCCEEDED] * 2
+        assert not both.broken
 
     def test_a_failed_cleanup_does_not_hold_up_the_next(self, plan: Plan, calls: Calls) -> None:
         """What is under a step whose cleanup failed is cleaned up all the same."""
@@ -548,6 +551,19 @@ class TestErrors:
         assert calls == ["body", "cleanup"]
 
     @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+    def test_an_interrupt_in_a_cleanup_is_raised_after_a_body_that_raised(
+        self, plan: Plan, calls: Calls, kind: type[BaseException]
+    ) -> None:
+        """Whoever wants to leave leaves; what the body raised is the cause."""
+        error = LookupError("of the body")
+        plan.add_step(GenericStep(cleanup=calls.hook("lower")))
+        plan.add_step(GenericStep(cleanup=calls.hook("upper", failures=1, error=kind)))
+        with pytest.raises(kind) as caught, plan.provisioned():
+            raise error
+        assert caught.value.__cause__ is error
+        assert calls == ["upper", "lower"]
+
+    @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
     def test_an_interrupt_in_a_cleanup_is_raised_as_it_is_when_all_have_run(
         self, plan: Plan, calls: Calls, kind: type[BaseException]
     ) -> None:
@@ -604,6 +620,9 @@ plan.add_step(GenericStep(cleanup=lambda: log("lower")))
 plan.add_step(GenericStep(cleanup=cleanup))
 plan.add_step(GenericStep(exec=exec))
 try:
+    if sys.argv[3:] == ["body"]:
+        with plan.provisioned():
+            raise LookupError
     plan.execute()
 except KeyboardInterrupt as error:
     left = [step.name for step in plan.results.values() if step.cleanup.outcome == "abandoned"]
@@ -614,10 +633,10 @@ except KeyboardInterrupt as error:
 class TestCtrlC:
     """KeyboardInterrupt in the coordinator, in a process of its own."""
 
-    def run(self, when: str, times: int) -> list[str]:
+    def run(self, when: str, times: int, *more: str) -> list[str]:
         """Return what the script says that gets Ctrl-C so many times."""
         done = subprocess.run(
-            [sys.executable, "-c", CTRL_C, when, str(times)],
+            [sys.executable, "-c", CTRL_C, when, str(times), *more],
             capture_output=True,
             text=True,
             timeout=30,
@@ -638,6 +657,10 @@ class TestCtrlC:
     def test_the_first_during_cleanup_ends_nothing(self) -> None:
         """Cleanup goes on to its end; KeyboardInterrupt is raised after it."""
         assert self.run("cleanup", 1) == ["upper", "lower", "KeyboardInterrupt, left: []"]
+
+    def test_during_cleanup_it_is_not_lost_when_the_body_raised(self) -> None:
+        """It ends the program, once cleanup has ended."""
+        assert self.run("cleanup", 1, "body") == ["upper", "lower", "KeyboardInterrupt, left: []"]
 
     def test_the_second_during_cleanup_leaves_the_rest(self) -> None:
         """At once, and the result says what is left."""

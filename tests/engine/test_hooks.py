@@ -88,7 +88,7 @@ class TestHooksOf:
 
     def test_in_the_order_in_which_they_run(self) -> None:
         """Whatever the order of their definition."""
-        step = GenericStep(cleanup=plain, post_exec=plain, exec=plain, pre_exec=plain)
+        step = GenericStep(alive=plain, cleanup=plain, post_exec=plain, exec=plain, pre_exec=plain)
         assert list(hooks_of(step, "all")) == list(Hook)
 
     def test_parameters_with_and_without_defaults(self) -> None:

@@ -93,6 +93,30 @@ def test_lines_of_several_threads_stay_whole(log: StepLog) -> None:
     assert sorted(lines) == sorted(letter * 50 for letter in "abcd" for _ in range(100))
 
 
+@pytest.mark.parametrize("first", ["", "before\n"], ids=["nothing before", "a line before"])
+def test_after_the_run_nothing_is_written(masker: Masker, first: str) -> None:
+    """A step that was left behind may print: no error, and no folder that nobody removes."""
+    folders = RunFolders()
+    log = StepLog("db", folders, masker)
+    if first:
+        log.write(first)
+    root = folders.scratch("db").parent
+    folders.remove()
+    log.write("late\n")
+    assert not root.exists()
+
+
+def test_a_file_that_cannot_be_written_is_an_error_during_the_run(
+    log: StepLog, tmp_path: Path
+) -> None:
+    """Lines are not lost in silence."""
+    log.write("one\n")
+    log.path.unlink()
+    log.path.parent.rmdir()
+    with pytest.raises(FileNotFoundError):
+        log.write("two\n")
+
+
 def test_outside_of_steps_there_is_no_current_log() -> None:
     """So nothing of a test is taken for a step's."""
     assert current_log.get() is None

@@ -179,14 +179,18 @@ class TestOrder:
         plan.add_step(GenericStep(), name="net")
         plan.add_step(GenericStep(exec=lambda: both.wait() and None), name="db", needs="net")
         plan.add_step(GenericStep(exec=lambda: both.wait() and None), name="web", needs=["net"])
-        plan.execute()
+        result = plan.execute()
+        assert result.steps["db"].outcome is StepOutcome.SUCCEEDED
+        assert result.steps["web"].outcome is StepOutcome.SUCCEEDED
 
     def test_no_needs_are_nothing_to_wait_for(self, plan: Plan) -> None:
         """`needs=()` runs beside the first of the list."""
         both = threading.Barrier(2, timeout=10)
         plan.add_step(GenericStep(exec=lambda: both.wait() and None))
         plan.add_step(GenericStep(exec=lambda: both.wait() and None), needs=())
-        plan.execute()
+        result = plan.execute()
+        outcomes = [step.outcome for step in result.steps.values()]
+        assert outcomes == [StepOutcome.SUCCEEDED] * 2
 
     def test_a_parameter_is_a_need(self, plan: Plan) -> None:
         """A hook takes the value of a step by name, and so waits for it, in any order."""

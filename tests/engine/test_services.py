@@ -19,8 +19,10 @@ class TestPorts:
 
     def test_a_port_can_be_bound(self) -> None:
         """It was free a moment ago."""
+        port = Ports().take()
         with socket.socket() as server:
-            server.bind(("127.0.0.1", Ports().take()))
+            server.bind(("127.0.0.1", port))
+            assert server.getsockname() == ("127.0.0.1", port)
 
     def test_no_port_is_given_twice_although_nobody_binds_it(self) -> None:
         """By any of four threads."""

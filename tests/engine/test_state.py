@@ -13,8 +13,9 @@ from pytest_plan.engine.errors import PlanCancelledError, StateError, StepTimeou
 from pytest_plan.engine.outcomes import Hook
 from pytest_plan.engine.scope import CallScope
 from pytest_plan.engine.secret import Secret
-from pytest_plan.engine.state import LocalStore, State
+from pytest_plan.engine.state import State
 from pytest_plan.engine.stop import Stop, StopKind
+from pytest_plan.engine.store import LocalStore
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Background
 

@@ -1,4 +1,4 @@
-"""Rows 9 to 15, 53, 54, 58, 65, 67 in this process: the engine alone, from a plain script."""
+"""Rows 9 to 15, 53, 54, 65, 67 in this process: the engine alone, from a plain script."""
 
 from __future__ import annotations
 

@@ -35,12 +35,38 @@ def test_every_test_of_a_fault_names_its_guarantee() -> None:
         assert path == Path(__file__) or not unnamed
 
 
+def test_the_page_lists_the_rows_that_are_injected() -> None:
+    """Those in its list are those that the tests name, no more and no fewer."""
+    text = table.PAGE.read_text(encoding="utf-8")
+    lines = [line.split("|") for line in text.splitlines() if re.match(r"\| \d", line)]
+    listed = [row for line in lines if not line[3].startswith(" no") for row in _rows(line[1])]
+    assert listed == sorted(set(listed))
+    assert set(listed) == {row for path in _HERE.glob("test_*.py") for row in _rows_of(path)}
+    assert {row for line in lines for row in _rows(line[1])} == set(range(1, 69))
+
+
 def test_the_table_has_no_violation() -> None:
     """What is published was written by a whole run, and nothing was broken in it."""
     text = table.PAGE.read_text(encoding="utf-8")
     rows = text.partition(table.BEGIN)[2].partition(table.END)[0].strip().splitlines()
     assert rows[-1].startswith("| all |")
     assert rows[-1].endswith("| 0 |")
+
+
+def _rows_of(path: Path) -> set[int]:
+    """Return the rows that the docstrings of a module's tests name."""
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in module.body if isinstance(node, ast.FunctionDef)]
+    docs = [ast.get_docstring(function) or "" for function in functions]
+    said = [match[1] for doc in docs if (match := re.match(r"Rows? ([\d, andto]+)", doc))]
+    return {row for text in said for row in _rows(text)}
+
+
+def _rows(text: str) -> list[int]:
+    rows: list[int] = []
+    for first, last in re.findall(r"(\d+)(?: to (\d+))?", text):
+        rows += range(int(first), int(last or first) + 1)
+    return rows
 
 
 def _tests(path: Path) -> list[str]:

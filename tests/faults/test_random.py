@@ -82,7 +82,7 @@ def graphs(draw: Any) -> dict[str, list[str]]:
 def test_g4_random_graphs_with_random_faults_keep_every_promise(
     tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any graph, number of jobs and two faults: one cleanup each, in order, and nothing else."""
+    """Row 68: any graph, number of jobs and two faults: one cleanup each, in order."""
     path = tmp_path / "history"
     monkeypatch.setenv(fakes.HISTORY, str(path))
 

@@ -16,8 +16,15 @@ STATUS = {SIGINT: 2, SIGTERM: 143, SIGHUP: 129}
 EAGER = ("-o", "plan_eager=true")
 FEW = ["net.exec", "web.exec", *TESTING, "web.cleanup", "net.cleanup"]
 QUICK = 1.0 * SLACK  # seconds
+STOPPED = 5.0  # seconds that a stopped process rests
 numbers = pytest.mark.parametrize("number", STATUS, ids=lambda number: signal.Signals(number).name)
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Return whether these seconds have passed."""
+    until = time.monotonic() + seconds
+    return lambda: time.monotonic() > until
 
 
 def one_signal(run: Run, *args: str, moment: str, number: int, group: bool = False) -> Story:
@@ -46,7 +53,7 @@ def play(stage: Stage, moments: list[str], *args: str, number: int, group: bool 
 
 @numbers
 def test_g2_cleanup_runs_after_a_signal_at_any_moment(stage: Stage, number: int) -> None:
-    """Solo: the run stops, everything that began is undone, the exit status is the signal's."""
+    """Rows 20, 23, 24: solo the run stops, what began is undone, the status is the signal's."""
     play(stage, ["start", "collecting", *MOMENTS, "finish"], number=number)
 
 
@@ -69,7 +76,7 @@ def test_g12_cleanup_runs_after_a_signal_to_the_whole_group(stage: Stage, number
 def test_g5_the_second_signal_does_not_cut_cleanup_short(
     stage: Stage, number: int, args: tuple[str, ...]
 ) -> None:
-    """It is announced with what is still being cleaned up, which goes on."""
+    """Row 21: it is announced with what is still being cleaned up, which goes on."""
 
     def story(run: Run) -> Story:
         run.start(*args, faults={"test.call": "hold", "web.cleanup": "hold"})
@@ -91,7 +98,7 @@ def test_g5_the_second_signal_does_not_cut_cleanup_short(
 def test_g5_the_third_signal_leaves_the_rest_and_names_it(
     stage: Stage, number: int, args: tuple[str, ...]
 ) -> None:
-    """It ends the process at once; what is not undone is in the output."""
+    """Row 22: it ends the process at once; what is not undone is in the output."""
 
     def story(run: Run, moment: str) -> Story:
         run.start(*args, faults={"test.call": "hold", moment: "hold"})
@@ -112,6 +119,23 @@ def test_g5_the_third_signal_leaves_the_rest_and_names_it(
 
     for moment in BACKWARD if number == SIGINT else BACKWARD[1:2]:
         stage.add(moment, story, moment=moment)
+    stage.play()
+
+
+def test_g5_signals_in_quick_succession_are_all_counted(stage: Stage) -> None:
+    """Whoever presses Ctrl-C as fast as he can gets out; only the kernel merges equal ones."""
+
+    def story(run: Run) -> Story:
+        run.start(faults={"db.cleanup": "hold"})
+        yield run.reached("db.cleanup")
+        run.signal(SIGINT)
+        yield after(0.02)
+        run.signal(SIGINT)
+        yield run.ended
+        run.judge(2, left=["db", "net"], stuck=["db"])
+        run.expect("abandoned" in run.output(), "what is left is not named")
+
+    stage.add("twice", story)
     stage.play()
 
 
@@ -228,7 +252,7 @@ def test_g17_without_plan_signals_nothing_is_handled(stage: Stage, args: tuple[s
 def test_g2_cleanup_runs_when_the_output_is_gone(
     stage: Stage, args: tuple[str, ...], number: int | None
 ) -> None:
-    """A terminal that was closed, `pytest | head`: nobody reads, and still all is cleaned up."""
+    """Row 24: a terminal that was closed, `pytest | head`: nobody reads, all is cleaned up."""
 
     def story(run: Run, moment: str) -> Story:
         reader, writer = os.pipe()
@@ -249,21 +273,14 @@ def test_g2_cleanup_runs_when_the_output_is_gone(
     stage.play()
 
 
-def after(seconds: float) -> Callable[[], bool]:
-    """Return whether these seconds have passed."""
-    until = time.monotonic() + seconds
-    return lambda: time.monotonic() > until
+def test_g2_a_stopped_process_goes_on(stage: Stage) -> None:
+    """Row 30: SIGSTOP, and SIGCONT 5 s later: nothing is lost, or cleaned up before its time."""
 
-
-@modes
-def test_g2_a_stopped_process_goes_on(stage: Stage, args: tuple[str, ...]) -> None:
-    """SIGSTOP, and SIGCONT later: nothing is lost, nothing is cleaned up before its time."""
-
-    def story(run: Run, moment: str) -> Story:
+    def story(run: Run, *args: str, moment: str) -> Story:
         run.start(*args, faults={moment: "hold"})
         yield run.reached(moment)
         run.signal(signal.SIGSTOP)
-        yield after(1.0)
+        yield after(STOPPED)
         run.expect(not run.notes("cleanup"), "it was cleaned up")
         run.release()
         run.signal(signal.SIGCONT)
@@ -272,4 +289,5 @@ def test_g2_a_stopped_process_goes_on(stage: Stage, args: tuple[str, ...]) -> No
 
     for moment in ("db.exec", "test.call"):
         stage.add(moment, story, moment=moment)
+        stage.add(f"{moment}, two workers", story, "-n", "2", moment=moment)
     stage.play()

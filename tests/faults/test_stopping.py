@@ -1,4 +1,4 @@
-"""Rows 17, 18, 19, 52: steps and cleanups that do not stop when they must."""
+"""Rows 4 to 6, 17 to 19, 52: steps and cleanups that do not stop when they must."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from tests.faults.scenario import BACKWARD, HOOKS, SLACK, STEPS, Run, Stage, Story
+from tests.faults.scenario import BACKWARD, HOOKS, SLACK, STEPS, WAITING, Run, Stage, Story
 
 TIMEOUT = 1.0 * SLACK  # seconds
 # When the step has ended, in seconds after its timeout: each rung of the ladder has its time.
@@ -26,11 +26,10 @@ STEP_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-def test_g18_a_step_that_exceeds_its_timeout_is_stopped(stage: Stage, hook: str) -> None:
+def test_g18_a_step_that_exceeds_its_timeout_is_stopped(stage: Stage) -> None:
     """Row 17: by the rung of the ladder that it needs; the exit waits for no thread."""
 
-    def story(run: Run, fault: str, longest: float, is_left: bool) -> Story:
+    def story(run: Run, hook: str, fault: str, longest: float, is_left: bool) -> Story:
         run.start(faults={f"db.{hook}": fault}, options={"db": {"timeout": TIMEOUT}})
         yield run.ended
         run.judge(1, stuck=["db"] if is_left else [])
@@ -43,9 +42,10 @@ def test_g18_a_step_that_exceeds_its_timeout_is_stopped(stage: Stage, hook: str)
         exit = run.time_of("leaving") - run.time_of("undo", "net")
         run.expect(exit < 2.0 * SLACK, f"the exit took {exit:.1f} s")
 
-    for fault, (longest, is_left) in STEP_FAULTS.items():
-        stage.add(fault, story, fault, longest, is_left)
-    stage.play(at_once=8)
+    for hook in HOOKS:
+        for fault, (longest, is_left) in STEP_FAULTS.items():
+            stage.add(f"{hook} {fault}", story, hook, fault, longest, is_left)
+    stage.play(WAITING)
 
 
 @pytest.mark.parametrize("fault", ["error", "interrupt", "system_exit", "exit"])
@@ -116,7 +116,7 @@ def test_g5_a_cleanup_that_hangs_is_ended_by_its_timeout(stage: Stage) -> None:
     for fault, is_left in hangs.items():
         for moment in BACKWARD if fault in ("sleep", "spin") else BACKWARD[1:2]:
             stage.add(f"{moment} {fault}", story, moment, fault, is_left)
-    stage.play(at_once=8)
+    stage.play(WAITING)
 
 
 def test_g5_the_cleanup_limit_bounds_all_cleanups_together(stage: Stage) -> None:

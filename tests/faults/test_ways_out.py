@@ -1,4 +1,4 @@
-"""Rows 1 to 8, 34, 35, 59, 61 to 64: everything by which a run ends before its time."""
+"""Rows 1 to 3, 7, 8, 32 to 35, 59, 61 to 64: everything that ends a run before its time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from tests.faults.scenario import FORWARD, SLACK, TESTING, Run, Stage, Story
+from tests.faults.scenario import FORWARD, SLACK, TESTING, WAITING, Run, Stage, Story
 
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
 PLAIN = ("-m", "pytest", "-p", "pytest_plan")  # warnings are no errors
@@ -86,10 +86,10 @@ def test_g2_other_plugins_that_raise_do_not_prevent_cleanup(
     stage.play()
 
 
-@pytest.mark.parametrize("option", ["-x", "--maxfail=1"])
-def test_g2_stopping_at_the_first_failure_cleans_up_once(stage: Stage, option: str) -> None:
+def test_g2_stopping_at_the_first_failure_cleans_up_once(stage: Stage) -> None:
     """Row 61: also with workers, where pytest has torn down twice (pytest #12021)."""
     for moment in TESTING:
+        option = "-x" if moment == "test.call" else "--maxfail=1"  # pytest takes them for the same
         for args, status in (((option,), 1), ((option, "-n", "2"), 2)):
             stage.add(f"{moment} {args}", do, *args, faults={moment: "error"}, status=status)
     stage.play()
@@ -99,7 +99,8 @@ def test_g2_stopping_at_the_first_failure_cleans_up_once(stage: Stage, option: s
 def test_g12_a_crashed_worker_loses_and_repeats_nothing(stage: Stage, fault: str) -> None:
     """Row 59: its test fails, the environment stays whole and is cleaned up once."""
     for moment in TESTING:
-        for restarts in ((), ("--max-worker-restart=0",)):
+        # How a worker died makes no difference to whether another may take its place.
+        for restarts in ((), ("--max-worker-restart=0",)) if fault == "kill" else ((),):
             what = {"faults": {moment: fault}, "status": (1, 2), "once": ["crashed"]}
             stage.add(f"{moment} {restarts}", do, "-n", "2", *restarts, **what)
     stage.play()
@@ -118,13 +119,28 @@ def test_g12_a_signal_to_one_worker_loses_and_repeats_nothing(stage: Stage) -> N
         run.kill(next(iter(victims.values())), number)
         run.release()
         yield run.ended
-        # pytest-xdist may send to the dead worker, before it has looked at who is dead.
-        run.judge(internal_error=None if moment == "db.exec" else False)
+        run.judge()
 
     for moment in ("db.exec", "test.call"):
         for number in (signal.SIGKILL, signal.SIGTERM):
             stage.add(f"{moment} {number}", story, moment=moment, number=number)
     stage.play()
+
+
+def test_g12_no_worker_outlives_a_controller_that_a_step_has_ended(stage: Stage) -> None:
+    """Rows 32 and 33 in part: `os._exit`, a segmentation fault; cleanup then needs the reaper."""
+
+    def story(run: Run, fault: str, status: int) -> Story:
+        run.start("-n", "2", faults={"db.exec": fault})
+        yield run.ended
+        run.expect(run.status == status, f"exit status {run.status}, not {status}")
+        yield lambda: all("name='sleep'" in process for process in run.processes())
+        run.expect(not run.notes("cleanup"), "it was cleaned up: by whom?")
+        run.expect(not run.notes("test"), "tests ran")
+
+    stage.add("os._exit", story, fault="die", status=3)
+    stage.add("segmentation fault", story, fault="segfault", status=-signal.SIGSEGV)
+    stage.play(WAITING)
 
 
 @pytest.mark.parametrize("fault", ["memory", "recurse"])
@@ -160,7 +176,7 @@ def test_g2_pytest_timeout_by_signal_fails_the_test_and_all_is_cleaned_up(stage:
             options = (*args, *TIMEOUT, f"--timeout={SLACK}", "--timeout-method=signal")
             what = {"faults": {moment: "sleep"}, "status": 1, "once": ["Timeout"]}
             stage.add(f"{moment} {args}", do, *options, **what)
-    stage.play()
+    stage.play(WAITING)
 
 
 def test_g12_pytest_timeout_by_thread_ends_a_worker_and_all_is_cleaned_up(stage: Stage) -> None:

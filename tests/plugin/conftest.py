@@ -1,9 +1,4 @@
 """Fixtures of the plugin tests."""
 
-from tests.plugin.surroundings import (  # noqa: F401
-    nothing_left_behind,
-    outside,
-    own_temporary_folder,
-    project,
-    quick_ladder,
-)
+from tests.leftovers import nothing_left_behind, own_temporary_folder  # noqa: F401
+from tests.plugin.surroundings import outside, project, quick_ladder  # noqa: F401

@@ -162,7 +162,7 @@ class TestNamesAndOptions:
         project.tests("def test_it(): pass")
         project.run("--plan-show").stdout.fnmatch_lines(
             [
-                "db *needs net*",
+                "*db *needs net*",
                 "*retries=3 *timeout=1m 00s *pause=0.01s *cleanup_timeout=2m 00s "
                 "*cleanup_when=attempted *autouse *eager *conftest.py:9",
             ]

@@ -26,6 +26,19 @@ def db(ctx):
     ctx.run([sys.executable, "-c", "print('from ' + 'a program')"])
     raise RuntimeError("no port 5432")
 """
+FIRST = """
+@pytest.mark.plan_step
+def first():
+    yield
+    note("undo first")
+"""
+STUCK = """
+import threading
+go_on = threading.Event()
+
+def pytest_unconfigure():
+    go_on.set()
+"""
 SOURCES = ["from print", "from stderr", "from logging", "from ctx.log", "from a program"]
 
 
@@ -78,6 +91,41 @@ class TestReport:
     def test_no_frame_of_ours_is_shown(self, broken: Project) -> None:
         """The traceback begins in the step, not in the engine."""
         assert "engine" not in broken.run().stdout.str()
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            'ctx.run([sys.executable, "-c", "import sys; sys.exit(3)"])',
+            'ctx.run(["no-such-program"])',
+            'ctx.start(["no-such-program"])',
+            'ctx.sleep("soon")',
+            'state["db"] = state[1]',
+            'ctx.wait_until(lambda: urllib.request.urlopen("http://127.0.0.1:1"), timeout=0)',
+        ],
+    )
+    def test_what_ctx_raises_points_at_the_step(self, project: Project, call: str) -> None:
+        """Its source is the user's line alone: no page of the library that was called."""
+        project.steps(f"""
+        import sys, urllib.request
+
+        @pytest.mark.plan_step
+        def db(ctx, state):
+            {call}
+        """)
+        project.tests("def test_it(db): pass")
+        result = project.run()
+        marked = [line for line in result.outlines if line.startswith(">")]
+        assert [line[1:].strip() for line in marked] == [call]
+        assert "/subprocess.py" not in result.stdout.str()
+        assert "/request.py" not in result.stdout.str()
+
+    def test_refused_write_points_at_the_test(self, project: Project) -> None:
+        """A test that writes where it may not is shown its own line, and none of ours."""
+        project.steps("@pytest.mark.plan_step\ndef db(): return 1")
+        project.tests("def test_it(plan): plan.state['db'] = 2")
+        result = project.run()
+        result.stdout.fnmatch_lines([">*plan.state?'db'? = 2", "E *StateError: key 'db' belongs*"])
+        assert "/state.py" not in result.stdout.str()
 
     @pytest.mark.parametrize("style", ["short", "line", "native", "no"])
     def test_tb_style_is_respected(self, broken: Project, style: str) -> None:
@@ -147,17 +195,14 @@ class TestReport:
         self, project: Project, quick_ladder: None
     ) -> None:
         """A step that was abandoned at its timeout is timed out, and its stack is shown."""
-        project.steps("""
-        import threading
-        go_on = threading.Event()
-
-        @pytest.mark.plan_step(timeout="50ms")
-        def stuck():
-            go_on.wait(30)
-
-        def pytest_unconfigure():
-            go_on.set()
-        """)
+        project.steps(
+            STUCK,
+            """
+            @pytest.mark.plan_step(timeout="50ms")
+            def stuck():
+                go_on.wait(30)
+            """,
+        )
         project.tests("def test_it(stuck): pass")
         result = project.run()
         assert result.ret == 1
@@ -416,15 +461,10 @@ class TestOutcomesOfPytest:
 
     def test_exit_ends_the_session(self, project: Project) -> None:
         """pytest.exit in a step ends the run with its code, after cleanup."""
-        project.steps("""
-        @pytest.mark.plan_step
-        def first():
-            yield
-            note("undo first")
-
-        @pytest.mark.plan_step
-        def db(first): pytest.exit("the disk is full", returncode=7)
-        """)
+        project.steps(
+            FIRST,
+            "@pytest.mark.plan_step\ndef db(first): pytest.exit('the disk is full', returncode=7)",
+        )
         project.tests("def test_it(db): note('test')")
         result = project.run_apart()
         assert result.ret == 7
@@ -433,15 +473,7 @@ class TestOutcomesOfPytest:
 
     def test_keyboard_interrupt_ends_the_session(self, project: Project) -> None:
         """KeyboardInterrupt in a step ends the run as Ctrl-C does, after cleanup."""
-        project.steps("""
-        @pytest.mark.plan_step
-        def first():
-            yield
-            note("undo first")
-
-        @pytest.mark.plan_step
-        def db(first): raise KeyboardInterrupt
-        """)
+        project.steps(FIRST, "@pytest.mark.plan_step\ndef db(first): raise KeyboardInterrupt")
         project.tests("def test_it(db): note('test')")
         result = project.run_apart()
         assert result.ret == pytest.ExitCode.INTERRUPTED
@@ -450,15 +482,7 @@ class TestOutcomesOfPytest:
 
     def test_system_exit_is_never_wrapped(self, project: Project) -> None:
         """sys.exit in a step ends the run with its code, after cleanup."""
-        project.steps("""
-        @pytest.mark.plan_step
-        def first():
-            yield
-            note("undo first")
-
-        @pytest.mark.plan_step
-        def db(first): raise SystemExit(9)
-        """)
+        project.steps(FIRST, "@pytest.mark.plan_step\ndef db(first): raise SystemExit(9)")
         project.tests("def test_it(db): note('test')")
         result = project.run_apart()
         assert result.ret != 0
@@ -603,19 +627,17 @@ class TestOptions:
 
     def test_limit_stops_provisioning(self, project: Project) -> None:
         """--plan-limit: the running step is timed out, its tests are blocked, cleanup runs."""
-        project.steps("""
-        @pytest.mark.plan_step
-        def first():
-            yield
-            note("undo first")
+        project.steps(
+            FIRST,
+            """
+            @pytest.mark.plan_step
+            def slow(first, ctx):
+                ctx.sleep(60)
 
-        @pytest.mark.plan_step
-        def slow(first, ctx):
-            ctx.sleep(60)
-
-        @pytest.mark.plan_step
-        def never(slow): note("never")
-        """)
+            @pytest.mark.plan_step
+            def never(slow): note("never")
+            """,
+        )
         project.tests("def test_it(never): note('test')")
         result = project.run("--plan-limit=100ms")
         assert result.ret == 1
@@ -683,18 +705,15 @@ class TestCleanup:
         self, project: Project, quick_ladder: None
     ) -> None:
         """What exceeds its cleanup_timeout is said, and the run is red."""
-        project.steps("""
-        import threading
-        go_on = threading.Event()
-
-        @pytest.mark.plan_step(cleanup_timeout="50ms")
-        def stuck():
-            yield
-            go_on.wait(30)
-
-        def pytest_unconfigure():
-            go_on.set()
-        """)
+        project.steps(
+            STUCK,
+            """
+            @pytest.mark.plan_step(cleanup_timeout="50ms")
+            def stuck():
+                yield
+                go_on.wait(30)
+            """,
+        )
         project.tests("def test_it(stuck): pass")
         result = project.run()
         assert result.ret == 1

@@ -87,7 +87,7 @@ class TestCommand:
         assert project.calls == CLEANED
         lines = plan_lines(result)
         assert lines[0].startswith("plan: cleaning up environment 'run-")
-        assert ", left by process " in lines[0]
+        assert lines[0].endswith(", left T ago")
         assert lines[1:] == [
             "plan:   web  cleanup succeeded T", "plan: nothing is left of earlier runs",
         ]  # fmt: skip

@@ -39,7 +39,7 @@ def installed(checked: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     (folder / "entry_points.txt").write_text(ENTRY_POINT)
     (folder / "METADATA").write_text(METADATA)
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly -p no:asyncio -p no:django")
     prepend(monkeypatch, folder.parent)
     return checked
 

@@ -161,6 +161,12 @@ class TestShow:
     @pytest.mark.plan_step(needs=["net"])
     def seed(db): note("seed")
 
+    @pytest.mark.plan_step(needs=["seed"])
+    def user(): note("user")
+
+    @pytest.mark.plan_step
+    def store(db): note("store")
+
     @pytest.mark.plan_step(needs=())
     def alone(): note("alone")
     """
@@ -172,14 +178,18 @@ class TestShow:
     """
     PLAN = (
         "*= plan =*",
-        "net    waits for nothing",
-        "         conftest.py:6",
-        "db     after net",
-        "         retries=2  timeout=1m 00s  conftest.py:9",
-        "seed   needs net, db",
-        "         conftest.py:12",
-        "alone  waits for nothing  (not needed)",
-        "         conftest.py:15",
+        "net           waits for nothing",
+        "                conftest.py:6",
+        "db            after net",
+        "│               retries=2  timeout=1m 00s  conftest.py:9",
+        "├── seed      needs net, db",
+        "│   │           conftest.py:12",
+        "│   └── user  needs seed  (not needed)",
+        "│               conftest.py:15",
+        "└── store     needs db  (not needed)",
+        "                conftest.py:18",
+        "alone         waits for nothing  (not needed)",
+        "                conftest.py:21",
         "1 test needs seed:",
         "  test_it.py::test_seed",
         "2 tests need db:",
@@ -213,7 +223,7 @@ class TestShow:
         project.steps(self.STEPS)
         project.tests(self.TESTS)
         project.run("--plan-show", "-k", "test_db").stdout.fnmatch_lines(
-            ["net    waits for nothing", "db     after net", "seed   needs net, db  (not needed)"]
+            ["net  *waits for nothing", "db  *after net", "*seed  *needs net, db  (not needed)"]
         )
 
     def test_skipped_and_late_steps_are_shown(self, project: Project) -> None:
@@ -242,7 +252,16 @@ class TestShow:
         """-q does not hide what was asked for."""
         project.steps(self.STEPS)
         project.tests(self.TESTS)
-        project.run("--plan-show", "-q").stdout.fnmatch_lines(["net    waits for nothing"])
+        project.run("--plan-show", "-q").stdout.fnmatch_lines(["net  *waits for nothing"])
+
+    def test_terminal_that_cannot_draw_gets_ascii(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Windows-1252 and ASCII have no lines: the tree is drawn with what they have."""
+        project.steps(self.STEPS)
+        monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+        result = project.run_apart("--plan-show", "-s")
+        result.stdout.fnmatch_lines(["db  *", "|-- seed  *", "|   `-- user  *", "`-- store *"])
 
 
 class TestEager:

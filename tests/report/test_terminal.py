@@ -7,6 +7,7 @@ import re
 import pytest
 
 from pytest_plan.engine import executor
+from pytest_plan.report import terminal
 from tests.plugin.project import Project, plan_lines, without_times
 
 STEPS = """
@@ -188,8 +189,6 @@ class TestHeartbeat:
 
     SLOW = """
     import time
-    from pytest_plan.report import terminal
-    terminal.HEARTBEAT = 0.1
 
     @pytest.mark.plan_step
     def slow():
@@ -202,6 +201,7 @@ class TestHeartbeat:
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the engine look more often than each second."""
         monkeypatch.setattr(executor, "HEARTBEAT", 0.02)
+        monkeypatch.setattr(terminal, "HEARTBEAT", 0.1)
 
     def test_long_step_is_mentioned_while_it_runs(self, project: Project) -> None:
         """At every heartbeat, and its cleanup likewise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import pytest_plan
 
 ROOT = Path(__file__).parent.parent.parent
 API = Path(__file__).with_name("api.py")
@@ -29,6 +32,10 @@ def test_it(plan: PlanHandle) -> None:
     plan.need(1)
     plan.run_id = "x"
 """
+# What users are given without being named in `__all__`.
+GIVEN = ("engine.processes.Process", "engine.results.AttemptResult", "engine.results.CleanupResult")
+# What is public among our own modules only; its types are ours, and mypy's to check.
+OURS = ("Context.__init__", "Plan.begin", "PlanHandle.__init__")
 LINES_IN_WRONG = {4, 5, 6, 7, 10, 12, 15, 16}
 
 
@@ -77,3 +84,30 @@ def test_pyright_strict_accepts_the_api(apart: Path) -> None:
     found = json.loads(result.stdout)["generalDiagnostics"]
     messages = [f"{one['range']['start']['line'] + 1}: {one['message']}" for one in found]
     assert messages == []
+
+
+def test_api_uses_every_public_name() -> None:
+    """So that what holds for `api.py` holds for all that we promise."""
+    tree = ast.parse(API.read_text())
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert set(pytest_plan.__all__) <= used
+
+
+def test_pyright_knows_the_type_of_every_public_name() -> None:
+    """No parameter, attribute or return value is unknown, or a guess of the type checker."""
+    pytest.importorskip("pyright")
+    result = subprocess.run(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson",
+         "--ignoreexternal", "--verifytypes", "pytest_plan"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    symbols = json.loads(result.stdout)["typeCompleteness"]["symbols"]
+    promised = [f"pytest_plan.{home}" for home in (*_homes(), *GIVEN)]
+    found = [one for one in symbols if one["name"].startswith(tuple(f"{p}." for p in promised))]
+    assert len(found) > len(promised)
+    guessed = [one["name"] for one in found if one["isTypeAmbiguous"] or not one["isTypeKnown"]]
+    assert [name for name in guessed if not name.endswith(tuple(f".{o}" for o in OURS))] == []
+
+
+def _homes() -> list[str]:
+    return [f"{home}.{name}" for home, names in pytest_plan._HOMES.items() for name in names]

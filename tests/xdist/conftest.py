@@ -7,10 +7,11 @@ from typing import Protocol
 
 import pytest
 
-from tests.plugin import surroundings
+from tests import leftovers
 from tests.xdist.cluster import Cluster
 
-own_temporary_folder = surroundings.own_temporary_folder
+own_temporary_folder = leftovers.own_temporary_folder
+nothing_left_behind = leftovers.nothing_left_behind
 
 
 @pytest.fixture

@@ -188,7 +188,9 @@ def test_worker_killed_while_the_plan_runs(cluster: Cluster) -> None:
         @pytest.mark.plan_step
         def db(ctx):
             note("db")
-            workers = psutil.Process().children()
+            children = psutil.Process().children()
+            # The reaper has a session of its own.
+            workers = [child for child in children if os.getsid(child.pid) == os.getsid(0)]
             note("killed", len(workers))
             for process in workers: process.kill()
             yield "db"
@@ -203,6 +205,61 @@ def test_worker_killed_while_the_plan_runs(cluster: Cluster) -> None:
     assert outcomes(result)["passed"] == 4
     assert cluster.calls == ["db", "killed 2", "cleaned"]
     once(result, "db")
+
+
+class TestDeathWhileThePlanRuns:
+    """A worker that has collected dies, and xdist hears of it when the plan is provisioned."""
+
+    STEPS = """
+    import psutil
+
+    @pytest.mark.plan_step
+    def db(ctx):
+        ctx.wait_until(lambda: pathlib.Path("others").exists())
+        pids = [int(path.name) for path in pathlib.Path("collected").iterdir()]
+        victim = psutil.Process(pids[0])
+        victim.kill()
+        worker = lambda: victim.is_running() and victim.status() != psutil.STATUS_ZOMBIE
+        ctx.wait_until(lambda: not worker())
+        ctx.sleep(0.3)  # until the controller has read the end of its line
+        note("db")
+        yield "db"
+        note("cleaned")
+
+    def pytest_collection_finish():
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            pathlib.Path("collected").mkdir(exist_ok=True)
+            pathlib.Path("collected", str(os.getpid())).touch()
+            pathlib.Path("others").touch()
+    """
+    TESTS = """
+    @pytest.mark.parametrize("number", range(4))
+    def test_it(db, number): assert db == "db"
+    """
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    @pytest.mark.parametrize("dist", ["load", "loadscope", "worksteal", "each"])
+    def test_is_made_good_by_a_clone(self, cluster: Cluster, dist: str, workers: int) -> None:
+        """However xdist gives out the tests: each runs as often as it would, and passes."""
+        cluster.steps("import pathlib", self.STEPS)
+        cluster.tests(self.TESTS)
+        result = cluster.apart("-n", str(workers), "--dist", dist)
+        assert outcomes(result) == {"passed": 4 * workers if dist == "each" else 4}
+        assert "replacing crashed worker gw" in result.stdout.str()
+        assert cluster.calls == ["db", "cleaned"]
+        assert result.ret == 0
+
+    def test_is_an_error_where_no_clone_is_allowed(self, cluster: Cluster) -> None:
+        """No test was run, so the run is not green, and says why."""
+        cluster.steps("import pathlib", self.STEPS)
+        cluster.tests(self.TESTS)
+        result = cluster.two("--max-worker-restart", "0")
+        assert outcomes(result) == {}
+        assert re.search(
+            r"worker 'gw[01]' died before the tests began: no test was run", result.stdout.str()
+        )
+        assert cluster.calls == ["db", "cleaned"]
+        assert result.ret == 1
 
 
 def test_crashed_test_is_run_again_in_the_same_environment(cluster: Cluster) -> None:
@@ -293,7 +350,9 @@ class TestInterrupt:
         @pytest.mark.plan_step
         def db():
             yield "db"
-            note("begun beside", len(psutil.Process().children()), "workers")
+            children = psutil.Process().children()
+            workers = [child for child in children if os.getsid(child.pid) == os.getsid(0)]
+            note("begun beside", len(workers), "workers")
             time.sleep(4)
             note("ended")
         """)

@@ -226,9 +226,9 @@ class TestLocks:
         other.receive((1, "acquire", "lock", 1))
         one.receive((2, "acquire", "lock", 2))
         assert (said, told) == ([(1, True, True)], [])
-        one.receive((3, "release", "lock"))
+        one.receive((3, "release", "lock", 1))
         assert told == [(1, True, True)]
-        other.receive((2, "release", "lock"))
+        other.receive((2, "release", "lock", 1))
         assert said[-1] == (2, True, True)
 
     def test_refused_to_the_thread_that_holds_it(self, workers: Workers) -> None:
@@ -254,7 +254,7 @@ class TestLocks:
         one.receive((1, "acquire", "lock", 1))
         other.receive((1, "acquire", "lock", 1))
         other.receive((0, "forget", 1))
-        one.receive((2, "release", "lock"))
+        one.receive((2, "release", "lock", 1))
         assert told == []
         one.receive((3, "acquire", "lock", 2))
         assert said[-1] == (3, True, True)
@@ -264,7 +264,7 @@ class TestLocks:
         one, other, said, told = workers
         one.receive((1, "acquire", "lock", 1))
         other.receive((1, "acquire", "lock", 1))
-        one.receive((2, "release", "lock"))
+        one.receive((2, "release", "lock", 1))
         assert told == [(1, True, True)]
         other.receive((0, "forget", 1))
         one.receive((3, "acquire", "lock", 1))
@@ -274,7 +274,7 @@ class TestLocks:
         """What was granted, given back and taken by another stays with that other."""
         one, other, said, told = workers
         one.receive((1, "acquire", "lock", 1))
-        one.receive((2, "release", "lock"))
+        one.receive((2, "release", "lock", 1))
         other.receive((1, "acquire", "lock", 1))
         one.receive((0, "forget", 1))
         one.receive((3, "acquire", "lock", 1))

@@ -56,13 +56,16 @@ def schema(postgres):
         connection.execute(SCHEMA)
 
 
-@pytest.mark.plan_step(needs=["schema", "redis"])
+def remove_products(state):
+    with open_shop() as shop:
+        for name in state["catalogue"]:
+            shop.remove_product(name)
+
+
+@pytest.mark.plan_step(needs=["schema", "redis"], cleanup=remove_products)
 def seed(state):
     """The catalogue: products that every test may look at and none may change."""
     state["catalogue"] = {"lamp": 4_900, "chair": 12_900}
     with open_shop() as shop:
         for name, price in state["catalogue"].items():
             shop.add_product(name, price=price, stock=10)
-        yield
-        for name in state["catalogue"]:
-            shop.remove_product(name)

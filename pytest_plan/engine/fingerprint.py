@@ -1,0 +1,128 @@
+"""Whether a step is still what it was: its source, and whatever else it is made of.
+
+Of a step's file counts what its hooks name, and what that names in turn; of other files only
+what the option `inputs` lists. What cannot be read counts as changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import inspect
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pytest_plan.engine.planned import PlannedStep, StepOptions
+
+_NOT_PART = ("eager", "autouse", "skip", "inputs")  # when a step runs, not what it makes
+
+
+class Fingerprints:
+    """The fingerprints of linked steps, each made once.
+
+    Args:
+        steps: returns every step by name; asked again for one that was declared since.
+    """
+
+    def __init__(self, steps: Callable[[], Mapping[str, PlannedStep]]) -> None:
+        self._look_up = steps
+        self._steps = steps()
+        self._made: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        """Return the fingerprint of a step; never twice the same where it cannot be read."""
+        if name not in self._steps:
+            self._steps = self._look_up()
+        if name not in self._made:
+            self._made[name] = self._make(self._steps[name])
+        return self._made[name]
+
+    def _make(self, step: PlannedStep) -> str:
+        digest = hashlib.sha256()
+        try:
+            for part in (*_options(step.options), *_sources(step), *_inputs(step)):
+                digest.update(f"{len(part)}:".encode() + part)
+        except (OSError, TypeError, SyntaxError, ValueError):
+            return secrets.token_hex(32)
+        for need in step.needs:
+            digest.update(self.of(need).encode())
+        return digest.hexdigest()
+
+
+def _options(options: StepOptions) -> Iterator[bytes]:
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name not in _NOT_PART and not callable(value):
+            yield f"{field.name}={value!r}".encode()
+
+
+def _sources(step: PlannedStep) -> Iterator[bytes]:
+    for function in step.hooks.values():
+        called: Any = function.function
+        called = inspect.unwrap(called)
+        while isinstance(called, functools.partial):
+            yield repr((called.args, sorted(called.keywords.items()))).encode()
+            called = called.func
+        if not hasattr(called, "__code__"):
+            called = type(called).__call__
+        yield from _source(called.__code__.co_filename, called.__qualname__, called)
+
+
+def _source(file: str, qualname: str, function: Any) -> Iterator[bytes]:
+    if "<" in qualname:
+        yield inspect.getsource(function).encode()
+    for name, text in sorted(_reachable(Path(file), qualname.split(".", maxsplit=1)[0]).items()):
+        yield f"{name}\n{text}".encode()
+
+
+def _reachable(file: Path, name: str) -> dict[str, str]:
+    """Return the source of `name` and of all that it names, at the top of the same file."""
+    tops = _tops(ast.parse(file.read_text(encoding="utf-8")))
+    found: dict[str, str] = {}
+    waiting = [name]
+    while waiting:
+        one = waiting.pop()
+        if one in found or one not in tops:
+            continue
+        # Unparsed: without comments, and wherever it stands in the file.
+        found[one] = "\n".join(map(ast.unparse, tops[one]))
+        waiting += [
+            inner.id
+            for node in tops[one]
+            for inner in ast.walk(node)
+            if isinstance(inner, ast.Name)
+        ]
+    return found
+
+
+def _tops(tree: ast.Module) -> dict[str, list[ast.stmt]]:
+    found: dict[str, list[ast.stmt]] = {}
+    for node in tree.body:
+        for name in _names(node):
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def _names(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for target in targets:
+            yield from (one.id for one in ast.walk(target) if isinstance(one, ast.Name))
+
+
+def _inputs(step: PlannedStep) -> Iterator[bytes]:
+    folder = Path(step.origin.rpartition(":")[0]).resolve().parent
+    for pattern in step.options.inputs:
+        path = Path(pattern)
+        paths = [path] if path.is_absolute() else sorted(folder.glob(pattern))
+        yield pattern.encode()
+        for file in paths:
+            if file.is_file():
+                yield str(file).encode()
+                yield file.read_bytes()

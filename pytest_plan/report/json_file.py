@@ -1,0 +1,60 @@
+"""`.json`: the run for programs, in a schema of its own (docs/reference/report-json.md)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pytest_plan.report.account import Account, StepAccount
+
+SCHEMA = 1
+_DIGITS = 6  # microseconds
+
+
+def text(account: Account) -> str:
+    """Return the report as JSON."""
+    return json.dumps(data(account), indent=2, ensure_ascii=False) + "\n"
+
+
+def data(account: Account) -> dict[str, Any]:
+    """Return what the report says, as plain values."""
+    return {
+        "schema": SCHEMA,
+        "run_id": account.run_id,
+        "environment": account.environment,
+        "outcome": account.outcome.value,
+        "limit_seconds": account.limit,
+        "steps": [_step(step) for step in account.steps],
+        "tests": account.counts(),
+    }
+
+
+def _step(step: StepAccount) -> dict[str, Any]:
+    cleanup = step.cleanup
+    return {
+        "name": step.name,
+        "outcome": step.outcome.value,
+        "reason": step.reason,
+        "needs": list(step.needs),
+        "after": list(step.after),
+        "started": _rounded(step.started),
+        "seconds": _rounded(step.seconds),
+        "attempts": [
+            {
+                "hook": str(attempt.hook),
+                "seconds": _rounded(attempt.seconds),
+                "error": attempt.error,
+            }
+            for attempt in step.attempts
+        ],
+        "cleanup": {
+            "outcome": cleanup.outcome.value,
+            "started": _rounded(cleanup.started),
+            "seconds": _rounded(cleanup.seconds),
+            "error": cleanup.error,
+        },
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, _DIGITS)

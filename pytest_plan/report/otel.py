@@ -1,0 +1,170 @@
+"""Steps as spans of OpenTelemetry, where somebody has configured a tracer provider.
+
+They are children of the session's span, which pytest-opentelemetry makes; without it, of a span
+of our own. The programs of a step get its span in TRACEPARENT.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_plan.engine.errors import describe
+from pytest_plan.engine.events import (
+    AttemptFailed,
+    Event,
+    PlanFinished,
+    StepCleaned,
+    StepFinished,
+    StepStarted,
+)
+from pytest_plan.engine.outcomes import CleanupOutcome
+from pytest_plan.engine.results import StepResult
+from pytest_plan.plugin import lookup
+from pytest_plan.report.failure import said
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span
+
+_NANO = 1e9
+_CARRIED = ("TRACEPARENT", "TRACESTATE", "BAGGAGE")
+
+
+def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | None:
+    """Make spans if a provider is there."""
+    # Whoever configures one has imported this; nobody else pays for the import.
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return None
+    spans = Spans(config)
+    config.pluginmanager.register(spans, "pytest_plan_spans")
+    return spans.hear
+
+
+class Spans:
+    """The spans of one run."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        from opentelemetry import trace
+
+        self._config = config
+        self._mask = lookup.of(config).host.mask
+        self._tracer = trace.get_tracer("pytest-plan")
+        self._own: Span | None = None
+        self._parent = self._make_parent()
+        self._lock = threading.Lock()  # guards _steps: who asks first makes the span of a step
+        self._steps: dict[str, tuple[Span, int]] = {}  # and when it began, in ns since 1970
+
+    def pytest_plan_program_variables(self, step: str) -> Mapping[str, str]:
+        """Return what makes the spans of a step's program children of the step's."""
+        from opentelemetry import propagate, trace
+
+        carrier: dict[str, str] = {}
+        span, _ = self._step(step)
+        propagate.inject(carrier, context=trace.set_span_in_context(span, self._parent))
+        return {name.upper(): value for name, value in carrier.items()}
+
+    def hear(self, event: Event) -> None:
+        """Begin and end spans."""
+        match event:
+            case StepStarted(step=step):
+                self._step(step)
+            case AttemptFailed(step=step, attempt=attempt, error=error):
+                self._step(step)[0].add_event(
+                    "attempt failed",
+                    {"plan.attempt": attempt, "exception.message": self._mask(describe(error))},
+                )
+            case StepFinished(result=result) if result.started is not None:
+                self._end_step(result)
+            case StepCleaned(result=result):
+                self._cleaned(result)
+            case PlanFinished():
+                self._end()
+            case _:
+                pass
+
+    def _make_parent(self) -> Context:
+        from opentelemetry import propagate, trace
+
+        session = self._session_span()
+        if session is not None:
+            return trace.set_span_in_context(session)
+        carrier = {name.lower(): os.environ[name] for name in _CARRIED if name in os.environ}
+        here = trace.get_current_span().get_span_context().is_valid
+        self._own = self._tracer.start_span(
+            "plan", context=None if here else propagate.extract(carrier)
+        )
+        return trace.set_span_in_context(self._own)
+
+    def _session_span(self) -> Span | None:
+        # It is never the current span: pytest-opentelemetry keeps it in its plugin.
+        from opentelemetry import trace
+
+        for plugin in self._config.pluginmanager.get_plugins():
+            span = getattr(plugin, "session_span", None)
+            if isinstance(span, trace.Span) and span.is_recording():
+                return span
+        return None
+
+    def _step(self, name: str) -> tuple[Span, int]:
+        with self._lock:
+            if name not in self._steps:
+                now = time.time_ns()
+                span = self._tracer.start_span(
+                    f"plan step {name}",
+                    context=self._parent,
+                    start_time=now,
+                    attributes={"plan.step": name},
+                )
+                self._steps[name] = span, now
+            return self._steps[name]
+
+    def _end_step(self, result: StepResult) -> None:
+        span, began = self._step(result.name)
+        span.set_attributes(
+            {
+                "plan.outcome": result.outcome.value,
+                "plan.attempts": len(result.attempts),
+                "plan.needs": result.needs,
+                "code.file.path": result.origin.rpartition(":")[0],
+            }
+        )
+        if result.outcome.is_failure:
+            self._fail(span, result.reason or result.outcome.value)
+        span.end(began + round(result.seconds * _NANO))
+
+    def _cleaned(self, result: StepResult) -> None:
+        cleanup = result.cleanup
+        now = time.time_ns()
+        span = self._tracer.start_span(
+            f"plan cleanup {result.name}",
+            context=self._parent,
+            start_time=now - round(cleanup.seconds * _NANO),
+            attributes={"plan.step": result.name, "plan.outcome": cleanup.outcome.value},
+        )
+        if cleanup.outcome not in (CleanupOutcome.SUCCEEDED, CleanupOutcome.KEPT):
+            texts = [said(error) for error in cleanup.errors]
+            self._fail(span, "; ".join(texts) or cleanup.outcome.value)
+        span.end(now)
+
+    def _fail(self, span: Span, text: str) -> None:
+        from opentelemetry.trace import Status, StatusCode
+
+        span.set_status(Status(StatusCode.ERROR, self._mask(text)))
+
+    def _end(self) -> None:
+        from opentelemetry import trace
+
+        if self._own is not None:
+            self._own.end()
+        # pytest-opentelemetry has done so before the cleanup.
+        flush = getattr(trace.get_tracer_provider(), "force_flush", None)
+        if flush is not None:
+            flush()

@@ -1,0 +1,127 @@
+"""Types the commands of a page, and compares what they answer with what the page shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.xdist.cluster import wait_until
+
+LONGEST = 60.0  # seconds that one command may take
+_CTRL_C = "^C\n"
+# What depends on the machine, and the lines that speak of it alone.
+_VARIES = (
+    (re.compile(r"\b(\d+h )?(\d+m )?\d+(\.\d+)?m?s\b"), "TIME"),
+    (re.compile(r"(?<=127\.0\.0\.1)(:| )\d+"), ":PORT"),
+    (re.compile(r"(?<= )\d{5}(?= )"), "PORT"),
+    (re.compile(r"\bplan-[a-z0-9_]{8,12}\b"), "plan-RANDOM"),
+    (re.compile(r"\bpid \d+"), "pid PID"),
+    (re.compile(r"\bgw\d+"), "gwN"),
+    (re.compile(r"\bPython 3\.[\d.]+"), "Python VERSION"),
+    (re.compile(r"\b0x[0-9a-f]+"), "0xADDRESS"),
+    (re.compile(r"\b[0-9a-f]{8}\b"), "RUN"),
+    (re.compile(r"([=_!-])\1{2,}"), r"\1"),
+    (re.compile(r" {2,}"), " "),
+)
+_HEADER = re.compile(
+    r"(platform |rootdir: |configfile: |plugins: |cachedir: |django: |asyncio: |"
+    r"created: |bringing up nodes|\d workers \[).*\n"
+)
+
+
+class Shell:
+    """A folder in which `pytest` and `python` are ours.
+
+    Args:
+        folder: where commands run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.plugins = "pytest_plan,xdist.plugin,pytest_timeout"
+        self._programs = Path(tempfile.mkdtemp())
+        for name, arguments in (("pytest", " -m pytest"), ("python", "")):
+            program = self._programs / name
+            program.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
+            program.chmod(0o755)
+
+    def type(self, line: str, until_ctrl_c: str | None = None) -> str:
+        """Run a command to its end and return what it wrote.
+
+        Args:
+            line: the command, for bash.
+            until_ctrl_c: press Ctrl-C as soon as this is answered; None: never.
+        """
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(
+                ["bash", "-c", line], cwd=self.folder, env=self._environment(),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+            try:
+                if until_ctrl_c is not None:
+                    wait_until(lambda: matches(until_ctrl_c + "...\n", self._text(output.fileno())))
+                    os.killpg(process.pid, signal.SIGINT)
+                process.wait(LONGEST)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGTERM)  # SIGKILL would leave its programs
+                    process.wait(LONGEST)
+            return self._text(output.fileno())
+
+    def _text(self, output: int) -> str:
+        text = os.pread(output, 10_000_000, 0).decode()
+        text = text.replace(str(self.folder), "/home/you/tutorial")
+        text = re.sub(r"/\S+/(?=plan-[a-z0-9_]{8,12}/)", "/tmp/", text)
+        return text.replace(sys.executable, "/home/you/tutorial/.venv/bin/python")
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "COLUMNS": "80",
+            "PATH": os.pathsep.join([str(self._programs), os.environ["PATH"]]),
+            "PYTEST_PLUGINS": self.plugins,
+        }
+
+
+def answer(shell: Shell, line: str, shown: str) -> str:
+    """Return what a command answers; a line `^C` in what is shown is pressed there."""
+    before, ctrl_c, _ = shown.partition(_CTRL_C)
+    if not ctrl_c:
+        return shell.type(line)
+    said = shell.type(line, before)
+    head = _head(said, before)
+    return said[:head] + ctrl_c + said[head:]
+
+
+def matches(shown: str, said: str) -> bool:
+    """Whether a page shows what was said; a line `...` stands for any lines."""
+    lines = _plain(shown)
+    pattern = "".join("(?:.*\n)*?" if line == "...\n" else re.escape(line) for line in lines)
+    return re.fullmatch(pattern, "".join(_plain(said))) is not None
+
+
+def without_header(text: str) -> str:
+    """Return what was said without the lines that tell of versions and folders."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if not _HEADER.match(line))
+
+
+def _head(said: str, before: str) -> int:
+    """Return where the part of `said` ends that `before` shows."""
+    lines = said.splitlines(keepends=True)
+    ends = (sum(map(len, lines[:count])) for count in range(len(lines) + 1))
+    return next((end for end in ends if matches(before, said[:end])), 0)
+
+
+def _plain(text: str) -> list[str]:
+    lines = (line.rstrip() for line in without_header(text).splitlines())
+    kept = [line for line in lines if line]
+    for pattern, stand_in in _VARIES:
+        kept = [pattern.sub(stand_in, line) for line in kept]
+    return [f"{line}\n" for line in kept]

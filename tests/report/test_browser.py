@@ -1,0 +1,255 @@
+"""The HTML report in a real browser: it renders, reacts, complains of nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jinja2", reason="HTML reports need the extra `report`")
+
+from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.report import html
+from pytest_plan.report.account import AttemptAccount
+from tests.report import browser
+from tests.report.accounts import account, blocked, cleanup, failed, ran, step
+from tests.report.browser import Browser
+
+PROGRAM = browser.find()
+if PROGRAM is None:
+    pytest.skip("there is no Chromium on this machine", allow_module_level=True)
+
+EVIL = "</script><script>window.harm = 1</script><img src=x onerror='window.harm = 2'>"
+TESTS = [ran(f"test_{n}", worker=f"gw{n % 2}", started=n / 9, seconds=0.1) for n in range(40)]
+RUN = account(
+    step("net", is_critical=True, cleanup=cleanup(CleanupOutcome.FAILED, error="in use")),
+    step(
+        "db",
+        needs=("net",),
+        started=1.0,
+        seconds=3.0,
+        is_critical=True,
+        attempts_allowed=3,
+        attempts=(
+            AttemptAccount(1, "exec", 1.0, 1.0, f"no port {EVIL}"),
+            AttemptAccount(2, "exec", 3.0, 1.0, None),
+        ),
+        cleanup=cleanup(),
+    ),
+    failed("cache", needs=("net",), error="E   ValueError", log=f"last words {EVIL}"),
+    blocked("web", needs=("cache",)),
+    step(
+        "slow",
+        outcome=StepOutcome.TIMED_OUT,
+        stack="File x",
+        cleanup=cleanup(CleanupOutcome.ABANDONED),
+    ),
+    tests=tuple(TESTS),
+    critical_path=("net", "db"),
+    outcome=StepOutcome.FAILED,
+)
+WIDTHS = (390, 1600)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser for all tests of this file."""
+    assert PROGRAM is not None
+    with Browser(PROGRAM, tmp_path_factory.mktemp("chromium")) as started:
+        yield started
+
+
+@pytest.fixture
+def page(chromium: Browser, tmp_path: Path) -> Iterator[Browser]:
+    """The report, loaded; whatever a test does, it complains of nothing and loads nothing."""
+    path = tmp_path / "plan.html"
+    path.write_text(html.text(RUN), encoding="utf-8")
+    chromium.complaints.clear()
+    chromium.requests.clear()
+    chromium.look(1600)
+    chromium.open(path)
+    yield chromium
+    assert chromium.ask("window.harm") is None
+    assert chromium.complaints == []
+    assert set(chromium.requests) <= {path.as_uri(), "data:,"}
+
+
+def is_open(page: Browser, step: str) -> bool:
+    """Whether the details of a step can be seen."""
+    return bool(page.ask(f"document.querySelector('#step-{step} .detail').checkVisibility()"))
+
+
+def shown(page: Browser) -> list[str]:
+    """Return the names of the steps whose rows can be seen."""
+    names: list[str] = page.ask(
+        "[...document.querySelectorAll('details.row')].filter(row => row.checkVisibility())"
+        ".map(row => row.querySelector('.text').textContent)"
+    )
+    return names
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_it_renders(page: Browser, width: int, scheme: str) -> None:
+    """Everything is in sight at both widths, no page is wider than its window, themes differ."""
+    page.look(width, scheme=scheme)
+    assert page.ask("document.documentElement.scrollWidth") == width
+    assert shown(page) == [step.name for step in RUN.steps]
+    for bars in ("#step-db .bar rect", ".lane .bar rect"):
+        assert page.ask(f"document.querySelector('{bars}').getBoundingClientRect().width") > 0
+    back = page.ask("getComputedStyle(document.body).backgroundColor")
+    assert back == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 29)"}[scheme]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read(page: Browser, scheme: str) -> None:
+    """Every text has a contrast of at least 4.5 to 1 against what is behind it (WCAG AA)."""
+    page.look(1600, scheme=scheme)
+    page.click("#open-all")
+    poor = page.ask("""(() => {
+      const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+      const rgb = (colour) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+      };
+      const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+        .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+      const behind = (node) => {
+        for (; node; node = node.parentElement) {
+          const colour = rgb(getComputedStyle(node).backgroundColor);
+          if (colour[3] === 255) return colour;
+        }
+      };
+      const found = [];
+      for (const node of document.querySelectorAll("body *:not(svg *)")) {
+        const own = [...node.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+        if (!own || !node.checkVisibility() || node.matches("script, option")) continue;
+        const [a, b] = [rgb(getComputedStyle(node).color), behind(node)].map(light);
+        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (contrast < 4.5) found.push(`${node.outerHTML.slice(0, 90)}: ${contrast.toFixed(2)}`);
+      }
+      return found;
+    })()""")
+    assert poor == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_click_opens_a_step(page: Browser, width: int) -> None:
+    """A click shows log tail, needs, error and cleanup of a step; another hides them."""
+    page.look(width)
+    assert not is_open(page, "cache")
+    page.click("#step-cache summary")
+    assert is_open(page, "cache")
+    said = page.ask("document.querySelector('#step-cache .detail').innerText")
+    for text in ("last words", "ValueError", "net", "nothing to undo", "RuntimeError: no"):
+        assert text in said
+    page.click("#step-cache summary")
+    assert not is_open(page, "cache")
+
+
+@pytest.mark.parametrize("key", ["Enter", " "])
+def test_keyboard_opens_a_step(page: Browser, key: str) -> None:
+    """Tab leads to the steps, the arrow keys from one to the next, Enter and space open."""
+    page.ask("document.querySelector('#open-all').focus()")
+    page.press("Tab")
+    page.press("ArrowDown")
+    page.press("ArrowDown")
+    page.press("ArrowUp")
+    page.press(key)
+    assert is_open(page, "db")
+    assert page.ask("document.activeElement.parentElement.id") == "step-db"
+    assert page.ask("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_filter(page: Browser) -> None:
+    """Words of names, outcomes, errors and logs; it says how many match."""
+    page.ask("document.querySelector('#filter').focus()")
+    page.write("last words")
+    assert shown(page) == ["cache"]
+    assert page.ask("document.querySelector('#found').textContent") == "1 of 5 steps"
+    page.write(" nothing-has-this")
+    assert shown(page) == []
+    assert page.ask("document.querySelector('#nothing').checkVisibility()")
+
+
+def test_problems_only(page: Browser) -> None:
+    """What failed, was blocked, timed out, or left something behind."""
+    page.click("#bad-only")
+    assert shown(page) == ["net", "cache", "web", "slow"]
+
+
+def test_link_opens_a_step(page: Browser) -> None:
+    """In the graph and in the details: the step opens, gets the focus, and shows when filtered."""
+    page.click("#bad-only")
+    page.click(".graph a[href='#step-db'] rect")
+    assert shown(page) == [step.name for step in RUN.steps]
+    assert is_open(page, "db")
+    assert page.ask("document.activeElement.parentElement.id") == "step-db"
+    assert page.ask("location.hash") == "#step-db"
+
+
+def test_address_of_a_step_opens_it(page: Browser) -> None:
+    """A link to the file that ends in a step's name can be sent to somebody."""
+    page.ask("location.hash = '#step-web'")
+    page.call("Page.reload")
+    page.ask("new Promise(done => setTimeout(done, 100))")
+    assert is_open(page, "web")
+
+
+def test_part_of_the_run(page: Browser) -> None:
+    """Cleanup alone: its bars fill the row, and the ruler begins with it."""
+    width = "document.querySelector('#step-db rect.clean').getBoundingClientRect().width"
+    before = page.ask(width)
+    page.ask("""(() => {
+      const choice = document.querySelector("#span");
+      choice.selectedIndex = [...choice.options].findIndex((o) => o.text === "cleanup");
+      choice.dispatchEvent(new Event("change"));
+    })()""")
+    assert page.ask(width) > 4 * before
+    assert page.ask("document.querySelector('#ruler span').textContent") == "8s"
+
+
+def test_theme(page: Browser) -> None:
+    """The button goes from the system's theme to light, to dark, and back."""
+    found = []
+    for _ in range(4):
+        colour = page.ask("getComputedStyle(document.body).backgroundColor")
+        found.append((page.ask("document.querySelector('#theme').textContent"), colour))
+        page.click("#theme")
+    light, dark = "rgb(255, 255, 255)", "rgb(21, 24, 29)"
+    assert found == [
+        ("Theme: auto", light),
+        ("Theme: light", light),
+        ("Theme: dark", dark),
+        ("Theme: auto", light),
+    ]
+
+
+def test_screen_reader(page: Browser) -> None:
+    """Landmarks, headings, labels, and rows whose names say what the picture shows."""
+    roles = page.roles()
+    names = dict(reversed([(name, role) for role, name in roles]))
+    assert {role for role, _ in roles} >= {"main", "banner", "contentinfo", "search", "region"}
+    assert ("heading", "Timeline") in roles
+    assert ("searchbox", "Filter") in roles
+    assert ("checkbox", "Problems only") in roles
+    summaries = [name for role, name in roles if role == "DisclosureTriangle"]
+    assert summaries[1] == "db , on the critical path , succeeded , 3.00s"
+    assert summaries[0].endswith("succeeded cleanup failed , 1.00s")
+    assert names["gw0: 20 passed"] == "image"
+    assert names["db, succeeded, needs net"] == "link"
+
+
+def test_policy_stops_a_script_that_got_in(page: Browser) -> None:
+    """Were a text not escaped, its script would not run all the same."""
+    page.ask("""(() => {
+      const script = document.createElement("script");
+      script.textContent = "window.harm = 3";
+      document.body.append(script);
+    })()""")
+    assert page.ask("window.harm") is None
+    assert any("Content Security Policy" in complaint for complaint in page.complaints)
+    page.complaints.clear()
