@@ -45,8 +45,8 @@ class StepRecord:
     def __init__(self, planned: PlannedStep, log: StepLog) -> None:
         self.planned = planned
         self.log = log
-        self.undo = UndoStack()
-        self.outcome = StepOutcome.PENDING
+        self.undo: UndoStack = UndoStack()
+        self.outcome: StepOutcome = StepOutcome.PENDING
         self.reason: str | None = None
         self.error: StepError | None = None
         self.cause: BaseException | None = None
@@ -55,10 +55,10 @@ class StepRecord:
         self.remembered: frozenset[Hook] = _NO_HOOKS
         self.stack = ""
         self.was_refused = False
-        self.completed = 0
+        self.completed: int = 0
         self.started: float | None = None
         self.ended: float | None = None
-        self.cleanup = _NOT_BEGUN
+        self.cleanup: CleanupResult = _NOT_BEGUN
         self.is_noted = False  # in the journal: set before its first call
         self._result: StepResult | None = None  # forgotten by every change
 

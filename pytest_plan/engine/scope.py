@@ -35,7 +35,7 @@ class CallScope(Guard):
         self.hook = hook
         self.deadline = deadline
         self.reason = reason
-        self.flag = StopFlag()
+        self.flag: StopFlag = StopFlag()
         self.mask: Interrupt = Interrupt()
 
     def stopping(self) -> bool:

@@ -69,7 +69,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         # `stop` goes from None to its one value with `condition` held; readers need no lock.
-        self.condition = threading.Condition()
+        self.condition: threading.Condition = threading.Condition()
         self.stop: Stop | None = None
 
     def raise_(self, stop: Stop) -> None:
