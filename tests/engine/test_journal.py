@@ -378,7 +378,7 @@ class TestGroupCommit:
     def test_an_empty_step_costs_two_commits(
         self, journal: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """That somebody waits for: its begin, and that of its cleanup; and one when all have ended."""
+        """That somebody waits for: its begin and its cleanup; and one when all have ended."""
         waited, durably = [], journal._durably
 
         def counting(*statements: Any) -> None:
