@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -38,11 +39,13 @@ print(watcher.pid, flush=True)
 """
 WAIT = "sys.stdin.read()\n"
 DAEMON = """
-if os.fork() == 0:
+pid = os.fork()
+if pid == 0:
     os.setsid()  # it keeps our end of the pipe
     os.close(1)
     time.sleep(60)
     os._exit(0)
+print(pid, flush=True)
 sys.stdin.read()
 """
 HOLD_GIL = """
@@ -110,6 +113,21 @@ class Owner:
         """Return what the reaper and the command have written."""
         return (self._folder / "log").read_text()
 
+    def files(self) -> set[str]:
+        """Return what the reaper has open, once it waits."""
+        folder = Path(f"/proc/{self.reaper.pid}/fd")
+        found: set[str] = set()
+
+        def waits() -> bool:
+            found.clear()
+            with contextlib.suppress(OSError):  # one that was closed meanwhile
+                found.update(os.readlink(file) for file in folder.iterdir())
+                return any("pidfd" in file for file in found)
+            return False
+
+        wait_until(waits)
+        return found
+
     def is_watched(self) -> bool:
         """Whether the reaper lives."""
         return self.reaper.is_running() and self.reaper.status() != psutil.STATUS_ZOMBIE
@@ -171,9 +189,7 @@ class TestDeath:
     def test_a_daemon_that_has_our_end_of_the_pipe_delays_nothing(self, start: Start) -> None:
         """It is the process that is watched, not the pipe alone."""
         owner = start(DAEMON)
-        (daemon,) = [
-            child for child in psutil.Process(owner.process.pid).children() if child != owner.reaper
-        ]
+        daemon = psutil.Process(int(owner.line()))
         try:
             begun = kill(owner)
             wait_until(owner.has_acted)
@@ -288,6 +304,7 @@ class TestManners:
         """Other variables it has."""
         dropped = dict.fromkeys(reaper._TRACES, "1")
         owner = start(WAIT, **dropped, KEPT="1")
+        owner.files()
         variables = owner.reaper.environ()
         assert not set(dropped) & set(variables)
         assert variables["KEPT"] == "1"
@@ -297,9 +314,7 @@ class TestManners:
     def test_it_has_no_socket_and_no_file_of_ours(self, start: Start) -> None:
         """Three standard ones and a descriptor of the process."""
         owner = start(WAIT)
-        folder = Path(f"/proc/{owner.reaper.pid}/fd")
-        wait_until(lambda: "pidfd" in "".join(os.readlink(file) for file in folder.iterdir()))
-        files = {os.readlink(file) for file in folder.iterdir()}
+        files = owner.files()
         assert not [file for file in files if file.startswith("socket:")]
         assert len(files) <= 4
         assert owner.reaper.cwd() == "/"
@@ -309,6 +324,7 @@ class TestManners:
     def test_waiting_it_needs_little(self, start: Start) -> None:
         """Nothing of the package, nor of its site, is loaded."""
         owner = start(WAIT)
+        owner.files()
         memory = owner.reaper.memory_full_info()
         assert memory.uss < 20 * 1024 * 1024
         assert not any("pytest" in file.path for file in owner.reaper.memory_maps())

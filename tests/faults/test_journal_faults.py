@@ -55,7 +55,9 @@ def test_g1_a_disk_that_fails_at_the_nth_write_stops_provisioning(stage: Stage) 
     statuses = []
 
     def story(run: Run, size: int) -> Story:
-        run.start(*NO_REAPER, argv=PLAIN, preexec_fn=limited(size))
+        # Byte code that is cut off would break whoever comes next.
+        plain = {"PYTHONDONTWRITEBYTECODE": "1"}
+        run.start(*NO_REAPER, argv=PLAIN, preexec_fn=limited(size), env=plain)
         yield run.ended
         run._tally.faults += 1
         statuses.append(run.status)
