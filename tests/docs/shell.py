@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tests.xdist.cluster import wait_until
 
+# As the reader's: the programs of an environment may be called python3.
+PYTHON = str(Path(sys.executable).with_name("python"))
 LONGEST = 60.0  # seconds that one command may take
 _CTRL_C = "^C\n"
 # What depends on the machine, and the lines that speak of it alone.
@@ -47,7 +49,7 @@ class Shell:
         self._programs = Path(tempfile.mkdtemp())
         for name, arguments in (("pytest", " -m pytest"), ("python", "")):
             program = self._programs / name
-            program.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
+            program.write_text(f'#!/bin/sh\nexec "{PYTHON}"{arguments} "$@"\n')
             program.chmod(0o755)
 
     def type(self, line: str, until_ctrl_c: str | None = None) -> str:
@@ -78,7 +80,7 @@ class Shell:
         text = os.pread(output, 10_000_000, 0).decode()
         text = text.replace(str(self.folder), "/home/you/tutorial")
         text = re.sub(r"/\S+/(?=plan-[a-z0-9_]{8,12}/)", "/tmp/", text)
-        return text.replace(sys.executable, "/home/you/tutorial/.venv/bin/python")
+        return text.replace(PYTHON, "/home/you/tutorial/.venv/bin/python")
 
     def _environment(self) -> dict[str, str]:
         return {

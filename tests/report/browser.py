@@ -65,7 +65,7 @@ class Browser:
         pid = os.posix_spawn(
             program,
             [program, *_FLAGS, f"--user-data-dir={folder}", "about:blank"],
-            {**os.environ, "HOME": str(folder)},
+            {**os.environ, "HOME": str(folder), "TMPDIR": str(folder)},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, ends[0], 3),
                 (os.POSIX_SPAWN_DUP2, ends[1], 4),
