@@ -138,6 +138,16 @@ def names(parent: Path) -> list[str]:
     return [file.parent.name for file in sorted(files, key=lambda file: file.stat().st_mtime)]
 
 
+def tidy(parent: Path) -> None:
+    """Remove what is there of runs that died before they had a journal: nothing of theirs is."""
+    for folder in (parent / FOLDER).glob("run-*"):
+        if (folder / JOURNAL).exists():
+            continue
+        with contextlib.suppress(JournalError), claimed(parent, folder.name) as environment:
+            if environment is not None and not environment.file.exists():
+                environment.release(remove=True)
+
+
 @contextlib.contextmanager
 def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
     """Give an environment whose owner is dead, None while somebody has it.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.engine.environment import Environment, names
+from pytest_plan.engine.environment import FOLDER, Environment
 from pytest_plan.engine.errors import JournalError
 from pytest_plan.engine.fingerprint import Fingerprints
 from pytest_plan.engine.journal import Journal
@@ -53,7 +53,7 @@ class RunEnvironment:
         self._keeps = settings.keeps
         self._name = settings.environment_name
         self._steps = plan.steps
-        if names(settings.dir):
+        if (settings.dir / FOLDER).is_dir():
             Recovery(plan, []).clean_up_all(kept=False, beside=self._name)
         self._environment = self._claim(run_id)
         self._prints = Fingerprints(lambda: plan.steps)

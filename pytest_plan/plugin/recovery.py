@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.durations import format_duration
-from pytest_plan.engine.environment import Environment, claimed, names
+from pytest_plan.engine.environment import Environment, claimed, names, tidy
 from pytest_plan.engine.errors import JournalError, describe
 from pytest_plan.engine.events import Event, StepCleaned
 from pytest_plan.engine.outcomes import CleanupOutcome
@@ -51,6 +51,7 @@ class Recovery:
             kept: whether also those that were kept on purpose.
             beside: the name of one that the run itself looks after when it was kept.
         """
+        tidy(self.parent)
         for name in names(self.parent):
             try:
                 with claimed(self.parent, name) as environment:

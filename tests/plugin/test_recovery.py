@@ -295,6 +295,19 @@ class TestChangedCode:
         assert project.calls == CLEANED
 
 
+def test_a_run_that_died_before_it_had_a_journal_leaves_nothing(project: Project) -> None:
+    """The next one removes its folder, without a word: it had made nothing."""
+    project.steps(STEPS)
+    project.tests(PASSES)
+    folder = project.path / ".pytest_plan" / "environments" / "run-0123abcd"
+    for path in reversed([folder, *folder.parents[:2]]):
+        path.mkdir(mode=0o700)
+    (folder / "lock").touch(mode=0o600)
+    result = project.run_apart()
+    assert result.ret == 0
+    assert not folder.parent.exists()
+
+
 class TestLost:
     """What lived in the dead process alone."""
 
