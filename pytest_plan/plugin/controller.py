@@ -146,7 +146,7 @@ class Controller(Owner):
         self._desk = Desk(plan.host, plan.store)
         for node in self._endpoints:
             forgive_death(node)
-        self._roll = call_roll(self._scheduler, lambda node: self._endpoints[node].gone.is_set())
+        self._roll = call_roll(self._scheduler, lambda node: _is_gone(node, self._endpoints[node]))
 
     def _refuse_bare_worker(self, endpoint: Any) -> None:
         plan = lookup.peek(self._config)
@@ -165,6 +165,16 @@ class Controller(Owner):
             endpoint.gone.wait(_KILL_WAIT)
 
 
+def _is_gone(node: Any, endpoint: Any) -> bool:
+    """Whether a worker has ended; what execnet started here is looked at, before it is told."""
+    popen = _popen(node)
+    return endpoint.gone.is_set() or (popen is not None and popen.poll() is not None)
+
+
+def _popen(node: Any) -> Any:
+    return getattr(getattr(node.gateway, "_io", None), "popen", None)
+
+
 def _kill(node: Any, endpoint: Any) -> None:
     """Kill the process that execnet started here for a worker; not one that lives elsewhere.
 
@@ -172,6 +182,6 @@ def _kill(node: Any, endpoint: Any) -> None:
     """
     if endpoint.gone.is_set():
         return
-    popen = getattr(getattr(node.gateway, "_io", None), "popen", None)
+    popen = _popen(node)
     if popen is not None:
         popen.kill()

@@ -193,6 +193,8 @@ def test_worker_killed_while_the_plan_runs(cluster: Cluster) -> None:
             workers = [child for child in children if os.getsid(child.pid) == os.getsid(0)]
             note("killed", len(workers))
             for process in workers: process.kill()
+            ended = lambda: all(one.status() == psutil.STATUS_ZOMBIE for one in workers)
+            ctx.wait_until(ended, every=0.01)
             yield "db"
             note("cleaned")
         """
