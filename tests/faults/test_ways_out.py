@@ -127,22 +127,6 @@ def test_g12_a_signal_to_one_worker_loses_and_repeats_nothing(stage: Stage) -> N
     stage.play()
 
 
-def test_g12_no_worker_outlives_a_controller_that_a_step_has_ended(stage: Stage) -> None:
-    """Rows 32 and 33 in part: `os._exit`, a segmentation fault; cleanup then needs the reaper."""
-
-    def story(run: Run, fault: str, status: int) -> Story:
-        run.start("-n", "2", faults={"db.exec": fault})
-        yield run.ended
-        run.expect(run.status == status, f"exit status {run.status}, not {status}")
-        yield lambda: all("name='sleep'" in process for process in run.processes())
-        run.expect(not run.notes("cleanup"), "it was cleaned up: by whom?")
-        run.expect(not run.notes("test"), "tests ran")
-
-    stage.add("os._exit", story, fault="die", status=3)
-    stage.add("segmentation fault", story, fault="segfault", status=-signal.SIGSEGV)
-    stage.play(WAITING)
-
-
 @pytest.mark.parametrize("fault", ["memory", "recurse"])
 def test_g2_exhaustion_in_a_step_is_an_error_like_others(stage: Stage, fault: str) -> None:
     """Rows 34 and 35: MemoryError and RecursionError."""
