@@ -101,43 +101,33 @@ def _exception(number: int) -> KeyboardInterrupt:
     return KeyboardInterrupt() if number == signal.SIGINT else Terminated(name)
 
 
-class WorkerSignals:
-    """Lets SIGTERM and SIGHUP interrupt a worker as Ctrl-C does: its fixtures are torn down.
+def interrupt_on_terminate() -> Callable[[], None]:
+    """Let SIGTERM and SIGHUP interrupt this worker as Ctrl-C does: its fixtures are torn down.
 
-    Args:
-        is_ending: whether the worker winds up, which nothing may cut short any more.
+    Returns a function that puts the handlers back that were there before.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    ours = [one for one in numbers if one and signal.getsignal(one) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    return lambda: _put_back(ours)
 
-    def __init__(self, is_ending: Callable[[], bool]) -> None:
-        self._is_ending = is_ending
-        self._ours: list[int] = []
 
-    def install(self) -> None:
-        """Handle those that nobody else handles; on the main thread only."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
-        self._ours = [one for one in numbers if one and signal.getsignal(one) is signal.SIG_DFL]
-        for number in self._ours:
-            signal.signal(number, self._handle)
+def _put_back(numbers: list[int]) -> None:
+    for number in numbers:
+        if signal.getsignal(number) is signal.default_int_handler:
+            signal.signal(number, signal.SIG_DFL)
 
-    def restore(self) -> None:
-        """Put the handlers back that were there before."""
-        for number in self._ours:
-            if signal.getsignal(number) == self._handle:
-                signal.signal(number, signal.SIG_DFL)
 
-    def interrupt(self) -> None:
-        """Interrupt the main thread, also in a blocking call; from any thread."""
-        # SIGINT is ignored where a shell started us in the background.
-        number = signal.SIGTERM if signal.SIGTERM in self._ours else signal.SIGINT
-        ident = threading.main_thread().ident
-        if ident is not None and hasattr(signal, "pthread_kill"):
-            signal.pthread_kill(ident, number)
-        else:
-            signal.raise_signal(number)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        __tracebackhide__ = True
-        if not self._is_ending():
-            raise KeyboardInterrupt
+def interrupt_main_thread() -> None:
+    """Interrupt the main thread of this process, also in a blocking call; from any thread."""
+    number = signal.SIGINT
+    if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
+        number = signal.SIGTERM  # SIGINT is ignored where a shell started us in the background
+    ident = threading.main_thread().ident
+    if ident is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(ident, number)
+    else:
+        signal.raise_signal(number)

@@ -42,7 +42,7 @@ class Worker:
         from pytest_plan.plugin.limits import Limit
         from pytest_plan.plugin.link import Link
         from pytest_plan.plugin.remote import Orphan, Remote
-        from pytest_plan.plugin.signals import WorkerSignals
+        from pytest_plan.plugin.signals import interrupt_main_thread, interrupt_on_terminate
 
         self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
         needs = self._needs(plan, session)
@@ -50,11 +50,9 @@ class Worker:
         if channel is None:
             plan.source = Orphan()
             return
-        signals = WorkerSignals(lambda: self._link is not None and self._link.is_ending)
         if self._settings.signals:
-            signals.install()
-            self._config.add_cleanup(signals.restore)
-        self._link = link = Link(channel, signals.interrupt)
+            self._config.add_cleanup(interrupt_on_terminate())
+        self._link = link = Link(channel, interrupt_main_thread)
         limit = Limit(
             self._config,
             self._settings.limit,
