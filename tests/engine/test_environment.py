@@ -46,10 +46,10 @@ environment = Environment(parent, "staging")
 environment.open(references(), lambda name: "").close()
 if os.fork() == 0:
     os.setsid()
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # one write: the lines of both stay whole
     time.sleep(60)
     os._exit(0)
-print("held", flush=True)
+os.write(1, b"held\\n")
 sys.stdin.read()
 """
 
