@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_plan.engine.bodies import body_of, exec_body
 from pytest_plan.engine.calls import Abandoned, Call, Ending, Raised
@@ -29,8 +28,7 @@ from pytest_plan.engine.step import Pause
 from pytest_plan.engine.stop import Stop, StopKind
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(NamedTuple):
     """An attempt that did not succeed.
 
     Attributes:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from pytest_plan.engine.interrupt import Interrupt
 from pytest_plan.engine.log import StepLog, current_log
@@ -14,22 +13,19 @@ from pytest_plan.engine.scope import CallScope
 from pytest_plan.engine.stop import Stop
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(NamedTuple):
     """The call returned, or its generator yielded, this value."""
 
     value: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
+class Raised(NamedTuple):
     """The call raised."""
 
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class Abandoned:
+class Abandoned(NamedTuple):
     """The call did not stop when it had to; its thread was left behind with this stack."""
 
     stack: str

@@ -13,7 +13,7 @@ import heapq
 import queue
 import threading
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from pytest_plan.engine.calls import Abandoned, Call, Ending
 from pytest_plan.engine.clock import Clock
@@ -40,8 +40,7 @@ class _Active:
     ladder: Ladder | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Crash:
+class _Crash(NamedTuple):
     """The engine itself failed on a thread; the coordinator raises it."""
 
     error: BaseException

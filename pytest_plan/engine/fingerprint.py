@@ -12,11 +12,12 @@ import hashlib
 import inspect
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pytest_plan.engine.planned import PlannedStep, StepOptions
+
+_Tops: TypeAlias = dict[str, list[ast.stmt]]  # the statements at the top of a file, by name
 
 _NOT_PART = ("eager", "autouse", "skip", "inputs")  # when a step runs, not what it makes
 
@@ -32,6 +33,7 @@ class Fingerprints:
         self._look_up = steps
         self._steps = steps()
         self._made: dict[str, str] = {}
+        self._files: dict[str, _Tops] = {}
 
     def of(self, name: str) -> str:
         """Return the fingerprint of a step; never twice the same where it cannot be read."""
@@ -44,7 +46,7 @@ class Fingerprints:
     def _make(self, step: PlannedStep) -> str:
         digest = hashlib.sha256()
         try:
-            for part in (*_options(step.options), *_sources(step), *_inputs(step)):
+            for part in (*_options(step.options), *self._sources(step), *_inputs(step)):
                 digest.update(f"{len(part)}:".encode() + part)
         except (OSError, TypeError, SyntaxError, ValueError):
             return secrets.token_hex(32)
@@ -52,36 +54,35 @@ class Fingerprints:
             digest.update(self.of(need).encode())
         return digest.hexdigest()
 
+    def _sources(self, step: PlannedStep) -> Iterator[bytes]:
+        for function in step.hooks.values():
+            called: Any = function.function
+            called = inspect.unwrap(called)
+            while isinstance(called, functools.partial):
+                yield repr((called.args, sorted(called.keywords.items()))).encode()
+                called = called.func
+            if not hasattr(called, "__code__"):
+                called = type(called).__call__
+            yield from self._source(called.__code__.co_filename, called.__qualname__, called)
+
+    def _source(self, file: str, qualname: str, function: Any) -> Iterator[bytes]:
+        if "<" in qualname:
+            yield inspect.getsource(function).encode()
+        if file not in self._files:
+            self._files[file] = _tops(ast.parse(Path(file).read_text(encoding="utf-8")))
+        reachable = _reachable(self._files[file], qualname.split(".", maxsplit=1)[0])
+        for name, text in sorted(reachable.items()):
+            yield f"{name}\n{text}".encode()
+
 
 def _options(options: StepOptions) -> Iterator[bytes]:
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if field.name not in _NOT_PART and not callable(value):
-            yield f"{field.name}={value!r}".encode()
+    for name, value in options._asdict().items():
+        if name not in _NOT_PART and not callable(value):
+            yield f"{name}={value!r}".encode()
 
 
-def _sources(step: PlannedStep) -> Iterator[bytes]:
-    for function in step.hooks.values():
-        called: Any = function.function
-        called = inspect.unwrap(called)
-        while isinstance(called, functools.partial):
-            yield repr((called.args, sorted(called.keywords.items()))).encode()
-            called = called.func
-        if not hasattr(called, "__code__"):
-            called = type(called).__call__
-        yield from _source(called.__code__.co_filename, called.__qualname__, called)
-
-
-def _source(file: str, qualname: str, function: Any) -> Iterator[bytes]:
-    if "<" in qualname:
-        yield inspect.getsource(function).encode()
-    for name, text in sorted(_reachable(Path(file), qualname.split(".", maxsplit=1)[0]).items()):
-        yield f"{name}\n{text}".encode()
-
-
-def _reachable(file: Path, name: str) -> dict[str, str]:
+def _reachable(tops: _Tops, name: str) -> dict[str, str]:
     """Return the source of `name` and of all that it names, at the top of the same file."""
-    tops = _tops(ast.parse(file.read_text(encoding="utf-8")))
     found: dict[str, str] = {}
     waiting = [name]
     while waiting:
@@ -99,8 +100,8 @@ def _reachable(file: Path, name: str) -> dict[str, str]:
     return found
 
 
-def _tops(tree: ast.Module) -> dict[str, list[ast.stmt]]:
-    found: dict[str, list[ast.stmt]] = {}
+def _tops(tree: ast.Module) -> _Tops:
+    found: _Tops = {}
     for node in tree.body:
         for name in _names(node):
             found.setdefault(name, []).append(node)

@@ -8,8 +8,7 @@ and calls no user code, so it can be read, and tested, as if there were no threa
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from pytest_plan.engine.calls import Call
 from pytest_plan.engine.context import Context
@@ -22,8 +21,7 @@ from pytest_plan.engine.secret import reveal
 from pytest_plan.engine.services import Services
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """Let this many seconds pass; ended at once when the plan stops running steps."""
 
     seconds: float
@@ -33,8 +31,7 @@ Effect: TypeAlias = Call | Wait
 Flow: TypeAlias = Generator[Effect, Any, None]
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What the flows of a run know of it.
 
     Attributes:

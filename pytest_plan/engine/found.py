@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_plan.engine.clock import Clock
 from pytest_plan.engine.identity import Identity, boot_id
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 _SLACK = 2.0  # seconds that the system's clock may have been set back since
 
 
-@dataclass(frozen=True, slots=True)
-class FoundTree:
+class FoundTree(NamedTuple):
     """A tree of a process that has ended, or of an earlier run.
 
     Attributes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import graphlib
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from pytest_plan.engine.errors import PlanDefinitionError
 from pytest_plan.engine.outcomes import WITH_VALUE, Hook
@@ -38,7 +37,7 @@ def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str,
         _check_needs(step, needs, names)
         in_list = step.options.needs is None and not taken
         after = _visible(frontiers, step.scope) if in_list else ()
-        linked[step.name] = replace(step, needs=needs, after=after)
+        linked[step.name] = step._replace(needs=needs, after=after)
         if in_list:
             frontiers[step.scope] = [step.name]
         else:

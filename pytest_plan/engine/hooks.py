@@ -5,8 +5,7 @@ from __future__ import annotations
 import enum
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_plan.engine.errors import PlanDefinitionError
 from pytest_plan.engine.outcomes import Hook
@@ -27,8 +26,7 @@ class Kind(enum.Enum):
         return self in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
 
 
-@dataclass(frozen=True, slots=True)
-class HookFunction:
+class HookFunction(NamedTuple):
     """One hook of one step.
 
     Attributes:

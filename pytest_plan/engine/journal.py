@@ -14,9 +14,8 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from pytest_plan.engine.codec import Codec
 from pytest_plan.engine.errors import JournalError
@@ -46,8 +45,7 @@ _UNDO = "INSERT INTO undo(number, step, hook, label, kind, data) VALUES (?, ?, ?
 Statement: TypeAlias = tuple[str, Sequence[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Lasting:
+class Lasting(NamedTuple):
     """A value of the State on its way to the disk.
 
     Attributes:
@@ -59,8 +57,7 @@ class Lasting:
     lost: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(NamedTuple):
     """Statements for the writer; who waits for them hears their end by `answer`."""
 
     statements: Callable[[], Sequence[Statement]]

@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -198,7 +197,7 @@ class Plan:
             PlanDefinitionError: the plan cannot run as it is.
         """
         steps = [
-            replace(step, options=replace(step.options, skip=self._skipped[name]))
+            step._replace(options=step.options._replace(skip=self._skipped[name]))
             if name in self._skipped
             else step
             for name, step in self._steps.items()
@@ -233,7 +232,7 @@ class Plan:
         # Imported here: a worker of xdist declares plans and never runs one.
         from pytest_plan.engine.run import Run, new_run_id
 
-        run_options = replace(self._options, **options)
+        run_options = self._options._replace(**options)
         self._steps = self.linked()
         run_id = run_id or new_run_id()
         own = self._own_environment(run_id)
@@ -279,7 +278,7 @@ class Plan:
         planned = restorer.planned()
         run = Run(
             planned,
-            replace(self._options, limit=None),
+            self._options._replace(limit=None),
             LocalStore(self._clock),
             listeners=listeners,
             clock=self._clock,

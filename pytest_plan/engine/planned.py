@@ -5,8 +5,7 @@ from __future__ import annotations
 import keyword
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_plan.engine.durations import parse_duration
 from pytest_plan.engine.errors import PlanDefinitionError
@@ -17,8 +16,7 @@ from pytest_plan.engine.step import Step
 DEFAULT_CLEANUP_TIMEOUT = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class StepOptions:
+class StepOptions(NamedTuple):
     """The options of a step, each valid.
 
     Attributes:
@@ -53,11 +51,10 @@ class StepOptions:
     skip: str | None = None
 
 
-OPTION_NAMES = tuple(field.name for field in fields(StepOptions))
+OPTION_NAMES = StepOptions._fields
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
+class PlannedStep(NamedTuple):
     """A step of a plan.
 
     Attributes:

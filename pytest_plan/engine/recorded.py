@@ -6,9 +6,8 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_plan.engine.errors import JournalError
 from pytest_plan.engine.identity import Identity
@@ -18,8 +17,7 @@ from pytest_plan.engine.outcomes import CleanupOutcome, Hook, StepOutcome
 MOST_OWNERS = 3  # that try the cleanup of a step
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedUndo:
+class RecordedUndo(NamedTuple):
     """Something to take back.
 
     Attributes:
@@ -39,8 +37,7 @@ class RecordedUndo:
     data: str
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedStep:
+class RecordedStep(NamedTuple):
     """A step that had begun.
 
     Attributes:
@@ -93,8 +90,7 @@ class RecordedStep:
         return self.hook_is_due or any(undo.kind in ("call", "tree") for undo in self.undos)
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """An environment as its journal tells it.
 
     Attributes:

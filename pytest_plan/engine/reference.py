@@ -7,17 +7,15 @@ import os
 import sys
 import types
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class NotDurableError(ValueError):
     """A value or a function that no later process could read or run; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """Where a function or a class is.
 
     Attributes:
@@ -35,8 +33,7 @@ def _loaded_modules() -> Iterable[types.ModuleType]:
     return list(sys.modules.values())
 
 
-@dataclass(frozen=True, slots=True)
-class References:
+class References(NamedTuple):
     """Makes references and follows them.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
 from pytest_plan.engine.bodies import body_of
@@ -90,8 +89,7 @@ class Restorer:
         hooks = known.hooks
         if not step.hook_is_due or self._missing(step) is not None:
             hooks = {hook: function for hook, function in hooks.items() if hook != Hook.CLEANUP}
-        return replace(
-            known,
+        return known._replace(
             hooks=hooks,
             needs=tuple(need for need in step.needs if need in self._steps),
             after=tuple(edge for edge in step.after if edge in self._steps),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import threading
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pytest_plan.engine.errors import (
     PlanCancelledError,
@@ -24,8 +24,7 @@ class StopKind(enum.Enum):
     TIMEOUT = "timeout"  # the attempt's own timeout, or a cleanup's budget
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """A request to stop, and its reason in words."""
 
     kind: StopKind

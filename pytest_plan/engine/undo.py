@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pytest_plan.engine.calls import Body
 from pytest_plan.engine.outcomes import Hook
@@ -10,8 +10,7 @@ from pytest_plan.engine.processes import Tree
 from pytest_plan.engine.scope import CallScope
 
 
-@dataclass(frozen=True, slots=True)
-class Undo:
+class Undo(NamedTuple):
     """One thing to take back; it belongs to the hook that made it.
 
     Attributes:

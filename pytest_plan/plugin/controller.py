@@ -54,6 +54,9 @@ class Controller(Owner):
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Say so when xdist gave up before any test ran: it would call the run green."""
+        plan = lookup.peek(self._config)
+        if plan is not None:
+            plan.host.prepare()  # while the workers boot
         result = yield
         if self._roll is not None and not self._roll.is_complete:
             text = f"worker {self._roll.lost!r} died before the tests began: no test was run"

@@ -7,8 +7,7 @@ import os
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,8 +19,7 @@ from pytest_plan.plugin.marks import skip_reason
 _HOOK_OPTIONS = ("pre_exec", "post_exec", "cleanup", "alive")
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(NamedTuple):
     """A step as a conftest or plugin declares it.
 
     Attributes:

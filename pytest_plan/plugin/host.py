@@ -81,6 +81,12 @@ class Host:
         """The id of the run."""
         return self.run.run_id
 
+    def prepare(self) -> None:
+        """Import what a run takes, where there is time for it."""
+        import pytest_plan.engine.run
+        import pytest_plan.plugin.environment
+        import pytest_plan.plugin.tell_hooks  # noqa: F401
+
     def ensure(self, names: Iterable[str]) -> None:
         """Return at once: here everything is decided before the first test."""
 

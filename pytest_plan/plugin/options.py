@@ -7,9 +7,8 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -33,8 +32,7 @@ class _Kind(enum.Enum):
     REPORTS = "paths of reports"
 
 
-@dataclass(frozen=True, slots=True)
-class _Option:
+class _Option(NamedTuple):
     """One option: `--plan-NAME`, `PYTEST_PLAN_NAME`, `plan_name`."""
 
     name: str
@@ -143,8 +141,7 @@ _OPTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The options of this run, each valid.
 
     Attributes:

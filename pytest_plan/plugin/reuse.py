@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_plan.engine.environment import Environment
 from pytest_plan.engine.fingerprint import Fingerprints
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.session import PlanSession
 
 
-@dataclass(frozen=True, slots=True)
-class Verdicts:
+class Verdicts(NamedTuple):
     """What becomes of the recorded steps.
 
     Attributes:

@@ -7,9 +7,8 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -22,15 +21,13 @@ from pytest_plan.plugin.session import PlanSession
 _OURS = Path(__file__).parent.parent
 
 
-@dataclass(frozen=True, slots=True)
-class _Crash:
+class _Crash(NamedTuple):
     """What pytest's short summary says about a report."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """A `longrepr`: lines for the terminal, and one for the short summary."""
 
     lines: tuple[str, ...]

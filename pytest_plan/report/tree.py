@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pytest_plan.engine.planned import PlannedStep
 
@@ -11,8 +11,7 @@ LINES = "├└─│"
 _ASCII = str.maketrans(LINES, "|`-|")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A step in the tree.
 
     Attributes:

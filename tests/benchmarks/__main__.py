@@ -20,7 +20,11 @@ from tests.benchmarks import (
     html_report,
     journal,
     makespan,
+    reuse,
+    shared_environment,
+    stopping,
     unused_plugin,
+    worker_state,
 )
 from tests.benchmarks.measure import Row
 
@@ -31,6 +35,10 @@ GROUPS = {
     "blocked_step": blocked_step.rows,
     "html_report": html_report.rows,
     "journal": journal.rows,
+    "worker_state": worker_state.rows,
+    "shared_environment": shared_environment.rows,
+    "reuse": reuse.rows,
+    "stopping": stopping.rows,
 }
 HEADER = ("what", "median", "lowest to highest", "target", "met")
 

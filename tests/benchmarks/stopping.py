@@ -1,20 +1,18 @@
-"""How long it takes until cleanup begins: after SIGINT to the controller, and after the limit.
-
-Run it in the root of the repository: `python -m tests.benchmarks.stopping [RUNS]`.
-"""
+"""How long it takes until cleanup begins: after SIGINT to the controller, and after the limit."""
 
 from __future__ import annotations
 
 import signal
-import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from tests.benchmarks.measure import Row
 from tests.faults.scenario import Run, Tally
 
 RUNS = 5
 LIMIT = 2.0  # seconds
+TARGET_INTERRUPT = 1.0
+TARGET_LIMIT = 2.5
 _PLAIN = """\
 import pytest
 from tests.faults.fakes import note, at
@@ -33,6 +31,22 @@ def test_one(request):
 def test_two():
     pass
 """
+
+
+def rows() -> Iterator[Row]:
+    """Measure, and return the lines of the table."""
+    yield Row(
+        "SIGINT to the controller alone, -n 2, a test sleeps: until cleanup begins",
+        "s",
+        _times(after_interrupt),
+        TARGET_INTERRUPT,
+        judged="max",
+    )
+    what = "beside it: a session fixture, without pytest-plan"
+    yield Row(what, "s", _times(after_interrupt_plain))
+    what = "the limit passes while a test sleeps: until cleanup begins"
+    yield Row(what, "s", _times(after_limit), TARGET_LIMIT, judged="max")
+    yield Row("the same, -n 2", "s", _times(after_limit_in_worker), TARGET_LIMIT, judged="max")
 
 
 def _wait(run: Run, condition: Callable[[], bool]) -> None:
@@ -78,34 +92,12 @@ def after_limit_in_worker(run: Run) -> float:
     return run.time_of("cleanup") - run.time_of("begin") - LIMIT
 
 
-def measure(function: Callable[[Run], float], runs: int) -> list[float]:
-    """Return the times of several runs, sorted."""
+def _times(function: Callable[[Run], float]) -> list[float]:
     times = []
-    for _ in range(runs):
+    for _ in range(RUNS):
         run = Run(function.__name__, Tally())
         try:
             times.append(function(run))
         finally:
             run.close()
-    return sorted(times)
-
-
-def main() -> None:
-    """Print the table."""
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
-    rows = (
-        ("SIGINT to the controller alone, -n 2, a test sleeps", "1 s", after_interrupt),
-        ("  the same without pytest-plan (session fixture)", "-", after_interrupt_plain),
-        ("the limit passes while a test sleeps, solo", "2.5 s", after_limit),
-        ("  the same, -n 2", "2.5 s", after_limit_in_worker),
-    )
-    lines = [f"{'until cleanup begins':<54}{'median':>8}{'worst':>8}{'must':>7}"]
-    for name, must, function in rows:
-        times = measure(function, runs)
-        middle = statistics.median(times)
-        lines.append(f"{name:<54}{middle:>6.2f} s{times[-1]:>6.2f} s{must:>7}")
-    sys.stdout.write("\n".join([*lines, f"{runs} runs each", ""]))
-
-
-if __name__ == "__main__":
-    main()
+    return times

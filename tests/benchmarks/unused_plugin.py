@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
-from tests.benchmarks.measure import Row, interleave, seconds
+from tests.benchmarks.measure import Row, interleave
+from tests.benchmarks.suite import Suite
 
-ROOT = Path(__file__).parents[2]
 START_REPEATS = 41
 TESTS = 5_000
 TESTS_REPEATS = 15
@@ -41,27 +36,8 @@ def rows() -> Iterator[Row]:
 
 
 def _compare(source: str, repeats: int) -> list[list[float]]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "pytest.ini").write_text("[pytest]\n")
-        (folder / "test_benchmark.py").write_text(source)
-        return interleave(
-            [lambda: _pytest(folder, "-p", "pytest_plan"), lambda: _pytest(folder)], repeats
-        )
-
-
-def _pytest(folder: Path, *options: str) -> float:
-    """Return the seconds of one run, which has no plugin but those of pytest and `options`."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
-        # Installed packages have their byte code written, so ours may write it, too.
-        "PYTHONDONTWRITEBYTECODE": "",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-    argv = [sys.executable, "-m", "pytest", "-q", *options]
-
-    def run() -> None:
-        subprocess.run(argv, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-
-    return seconds(run)
+    suite = Suite({"test_benchmark.py": source})
+    try:
+        return interleave([lambda: suite.run("-p", "pytest_plan"), suite.run], repeats)
+    finally:
+        suite.close()

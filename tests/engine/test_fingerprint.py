@@ -6,7 +6,6 @@ import importlib.util
 import os
 import textwrap
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -136,7 +135,7 @@ def test_globs_are_relative_to_the_declaration(tmp_path: Path) -> None:
     plan = Plan().add_step(step, name="a", inputs=["sql/*.sql"])
 
     def made() -> str:
-        planned = replace(plan.linked()["a"], origin=f"{tmp_path}/conftest.py:1")
+        planned = plan.linked()["a"]._replace(origin=f"{tmp_path}/conftest.py:1")
         return Fingerprints(lambda: {"a": planned}).of("a")
 
     (tmp_path / "sql").mkdir()

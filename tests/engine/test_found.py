@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -86,7 +85,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield start
     for popen, tree in started:
-        dataclasses.replace(tree, root=None).end(CLOCK, KILL, 0.0)
+        tree._replace(root=None).end(CLOCK, KILL, 0.0)
         popen.kill()
         popen.wait()
 
@@ -134,7 +133,7 @@ def test_a_daemon_belongs_to_it(start: Start) -> None:
 
 def test_one_whose_root_was_not_noted_is_found(start: Start) -> None:
     """Its owner died between the start and the note."""
-    tree = dataclasses.replace(start(SLEEP), root=None)
+    tree = start(SLEEP)._replace(root=None)
     assert len(pids(tree)) == 1
     assert not tree.is_alive()
     tree.end(CLOCK, signal.SIGTERM, LONGEST)
@@ -180,7 +179,7 @@ class TestStrangers:
     def test_nobody_after_a_reboot(self, start: Start) -> None:
         """Even if the number, the birth and the cookie were the same."""
         tree = start(SLEEP)
-        rebooted = dataclasses.replace(tree, root=dataclasses.replace(root(tree), boot="old"))
+        rebooted = tree._replace(root=root(tree)._replace(boot="old"))
         assert rebooted.members() == []
         rebooted.end(CLOCK, KILL, 0.0)
         assert tree.is_alive()
@@ -188,7 +187,7 @@ class TestStrangers:
     def test_a_process_with_its_number(self, start: Start) -> None:
         """It was born at another time, and has no cookie of the tree."""
         stranger = start(SLEEP)
-        who = dataclasses.replace(root(stranger), birth="1")
+        who = root(stranger)._replace(birth="1")
         tree = FoundTree("another", stranger.since, who)
         assert tree.members() == []
         tree.end(CLOCK, KILL, 0.0)
@@ -197,13 +196,13 @@ class TestStrangers:
     def test_the_session_that_has_its_number_now(self, start: Start) -> None:
         """None of its members carries the cookie."""
         stranger = start(FAMILY)
-        tree = FoundTree("another", stranger.since, dataclasses.replace(root(stranger), birth="1"))
+        tree = FoundTree("another", stranger.since, root(stranger)._replace(birth="1"))
         assert tree.members() == []
 
     def test_one_that_was_known_to_be_gone(self, start: Start) -> None:
         """Its birth could not be noted: no process is taken for it."""
         stranger = start(SLEEP)
-        who = dataclasses.replace(root(stranger), birth="")
+        who = root(stranger)._replace(birth="")
         assert not FoundTree("another", stranger.since, who).is_alive()
         assert FoundTree("another", stranger.since, who).members() == []
 

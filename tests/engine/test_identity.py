@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -44,12 +43,12 @@ def test_a_process_that_had_ended_when_it_was_looked_at_is_not() -> None:
 
 def test_a_stranger_with_the_same_number_is_not() -> None:
     """It began at another time."""
-    assert not dataclasses.replace(ourselves(), birth="1").is_alive()
+    assert not ourselves()._replace(birth="1").is_alive()
 
 
 def test_nobody_lives_on_after_a_reboot() -> None:
     """Numbers and births begin anew."""
-    assert not dataclasses.replace(ourselves(), boot="an earlier one").is_alive()
+    assert not ourselves()._replace(boot="an earlier one").is_alive()
 
 
 def test_a_stopped_process_is_alive() -> None:
@@ -81,5 +80,5 @@ def test_a_name_with_spaces_and_parentheses_misleads_nobody() -> None:
 def test_it_goes_into_plain_json() -> None:
     """And comes back by its fields."""
     who = ourselves()
-    assert Identity(**dataclasses.asdict(who)) == who
+    assert Identity(**who._asdict()) == who
     assert boot_id() == boot_id() != ""

@@ -23,11 +23,8 @@ def seed(): note("seed")
 TESTS = """
 def test_settings(pytestconfig, plan):
     from pytest_plan.plugin.options import settings
-    for name, value in vars_of(settings(pytestconfig)):
+    for name, value in settings(pytestconfig)._asdict().items():
         note(name, value)
-
-def vars_of(settings):
-    return [(name, getattr(settings, name)) for name in type(settings).__dataclass_fields__]
 """
 
 # Per option: the value that wins, and two that lose, each as it shows in the settings.
