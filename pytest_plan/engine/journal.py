@@ -95,7 +95,8 @@ class Journal(Unrecorded):
         made = not file.exists()
         if made:
             _make(file)
-        self._inode = file.stat().st_ino
+        self._path = os.fspath(file)
+        self._inode = os.stat(self._path).st_ino
         self._numbers = itertools.count(1 if made else _next_number(file))
         self._thread = threading.Thread(target=self._write_all, name="plan-journal", daemon=True)
         self._thread.start()
@@ -303,11 +304,15 @@ class Journal(Unrecorded):
 
     def _next_batch(self) -> list[_Request | None]:
         """Return what goes into one transaction; those who wait are not kept waiting."""
-        batch = [self._requests.get()]
+        batch: list[_Request | None] = []
+        linger: float | None = None
         with contextlib.suppress(queue.Empty):
-            while batch[-1] is not None and len(batch) < _MOST:
-                is_urgent = any(request is not None and request.answer for request in batch)
-                batch.append(self._requests.get(timeout=0.0 if is_urgent else _LINGER))
+            while len(batch) < _MOST:
+                request = self._requests.get(timeout=linger)
+                batch.append(request)
+                if request is None:
+                    break
+                linger = 0.0 if request.answer or linger == 0.0 else _LINGER
         return batch
 
     def _write(self, connection: sqlite3.Connection, batch: Sequence[_Request]) -> None:
@@ -316,7 +321,7 @@ class Journal(Unrecorded):
             for sql, values in request.statements():
                 connection.execute(sql, [_writable(value) for value in values])
         connection.execute("COMMIT")
-        if self.file.stat().st_ino != self._inode:
+        if os.stat(self._path).st_ino != self._inode:
             raise OSError(f"{self.file} is not the file any more that it was")
         for request in batch:
             if request.answer is not None:

@@ -21,7 +21,14 @@ from pytest_plan.engine.errors import (
     PlanTimeoutError,
     StepError,
 )
-from pytest_plan.engine.events import CleanupBegan, Listener, PlanFinished, StepFinished
+from pytest_plan.engine.events import (
+    CleanupBegan,
+    Event,
+    Listener,
+    PlanFinished,
+    StepFinished,
+    StopRequested,
+)
 from pytest_plan.engine.executor import Executor, Inbox
 from pytest_plan.engine.flow import Surroundings
 from pytest_plan.engine.folders import RunFolders
@@ -93,7 +100,7 @@ class Run:
             parameters=options.parameters,
             began=began,
             deadline=None if options.limit is None else began + options.limit,
-            emit=inbox.put,
+            emit=_emitter(inbox, listeners),
             skip_on=options.skip_on,
             stop_on=options.stop_on,
         )
@@ -335,6 +342,17 @@ class Run:
             self.journal,
             program_variables=self._options.program_variables,
         )
+
+
+def _emitter(inbox: Inbox, listeners: list[Listener]) -> Callable[[Event], None]:
+    """Return what brings events to the coordinator: all of them, or what it must act upon."""
+
+    def emit(event: Event) -> None:
+        # With nobody to hear, each event would only wake the coordinator, who gets in the way.
+        if listeners or isinstance(event, StopRequested):
+            inbox.put(event)
+
+    return emit
 
 
 def new_run_id() -> str:
