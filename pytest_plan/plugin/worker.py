@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +27,7 @@ class Worker:
         self._settings = settings
         self._input: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
         self._link: Link | None = None
+        self._restore_handlers: Callable[[], None] = lambda: None
         os.environ.update(self._input.get(roles.ENVIRON, {}))
         channel = self._input.get(roles.CHANNEL)
         if channel is not None:
@@ -51,7 +53,8 @@ class Worker:
             plan.source = Orphan()
             return
         if self._settings.signals:
-            self._config.add_cleanup(interrupt_on_terminate())
+            self._restore_handlers = interrupt_on_terminate()
+            self._config.add_cleanup(self._restore_handlers)
         self._link = link = Link(channel, interrupt_main_thread)
         limit = Limit(
             self._config,
@@ -70,13 +73,18 @@ class Worker:
         if self._link is not None:
             excinfo.traceback = excinfo.traceback[-1:]
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
         """Say that no test runs any more, so that teardown is not taken for a hanging test."""
         if self._link is not None:
             self._link.is_ending = True
             with contextlib.suppress(StateError):
                 self._link.tell("ending")
+        try:
+            return (yield)
+        finally:
+            # Not at the end of the config: a signal that comes then would skip that.
+            self._restore_handlers()
 
     def _needs(self, plan: PlanSession, session: pytest.Session) -> dict[str, Any]:
         error = None

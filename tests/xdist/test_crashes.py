@@ -39,77 +39,87 @@ def log(state, what):
     while not state.compare_and_swap("log", old := state["log"], [*old, what]):
         pass
 """
-TEST = """
+TESTS = """
 @pytest.fixture
-def dies_in_setup_{death}(plan):
-    log(plan.state, "setup-{death}")
+def dies_in_setup(plan):
+    log(plan.state, "death")
     {code}
 
 @pytest.fixture
-def dies_in_teardown_{death}(plan):
+def dies_in_teardown(plan):
     yield
-    log(plan.state, "teardown-{death}")
+    log(plan.state, "death")
     {code}
 
-def test_setup_{death}(dies_in_setup_{death}): pass
+def test_setup(dies_in_setup): pass
 
-def test_call_{death}(plan):
-    log(plan.state, "call-{death}")
+def test_call(plan):
+    log(plan.state, "death")
     {code}
 
-def test_teardown_{death}(dies_in_teardown_{death}): pass
+def test_teardown(dies_in_teardown): pass
 
-@pytest.mark.parametrize("number", range(3))
-def test_survives_{death}(plan, db, number):
+@pytest.mark.parametrize("number", range(6))
+def test_survives(plan, db, number):
     assert db == "db" and os.environ["DB_URL"] == "tcp://db"
-    log(plan.state, "{death}-%d" % number)
+    log(plan.state, str(number))
 """
-MOMENTS = [f"{moment}_{death}" for death in DEATHS for moment in ("setup", "call", "teardown")]
+
+
+@pytest.fixture(scope="module", params=DEATHS)
+def death(request: pytest.FixtureRequest) -> str:
+    """How a worker dies."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=["setup", "call", "teardown"])
+def moment(request: pytest.FixtureRequest) -> str:
+    """When a worker dies."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def nine_deaths(make_cluster: MakeCluster) -> tuple[Cluster, pytest.RunResult]:
-    """One run in which workers die nine times."""
-    cluster = make_cluster("deaths")
+def dead_worker(
+    make_cluster: MakeCluster, death: str, moment: str
+) -> tuple[Cluster, pytest.RunResult]:
+    """A run in which one of two workers dies."""
+    cluster = make_cluster(f"{death}_in_{moment}")
     cluster.steps(STEPS)
-    tests = [TEST.format(death=death, code=code) for death, code in DEATHS.items()]
-    cluster.tests(HEAD + "".join(tests))
-    return cluster, cluster.two("-p", "no:faulthandler")
+    cluster.tests(HEAD + TESTS.format(code=DEATHS[death]))
+    # One death: pytest-xdist alone loses tests, now and then, when workers die at the same time.
+    return cluster, cluster.two("-p", "no:faulthandler", "-k", f"{moment} or survives")
 
 
 class TestDeathOfAWorker:
-    """A worker dies in a test: nine times in one run."""
+    """A worker dies in a test, at any moment of it."""
 
-    @pytest.mark.parametrize("test", MOMENTS)
     def test_is_reported_as_xdist_does(
-        self, nine_deaths: tuple[Cluster, pytest.RunResult], test: str
+        self, dead_worker: tuple[Cluster, pytest.RunResult], moment: str
     ) -> None:
         """The test that killed its worker fails, by name."""
-        lines = [
-            line
-            for line in nine_deaths[1].outlines
-            if line.startswith(f"FAILED test_it.py::test_{test}")
-        ]
-        assert len(lines) == 1
+        failed = [line for line in dead_worker[1].outlines if line.startswith("FAILED")]
+        assert len(failed) == 1
+        assert failed[0].startswith(f"FAILED test_it.py::test_{moment}")
 
-    def test_takes_no_other_test_along(self, nine_deaths: tuple[Cluster, pytest.RunResult]) -> None:
+    def test_takes_no_other_test_along(
+        self, dead_worker: tuple[Cluster, pytest.RunResult], moment: str
+    ) -> None:
         """Every other test passes, in other workers or in clones; a teardown counts its call."""
-        assert outcomes(nine_deaths[1]) == {"failed": 9, "passed": 9 + 3}
-        assert nine_deaths[1].ret == 1
+        passed = 6 + (moment == "teardown")
+        assert outcomes(dead_worker[1]) == {"failed": 1, "passed": passed}
+        assert dead_worker[1].ret == 1
 
     def test_loses_nothing_of_the_state(
-        self, nine_deaths: tuple[Cluster, pytest.RunResult]
+        self, dead_worker: tuple[Cluster, pytest.RunResult]
     ) -> None:
         """What each test wrote, up to the moment of its death, is there at cleanup; once."""
-        deaths = [moment.replace("_", "-") for moment in MOMENTS]
-        survivors = [f"{death}-{number}" for death in DEATHS for number in range(3)]
-        assert nine_deaths[0].calls == ["db", " ".join(["cleaned", *sorted(deaths + survivors)])]
+        assert dead_worker[0].calls == ["db", "cleaned 0 1 2 3 4 5 death"]
 
     def test_provisions_and_cleans_up_once(
-        self, nine_deaths: tuple[Cluster, pytest.RunResult]
+        self, dead_worker: tuple[Cluster, pytest.RunResult]
     ) -> None:
         """Clones do not provision again."""
-        once(nine_deaths[1], "db")
+        once(dead_worker[1], "db")
 
 
 def test_lock_is_freed_when_its_holder_dies(cluster: Cluster) -> None:
