@@ -13,7 +13,7 @@ import pytest
 from pytest_plan.engine.errors import PlanDefinitionError
 from pytest_plan.plugin import lookup, roles
 from pytest_plan.plugin.fixtures import add_step_fixture
-from pytest_plan.plugin.marks import step_marks, step_marks_in
+from pytest_plan.plugin.marks import step_marks, steps_of
 from pytest_plan.plugin.options import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     config.pluginmanager.register(declarations, "pytest_plan_declarations")
     by_code = config.hook.pytest_plan_configure.get_hookimpls()
     asked = settings.show or settings.until or settings.skip or settings.report
-    if by_code or asked:
+    # The limit is the session's: it holds in a project without any step, too.
+    if by_code or asked or settings.limit is not None:
         declarations.session()
 
 
@@ -71,11 +72,11 @@ class Declarations:
             return
         try:
             self._refuse_late_hook(plugin)
-            if step_marks_in(plugin):
+            marked = steps_of(plugin)
+            if marked:
                 self._load_plugins_of(plugin)
-            for obj in list(vars(plugin).values()):
-                marks = step_marks(obj)
-                if marks and id(obj) not in self._seen:
+            for obj, marks in marked:
+                if id(obj) not in self._seen:
                     self._seen.add(id(obj))
                     self._declare(plugin, obj, marks)
         except PlanDefinitionError as error:

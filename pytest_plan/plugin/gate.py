@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import contextlib
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +30,8 @@ class Gate:
             # pytest-rerunfailures would run a blocked test again, and count it each time.
             if _is_known(item.config, "flaky"):
                 item.add_marker(pytest.mark.flaky(reruns=0))
+            with _no_debugger(item.config):
+                return (yield)
         return (yield)
 
     @pytest.hookimpl(tryfirst=True)
@@ -56,6 +59,17 @@ class Gate:
         if report.failed and getattr(report, "plan_blocked", None):
             return "blocked", "b", ("BLOCKED", {"yellow": True})
         return None
+
+
+@contextlib.contextmanager
+def _no_debugger(config: pytest.Config) -> Iterator[None]:
+    """Keep `--pdb` away from a test that does not run: there is nothing of it to look at."""
+    debugger = config.pluginmanager.unregister(name="pdbinvoke")
+    try:
+        yield
+    finally:
+        if debugger is not None:
+            config.pluginmanager.register(debugger, "pdbinvoke")
 
 
 def _is_known(config: pytest.Config, mark: str) -> bool:

@@ -93,19 +93,23 @@ class Limit:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
         """Setup may be interrupted."""
+        __tracebackhide__ = True
         return (yield from self._armed(item))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
         """The call may be interrupted."""
+        __tracebackhide__ = True
         return (yield from self._armed(item))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:
         """Teardown may be interrupted."""
+        __tracebackhide__ = True
         return (yield from self._armed(item))
 
     def _armed(self, item: pytest.Item) -> Generator[None]:
+        __tracebackhide__ = True
         self._running = item
         try:
             return (yield)

@@ -29,9 +29,10 @@ def step_marks(obj: object) -> list[pytest.Mark]:
     return [mark for mark in marks if getattr(mark, "name", None) == STEP]
 
 
-def step_marks_in(module: types.ModuleType) -> bool:
-    """Whether the module has a function or class that is marked as a step."""
-    return any(step_marks(obj) for obj in list(vars(module).values()))
+def steps_of(module: types.ModuleType) -> list[tuple[object, list[pytest.Mark]]]:
+    """Return the functions and classes of a module that are marked as steps, and their marks."""
+    found = [(obj, step_marks(obj)) for obj in vars(module).values()]
+    return [(obj, marks) for obj, marks in found if marks]
 
 
 def takes_plan(item: pytest.Item) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -66,14 +66,27 @@ class StepOutput:
         if capture is None:
             yield
             return
-        capture.suspend_global_capture(in_=keyboard)
-        self._route()  # a step that prints now still prints into its log
+        self._switch(capture, "_old", lambda: capture.suspend_global_capture(in_=keyboard))
         self._read(capture)
         try:
             yield
         finally:
-            capture.resume_global_capture()
-            self._route()
+            self._switch(capture, "tmpfile", capture.resume_global_capture)
+
+    def _switch(self, capture: Any, stream: str, switch: Callable[[], None]) -> None:
+        """Let pytest switch its capturing, while a step that prints still prints into its log."""
+        held = []
+        for name, router in self._routers.items():
+            if (owner := _owner(capture, name)) is not None:
+                held.append((router, owner, owner._old, owner.tmpfile))
+                owner._old = owner.tmpfile = router
+        try:
+            switch()
+        finally:
+            for router, owner, old, captured in held:
+                owner._old, owner.tmpfile = old, captured
+                router.stream = getattr(owner, stream)
+        self._route()  # where pytest does it in another way
 
     def _read(self, capture: Any) -> None:
         # pytest ends its capturing when it is interrupted, before the plan is cleaned up.
@@ -94,6 +107,17 @@ class StepOutput:
             if getattr(sys, name) is router:
                 router.end_lines()
                 setattr(sys, name, router.stream)
+
+
+def _owner(capture: Any, name: str) -> Any:
+    """Return what sets `sys.stdout` or `sys.stderr` for pytest, None where nothing does.
+
+    Not documented: without it, what a step prints in the moment of the switch is not in its log.
+    """
+    streams = getattr(capture, "_global_capturing", None)
+    owner = getattr(streams, name.removeprefix("std"), None)
+    owner = getattr(owner, "syscapture", owner)
+    return owner if hasattr(owner, "_old") and hasattr(owner, "tmpfile") else None
 
 
 class _Router:
@@ -117,14 +141,19 @@ class _Router:
             whole, end, rest = (self._partial.pop(log, "") + text).rpartition("\n")
             if rest:
                 self._partial[log] = rest
-            self.stream.write(whole + end)
+            self._show(whole + end)
         return len(text)
 
     def end_lines(self) -> None:
         """Show what has not ended with a line end."""
         for text in self._partial.values():
-            self.stream.write(f"{text}\n")
+            self._show(f"{text}\n")
         self._partial.clear()
+
+    def _show(self, text: str) -> None:
+        # A copy, of what is in the log: it fails no step where the terminal cannot show a sign.
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
     def writelines(self, lines: list[str]) -> None:
         """Write each of `lines`, as it is."""

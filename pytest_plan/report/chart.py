@@ -139,7 +139,7 @@ def _lane(worker: str, tests: Sequence[TestAccount], axis: Axis) -> Lane:
     is_thinned = len(tests) > _MOST_TESTS
     bars = _thinned(tests, axis) if is_thinned else (_test_bar(test, axis) for test in tests)
     # What went wrong is drawn last: nothing hides it.
-    ordered = sorted(bars, key=lambda bar: bar.kind == "bad")
+    ordered = sorted(bars, key=lambda bar: ("good", "odd", "bad").index(bar.kind))
     found = [test.outcome for test in tests]
     counts = [f"{found.count(name)} {name}" for name in TEST_OUTCOMES if name in found]
     return Lane(worker, tuple(ordered), len(tests), ", ".join(counts), is_thinned)
@@ -151,7 +151,7 @@ def _test_bar(test: TestAccount, axis: Axis) -> Bar:
 
 
 def _test_kind(test: TestAccount) -> str:
-    if test.outcome in BAD_TEST_OUTCOMES:
+    if test.outcome in BAD_TEST_OUTCOMES and test.outcome != "blocked":
         return "bad"
     return "good" if test.outcome == "passed" else "odd"
 

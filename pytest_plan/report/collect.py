@@ -158,6 +158,8 @@ def _outcome(report: pytest.TestReport) -> str | None:
 
 def _message(report: pytest.TestReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
+    if getattr(report, "plan_blocked", None):
+        crash = None  # it has not failed, and the reason is all there is
     text = str(report.longrepr if crash is None else crash.message)
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."

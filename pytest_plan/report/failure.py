@@ -17,6 +17,7 @@ from pytest_plan.engine.errors import StepError, describe
 from pytest_plan.engine.outcomes import CleanupOutcome
 from pytest_plan.engine.results import StepResult
 from pytest_plan.plugin.session import PlanSession
+from pytest_plan.report import encoding
 
 _OURS = Path(__file__).parent.parent
 
@@ -37,7 +38,7 @@ class Text(NamedTuple):
         """Write the lines, those of the error in red, as pytest does."""
         for line in self.lines:
             is_error = line.startswith("E ")
-            writer.line(line, red=is_error, bold=is_error)
+            writer.line(encoding.shown(line), red=is_error, bold=is_error)
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -65,7 +66,8 @@ def cleanup_report(
     cleanup = result.cleanup
     lines = []
     for error in cleanup.errors:
-        lines += [str(error), *getattr(error, "__notes__", ()), "", *error_lines(config, error)]
+        head = f"{error} ({result.origin})"
+        lines += [head, *getattr(error, "__notes__", ()), "", *error_lines(config, error)]
     lines += _stack(result)
     if cleanup.left:
         lines.append(f"not undone, remove it by hand: {', '.join(cleanup.left)}")
@@ -88,7 +90,7 @@ def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
     try:
         with plan.host.output.visible(keyboard=True):
             assert sys.__stdin__ is not None
-            writer.line(plan.host.mask(result.log_tail))
+            writer.line(encoding.shown(plan.host.mask(result.log_tail)))
             writer.line(f"artifacts: {plan.host.run.services.folders.artifacts(result.name)}")
             writer.line(f"step {result.name!r} failed; press Enter to go on to its cleanup")
             writer.flush()
@@ -102,9 +104,9 @@ def _report(
 ) -> pytest.TestReport:
     title = f"plan step {result.name!r}"
     masked = tuple(plan.host.mask("\n".join(lines)).splitlines())
+    crash = _Crash(encoding.shown(plan.host.mask(message)))
     file, _, line = result.origin.rpartition(":")
     sections = [("Captured output of all steps, past their logs", plan.host.output.text)]
-    sections = [section for section in sections if section[1].strip()]
     if result.log_tail:
         sections.append((f"Captured log of {title} (last lines)", result.log_tail))
     return pytest.TestReport(
@@ -112,9 +114,9 @@ def _report(
         location=(file, int(line) - 1 if line.isdecimal() else None, title),
         keywords={},
         outcome="failed",
-        longrepr=Text(masked, _Crash(plan.host.mask(message))),  # type: ignore[arg-type]
+        longrepr=Text(masked, crash),  # type: ignore[arg-type]
         when=when,
-        sections=sections,
+        sections=[(name, encoding.shown(text)) for name, text in sections if text.strip()],
     )
 
 
@@ -146,7 +148,7 @@ def error_lines(config: pytest.Config, error: StepError) -> list[str]:
     )
     text = io.StringIO()
     shown.toterminal(type(config.get_terminal_writer())(text))
-    return [*text.getvalue().splitlines(), ""]
+    return [*text.getvalue().strip("\n").splitlines(), ""]
 
 
 def _users_part(info: pytest.ExceptionInfo[BaseException]) -> Any:

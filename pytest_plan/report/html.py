@@ -8,7 +8,6 @@ import importlib.resources
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 
 import jinja2
 from markupsafe import Markup
@@ -124,9 +123,10 @@ def _needed_by(steps: Iterable[StepAccount]) -> dict[str, list[str]]:
 
 
 def _tests(tests: Sequence[TestAccount]) -> list[TestAccount]:
-    """Return the tests worth a look: those that went wrong, then the slowest."""
-    bad = (test for test in tests if test.outcome in BAD_TEST_OUTCOMES)
-    shown = list(islice(bad, _MOST_TESTS))
+    """Return the tests worth a look: those that went wrong, blocked ones last, then the slowest."""
+    bad = [test for test in tests if test.outcome in BAD_TEST_OUTCOMES]
+    bad.sort(key=lambda test: test.outcome == "blocked")
+    shown = bad[:_MOST_TESTS]
     slowest = sorted(tests, key=lambda test: test.seconds, reverse=True)[: _SLOWEST + len(shown)]
     known = {id(test) for test in shown}
     shown += [test for test in slowest if id(test) not in known][:_SLOWEST]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +10,7 @@ from pytest_plan.engine.durations import format_duration
 from pytest_plan.engine.planned import PlannedStep, StepOptions
 from pytest_plan.plugin import lookup
 from pytest_plan.plugin.session import PlanSession
-from pytest_plan.report import tree
+from pytest_plan.report import encoding, tree
 
 
 def pytest_plan_show(config: pytest.Config) -> None:
@@ -22,7 +21,7 @@ def pytest_plan_show(config: pytest.Config) -> None:
         writer.line()
     writer.sep("=", "plan")
     for line in (*_steps(plan), *_tests(plan)):
-        writer.line(line)
+        writer.line(encoding.shown(line))
     writer.line("nothing was run")
 
 
@@ -30,7 +29,7 @@ def _steps(plan: PlanSession) -> Iterator[str]:
     if not plan.steps:
         yield "no steps are declared"
         return
-    rows = list(tree.rows(list(plan.steps.values()), _can_draw()))
+    rows = list(tree.rows(list(plan.steps.values()), encoding.can_show(tree.LINES)))
     width = max(len(row.branch) + len(row.step.name) for row in rows)
     for row in rows:
         step = row.step
@@ -38,15 +37,6 @@ def _steps(plan: PlanSession) -> Iterator[str]:
         yield f"{row.branch + step.name:<{width}}  {_edges(step)}{needed}"
         details = [*_options(step.options), step.origin]
         yield f"{row.below:<{width}}    {'  '.join(details)}"
-
-
-def _can_draw() -> bool:
-    """Whether the lines of a tree can be written where this is written."""
-    try:
-        tree.LINES.encode(getattr(sys.__stdout__, "encoding", None) or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _edges(step: PlannedStep) -> str:

@@ -26,7 +26,7 @@ from pytest_plan.engine.results import StepResult
 from pytest_plan.plugin import lookup
 from pytest_plan.plugin.session import PlanSession
 from pytest_plan.plugin.warn import warn
-from pytest_plan.report import failure, table
+from pytest_plan.report import encoding, failure, table
 
 _DEFAULT_REPORTCHARS = "fE"  # pytest's own; lines for each blocked test must be asked for
 HEARTBEAT = 10.0  # seconds between two lines about a step that still runs
@@ -68,7 +68,7 @@ class TerminalReport:
         self._begun = 0  # tests
         self._has_warned = False
         self._said: dict[str, float] = {}  # when a running step was last mentioned
-        if self._plan.needed == ():
+        if self._plan.needed == () and self._plan.plan.declared:
             self._write("plan: no selected test needs a step", {})
         self._handlers: dict[type, Callable[[Any], None]] = {
             AttemptFailed: self._attempt_failed,
@@ -175,16 +175,16 @@ class TerminalReport:
         self._write(f"{word:<9} {detail}".rstrip(), markup, head=head, is_bad=is_bad)
 
     def _write(self, text: str, markup: Markup, *, head: str = "", is_bad: bool = False) -> None:
-        if self._config.pluginmanager.get_plugin("terminalreporter") is None:
-            return
-        if self._verbosity() < 0 and not is_bad:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None or (self._verbosity() < 0 and not is_bad):
             return
         writer = self._config.get_terminal_writer()
         with self._plan.host.output.visible():
             if writer.width_of_current_line:
                 writer.line()
-            writer.write(head)
-            writer.line(self._plan.host.mask(text), **markup)
+            reporter.currentfspath = None  # else pytest would end that line once more
+            writer.write(encoding.shown(head))
+            writer.line(encoding.shown(self._plan.host.mask(text)), **markup)
             writer.flush()
 
     def _verbosity(self) -> int:
@@ -215,7 +215,7 @@ class TerminalReport:
             return
         reporter.write_sep("=", "plan")
         for line, markup in table.lines(ran, result):
-            reporter.write_line(self._plan.host.mask(line), **markup)
+            reporter.write_line(encoding.shown(self._plan.host.mask(line)), **markup)
 
     def _not_run(self, reporter: pytest.TerminalReporter) -> None:
         session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
@@ -232,11 +232,12 @@ class TerminalReport:
         wanted = str(self._config.option.reportchars)
         if wanted != _DEFAULT_REPORTCHARS and set(wanted) & set("EaA"):
             for report in blocked:
-                reporter.write_line(f"BLOCKED {report.nodeid} - {report.longrepr}", yellow=True)
+                line = f"BLOCKED {report.nodeid} - {report.longrepr}"
+                reporter.write_line(encoding.shown(line), yellow=True)
             return
         for reason, count in Counter(str(report.longrepr) for report in blocked).items():
             tests = "1 test" if count == 1 else f"{count} tests"
-            reporter.write_line(f"{tests} blocked: {reason}", yellow=True)
+            reporter.write_line(encoding.shown(f"{tests} blocked: {reason}"), yellow=True)
 
 
 def _word(outcome: StepOutcome | CleanupOutcome) -> str:

@@ -106,13 +106,16 @@ def _name(kind: str, process: int, thread: int, name: str) -> Event:
 
 
 def _complete(span: _Span, process: int, thread: int) -> Event:
+    # The ends are rounded, not the durations: Perfetto drops what is longer than what it lies in.
+    started = round(span.started * _MICRO)
+    ended = round((span.started + span.seconds) * _MICRO)
     return {
         "ph": "X",
         "name": span.name,
         "cat": span.kind,
         "pid": process,
         "tid": thread,
-        "ts": round(span.started * _MICRO),
-        "dur": round(span.seconds * _MICRO),
+        "ts": started,
+        "dur": ended - started,
         "args": span.said,
     }

@@ -685,7 +685,7 @@ class TestCleanup:
             [
                 "plan: bad   cleanup FAILED *RuntimeError: disk is gone",
                 "*_ ERROR at teardown of plan step 'bad' _*",
-                "step 'bad' failed in cleanup: RuntimeError: disk is gone",
+                "step 'bad' failed in cleanup: RuntimeError: disk is gone (conftest.py:*)",
                 "E *RuntimeError: disk is gone",
                 "ERROR plan step 'bad' - RuntimeError: disk is gone",
                 "*= 1 passed, 1 error in *",

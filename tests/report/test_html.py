@@ -153,6 +153,14 @@ def test_run_without_steps() -> None:
     assert "No step was needed." in html.text(account())
 
 
+def test_blocked_tests_come_after_those_that_failed() -> None:
+    """However many were blocked, no failure is lost behind them; their reason is told once."""
+    many = [ran(f"waits_{n}", "blocked", message="step 'db' failed") for n in range(500)]
+    text = html.text(account(tests=(*many, ran("fails", "failed", message="assert 0"))))
+    assert text.index("assert 0") < text.index("step &#39;db&#39; failed")
+    assert text.count("step &#39;db&#39; failed") == 1
+
+
 class TestChart:
     """What is drawn where."""
 
@@ -194,6 +202,12 @@ class TestChart:
         (lane,) = chart.lanes(run, chart.Axis(run))
         assert [bar.title for bar in lane.bars][:1] == ["t0: passed, 0.50s"]
         assert len(lane.bars) == 300
+
+    def test_blocked_test_looks_as_a_blocked_step(self) -> None:
+        """It has not failed: what is red in a lane is a failure."""
+        run = account(tests=(ran("a", "failed"), ran("b", "blocked"), ran("c")))
+        (lane,) = chart.lanes(run, chart.Axis(run))
+        assert [bar.kind for bar in lane.bars] == ["good", "odd", "bad"]
 
     @pytest.mark.parametrize("seconds", [0.0, 0.002, 0.9, 10.0, 59.0, 61.0, 4_000.0, 90_000.0, 1e7])
     def test_ruler(self, seconds: float) -> None:

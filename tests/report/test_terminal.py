@@ -314,3 +314,13 @@ class TestTable:
         several.steps(BROKEN)
         several.tests("def test_it(db): pass")
         assert "db failed T" in self.table(several.run("-q"))
+
+
+@pytest.mark.parametrize("args", [[], ["-v"], ["-x"]])
+def test_no_line_is_empty_twice(project: Project, args: list[str]) -> None:
+    """Lines of the plan leave those of pytest as far apart as they are without a plan."""
+    project.steps(BROKEN, "@pytest.mark.plan_step(needs=())\ndef net(): yield")
+    project.tests("def test_net(net): pass\ndef test_db(db): pass\ndef test_no(net): assert net")
+    result = project.run("--plan-continue-on-error", *args)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "\n\n\n" not in result.stdout.str()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pytest_plan.report import trace
 from pytest_plan.report.account import AttemptAccount
 from tests.report.accounts import account, blocked, cleanup, failed, ran, step
@@ -54,11 +57,55 @@ def test_processes_and_threads_are_named() -> None:
     ]
 
 
-def test_no_two_steps_of_a_thread_overlap() -> None:
-    """Viewers draw complete events of one thread rightly only when they nest."""
-    outer = [e for e in events() if e["ph"] == "X" and e["cat"] in ("step", "cleanup")]
-    for one in outer:
-        for other in outer:
-            if one is not other and one["tid"] == other["tid"]:
-                apart = one["ts"] + one["dur"] <= other["ts"]
-                assert apart or other["ts"] + other["dur"] <= one["ts"]
+def check_as_perfetto(found: list[dict[str, Any]]) -> None:
+    """Check what Perfetto's importer demands; it drops what it cannot nest."""
+    for event in found:
+        assert event["ph"] in ("M", "X")
+        numbers = [event[key] for key in ("pid", "tid", "ts", "dur") if key in event]
+        assert len(numbers) == (4 if event["ph"] == "X" else 2)
+        assert {type(number) for number in numbers} == {int}
+        assert min(numbers) >= 0
+        assert event["name"]
+    threads = {(event["pid"], event["tid"]) for event in found if event["ph"] == "X"}
+    for thread in threads:
+        mine = [e for e in found if e["ph"] == "X" and (e["pid"], e["tid"]) == thread]
+        check_nesting(sorted((e["ts"], -e["dur"]) for e in mine))
+
+
+def check_nesting(spans: list[tuple[int, int]]) -> None:
+    """Check that of any two spans one lies in the other, or they lie apart."""
+    ends: list[int] = []
+    for started, negative in spans:
+        while ends and ends[-1] <= started:
+            ends.pop()
+        assert not ends or started - negative <= ends[-1], (started, -negative, ends)
+        ends.append(started - negative)
+
+
+def test_it_can_be_imported() -> None:
+    """Integers where they must be, and the spans of a thread nest."""
+    check_as_perfetto(events())
+
+
+SECONDS = st.floats(0.0, 5.0)
+
+
+@given(st.lists(st.tuples(SECONDS, SECONDS, SECONDS), min_size=1, max_size=8))
+def test_spans_nest_whatever_the_times(times: list[tuple[float, float, float]]) -> None:
+    """An attempt ends with its step and the next step begins then: rounding makes no overlap."""
+    steps, now = [], 0.0
+    for number, (first, wait, second) in enumerate(times):
+        begin = now + first + wait
+        now = begin + second
+        attempts = (
+            AttemptAccount(1, "exec", now - second - wait - first, first, "no"),
+            AttemptAccount(2, "exec", begin, now - begin, None),
+        )
+        started = attempts[0].started
+        steps.append(
+            step(
+                f"s{number}", started=started, seconds=now - started, attempts=attempts,
+                attempts_allowed=2, cleanup=cleanup(),
+            )
+        )  # fmt: skip
+    check_as_perfetto(json.loads(trace.text(account(*steps)))["traceEvents"])

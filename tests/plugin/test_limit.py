@@ -1,0 +1,60 @@
+"""--plan-limit where there is no step to wait for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.plugin.project import Project, plan_lines
+
+SLOW = """
+import time
+
+def test_quick(): pass
+
+def test_slow():
+    while True:
+        time.sleep(0.01)
+
+def test_later(): pass
+"""
+PASSED = "the plan's limit of 1.00s has passed"
+
+
+def test_it_is_the_sessions_limit_without_any_step(project: Project) -> None:
+    """The hanging test fails by it, later ones do not run and are counted, the status is 1."""
+    project.tests(SLOW)
+    result = project.run_apart("--plan-limit=1s")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["E *Failed: " + PASSED, "1 test was not run: " + PASSED])
+    assert plan_lines(result) == ["plan: stopping: the plan's limit of T has passed"]
+    assert "INTERNALERROR" not in result.stdout.str()
+
+
+def test_nothing_is_said_of_it_when_it_holds(project: Project) -> None:
+    """A project without steps that sets a limit for all its runs sees no line about a plan."""
+    project.write("pytest.ini", "[pytest]\nplan_limit = 5m")
+    project.tests("def test_it(): pass")
+    result = project.run_apart()
+    result.assert_outcomes(passed=1)
+    assert "plan: " not in result.stdout.str().replace("plugins: plan", "")
+    assert not (project.path / ".pytest_plan").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "status"),
+    [
+        (["--collect-only"], pytest.ExitCode.OK),
+        (["--plan-cleanup"], pytest.ExitCode.OK),
+        (["--plan-show"], pytest.ExitCode.OK),
+        (["-k", "nothing"], pytest.ExitCode.NO_TESTS_COLLECTED),
+    ],
+)
+def test_runs_without_tests_are_as_before(
+    project: Project, args: list[str], status: pytest.ExitCode
+) -> None:
+    """What runs no test ends as it does without a limit."""
+    project.tests("def test_it(): pass")
+    result = project.run_apart("--plan-limit=5m", *args)
+    assert result.ret == status
+    assert "INTERNALERROR" not in result.stdout.str()

@@ -1,0 +1,50 @@
+"""Where the output of steps goes while pytest writes its lines."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.plugin.project import Project, plan_lines
+
+# Many steps end, each with a line in the terminal, while others print without a pause.
+CHATTY = """
+import time
+
+def chatty(number):
+    def step(ctx):
+        end = time.monotonic() + 0.1 + number * 0.01
+        while time.monotonic() < end:
+            print("CHAT", number)
+            time.sleep(0.0001)
+    return pytest.mark.plan_step(needs=(), name=f"step{number}")(step)
+
+for number in range(24):
+    globals()[f"step{number}"] = chatty(number)
+
+@pytest.mark.plan_step(needs=())
+def bad():
+    raise RuntimeError("no")
+"""
+
+
+@pytest.mark.parametrize("capture", ["fd", "sys", "tee-sys"])
+def test_nothing_of_a_step_comes_between_the_lines(project: Project, capture: str) -> None:
+    """What a step prints while a line is written is in its log as all the rest, nowhere else."""
+    project.steps(CHATTY)
+    project.tests("def test_it(plan): pass")
+    result = project.run_apart("--plan-jobs=8", "--plan-continue-on-error", f"--capture={capture}")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "CHAT" not in result.stdout.str()  # nor in the report of `bad`, as past the logs
+    assert len([line for line in plan_lines(result) if "  ok  " in line]) == 24
+
+
+def test_sign_that_the_terminal_lacks_fails_no_step(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With -s a copy of the log is shown, with an escape for the sign."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    project.steps("@pytest.mark.plan_step\ndef db():\n    print('done \\u2713')\n    return 1")
+    project.tests("def test_it(db): pass")
+    result = project.run_apart("-s")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["done \\u2713"])
