@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from types import TracebackType
 
 
@@ -27,8 +28,10 @@ class Interrupt:
 
     def __init__(self) -> None:
         # Invariant: `_injected` is set, and an exception sent, only with `_gate` held, and sent
-        # only while `_depth` is 0. `_depth` is written by the call's thread alone, which takes
-        # the gate after raising it: from then on nothing new is sent, and what was sent shows.
+        # only while `_depth` is 0. `_depth` is written by the call's thread alone, which after
+        # raising it waits until the gate is free: from then on nothing new is sent, and what was
+        # sent shows. It never takes the gate: from Python 3.14 on, an exception may arrive
+        # between a lock's `__enter__` and the body of the `with`, and nobody would give it back.
         self._gate = threading.Lock()
         self._depth = 1
         self._injected = False
@@ -60,9 +63,9 @@ class Interrupt:
     def __enter__(self) -> None:
         self._depth += 1
         try:
-            with self._gate:
-                injected = self._injected
-            if injected:
+            while self._gate.locked():
+                time.sleep(0)  # the other thread holds it for a moment only
+            if self._injected:
                 _send(self._thread, None)
         except StepInterrupted:
             self._depth -= 1
