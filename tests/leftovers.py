@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes  # noqa: F401 - its library may keep a file open, from its first use on
 import os
 import shutil
 import signal
