@@ -44,3 +44,25 @@ def test_shop(project: Project) -> None:
     assert result.ret == 0, result.stdout.str()
     result.assert_outcomes(passed=9)
     result.stdout.fnmatch_lines(["plan: postgres * cleanup ok *"])
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+@pytest.mark.parametrize(
+    ("workers", "dist"),
+    [(2, "load"), (2, "loadscope"), (2, "loadfile"), (2, "loadgroup"), (2, "worksteal"),
+     (2, "each"), (4, "load")],
+)  # fmt: skip
+def test_shop_with_workers_starts_each_server_once(
+    project: Project, workers: int, dist: str
+) -> None:
+    """However tests are given out, all workers share one PostgreSQL and one Redis."""
+    shop = copied(project, "shop")
+    result = shop.run_apart("shop", "-p", "xdist", "-n", str(workers), "--dist", dist)
+    assert result.ret == 0, result.stdout.str()
+    result.assert_outcomes(passed=9 * (workers if dist == "each" else 1))
+    for server in ("postgres", "redis"):
+        said = [line for line in result.outlines if line.startswith(f"plan: {server} ")]
+        assert [("cleanup" in line, " ok " in line) for line in said] == [
+            (False, True),
+            (True, True),
+        ]

@@ -17,7 +17,7 @@ _OUTSIDE = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR", "
 
 
 @pytest.fixture(autouse=True)
-def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def outside(monkeypatch: pytest.MonkeyPatch, byte_code: None) -> None:
     """Hide what surrounds the suite from the runs in it."""
     for name in [*_OUTSIDE, *(name for name in os.environ if name.startswith("PYTEST_PLAN_"))]:
         monkeypatch.delenv(name, raising=False)

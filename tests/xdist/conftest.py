@@ -15,7 +15,7 @@ nothing_left_behind = leftovers.nothing_left_behind
 
 
 @pytest.fixture
-def cluster(own_temporary_folder: Path, tmp_path: Path) -> Cluster:
+def cluster(own_temporary_folder: Path, tmp_path: Path, byte_code: None) -> Cluster:
     """An empty project."""
     return Cluster(tmp_path)
 
@@ -29,7 +29,7 @@ class MakeCluster(Protocol):
 
 @pytest.fixture(scope="session")
 def make_cluster(
-    own_temporary_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    own_temporary_folder: Path, tmp_path_factory: pytest.TempPathFactory, byte_code: None
 ) -> MakeCluster:
     """Makes empty projects, for tests that look at one run together."""
     return lambda name: Cluster(tmp_path_factory.mktemp(name))
