@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -23,8 +24,10 @@ from pytest_plan.engine.reference import References
 
 FOLDER = "environments"
 JOURNAL = "journal.sqlite"
-_LOCK = "lock"
+LOCK = "lock"
 _TRIES = 20  # to lock a folder that others remove
+_INTRODUCTION = 1.0  # seconds in which who has just begun writes down who it is
+_LOOK = 0.01  # seconds between two looks
 
 
 class BusyError(JournalError):
@@ -51,7 +54,7 @@ class Environment:
         self.name = name
         self.folder = parent / FOLDER / name
         self._parent = parent
-        self._lock = filelock.FileLock(self.folder / _LOCK, mode=0o600, thread_local=False)
+        self._lock = filelock.FileLock(self.folder / LOCK, mode=0o600, thread_local=False)
         self._claim()
         _close_in_children(self._lock)
 
@@ -72,7 +75,7 @@ class Environment:
         make_private(self.folder, self._parent)
         try:
             self._lock.acquire(timeout=0)
-            if not _is_at(self._lock, self.folder / _LOCK):
+            if not _is_at(self._lock, self.folder / LOCK):
                 raise FileNotFoundError(errno.ENOENT, "it was removed")
             make_private(self.folder, self._parent)  # the lock may have made it again
         except filelock.Timeout:
@@ -101,10 +104,16 @@ class Environment:
         check_private(self.file)
         return read(self.file)
 
-    def open(self, references: References, fingerprint: Callable[[str], str]) -> Journal:
-        """Return its journal, to write in; note that we have the environment now."""
-        journal = Journal(self.file, references, fingerprint)
+    def open(
+        self, references: References, fingerprint: Callable[[str], str], **facts: Any
+    ) -> Journal:
+        """Return its journal, to write in; note `facts`, and that we have the environment now.
+
+        Raises:
+            JournalError: the journal cannot be made, or not be written in.
+        """
         who = ourselves()
+        journal = Journal(self.file, references, fingerprint)
         try:
             journal.set(
                 name=self.name,
@@ -112,6 +121,7 @@ class Environment:
                 owner={"pid": who.pid, "birth": who.birth, "boot": who.boot},
                 host=socket.gethostname(),
                 since=time.time(),
+                **facts,
             )
         except JournalError:
             journal.close()
@@ -168,13 +178,19 @@ def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
 
 def _busy(name: str, folder: Path) -> str:
     text = f"the environment {name!r} is in use"
+    until = time.monotonic() + _INTRODUCTION
+    while not (owner := _owner(folder)) and time.monotonic() < until:
+        time.sleep(_LOOK)
+    return f"{text}{owner}: wait for it, or take another name (--plan-environment NAME)"
+
+
+def _owner(folder: Path) -> str:
     with contextlib.suppress(JournalError):
         recorded = read(folder / JOURNAL)
         if recorded.owner is not None:  # else it has only just begun
             age = format_duration(max(0.0, time.time() - recorded.facts["since"]))
-            host = recorded.facts["host"]
-            text += f" by process {recorded.owner.pid} on {host}, for {age}"
-    return f"{text}: wait for it, or take another name (--plan-environment NAME)"
+            return f" by process {recorded.owner.pid} on {recorded.facts['host']}, for {age}"
+    return ""
 
 
 def _is_at(lock: filelock.BaseFileLock, file: Path) -> bool:

@@ -30,6 +30,7 @@ APPLICATION = 0x706C616E  # "plan"
 _LINGER = 0.002  # seconds that what nobody waits for may wait for company
 _MOST = 1_000  # statements before those who wait are answered
 _LOOK = 1.0  # seconds after which who waits looks whether the writer is still there
+_HEAD = (f"PRAGMA application_id = {APPLICATION}", f"PRAGMA user_version = {FORMAT}")
 _SCHEMA = (
     "CREATE TABLE environment(key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE step(name TEXT PRIMARY KEY, needs TEXT, after TEXT,"
@@ -297,8 +298,9 @@ class Journal(Unrecorded):
                     self._write(connection, [request for request in batch if request is not None])
         except Exception as error:  # whatever it is: nobody may wait for ever
             self.failure = JournalError(
-                f"the journal {self.file} cannot be written: {error}; nothing more is begun, and "
-                "what has begun is cleaned up: free the disk, or set plan_dir to another folder"
+                f"the journal {self.file} cannot be written: {str(error) or type(error).__name__}; "
+                "nothing more is begun, and what has begun is cleaned up: free the disk, or set "
+                "plan_dir to another folder"
             )
             self._refuse(batch, self.failure)
 
@@ -357,11 +359,11 @@ def _make(file: Path) -> None:
             left.unlink()
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
         os.close(os.open(unfinished, flags, 0o600))
-        with contextlib.closing(connect(unfinished)) as connection:
-            connection.execute(f"PRAGMA application_id = {APPLICATION}")
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
-            for sql in _SCHEMA:
+        # Only then with a write-ahead log: closing one does not say when it could not be merged.
+        with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
+            for sql in ("PRAGMA journal_mode = MEMORY", "BEGIN", *_HEAD, *_SCHEMA, "COMMIT"):
                 connection.execute(sql)
+            connection.execute("PRAGMA journal_mode = WAL")
         unfinished.rename(file)
     except (sqlite3.Error, OSError) as error:
         raise JournalError(f"the journal {file} cannot be made: {error}") from error

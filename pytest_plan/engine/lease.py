@@ -90,5 +90,7 @@ class _Lease:
                 self._limit = None if value == "none" else float(value)
 
 
-if __name__ == "__main__" and watch(int(sys.argv[1])):
-    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - a program of its owner, by its path
+if __name__ == "__main__":
+    if watch(int(sys.argv[1])):
+        os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - a program of its owner, by its path
+    os._exit(0)  # without the end of an interpreter: who said `done` waits for that

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.engine.environment import FOLDER, Environment
+from pytest_plan.engine.environment import FOLDER, LOCK, Environment
 from pytest_plan.engine.errors import JournalError
 from pytest_plan.engine.fingerprint import Fingerprints
 from pytest_plan.engine.journal import Journal
@@ -55,19 +55,22 @@ class RunEnvironment:
         self._steps = plan.steps
         if (settings.dir / FOLDER).is_dir():
             Recovery(plan, []).clean_up_all(kept=False, beside=self._name)
-        self._environment = self._claim(run_id)
+        try:
+            self._environment = self._claim(run_id)
+        except (JournalError, OSError) as error:
+            raise pytest.UsageError(str(error)) from None
         self._prints = Fingerprints(lambda: plan.steps)
         self._fresh: Mapping[str, str] = {}
         self._kept: Collection[str] = ()
+        self._facts = launch.describe(plan.config, self._files())
         try:
             self._recorded = self._look_back()
             self.journal = self._open()
-        except JournalError as error:
+        except (JournalError, OSError) as error:
             self._environment.release(remove=False)
             raise pytest.UsageError(str(error)) from None
         self.scratch = None if self._recorded is None else scratch_of(self._recorded)
-        facts = launch.describe(plan.config, self._files())
-        self.watch = Watch(plan.config, self._environment, facts, wanted=settings.reaper)
+        self.watch = Watch(plan.config, self._environment, self._facts, wanted=settings.reaper)
 
     def reuse(self, run: Run) -> None:
         """Give the run what is used again."""
@@ -145,9 +148,8 @@ class RunEnvironment:
         return recorded
 
     def _open(self) -> Journal:
-        config = self._plan.config
-        journal = self._environment.open(references_of(config), self._prints.of)
-        journal.set(launch=launch.describe(config, self._files()))
+        references, prints = references_of(self._plan.config), self._prints.of
+        journal = self._environment.open(references, prints, launch=self._facts)
         if self._recorded is not None:
             journal.forget(name for name in self._recorded.steps if name not in self._fresh)
         return journal
@@ -157,10 +159,18 @@ class RunEnvironment:
             return Environment(self._plan.settings.dir, self._name or f"run-{run_id}")
         except JournalError as error:
             if self._name is not None:
-                raise pytest.UsageError(str(error)) from None
+                raise
             folder = Path(tempfile.mkdtemp(prefix="plan-journal-"))
             warn(self._plan.config, f"{error}; the journal of this run is in {folder}")
-            return Environment(folder, f"run-{run_id}")
+            try:
+                return Environment(folder, f"run-{run_id}")
+            except (JournalError, OSError):
+                own = folder / FOLDER / f"run-{run_id}"
+                with contextlib.suppress(OSError):
+                    (own / LOCK).unlink(missing_ok=True)
+                    for path in (own, own.parent, folder):  # rmtree needs a descriptor
+                        path.rmdir()
+                raise
 
     def _files(self) -> list[str]:
         return [declaration.file for declaration in self._plan.declarations.values()]

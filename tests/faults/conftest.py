@@ -12,6 +12,7 @@ import pytest
 from tests.engine.fake_clock import FakeClock
 from tests.faults import table
 from tests.faults.scenario import Stage, Tally
+from tests.faults.zygote import Zygote
 from tests.leftovers import nothing_left_behind, own_temporary_folder  # noqa: F401
 
 _PROPERTY = "faults"
@@ -33,10 +34,18 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
     request.node.user_properties.append((_PROPERTY, vars(tally)))
 
 
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """What forks runs."""
+    zygote = Zygote()
+    yield zygote
+    zygote.close()
+
+
 @pytest.fixture
-def stage(tally: Tally) -> Stage:
+def stage(tally: Tally, zygote: Zygote) -> Stage:
     """An empty stage."""
-    return Stage(tally)
+    return Stage(tally, zygote)
 
 
 @pytest.fixture

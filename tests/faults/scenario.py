@@ -22,6 +22,8 @@ import psutil
 import pytest
 
 from tests.faults import checker, fakes
+from tests.faults.project import CONFTEST, TESTS
+from tests.faults.zygote import Started, Zygote
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 40.0  # real seconds after which something that must happen is not going to
@@ -31,66 +33,13 @@ AT_ONCE = 5  # runs, each of which is busy most of its time
 WAITING = 10  # runs that wait for a time-out most of their time
 _SHOWN = 2  # runs whose history and output are in a failure
 NEEDS = {"db": ["net"], "web": ["db"]}
+PYTEST = ["-m", "pytest"]
 STEPS = ("net", "db", "web")
 HOOKS = fakes.HOOKS
 FORWARD = [f"{step}.{hook}" for step in STEPS for hook in HOOKS]
 BACKWARD = [f"{step}.cleanup" for step in reversed(STEPS)]
 TESTING = ["test.setup", "test.call", "test.teardown"]
 MOMENTS = [*FORWARD, *TESTING, *BACKWARD]
-
-CONFTEST = """\
-import json
-import os
-import pytest
-from tests.faults.fakes import Fake, at, note, watch_exit
-
-watch_exit()
-
-def pytest_plan_configure(plan):
-    options = json.loads(os.environ["FAULTS_OPTIONS"])
-    for name in ("net", "db", "web"):
-        plan.add_step(Fake(), name=name, **options.get(name, {}))
-
-def pytest_sessionstart():
-    at("start")
-
-def pytest_sessionfinish():
-    at("finish")
-
-def pytest_runtest_protocol():
-    at("protocol")
-
-def pytest_runtest_logreport():
-    at("report")
-
-@pytest.fixture(scope="session")
-def everything(web):
-    note("up", "session")
-    yield
-    note("down", "session")
-"""
-TESTS = """\
-import pytest
-from tests.faults.fakes import at, note
-
-at("collecting")
-
-@pytest.fixture
-def thing(everything):
-    note("up", "thing")
-    at("test.setup")
-    yield
-    at("test.teardown")
-    note("down", "thing")
-
-def test_one(thing):
-    at("test.call")
-
-@pytest.mark.parametrize("number", range(4))
-def test_other(everything, number):
-    note("test", number)
-    at(f"other.{number}")
-"""
 
 Story: TypeAlias = Generator[Callable[[], Any], None, None]
 
@@ -111,6 +60,7 @@ class Run:
     Args:
         name: says in failures which run it is.
         tally: counts.
+        zygote: forks the run where that makes no difference; None: a new interpreter does it.
 
     Attributes:
         status: the exit status, negative when a signal ended the process; None before.
@@ -118,8 +68,9 @@ class Run:
         moved: when the last signal was sent.
     """
 
-    def __init__(self, name: str, tally: Tally) -> None:
+    def __init__(self, name: str, tally: Tally, zygote: Zygote | None = None) -> None:
         self.name = name
+        self._zygote = zygote
         self.wrong: list[str] = []
         self.status: int | None = None
         self.moved = 0.0
@@ -128,7 +79,7 @@ class Run:
         self._tally = tally
         self._temporary = self.folder / "t"
         self._mark = uuid.uuid4().hex
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Started | None = None
         self._known: dict[int, psutil.Process] = {}
         self._read: tuple[int, list[checker.Line]] = (0, [])
         for folder in (self.project, self._temporary):
@@ -150,6 +101,7 @@ class Run:
         options: Mapping[str, Mapping[str, Any]] | None = None,
         env: Mapping[str, str] | None = None,
         argv: Iterable[str] = ("-m", "pytest", "-p", "pytest_plan", "-W", "error"),
+        under: Iterable[str] = (),
         **popen: Any,
     ) -> None:
         """Start pytest; each of `faults` is done when its moment has come.
@@ -160,6 +112,7 @@ class Run:
             options: of the steps, by name.
             env: more variables.
             argv: what comes before `args`; warnings are errors unless this says otherwise.
+            under: a program that becomes Python, and its arguments.
             popen: for `Popen`.
         """
         self._tally.runs += 1
@@ -167,16 +120,21 @@ class Run:
         self._tally.faults += len(deeds)
         self._tally.kills += len([fault for fault in deeds if fault in ("die", "kill", "segfault")])
         xdist = ["-p", "xdist"] if "-n" in args else ["-p", "no:xdist"]
+        argv = [*argv, *xdist, *args]
+        variables = {
+            **self._variables(),
+            fakes.FAULTS: json.dumps(faults or {}),
+            "FAULTS_OPTIONS": json.dumps(options or {}),
+            **(env or {}),
+        }
         with (self.folder / "output").open("wb") as output:
+            if self._zygote and argv[:2] == PYTEST and not (env or under or popen):
+                self._process = self._zygote.start(argv[2:], self.project, variables, output.name)
+                return
             self._process = subprocess.Popen(
-                [sys.executable, *argv, *xdist, *args],
+                [*under, sys.executable, *argv],
                 cwd=self.project,
-                env={
-                    **self._variables(),
-                    fakes.FAULTS: json.dumps(faults or {}),
-                    "FAULTS_OPTIONS": json.dumps(options or {}),
-                    **(env or {}),
-                },
+                env=variables,
                 **{
                     "stdin": subprocess.DEVNULL,
                     "stdout": output,
@@ -369,15 +327,17 @@ class Stage:
 
     Args:
         tally: counts.
+        zygote: forks the runs; None: each has a new interpreter.
     """
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, zygote: Zygote | None = None) -> None:
         self._tally = tally
+        self._zygote = zygote
         self._waiting: list[tuple[Run, Story]] = []
 
     def add(self, name: str, story: Callable[..., Story], *args: Any, **keywords: Any) -> None:
         """Add a story: a generator that yields conditions to wait for; `args` follow its run."""
-        run = Run(name, self._tally)
+        run = Run(name, self._tally, self._zygote)
         self._waiting.append((run, story(run, *args, **keywords)))
 
     def play(self, at_once: int = AT_ONCE) -> None:

@@ -27,17 +27,10 @@ from pytest_plan.engine.journal import Journal
 from pytest_plan.engine.recorded import read
 from pytest_plan.engine.reference import References
 from pytest_plan.engine.restore import Restorer
+from tests.faults.aftermath import NO_REAPER, PLAIN, journal_of
 from tests.faults.scenario import PATIENCE, Run, Stage, Story, Tally
 
 REFERENCES = References(Path(__file__).parent)
-NO_REAPER = ("-o", "plan_reaper=false")
-PLAIN = ("-m", "pytest", "-p", "pytest_plan")  # warnings are no errors
-
-
-def journal_of(run: Run) -> Path:
-    """Return the journal of the run, which has one."""
-    (file,) = (run.project / ".pytest_plan" / "environments").glob("*/journal.sqlite")
-    return file
 
 
 def limited(size: int) -> Callable[[], None]:

@@ -1,100 +1,28 @@
-"""Rows 25 to 29, 32, 33, 46 to 51, 55, 56, 60, 66: the owner dies, and somebody cleans up."""
+"""Rows 25 to 29, 32, 33, 60: the owner dies, and somebody cleans up."""
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
-import psutil
 import pytest
 
-from pytest_plan.engine.recorded import read
-from tests.faults import checker, crashes
-from tests.faults.scenario import MOMENTS, NEEDS, PATIENCE, SLACK, STEPS, Run, Stage, Story
+from tests.faults import crashes
+from tests.faults.aftermath import (
+    NO_REAPER,
+    clean_up,
+    environments,
+    judge,
+    nothing_more,
+    over,
+    reaper_of,
+)
+from tests.faults.scenario import MOMENTS, SLACK, Run, Stage, Story
 
 CRASHES = ("-p", "tests.faults.crashes")
-NO_REAPER = ("-o", "plan_reaper=false")
-BEFORE_REAPER = 2  # durable writes that a run has made when its reaper starts
-QUIET = 0.3  # seconds without any process of a run
+BEFORE_REAPER = 1  # durable write that a run has made when its reaper starts
 COMMITS = 16  # more durable writes than a run has
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
-
-
-def environments(run: Run) -> list[Path]:
-    """Return the folders of environments that are there."""
-    return list((run.project / ".pytest_plan" / "environments").glob("*"))
-
-
-def journal_of(run: Run) -> Path:
-    """Return the journal of the run, which has one."""
-    (folder,) = environments(run)
-    return folder / "journal.sqlite"
-
-
-def over(run: Run) -> Callable[[], bool]:
-    """Return whether whoever cleans up has ended: no process is left, and none comes."""
-    quiet_since = time.monotonic()
-
-    def is_over() -> bool:
-        # A process that becomes another program has no environment for a moment.
-        nonlocal quiet_since
-        if not run.ended() or run.processes():
-            quiet_since = time.monotonic()
-        return time.monotonic() - quiet_since > QUIET
-
-    return is_over
-
-
-def clean_up(run: Run, *args: str, env: dict[str, str] | None = None) -> int:
-    """Run `pytest --plan-cleanup` in the project; return its exit status."""
-    argv = [sys.executable, "-m", "pytest", "-p", "pytest_plan", "-p", "no:xdist"]
-    variables = {**run._variables(), "FAULTS_OPTIONS": "{}", **(env or {})}
-    with (run.folder / "cleanup").open("ab") as output:
-        return subprocess.run(
-            [*argv, "--plan-cleanup", *args], cwd=run.project, env=variables, check=False,
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=PATIENCE,
-        ).returncode  # fmt: skip
-
-
-def judge(run: Run, *, most: int = 1, left: tuple[str, ...] = ()) -> None:
-    """Check what must hold when others have cleaned up after a run.
-
-    Args:
-        run: the run.
-        most: at most so many owners have begun a cleanup.
-        left: steps that could not be cleaned up.
-    """
-    history = [line for line in run.history if line.what != "exit"]
-    begun = {line.words[0] for line in history if line.what == "begin"}
-    for step in sorted(begun - set(left)):
-        count = [line.words[0] for line in history if line.what == "cleanup"].count(step)
-        run.expect(1 <= count <= most, f"{step} began, and was cleaned up {count} times")
-    if most == 1 and not left:
-        run.wrong += checker.violations(history, NEEDS)
-    run.expect(not run.processes(), f"processes are left: {run.processes()}")
-    if not left:
-        run.expect(not environments(run), f"left: {environments(run)}")
-    made = [path.name for path in run._temporary.iterdir() if path.name.startswith("plan-")]
-    run.expect(not made, f"temporary folders are left: {made}")
-
-
-def deeds(run: Run) -> list[checker.Line]:
-    """Return what was done so far, without the comings and goings of pytest."""
-    return [line for line in run.history if line.what in ("begin", "cleanup", "undo", "defer")]
-
-
-def nothing_more(run: Run) -> None:
-    """Check that a further cleanup finds nothing to do."""
-    before = deeds(run)
-    run.expect(clean_up(run) == 0, "something is left")
-    run.expect(deeds(run) == before, "a further cleanup did something")
 
 
 def dies(run: Run, *args: str, moment: str, fault: str | None = None) -> Story:
@@ -157,8 +85,8 @@ def test_g1_a_kill_at_any_durable_write_loses_nothing(
     for number in numbers:
         stage.add(f"{when} {number}", story, number=number)
     stage.play(2)
-    # Two of the environment, the scratch folder, and of each step begin, defer and cleanup.
-    assert len(reached) >= (12 if not args else 3)
+    # One of the environment, one of the scratch folder, and of each step begin, defer and cleanup.
+    assert len(reached) >= (11 if not args else 3)
 
 
 def test_g7_the_reaper_survives_the_death_of_the_group(stage: Stage) -> None:
@@ -174,14 +102,6 @@ def test_g7_the_reaper_survives_the_death_of_the_group(stage: Stage) -> None:
     for args in ((), ("-n", "2")):
         stage.add(f"{args}", story, args)
     stage.play()
-
-
-def reaper_of(run: Run) -> psutil.Process:
-    """Return the reaper of a run."""
-    for child in psutil.Process(run.pid).children():
-        if any("lease.py" in part for part in child.cmdline()):
-            return child
-    raise AssertionError("there is no reaper")
 
 
 def test_g8_when_both_die_the_next_run_cleans_up(stage: Stage) -> None:
@@ -242,167 +162,6 @@ def test_g3_a_cleanup_that_is_killed_is_finished_by_the_next(stage: Stage, when:
     assert sum(died) >= 4
 
 
-def test_g3_two_who_clean_up_at_once_do_it_once(stage: Stage) -> None:
-    """Row 47: the lock decides; the other says so or finds nothing."""
-
-    def story(run: Run) -> Story:
-        run.start(*NO_REAPER, faults={"test.call": "kill"})
-        yield run.ended
-        argv = [sys.executable, "-m", "pytest", "-p", "pytest_plan", "-p", "no:xdist"]
-        variables = {**run._variables(), "FAULTS_OPTIONS": "{}"}
-        both = [
-            subprocess.Popen(
-                [*argv, "--plan-cleanup"], cwd=run.project, env=variables,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )
-            for _ in range(3)
-        ]  # fmt: skip
-        yield lambda: all(process.poll() is not None for process in both)
-        run.expect({process.returncode for process in both} == {0}, "a cleanup failed")
-        judge(run)
-
-    for number in range(6):
-        stage.add(f"{number}", story)
-    stage.play(2)
-
-
-def change(run: Run, sql: str, *values: str) -> None:
-    """Change what the journal of a dead run tells."""
-    connection = sqlite3.connect(journal_of(run))
-    with connection:
-        connection.execute(sql, values)
-    connection.close()
-
-
-def orphaned(run: Run) -> Callable[[], bool]:
-    """Start a run without a reaper that is killed while it has a process; return when it is."""
-    run.start(*NO_REAPER, faults={"test.call": "kill"})
-    return run.ended
-
-
-def sleepers(run: Run) -> list[psutil.Process]:
-    """Return the programs of the steps that live."""
-    return [process for process in psutil.process_iter() if run._is_ours(process)]
-
-
-def test_g11_nobody_is_signalled_after_a_reboot(stage: Stage) -> None:
-    """Row 49: another boot: pids are void, hooks and deferred calls run."""
-
-    def story(run: Run) -> Story:
-        yield orphaned(run)
-        (sleeper,) = sleepers(run)
-        change(run, "UPDATE undo SET data = json_patch(data, ?) WHERE kind = 'tree'",
-               json.dumps({"boot": "another"}))  # fmt: skip
-        run.expect(clean_up(run) == 0, "something is left")
-        run.expect(sleeper.is_running(), "a process of another boot was ended")
-        sleeper.kill()
-        yield lambda: not run.processes()
-        judge(run)
-
-    stage.add("reboot", story)
-    stage.play()
-
-
-def test_g11_a_stranger_with_a_known_pid_is_not_signalled(stage: Stage) -> None:
-    """Row 48: the number is somebody else's now."""
-
-    def story(run: Run) -> Story:
-        yield orphaned(run)
-        stranger = subprocess.Popen(["sleep", "600"], start_new_session=True)
-        change(run, "UPDATE undo SET data = json_patch(data, ?) WHERE kind = 'tree'",
-               json.dumps({"pid": stranger.pid}))  # fmt: skip
-        run.expect(clean_up(run) == 0, "something is left")
-        run.expect(stranger.poll() is None, "a stranger was signalled")
-        run.expect(not run.processes(), "our own was not found by its cookie")
-        stranger.kill()
-        stranger.wait()
-        judge(run)
-
-    stage.add("reuse", story)
-    stage.play()
-
-
-DAEMON = """\
-import os, time
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        time.sleep(600)
-    os._exit(0)
-"""
-
-
-def test_g7_daemons_are_found_and_delay_nothing(stage: Stage) -> None:
-    """Rows 50, 51, 66: forked by a program, and forked by the step itself with all our files."""
-    conftest = f"""
-import os, sys, time
-from tests.faults.fakes import note
-
-def pytest_plan_configure(plan):
-    from pytest_plan import GenericStep
-
-    def exec(ctx):
-        ctx.run([sys.executable, "-c", {DAEMON!r}])
-        if os.fork() == 0:  # keeps the lock, the lease and the journal, if it can
-            os.setsid()
-            os.environ.clear()
-            time.sleep(600)
-            os._exit(0)
-        note("begin", "net")
-
-    def cleanup():
-        note("cleanup", "net")
-
-    plan.add_step(GenericStep(exec=exec, cleanup=cleanup), name="net")
-"""
-    tests = "import os\ndef test_dies(net):\n    os.kill(os.getpid(), 9)\n"
-
-    def story(run: Run) -> Story:
-        run.write("conftest.py", conftest)
-        run.write("test_it.py", tests)
-        run.start()
-        yield run.ended
-        died = time.monotonic()
-        yield lambda: run.notes("cleanup") and not environments(run)
-        took = run.time_of("cleanup") - died
-        run.expect(took < 5 * SLACK, f"cleanup began after {took:.1f} s")
-        # What was forked behind our back has no cookie: nobody promises anything about it.
-        yield lambda: len(sleepers(run)) == 1
-        for process in sleepers(run):
-            process.kill()
-
-    stage.add("daemons", story)
-    stage.play()
-
-
-def test_g7_a_step_that_was_renamed_or_removed_is_kept_and_named(stage: Stage) -> None:
-    """Rows 55, 56: known steps are cleaned up, the others kept; a broken conftest, too."""
-
-    def story(run: Run, old: str, new: str, left: tuple[str, ...]) -> Story:
-        yield orphaned(run)
-        conftest = (run.project / "conftest.py").read_text()
-        run.write("conftest.py", conftest.replace(old, new))
-        run.expect(clean_up(run) == 1, "nothing is said to be left")
-        run.expect(
-            sorted(set(STEPS) - set(run.notes("cleanup"))) == sorted(left), "others are left"
-        )
-        run.expect(not run.processes(), "processes are left")
-        due = [step.name for step in read(journal_of(run)).due()]
-        run.expect(sorted(due) == sorted(left), f"due: {due}")
-        run.write("conftest.py", conftest)
-        run.expect(clean_up(run) == 0, "something is left")
-        counts = sorted(run.notes("cleanup"))
-        run.expect(counts == sorted(STEPS), f"cleaned up: {counts}")
-        run.expect(not environments(run), f"left: {environments(run)}")
-
-    names = '("net", "db", "web")'
-    stage.add("renamed", story, names, '("net", "base", "web")', ("db",))
-    stage.add("removed", story, names, '("net",)', ("db", "web"))
-    stage.add("added", story, names, '("new", "net", "db")', ("web",))
-    stage.add("broken", story, "import json\n", "import no_such_module\n", STEPS)
-    stage.play(2)
-
-
 def test_g12_the_reaper_finishes_what_a_killed_controller_was_cleaning_up(stage: Stage) -> None:
     """Row 60: in the middle of a slow cleanup, with workers."""
 
@@ -417,29 +176,4 @@ def test_g12_the_reaper_finishes_what_a_killed_controller_was_cleaning_up(stage:
         judge(run, most=2)
 
     stage.add("controller", story)
-    stage.play()
-
-
-def test_g10_two_runs_on_one_named_environment_do_not_meet(stage: Stage) -> None:
-    """Row 46: the second ends at once, with who has it; runs without a name go on."""
-
-    def story(run: Run) -> Story:
-        run.start("--plan-environment=staging", faults={"db.exec": "hold"})
-        yield run.reached("db.exec")
-        argv = [sys.executable, "-m", "pytest", "-p", "pytest_plan", "-p", "no:xdist"]
-        begun = time.monotonic()
-        second = subprocess.run(
-            [*argv, "--plan-environment=staging"], cwd=run.project, capture_output=True, text=True,
-            env={**run._variables(), "FAULTS_OPTIONS": "{}"}, timeout=PATIENCE, check=False,
-        )  # fmt: skip
-        text = second.stdout + second.stderr
-        run.expect(second.returncode == 4, f"exit status {second.returncode}")
-        run.expect(f"in use by process {run.pid} on {os.uname().nodename}" in text, text[-2000:])
-        run.expect(time.monotonic() - begun < 10 * SLACK, "it waited")
-        run.release()
-        yield run.ended
-        run.expect(run.status == 0, f"exit status {run.status}")
-        judge(run)
-
-    stage.add("named", story)
     stage.play()

@@ -78,8 +78,6 @@ def test_g2_other_plugins_that_raise_do_not_prevent_cleanup(
         solo = not args
         internal = moment in ("start", "report") or (moment == "protocol" and solo)
         what = {"faults": {moment: "error"}, "status": status, "internal_error": internal}
-        # What is raised there in a worker skips the end of its config, handlers included.
-        what["owner_only"] = moment == "finish"
         if moment == "protocol" and not solo:
             continue  # a worker that fails like that is a crashed worker
         stage.add(moment, do, *args, *eager, **what)
@@ -188,8 +186,8 @@ def test_g2_a_timeout_method_that_would_skip_cleanup_is_warned_about_at_start(
         args = (*TIMEOUT, f"--timeout={SLACK}", "--timeout-method=thread")
         run.start(*args, faults={"test.call": "sleep"}, argv=PLAIN)
         yield run.ended
-        # Nothing is cleaned up; until there is a reaper a warning is all that we can do.
         run.expect(run.status == 1, f"exit status {run.status}")
+        yield lambda: set(run.notes("cleanup")) == {"net", "db", "web"}  # by the reaper
         run.expect("method 'thread' ends the process" in run.output(), "not warned at start")
 
     stage.add("thread", story, "--timeout-method=thread", warns=True)

@@ -46,7 +46,7 @@ def redis(ctx):
 
 def drop_tables(postgres):
     with psycopg.connect(postgres) as connection:
-        connection.execute("DROP TABLE orders, products")
+        connection.execute("DROP TABLE IF EXISTS orders, products")
 
 
 @pytest.mark.plan_step(cleanup=drop_tables)
@@ -58,7 +58,7 @@ def schema(postgres):
 
 def remove_products(state):
     with open_shop() as shop:
-        for name in state["catalogue"]:
+        for name in state.get("catalogue", ()):  # none if it was killed before
             shop.remove_product(name)
 
 

@@ -1,0 +1,139 @@
+"""Rows 34, 45: memory runs out in a write of the journal; a journal that is huge."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.aftermath import (
+    NO_REAPER,
+    PLAIN,
+    change,
+    clean_up,
+    deeds,
+    environments,
+    journal_of,
+    judge,
+)
+from tests.faults.scenario import SLACK, Run, Stage, Story
+
+# Raises MemoryError in the n-th call of SQLite by the writer, and in no other.
+SCARCE = """
+from pytest_plan.engine import journal
+
+class Scarce:
+    left = int(os.environ["SCARCE"])
+
+    def __init__(self, connection):
+        self._connection = connection
+        self.close = connection.close
+
+    def execute(self, sql, *values):
+        Scarce.left -= 1
+        if Scarce.left == 0:
+            note("scarce", sql.split()[0])
+            raise MemoryError
+        return self._connection.execute(sql, *values)
+
+connect = journal.connect
+journal.connect = lambda file: Scarce(connect(file))
+"""
+CALLS = 70  # more than the writer makes
+VALUE, VALUES = 1 << 20, 100  # of the State, in bytes
+TAIL = 64 << 10  # what a step's log leaves in the journal, in bytes
+HUGE = """\
+import os
+from pytest_plan import GenericStep
+from tests.faults.fakes import note
+
+def fill(state):
+    note("begin", "net")
+    for number in range({values}):
+        state[f"value {{number}}"] = chr(97 + number % 26) * {value}
+
+def remove(state):
+    note("cleanup", "net", len(state["value 99"]))
+
+def pytest_plan_configure(plan):
+    plan.add_step(GenericStep(exec=fill, cleanup=remove), name="net")
+"""
+DIES = "import os\ndef test_it(net):\n    os._exit(3)\n"
+PASSES = "def test_it():\n    pass\n"
+BOUND = 4 * VALUE * VALUES  # bytes more than for a small journal: its text, the values, a rest
+SECONDS = 20.0 * SLACK
+
+
+def test_g1_memory_that_runs_out_in_a_write_breaks_nothing(stage: Stage) -> None:
+    """Row 34: in any call of SQLite: it stops, says why, cleans up, and the file is whole."""
+    reached: list[int] = []
+
+    def story(run: Run, number: int) -> Story:
+        conftest = (run.project / "conftest.py").read_text()
+        run.write("conftest.py", conftest + SCARCE)
+        run.start(*NO_REAPER, "--plan-environment=disk", argv=PLAIN, env={"SCARCE": str(number)})
+        yield run.ended
+        if run.notes("scarce"):
+            reached.append(number)
+            run._tally.faults += 1
+        run.judge()
+        run.expect(run.status in (0, 1, 4), f"exit status {run.status}")
+        said = "cannot be written: MemoryError" in run.output()
+        run.expect(run.status == 0 or said, "the reason is missing")
+        run.expect("Traceback" not in run.output(), "a traceback")
+        before = deeds(run)
+        if environments(run):
+            run.expect(clean_up(run, env={"SCARCE": "0"}) == 0, "something is left")
+        run.expect(deeds(run) == before, "something was cleaned up twice")
+
+    for number in range(1, CALLS):
+        stage.add(f"call {number}", story, number)
+    stage.play(2)
+    assert 30 < len(reached) < CALLS - 1
+
+
+def peak(run: Run, *args: str) -> tuple[int, int, float]:
+    """Run pytest; return its exit status, the most bytes that it had, and its seconds."""
+    begun = time.monotonic()
+    with (run.folder / "said").open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, *PLAIN, "-p", "no:xdist", *NO_REAPER, *args],
+            cwd=run.project, env=run._variables(), stdout=said, stderr=said,
+        )  # fmt: skip
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss * 1024, time.monotonic() - begun
+
+
+@pytest.mark.parametrize("args", [("--plan-cleanup",), ()], ids=["cleanup", "next run"])
+def test_g7_a_huge_journal_takes_neither_minutes_nor_all_memory(
+    stage: Stage, args: tuple[str, ...]
+) -> None:
+    """Row 45: 100 MB of values and the log of each step: they are read, and cleaned up once."""
+
+    def story(run: Run) -> Story:
+        run.write("conftest.py", HUGE.format(value=VALUE, values=VALUES))
+        run.write("test_it.py", PASSES)
+        _, usual, _ = peak(run, *args)
+        run.write("test_it.py", DIES)
+        run.start(*NO_REAPER)
+        yield run.ended
+        change(run, "UPDATE step SET log_tail = ?", "x" * TAIL)
+        files = journal_of(run).parent.glob("journal.sqlite*")
+        size = sum(file.stat().st_size for file in files)
+        run.expect(size >= VALUE * VALUES, f"the journal has {size} bytes")
+        run.write("test_it.py", PASSES)
+        status, most, took = peak(run, *args)
+        run._tally.faults += 1
+        run.expect(status == 0, f"exit status {status}: {Path(run.folder / 'said').read_text()}")
+        run.expect(most - usual < BOUND, f"{(most - usual) >> 20} MiB more than usual")
+        run.expect(took < SECONDS, f"it took {took:.1f} s")
+        run.expect(run.notes("cleanup") == [f"net {VALUE}"], f"{run.notes('cleanup')}")
+        judge(run)
+
+    stage.add("huge", story)
+    stage.play()

@@ -1,0 +1,137 @@
+"""Rows 48 to 51, 55, 56, 66: what a journal names is not what it was, or not what is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+
+from pytest_plan.engine.recorded import read
+from tests.faults.aftermath import (
+    change,
+    clean_up,
+    environments,
+    journal_of,
+    judge,
+    orphaned,
+    sleepers,
+)
+from tests.faults.scenario import SLACK, STEPS, Run, Stage, Story
+
+
+def test_g11_nobody_is_signalled_after_a_reboot(stage: Stage) -> None:
+    """Row 49: another boot: pids are void, hooks and deferred calls run."""
+
+    def story(run: Run) -> Story:
+        yield orphaned(run)
+        (sleeper,) = sleepers(run)
+        change(run, "UPDATE undo SET data = json_patch(data, ?) WHERE kind = 'tree'",
+               json.dumps({"boot": "another"}))  # fmt: skip
+        run.expect(clean_up(run) == 0, "something is left")
+        run.expect(sleeper.is_running(), "a process of another boot was ended")
+        sleeper.kill()
+        yield lambda: not run.processes()
+        judge(run)
+
+    stage.add("reboot", story)
+    stage.play()
+
+
+def test_g11_a_stranger_with_a_known_pid_is_not_signalled(stage: Stage) -> None:
+    """Row 48: the number is somebody else's now."""
+
+    def story(run: Run) -> Story:
+        yield orphaned(run)
+        stranger = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        change(run, "UPDATE undo SET data = json_patch(data, ?) WHERE kind = 'tree'",
+               json.dumps({"pid": stranger.pid}))  # fmt: skip
+        run.expect(clean_up(run) == 0, "something is left")
+        run.expect(stranger.poll() is None, "a stranger was signalled")
+        run.expect(not run.processes(), "our own was not found by its cookie")
+        stranger.kill()
+        stranger.wait()
+        judge(run)
+
+    stage.add("reuse", story)
+    stage.play()
+
+
+DAEMON = """\
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        time.sleep(600)
+    os._exit(0)
+"""
+
+
+def test_g7_daemons_are_found_and_delay_nothing(stage: Stage) -> None:
+    """Rows 50, 51, 66: forked by a program, and forked by the step itself with all our files."""
+    conftest = f"""
+import os, sys, time
+from tests.faults.fakes import note
+
+def pytest_plan_configure(plan):
+    from pytest_plan import GenericStep
+
+    def exec(ctx):
+        ctx.run([sys.executable, "-c", {DAEMON!r}])
+        if os.fork() == 0:  # keeps the lock, the lease and the journal, if it can
+            os.setsid()
+            os.environ.clear()
+            time.sleep(600)
+            os._exit(0)
+        note("begin", "net")
+
+    def cleanup():
+        note("cleanup", "net")
+
+    plan.add_step(GenericStep(exec=exec, cleanup=cleanup), name="net")
+"""
+    tests = "import os\ndef test_dies(net):\n    os.kill(os.getpid(), 9)\n"
+
+    def story(run: Run) -> Story:
+        run.write("conftest.py", conftest)
+        run.write("test_it.py", tests)
+        run.start()
+        yield run.ended
+        died = time.monotonic()
+        yield lambda: run.notes("cleanup") and not environments(run)
+        took = run.time_of("cleanup") - died
+        run.expect(took < 5 * SLACK, f"cleanup began after {took:.1f} s")
+        # What was forked behind our back has no cookie: nobody promises anything about it.
+        yield lambda: len(sleepers(run)) == 1
+        for process in sleepers(run):
+            process.kill()
+
+    stage.add("daemons", story)
+    stage.play()
+
+
+def test_g7_a_step_that_was_renamed_or_removed_is_kept_and_named(stage: Stage) -> None:
+    """Rows 55, 56: known steps are cleaned up, the others kept; a broken conftest, too."""
+
+    def story(run: Run, old: str, new: str, left: tuple[str, ...]) -> Story:
+        yield orphaned(run)
+        conftest = (run.project / "conftest.py").read_text()
+        run.write("conftest.py", conftest.replace(old, new))
+        run.expect(clean_up(run) == 1, "nothing is said to be left")
+        run.expect(
+            sorted(set(STEPS) - set(run.notes("cleanup"))) == sorted(left), "others are left"
+        )
+        run.expect(not run.processes(), "processes are left")
+        due = [step.name for step in read(journal_of(run)).due()]
+        run.expect(sorted(due) == sorted(left), f"due: {due}")
+        run.write("conftest.py", conftest)
+        run.expect(clean_up(run) == 0, "something is left")
+        counts = sorted(run.notes("cleanup"))
+        run.expect(counts == sorted(STEPS), f"cleaned up: {counts}")
+        run.expect(not environments(run), f"left: {environments(run)}")
+
+    names = '("net", "db", "web")'
+    stage.add("renamed", story, names, '("net", "base", "web")', ("db",))
+    stage.add("removed", story, names, '("net",)', ("db", "web"))
+    stage.add("added", story, names, '("new", "net", "db")', ("web",))
+    stage.add("broken", story, "import json\n", "import no_such_module\n", STEPS)
+    stage.play(2)
