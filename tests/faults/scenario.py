@@ -128,7 +128,8 @@ class Run:
             **(env or {}),
         }
         with (self.folder / "output").open("wb") as output:
-            if self._zygote and argv[:2] == PYTEST and not (env or under or popen):
+            is_plain = argv[:2] == PYTEST and not (under or popen or "PYTHON" in str(env))
+            if self._zygote and is_plain:
                 self._process = self._zygote.start(argv[2:], self.project, variables, output.name)
                 return
             self._process = subprocess.Popen(

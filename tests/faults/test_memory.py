@@ -43,7 +43,7 @@ class Scarce:
 connect = journal.connect
 journal.connect = lambda file: Scarce(connect(file))
 """
-CALLS = 70  # more than the writer makes
+CALLS = 100  # more than the writer makes
 VALUE, VALUES = 1 << 20, 100  # of the State, in bytes
 TAIL = 64 << 10  # what a step's log leaves in the journal, in bytes
 HUGE = """\
