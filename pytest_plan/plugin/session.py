@@ -106,7 +106,9 @@ class PlanSession:
             self.config.pluginmanager.import_plugin(f"pytest_plan.report.{report}")
 
     def _reports(self) -> Iterator[str]:
-        yield from ("terminal", "show", "otel")
+        yield from ("terminal", "otel")
+        if self.settings.show or self.config.option.setupplan:
+            yield "show"
         if self.settings.report or self.settings.github_summary:
             yield "files"
         if self.config.getoption("xmlpath", None):

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -122,6 +123,7 @@ def _tell_ended(running: dict[int, str]) -> None:
 
 def _become(args: list[str], cwd: str, env: dict[str, str], output: str) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     for number, (file, flags) in enumerate([(os.devnull, os.O_RDONLY), (output, os.O_WRONLY)]):
         opened = os.open(file, flags)
         os.dup2(opened, number)
