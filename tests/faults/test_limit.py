@@ -33,8 +33,7 @@ def test_g16_the_limit_stops_provisioning(stage: Stage, args: tuple[str, ...]) -
         yield run.ended
         run.judge(1)
         took = overtime(run)
-        longest = OVERTIME if args else 0.5 * SLACK  # workers have to go first
-        run.expect(-0.5 < took < longest, f"cleanup began {took:.1f} s after the limit")
+        run.expect(-0.5 < took < OVERTIME, f"cleanup began {took:.1f} s after the limit")
         run.expect("limit of" in run.output(), "the limit is not named")
         run.expect(not run.notes("test"), "tests ran")
         counts = run.junit()
