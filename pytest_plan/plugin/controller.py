@@ -36,6 +36,12 @@ class Controller(Owner):
         self._done = threading.Event()
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_newgateway(self) -> None:
+        """Use the time in which the first worker boots; those after it may come a little later."""
+        if self._endpoints:
+            self._prepare()
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Give each worker, clones of crashed ones included, its own channel."""
         from pytest_plan.plugin.endpoint import Endpoint
@@ -54,9 +60,7 @@ class Controller(Owner):
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Say so when xdist gave up before any test ran: it would call the run green."""
-        plan = lookup.peek(self._config)
-        if plan is not None:
-            plan.host.prepare()  # while the workers boot
+        self._prepare()  # there may be one worker alone
         result = yield
         if self._roll is not None and not self._roll.is_complete:
             text = f"worker {self._roll.lost!r} died before the tests began: no test was run"
@@ -101,6 +105,11 @@ class Controller(Owner):
         if plan is not None and plan.host.is_open:
             self._wait_for_workers()
         super().clean_up()
+
+    def _prepare(self) -> None:
+        plan = lookup.peek(self._config)
+        if plan is not None:
+            plan.host.prepare()
 
     def _watch_limit(self, host: Host) -> None:
         if self._watcher is None and host.remaining() is not None:

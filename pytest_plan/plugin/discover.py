@@ -68,7 +68,7 @@ class Declarations:
 
     def pytest_plugin_registered(self, plugin: object, plugin_name: str) -> None:
         """Look for steps in a plugin; historic: told about those registered before, too."""
-        if not isinstance(plugin, types.ModuleType):
+        if not isinstance(plugin, types.ModuleType) or plugin.__name__.startswith("_pytest."):
             return
         try:
             self._refuse_late_hook(plugin)

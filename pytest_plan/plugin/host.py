@@ -83,6 +83,7 @@ class Host:
 
     def prepare(self) -> None:
         """Import what a run takes, where there is time for it."""
+        self._session.load_listeners()
         import pytest_plan.engine.run
         import pytest_plan.plugin.environment
         import pytest_plan.plugin.tell_hooks  # noqa: F401
@@ -254,6 +255,7 @@ class Host:
         except BaseException:
             self.signals.restore()
             raise
+        session.load_listeners()
         for listener in hook.pytest_plan_make_listener(config=self._config):
             session.plan.add_listener(listener)
         session.plan.add_listener(hook_teller(self._config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,33 +12,56 @@ from pytest_plan.engine.planned import PlannedStep, suggest
 from pytest_plan.plugin.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE, mark_skips
 
 
-def needs_of(
-    item: pytest.Item, steps: Mapping[str, PlannedStep], *, autouse: bool
-) -> tuple[str, ...]:
-    """Return the steps that a test needs, in their order; none if a mark skips it.
+class Needs:
+    """What tests need; what many tests have in common is looked at once.
 
     Args:
-        item: the test.
         steps: all steps.
         autouse: whether every test needs every step it can see.
-
-    Raises:
-        pytest.UsageError: a mark names a step that does not exist.
     """
-    if _is_skipped(item):
-        return ()
-    visible = [name for name, step in steps.items() if is_visible(step, item)]
-    named, is_bare = _marked(item, steps)
-    taken, takes_plan = _taken(item)
-    wanted = named | taken | {name for name in visible if steps[name].options.autouse}
-    if autouse or (not named and (is_bare or takes_plan)):
-        wanted.update(visible)
-    return tuple(name for name in steps if name in wanted)
 
+    def __init__(self, steps: Mapping[str, PlannedStep], *, autouse: bool) -> None:
+        self._steps = steps
+        self._autouse = autouse
+        self._visible: dict[Path, list[str]] = {}  # by the test's file
+        self._taken: dict[int, tuple[set[str], bool]] = {}  # by the id of what pytest knows
 
-def is_visible(step: PlannedStep, item: pytest.Item) -> bool:
-    """Whether the step is declared at or above the test's directory, or in a plugin."""
-    return item.path.parent.parts[: len(step.scope)] == step.scope
+    def of(self, item: pytest.Item) -> tuple[str, ...]:
+        """Return the steps that a test needs, in their order; none if a mark skips it.
+
+        Raises:
+            pytest.UsageError: a mark names a step that does not exist.
+        """
+        if _is_skipped(item):
+            return ()
+        visible = self._visible_to(item)
+        named, is_bare = _marked(item, self._steps)
+        taken, takes_plan = self._taken_by(item)
+        wanted = named | taken | {name for name in visible if self._steps[name].options.autouse}
+        if self._autouse or (not named and (is_bare or takes_plan)):
+            wanted.update(visible)
+        return tuple(name for name in self._steps if name in wanted)
+
+    def _visible_to(self, item: pytest.Item) -> list[str]:
+        """Return the steps declared at or above the test's directory, or in a plugin."""
+        visible = self._visible.get(item.path)
+        if visible is None:
+            parts = item.path.parent.parts
+            visible = [
+                name for name, step in self._steps.items() if parts[: len(step.scope)] == step.scope
+            ]
+            self._visible[item.path] = visible
+        return visible
+
+    def _taken_by(self, item: pytest.Item) -> tuple[set[str], bool]:
+        """Return the steps whose fixtures the test reaches, and whether it reaches `plan`."""
+        info = getattr(item, "_fixtureinfo", None)  # public in no way; without it marks still work
+        if info is None:
+            return set(), False
+        # The tests that one function is parametrized to share it, and keep it alive.
+        if id(info) not in self._taken:
+            self._taken[id(info)] = _reached(info.initialnames, info.name2fixturedefs)
+        return self._taken[id(info)]
 
 
 def _is_skipped(item: pytest.Item) -> bool:
@@ -79,18 +103,16 @@ def _check_mark(item: pytest.Item, mark: pytest.Mark, steps: Iterable[str]) -> N
             )
 
 
-def _taken(item: pytest.Item) -> tuple[set[str], bool]:
-    """Return the steps whose fixtures the test reaches, and whether it reaches `plan`.
+def _reached(
+    names: Iterable[str], definitions: Mapping[str, Sequence[Any]]
+) -> tuple[set[str], bool]:
+    """Return the steps whose fixtures are reached from `names`, and whether `plan` is.
 
     Decided by definition: a fixture that overrides a step's and does not ask for it ends the
     way there.
     """
-    info = getattr(item, "_fixtureinfo", None)  # public in no way; without it marks still work
-    if info is None:
-        return set(), False
-    definitions: Mapping[str, Sequence[Any]] = info.name2fixturedefs
     steps: set[str] = set()
-    waiting = [(name, -1) for name in info.initialnames]
+    waiting = [(name, -1) for name in names]
     seen: set[tuple[str, int]] = set()
     while waiting:
         name, index = waiting.pop()

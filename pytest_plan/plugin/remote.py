@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.engine.results import StepResult
 from pytest_plan.engine.state import State
 from pytest_plan.plugin.link import Link, RemoteStore
 from pytest_plan.plugin.shared import load
 from pytest_plan.plugin.source import Verdict
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.results import StepResult
 
 
 class Remote:

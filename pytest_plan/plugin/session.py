@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -16,11 +17,12 @@ from pytest_plan.engine.store import LocalStore
 from pytest_plan.plugin import roles
 from pytest_plan.plugin.declare import Declaration
 from pytest_plan.plugin.handle import PlanHandle
-from pytest_plan.plugin.host import Host
-from pytest_plan.plugin.needs import needs_of
+from pytest_plan.plugin.needs import Needs
 from pytest_plan.plugin.options import Settings
-from pytest_plan.plugin.shared import SharedStore
 from pytest_plan.plugin.source import Source, Verdict
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.host import Host
 
 _NOT_HERE = (
     "plan.{}() in pytest_plan_configure: this plan is run by pytest, when tests need it; "
@@ -61,7 +63,6 @@ class PlanSession:
         settings: the options.
 
     Attributes:
-        host: the run, in the process that owns it.
         source: where tests learn about the plan: the host, or in a worker the controller.
         needs: what each selected test needs; empty before `survey`.
         needed: the steps to run for that; None until it is known.
@@ -70,7 +71,7 @@ class PlanSession:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config = config
         self.settings = settings
-        self.store = SharedStore() if roles.is_controller(config) else LocalStore()
+        self.store = _store(config)
         self.plan = DeclaredPlan(
             limit=settings.limit,
             continue_on_error=settings.continue_on_error,
@@ -82,8 +83,7 @@ class PlanSession:
         for name in settings.skip:
             self.plan.skip(name, f"{settings.sources['skip']} {name}")
         self.declarations: dict[str, Declaration] = {}
-        self.host = Host(self)
-        self.source: Source = self.host
+        self.source: Source = _nobody() if roles.is_worker(config) else self.host
         self.handle = PlanHandle(self)
         self.needs: dict[pytest.Item, tuple[str, ...]] = {}
         self.needed: tuple[str, ...] | None = None
@@ -100,19 +100,30 @@ class PlanSession:
         except PlanDefinitionError as error:
             raise pytest.UsageError(self._explain(error)) from None
 
-    def load_reports(self) -> None:
-        """Register the reports; by name, for they know the plugin and it does not know them."""
-        for report in self._reports():
-            self.config.pluginmanager.import_plugin(f"pytest_plan.report.{report}")
+    @cached_property
+    def host(self) -> Host:
+        """The run, in the process that owns it; a worker has none and need not import it."""
+        from pytest_plan.plugin.host import Host
 
-    def _reports(self) -> Iterator[str]:
-        yield from ("terminal", "otel")
+        return Host(self)
+
+    def load_reports(self) -> None:
+        """Register the reports that have a say before there is a run."""
         if self.settings.show or self.config.option.setupplan:
-            yield "show"
+            self._load("show")
         if self.settings.report or self.settings.github_summary:
-            yield "files"
+            self._load("files")
+
+    def load_listeners(self) -> None:
+        """Register the reports that only listen to a run."""
+        self._load("terminal")
+        self._load("otel")
         if self.config.getoption("xmlpath", None):
-            yield "junit"
+            self._load("junit")
+
+    def _load(self, report: str) -> None:
+        # By name: reports know the plugin, and it does not know them.
+        self.config.pluginmanager.import_plugin(f"pytest_plan.report.{report}")
 
     def add(self, declaration: Declaration) -> None:
         """Add a declared step; raise PlanDefinitionError when it is unusable."""
@@ -148,8 +159,8 @@ class PlanSession:
         """
         steps = self.steps
         self.check(steps)
-        autouse = self.settings.autouse
-        self.needs = {item: needs_of(item, steps, autouse=autouse) for item in items}
+        needs = Needs(steps, autouse=self.settings.autouse)
+        self.needs = {item: needs.of(item) for item in items}
         names = {name for needs in self.needs.values() for name in needs}
         self.needed = self.to_run(names, steps)
 
@@ -259,3 +270,18 @@ def _pytest_fixture(config: pytest.Config, name: str) -> str | None:
         if module.startswith("_pytest."):
             return f"pytest ({module})"
     return None
+
+
+def _store(config: pytest.Config) -> LocalStore:
+    if not roles.is_controller(config):
+        return LocalStore()
+    from pytest_plan.plugin.shared import SharedStore
+
+    return SharedStore()
+
+
+def _nobody() -> Source:
+    """Return what a worker asks until it has found the controller."""
+    from pytest_plan.plugin.remote import Orphan
+
+    return Orphan()

@@ -43,14 +43,13 @@ class Worker:
         from pytest_plan.plugin.gate import Gate
         from pytest_plan.plugin.limits import Limit
         from pytest_plan.plugin.link import Link
-        from pytest_plan.plugin.remote import Orphan, Remote
+        from pytest_plan.plugin.remote import Remote
         from pytest_plan.plugin.signals import interrupt_main_thread, interrupt_on_terminate
 
         self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
         needs = self._needs(plan, session)
         channel = self._input.get(roles.CHANNEL)
         if channel is None:
-            plan.source = Orphan()
             return
         if self._settings.signals:
             self._restore_handlers = interrupt_on_terminate()

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE = 60.0  # real seconds for one answer
+_SETTLE = 0.1  # seconds between two looks at what must stay the same
 _FLAGS = (
     "--headless=new",
     "--remote-debugging-pipe",
@@ -168,6 +169,14 @@ class Browser:
 
     def roles(self) -> list[tuple[str, str]]:
         """Return role and name of everything that a screen reader is told of."""
+        # Chromium builds the tree when it is first asked, and answers before it is whole.
+        before, now = None, self._roles()
+        while now != before:
+            time.sleep(_SETTLE)
+            before, now = now, self._roles()
+        return now
+
+    def _roles(self) -> list[tuple[str, str]]:
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         return [
             (node["role"]["value"], node.get("name", {}).get("value", ""))
