@@ -242,6 +242,7 @@ class Host:
 
     def _begin(self) -> Run:
         # Imported here, as the run is: a worker has none.
+        self._session.load_listeners()
         from pytest_plan.engine.run import new_run_id
         from pytest_plan.plugin.environment import RunEnvironment
         from pytest_plan.plugin.tell_hooks import hook_teller
@@ -255,7 +256,6 @@ class Host:
         except BaseException:
             self.signals.restore()
             raise
-        session.load_listeners()
         for listener in hook.pytest_plan_make_listener(config=self._config):
             session.plan.add_listener(listener)
         session.plan.add_listener(hook_teller(self._config))
