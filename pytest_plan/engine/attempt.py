@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from pytest_plan.engine.bodies import body_of, exec_body
-from pytest_plan.engine.calls import Abandoned, Call, Ending, Raised
+from pytest_plan.engine.calls import Abandoned, Call, Ending, Raised, Refused
 from pytest_plan.engine.cleanup import undo_hooks
 from pytest_plan.engine.durations import format_duration
 from pytest_plan.engine.errors import (
@@ -94,10 +94,10 @@ def _run_hook(
     record: StepRecord, around: Surroundings, hook: Hook, number: int, expires: float | None
 ) -> Generator[Effect, Any, _Failure | None]:
     call = _hook_call(record, around, hook, number, expires)
-    if not record.is_noted:
-        record.is_noted = True
+    if not record.has_run:
         call.before = around.services.journal.before(record)
     ending: Ending = yield call
+    record.called(has_run=call.has_run, was_refused=isinstance(ending, Refused))
     if hook is Hook.EXEC:
         _note_exec(record, around, call, ending)
     return _failure(record, around, hook, call, ending)

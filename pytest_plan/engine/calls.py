@@ -25,6 +25,12 @@ class Raised(NamedTuple):
     error: BaseException
 
 
+class Refused(Raised):
+    """The call could not be made for this: none of its code ran."""
+
+    __slots__ = ()
+
+
 class Abandoned(NamedTuple):
     """The call did not stop when it had to; its thread was left behind with this stack."""
 
@@ -60,10 +66,12 @@ class Call:
         expires: when the executor asks it to stop, as a time of the plan's clock; None: never.
         budget: names that time.
         thread: the thread that performs it, 0 before.
-        before: called on that thread before any user code; None: nothing is.
+        has_run: whether any user code of it may have run.
+        before: called on that thread before any user code, which does not run when it raises;
+            None: nothing is.
     """
 
-    __slots__ = ("before", "body", "budget", "expires", "log", "scope", "thread")
+    __slots__ = ("before", "body", "budget", "expires", "has_run", "log", "scope", "thread")
 
     def __init__(
         self, scope: CallScope, body: Body, log: StepLog, expires: float | None, budget: str
@@ -74,6 +82,7 @@ class Call:
         self.expires = expires
         self.budget = budget
         self.thread = 0
+        self.has_run: bool = False
         self.before: Callable[[], None] | None = None
 
     @property
@@ -85,8 +94,9 @@ class Call:
         """Run the function on the calling thread."""
         try:
             self.scope.check()
-            if self.before is not None:
-                self.before()
+            if self.before is not None and (refused := self._refused(self.before)) is not None:
+                return refused
+            self.has_run = True
             return Returned(contextvars.copy_context().run(self._logged))
         except BaseException as error:
             return Raised(error)
@@ -95,6 +105,13 @@ class Call:
         """Ask the function to stop: wake its `ctx`, cancel its task."""
         self.scope.flag.raise_(stop)
         self.body.stop()
+
+    def _refused(self, before: Callable[[], None]) -> Refused | None:
+        try:
+            before()
+        except Exception as error:
+            return Refused(error)
+        return None
 
     def _logged(self) -> Any:
         current_log.set(self.log)

@@ -246,10 +246,10 @@ class Context:
             except BaseException:
                 self._services.journal.undone(number)
                 raise
-            self._services.journal.tree_started(number, process.pid)
             self._scope.processes.append(process)
             body = body_of(process.end, clock, stop_signal, grace)
             self._push(f"end {name} (pid {process.pid})", body, process, number)
+            self._services.journal.tree_started(number, process.pid)
         return process
 
     def defer(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:

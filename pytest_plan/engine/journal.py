@@ -100,7 +100,12 @@ class Journal(Unrecorded):
         self._inode = os.stat(self._path).st_ino
         self._numbers = itertools.count(1 if made else _next_number(file))
         self._thread = threading.Thread(target=self._write_all, name="plan-journal", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the system gives no thread
+            if made:
+                file.unlink()
+            raise JournalError(f"the journal {file} cannot be written: {error}") from error
 
     def hide(self, mask: Callable[[str], str]) -> None:
         """Let nothing be written that `mask`, which replaces secrets, would change."""
@@ -116,15 +121,7 @@ class Journal(Unrecorded):
 
     def before(self, record: StepRecord) -> Callable[[], None]:
         """Return what must be called before user code of the step."""
-
-        def write_ahead() -> None:
-            try:
-                self.step_begun(record)
-            except JournalError:
-                record.was_refused = True
-                raise
-
-        return write_ahead
+        return lambda: self.step_begun(record)
 
     def step_begun(self, record: StepRecord) -> None:
         """Note, durably, that user code of the step may run from now on."""
@@ -177,12 +174,11 @@ class Journal(Unrecorded):
         return self._undo(step, hook, label, "tree", json.dumps(dict(how)))
 
     def tree_started(self, number: int | None, pid: int) -> None:
-        """Note the first process of a tree."""
+        """Note the first process of a tree, durably: it may soon write over its mark."""
         who = identify(pid)
-        self._note(
-            "UPDATE undo SET data = json_patch(data, ?) WHERE number = ?",
-            (json.dumps({"pid": who.pid, "birth": who.birth, "boot": who.boot}), number),
-        )
+        known = json.dumps({"pid": who.pid, "birth": who.birth, "boot": who.boot})
+        sql = "UPDATE undo SET data = json_patch(data, ?) WHERE number = ?"
+        self._durably((sql, (known, number)))
 
     def tail_made(self, step: str) -> int | None:
         """Note that a generator has yielded: its tail lives in this process alone."""

@@ -38,7 +38,8 @@ class StepRecord:
         value: what `exec` returned last; State has it only while the step has not failed.
         attempts: the attempts that have ended.
         remembered: hooks that succeeded and are not repeated.
-        was_refused: whether its beginning could not be written, so that none of its code ran.
+        has_run: whether any of its exec hooks may have run.
+        was_refused: whether none could, for the disk or the system did not allow it.
         completed: when it ended among the others, counted from 1; 0 while it has not.
     """
 
@@ -54,12 +55,12 @@ class StepRecord:
         self.attempts: tuple[AttemptResult, ...] = ()
         self.remembered: frozenset[Hook] = _NO_HOOKS
         self.stack = ""
-        self.was_refused = False
+        self.has_run: bool = False
+        self.was_refused: bool = False
         self.completed: int = 0
         self.started: float | None = None
         self.ended: float | None = None
         self.cleanup: CleanupResult = _NOT_BEGUN
-        self.is_noted = False  # in the journal: set before its first call
         self._result: StepResult | None = None  # forgotten by every change
 
     @property
@@ -133,6 +134,11 @@ class StepRecord:
             for hook in EXEC_HOOKS
             if hook in self.planned.hooks and hook not in self.remembered
         ]
+
+    def called(self, *, has_run: bool, was_refused: bool) -> None:
+        """Note that a call of an exec hook has ended, or could not be made."""
+        self.has_run = self.has_run or has_run
+        self.was_refused = was_refused and not self.has_run
 
     def attempted(self, attempt: AttemptResult) -> None:
         """Note that an attempt has ended."""

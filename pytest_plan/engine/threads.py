@@ -12,15 +12,23 @@ import threading
 from collections.abc import Callable
 from typing import TypeAlias
 
-from pytest_plan.engine.calls import Call, Ending, Raised
+from pytest_plan.engine.calls import Call, Ending, Raised, Refused
 from pytest_plan.engine.clock import Clock
 
 Completed: TypeAlias = Callable[[Call, Ending], "Call | None"]
 _Inbox: TypeAlias = "queue.SimpleQueue[Call | None]"
 
+_NO_THREAD = (
+    "the system gives no thread for it: {}; raise its limit of processes (ulimit -u, pids.max of "
+    "the container) or of memory (ulimit -v)"
+)
+
 
 class Threads:
     """As many threads as there are calls at the same time; idle ones are used again.
+
+    Where the system gives no thread a cleanup runs on the calling one, where it cannot be stopped;
+    every other call fails.
 
     Args:
         completed: told how a call ended, on its thread; returns the next call for that thread.
@@ -36,16 +44,9 @@ class Threads:
 
     def run(self, call: Call) -> None:
         """Perform `call` on an idle thread or a new one."""
-        with self._lock:
-            inbox = self._idle.pop() if self._idle else None
-        if inbox is not None:
-            inbox.put(call)
-            return
-        inbox = queue.SimpleQueue()
-        inbox.put(call)
-        threading.Thread(
-            target=self._serve, args=(inbox,), name=f"plan-{call.scope.step}", daemon=True
-        ).start()
+        following: Call | None = call
+        while following is not None:
+            following = self._hand_over(following)
 
     def close(self) -> None:
         """Let idle threads end, and the others when they become idle."""
@@ -54,6 +55,24 @@ class Threads:
             idle, self._idle = self._idle, []
         for inbox in idle:
             inbox.put(None)
+
+    def _hand_over(self, call: Call) -> Call | None:
+        """Let a thread perform the call; without one, return the call that follows it."""
+        with self._lock:
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is not None:
+            inbox.put(call)
+            return None
+        inbox = queue.SimpleQueue()
+        inbox.put(call)
+        thread = threading.Thread(
+            target=self._serve, args=(inbox,), name=f"plan-{call.scope.step}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            return self._completed(call, _ending_without_thread(call, error))
+        return None
 
     def _serve(self, inbox: _Inbox) -> None:
         thread, process = threading.current_thread(), os.getpid()
@@ -76,3 +95,10 @@ class Threads:
             if not self._closed:
                 self._idle.append(inbox)
             return not self._closed
+
+
+def _ending_without_thread(call: Call, error: RuntimeError) -> Ending:
+    if not call.is_shielded:
+        return Refused(RuntimeError(_NO_THREAD.format(error)))
+    call.thread = threading.get_ident()
+    return call.perform()

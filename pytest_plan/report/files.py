@@ -90,8 +90,9 @@ class ReportFiles:
         if self._settings.github_summary and summary:
             self._try(f"${_SUMMARY}", lambda: _append(Path(summary), markdown.text(account)))
 
+    @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say where the reports are."""
+        """Say where the reports are, below the table of the plan."""
         for line, markup in self._lines:
             if markup or self._config.get_verbosity() >= 0:
                 terminalreporter.write_line(line, **markup)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -28,6 +29,7 @@ from pytest_plan.engine.reference import References
 from pytest_plan.engine.run import Run
 from pytest_plan.engine.step import GenericStep
 from pytest_plan.engine.unrecorded import Deferred
+from tests.engine.no_threads import needs_limit, no_threads
 
 REFERENCES = References(Path(__file__).parent)
 LONGEST = 30.0  # real seconds that a child process may take
@@ -141,6 +143,18 @@ class TestWriteAhead:
 
         assert run(journal, GenericStep(exec=make)) is None
         assert '"cookie"' in seen[0][0]
+
+    def test_a_tree_has_its_process_on_the_disk_when_start_returns(self, journal: Journal) -> None:
+        """A program that writes over its mark is found by it."""
+        seen: list[tuple[str, int]] = []
+
+        def make(ctx: Context) -> None:
+            pid = ctx.start(["sleep", "30"]).pid
+            seen.append((read(journal.file).steps["s0"].undos[0].data, pid))
+
+        assert run(journal, GenericStep(exec=make)) is None
+        data, pid = seen[0]
+        assert json.loads(data)["pid"] == pid
 
     def test_a_cleanup_is_on_the_disk_before_it_runs(self, journal: Journal) -> None:
         """As pending, with one owner more; the outcome of the step is there, too."""
@@ -607,6 +621,39 @@ class TestFailingDisk:
         begun.provision()
         begun.clean_up()
         assert list(here.glob("a.*")) == []
+
+    @needs_limit
+    def test_no_thread_for_the_journal(self, file: Path) -> None:
+        """It says so, and leaves nothing that the next would have to look at."""
+        with no_threads(), pytest.raises(JournalError, match="can't start new thread"):
+            Journal(file, REFERENCES)
+        assert not file.exists()
+
+    @needs_limit
+    def test_a_step_that_could_not_begin_at_first_is_on_the_disk_when_it_does(
+        self, journal: Journal
+    ) -> None:
+        """Its first attempt had no thread: it is the second that is noted before its code runs."""
+        seen: list[str] = []
+        start = threading.Thread.start
+        with pytest.MonkeyPatch.context() as patch:
+
+            def start_none(thread: threading.Thread) -> None:
+                patch.undo()
+                with no_threads():
+                    start(thread)
+
+            plan = Plan()
+            plan.add_step(
+                GenericStep(exec=lambda: seen.append(read(journal.file).steps["s0"].outcome)),
+                name="s0", retries=1, retry_wait="10ms",
+            )  # fmt: skip
+            begun = plan.begin(journal=journal)
+            patch.setattr(threading.Thread, "start", start_none)
+            begun.provision()
+        begun.clean_up()
+        assert seen == ["running"]
+        assert len(begun.records["s0"].attempts) == 2
 
     def test_whoever_waits_at_the_end_is_answered(self, file: Path) -> None:
         """The write fails in the batch that is the last one."""

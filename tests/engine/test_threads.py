@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.calls import Call, Ending, PlainBody, Raised, Returned
+from pytest_plan.engine.calls import Call, Ending, PlainBody, Raised, Refused, Returned
 from pytest_plan.engine.clock import SystemClock
 from pytest_plan.engine.folders import RunFolders
 from pytest_plan.engine.log import StepLog
@@ -19,6 +19,7 @@ from pytest_plan.engine.scope import CallScope
 from pytest_plan.engine.secret import Masker
 from pytest_plan.engine.stop import Stop, StopKind
 from pytest_plan.engine.threads import Threads
+from tests.engine.no_threads import needs_limit, no_threads
 
 
 class Pool:
@@ -30,9 +31,9 @@ class Pool:
         self.following: list[Call] = []
         self.threads = Threads(self._completed, SystemClock())
 
-    def call(self, function: Callable[[], Any], step: str = "db") -> Call:
+    def call(self, function: Callable[[], Any], step: str = "db", hook: Hook = Hook.EXEC) -> Call:
         """Return a call of `function`."""
-        return Call(CallScope(step, Hook.EXEC, 1, None), PlainBody(function), self._log, None, "")
+        return Call(CallScope(step, hook, 1, None), PlainBody(function), self._log, None, "")
 
     def news(self) -> Ending:
         """Wait for the next call that ends."""
@@ -125,6 +126,29 @@ def test_a_call_knows_its_thread(pool: Pool) -> None:
     call = pool.call(threading.get_ident)
     pool.threads.run(call)
     assert value(pool.news()) == call.thread
+
+
+@needs_limit
+def test_a_call_fails_where_the_system_gives_no_thread(pool: Pool) -> None:
+    """It says what to raise; the next may have one."""
+    call = pool.call(lambda: pytest.fail("it ran"))
+    with no_threads():
+        pool.threads.run(call)
+    ending = pool.news()
+    assert isinstance(ending, Refused)
+    assert "ulimit -u" in str(ending.error)
+    assert not call.has_run
+    pool.threads.run(pool.call(lambda: 1))
+    assert value(pool.news()) == 1
+
+
+@needs_limit
+def test_a_cleanup_runs_here_where_the_system_gives_no_thread(pool: Pool) -> None:
+    """So does the cleanup that follows it."""
+    pool.following = [pool.call(threading.get_ident, hook=Hook.CLEANUP)]
+    with no_threads():
+        pool.threads.run(pool.call(threading.get_ident, hook=Hook.CLEANUP))
+    assert [value(pool.news()) for _ in range(2)] == [threading.get_ident()] * 2
 
 
 def test_threads_end_when_closed_idle_or_not(pool: Pool) -> None:

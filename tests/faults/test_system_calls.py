@@ -19,9 +19,9 @@ NAMED = ("--plan-environment=disk", *NO_REAPER)
 ENDINGS = ("", "-wal", "-shm")
 PHASES = {"made": ".new", "written": ""}  # while the journal has this after its name
 # What fails in which way: once, or with a + from then on, as a disk that is full.
-WRITES = {"pwrite64": ("ENOSPC:when={}+", "EIO:when={}")}
+WRITES = {"pwrite64": ("ENOSPC:when={}+", "EIO:when={}", "EINTR:when={}")}
 OTHERS = {
-    "fdatasync": ("EIO:when={}",),
+    "fdatasync": ("EIO:when={}", "EINTR:when={}"),
     "openat": ("EROFS:when={}+", "EMFILE:when={}"),
     "rename": ("EIO:when={}",),
     "ftruncate": ("ENOSPC:when={}",),

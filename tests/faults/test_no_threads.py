@@ -1,0 +1,61 @@
+"""Row 39: the system gives no thread, as in a container whose number of processes is limited."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.engine.no_threads import needs_limit
+from tests.faults.aftermath import NO_REAPER, PLAIN
+from tests.faults.scenario import Run, Stage, Story
+
+# The n-th thread of ours does not start.
+LIMITED = """
+import threading
+from tests.engine.no_threads import no_threads
+
+start = threading.Thread.start
+
+class Limit:
+    left = int(os.environ["THREADS"])
+
+def limited(thread):
+    if not thread.name.startswith("plan-"):
+        return start(thread)
+    Limit.left -= 1
+    if Limit.left > 0 or (Limit.left < 0 and os.environ["LASTS"] == "no"):
+        return start(thread)
+    note("scarce", thread.name)
+    with no_threads():
+        start(thread)
+
+threading.Thread.start = limited
+"""
+THREADS = 8  # more than a run without a limit starts
+REASONS = ("the system gives no thread for it", "cannot be written: can't start new thread")
+
+
+@needs_limit
+@pytest.mark.parametrize("lasts", ["no", "yes"])
+def test_g1_without_a_thread_steps_fail_and_cleanups_run(stage: Stage, lasts: str) -> None:
+    """Row 39: the n-th thread, or all from the n-th on: it is said, and what began is undone."""
+    reached: list[int] = []
+
+    def story(run: Run, number: int) -> Story:
+        conftest = (run.project / "conftest.py").read_text()
+        run.write("conftest.py", conftest + LIMITED)
+        run.start(*NO_REAPER, argv=PLAIN, env={"THREADS": str(number), "LASTS": lasts})
+        yield run.ended
+        if run.notes("scarce"):
+            reached.append(number)
+            run._tally.faults += len(run.notes("scarce"))
+        run.judge()
+        output = run.output()
+        said = any(reason in output for reason in REASONS)
+        run.expect(said if run.status in (1, 4) else run.status == 0, f"status {run.status}")
+        run.expect("Traceback" not in output, "a traceback")
+
+    for number in range(1, THREADS):
+        stage.add(f"thread {number}", story, number)
+    stage.play(2)
+    assert reached[:2] == [1, 2]
+    assert len(reached) < THREADS - 1
