@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pytest_plan.engine.errors import PlanDefinitionError
 from pytest_plan.engine.outcomes import WITH_VALUE, Hook
-from pytest_plan.engine.planned import PlannedStep, suggest
+from pytest_plan.engine.planned import PlannedStep, no_step, suggest
 
 OWN_PARAMETERS = ("ctx", "state")
 VALUE = "value"
@@ -109,8 +109,8 @@ def _check_needs(step: PlannedStep, needs: Iterable[str], names: Collection[str]
     for need in needs:
         if need not in names:
             raise PlanDefinitionError(
-                f"step {step.name!r} ({step.origin}) needs {need!r}, which is no step"
-                f"{suggest(need, names)}; the steps are {', '.join(sorted(names))}",
+                f"step {step.name!r} ({step.origin}) needs {need!r}, which "
+                f"{no_step(need, sorted(names))}",
                 step=step.name,
             )
 

@@ -125,6 +125,13 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
+def no_step(name: str, steps: Iterable[str]) -> str:
+    """Return what is said of a name that is no step: the nearest, and all there are."""
+    names = ", ".join(steps)
+    there_are = f"the steps are {names}" if names else "no step is declared"
+    return f"is no step{suggest(name, steps)}; {there_are}"
+
+
 def _refuse(what: str, wanted: str, value: object) -> PlanDefinitionError:
     return PlanDefinitionError(f"{what} must be {wanted}, not {value!r}")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.planned import PlannedStep, suggest
+from pytest_plan.engine.planned import PlannedStep, no_step
 from pytest_plan.plugin.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE, mark_skips
 
 
@@ -98,8 +98,7 @@ def _check_mark(item: pytest.Item, mark: pytest.Mark, steps: Iterable[str]) -> N
             )
         if name not in steps:
             raise pytest.UsageError(
-                f"{item.nodeid}: @pytest.mark.plan names {name!r}, which is no step"
-                f"{suggest(name, steps)}; the steps are {', '.join(steps) or 'none'}"
+                f"{item.nodeid}: @pytest.mark.plan names {name!r}, which {no_step(name, steps)}"
             )
 
 

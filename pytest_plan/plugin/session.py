@@ -11,7 +11,7 @@ import pytest
 from pytest_plan.engine.errors import PlanDefinitionError
 from pytest_plan.engine.graph import closure
 from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan
-from pytest_plan.engine.planned import PlannedStep, suggest
+from pytest_plan.engine.planned import PlannedStep, no_step
 from pytest_plan.engine.secret import reveal
 from pytest_plan.engine.store import LocalStore
 from pytest_plan.plugin import roles
@@ -212,7 +212,7 @@ class PlanSession:
         """End the running test unless the step has succeeded."""
         steps = self.steps
         if name not in steps:
-            pytest.fail(f"there is no step {name!r}{suggest(name, steps)}", pytrace=False)
+            pytest.fail(f"{name!r} {no_step(name, steps)}", pytrace=False)
         self.source.ensure(())
         verdict = self.source.verdict_on(name)
         if verdict is not None:
@@ -234,23 +234,20 @@ class PlanSession:
 
     def _explain(self, error: PlanDefinitionError) -> str:
         """Say it in pytest's terms when a hook takes a fixture."""
-        name = error.parameter
-        if name is None or not _is_fixture(self.config, name):
+        name, step = error.parameter, self.plan.declared.get(error.step or "")
+        if name is None or step is None or not _is_fixture(self.config, name):
             return str(error)
         return (
-            f"step {error.step!r} takes {name!r}, which is a pytest fixture: steps run once, "
-            "before any test, and cannot take fixtures; take `ctx` (ctx.tmp_path, ctx.setenv, "
-            f"ctx.free_port), `config` or the value of another step. {error}"
+            f"step {step.name!r} ({step.origin}) takes {name!r}, which is a pytest fixture: steps "
+            "run once, before any test, and cannot take fixtures; take `ctx` (ctx.tmp_path, "
+            "ctx.setenv, ctx.free_port), `config`, `state` or the value of another step"
         )
 
 
 def _refuse_unknown(source: str, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> None:
     for name in names:
         if name not in steps:
-            raise pytest.UsageError(
-                f"{source}: {name!r} is no step{suggest(name, steps)}; "
-                f"the steps are {', '.join(steps) or 'none'}"
-            )
+            raise pytest.UsageError(f"{source}: {name!r} {no_step(name, steps)}")
 
 
 def _definitions(config: pytest.Config, name: str) -> list[Any]:

@@ -287,7 +287,7 @@ class TestOptions:
     def test_unknown_step_is_refused_without_any_step(self, project: Project, option: str) -> None:
         """There is no step at all: the same error, not silence."""
         project.tests("def test_it(): note('test')")
-        refuses(project.run(option, "web"), option, "'web' is no step", "none")
+        refuses(project.run(option, "web"), option, "'web' is no step", "no step is declared")
         assert project.calls == []
 
     def test_source_of_the_name_is_told(self, project: Project) -> None:
