@@ -57,5 +57,5 @@ def test_g1_without_a_thread_steps_fail_and_cleanups_run(stage: Stage, lasts: st
     for number in range(1, THREADS):
         stage.add(f"thread {number}", story, number)
     stage.play(2)
-    assert reached[:2] == [1, 2]
+    assert {1, 2} <= set(reached)
     assert len(reached) < THREADS - 1

@@ -116,6 +116,18 @@ def test_blocked_tests_count_for_stop_after_failures(cluster: Cluster) -> None:
     assert cluster.calls == ["net", "db", "db", "net cleaned"]
 
 
+def test_hundred_blocked_tests_take_few_lines(cluster: Cluster) -> None:
+    """One broken step under 100 tests in four workers prints under 60 lines."""
+    cluster.steps(BROKEN)
+    cluster.tests("""
+    @pytest.mark.parametrize("number", range(100))
+    def test_blocked(db, number): pass
+    """)
+    result = cluster.apart("-n", "4")
+    assert outcomes(result) == {"blocked": 100, "errors": 1}
+    assert len(result.outlines) < 60
+
+
 def test_quiet_says_failures_only(cluster: Cluster) -> None:
     """With `-q` a good step has no line."""
     cluster.steps(BROKEN)
