@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -122,8 +123,12 @@ class PlanSession:
             self._load("junit")
 
     def _load(self, report: str) -> None:
-        # By name: reports know the plugin, and it does not know them.
-        self.config.pluginmanager.import_plugin(f"pytest_plan.report.{report}")
+        # By name: reports know the plugin, and it does not know them. pytest's `import_plugin`
+        # would warn where they are imported already and were not rewritten.
+        name = f"pytest_plan.report.{report}"
+        manager = self.config.pluginmanager
+        if not manager.has_plugin(name):
+            manager.register(importlib.import_module(name), name)
 
     def add(self, declaration: Declaration) -> None:
         """Add a declared step; raise PlanDefinitionError when it is unusable."""
