@@ -20,6 +20,11 @@ def made(): return "made"
 """
 
 
+def pytest_configure() -> None:
+    """Let no two runs share a cache: under tox pytest would put it in one place for all."""
+    os.environ.pop("TOX_ENV_DIR", None)
+
+
 @pytest.fixture(scope="session")
 def byte_code(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Compile the package once, as where it is installed: most runs in these tests may not write.

@@ -66,8 +66,12 @@ class Declarations:
         """Return the plan session of this process, made at the first call."""
         return lookup.of(self._config, self._settings)
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_plugin_registered(self, plugin: object, plugin_name: str) -> None:
-        """Look for steps in a plugin; historic: told about those registered before, too."""
+        """Look for steps in a plugin, before pytest looks for fixtures in it.
+
+        Historic: told about those registered before, too.
+        """
         if not isinstance(plugin, types.ModuleType) or plugin.__name__.startswith("_pytest."):
             return
         try:

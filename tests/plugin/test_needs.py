@@ -134,7 +134,8 @@ class TestFixtures:
         project.tests("def test_it(db): pass")
         result = project.run("--fixtures")
         result.stdout.fnmatch_lines(
-            ["*fixtures defined from conftest*", "db [[]session scope[]] -- conftest.py:5"]
+            # Before pytest 9 a decorated function begins at its name.
+            ["*fixtures defined from conftest*", "db [[]session scope[]] -- conftest.py:[56]"]
         )
         result.stdout.fnmatch_lines(["    A database for all."])
         project.run("--fixtures-per-test").stdout.fnmatch_lines(

@@ -9,6 +9,7 @@ from tests.plugin.project import Project, refuses
 INI = "[pytest]\n{} = {}\n"
 PYPROJECT = "[tool.pytest.ini_options]\n{} = {}\n"
 NATIVE = "[tool.pytest]\n{} = {}\n"
+native = pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest 9 has brought it")
 
 STEPS = """
 @pytest.mark.plan_step
@@ -191,9 +192,9 @@ class TestIniFiles:
             ("setup.cfg", INI.replace("pytest", "tool:pytest").format("plan_limit", "5m")),
             ("pyproject.toml", PYPROJECT.format("plan_limit", '"5m"')),
             ("pyproject.toml", PYPROJECT.format("plan_limit", "300")),
-            ("pyproject.toml", NATIVE.format("plan_limit", '"5m"')),
-            ("pyproject.toml", NATIVE.format("plan_limit", "300")),
-            ("pyproject.toml", NATIVE.format("plan_limit", "300.0")),
+            pytest.param("pyproject.toml", NATIVE.format("plan_limit", '"5m"'), marks=native),
+            pytest.param("pyproject.toml", NATIVE.format("plan_limit", "300"), marks=native),
+            pytest.param("pyproject.toml", NATIVE.format("plan_limit", "300.0"), marks=native),
         ],
     )
     def test_limit_is_read_from(self, read: Project, name: str, text: str) -> None:
@@ -202,7 +203,7 @@ class TestIniFiles:
         read.run().assert_outcomes(passed=1)
         assert "limit 300.0" in read.calls
 
-    @pytest.mark.parametrize("form", [PYPROJECT, NATIVE])
+    @pytest.mark.parametrize("form", [PYPROJECT, pytest.param(NATIVE, marks=native)])
     def test_toml_values_have_their_types(self, read: Project, form: str) -> None:
         """Numbers, booleans and lists are written as TOML writes them."""
         lines = "plan_jobs = 3\nplan_continue_on_error = true\nplan_skip = ['net', 'db']"
@@ -260,6 +261,7 @@ class TestBadValues:
             ("plan_skip = 3", ["plan_skip", "3"]),
         ],
     )
+    @native
     def test_in_native_toml(self, read: Project, line: str, says: list[str]) -> None:
         """Values of a wrong type or size are refused in TOML, too."""
         read.write("pyproject.toml", f"[tool.pytest]\n{line}\n")

@@ -11,9 +11,12 @@ import venv
 from pathlib import Path
 
 import pytest
+import xdist
 
 from tests.plugin.project import ROOT
 from tests.xdist.cluster import Cluster, once, outcomes, wait_until
+
+_XDIST = tuple(map(int, xdist.__version__.split(".")[:2]))
 
 STEPS = """
 import sys
@@ -72,6 +75,7 @@ def test_another_interpreter(project: Cluster, other_python: Path) -> None:
     assert project.notes("in") == [str(other_python.parent.parent)] * 6
 
 
+@pytest.mark.skipif(_XDIST < (3, 7), reason="pytest-xdist 3.7 has brought --px")
 def test_behind_a_proxy(project: Cluster) -> None:
     """A worker may be reached through another gateway."""
     _check(
