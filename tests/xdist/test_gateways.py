@@ -8,15 +8,15 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import xdist
 
 from tests.plugin.project import ROOT
 from tests.xdist.cluster import Cluster, once, outcomes, wait_until
 
-_XDIST = tuple(map(int, xdist.__version__.split(".")[:2]))
+_XDIST = tuple(map(int, version("pytest-xdist").split(".")[:2]))
 
 STEPS = """
 import sys
