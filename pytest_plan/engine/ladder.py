@@ -7,11 +7,11 @@ thread behind. No rung blocks, and a call that ends in between takes the ladder 
 from __future__ import annotations
 
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 
 from pytest_plan.engine.calls import Call
+from pytest_plan.engine.frames import frame_of
 from pytest_plan.engine.processes import KILL
 from pytest_plan.engine.stop import Stop
 
@@ -60,7 +60,7 @@ class Ladder:
 
     def stack(self) -> str:
         """Return where the call is stuck."""
-        frame = sys._current_frames().get(self.thread())
+        frame = frame_of(self.thread())
         if frame is None:
             return "(its thread has ended)"
         return "".join(traceback.format_stack(frame))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import traceback
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pytest_plan.engine.frames import frame_of
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.session import PlanSession
@@ -37,7 +38,7 @@ def leave(plan: PlanSession, item: pytest.Item) -> None:
 
 def _stack_of_test(item: pytest.Item) -> str:
     """Return where the main thread is, from the test's own module on."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    frame = frame_of(threading.main_thread().ident)
     entries = list(traceback.extract_stack(frame))
     own = [index for index, entry in enumerate(entries) if entry.filename == str(item.path)]
     return "".join(traceback.format_list(entries[own[0] if own else 0 :]))

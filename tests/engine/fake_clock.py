@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from pytest_plan.engine.frames import frame_of
 
 T = TypeVar("T")
 
@@ -222,7 +223,7 @@ class FakeClock:
 
 def _rests_in_event_loop(thread: threading.Thread) -> bool:
     """Whether the thread is in the `select` of an asyncio loop that has nothing to do."""
-    frame = sys._current_frames().get(thread.ident or 0)
+    frame = frame_of(thread.ident)
     if frame is None or frame.f_back is None:
         return False
     if (frame.f_globals.get("__name__"), frame.f_code.co_name) != ("selectors", "select"):
@@ -233,4 +234,4 @@ def _rests_in_event_loop(thread: threading.Thread) -> bool:
     if any(timer.when() - loop.time() < SOON for timer in list(loop._scheduled)):
         return False
     # Still the same call of `select`, so it was in there all the time that we looked.
-    return sys._current_frames().get(thread.ident or 0) is frame
+    return frame_of(thread.ident) is frame
