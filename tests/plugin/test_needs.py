@@ -139,7 +139,7 @@ class TestFixtures:
         )
         result.stdout.fnmatch_lines(["    A database for all."])
         project.run("--fixtures-per-test").stdout.fnmatch_lines(
-            ["db*conftest.py:5", "*A database*"]
+            ["db*conftest.py:[56]", "*A database*"]
         )
         assert project.calls == []
 
