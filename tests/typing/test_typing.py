@@ -96,12 +96,13 @@ def test_api_uses_every_public_name() -> None:
 def test_pyright_knows_the_type_of_every_public_name() -> None:
     """No parameter, attribute or return value is unknown, or a guess of the type checker."""
     pytest.importorskip("pyright")
+    bin_folder = str(Path(sys.executable).parent)
     result = subprocess.run(
         [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson",
          "--ignoreexternal", "--verifytypes", "pytest_plan"],
         cwd=ROOT, capture_output=True, text=True, check=False,
         # For `--verifytypes` pyright asks the first `python` of PATH, whatever it is told.
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        env={**os.environ, "PATH": os.pathsep.join([bin_folder, os.environ["PATH"]])},
     )  # fmt: skip
     symbols = json.loads(result.stdout)["typeCompleteness"]["symbols"]
     promised = [f"pytest_plan.{home}" for home in (*_homes(), *GIVEN)]
