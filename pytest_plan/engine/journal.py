@@ -105,7 +105,10 @@ class Journal(Unrecorded):
         except RuntimeError as error:  # the system gives no thread
             if made:
                 file.unlink()
-            raise JournalError(f"the journal {file} cannot be written: {error}") from error
+            raise JournalError(
+                f"the journal {file} cannot be written: {error}; nothing was begun: raise the "
+                "system's limit of processes (ulimit -u) or of memory (ulimit -v)"
+            ) from error
 
     def hide(self, mask: Callable[[str], str]) -> None:
         """Let nothing be written that `mask`, which replaces secrets, would change."""
