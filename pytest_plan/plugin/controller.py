@@ -109,6 +109,9 @@ class Controller(Owner):
     def _prepare(self) -> None:
         plan = lookup.peek(self._config)
         if plan is not None:
+            import pytest_plan.plugin.gate
+            import pytest_plan.plugin.roll  # noqa: F401
+
             plan.host.prepare()
 
     def _watch_limit(self, host: Host) -> None:

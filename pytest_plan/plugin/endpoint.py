@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.errors import StateError, describe
 from pytest_plan.plugin.parking import Parked
-from pytest_plan.plugin.shared import load
 from pytest_plan.plugin.source import Verdict
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ class Endpoint:
             if what == "hello":
                 self.pid = arguments[0]
             elif what == "need":
-                self._needs = load(arguments[0])
+                self._needs = arguments[0]
             elif what == "stuck":
                 self.stuck = arguments[0]
             elif what == "ending":

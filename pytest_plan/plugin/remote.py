@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-import pytest
-
 from pytest_plan.engine.state import State
 from pytest_plan.plugin.link import Link, RemoteStore
 from pytest_plan.plugin.shared import load
@@ -70,37 +68,3 @@ class Remote:
     def remaining(self) -> float | None:
         """Return the seconds until the limit passes; None without a limit."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
-
-class Orphan:
-    """What tests see when the controller has not loaded the plugin."""
-
-    _REASON = (
-        "the controller of this run has not loaded pytest-plan, so no step was provisioned: "
-        "load it there too (-p pytest_plan, or install it)"
-    )
-
-    @property
-    def state(self) -> State:
-        """There is none."""
-        pytest.fail(self._REASON, pytrace=False)
-
-    @property
-    def run_id(self) -> str:
-        """There is none."""
-        pytest.fail(self._REASON, pytrace=False)
-
-    def ensure(self, names: Iterable[str]) -> None:
-        """Return at once."""
-
-    def verdict_on(self, name: str) -> Verdict | None:
-        """Return that nothing was provisioned."""
-        return Verdict(skips=False, reason=self._REASON, steps=(name,))
-
-    def results(self) -> Mapping[str, StepResult]:
-        """Return nothing."""
-        return {}
-
-    def remaining(self) -> float | None:
-        """Return that there is no limit."""
-        return None

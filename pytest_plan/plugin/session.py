@@ -20,7 +20,7 @@ from pytest_plan.plugin.declare import Declaration
 from pytest_plan.plugin.handle import PlanHandle
 from pytest_plan.plugin.needs import Needs
 from pytest_plan.plugin.options import Settings
-from pytest_plan.plugin.source import Source, Verdict
+from pytest_plan.plugin.source import Orphan, Source, Verdict
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.host import Host
@@ -64,7 +64,6 @@ class PlanSession:
         settings: the options.
 
     Attributes:
-        source: where tests learn about the plan: the host, or in a worker the controller.
         needs: what each selected test needs; empty before `survey`.
         needed: the steps to run for that; None until it is known.
     """
@@ -84,7 +83,6 @@ class PlanSession:
         for name in settings.skip:
             self.plan.skip(name, f"{settings.sources['skip']} {name}")
         self.declarations: dict[str, Declaration] = {}
-        self.source: Source = _nobody() if roles.is_worker(config) else self.host
         self.handle = PlanHandle(self)
         self.needs: dict[pytest.Item, tuple[str, ...]] = {}
         self.needed: tuple[str, ...] | None = None
@@ -100,6 +98,11 @@ class PlanSession:
             return self.plan.linked()
         except PlanDefinitionError as error:
             raise pytest.UsageError(self._explain(error)) from None
+
+    @cached_property
+    def source(self) -> Source:
+        """Where tests learn about the plan; a worker sets it once it has found the controller."""
+        return Orphan() if roles.is_worker(self.config) else self.host
 
     @cached_property
     def host(self) -> Host:
@@ -280,10 +283,3 @@ def _store(config: pytest.Config) -> LocalStore:
     from pytest_plan.plugin.shared import SharedStore
 
     return SharedStore()
-
-
-def _nobody() -> Source:
-    """Return what a worker asks until it has found the controller."""
-    from pytest_plan.plugin.remote import Orphan
-
-    return Orphan()

@@ -59,3 +59,37 @@ class Source(Protocol):
 
     def remaining(self) -> float | None:
         """Return the seconds until the limit passes; None without a limit."""
+
+
+class Orphan:
+    """What the tests of a worker see when its controller has not loaded the plugin."""
+
+    _REASON = (
+        "the controller of this run has not loaded pytest-plan, so no step was provisioned: "
+        "load it there too (-p pytest_plan, or install it)"
+    )
+
+    @property
+    def state(self) -> State:
+        """There is none."""
+        pytest.fail(self._REASON, pytrace=False)
+
+    @property
+    def run_id(self) -> str:
+        """There is none."""
+        pytest.fail(self._REASON, pytrace=False)
+
+    def ensure(self, names: Iterable[str]) -> None:
+        """Return at once."""
+
+    def verdict_on(self, name: str) -> Verdict | None:
+        """Return that nothing was provisioned."""
+        return Verdict(skips=False, reason=self._REASON, steps=(name,))
+
+    def results(self) -> Mapping[str, StepResult]:
+        """Return nothing."""
+        return {}
+
+    def remaining(self) -> float | None:
+        """Return that there is no limit."""
+        return None

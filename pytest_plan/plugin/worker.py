@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +24,13 @@ class Worker:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        self._input: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
         self._link: Link | None = None
         self._restore_handlers: Callable[[], None] = lambda: None
-        os.environ.update(self._input.get(roles.ENVIRON, {}))
-        channel = self._input.get(roles.CHANNEL)
-        if channel is not None:
-            channel.send((0, "hello", os.getpid()))
+        os.environ.update(config.workerinput.get(roles.ENVIRON, {}))  # type: ignore[attr-defined]
+        # None: the controller has not loaded the plugin.
+        self._channel = config.workerinput.get(roles.CHANNEL)  # type: ignore[attr-defined]
+        if self._channel is not None:
+            self._channel.send((0, "hello", os.getpid()))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -40,31 +39,15 @@ class Worker:
         if lookup.peek(self._config) is None and not any(map(marks.takes_plan, session.items)):
             return
         plan = lookup.of(self._config, self._settings)
+        needs = self._needs(plan, session)
+        if self._channel is not None:
+            self._channel.send((0, "need", needs))
+        # Imported from here on: the controller is provisioning already.
         from pytest_plan.plugin.gate import Gate
-        from pytest_plan.plugin.limits import Limit
-        from pytest_plan.plugin.link import Link
-        from pytest_plan.plugin.remote import Remote
-        from pytest_plan.plugin.signals import interrupt_main_thread, interrupt_on_terminate
 
         self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
-        needs = self._needs(plan, session)
-        channel = self._input.get(roles.CHANNEL)
-        if channel is None:
-            return
-        if self._settings.signals:
-            self._restore_handlers = interrupt_on_terminate()
-            self._config.add_cleanup(self._restore_handlers)
-        self._link = link = Link(channel, interrupt_main_thread)
-        limit = Limit(
-            self._config,
-            self._settings.limit,
-            lambda item: link.tell("stuck", item.nodeid),
-            lambda item: plan.verdict(item) is not None,
-        )
-        self._config.pluginmanager.register(limit, "pytest_plan_limit")
-        self._config.add_cleanup(limit.stop)
-        plan.source = Remote(link, limit.start)
-        link.tell("need", pickle.dumps(needs))
+        if self._channel is not None:
+            self._connect(plan, self._channel)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
@@ -85,6 +68,27 @@ class Worker:
             # Not at the end of the config: a signal that comes then would skip that.
             self._restore_handlers()
 
+    def _connect(self, plan: PlanSession, channel: Any) -> None:
+        """Let tests ask the controller, and end when it says so."""
+        from pytest_plan.plugin.limits import Limit
+        from pytest_plan.plugin.link import Link
+        from pytest_plan.plugin.remote import Remote
+        from pytest_plan.plugin.signals import interrupt_main_thread, interrupt_on_terminate
+
+        if self._settings.signals:
+            self._restore_handlers = interrupt_on_terminate()
+            self._config.add_cleanup(self._restore_handlers)
+        self._link = link = Link(channel, interrupt_main_thread)
+        limit = Limit(
+            self._config,
+            self._settings.limit,
+            lambda item: link.tell("stuck", item.nodeid),
+            lambda item: plan.verdict(item) is not None,
+        )
+        self._config.pluginmanager.register(limit, "pytest_plan_limit")
+        self._config.add_cleanup(limit.stop)
+        plan.source = Remote(link, limit.start)
+
     def _needs(self, plan: PlanSession, session: pytest.Session) -> dict[str, Any]:
         error = None
         try:
@@ -93,7 +97,6 @@ class Worker:
             error = str(refused)
         return {
             "needs": sorted({name for needs in plan.needs.values() for name in needs}),
-            "origins": {name: step.origin for name, step in plan.plan.declared.items()},
             "conftests": self._conftests(plan),
             "error": error,
         }

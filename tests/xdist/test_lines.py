@@ -296,7 +296,7 @@ class TestEndpoint:
             (1, "remove", "key", None, None),
             (1, "acquire", {}, 1),
             (1, "verdict", "unknown"),
-            (1, "need", b"no pickle"),
+            (1, "need"),
         ],
     )
     def test_never_raises(self, workers: Workers, message: Message) -> None:
@@ -332,7 +332,7 @@ class TestEndpoint:
     def test_needs_are_taken_once(self, workers: Workers) -> None:
         """A clone that says nothing is not given the needs of another."""
         one, other, _, _ = workers
-        one.receive((0, "need", pickle.dumps({"needs": ["db"]})))
+        one.receive((0, "need", {"needs": ["db"]}))
         assert one.take_needs() == {"needs": ["db"]}
         assert one.take_needs() is None
         assert other.take_needs() is None
