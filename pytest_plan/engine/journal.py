@@ -23,24 +23,12 @@ from pytest_plan.engine.identity import identify
 from pytest_plan.engine.outcomes import EXEC_HOOKS, Hook
 from pytest_plan.engine.record import StepRecord
 from pytest_plan.engine.reference import NotDurableError, References
+from pytest_plan.engine.tables import connect, schema
 from pytest_plan.engine.unrecorded import Deferred, Unrecorded
 
-FORMAT = 1
-APPLICATION = 0x706C616E  # "plan"
 _LINGER = 0.002  # seconds that what nobody waits for may wait for company
 _MOST = 1_000  # statements before those who wait are answered
 _LOOK = 1.0  # seconds after which who waits looks whether the writer is still there
-_HEAD = (f"PRAGMA application_id = {APPLICATION}", f"PRAGMA user_version = {FORMAT}")
-_SCHEMA = (
-    "CREATE TABLE environment(key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE step(name TEXT PRIMARY KEY, needs TEXT, after TEXT,"
-    " cleanup_hook INTEGER, cleanup_when TEXT, fingerprint TEXT, outcome TEXT,"
-    " completed INTEGER DEFAULT 0, log_tail TEXT, cleanup TEXT DEFAULT 'none',"
-    " hook_done INTEGER DEFAULT 0, owners INTEGER DEFAULT 0)",
-    "CREATE TABLE undo(number INTEGER PRIMARY KEY, step TEXT, hook TEXT,"
-    " label TEXT, kind TEXT, data TEXT, done INTEGER DEFAULT 0)",
-    "CREATE TABLE state(key TEXT PRIMARY KEY, value TEXT, lost TEXT)",
-)
 _UNDO = "INSERT INTO undo(number, step, hook, label, kind, data) VALUES (?, ?, ?, ?, ?, ?)"
 
 Statement: TypeAlias = tuple[str, Sequence[Any]]
@@ -338,18 +326,6 @@ class Journal(Unrecorded):
             batch = [self._requests.get()]
 
 
-def connect(file: Path) -> sqlite3.Connection:
-    """Return a connection whose commits are on the disk when they return."""
-    connection = sqlite3.connect(file, isolation_level=None, timeout=5.0)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
 def _make(file: Path) -> None:
     # Under another name until it is whole: a journal is never half made.
     unfinished = file.with_name(f"{file.name}.new")
@@ -360,7 +336,7 @@ def _make(file: Path) -> None:
         os.close(os.open(unfinished, flags, 0o600))
         # Only then with a write-ahead log: closing one does not say when it could not be merged.
         with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
-            for sql in ("PRAGMA journal_mode = MEMORY", "BEGIN", *_HEAD, *_SCHEMA, "COMMIT"):
+            for sql in ("PRAGMA journal_mode = MEMORY", "BEGIN", *schema(), "COMMIT"):
                 connection.execute(sql)
             connection.execute("PRAGMA journal_mode = WAL")
         unfinished.rename(file)

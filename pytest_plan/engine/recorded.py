@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from pytest_plan.engine.errors import JournalError
 from pytest_plan.engine.identity import Identity
-from pytest_plan.engine.journal import APPLICATION, FORMAT
 from pytest_plan.engine.outcomes import CleanupOutcome, Hook, StepOutcome
+from pytest_plan.engine.tables import APPLICATION, FORMAT, check_seals
 
 MOST_OWNERS = 3  # that try the cleanup of a step
 
@@ -132,7 +132,7 @@ def read(file: Path) -> Recorded:
     """Return what a journal tells.
 
     Raises:
-        JournalError: it is no journal, damaged, or of a newer format; it is left as it is.
+        JournalError: it is no journal, damaged, or of another format; it is left as it is.
     """
     try:
         # Read only: what cannot be read stays as it is, and what is not there is not made.
@@ -159,14 +159,16 @@ def _check(connection: sqlite3.Connection, file: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION:
         raise ValueError("it was not made by pytest-plan")
-    if version > FORMAT:
+    if version != FORMAT:
         raise JournalError(
-            f"{file} has format {version}, this pytest-plan reads up to {FORMAT}: it is kept as it "
-            "is; clean it up with the version that made it, or a newer one"
+            f"{file} has format {version}, this pytest-plan reads format {FORMAT}: it is kept as "
+            "it is; clean it up with the version that made it"
         )
-    problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    # An index is checked, too: what it misses would not be found when it is to change.
+    problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if problem != "ok":
         raise ValueError(problem)
+    check_seals(connection)
 
 
 def _check_undo(kind: str, data: str) -> None:

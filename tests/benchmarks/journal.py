@@ -17,10 +17,11 @@ from typing import Any
 import psutil
 
 from pytest_plan import GenericStep, Plan
-from pytest_plan.engine.journal import Journal, connect
+from pytest_plan.engine.journal import Journal
 from pytest_plan.engine.reaper import Reaper
 from pytest_plan.engine.recorded import read
 from pytest_plan.engine.reference import References
+from pytest_plan.engine.tables import connect
 from tests.benchmarks.measure import Row, interleave, seconds
 from tests.faults.scenario import Run, Tally
 
@@ -57,7 +58,9 @@ def _steps(folder: Path) -> Iterator[Row]:
 
 def _commit(folder: Path) -> float:
     file = folder / "commits"
-    with contextlib.closing(connect(file)) as connection:
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        for sql in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"):
+            connection.execute(sql)
         connection.execute("CREATE TABLE IF NOT EXISTS t(a)")
 
         def commits() -> None:
@@ -114,17 +117,18 @@ def _large(folder: Path) -> Iterator[Row]:
     file = folder / "large"
     Journal(file, References(folder)).close()
     text = json.dumps("x" * 100)
-    with contextlib.closing(sqlite3.connect(file)) as connection:
+    with contextlib.closing(connect(file)) as connection:
+        connection.execute("BEGIN")
         connection.executemany(
             "INSERT INTO step(name, needs, after, cleanup_hook, cleanup_when, fingerprint, outcome)"
             " VALUES (?, '[]', '[]', 1, 'succeeded', '', 'succeeded')",
             [(f"s{number}",) for number in range(MANY_STEPS)],
         )
         connection.executemany(
-            "INSERT INTO state VALUES (?, ?, NULL)",
+            "INSERT INTO state(key, value) VALUES (?, ?)",
             [(f"k{number}", text) for number in range(MANY_VALUES)],
         )
-        connection.commit()
+        connection.execute("COMMIT")
     (samples,) = interleave([lambda: seconds(lambda: read(file))], REPEATS)
     what = f"a journal of {MANY_STEPS:,} steps and {MANY_VALUES:,} values of State: read"
     yield Row(what, "s", samples, 1.0)

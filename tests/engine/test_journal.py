@@ -20,6 +20,7 @@ import pytest
 
 from pytest_plan import Plan, Secret
 from pytest_plan.engine import journal as journals
+from pytest_plan.engine import tables
 from pytest_plan.engine.context import Context
 from pytest_plan.engine.errors import JournalError, StepError
 from pytest_plan.engine.journal import Journal
@@ -485,7 +486,7 @@ class TestFailingDisk:
     @pytest.mark.parametrize("continues", [False, True])
     def test_a_full_disk(self, file: Path, here: Path, continues: bool) -> None:
         """At each size of the database, until one is large enough."""
-        failed, connect = 0, journals.connect
+        failed, connect = 0, tables.connect
         for pages in range(6, 60, 3):
 
             def limited(path: Path, pages: int = pages) -> sqlite3.Connection:

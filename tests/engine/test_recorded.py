@@ -11,9 +11,9 @@ import pytest
 
 from pytest_plan.engine.context import Context
 from pytest_plan.engine.errors import JournalError
-from pytest_plan.engine.journal import FORMAT
 from pytest_plan.engine.recorded import MOST_OWNERS, read
 from pytest_plan.engine.step import GenericStep
+from pytest_plan.engine.tables import FORMAT, connect
 from tests.engine import journals
 
 FLIPS = 400
@@ -52,11 +52,11 @@ def refused(file: Path, *said: str) -> None:
 
 
 def change(file: Path, *statements: str) -> None:
-    """Change a journal as somebody else would."""
-    with contextlib.closing(sqlite3.connect(file)) as connection:
+    """Change a journal as a version of ours would that knows other words."""
+    with contextlib.closing(connect(file)) as connection:
         for statement in statements:
             connection.execute(statement)
-        connection.commit()
+        connection.execute("PRAGMA journal_mode = DELETE")
 
 
 def test_it_tells_what_is_left(journal: Path) -> None:
@@ -102,7 +102,8 @@ def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_database_of_another_application_is_refused(tmp_path: Path) -> None:
     """Whatever tables it has."""
     file = tmp_path / "journal.sqlite"
-    change(file, "CREATE TABLE step(name)")
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE step(name)")
     refused(file, "was not made by pytest-plan")
 
 
@@ -152,9 +153,9 @@ def test_a_wal_cut_at_any_byte_gives_an_earlier_moment(tmp_path: Path) -> None:
         "UPDATE undo SET data = '{' WHERE kind = 'call'",
         "UPDATE undo SET kind = 'tree'",
         "DROP TABLE state",
-        "ALTER TABLE undo DROP COLUMN data",
+        "ALTER TABLE undo RENAME COLUMN data TO payload",
         "UPDATE environment SET value = '['",
-        "INSERT INTO environment VALUES ('x', '1'), ('y', replace(hex(zeroblob(9999)), '00', '['))",
+        "INSERT INTO environment(key, value) VALUES ('x', replace(hex(zeroblob(9999)), '00', '['))",
     ],
 )
 def test_what_no_version_of_ours_writes_is_refused(journal: Path, statement: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from pytest_plan.engine.recorded import read
 from pytest_plan.engine.restore import Restorer
 from pytest_plan.engine.results import CleanupResult
 from pytest_plan.engine.step import GenericStep
+from pytest_plan.engine.tables import connect
 from tests.engine import journals
 
 CALLS = Path("calls")
@@ -113,10 +113,9 @@ def test_a_second_recovery_does_nothing() -> None:
 def test_only_what_was_not_undone_is_undone() -> None:
     """The first owner died in the middle of its cleanup."""
     file = killed(three())
-    with contextlib.closing(sqlite3.connect(file)) as connection:
+    with contextlib.closing(connect(file)) as connection:
         connection.execute("UPDATE step SET hook_done = 1 WHERE name = 'web'")
         connection.execute("UPDATE undo SET done = 1 WHERE step = 'db'")
-        connection.commit()
     recover(file, three())
     assert [line.rpartition(" {")[0] for line in calls()] == [
         "undo web", "clean db", "clean net", "undo net",
@@ -178,11 +177,10 @@ class TestChangedCode:
     def test_a_function_that_is_gone_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The others run."""
         file = killed(three())
-        with contextlib.closing(sqlite3.connect(file)) as connection:
+        with contextlib.closing(connect(file)) as connection:
             connection.execute(
                 "UPDATE undo SET data = replace(data, '\"note\"', '\"gone\"') WHERE step = 'db'"
             )
-            connection.commit()
         results = recover(file, three())
         assert "has no 'gone' any more" in str(results["db"].errors[0])
         assert len([line for line in calls() if line.startswith("undo")]) == 2
@@ -265,9 +263,8 @@ class TestTrees:
         self, journal: Path, sleeper: list[psutil.Process]
     ) -> None:
         """Pids are void; the entry is settled."""
-        with contextlib.closing(sqlite3.connect(journal)) as connection:
+        with contextlib.closing(connect(journal)) as connection:
             connection.execute('UPDATE undo SET data = json_patch(data, \'{"boot": "old"}\')')
-            connection.commit()
         recover(journal, {})
         assert sleeper[0].status() == psutil.STATUS_SLEEPING
         assert read(journal).due() == []
@@ -277,12 +274,11 @@ class TestTrees:
     ) -> None:
         """Another birth, no cookie: somebody else."""
         stranger = subprocess.Popen(["sleep", "600"], start_new_session=True)
-        with contextlib.closing(sqlite3.connect(journal)) as connection:
+        with contextlib.closing(connect(journal)) as connection:
             connection.execute(
                 "UPDATE undo SET data = json_patch(data, ?)",
                 (f'{{"pid": {stranger.pid}, "birth": "1"}}',),
             )
-            connection.commit()
         recover(journal, {})
         assert stranger.poll() is None
         stranger.kill()

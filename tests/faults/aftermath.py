@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
+import contextlib
 import subprocess
 import sys
 import time
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from pytest_plan.engine.tables import connect
 from tests.faults import checker
 from tests.faults.scenario import NEEDS, PATIENCE, Run
 
@@ -104,10 +105,8 @@ def reaper_of(run: Run) -> psutil.Process:
 
 def change(run: Run, sql: str, *values: str) -> None:
     """Change what the journal of a dead run tells."""
-    connection = sqlite3.connect(journal_of(run))
-    with connection:
+    with contextlib.closing(connect(journal_of(run))) as connection:
         connection.execute(sql, values)
-    connection.close()
 
 
 def orphaned(run: Run) -> Callable[[], bool]:

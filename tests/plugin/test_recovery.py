@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.recorded import read
+from pytest_plan.engine.tables import connect
 from tests.plugin.project import Project, plan_lines, refuses
 
 LONGEST = 40.0  # real seconds that another process may take
@@ -415,9 +416,8 @@ class TestReaper:
         project.steps(STEPS)
         killed(project)
         (kept,) = journals(project)
-        with sqlite3.connect(kept) as connection:
+        with contextlib.closing(connect(kept)) as connection:
             connection.execute("UPDATE environment SET value = '\"kept\"' WHERE key = 'status'")
-        connection.close()
         project.tests(DIES)
         assert project.run_apart().ret == -signal.SIGKILL
         wait_until(lambda: journals(project) == [kept])

@@ -1,0 +1,246 @@
+"""Rows 40, 41: journals that were cut, and journals with flipped bits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pytest_plan import GenericStep, Plan
+from pytest_plan.engine.context import Context
+from pytest_plan.engine.errors import JournalError
+from pytest_plan.engine.journal import Journal
+from pytest_plan.engine.recorded import read
+from pytest_plan.engine.reference import References
+from pytest_plan.engine.restore import Restorer
+from tests.faults.scenario import Tally
+
+REFERENCES = References(Path(__file__).parent)
+
+
+class World:
+    """What the steps of a plan have made in memory, and who undid it.
+
+    Attributes:
+        undone: what was undone, in order.
+    """
+
+    undone: list[tuple[str, int]]
+
+    def __init__(self) -> None:
+        self.undone = []
+
+
+WORLD = World()
+
+
+def undo(step: str, number: int) -> None:
+    """Note that something is undone."""
+    WORLD.undone.append((step, number))
+
+
+def steps_of(shape: dict[str, tuple[int, bool]]) -> dict[str, GenericStep]:
+    """Return steps: how many calls each defers, and whether it has a hook."""
+
+    def make(count: int) -> Callable[[Context], None]:
+        def exec(ctx: Context) -> None:
+            for number in range(count):
+                ctx.defer(undo, ctx.step, number)
+
+        return exec
+
+    def clean(ctx: Context) -> None:
+        undo(ctx.step, -1)
+
+    return {
+        name: GenericStep(exec=make(count), cleanup=clean if hook else None)
+        for name, (count, hook) in shape.items()
+    }
+
+
+class Prefixes:
+    """Copies of a journal after each of its commits, and what had happened by then."""
+
+    def __init__(self, folder: Path, shape: dict[str, tuple[int, bool]]) -> None:
+        self.folder = folder
+        self.copies: list[Path] = []
+        self.done: list[int] = []  # how many were undone when the copy was made
+        self._journal = Journal(folder / "journal", REFERENCES)
+        write = self._journal._write
+
+        def copying(connection: sqlite3.Connection, batch: Any) -> None:
+            done = len(WORLD.undone)
+            silent: Any = [_Silent(request) for request in batch]
+            write(connection, silent)
+            copy = folder / f"copy{len(self.copies)}"
+            for suffix in ("", "-wal"):
+                if (source := Path(f"{self._journal.file}{suffix}")).exists():
+                    shutil.copy(source, f"{copy}{suffix}")
+            self.copies.append(copy)
+            self.done.append(done)
+            for request in batch:
+                if request.answer is not None:
+                    request.answer.put(None)
+
+        self._journal._write = copying  # type: ignore[method-assign]
+        plan = Plan()
+        for name, step in steps_of(shape).items():
+            plan.add_step(step, name=name)
+        run = plan.begin(journal=self._journal)
+        run.provision()
+        run.clean_up()
+
+
+class _Silent:
+    """A request that is answered when the copy has been made."""
+
+    def __init__(self, request: Any) -> None:
+        self.statements = request.statements
+        self.answer = None
+
+
+shapes = st.dictionaries(
+    st.sampled_from("abcd"), st.tuples(st.integers(0, 2), st.booleans()), min_size=1
+)
+
+
+def _expected(file: Path) -> list[tuple[str, int]]:
+    """Return what must be undone, read from the rows alone: an oracle of its own."""
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        steps = list(connection.execute("SELECT name, cleanup_hook, hook_done, outcome FROM step"))
+        undos = list(connection.execute("SELECT step, data FROM undo WHERE NOT done"))
+    expected = []
+    for name, hook, hook_done, outcome in reversed(steps):
+        if hook and not hook_done and outcome in ("running", "succeeded"):
+            expected.append((name, -1))
+        made = [json.loads(json.loads(data)[1])[0] for step, data in undos if step == name]
+        expected += [(step, number) for step, number in reversed(made)]
+    return expected
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(shapes)
+def test_g9_any_prefix_of_a_journal_cleans_up_what_it_tells(
+    tally: Tally, shape: dict[str, tuple[int, bool]]
+) -> None:
+    """Row 40: as if the power had failed after each commit; a second recovery does nothing."""
+    folder = Path(tempfile.mkdtemp(prefix="j"))
+    try:
+        WORLD.undone.clear()
+        prefixes = Prefixes(folder, shape)
+        whole = list(WORLD.undone)
+        order = [name for name in reversed(shape)]
+        assert [name for name, _ in whole] == sorted((name for name, _ in whole), key=order.index)
+        for copy, done in zip(prefixes.copies, prefixes.done, strict=True):
+            tally.runs += 1
+            tally.faults += 1
+            expected = _expected(copy)
+            # Nothing that was made before and is not undone may be missing.
+            began = {name for name, _ in expected}
+            assert {entry for entry in whole[done:] if entry[0] in began} <= set(expected) | {
+                (name, number) for name, number in whole[done:] if number >= 0
+            }
+            WORLD.undone.clear()
+            recover(copy, shape)
+            assert WORLD.undone == expected
+            recover(copy, shape)
+            assert WORLD.undone == expected
+            assert read(copy).due() == []
+    finally:
+        shutil.rmtree(folder)
+
+
+def recover(file: Path, shape: dict[str, tuple[int, bool]]) -> None:
+    """Clean up by a journal."""
+    plan = Plan()
+    for name, step in steps_of(shape).items():
+        plan.add_step(step, name=name)
+    recorded = read(file)
+    restorer = Restorer(recorded, recorded.steps, plan.declared, REFERENCES)
+    run = plan.revive(restorer, Journal(file, REFERENCES), listeners=[])
+    run.clean_up(reason="recovery")
+
+
+def test_g9_a_wal_cut_at_every_byte_is_an_earlier_moment(tally: Tally) -> None:
+    """Row 40: torn writes lose the last commits whole; nothing is half there."""
+    folder = Path(tempfile.mkdtemp(prefix="j"))
+    try:
+        prefixes = Prefixes(folder, {"a": (1, True), "b": (1, True)})
+        last = prefixes.copies[-1]
+        moments = [_rows(copy) for copy in prefixes.copies]
+        content = Path(f"{last}-wal").read_bytes()
+        torn = folder / "torn"
+        for size in range(0, len(content), 97):
+            tally.faults += 1
+            shutil.copy(last, torn)
+            Path(f"{torn}-wal").write_bytes(content[:size])
+            Path(f"{torn}-shm").unlink(missing_ok=True)
+            assert _rows(torn) in [([], []), *moments]
+            read(torn)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_g9_a_flipped_bit_in_the_wal_ends_it_there(tally: Tally) -> None:
+    """Row 41: each frame has a checksum; what is after a broken one does not count."""
+    folder = Path(tempfile.mkdtemp(prefix="j"))
+    try:
+        prefixes = Prefixes(folder, {"a": (1, True), "b": (1, True)})
+        last = prefixes.copies[-1]
+        moments = [_rows(copy) for copy in prefixes.copies]
+        content = Path(f"{last}-wal").read_bytes()
+        torn = folder / "torn"
+        for position in range(0, len(content), 211):
+            tally.faults += 1
+            flipped = bytearray(content)
+            flipped[position] ^= 1 << position % 8
+            shutil.copy(last, torn)
+            Path(f"{torn}-wal").write_bytes(flipped)
+            Path(f"{torn}-shm").unlink(missing_ok=True)
+            with contextlib.suppress(JournalError):
+                read(torn)
+                assert _rows(torn) in [([], []), *moments]
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_g9_a_flipped_bit_in_any_byte_of_the_merged_file_misleads_nobody(tally: Tally) -> None:
+    """Row 41: it changes nothing, or the journal is refused: never another cleanup."""
+    folder = Path(tempfile.mkdtemp(prefix="j"))
+    try:
+        WORLD.undone.clear()
+        prefixes = Prefixes(folder, {name: (2, True) for name in "abcd"})
+        file = prefixes.copies[prefixes.done.count(0) - 1]  # the last before anything is undone
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
+        whole, content = read(file), file.read_bytes()
+        refusals = 0
+        for position in range(len(content)):
+            tally.faults += 1
+            flipped = bytearray(content)
+            flipped[position] ^= 1 << position % 8
+            file.write_bytes(flipped)
+            try:
+                assert read(file) == whole
+            except JournalError:
+                refusals += 1
+        assert len(whole.due()) == 4
+        assert refusals > 4
+    finally:
+        shutil.rmtree(folder)
+
+
+def _rows(file: Path) -> tuple[list[Any], list[Any]]:
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        return (
+            list(connection.execute("SELECT * FROM step")),
+            list(connection.execute("SELECT * FROM undo")),
+        )
