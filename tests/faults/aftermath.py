@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -45,9 +45,11 @@ def over(run: Run) -> Callable[[], bool]:
     return is_over
 
 
-def clean_up(run: Run, *args: str, env: dict[str, str] | None = None) -> int:
-    """Run `pytest --plan-cleanup` in the project; return its exit status."""
-    argv = [sys.executable, *PLAIN, "-p", "no:xdist", "--plan-cleanup", *args]
+def clean_up(
+    run: Run, *args: str, env: dict[str, str] | None = None, under: Iterable[str] = ()
+) -> int:
+    """Run `pytest --plan-cleanup` in the project, perhaps by a program; return its exit status."""
+    argv = [*under, sys.executable, *PLAIN, "-p", "no:xdist", "--plan-cleanup", *args]
     variables = {**run._variables(), "FAULTS_OPTIONS": "{}", **(env or {})}
     with (run.folder / "cleanup").open("ab") as output:
         return subprocess.run(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.no_threads import needs_limit
 from tests.faults.aftermath import (
     NO_REAPER,
     PLAIN,
@@ -43,7 +44,42 @@ class Scarce:
 connect = journal.connect
 journal.connect = lambda file: Scarce(connect(file))
 """
+# While a large value is written, the system gives no more memory than this.
+LIMITED = """
+import resource
+from pathlib import Path
+from pytest_plan.engine import journal
+from pytest_plan.engine.tables import connect
+
+class Limited:
+    def __init__(self, connection):
+        self._connection = connection
+        self.close = connection.close
+
+    def execute(self, sql, *values):
+        if len(str(values)) < {size}:
+            return self._connection.execute(sql, *values)
+        usual = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + int(os.environ["REST"]), usual[1]))
+        try:
+            return self._connection.execute(sql, *values)
+        except BaseException as error:
+            resource.setrlimit(resource.RLIMIT_AS, usual)
+            note("scarce", type(error).__name__)
+            raise
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, usual)
+
+journal.connect = lambda file: Limited(connect(file))
+
+@pytest.mark.plan_step(needs=["net"])
+def large(state):
+    state["large"] = "x" * {size}
+"""
+RESTS = (0, 4, 24, 48, 72, 104, 1_000)  # MiB
 CALLS = 100  # more than the writer makes
+LARGE = 24 << 20  # a value of the State, in characters
 VALUE, VALUES = 1 << 20, 100  # of the State, in bytes
 TAIL = 64 << 10  # what a step's log leaves in the journal, in bytes
 HUGE = """\
@@ -94,6 +130,33 @@ def test_g1_memory_that_runs_out_in_a_write_breaks_nothing(stage: Stage) -> None
         stage.add(f"call {number}", story, number)
     stage.play(2)
     assert 30 < len(reached) < CALLS - 1
+
+
+@needs_limit
+def test_g1_a_system_without_memory_for_a_write_breaks_nothing(stage: Stage) -> None:
+    """Row 34: by RLIMIT_AS, at several sizes: as above; with enough of it the run is green."""
+    failed: list[int] = []
+
+    def story(run: Run, rest: int) -> Story:
+        conftest = (run.project / "conftest.py").read_text()
+        run.write("conftest.py", conftest + LIMITED.format(size=LARGE))
+        run.write("test_large.py", "def test_it(large):\n    pass\n")
+        run.start(*NO_REAPER, "--plan-environment=disk", argv=PLAIN, env={"REST": str(rest << 20)})
+        yield run.ended
+        if run.notes("scarce"):
+            failed.append(rest)
+            run._tally.faults += 1
+        run.judge()
+        output = run.output()
+        run.expect(run.status == (1 if run.notes("scarce") else 0), f"exit status {run.status}")
+        run.expect(run.status == 0 or "cannot be written: " in output, "the reason is missing")
+        run.expect("Traceback" not in output, "a traceback")
+        run.expect(not environments(run) or clean_up(run, env={"REST": "0"}) == 0, "not cleaned up")
+
+    for rest in RESTS:
+        stage.add(f"{rest} MiB", story, rest)
+    stage.play(2)
+    assert 0 < len(failed) < len(RESTS)
 
 
 def peak(run: Run, *args: str) -> tuple[int, int, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engine.no_threads import needs_limit
-from tests.faults.aftermath import NO_REAPER, PLAIN
+from tests.faults.aftermath import NO_REAPER, PLAIN, environments
 from tests.faults.scenario import Run, Stage, Story
 
 # The n-th thread of ours does not start.
@@ -53,6 +53,7 @@ def test_g1_without_a_thread_steps_fail_and_cleanups_run(stage: Stage, lasts: st
         said = any(reason in output for reason in REASONS)
         run.expect(said if run.status in (1, 4) else run.status == 0, f"status {run.status}")
         run.expect("Traceback" not in output, "a traceback")
+        run.expect(not environments(run), "an environment is left")
 
     for number in range(1, THREADS):
         stage.add(f"thread {number}", story, number)

@@ -1,0 +1,152 @@
+"""Rows 39, 44: a user whose processes are limited; a folder that the user may not write in."""
+
+from __future__ import annotations
+
+import functools
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.aftermath import NO_REAPER, PLAIN, clean_up, cleanup_said, deeds, environments
+from tests.faults.scenario import ROOT, Run, Stage, Story
+
+MOST = 14  # processes and threads; more than a run has
+REASONS = (
+    "the system gives no thread for it",
+    "cannot be written: can't start new thread",
+    "Resource temporarily unavailable",
+)
+
+
+def other() -> int:
+    """Return the number of a user and group that have no process."""
+    return 60_000 + os.getpid() % 4_000
+
+
+def as_other() -> list[str]:
+    """Return the program, and its arguments, that runs another as that user."""
+    # It may read everything: the Python that tests us may lie where others have no access.
+    caps = "+dac_read_search"
+    return ["setpriv", f"--reuid={other()}", f"--regid={other()}", "--clear-groups",
+            f"--inh-caps={caps}", f"--ambient-caps={caps}"]  # fmt: skip
+
+
+@functools.cache
+def missing() -> str:
+    """Return why nothing can be run as another user, nothing when it can."""
+    if shutil.which("setpriv") is None or os.geteuid() != 0:
+        return "needs setpriv, and to be root"
+    argv = [*as_other(), sys.executable, "-c", "import pytest, pytest_plan"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, check=False, env=variables, capture_output=True)
+    return f"another user cannot run this Python: {done.stderr!r}" if done.returncode else ""
+
+
+needs_other = pytest.mark.skipif("missing()", reason="needs root, and setpriv")
+
+
+def give(run: Run) -> None:
+    """Let the run be that user's, who cannot write anywhere else."""
+    for path in (run.folder, *run.folder.rglob("*")):
+        os.chown(path, other(), other())
+
+
+def limited(count: int) -> Callable[[], None]:
+    """Return what lets the user have so many processes and threads."""
+    return lambda: resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
+
+
+@needs_other
+def test_g1_a_user_without_more_processes_has_nothing_left(stage: Stage) -> None:
+    """Row 39: RLIMIT_NPROC, at each number: threads, programs, reaper: said, and cleaned up."""
+    statuses: dict[int, int | None] = {}
+
+    def story(run: Run, count: int) -> Story:
+        give(run)
+        run.start(argv=PLAIN, preexec_fn=limited(count), under=as_other())
+        yield run.ended
+        statuses[count] = run.status
+        run._tally.faults += run.status != 0
+        run.judge(internal_error=None)
+        output = run.output()
+        said = any(reason in output for reason in REASONS)
+        run.expect(said if run.status in (1, 4) else run.status == 0, f"status {run.status}")
+        run.expect("Traceback" not in output, "a traceback")
+        run.expect(not environments(run), "an environment is left")
+
+    for count in range(1, MOST):
+        stage.add(f"{count} processes", story, count)
+    stage.play(1)
+    assert statuses[1] != 0
+    assert statuses[MOST - 1] == 0
+
+
+def closed(run: Run) -> None:
+    """Give the user everything but the folder of the project."""
+    give(run)
+    os.chown(run.project, 0, 0)
+    run.project.chmod(0o755)
+
+
+@needs_other
+def test_g1_a_project_that_may_not_be_written_runs_with_a_journal_elsewhere(stage: Stage) -> None:
+    """Row 44, before: it is said, the run is as ever, and nothing stays there."""
+
+    def story(run: Run) -> Story:
+        closed(run)
+        run.start("-p", "no:cacheprovider", argv=PLAIN, under=as_other())
+        yield run.ended
+        run._tally.faults += 1
+        run.judge(0)
+        said = " ".join(run.output().split())
+        run.expect("cannot be made: Permission denied; the journal of this run is in" in said, said)
+
+    stage.add("read only", story)
+    stage.play()
+
+
+@needs_other
+def test_g1_a_named_environment_that_may_not_be_made_is_refused(stage: Stage) -> None:
+    """Row 44, before: whoever names one wants that one: nothing is begun."""
+
+    def story(run: Run) -> Story:
+        closed(run)
+        run.start("--plan-environment=dev", argv=PLAIN, under=as_other())
+        yield run.ended
+        run._tally.faults += 1
+        run.judge(4)
+        run.expect("cannot be made: Permission denied" in run.output(), run.output())
+        run.expect(not run.notes("begin"), "a step has begun")
+
+    stage.add("named", story)
+    stage.play()
+
+
+@needs_other
+@pytest.mark.parametrize("moment", ["net.exec", "web.exec", "test.call", "web.cleanup"])
+def test_g1_a_folder_that_becomes_read_only_loses_nothing(stage: Stage, moment: str) -> None:
+    """Row 44, during: what is open stays open; what cannot be removed goes with the next run."""
+
+    def story(run: Run) -> Story:
+        give(run)
+        run.start(*NO_REAPER, argv=PLAIN, faults={moment: "hold"}, under=as_other())
+        yield run.reached(moment)
+        (folder,) = environments(run)
+        folder.chmod(0o500)
+        run._tally.faults += 1
+        run.release()
+        yield run.ended
+        run.judge(0)
+        run.expect(environments(run), "it was not read only")
+        before = deeds(run)
+        run.expect(clean_up(run, under=as_other()) == 0, cleanup_said(run))
+        run.expect(not environments(run), "the folder is left")
+        run.expect(deeds(run) == before, "something was cleaned up twice")
+
+    stage.add(moment, story)
+    stage.play()
