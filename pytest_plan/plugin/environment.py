@@ -148,7 +148,9 @@ class RunEnvironment:
         return recorded
 
     def _open(self) -> Journal:
-        references, prints = references_of(self._plan.config), self._prints.of
+        # What has no name is never used again: nobody will ask what its steps were made of.
+        prints = (lambda step: "") if self._name is None else self._prints.of
+        references = references_of(self._plan.config)
         journal = self._environment.open(references, prints, launch=self._facts)
         if self._recorded is not None:
             journal.forget(name for name in self._recorded.steps if name not in self._fresh)
