@@ -29,6 +29,7 @@ from pytest_plan.engine.unrecorded import Deferred, Unrecorded
 _LINGER = 0.002  # seconds that what nobody waits for may wait for company
 _MOST = 1_000  # statements before those who wait are answered
 _LOOK = 1.0  # seconds after which who waits looks whether the writer is still there
+_ROOM = bytes(64 << 10)  # what the log is made longer by at a time
 _UNDO = "INSERT INTO undo(number, step, hook, label, kind, data) VALUES (?, ?, ?, ?, ?, ?)"
 
 Statement: TypeAlias = tuple[str, Sequence[Any]]
@@ -86,6 +87,7 @@ class Journal(Unrecorded):
             _make(file)
         self._path = os.fspath(file)
         self._inode = os.stat(self._path).st_ino
+        self._log_size = 0  # of the write-ahead log, with its room; the writer's alone
         self._numbers = itertools.count(1 if made else _next_number(file))
         self._thread = threading.Thread(target=self._write_all, name="plan-journal", daemon=True)
         try:
@@ -315,6 +317,18 @@ class Journal(Unrecorded):
         for request in batch:
             if request.answer is not None:
                 request.answer.put(None)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Keep the write-ahead log longer than what is in it; SQLite ends at the first zeros."""
+        # A commit that makes the file longer takes up to three times as long (ext4).
+        log = f"{self._path}-wal"
+        with contextlib.suppress(OSError):  # on a full disk the next commit says so
+            size = os.stat(log).st_size
+            if size != self._log_size:
+                with open(log, "ab") as file:
+                    file.write(_ROOM)
+                self._log_size = size + len(_ROOM)
 
     def _refuse(self, batch: Sequence[_Request | None], failure: JournalError) -> None:
         while True:

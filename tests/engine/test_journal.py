@@ -398,6 +398,15 @@ class TestGroupCommit:
             assert time.monotonic() < deadline
             time.sleep(0.002)
 
+    def test_a_commit_seldom_makes_the_log_longer(self, journal: Journal) -> None:
+        """That is what takes long; who reads ends where the writer did."""
+        log, sizes = Path(f"{journal.file}-wal"), set()
+        for number in range(100):
+            journal.set(**{f"fact {number}": number})
+            sizes.add(log.stat().st_size)
+        assert len(sizes) < 40
+        assert len(read(journal.file).facts) == 100
+
     def test_all_is_on_the_disk_when_provisioning_has_ended(self, journal: Journal) -> None:
         """Also what nobody waited for: from now on tests run, which may kill us."""
 
