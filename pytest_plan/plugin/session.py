@@ -218,9 +218,8 @@ class PlanSession:
 
     def require(self, name: str) -> None:
         """End the running test unless the step has succeeded."""
-        steps = self.steps
-        if name not in steps:
-            pytest.fail(f"{name!r} {no_step(name, steps)}", pytrace=False)
+        if name not in self.plan.declared:
+            pytest.fail(f"{name!r} {no_step(name, self.plan.declared)}", pytrace=False)
         self.source.ensure(())
         verdict = self.source.verdict_on(name)
         if verdict is not None:
