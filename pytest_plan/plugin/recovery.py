@@ -70,8 +70,11 @@ class Recovery:
         except JournalError as error:
             self._leave(environment, str(error))
             return
-        if recorded is None or (recorded.is_kept and not kept):
-            if recorded is not None and not is_ours:
+        if recorded is None:  # whoever had it has removed it, and we have made its folder again
+            environment.release(remove=True)
+            return
+        if recorded.is_kept and not kept:
+            if not is_ours:
                 self.say(f"environment {environment.name!r} is kept: --plan-reuse uses it")
             environment.release(remove=False)
             return

@@ -387,6 +387,17 @@ class TestPlace:
         self.refuse(project, "is no folder: set plan_dir elsewhere")
 
 
+def test_what_another_process_has_removed_meanwhile_is_not_made_again(project: Project) -> None:
+    """Between the look at what is there and the lock: nothing is left of it, not even a folder."""
+    project.steps("""
+        from pytest_plan.plugin import recovery
+
+        recovery.names = lambda parent: ["run-gone"]
+    """)
+    assert clean_up(project).ret == 0
+    assert not (project.path / ".pytest_plan" / "environments").exists()
+
+
 class TestReaper:
     """With the reaper, nobody has to do anything."""
 
