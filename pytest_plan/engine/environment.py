@@ -153,9 +153,8 @@ def tidy(parent: Path) -> None:
     for folder in (parent / FOLDER).glob("run-*"):
         if (folder / JOURNAL).exists():
             continue
-        with contextlib.suppress(JournalError), claimed(parent, folder.name) as environment:
-            if environment is not None and not environment.file.exists():
-                environment.release(remove=True)
+        with contextlib.suppress(JournalError), claimed(parent, folder.name):
+            pass  # without a journal there is nothing of it
 
 
 @contextlib.contextmanager
@@ -173,7 +172,8 @@ def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
     try:
         yield environment
     finally:
-        environment.release(remove=False)
+        # Whoever had it may have removed it before we had the lock: then its folder is ours alone.
+        environment.release(remove=not environment.file.exists())
 
 
 def _busy(name: str, folder: Path) -> str:

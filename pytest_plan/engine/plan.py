@@ -262,7 +262,7 @@ class Plan:
             self._steps,
             lambda restorer, journal: self.revive(restorer, journal, listeners=self._listeners),
         )
-        return OwnEnvironment(self._journal, run_id, self._steps)
+        return OwnEnvironment(self._journal, run_id)
 
     def revive(
         self,

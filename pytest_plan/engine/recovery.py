@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_plan.engine.environment import Environment, claimed, names
-from pytest_plan.engine.fingerprint import Fingerprints
+from pytest_plan.engine.errors import JournalError
 from pytest_plan.engine.planned import PlannedStep
 from pytest_plan.engine.recorded import read
 from pytest_plan.engine.reference import References
@@ -51,7 +51,6 @@ class OwnEnvironment:
     Args:
         parent: the folder of the journals.
         run_id: names it.
-        steps: the linked steps.
 
     Attributes:
         journal: what the run writes in.
@@ -60,10 +59,13 @@ class OwnEnvironment:
         JournalError: the folder is unusable.
     """
 
-    def __init__(self, parent: Path, run_id: str, steps: Mapping[str, PlannedStep]) -> None:
+    def __init__(self, parent: Path, run_id: str) -> None:
         self._environment = Environment(parent, f"run-{run_id}")
-        prints = Fingerprints(lambda: steps)
-        self.journal = self._environment.open(References(Path.cwd()), prints.of)
+        try:
+            self.journal = self._environment.open(References(Path.cwd()), lambda step: "")
+        except JournalError:
+            self._environment.release(remove=not self._environment.file.exists())
+            raise
 
     def end(self) -> None:
         """Let go of it; it stays when something is left that a later run may clean up."""

@@ -70,13 +70,9 @@ class Recovery:
         except JournalError as error:
             self._leave(environment, str(error))
             return
-        if recorded is None:  # whoever had it has removed it, and we have made its folder again
-            environment.release(remove=True)
-            return
-        if recorded.is_kept and not kept:
-            if not is_ours:
+        if recorded is None or (recorded.is_kept and not kept):
+            if recorded is not None and not is_ours:
                 self.say(f"environment {environment.name!r} is kept: --plan-reuse uses it")
-            environment.release(remove=False)
             return
         if recorded.exhausted():
             self._leave(environment, f"{MOST_OWNERS} processes have tried in vain to clean it up")
@@ -122,7 +118,6 @@ class Recovery:
         self.left.append(environment.name)
         self.say(f"environment {environment.name!r} is not cleaned up: {reason}", bad=True)
         self.say(f"its journal is {environment.file}")
-        environment.release(remove=False)
 
     def _hear(self, event: Event) -> None:
         if not isinstance(event, StepCleaned):
