@@ -34,8 +34,8 @@ MISSING = [name for name in SERVERS if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
 ALONE = bool(os.environ.get("FAULTS_ALONE"))  # one run at a time: then the times of G7 hold
-TREES_GONE = 0.5 if ALONE else 2.0 * SLACK  # seconds until what no cleanup depends on is ended
-BEGUN = 3.0 if ALONE else 5.0 * SLACK  # seconds until cleanup begins
+TREES_GONE = 0.5 if ALONE else 5.0 * SLACK  # seconds until what no cleanup depends on is ended
+BEGUN = 3.0 if ALONE else 8.0 * SLACK  # seconds until cleanup begins
 CALLS = ("postgres", "redis", "schema", "seed", "remove_products", "drop_tables")
 MOMENTS = [f"{call}.{end}" for call in CALLS for end in ("before", "after")]
 CALLED = "test_catalogue_is_for_sale.after"
