@@ -31,6 +31,16 @@ def test_first(project: Project) -> None:
     )
 
 
+def test_first_beside_whatever_else_is_installed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an environment with plugins that warn, or that shuffle tests."""
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    result = copied(project, "first").run_apart("first")
+    assert result.ret == 0, result.stderr.str()
+    result.assert_outcomes(passed=3)
+
+
 def test_first_provisions_only_what_one_test_needs(project: Project) -> None:
     """Chosen by its node id, a test that needs only the server starts only the server."""
     result = copied(project, "first").run_apart("first", "--plan-show")
