@@ -128,10 +128,14 @@ class Environment:
             raise
         return journal
 
-    def release(self, *, remove: bool) -> None:
-        """Let go of it; `remove` it when nothing is left of it. A second call does nothing."""
+    def release(self, *, remove: bool = False) -> None:
+        """Let go of it; `remove` it when nothing is left of it. A second call does nothing.
+
+        Without a journal nothing is: none was made, or whoever had it before us removed it.
+        """
         if not self._lock.is_locked:
             return
+        remove = remove or not self.file.exists()
         if remove:
             # While it is locked: who waits for the lock sees that it is not this folder any more.
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -172,8 +176,7 @@ def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
     try:
         yield environment
     finally:
-        # Whoever had it may have removed it before we had the lock: then its folder is ours alone.
-        environment.release(remove=not environment.file.exists())
+        environment.release()
 
 
 def _busy(name: str, folder: Path) -> str:

@@ -64,7 +64,7 @@ class OwnEnvironment:
         try:
             self.journal = self._environment.open(References(Path.cwd()), lambda step: "")
         except JournalError:
-            self._environment.release(remove=not self._environment.file.exists())
+            self._environment.release()
             raise
 
     def end(self) -> None:

@@ -67,7 +67,7 @@ class RunEnvironment:
             self._recorded = self._look_back()
             self.journal = self._open()
         except (JournalError, OSError) as error:
-            self._environment.release(remove=not self._environment.file.exists())
+            self._environment.release()
             raise pytest.UsageError(str(error)) from None
         self.scratch = None if self._recorded is None else scratch_of(self._recorded)
         self.watch = Watch(plan.config, self._environment, self._facts, wanted=settings.reaper)

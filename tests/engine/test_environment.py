@@ -228,9 +228,10 @@ class TestUnusable:
     def test_somebody_has_it_or_it_is_unusable(self, parent: Path) -> None:
         """These are two things: only the first is waited for."""
         environment = Environment(parent, "run-1")
+        environment.open(references(), lambda name: "").close()
         with claimed(parent, "run-1") as other:
             assert other is None
-        environment.release(remove=False)
+        environment.release()
         environment.folder.parent.chmod(0o777)
         with (
             pytest.raises(JournalError, match="chmod 700"),

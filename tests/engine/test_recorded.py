@@ -107,10 +107,11 @@ def test_a_database_of_another_application_is_refused(tmp_path: Path) -> None:
     refused(file, "was not made by pytest-plan")
 
 
-def test_a_newer_format_is_refused(journal: Path) -> None:
+@pytest.mark.parametrize("version", [FORMAT - 1, FORMAT + 1])
+def test_another_format_is_refused(journal: Path, version: int) -> None:
     """And not guessed."""
-    change(journal, f"PRAGMA user_version = {FORMAT + 1}")
-    refused(journal, f"has format {FORMAT + 1}", "newer")
+    change(journal, f"PRAGMA user_version = {version}")
+    refused(journal, f"has format {version}", "with the version that made it")
 
 
 def test_a_journal_cut_at_any_page_is_refused(journal: Path) -> None:

@@ -169,45 +169,56 @@ def recover(file: Path, shape: dict[str, tuple[int, bool]]) -> None:
     run.clean_up(reason="recovery")
 
 
-def test_g9_a_wal_cut_at_every_byte_is_an_earlier_moment(tally: Tally) -> None:
+class Log:
+    """The write-ahead log of a run that was killed.
+
+    Attributes:
+        content: its bytes.
+        moments: what the journal told after each commit, and before the first.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        prefixes = Prefixes(folder, {"a": (1, True), "b": (1, True)})
+        self._merged = prefixes.copies[-1]
+        self._torn = folder / "torn"
+        self.content = Path(f"{self._merged}-wal").read_bytes()
+        self.moments = [([], []), *map(_rows, prefixes.copies)]
+
+    def journal(self, content: bytes | bytearray) -> Path:
+        """Return a journal with another content of its log."""
+        shutil.copy(self._merged, self._torn)
+        Path(f"{self._torn}-wal").write_bytes(content)
+        Path(f"{self._torn}-shm").unlink(missing_ok=True)
+        return self._torn
+
+
+def test_g9_a_log_that_was_cut_anywhere_is_an_earlier_moment(tally: Tally) -> None:
     """Row 40: torn writes lose the last commits whole; nothing is half there."""
     folder = Path(tempfile.mkdtemp(prefix="j"))
     try:
-        prefixes = Prefixes(folder, {"a": (1, True), "b": (1, True)})
-        last = prefixes.copies[-1]
-        moments = [_rows(copy) for copy in prefixes.copies]
-        content = Path(f"{last}-wal").read_bytes()
-        torn = folder / "torn"
-        for size in range(0, len(content), 97):
+        log = Log(folder)
+        for size in range(0, len(log.content), 97):
             tally.faults += 1
-            shutil.copy(last, torn)
-            Path(f"{torn}-wal").write_bytes(content[:size])
-            Path(f"{torn}-shm").unlink(missing_ok=True)
-            assert _rows(torn) in [([], []), *moments]
+            torn = log.journal(log.content[:size])
+            assert _rows(torn) in log.moments
             read(torn)
     finally:
         shutil.rmtree(folder)
 
 
-def test_g9_a_flipped_bit_in_the_wal_ends_it_there(tally: Tally) -> None:
+def test_g9_a_flipped_bit_in_the_log_ends_it_there(tally: Tally) -> None:
     """Row 41: each frame has a checksum; what is after a broken one does not count."""
     folder = Path(tempfile.mkdtemp(prefix="j"))
     try:
-        prefixes = Prefixes(folder, {"a": (1, True), "b": (1, True)})
-        last = prefixes.copies[-1]
-        moments = [_rows(copy) for copy in prefixes.copies]
-        content = Path(f"{last}-wal").read_bytes()
-        torn = folder / "torn"
-        for position in range(0, len(content), 211):
+        log = Log(folder)
+        for position in range(0, len(log.content), 211):
             tally.faults += 1
-            flipped = bytearray(content)
+            flipped = bytearray(log.content)
             flipped[position] ^= 1 << position % 8
-            shutil.copy(last, torn)
-            Path(f"{torn}-wal").write_bytes(flipped)
-            Path(f"{torn}-shm").unlink(missing_ok=True)
+            torn = log.journal(flipped)
             with contextlib.suppress(JournalError):
                 read(torn)
-                assert _rows(torn) in [([], []), *moments]
+                assert _rows(torn) in log.moments
     finally:
         shutil.rmtree(folder)
 
