@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
-from pytest_plan.engine.bodies import body_of, exec_body
+from pytest_plan.engine.bodies import body_of, hook_body
 from pytest_plan.engine.calls import Abandoned, Call, Ending, Raised, Refused
 from pytest_plan.engine.cleanup import undo_hooks
 from pytest_plan.engine.durations import format_duration
@@ -111,7 +111,7 @@ def _hook_call(
     function = record.planned.hooks[hook]
     keywords = around.arguments(function, scope, record)
     clock = around.services.clock
-    body = exec_body(record.name, function.kind, function.function, keywords, clock)
+    body = hook_body(record.name, function, keywords, clock)
     return Call(scope, body, record.log, expires, _budget(record))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_plan.engine.calls import Body, PlainBody, Raised, Returned, armed
 from pytest_plan.engine.clock import Clock
 from pytest_plan.engine.errors import PlanDefinitionError
-from pytest_plan.engine.hooks import Kind, kind_of
+from pytest_plan.engine.hooks import HookFunction, Kind, kind_of
 from pytest_plan.engine.interrupt import Interrupt
 
 if TYPE_CHECKING:
@@ -296,14 +296,14 @@ def body_of(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> B
     return PlainBody(function, *arguments, **keywords)
 
 
-def exec_body(
-    step: str, kind: Kind, function: Callable[..., Any], keywords: Mapping[str, Any], clock: Clock
-) -> Body:
-    """Return the body of an `exec` hook, which may be a generator."""
-    if kind is Kind.GENERATOR:
-        return GeneratorRun(step, function, keywords, clock)
-    if kind is Kind.ASYNC_GENERATOR:
-        return AsyncGeneratorRun(step, function, keywords, clock)
-    if kind is Kind.COROUTINE:
-        return CoroutineBody(function, **keywords)
+def hook_body(step: str, hook: HookFunction, keywords: Mapping[str, Any], clock: Clock) -> Body:
+    """Return the body of a hook; that of `exec` may be a generator."""
+    function = hook.function
+    match hook.kind:
+        case Kind.GENERATOR:
+            return GeneratorRun(step, function, keywords, clock)
+        case Kind.ASYNC_GENERATOR:
+            return AsyncGeneratorRun(step, function, keywords, clock)
+        case Kind.COROUTINE:
+            return CoroutineBody(function, **keywords)
     return PlainBody(function, **keywords)

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_plan.engine.bodies import body_of
+from pytest_plan.engine.bodies import body_of, hook_body
 from pytest_plan.engine.calls import Abandoned, Body, Call, Ending, Raised, Returned
 from pytest_plan.engine.durations import format_duration
 from pytest_plan.engine.errors import StepError
@@ -59,7 +59,7 @@ def clean(record: StepRecord, around: Surroundings, reason: str, until: float) -
     undone = cleanup.undone
     errors, left = tuple(undone.errors), tuple(undone.left)
     record.end_cleanup(undone.outcome(), around.elapsed(), errors, left)
-    around.services.journal.cleanup_ended(record)
+    around.services.journal.cleanup_ended(record, hook_is_done=cleanup.hook_is_done)
     around.emit(StepCleaned(record.result(), around.elapsed()))
 
 
@@ -79,6 +79,7 @@ class _Cleanup:
         self, record: StepRecord, around: Surroundings, reason: str, until: float | None
     ) -> None:
         self.undone = Undone()
+        self.hook_is_done: bool = False
         self._record = record
         self._around = around
         self._reason = reason
@@ -100,8 +101,10 @@ class _Cleanup:
         scope = self._scope()
         function = self._record.planned.hooks[Hook.CLEANUP]
         keywords = self._around.arguments(function, scope, self._record)
-        call = self._call(scope, body_of(function.function, **keywords))
-        if (yield from self._perform(call, "its cleanup hook")):
+        body = hook_body(self._record.name, function, keywords, self._clock)
+        call = self._call(scope, body)
+        self.hook_is_done = yield from self._perform(call, "its cleanup hook")
+        if self.hook_is_done and len(self._record.undo) > 0:  # else the end is near, and says it
             self._journal.hook_done(self._record)
 
     def undo(self, hooks: frozenset[Hook]) -> Generator[Effect, Any, None]:

@@ -76,6 +76,7 @@ class Executor:
         self._phase = Phase(course, {})
         self._ready: list[tuple[int, str]] = []
         self._active: dict[str, _Active] = {}
+        self._looks_at = 0.0  # when the coordinator acts on the times next, by itself
         self._crash: BaseException | None = None
         self.listener_errors: list[str] = []
 
@@ -169,7 +170,8 @@ class Executor:
             times = [time for active in self._active.values() for time in _times(active)]
             if self._phase.deadline is not None:
                 times.append(self._phase.deadline)
-        return min([HEARTBEAT, *(max(0.0, time - now) for time in times)])
+            self._looks_at = min([now + HEARTBEAT, *times])
+            return max(0.0, self._looks_at - now)
 
     def _watch(self) -> None:
         """Act on every time that has passed."""
@@ -279,14 +281,19 @@ class Executor:
             return []
         if isinstance(effect, Wait):
             active.wake_at = self._clock.now() + effect.seconds
-            self._inbox.put(None)
+            self._look_by(active.wake_at)
             return []
         active.call = effect
         if self._course.stop is not None and self._course.is_stopping() and not effect.is_shielded:
             effect.stop(self._course.stop)
         if effect.expires is not None:
-            self._inbox.put(None)
+            self._look_by(effect.expires)
         return [effect]
+
+    def _look_by(self, time: float) -> None:
+        """Have the coordinator act on a time that is new to it, when it would come too late."""
+        if time < self._looks_at:
+            self._inbox.put(None)
 
 
 def _times(active: _Active) -> list[float]:

@@ -1,4 +1,4 @@
-"""The durable record of an environment, in SQLite; written by one thread that owns the file.
+"""The durable record of an environment: what is noted of it, and when.
 
 Write-ahead: what a later process must know is on the disk before it is true. What only helps is
 written with the next of these, or a moment later.
@@ -9,30 +9,30 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
-import queue
-import sqlite3
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from pytest_plan.engine.codec import Codec
 from pytest_plan.engine.errors import JournalError
 from pytest_plan.engine.identity import identify
-from pytest_plan.engine.outcomes import EXEC_HOOKS, Hook
+from pytest_plan.engine.outcomes import EXEC_HOOKS, CleanupOutcome, Hook, StepOutcome
 from pytest_plan.engine.record import StepRecord
 from pytest_plan.engine.reference import NotDurableError, References
-from pytest_plan.engine.tables import connect, schema
+from pytest_plan.engine.tables import insert, last_number, make, replace, update
 from pytest_plan.engine.unrecorded import Deferred, Unrecorded
+from pytest_plan.engine.writer import Statement, Writer
 
-_LINGER = 0.002  # seconds that what nobody waits for may wait for company
-_MOST = 1_000  # statements before those who wait are answered
-_LOOK = 1.0  # seconds after which who waits looks whether the writer is still there
-_ROOM = bytes(64 << 10)  # what the log is made longer by at a time
-_UNDO = "INSERT INTO undo(number, step, hook, label, kind, data) VALUES (?, ?, ?, ?, ?, ?)"
-
-Statement: TypeAlias = tuple[str, Sequence[Any]]
+_FACT = replace("environment")
+_BEGUN = replace("step")
+_ENDED = update("step", "name = ?4", outcome="?1", completed="?2", log_tail="?3")
+_CLEANUP_BEGUN = update("step", "name = ?1", cleanup="'pending'", owners="owners + 1")
+_HOOK_DONE = update("step", "name = ?1", hook_done="1")
+_CLEANUP_ENDED = update("step", "name = ?3", cleanup="?1", hook_done="max(hook_done, ?2)")
+_UNDO = insert("undo")
+_TREE_STARTED = update("undo", "number = ?2", data="json_patch(data, ?1)")
+_UNDONE = update("undo", "number = ?1", done="1")
+_VALUE = replace("state")
 
 
 class Lasting(NamedTuple):
@@ -45,13 +45,6 @@ class Lasting(NamedTuple):
 
     text: str | None
     lost: str | None = None
-
-
-class _Request(NamedTuple):
-    """Statements for the writer; who waits for them hears their end by `answer`."""
-
-    statements: Callable[[], Sequence[Statement]]
-    answer: queue.SimpleQueue[JournalError | None] | None = None
 
 
 class Journal(Unrecorded):
@@ -79,26 +72,21 @@ class Journal(Unrecorded):
         self._mask: Callable[[str], str] = str
         self._codec = Codec(references, lambda text: self._mask(text) != text)
         self._fingerprint = fingerprint
-        self._pid = os.getpid()
-        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self.failure: JournalError | None = None  # set once, by the writer
-        made = not file.exists()
-        if made:
-            _make(file)
-        self._path = os.fspath(file)
-        self._inode = os.stat(self._path).st_ino
-        self._log_size = 0  # of the write-ahead log, with its room; the writer's alone
-        self._numbers = itertools.count(1 if made else _next_number(file))
-        self._thread = threading.Thread(target=self._write_all, name="plan-journal", daemon=True)
+        is_new = not file.exists()
+        if is_new:
+            make(file)
+        self._numbers = itertools.count(1 if is_new else last_number(file) + 1)
         try:
-            self._thread.start()
-        except RuntimeError as error:  # the system gives no thread
-            if made:
+            self._writer = Writer(file)
+        except JournalError:
+            if is_new:
                 file.unlink()
-            raise JournalError(
-                f"the journal {file} cannot be written: {error}; nothing was begun: raise the "
-                "system's limit of processes (ulimit -u) or of memory (ulimit -v)"
-            ) from error
+            raise
+
+    @property
+    def failure(self) -> JournalError | None:
+        """Why nothing can be written any more; None while it can."""
+        return self._writer.failure
 
     def hide(self, mask: Callable[[str], str]) -> None:
         """Let nothing be written that `mask`, which replaces secrets, would change."""
@@ -106,11 +94,11 @@ class Journal(Unrecorded):
 
     def set(self, **values: Any) -> None:
         """Note facts about the environment, durably; each must be plain JSON."""
-        self._durably(*_header(values))
+        self._writer.durably(_header(values))
 
     def flush(self) -> None:
         """Return when all that was noted is on the disk; raise JournalError when it cannot be."""
-        self._durably()
+        self._writer.durably([])
 
     def before(self, record: StepRecord) -> Callable[[], None]:
         """Return what must be called before user code of the step."""
@@ -118,39 +106,37 @@ class Journal(Unrecorded):
 
     def step_begun(self, record: StepRecord) -> None:
         """Note, durably, that user code of the step may run from now on."""
-        self._durably(self._begun(record))
+        self._writer.durably([self._begun(record)])
 
     def step_ended(self, record: StepRecord) -> None:
         """Note how the step ended; durably if its `cleanup` hook takes its value or the State."""
         tail = record.log.tail() if record.error is not None else ""
         ended: Statement = (
-            "UPDATE step SET outcome = ?, completed = ?, log_tail = ? WHERE name = ?",
+            _ENDED,
             (record.outcome.value, record.completed, tail, record.name),
         )
         # One that only cleans up has begun without any code of its own.
         is_new = record.has_begun and not record.planned.hooks.keys() & set(EXEC_HOOKS)
         statements = [self._begun(record), ended] if is_new else [ended]
         if not _takes(record, "value", "state"):
-            self._put(_Request(lambda: statements))
+            self._writer.note(lambda: statements)
             return
         # What its cleanup is made with is on the disk before anybody can rely on the step.
         with contextlib.suppress(JournalError):
-            self._durably(*statements)
+            self._writer.durably(statements)
 
     def cleanup_begun(self, record: StepRecord) -> None:
         """Note, durably if that can be, that the step is being cleaned up by one owner more."""
-        sql = "UPDATE step SET cleanup = 'pending', owners = owners + 1 WHERE name = ?"
         with contextlib.suppress(JournalError):
-            self._durably((sql, (record.name,)))
+            self._writer.durably([(_CLEANUP_BEGUN, (record.name,))])
 
-    def cleanup_ended(self, record: StepRecord) -> None:
-        """Note how the cleanup of the step ended."""
-        outcome = record.cleanup.outcome.value
-        self._note("UPDATE step SET cleanup = ? WHERE name = ?", (outcome, record.name))
+    def cleanup_ended(self, record: StepRecord, *, hook_is_done: bool) -> None:
+        """Note how the cleanup of the step ended, and whether its hook has succeeded by now."""
+        self._note(_CLEANUP_ENDED, (record.cleanup.outcome.value, hook_is_done, record.name))
 
     def hook_done(self, record: StepRecord) -> None:
-        """Note that the `cleanup` hook has succeeded."""
-        self._note("UPDATE step SET hook_done = 1 WHERE name = ?", (record.name,))
+        """Note that the `cleanup` hook has succeeded, when more is to be taken back."""
+        self._note(_HOOK_DONE, (record.name,))
 
     def deferred(self, step: str, hook: Hook, label: str, call: Deferred) -> int | None:
         """Note a deferred call, durably; one that no later process could make is noted as lost."""
@@ -170,13 +156,12 @@ class Journal(Unrecorded):
         """Note the first process of a tree, durably: it may soon write over its mark."""
         who = identify(pid)
         known = json.dumps({"pid": who.pid, "birth": who.birth, "boot": who.boot})
-        sql = "UPDATE undo SET data = json_patch(data, ?) WHERE number = ?"
-        self._durably((sql, (known, number)))
+        self._writer.durably([(_TREE_STARTED, (known, number))])
 
     def tail_made(self, step: str) -> int | None:
         """Note that a generator has yielded: its tail lives in this process alone."""
         number = next(self._numbers)
-        row = (number, step, Hook.EXEC.value, "what follows its yield", "tail", "")
+        row = (number, step, Hook.EXEC.value, "what follows its yield", "tail", "", 0)
         self._note(_UNDO, row)
         return number
 
@@ -198,12 +183,12 @@ class Journal(Unrecorded):
             for step in steps
             for table, column in columns
         ]
-        self._put(_Request(lambda: statements))
+        self._writer.note(lambda: statements)
 
     def undone(self, number: int | None) -> None:
         """Note that something has been taken back."""
         if number is not None:
-            self._note("UPDATE undo SET done = 1 WHERE number = ?", (number,))
+            self._note(_UNDONE, (number,))
 
     def lasting(self, value: Any) -> Lasting:
         """Return the value as it will be written, whatever becomes of it in memory."""
@@ -217,10 +202,9 @@ class Journal(Unrecorded):
 
         def statements() -> Sequence[Statement]:
             made = lasting() if callable(lasting) else lasting
-            row = (key, made.text, made.lost)
-            return [("INSERT OR REPLACE INTO state(key, value, lost) VALUES (?, ?, ?)", row)]
+            return [(_VALUE, (key, made.text, made.lost))]
 
-        self._put(_Request(statements))
+        self._writer.note(statements)
 
     def state_removed(self, key: str) -> None:
         """Note that a key is gone."""
@@ -228,134 +212,37 @@ class Journal(Unrecorded):
 
     def close(self) -> None:
         """Write what is noted, and let go of the file."""
-        if os.getpid() == self._pid:
-            self._requests.put(None)
-            self._thread.join()
+        self._writer.close()
 
     def _begun(self, record: StepRecord) -> Statement:
         planned = record.planned
         return (
-            "INSERT OR REPLACE INTO step(name, needs, after, cleanup_hook, cleanup_when,"
-            " fingerprint, outcome) VALUES (?, ?, ?, ?, ?, ?, 'running')",
+            _BEGUN,
             (
                 record.name,
+                next(self._numbers),
                 json.dumps(planned.needs),
                 json.dumps(planned.after),
                 (Hook.CLEANUP in planned.hooks) + _takes(record, "value"),
                 planned.options.cleanup_when,
                 self._fingerprint(record.name),
+                StepOutcome.RUNNING.value,
+                0,
+                "",
+                CleanupOutcome.NONE.value,
+                0,
+                0,
             ),
         )
 
     def _undo(self, step: str, hook: Hook, label: str, kind: str, data: str) -> int | None:
         number = next(self._numbers)
-        self._durably((_UNDO, (number, step, hook.value, self._mask(label), kind, data)))
+        row = (number, step, hook.value, self._mask(label), kind, data, 0)
+        self._writer.durably([(_UNDO, row)])
         return number
 
     def _note(self, sql: str, values: Sequence[Any]) -> None:
-        self._put(_Request(lambda: [(sql, values)]))
-
-    def _durably(self, *statements: Statement) -> None:
-        answer: queue.SimpleQueue[JournalError | None] = queue.SimpleQueue()
-        if not self._put(_Request(lambda: statements, answer)):
-            return
-        if (error := self._heard(answer)) is not None:
-            raise error
-
-    def _heard(self, answer: queue.SimpleQueue[JournalError | None]) -> JournalError | None:
-        while True:
-            try:
-                return answer.get(timeout=_LOOK)
-            except queue.Empty:
-                if not self._thread.is_alive() and answer.empty():
-                    return JournalError(f"the journal {self.file} is closed: the run is over")
-
-    def _put(self, request: _Request) -> bool:
-        # In a child that a step has forked there is no writer, and nothing of it is ours to note.
-        if os.getpid() != self._pid:
-            return False
-        self._requests.put(request)
-        return True
-
-    def _write_all(self) -> None:
-        """Serve requests until None comes; the only code that touches the connection."""
-        batch: list[_Request | None] = []
-        try:
-            with contextlib.closing(connect(self.file)) as connection:
-                while None not in batch:
-                    batch = self._next_batch()
-                    self._write(connection, [request for request in batch if request is not None])
-        except Exception as error:  # whatever it is: nobody may wait for ever
-            self.failure = JournalError(
-                f"the journal {self.file} cannot be written: {str(error) or type(error).__name__}; "
-                "nothing more is begun, and what has begun is cleaned up: free the disk, or set "
-                "plan_dir to another folder"
-            )
-            self._refuse(batch, self.failure)
-
-    def _next_batch(self) -> list[_Request | None]:
-        """Return what goes into one transaction; those who wait are not kept waiting."""
-        batch: list[_Request | None] = []
-        linger: float | None = None
-        with contextlib.suppress(queue.Empty):
-            while len(batch) < _MOST:
-                request = self._requests.get(timeout=linger)
-                batch.append(request)
-                if request is None:
-                    break
-                linger = 0.0 if request.answer or linger == 0.0 else _LINGER
-        return batch
-
-    def _write(self, connection: sqlite3.Connection, batch: Sequence[_Request]) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        for request in batch:
-            for sql, values in request.statements():
-                connection.execute(sql, [_writable(value) for value in values])
-        connection.execute("COMMIT")
-        if os.stat(self._path).st_ino != self._inode:
-            raise OSError(f"{self.file} is not the file any more that it was")
-        for request in batch:
-            if request.answer is not None:
-                request.answer.put(None)
-        self._make_room()
-
-    def _make_room(self) -> None:
-        """Keep the write-ahead log longer than what is in it; SQLite ends at the first zeros."""
-        # A commit that makes the file longer takes up to three times as long (ext4).
-        log = f"{self._path}-wal"
-        with contextlib.suppress(OSError):  # on a full disk the next commit says so
-            size = os.stat(log).st_size
-            if size != self._log_size:
-                with open(log, "ab") as file:
-                    file.write(_ROOM)
-                self._log_size = size + len(_ROOM)
-
-    def _refuse(self, batch: Sequence[_Request | None], failure: JournalError) -> None:
-        while True:
-            for request in batch:
-                if request is not None and request.answer is not None:
-                    request.answer.put(failure)
-            if None in batch:
-                return
-            batch = [self._requests.get()]
-
-
-def _make(file: Path) -> None:
-    # Under another name until it is whole: a journal is never half made.
-    unfinished = file.with_name(f"{file.name}.new")
-    try:
-        for left in file.parent.glob(f"{unfinished.name}*"):
-            left.unlink()
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
-        os.close(os.open(unfinished, flags, 0o600))
-        # Only then with a write-ahead log: closing one does not say when it could not be merged.
-        with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
-            for sql in ("PRAGMA journal_mode = MEMORY", "BEGIN", *schema(), "COMMIT"):
-                connection.execute(sql)
-            connection.execute("PRAGMA journal_mode = WAL")
-        unfinished.rename(file)
-    except (sqlite3.Error, OSError) as error:
-        raise JournalError(f"the journal {file} cannot be made: {error}") from error
+        self._writer.note(lambda: [(sql, values)])
 
 
 def _takes(record: StepRecord, *names: str) -> bool:
@@ -363,22 +250,5 @@ def _takes(record: StepRecord, *names: str) -> bool:
     return hook is not None and not {*hook.required, *hook.optional}.isdisjoint(names)
 
 
-def _next_number(file: Path) -> int:
-    try:
-        with contextlib.closing(connect(file)) as connection:
-            rows = connection.execute("SELECT coalesce(max(number), 0) FROM undo")
-            return int(rows.fetchone()[0]) + 1
-    except sqlite3.Error as error:
-        raise JournalError(f"the journal {file} cannot be continued: {error}") from error
-
-
-def _writable(value: Any) -> Any:
-    """Return the value as SQLite can take it: names of programs and keys may be no UTF-8."""
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value
-
-
 def _header(values: Mapping[str, Any]) -> list[Statement]:
-    sql = "INSERT OR REPLACE INTO environment(key, value) VALUES (?, ?)"
-    return [(sql, (key, json.dumps(value))) for key, value in values.items()]
+    return [(_FACT, (key, json.dumps(value))) for key, value in values.items()]

@@ -200,7 +200,7 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
         " hook_done, owners"
     )
     steps = {}
-    found = connection.execute(f"SELECT {columns} FROM step ORDER BY rowid")  # noqa: S608 - ours
+    found = connection.execute(f"SELECT {columns} FROM step ORDER BY number")  # noqa: S608 - ours
     for row in list(found):
         name, needs, after, hook, when, print_, outcome, completed, cleanup, done, owners = row
         # A step that has not ended and has no value did not succeed: a hook that takes the value

@@ -26,13 +26,14 @@ class Unrecorded:
 
     Methods that are *durable* in a journal return when what they note is on the disk, and raise
     JournalError when it cannot be written; the others note, and it is written soon.
-
-    Attributes:
-        failure: why nothing can be written any more; None while it can.
     """
 
     is_kept = False
-    failure: JournalError | None = None
+
+    @property
+    def failure(self) -> JournalError | None:
+        """Why nothing can be written any more; None while it can."""
+        return None
 
     def flush(self) -> None:
         """Return when all that was noted is on the disk."""
@@ -53,11 +54,11 @@ class Unrecorded:
     def cleanup_begun(self, record: StepRecord) -> None:
         """Note, durably if that can be, that the step is being cleaned up."""
 
-    def cleanup_ended(self, record: StepRecord) -> None:
-        """Note how the cleanup of the step ended."""
+    def cleanup_ended(self, record: StepRecord, *, hook_is_done: bool) -> None:
+        """Note how the cleanup of the step ended, and whether its hook has succeeded by now."""
 
     def hook_done(self, record: StepRecord) -> None:
-        """Note that the `cleanup` hook has succeeded."""
+        """Note that the `cleanup` hook has succeeded, when more is to be taken back."""
 
     def deferred(self, step: str, hook: Hook, label: str, call: Deferred) -> int | None:
         """Note a deferred call, durably; return its number."""

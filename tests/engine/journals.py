@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from pytest_plan.engine.journal import Journal
 from pytest_plan.engine.reference import References
 from pytest_plan.engine.run import Run
 from pytest_plan.engine.step import Step
+from pytest_plan.engine.tables import TABLES, connect
 
 ROOT = Path(__file__).parent
 
@@ -52,3 +55,18 @@ def copy_journal(file: Path, copy: Path) -> None:
         if source.exists():
             Path(f"{copy}{suffix}").write_bytes(source.read_bytes())
     copy.chmod(0o600)
+
+
+@contextlib.contextmanager
+def sealing(file: Path) -> Iterator[sqlite3.Connection]:
+    """Give a connection to a journal that seals each row which a statement writes."""
+    with contextlib.closing(connect(file)) as connection:
+        for table, columns in TABLES.items():
+            key, names = next(iter(columns)), ", ".join(columns)
+            for when, event in (("insert", "INSERT"), ("update", f"UPDATE OF {names}")):
+                seal = f"UPDATE {table} SET seal = seal({names}) WHERE {key} = NEW.{key}"
+                connection.execute(
+                    f"CREATE TEMP TRIGGER seal_{table}_{when} AFTER {event} ON {table}"
+                    f" BEGIN {seal}; END"
+                )
+        yield connection

@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 
 from pytest_plan import Plan, Secret
-from pytest_plan.engine import journal as journals
-from pytest_plan.engine import tables
+from pytest_plan.engine import tables, writer
 from pytest_plan.engine.context import Context
 from pytest_plan.engine.errors import JournalError, StepError
 from pytest_plan.engine.journal import Journal
@@ -38,6 +37,14 @@ LONGEST = 30.0  # real seconds that a child process may take
 
 def undo(*words: Any, **named: Any) -> None:
     """What the steps of these tests defer."""
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    deadline = time.monotonic() + LONGEST
+    while not done():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -367,36 +374,52 @@ class TestGroupCommit:
     """Many at once cost one commit."""
 
     def test_threads_share_commits(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-        """All of them are answered, by far fewer transactions."""
-        write, batches = journal._write, []
+        """Whoever comes while one is written is in the next one, with all others who came."""
+        write, batches = journal._writer._write, []
+        entered, gate = threading.Event(), threading.Event()
 
-        def counting(connection: sqlite3.Connection, batch: Any) -> None:
+        def held(connection: sqlite3.Connection, batch: Any) -> None:
             batches.append(len(batch))
+            entered.set()
+            gate.wait(LONGEST)
             write(connection, batch)
 
-        monkeypatch.setattr(journal, "_write", counting)
-        gate = threading.Barrier(16)
-
         def defer() -> None:
-            gate.wait(LONGEST)
-            for _ in range(20):
-                journal.deferred("s0", Hook.EXEC, "undo", Deferred(undo, (), {}))
+            journal.deferred("s0", Hook.EXEC, "undo", Deferred(undo, (), {}))
 
+        monkeypatch.setattr(journal._writer, "_write", held)
         threads = [threading.Thread(target=defer) for _ in range(16)]
-        for thread in threads:
+        threads[0].start()
+        assert entered.wait(LONGEST)
+        for thread in threads[1:]:
             thread.start()
+        wait_until(lambda: len(journal._writer._requests) == 15)
+        gate.set()
         for thread in threads:
             thread.join(LONGEST)
-        assert sum(batches) == 16 * 20
-        assert len(batches) < 16 * 20 / 2
+        assert batches == [1, 15]
+
+    def test_who_waits_writes(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And takes along what others have noted; what the main thread needs another writes."""
+        write, writers = journal._writer._write, []
+
+        def named(connection: sqlite3.Connection, batch: Any) -> None:
+            writers.append((threading.current_thread().name, len(batch)))
+            write(connection, batch)
+
+        monkeypatch.setattr(writer, "_LINGER", LONGEST)
+        monkeypatch.setattr(journal._writer, "_write", named)
+        journal.state_set("a", journal.lasting(1))
+        step = threading.Thread(target=journal.flush, name="step")
+        step.start()
+        step.join(LONGEST)
+        journal.flush()
+        assert writers == [("step", 2), ("plan-journal", 1)]
 
     def test_what_nobody_waits_for_is_written_soon(self, journal: Journal) -> None:
         """Without anything after it that would take it along."""
         journal.state_set("a", journal.lasting(1))
-        deadline = time.monotonic() + LONGEST
-        while "a" not in read(journal.file).state:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        wait_until(lambda: "a" in read(journal.file).state)
 
     def test_a_commit_seldom_makes_the_log_longer(self, journal: Journal) -> None:
         """That is what takes long; who reads ends where the writer did."""
@@ -422,13 +445,13 @@ class TestGroupCommit:
         self, journal: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """That somebody waits for: its begin, and that of its cleanup; and the plan one more."""
-        waited, durably = [], journal._durably
+        waited, durably = [], journal._writer.durably
 
-        def counting(*statements: Any) -> None:
+        def counting(statements: Any) -> None:
             waited.append(statements)
-            durably(*statements)
+            durably(statements)
 
-        monkeypatch.setattr(journal, "_durably", counting)
+        monkeypatch.setattr(journal._writer, "durably", counting)
         steps = [GenericStep(exec=lambda: None, cleanup=lambda: None) for _ in range(5)]
         assert run(journal, *steps) is None
         assert len(waited) == 2 * 5 + 1
@@ -505,7 +528,7 @@ class TestFailingDisk:
 
             with pytest.MonkeyPatch.context() as patch:
                 Journal(file, REFERENCES).close()
-                patch.setattr(journals, "connect", limited)
+                patch.setattr(writer, "connect", limited)
                 journal = Journal(file, REFERENCES)
                 error = run(journal, *made("a", "b", "c"), continue_on_error=continues)
             judge(here, error)
@@ -668,13 +691,13 @@ class TestFailingDisk:
     def test_whoever_waits_at_the_end_is_answered(self, file: Path) -> None:
         """The write fails in the batch that is the last one."""
         journal = Journal(file, REFERENCES)
-        gate, write = threading.Event(), journal._write
+        gate, write = threading.Event(), journal._writer._write
 
         def slow(connection: sqlite3.Connection, batch: Any) -> None:
             gate.wait(LONGEST)
             write(connection, batch)
 
-        journal._write = slow  # type: ignore[method-assign]
+        journal._writer._write = slow  # type: ignore[method-assign]
         file.unlink()
         errors: list[BaseException] = []
 

@@ -13,8 +13,9 @@ from pytest_plan.engine.context import Context
 from pytest_plan.engine.errors import JournalError
 from pytest_plan.engine.recorded import MOST_OWNERS, read
 from pytest_plan.engine.step import GenericStep
-from pytest_plan.engine.tables import FORMAT, connect
+from pytest_plan.engine.tables import FORMAT
 from tests.engine import journals
+from tests.engine.journals import sealing
 
 FLIPS = 400
 
@@ -53,7 +54,7 @@ def refused(file: Path, *said: str) -> None:
 
 def change(file: Path, *statements: str) -> None:
     """Change a journal as a version of ours would that knows other words."""
-    with contextlib.closing(connect(file)) as connection:
+    with sealing(file) as connection:
         for statement in statements:
             connection.execute(statement)
         connection.execute("PRAGMA journal_mode = DELETE")

@@ -21,8 +21,8 @@ from pytest_plan.engine.recorded import read
 from pytest_plan.engine.restore import Restorer
 from pytest_plan.engine.results import CleanupResult
 from pytest_plan.engine.step import GenericStep
-from pytest_plan.engine.tables import connect
 from tests.engine import journals
+from tests.engine.journals import sealing
 
 CALLS = Path("calls")
 
@@ -113,7 +113,7 @@ def test_a_second_recovery_does_nothing() -> None:
 def test_only_what_was_not_undone_is_undone() -> None:
     """The first owner died in the middle of its cleanup."""
     file = killed(three())
-    with contextlib.closing(connect(file)) as connection:
+    with sealing(file) as connection:
         connection.execute("UPDATE step SET hook_done = 1 WHERE name = 'web'")
         connection.execute("UPDATE undo SET done = 1 WHERE step = 'db'")
     recover(file, three())
@@ -177,7 +177,7 @@ class TestChangedCode:
     def test_a_function_that_is_gone_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The others run."""
         file = killed(three())
-        with contextlib.closing(connect(file)) as connection:
+        with sealing(file) as connection:
             connection.execute(
                 "UPDATE undo SET data = replace(data, '\"note\"', '\"gone\"') WHERE step = 'db'"
             )
@@ -263,7 +263,7 @@ class TestTrees:
         self, journal: Path, sleeper: list[psutil.Process]
     ) -> None:
         """Pids are void; the entry is settled."""
-        with contextlib.closing(connect(journal)) as connection:
+        with sealing(journal) as connection:
             connection.execute('UPDATE undo SET data = json_patch(data, \'{"boot": "old"}\')')
         recover(journal, {})
         assert sleeper[0].status() == psutil.STATUS_SLEEPING
@@ -274,7 +274,7 @@ class TestTrees:
     ) -> None:
         """Another birth, no cookie: somebody else."""
         stranger = subprocess.Popen(["sleep", "600"], start_new_session=True)
-        with contextlib.closing(connect(journal)) as connection:
+        with sealing(journal) as connection:
             connection.execute(
                 "UPDATE undo SET data = json_patch(data, ?)",
                 (f'{{"pid": {stranger.pid}, "birth": "1"}}',),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from pytest_plan.engine.tables import connect
+from tests.engine.journals import sealing
 from tests.faults import checker
 from tests.faults.scenario import NEEDS, PATIENCE, Run
 
@@ -107,7 +106,7 @@ def reaper_of(run: Run) -> psutil.Process:
 
 def change(run: Run, sql: str, *values: str) -> None:
     """Change what the journal of a dead run tells."""
-    with contextlib.closing(connect(journal_of(run))) as connection:
+    with sealing(journal_of(run)) as connection:
         connection.execute(sql, values)
 
 

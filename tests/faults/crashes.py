@@ -13,7 +13,7 @@ import sqlite3
 import sys
 from typing import Any
 
-from pytest_plan.engine.journal import Journal
+from pytest_plan.engine.writer import Writer
 from tests.faults.fakes import note
 
 AT, IN = "CRASH_AT", "CRASH_IN"  # variables
@@ -25,9 +25,9 @@ def pytest_configure(config: Any) -> None:
     if hasattr(config, "workerinput") or is_cleanup != (os.environ.get(IN) == "cleanup"):
         return
     when, _, number = os.environ[AT].partition(":")
-    write, count = Journal._write, 0
+    write, count = Writer._write, 0
 
-    def counting(self: Journal, connection: sqlite3.Connection, batch: Any) -> None:
+    def counting(self: Writer, connection: sqlite3.Connection, batch: Any) -> None:
         nonlocal count
         count += any(request.answer is not None for request in batch)
         if count == int(number) and when == "before":
@@ -40,7 +40,7 @@ def pytest_configure(config: Any) -> None:
             if request.answer is not None:
                 request.answer.put(None)
 
-    Journal._write = counting  # type: ignore[method-assign]
+    Writer._write = counting  # type: ignore[method-assign]
 
 
 class _Deaf:

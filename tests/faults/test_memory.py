@@ -25,7 +25,7 @@ from tests.faults.scenario import SLACK, Run, Stage, Story
 
 # Raises MemoryError in the n-th call of SQLite by the writer, and in no other.
 SCARCE = """
-from pytest_plan.engine import journal
+from pytest_plan.engine import writer
 
 class Scarce:
     left = int(os.environ["SCARCE"])
@@ -41,14 +41,14 @@ class Scarce:
             raise MemoryError
         return self._connection.execute(sql, *values)
 
-connect = journal.connect
-journal.connect = lambda file: Scarce(connect(file))
+connect = writer.connect
+writer.connect = lambda file: Scarce(connect(file))
 """
 # While a large value is written, the system gives no more memory than this.
 LIMITED = """
 import resource
 from pathlib import Path
-from pytest_plan.engine import journal
+from pytest_plan.engine import writer
 from pytest_plan.engine.tables import connect
 
 class Limited:
@@ -71,7 +71,7 @@ class Limited:
         finally:
             resource.setrlimit(resource.RLIMIT_AS, usual)
 
-journal.connect = lambda file: Limited(connect(file))
+writer.connect = lambda file: Limited(connect(file))
 
 @pytest.mark.plan_step(needs=["net"])
 def large(state):

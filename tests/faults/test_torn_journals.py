@@ -74,7 +74,7 @@ class Prefixes:
         self.copies: list[Path] = []
         self.done: list[int] = []  # how many were undone when the copy was made
         self._journal = Journal(folder / "journal", REFERENCES)
-        write = self._journal._write
+        write = self._journal._writer._write
 
         def copying(connection: sqlite3.Connection, batch: Any) -> None:
             done = len(WORLD.undone)
@@ -90,7 +90,7 @@ class Prefixes:
                 if request.answer is not None:
                     request.answer.put(None)
 
-        self._journal._write = copying  # type: ignore[method-assign]
+        self._journal._writer._write = copying  # type: ignore[method-assign]
         plan = Plan()
         for name, step in steps_of(shape).items():
             plan.add_step(step, name=name)

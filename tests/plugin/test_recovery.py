@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.recorded import read
-from pytest_plan.engine.tables import connect
+from tests.engine.journals import sealing
 from tests.plugin.project import Project, plan_lines, refuses
 
 LONGEST = 40.0  # real seconds that another process may take
@@ -427,7 +426,7 @@ class TestReaper:
         project.steps(STEPS)
         killed(project)
         (kept,) = journals(project)
-        with contextlib.closing(connect(kept)) as connection:
+        with sealing(kept) as connection:
             connection.execute("UPDATE environment SET value = '\"kept\"' WHERE key = 'status'")
         project.tests(DIES)
         assert project.run_apart().ret == -signal.SIGKILL
