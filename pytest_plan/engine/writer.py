@@ -64,7 +64,7 @@ class Writer:
         self._pid = os.getpid()
         self._requests: collections.deque[Request] = collections.deque()
         self._bell: queue.SimpleQueue[_Ring] = queue.SimpleQueue()
-        self._is_rung = False  # set by who notes, cleared by the thread before it writes
+        self._is_idle = False  # whether the thread must be woken; it looks once more when it is set
         # Everything below changes only under _writing, which is held for one transaction. It is
         # never taken on the main thread, where a signal handler may raise in the middle of one.
         self._writing = threading.Lock()
@@ -85,8 +85,7 @@ class Writer:
 
     def note(self, statements: Callable[[], Sequence[Statement]]) -> None:
         """Write statements soon; the function is called when they are written."""
-        if self._put(Request(statements)) and not self._is_rung:
-            self._is_rung = True
+        if self._put(Request(statements)) and self._is_idle:
             self._bell.put(_Ring.NOTED)
 
     def durably(self, statements: Sequence[Statement]) -> None:
@@ -136,7 +135,9 @@ class Writer:
 
     def _is_called(self) -> bool:
         """Wait until there is something that no other thread is about to write; False: the end."""
-        ring = self._bell.get()
+        self._is_idle = True
+        ring = _Ring.NOTED if self._requests else self._bell.get()
+        self._is_idle = False
         while ring is _Ring.NOTED:
             transactions = self._transactions
             try:
@@ -144,7 +145,6 @@ class Writer:
             except queue.Empty:
                 if transactions == self._transactions:
                     break  # else it has been taken along, and what came since is younger
-        self._is_rung = False
         return ring is not _Ring.END
 
     def _write_until(self, is_done: Callable[[], bool]) -> None:
