@@ -182,8 +182,8 @@ class Writer:
         self._transactions += 1
         connection.execute("BEGIN IMMEDIATE")
         for request in batch:
-            for sql, values in request.statements():
-                connection.execute(sql, [_writable(value) for value in values])
+            for statement in request.statements():
+                _execute(connection, *statement)
         connection.execute("COMMIT")
         if os.stat(self._path).st_ino != self._inode:
             raise OSError(f"{self._file} is not the file any more that it was")
@@ -229,8 +229,13 @@ class Writer:
                 self._connection.close()
 
 
+def _execute(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> None:
+    try:
+        connection.execute(sql, values)
+    except UnicodeEncodeError:  # names of programs and keys may be no UTF-8
+        connection.execute(sql, [_writable(value) for value in values])
+
+
 def _writable(value: Any) -> Any:
-    """Return the value as SQLite can take it: names of programs and keys may be no UTF-8."""
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value
+    """Return the value as SQLite can take it."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -21,13 +21,14 @@ from pytest_plan.engine.journal import Journal
 from pytest_plan.engine.reaper import Reaper
 from pytest_plan.engine.recorded import read
 from pytest_plan.engine.reference import References
-from pytest_plan.engine.tables import connect
+from pytest_plan.engine.tables import connect, insert
 from tests.benchmarks.measure import Row, interleave, seconds
 from tests.faults.scenario import Run, Tally
 
 STEPS = 200
 COMMITS = 2.5  # that a step may cost, of this disk
 SLACK_MS = 0.3
+PAIRS = 25  # a disk is not the same from one second to the next
 REPEATS = 9
 KILLS = 5
 MILLI = 1e3
@@ -48,7 +49,7 @@ def rows() -> Iterator[Row]:
 
 
 def _steps(folder: Path) -> Iterator[Row]:
-    commit, step = interleave([lambda: _commit(folder), lambda: _step(folder)], REPEATS)
+    commit, step = interleave([lambda: _commit(folder), lambda: _step(folder)], PAIRS)
     yield Row("a durable SQLite commit on this disk", "ms", commit)
     beside = [one / (COMMITS * other + SLACK_MS) for one, other in zip(step, commit, strict=True)]
     yield Row(f"engine with a journal, per empty step of {STEPS}", "ms", step)
@@ -119,15 +120,14 @@ def _large(folder: Path) -> Iterator[Row]:
     text = json.dumps("x" * 100)
     with contextlib.closing(connect(file)) as connection:
         connection.execute("BEGIN")
-        connection.executemany(
-            "INSERT INTO step(name, needs, after, cleanup_hook, cleanup_when, fingerprint, outcome)"
-            " VALUES (?, '[]', '[]', 1, 'succeeded', '', 'succeeded')",
-            [(f"s{number}",) for number in range(MANY_STEPS)],
-        )
-        connection.executemany(
-            "INSERT INTO state(key, value) VALUES (?, ?)",
-            [(f"k{number}", text) for number in range(MANY_VALUES)],
-        )
+        steps = [
+            (f"s{number}", number, "[]", "[]", 1, "succeeded", "", "succeeded", number, "",
+             "none", 0, 0)
+            for number in range(MANY_STEPS)
+        ]  # fmt: skip
+        connection.executemany(insert("step"), steps)
+        values = [(f"k{number}", text, None) for number in range(MANY_VALUES)]
+        connection.executemany(insert("state"), values)
         connection.execute("COMMIT")
     (samples,) = interleave([lambda: seconds(lambda: read(file))], REPEATS)
     what = f"a journal of {MANY_STEPS:,} steps and {MANY_VALUES:,} values of State: read"
