@@ -114,8 +114,9 @@ shapes = st.dictionaries(
 
 def _expected(file: Path) -> list[tuple[str, int]]:
     """Return what must be undone, read from the rows alone: an oracle of its own."""
+    order = "SELECT name, cleanup_hook, hook_done, outcome FROM step ORDER BY number"
     with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
-        steps = list(connection.execute("SELECT name, cleanup_hook, hook_done, outcome FROM step"))
+        steps = list(connection.execute(order))
         undos = list(connection.execute("SELECT step, data FROM undo WHERE NOT done"))
     expected = []
     for name, hook, hook_done, outcome in reversed(steps):
