@@ -168,9 +168,9 @@ class Writer:
 
     def _next_batch(self) -> list[Request]:
         batch: list[Request] = []
-        with contextlib.suppress(IndexError):
-            while len(batch) < _MOST:
-                batch.append(self._requests.popleft())
+        while self._requests and len(batch) < _MOST:
+            batch.append(self._requests[0])  # may find no memory: then it is still there
+            self._requests.popleft()
         return batch
 
     def _opened(self) -> sqlite3.Connection:
