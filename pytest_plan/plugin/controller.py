@@ -61,7 +61,13 @@ class Controller(Owner):
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Say so when xdist gave up before any test ran: it would call the run green."""
         self._prepare()  # there may be one worker alone
-        result = yield
+        try:
+            result = yield
+        except RuntimeError as error:
+            # Interrupted at one point of `Condition.wait` a lock is released that is not held.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
         if self._roll is not None and not self._roll.is_complete:
             text = f"worker {self._roll.lost!r} died before the tests began: no test was run"
             session.shouldfail = text

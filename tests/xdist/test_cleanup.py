@@ -97,6 +97,41 @@ def test_worker_that_stays_is_ended_first(cluster: Cluster) -> None:
     assert sorted(cluster.calls[1:]) == CLEANED
 
 
+def test_interrupt_that_leaves_a_lock_unlocked_is_an_interrupt(cluster: Cluster) -> None:
+    """At one point of `queue.get` CPython makes a RuntimeError of the KeyboardInterrupt."""
+    cluster.steps(STEPS)
+    cluster.write(
+        "unlucky.py",
+        """
+        from xdist.dsession import DSession
+
+        loop_once = DSession.loop_once
+
+        def unlocked(session):
+            try:
+                loop_once(session)
+            except KeyboardInterrupt:
+                raise RuntimeError("release unlocked lock")
+
+        DSession.loop_once = unlocked
+        """,
+    )
+    cluster.tests(
+        """
+        def test_waits(db, plan):
+            note("waits")
+            plan.state.wait_for("never")
+        """
+    )
+    with cluster.start("-n", "1", "-p", "unlucky") as live:
+        wait_until(lambda: cluster.calls == ["waits"])
+        live.interrupt(group=False)
+        result = live.end()
+        assert "INTERNALERROR" not in live.output()
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert sorted(cluster.calls[1:]) == CLEANED
+
+
 @pytest.mark.parametrize("spec", ["popen//via=far", "popen//python=docker exec -i box python"])
 def test_worker_elsewhere_is_not_killed_by_its_pid(
     monkeypatch: pytest.MonkeyPatch, spec: str
