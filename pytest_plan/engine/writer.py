@@ -176,6 +176,8 @@ class Writer:
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = connect(self._file)
+            with contextlib.suppress(OSError):  # commits take longer without it
+                self._log = os.open(f"{self._path}-wal", os.O_WRONLY | os.O_APPEND)
         return self._connection
 
     def _write(self, connection: sqlite3.Connection, batch: Sequence[Request]) -> None:
@@ -194,11 +196,11 @@ class Writer:
 
     def _make_room(self) -> None:
         """Keep the write-ahead log longer than what is in it; SQLite ends at the first zeros."""
+        if self._log is None:
+            return
         # A commit that makes the file longer takes twice as long (ext4). So does one after the
         # file was asked for its times (Linux 6.13, multigrain timestamps): no stat, no `open`.
         with contextlib.suppress(OSError):  # on a full disk the next commit says so
-            if self._log is None:
-                self._log = os.open(f"{self._path}-wal", os.O_WRONLY | os.O_APPEND)
             size = os.lseek(self._log, 0, os.SEEK_END)
             if size != self._log_size:
                 self._log_size = size + os.write(self._log, _ROOM)
