@@ -34,6 +34,7 @@ class Fingerprints:
         self._steps = steps()
         self._made: dict[str, str] = {}
         self._files: dict[str, _Tops] = {}
+        self._read = functools.cache(_read)  # steps of one file share what they call
 
     def of(self, name: str) -> str:
         """Return the fingerprint of a step; never twice the same where it cannot be read."""
@@ -70,9 +71,22 @@ class Fingerprints:
             yield inspect.getsource(function).encode()
         if file not in self._files:
             self._files[file] = _tops(ast.parse(Path(file).read_text(encoding="utf-8")))
-        reachable = _reachable(self._files[file], qualname.split(".", maxsplit=1)[0])
+        reachable = self._reachable(self._files[file], qualname.split(".", maxsplit=1)[0])
         for name, text in sorted(reachable.items()):
             yield f"{name}\n{text}".encode()
+
+    def _reachable(self, tops: _Tops, name: str) -> dict[str, str]:
+        """Return the source of `name` and of all that it names, at the top of the same file."""
+        found: dict[str, str] = {}
+        waiting = [name]
+        while waiting:
+            one = waiting.pop()
+            if one in found or one not in tops:
+                continue
+            parts = [self._read(node) for node in tops[one]]
+            found[one] = "\n".join(text for text, _ in parts)
+            waiting += [named for _, names in parts for named in names]
+        return found
 
 
 def _options(options: StepOptions) -> Iterator[bytes]:
@@ -81,23 +95,10 @@ def _options(options: StepOptions) -> Iterator[bytes]:
             yield f"{name}={value!r}".encode()
 
 
-def _reachable(tops: _Tops, name: str) -> dict[str, str]:
-    """Return the source of `name` and of all that it names, at the top of the same file."""
-    found: dict[str, str] = {}
-    waiting = [name]
-    while waiting:
-        one = waiting.pop()
-        if one in found or one not in tops:
-            continue
-        # Unparsed: without comments, and wherever it stands in the file.
-        found[one] = "\n".join(map(ast.unparse, tops[one]))
-        waiting += [
-            inner.id
-            for node in tops[one]
-            for inner in ast.walk(node)
-            if isinstance(inner, ast.Name)
-        ]
-    return found
+def _read(node: ast.stmt) -> tuple[str, list[str]]:
+    """Return a statement, without comments and wherever it stands, and what it names."""
+    names = [inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)]
+    return ast.unparse(node), names
 
 
 def _tops(tree: ast.Module) -> _Tops:
