@@ -10,7 +10,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_plan.plugin import discover, hookspecs, options
+from pytest_plan.plugin import discover, hookspecs, options, plain_imports
 from pytest_plan.plugin.fixtures import plan as plan
 
 
@@ -58,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "plan(*steps): the test needs these steps; without names, every visible step"
     )
+    plain_imports.begin(config)
     discover.begin(config, options.settings(config))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -182,6 +184,27 @@ class TestInstalled:
         prepend(monkeypatch, folder.parent)
         run = installed.pytester.runpytest_subprocess
         passes_once(run("-W", "error", "-p", "pytest_plan"), installed)
+
+
+class TestImports:
+    """What works with steps is imported as Python does."""
+
+    def test_pytest_does_not_look_into_our_modules(
+        self, project: Project, pytester: pytest.Pytester
+    ) -> None:
+        """It would take as long again; when pytest ends, its finders are as they were."""
+        project.steps("@pytest.mark.plan_step\ndef db(): return 7")
+        project.tests("def test_it(db): pass")
+        code = """
+            import sys
+            import pytest
+
+            assert pytest.main(["-p", "pytest_plan", "-p", "no:cacheprovider"]) == 0
+            print("loader", type(sys.modules["pytest_plan.engine.run"].__spec__.loader).__name__)
+            print("left", [one for one in sys.meta_path if "pytest_plan" in repr(one)])
+        """
+        result = pytester.run(sys.executable, "-c", textwrap.dedent(code))
+        result.stdout.fnmatch_lines(["loader SourceFileLoader", "left []"])
 
 
 class TestBesideOthers:
