@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from pytest_plan.engine.clock import PlanClock
 from pytest_plan.engine.errors import PlanDefinitionError
@@ -74,19 +73,50 @@ class Variables:
             return {name: os.environ[name] for name in self._owners if name in os.environ}
 
 
-@dataclass(frozen=True, slots=True)
 class Services:
-    """What all steps of a run share."""
+    """What all steps of a run share.
 
-    run_id: str
-    clock: PlanClock
-    store: LocalStore
-    folders: RunFolders
-    journal: Unrecorded = field(default_factory=Unrecorded)
-    masker: Masker = field(default_factory=Masker)
-    ports: Ports = field(default_factory=Ports)
-    variables: Variables = field(default_factory=Variables)
-    program_variables: Callable[[str], Mapping[str, str]] | None = None
+    Args:
+        run_id: names the run.
+        clock: measures its time.
+        store: where the State is.
+        folders: its temporary folders, and its artifacts.
+        journal: hears what a later process must know.
+        program_variables: returns what a step's programs find in their environment besides ours;
+            None: nothing.
+    """
+
+    __slots__ = (
+        "clock",
+        "folders",
+        "journal",
+        "masker",
+        "ports",
+        "program_variables",
+        "run_id",
+        "store",
+        "variables",
+    )
+
+    def __init__(
+        self,
+        run_id: str,
+        clock: PlanClock,
+        store: LocalStore,
+        folders: RunFolders,
+        journal: Unrecorded,
+        *,
+        program_variables: Callable[[str], Mapping[str, str]] | None,
+    ) -> None:
+        self.run_id = run_id
+        self.clock = clock
+        self.store = store
+        self.folders = folders
+        self.journal = journal
+        self.masker = Masker()
+        self.ports = Ports()
+        self.variables = Variables()
+        self.program_variables = program_variables
 
     def program_environment(
         self, step: str, given: Mapping[str, str] | None
