@@ -1,6 +1,7 @@
 """The pytest side: the hooks that every run of pytest sees, and the fixture `plan`.
 
-They are cheap: whatever works with steps is imported when the first step is found.
+They are cheap: whatever works with steps is imported when the first step is found, and nothing
+of ours before it can be imported plainly.
 PYTEST_DONT_REWRITE (nothing here has asserts that pytest should rewrite)
 """
 
@@ -10,18 +11,22 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_plan.plugin import discover, hookspecs, options, plain_imports
-from pytest_plan.plugin.fixtures import plan as plan
+from pytest_plan.plugin import plain_imports
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the hooks that others can implement; pytest calls this one first."""
+    plain_imports.begin()
+    from pytest_plan.plugin import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options, each also an ini value."""
+    from pytest_plan.plugin import options
+
     options.add(parser)
-
-
-def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Add the hooks that others can implement."""
-    pluginmanager.add_hookspecs(hookspecs)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -46,10 +51,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options and begin to look for steps."""
+    config.add_cleanup(plain_imports.end)
     if config.pluginmanager.is_blocked("pytest_plan"):
         # `-p pytest_plan -p no:pytest_plan`: pytest took back the package, but not this module.
         config.pluginmanager.unregister(name="pytest_plan.plugin")
         return
+    from pytest_plan.plugin import discover, options
+
     config.addinivalue_line(
         "markers",
         "plan_step(...): the function, generator function or Step class in a conftest.py or "
@@ -58,12 +66,4 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "plan(*steps): the test needs these steps; without names, every visible step"
     )
-    plain_imports.begin(config)
     discover.begin(config, options.settings(config))
-
-
-def pytest_pycollect_makeitem(
-    collector: pytest.Module | pytest.Class, name: str, obj: object
-) -> None:
-    """Refuse steps in test modules: they would silently never run."""
-    discover.refuse_in_test_module(collector, name, obj)

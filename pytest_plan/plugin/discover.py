@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.errors import PlanDefinitionError
-from pytest_plan.plugin import lookup, roles
-from pytest_plan.plugin.fixtures import add_step_fixture
+from pytest_plan.plugin import fixtures, lookup, roles
 from pytest_plan.plugin.marks import step_marks, steps_of
 from pytest_plan.plugin.options import Settings
 
@@ -24,6 +23,7 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     """Look for steps from now on; those that are there already are found at once."""
     if settings.show or settings.cleanup or config.option.setupplan:
         roles.stay_alone(config)
+    config.pluginmanager.register(fixtures, "pytest_plan_fixtures")
     config.pluginmanager.register(_role(config, settings), "pytest_plan_role")
     declarations = Declarations(config, settings)
     config.pluginmanager.register(declarations, "pytest_plan_declarations")
@@ -94,6 +94,17 @@ class Declarations:
             self._declare_by_code()
         return (yield)
 
+    def pytest_pycollect_makeitem(
+        self, collector: pytest.Module | pytest.Class, name: str, obj: object
+    ) -> None:
+        """Refuse steps in test modules: they would silently never run."""
+        if not step_marks(obj) or getattr(obj, "__module__", None) != _module_name(collector):
+            return
+        raise pytest.Collector.CollectError(
+            f"{name!r} is marked plan_step in a test module, where it would never run: move it to "
+            f"{_nearest_conftest(collector)} or to a plugin module"
+        )
+
     def _declare_by_code(self) -> None:
         session = self.session()
         try:
@@ -103,7 +114,7 @@ class Declarations:
             raise pytest.UsageError(str(error)) from None
         module = types.ModuleType("pytest_plan_configure")
         for declaration in added:
-            add_step_fixture(module, declaration)
+            fixtures.add_step_fixture(module, declaration)
         self._config.pluginmanager.register(module, "pytest_plan_steps")
 
     def _declare(self, module: types.ModuleType, obj: Any, marks: list[pytest.Mark]) -> None:
@@ -112,7 +123,7 @@ class Declarations:
 
         declaration = declaration_of(obj, marks, scope_of(module))
         self.session().add(declaration)
-        add_step_fixture(module, declaration)
+        fixtures.add_step_fixture(module, declaration)
 
     def _load_plugins_of(self, module: types.ModuleType) -> None:
         # pytest does so after this hook; but the steps of a conftest come after those of the
@@ -136,16 +147,6 @@ class Declarations:
         if self._has_started:
             return pytest.Collector.CollectError(text)
         return pytest.UsageError(text)
-
-
-def refuse_in_test_module(collector: pytest.Module | pytest.Class, name: str, obj: object) -> None:
-    """Raise a collection error for a step defined in a test module."""
-    if not step_marks(obj) or getattr(obj, "__module__", None) != _module_name(collector):
-        return
-    raise pytest.Collector.CollectError(
-        f"{name!r} is marked plan_step in a test module, where it would never run: move it to "
-        f"{_nearest_conftest(collector)} or to a plugin module"
-    )
 
 
 def _module_name(collector: pytest.Collector) -> str | None:

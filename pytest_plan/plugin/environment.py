@@ -106,12 +106,7 @@ class RunEnvironment:
         """
         if not was_left:
             self.watch.end()
-        is_left = not is_clean
-        if self.journal.failure is None:
-            with contextlib.suppress(JournalError):
-                due = read(self._environment.file).due()
-                is_left = any(step.can_be_cleaned for step in due)
-        is_left = is_left or bool(self._kept)
+        is_left = bool(self._kept) or self._is_left(is_clean=is_clean)
         if not is_left:
             (self._environment.folder / LOG).unlink(missing_ok=True)
         self._environment.release(remove=not is_left)
@@ -120,6 +115,14 @@ class RunEnvironment:
         elif is_left:
             text = "not everything is cleaned up; to go on with it: pytest --plan-cleanup"
             Recovery(self._plan, []).say(text, bad=True)
+
+    def _is_left(self, *, is_clean: bool) -> bool:
+        """Whether a later process can still do something; what the journal tells is more exact."""
+        if self.journal.failure is None:
+            with contextlib.suppress(JournalError):
+                due = read(self._environment.file).due()
+                return any(step.can_be_cleaned for step in due)
+        return not is_clean
 
     def _look_back(self) -> Recorded | None:
         """Clean up what is there already and not used again; return what is, with it."""

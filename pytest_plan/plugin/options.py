@@ -15,7 +15,7 @@ import pytest
 from pytest_plan.engine.errors import PlanDefinitionError
 
 DEFAULT_ENVIRONMENT = "default"  # what is kept or reused without a name
-_ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ENVIRONMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 class _Kind(enum.Enum):
@@ -339,7 +339,7 @@ def _keep(value: Any, source: str) -> str:
 
 def _environment(value: Any, source: str) -> str | None:
     name = _name(value, source)
-    if name is None or (_ENVIRONMENT.fullmatch(name) and not name.startswith("run-")):
+    if name is None or (re.fullmatch(_ENVIRONMENT, name) and not name.startswith("run-")):
         return name
     raise PlanDefinitionError(
         f"{source}: {name!r} cannot name an environment: take up to 64 letters, digits, "

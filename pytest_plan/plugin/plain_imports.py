@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-import pytest
-
 
 class _Ours:
     """Finds the modules of this package where Python would."""
@@ -28,12 +26,13 @@ class _Ours:
         return PathFinder.find_spec(name, path, target)
 
 
-def begin(config: pytest.Config) -> None:
-    """Import our modules plainly until pytest is unconfigured."""
-    sys.meta_path.insert(0, _Ours)
-    config.add_cleanup(_end)
+def begin() -> None:
+    """Import our modules plainly until `end`; a second call does nothing."""
+    if _Ours not in sys.meta_path:
+        sys.meta_path.insert(0, _Ours)
 
 
-def _end() -> None:
+def end() -> None:
+    """Import them as pytest wants to; a second call does nothing."""
     with contextlib.suppress(ValueError):
         sys.meta_path.remove(_Ours)
