@@ -2,7 +2,7 @@
 
 Listeners are called one at a time, on the thread that executes the plan. An error in a listener
 ends neither the run nor the other listeners. `at` is seconds since the run began.
-Named tuples: frozen dataclasses take seven times as long to define, in every run with steps.
+Named tuples: dataclasses take several times as long to define, in every run with steps.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""What a run came to: frozen, and picklable whatever the user's exceptions are."""
+"""What a run came to: frozen, and picklable whatever the user's exceptions are.
+
+Named tuples, as events are: dataclasses take several times as long to define, in every run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_plan.engine.errors import StepError, picklable
 from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
 
 
-@dataclass(frozen=True)
-class AttemptResult:
+class AttemptResult(NamedTuple):
     """One attempt of a step.
 
     Attributes:
@@ -28,14 +29,12 @@ class AttemptResult:
     seconds: float
     error: BaseException | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
-        state["error"] = None if self.error is None else picklable(self.error)
-        return state
+    def __reduce__(self) -> tuple[type[AttemptResult], tuple[Any, ...]]:
+        error = None if self.error is None else picklable(self.error)
+        return AttemptResult, tuple(self._replace(error=error))
 
 
-@dataclass(frozen=True, slots=True)
-class CleanupResult:
+class CleanupResult(NamedTuple):
     """The cleanup of a step.
 
     Attributes:
@@ -53,8 +52,7 @@ class CleanupResult:
     left: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(NamedTuple):
     """What a step came to.
 
     Attributes:
@@ -87,11 +85,10 @@ class StepResult:
     error: StepError | None = None
     log_tail: str = ""
     stack: str = ""
-    cleanup: CleanupResult = field(default_factory=CleanupResult)
+    cleanup: CleanupResult = CleanupResult()
 
 
-@dataclass(frozen=True, slots=True)
-class PlanResult:
+class PlanResult(NamedTuple):
     """What a run came to.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 from typing import Any
 
@@ -48,7 +47,7 @@ def test_every_failure_is_raised() -> None:
 def test_results_are_frozen() -> None:
     """Nobody changes what has been."""
     for result in (plan(), step("a"), step("a").cleanup, AttemptResult(1, "exec", 0, 0)):
-        with pytest.raises(dataclasses.FrozenInstanceError):
+        with pytest.raises(AttributeError):
             result.seconds = 7  # type: ignore[misc]
 
 
