@@ -141,15 +141,17 @@ from tests.faults.fakes import Fake, note, watch_exit
 watch_exit()
 USUAL = resource.getrlimit(resource.RLIMIT_NOFILE)
 
+class Net(Fake):
+    def pre_exec(self, ctx):
+        resource.setrlimit(resource.RLIMIT_NOFILE, USUAL)
+        super().pre_exec(ctx)
+
 def pytest_plan_configure(plan):
-    plan.add_step(Fake(), name="net")
+    plan.add_step(Net(), name="net")
 
 def pytest_collection_finish():
     used = max(map(int, os.listdir("/proc/self/fd")))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + int(os.environ["FILES"]), USUAL[1]))
-
-def pytest_plan_step_started():
-    resource.setrlimit(resource.RLIMIT_NOFILE, USUAL)
 
 def pytest_unconfigure():
     resource.setrlimit(resource.RLIMIT_NOFILE, USUAL)
