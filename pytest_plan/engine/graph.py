@@ -31,18 +31,21 @@ def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str,
     names = {step.name for step in steps}
     linked: dict[str, PlannedStep] = {}
     frontiers: dict[tuple[str, ...], list[str]] = {}
+    looks_ahead = False
     for step in steps:
         taken = _steps_taken(step, names, parameters)
         needs = tuple(dict.fromkeys((*(step.options.needs or ()), *taken)))
         _check_needs(step, needs, names)
         in_list = step.options.needs is None and not taken
         after = _visible(frontiers, step.scope) if in_list else ()
+        looks_ahead = looks_ahead or not linked.keys() >= {*needs, *after}
         linked[step.name] = step._replace(needs=needs, after=after)
         if in_list:
             frontiers[step.scope] = [step.name]
         else:
             frontiers.setdefault(step.scope, []).append(step.name)
-    _refuse_cycle(linked)
+    if looks_ahead:  # else each waits for earlier ones only
+        _refuse_cycle(linked)
     return linked
 
 
