@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tests.benchmarks.measure import Row, interleave
 from tests.benchmarks.suite import ROOT, Suite
 
-REPEATS = 31
+REPEATS = 61
 TARGET_MILLISECONDS = 150.0
 MILLI = 1e3
 
@@ -54,7 +54,8 @@ def rows() -> Iterator[Row]:
     files = {path.name: path.read_text() for path in _SHOP.glob("*.py")}
     kept = Suite({**files, "addresses.py": _ADDRESSES}, "pytest_plan")
     kept.path.chmod(0o711)  # PostgreSQL lives in there, as somebody else when we are root
-    alone = Suite({**files, "conftest.py": _WITHOUT})
+    # A plugin that does nothing: pytest looks up each name after `-p` in all that is installed.
+    alone = Suite({**files, "conftest.py": _WITHOUT, "nothing.py": ""}, "nothing")
     try:
         first = kept.run("--plan-keep=always", "-p", "addresses")
         alone.path.joinpath("addresses.json").write_bytes(
