@@ -1,4 +1,4 @@
-"""Imports what works with steps as Python does, without looking for asserts to rewrite.
+"""Imports our modules as Python does, without looking for asserts to rewrite.
 
 pytest looks into every module below the package of a plugin, and that takes as long as to import
 it. Where there is nothing to rewrite it offers no way to say so for more than one module.
