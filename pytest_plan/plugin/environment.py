@@ -64,11 +64,13 @@ class RunEnvironment:
         self._kept: Collection[str] = ()
         self._facts = launch.describe(plan.config, self._files())
         try:
-            self._recorded = self._look_back()
+            self._recorded = self._look_back(run_id)
             self.journal = self._open()
-        except (JournalError, OSError) as error:
+        except BaseException as error:
             self._environment.release()
-            raise pytest.UsageError(str(error)) from None
+            if isinstance(error, (JournalError, OSError)):
+                raise pytest.UsageError(str(error)) from None
+            raise
         self.scratch = None if self._recorded is None else scratch_of(self._recorded)
         self.watch = Watch(plan.config, self._environment, self._facts, wanted=settings.reaper)
 
@@ -124,9 +126,14 @@ class RunEnvironment:
                 return any(step.can_be_cleaned for step in due)
         return not is_clean
 
-    def _look_back(self) -> Recorded | None:
+    def _look_back(self, run_id: str) -> Recorded | None:
         """Clean up what is there already and not used again; return what is, with it."""
         recorded = self._environment.recorded()
+        if recorded is not None and not recorded.is_kept:
+            Recovery(self._plan, []).clean_up(self._environment, recorded)
+            self._environment.release()
+            self._environment = self._claim(run_id)
+            recorded = self._environment.recorded()
         if recorded is None or not recorded.steps:
             return None
         plan, steps = self._plan, recorded.steps

@@ -49,31 +49,45 @@ class Recovery:
 
         Args:
             kept: whether also those that were kept on purpose.
-            beside: the name of one that the run itself looks after when it was kept.
+            beside: the name of one that the caller looks after.
         """
         tidy(self.parent)
         for name in names(self.parent):
+            if name == beside:
+                continue
             try:
                 with claimed(self.parent, name) as environment:
-                    if environment is None:
-                        if name != beside:
-                            self.say(f"environment {name!r} is in use, and left alone")
-                        continue
-                    self._clean_up(environment, kept=kept, is_ours=name == beside)
+                    self._look_at(name, environment, kept=kept)
             except JournalError as error:
                 self.left.append(name)
                 self.say(f"environment {name!r} is not cleaned up: {error}", bad=True)
 
-    def _clean_up(self, environment: Environment, *, kept: bool, is_ours: bool) -> None:
+    def _look_at(self, name: str, environment: Environment | None, *, kept: bool) -> None:
+        if environment is None:
+            self.say(f"environment {name!r} is in use, and left alone")
+            return
         try:
             recorded = environment.recorded()
         except JournalError as error:
             self._leave(environment, str(error))
             return
-        if recorded is None or (recorded.is_kept and not kept):
-            if recorded is not None and not is_ours:
-                self.say(f"environment {environment.name!r} is kept: --plan-reuse uses it")
+        if recorded is None:
             return
+        if recorded.is_kept and not kept:
+            self.say(f"environment {name!r} is kept: --plan-reuse uses it")
+            return
+        self.clean_up(environment, recorded)
+
+    def clean_up(self, environment: Environment, recorded: Recorded) -> None:
+        """Clean up an environment that we have, and let go of it when something could be done.
+
+        Args:
+            environment: its owner is dead, or has kept it.
+            recorded: what its journal tells.
+
+        Raises:
+            JournalError: its journal cannot be read or written any more.
+        """
         if recorded.exhausted():
             self._leave(environment, f"{MOST_OWNERS} processes have tried in vain to clean it up")
             return
