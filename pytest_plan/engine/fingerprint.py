@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from pytest_plan.engine.planned import PlannedStep, StepOptions
 
+_Reader: TypeAlias = Callable[[Any], Iterator[bytes]]  # gives what counts of a function
 _Tops: TypeAlias = dict[str, list[ast.stmt]]  # the statements at the top of a file, by name
 
 _NOT_PART = ("eager", "autouse", "skip", "inputs")  # when a step runs, not what it makes
@@ -25,6 +26,9 @@ _NOT_PART = ("eager", "autouse", "skip", "inputs")  # when a step runs, not what
 class Fingerprints:
     """The fingerprints of linked steps, each made once.
 
+    One is a pair: of the files as they stand, which takes little to make again, and of what the
+    hooks name in them, which counts where a file has changed.
+
     Args:
         steps: returns every step by name; asked again for one that was declared since.
     """
@@ -32,46 +36,52 @@ class Fingerprints:
     def __init__(self, steps: Callable[[], Mapping[str, PlannedStep]]) -> None:
         self._look_up = steps
         self._steps = steps()
-        self._made: dict[str, str] = {}
-        self._files: dict[str, _Tops] = {}
-        self._read = functools.cache(_read)  # steps of one file share what they call
+        self._made: dict[tuple[_Reader, str], str] = {}
+        # Steps of one file share it, and what they call.
+        self._file_digest = functools.cache(_file_digest)
+        self._tops = functools.cache(_tops)
+        self._read = functools.cache(_read)
 
     def of(self, name: str) -> str:
         """Return the fingerprint of a step; never twice the same where it cannot be read."""
+        return f"{self._print(self._whole, name)} {self._print(self._named, name)}"
+
+    def fits(self, name: str, fingerprint: str) -> bool:
+        """Return whether a step is still what it was when it had this fingerprint."""
+        whole, _, named = fingerprint.partition(" ")
+        return whole == self._print(self._whole, name) or named == self._print(self._named, name)
+
+    def _print(self, reader: _Reader, name: str) -> str:
         if name not in self._steps:
             self._steps = self._look_up()
-        if name not in self._made:
-            self._made[name] = self._make(self._steps[name])
-        return self._made[name]
+        if (reader, name) not in self._made:
+            self._made[reader, name] = self._make(reader, self._steps[name])
+        return self._made[reader, name]
 
-    def _make(self, step: PlannedStep) -> str:
+    def _make(self, reader: _Reader, step: PlannedStep) -> str:
         digest = hashlib.sha256()
         try:
-            for part in (*_options(step.options), *self._sources(step), *_inputs(step)):
+            for part in (*_options(step.options), *_sources(step, reader), *_inputs(step)):
                 digest.update(f"{len(part)}:".encode() + part)
         except (OSError, TypeError, SyntaxError, ValueError):
             return secrets.token_hex(32)
         for need in step.needs:
-            digest.update(self.of(need).encode())
+            digest.update(self._print(reader, need).encode())
         return digest.hexdigest()
 
-    def _sources(self, step: PlannedStep) -> Iterator[bytes]:
-        for function in step.hooks.values():
-            called: Any = function.function
-            called = inspect.unwrap(called)
-            while isinstance(called, functools.partial):
-                yield repr((called.args, sorted(called.keywords.items()))).encode()
-                called = called.func
-            if not hasattr(called, "__code__"):
-                called = type(called).__call__
-            yield from self._source(called.__code__.co_filename, called.__qualname__, called)
+    def _whole(self, function: Any) -> Iterator[bytes]:
+        """Give the file of a function as it stands, and which function of it that is."""
+        code = function.__code__
+        yield f"{function.__qualname__}:{code.co_firstlineno}".encode()
+        yield self._file_digest(code.co_filename)
 
-    def _source(self, file: str, qualname: str, function: Any) -> Iterator[bytes]:
+    def _named(self, function: Any) -> Iterator[bytes]:
+        """Give what a function names in its file, wherever it stands there."""
+        qualname = function.__qualname__
         if "<" in qualname:
             yield inspect.getsource(function).encode()
-        if file not in self._files:
-            self._files[file] = _tops(ast.parse(Path(file).read_text(encoding="utf-8")))
-        reachable = self._reachable(self._files[file], qualname.split(".", maxsplit=1)[0])
+        tops = self._tops(function.__code__.co_filename)
+        reachable = self._reachable(tops, qualname.split(".", maxsplit=1)[0])
         for name, text in sorted(reachable.items()):
             yield f"{name}\n{text}".encode()
 
@@ -89,6 +99,17 @@ class Fingerprints:
         return found
 
 
+def _sources(step: PlannedStep, reader: _Reader) -> Iterator[bytes]:
+    for function in step.hooks.values():
+        called: Any = inspect.unwrap(function.function)
+        while isinstance(called, functools.partial):
+            yield repr((called.args, sorted(called.keywords.items()))).encode()
+            called = called.func
+        if not hasattr(called, "__code__"):
+            called = type(called).__call__
+        yield from reader(called)
+
+
 def _options(options: StepOptions) -> Iterator[bytes]:
     for name, value in options._asdict().items():
         if name not in _NOT_PART and not callable(value):
@@ -101,9 +122,13 @@ def _read(node: ast.stmt) -> tuple[str, list[str]]:
     return ast.unparse(node), names
 
 
-def _tops(tree: ast.Module) -> _Tops:
+def _file_digest(file: str) -> bytes:
+    return hashlib.sha256(Path(file).read_bytes()).digest()
+
+
+def _tops(file: str) -> _Tops:
     found: _Tops = {}
-    for node in tree.body:
+    for node in ast.parse(Path(file).read_bytes()).body:
         for name in _names(node):
             found.setdefault(name, []).append(node)
     return found

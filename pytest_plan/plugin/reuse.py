@@ -77,7 +77,7 @@ def _changed(
         return "it is not declared any more"
     if step.cleanup not in ("none", "kept"):
         return "its cleanup had begun"
-    if step.fingerprint != prints.of(step.name):
+    if not prints.fits(step.name, step.fingerprint):
         return "its code, its options or its inputs have changed"
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import textwrap
@@ -37,6 +38,7 @@ class Client:
         return VERSION
 """
 Print = Callable[..., str]
+Fits = Callable[..., bool]
 
 
 def _build() -> None:
@@ -60,16 +62,31 @@ def load(tmp_path: Path) -> Callable[[str], ModuleType]:
     return load
 
 
+def _prints(module: ModuleType, hook: str = "build", **options: Any) -> Fingerprints:
+    """Return the fingerprints of one step `a` with a hook of this module."""
+    plan = Plan().add_step(GenericStep(exec=getattr(module, hook)), name="a", **options)
+    return Fingerprints(plan.linked)
+
+
 @pytest.fixture
 def fingerprint(load: Callable[[str], ModuleType]) -> Print:
     """Return the fingerprint of a step whose hooks a source defines."""
 
     def fingerprint(source: str = SOURCE, hook: str = "build", **options: Any) -> str:
-        module = load(source)
-        plan = Plan().add_step(GenericStep(exec=getattr(module, hook)), name="a", **options)
-        return Fingerprints(plan.linked).of("a")
+        return _prints(load(source), hook, **options).of("a")
 
     return fingerprint
+
+
+@pytest.fixture
+def fits(load: Callable[[str], ModuleType], fingerprint: Print) -> Fits:
+    """Return whether a step of this source is still the step of SOURCE."""
+
+    def fits(source: str = SOURCE, hook: str = "build", **options: Any) -> bool:
+        before = fingerprint()
+        return _prints(load(source), hook, **options).fits("a", before)
+
+    return fits
 
 
 @pytest.mark.parametrize(
@@ -80,11 +97,9 @@ def fingerprint(load: Callable[[str], ModuleType]) -> Print:
         ("return VERSION", "return VERSION + 1"),
     ],
 )
-def test_a_change_of_what_its_hooks_name_is_a_change(
-    fingerprint: Print, old: str, new: str
-) -> None:
+def test_a_change_of_what_its_hooks_name_is_a_change(fits: Fits, old: str, new: str) -> None:
     """Functions and constants of the same file count, however far away they are named."""
-    assert fingerprint() != fingerprint(SOURCE.replace(old, new))
+    assert not fits(SOURCE.replace(old, new))
 
 
 @pytest.mark.parametrize(
@@ -96,21 +111,44 @@ def test_a_change_of_what_its_hooks_name_is_a_change(
         ("    return helper()", "    return helper()  # why"),
     ],
 )
-def test_what_its_hooks_do_not_name_is_no_change(fingerprint: Print, old: str, new: str) -> None:
+def test_what_its_hooks_do_not_name_is_no_change(fits: Fits, old: str, new: str) -> None:
     """Nor are comments, or the place in the file."""
-    assert fingerprint() == fingerprint(SOURCE.replace(old, new))
+    assert fits(SOURCE.replace(old, new))
 
 
-def test_a_class_counts_as_a_whole(fingerprint: Print) -> None:
+def test_a_file_that_has_not_changed_is_not_parsed(
+    load: Callable[[str], ModuleType], fingerprint: Print, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that uses everything again does not pay for looking into the source."""
+    before = fingerprint()
+    prints = _prints(load(SOURCE))
+    with monkeypatch.context() as patch:
+        patch.setattr(ast, "parse", None)
+        assert prints.fits("a", before)
+
+
+def test_another_hook_of_the_same_file_is_a_change(fits: Fits) -> None:
+    """That the file is the same does not make the step the same."""
+    assert fits()
+    assert not fits(hook="drop")
+
+
+def test_a_fingerprint_that_is_none_fits_nothing(load: Callable[[str], ModuleType]) -> None:
+    """As a run without a name leaves it."""
+    assert not _prints(load(SOURCE)).fits("a", "")
+
+
+def test_a_class_counts_as_a_whole(load: Callable[[str], ModuleType], fingerprint: Print) -> None:
     """A hook that names a class depends on all of it."""
     source = SOURCE.replace("return helper()", "return Client()")
-    assert fingerprint(source) != fingerprint(source.replace("limit = 5", "limit = 6"))
+    before = fingerprint(source)
+    assert not _prints(load(source.replace("limit = 5", "limit = 6"))).fits("a", before)
 
 
 @pytest.mark.parametrize("options", [{"retries": 1}, {"timeout": 5}, {"needs": ()}])
-def test_options_count(fingerprint: Print, options: dict[str, Any]) -> None:
+def test_options_count(fits: Fits, options: dict[str, Any]) -> None:
     """What changes how the step is made changes the step."""
-    assert fingerprint() != fingerprint(**options)
+    assert not fits(**options)
 
 
 @pytest.mark.parametrize("option", ["eager", "autouse"])
@@ -148,14 +186,15 @@ def test_globs_are_relative_to_the_declaration(tmp_path: Path) -> None:
 def test_the_fingerprints_of_needs_count(load: Callable[[str], ModuleType]) -> None:
     """What stands on something else is another thing when that is."""
 
-    def second(source: str) -> str:
+    def second(source: str) -> Fingerprints:
         module = load(source)
         plan = Plan().add_step(GenericStep(exec=module.build), name="a")
         plan.add_step(GenericStep(exec=module.drop), name="b", needs=["a"])
-        return Fingerprints(plan.linked).of("b")
+        return Fingerprints(plan.linked)
 
-    assert second(SOURCE) != second(SOURCE.replace("VERSION = 1", "VERSION = 2"))
-    assert second(SOURCE) == second(SOURCE)
+    before = second(SOURCE).of("b")
+    assert second(SOURCE).fits("b", before)
+    assert not second(SOURCE.replace("VERSION = 1", "VERSION = 2")).fits("b", before)
 
 
 def test_what_cannot_be_read_is_always_new(
@@ -164,5 +203,8 @@ def test_what_cannot_be_read_is_always_new(
     """Nothing is taken for unchanged that nobody has looked at."""
     module = load(SOURCE)
     plan = Plan().add_step(GenericStep(exec=module.build), name="a")
+    before = Fingerprints(plan.linked).of("a")
     (tmp_path / "steps.py").unlink()
-    assert Fingerprints(plan.linked).of("a") != Fingerprints(plan.linked).of("a")
+    unread = Fingerprints(plan.linked)
+    assert not unread.fits("a", before)
+    assert not Fingerprints(plan.linked).fits("a", unread.of("a"))
