@@ -24,7 +24,7 @@ RETRY = "retry"  # the `ctx.reason` between two attempts
 _KILL_SECONDS = 5.0  # to end the process trees of a step whose time is up
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Undone:
     """What came of taking things back.
 

@@ -28,7 +28,7 @@ from pytest_plan.engine.threads import Threads
 HEARTBEAT = 1.0  # the longest the coordinator sleeps, in seconds
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Active:
     """A flow that has begun and not ended: it waits for a call or for a time."""
 

@@ -26,7 +26,7 @@ from pytest_plan.engine.stop import Stop, StopKind
 PATIENCE = 2  # interrupts during cleanup before the rest is left
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Course:
     """Where a run stands; changes only under the executor's lock or on the coordinator.
 

@@ -54,7 +54,7 @@ class RunEnvironment:
         self._name = settings.environment_name
         self._steps = plan.steps
         if (settings.dir / FOLDER).is_dir():
-            Recovery(plan, []).clean_up_all(kept=False, beside=self._name)
+            Recovery(plan).clean_up_all(kept=False, beside=self._name)
         try:
             self._environment = self._claim(run_id)
         except (JournalError, OSError) as error:
@@ -116,7 +116,7 @@ class RunEnvironment:
             self._say_how_to_go_on()
         elif is_left:
             text = "not everything is cleaned up; to go on with it: pytest --plan-cleanup"
-            Recovery(self._plan, []).say(text, bad=True)
+            Recovery(self._plan).say(text, bad=True)
 
     def _is_left(self, *, is_clean: bool) -> bool:
         """Whether a later process can still do something; what the journal tells is more exact."""
@@ -130,7 +130,7 @@ class RunEnvironment:
         """Clean up what is there already and not used again; return what is, with it."""
         recorded = self._environment.recorded()
         if recorded is not None and not recorded.is_kept:
-            Recovery(self._plan, []).clean_up(self._environment, recorded)
+            Recovery(self._plan).clean_up(self._environment, recorded)
             self._environment.release()
             self._environment = self._claim(run_id)
             recorded = self._environment.recorded()
@@ -204,7 +204,7 @@ class RunEnvironment:
         self._say("clean it up:  pytest --plan-cleanup")
 
     def _say(self, text: str) -> None:
-        Recovery(self._plan, []).say(text)
+        Recovery(self._plan).say(text)
 
 
 def _is_generator(step: PlannedStep) -> bool:

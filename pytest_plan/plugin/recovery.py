@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +26,20 @@ if TYPE_CHECKING:
 BY_REAPER = "PYTEST_PLAN_BY_REAPER"  # set where nobody reads what is said
 
 
-@dataclass(slots=True)
 class Recovery:
     """Cleans up environments whose owner is dead.
 
-    Attributes:
+    Args:
         plan: the plan of this process: its steps have the code.
+
+    Attributes:
+        plan: the same.
         left: the environments of which something is left.
     """
 
-    plan: PlanSession
-    left: list[str]
+    def __init__(self, plan: PlanSession) -> None:
+        self.plan = plan
+        self.left: list[str] = []
 
     @property
     def parent(self) -> Path:

@@ -64,7 +64,7 @@ def clean_stale(
     plan: PlanSession, environment: Environment, recorded: Recorded, stale: Mapping[str, str]
 ) -> None:
     """Clean up what is not used again, and say why it is not."""
-    recovery = Recovery(plan, [])
+    recovery = Recovery(plan)
     for name, reason in stale.items():
         recovery.say(f"{name} is made again: {reason}")
     recovery.clean_up_steps(environment, recorded, stale)
