@@ -2,10 +2,9 @@
 
 Listeners are called one at a time, on the thread that executes the plan. An error in a listener
 ends neither the run nor the other listeners. `at` is seconds since the run began.
-Named tuples: dataclasses take several times as long to define, in every run with steps.
+Named tuples: dataclasses take several times as long to define, in every run with steps, and
+so do annotations that are postponed, each of which is compiled on its own.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias

@@ -81,7 +81,8 @@ def _refuse_remote(folder: Path) -> None:
     real, best, kind = os.path.realpath(folder), "", ""
     for line in _MOUNTS.read_text(errors="surrogateescape").splitlines():
         _, point, name = line.split(" ", 3)[:3]
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
+        if "\\" in point:
+            point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
         if len(point) >= len(best) and os.path.commonpath([real, point]) == point:
             best, kind = point, name
     if kind in _REMOTE:

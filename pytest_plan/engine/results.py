@@ -1,9 +1,7 @@
 """What a run came to: frozen, and picklable whatever the user's exceptions are.
 
-Named tuples, as events are: dataclasses take several times as long to define, in every run.
+Named tuples, defined as the events are, and for the same reason.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -29,7 +27,7 @@ class AttemptResult(NamedTuple):
     seconds: float
     error: BaseException | None = None
 
-    def __reduce__(self) -> tuple[type[AttemptResult], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         error = None if self.error is None else picklable(self.error)
         return AttemptResult, tuple(self._replace(error=error))
 
