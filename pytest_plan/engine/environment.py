@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import shutil
 import socket
 import time
@@ -12,12 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from pytest_plan.engine.durations import format_duration
 from pytest_plan.engine.errors import JournalError
 from pytest_plan.engine.identity import ourselves
 from pytest_plan.engine.journal import Journal
+from pytest_plan.engine.lock import file_lock
 from pytest_plan.engine.places import check_private, make_private
 from pytest_plan.engine.recorded import Recorded, read
 from pytest_plan.engine.reference import References
@@ -54,9 +51,8 @@ class Environment:
         self.name = name
         self.folder = parent / FOLDER / name
         self._parent = parent
-        self._lock = filelock.FileLock(self.folder / LOCK, mode=0o600, thread_local=False)
+        self._lock = file_lock(self.folder / LOCK)
         self._claim()
-        _close_in_children(self._lock)
 
     def _claim(self) -> None:
         """Make the folder and lock it, again when whoever had it removes it meanwhile."""
@@ -74,19 +70,12 @@ class Environment:
     def _lock_folder(self) -> None:
         make_private(self.folder, self._parent)
         try:
-            self._lock.acquire(timeout=0)
-            if not _is_at(self._lock, self.folder / LOCK):
-                raise FileNotFoundError(errno.ENOENT, "it was removed")
-            make_private(self.folder, self._parent)  # the lock may have made it again
-        except filelock.Timeout:
-            raise BusyError(_busy(self.name, self.folder)) from None
+            is_ours = self._lock.acquire()
         except OSError as error:
-            self._lock.release()
             text = f"{self.folder} cannot be locked: {error.strerror or error}"
             raise JournalError(text) from error
-        except JournalError:
-            self._lock.release()
-            raise
+        if not is_ours:
+            raise BusyError(_busy(self.name, self.folder))
 
     @property
     def file(self) -> Path:
@@ -133,7 +122,7 @@ class Environment:
 
         Without a journal nothing is: none was made, or whoever had it before us removed it.
         """
-        if not self._lock.is_locked:
+        if not self._lock.is_held:
             return
         remove = remove or not self.file.exists()
         if remove:
@@ -194,30 +183,3 @@ def _owner(folder: Path) -> str:
             age = format_duration(max(0.0, time.time() - recorded.facts["since"]))
             return f" by process {recorded.owner.pid} on {recorded.facts['host']}, for {age}"
     return ""
-
-
-def _is_at(lock: filelock.BaseFileLock, file: Path) -> bool:
-    descriptor = _descriptor(lock)
-    try:
-        return descriptor is None or os.path.samestat(os.fstat(descriptor), file.stat())
-    except OSError:
-        return False
-
-
-def _descriptor(lock: filelock.BaseFileLock) -> int | None:
-    # Not public; without it two may believe that they have a folder that was made again.
-    return getattr(getattr(lock, "_context", None), "lock_file_fd", None)
-
-
-def _close_in_children(lock: filelock.BaseFileLock) -> None:
-    """Keep a child that a step forks from holding the lock when we are gone."""
-    if not hasattr(os, "register_at_fork"):
-        return
-
-    def close() -> None:
-        # Without it such a child keeps the environment until it ends.
-        if (file := _descriptor(lock)) is not None:
-            with contextlib.suppress(OSError):
-                os.close(file)
-
-    os.register_at_fork(after_in_child=close)

@@ -594,15 +594,35 @@ class TestEvents:
 
 
 CTRL_C = """
-import signal, sys, threading
+import signal, sys, threading, time
 from pytest_plan import GenericStep, Plan
+from pytest_plan.engine.clock import SystemClock
+from pytest_plan.engine.events import CleanupInterrupted
 log = lambda text: print(text, flush=True)
 times = int(sys.argv[2])
+heard = threading.Semaphore(0)
+
+class Watched(SystemClock):
+    # The coordinator leaves its wait only when no Ctrl-C is on its way.
+    waits = False
+    sending = threading.Lock()
+    def get(self, inbox, timeout):
+        try:
+            self.waits = True
+            return super().get(inbox, timeout)
+        finally:
+            self.waits = False
+            with self.sending: pass
+
+clock = Watched()
 def interrupt():
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    while True:
+        with clock.sending:
+            if clock.waits:
+                return signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.001)
 def exec(ctx):
     if sys.argv[1] == "provisioning":
-        ctx.sleep(0.2)  # until the coordinator waits
         try:
             interrupt()
             ctx.sleep(60)
@@ -611,11 +631,14 @@ def exec(ctx):
 def cleanup(ctx):
     if sys.argv[1] == "cleanup":
         for _ in range(times):
-            ctx.sleep(0.2)  # until the coordinator waits
             interrupt()
-        ctx.sleep(0.2)
+            heard.acquire()
+        if times > 1:
+            time.sleep(60)  # it is left at once
     log("upper")
-plan = Plan()
+def hear(event):
+    if isinstance(event, CleanupInterrupted): heard.release()
+plan = Plan(clock=clock).add_listener(hear)
 plan.add_step(GenericStep(cleanup=lambda: log("lower")))
 plan.add_step(GenericStep(cleanup=cleanup))
 plan.add_step(GenericStep(exec=exec))

@@ -115,7 +115,8 @@ class TestOnce:
         one.steps("import time\n@pytest.mark.plan_step\ndef db(): time.sleep(0.3)")
         result = one.run("--durations=0", "-vv")
         durations = [line for line in result.outlines if line.endswith("test_it.py::test_it")]
-        assert [line.split("s ")[0] for line in durations] == ["0.00"] * 3
+        assert len(durations) == 3
+        assert all(float(line.split("s ")[0]) < 0.3 for line in durations)
 
     def test_setup_only_runs(self, one: Project) -> None:
         """--setup-only sets fixtures up, so it provisions."""
