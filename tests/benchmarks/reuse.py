@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tests.benchmarks.measure import Row, interleave
 from tests.benchmarks.suite import ROOT, Suite
 
-REPEATS = 61
+REPEATS = 121
 TARGET_MILLISECONDS = 150.0
 MILLI = 1e3
 
