@@ -1,8 +1,8 @@
 """A file that one process at a time has locked, until it lets go or ends, however it ends.
 
-It is the lock that the library filelock takes, so that either keeps the other out. Where there
-is `flock`, it is taken here: the library has no public way to its descriptor, by which we tell
-that the file is still the one with its name, and let go of it in a child that a step forks.
+It is the lock that the library filelock takes, so that each keeps the other out. Where there is
+`flock`, it is taken here: a lock of the library shows its descriptor to nobody, and by that we
+tell that the file is still the one with its name, and close it in a child that a step forks.
 """
 
 from __future__ import annotations
