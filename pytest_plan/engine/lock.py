@@ -59,7 +59,7 @@ class Flock:
     def release(self) -> None:
         """Let go of it. A second call does nothing."""
         if self._descriptor is not None:
-            # By name: a child that something else than Python forked may have it open.
+            # Closing alone is not enough: a child forked by a C library may have it open, too.
             with contextlib.suppress(OSError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self._close()
