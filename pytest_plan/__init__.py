@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_plan.engine.context import Context
-    from pytest_plan.engine.errors import (
+    from pytest_plan.engine.calls.context import Context
+    from pytest_plan.engine.definition.step import GenericStep, Step
+    from pytest_plan.engine.model.errors import (
         CleanupError,
         PlanCancelledError,
         PlanDefinitionError,
@@ -19,13 +20,12 @@ if TYPE_CHECKING:
         StepError,
         StepTimeoutError,
     )
-    from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
+    from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+    from pytest_plan.engine.model.results import PlanResult, StepResult
+    from pytest_plan.engine.model.secret import Secret
     from pytest_plan.engine.plan import Plan
-    from pytest_plan.engine.results import PlanResult, StepResult
-    from pytest_plan.engine.secret import Secret
-    from pytest_plan.engine.state import State
-    from pytest_plan.engine.step import GenericStep, Step
-    from pytest_plan.plugin.handle import PlanHandle
+    from pytest_plan.engine.shared.state import State
+    from pytest_plan.plugin.items.handle import PlanHandle
 
 __all__ = [
     "CleanupError",
@@ -55,8 +55,8 @@ pytest_plugins = ("pytest_plan.plugin",)
 # Where each name is. Imported at first use: a run of pytest without steps imports no engine, and
 # the engine no pytest. No __dir__: pytest would look at, and so import, whatever it lists.
 _HOMES = {
-    "engine.context": ("Context",),
-    "engine.errors": (
+    "engine.calls.context": ("Context",),
+    "engine.model.errors": (
         "CleanupError",
         "PlanCancelledError",
         "PlanDefinitionError",
@@ -66,13 +66,13 @@ _HOMES = {
         "StepError",
         "StepTimeoutError",
     ),
-    "engine.outcomes": ("CleanupOutcome", "StepOutcome"),
+    "engine.model.outcomes": ("CleanupOutcome", "StepOutcome"),
     "engine.plan": ("Plan",),
-    "engine.results": ("PlanResult", "StepResult"),
-    "engine.secret": ("Secret",),
-    "engine.state": ("State",),
-    "engine.step": ("GenericStep", "Step"),
-    "plugin.handle": ("PlanHandle",),
+    "engine.model.results": ("PlanResult", "StepResult"),
+    "engine.model.secret": ("Secret",),
+    "engine.shared.state": ("State",),
+    "engine.definition.step": ("GenericStep", "Step"),
+    "plugin.items.handle": ("PlanHandle",),
 }
 
 

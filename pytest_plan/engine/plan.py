@@ -9,30 +9,30 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pytest_plan.engine.clock import Clock, SystemClock
-from pytest_plan.engine.durations import Duration, parse_duration
-from pytest_plan.engine.errors import PlanDefinitionError
-from pytest_plan.engine.graph import OWN_PARAMETERS, VALUE, link
-from pytest_plan.engine.hooks import hooks_of
-from pytest_plan.engine.planned import (
+from pytest_plan.engine.definition.graph import OWN_PARAMETERS, VALUE, link
+from pytest_plan.engine.definition.planned import (
     OPTION_NAMES,
     PlannedStep,
     check_jobs,
     check_name,
     check_options,
 )
-from pytest_plan.engine.run_options import RunOptions
-from pytest_plan.engine.state import State
-from pytest_plan.engine.step import Pause, Step
-from pytest_plan.engine.store import LocalStore
+from pytest_plan.engine.definition.run_options import RunOptions
+from pytest_plan.engine.definition.signature import hooks_of
+from pytest_plan.engine.definition.step import Pause, Step
+from pytest_plan.engine.model.clock import Clock, SystemClock
+from pytest_plan.engine.model.durations import Duration, parse_duration
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.shared.state import State
+from pytest_plan.engine.shared.store import LocalStore
 
 if TYPE_CHECKING:
-    from pytest_plan.engine.events import Listener
-    from pytest_plan.engine.recovery import OwnEnvironment
-    from pytest_plan.engine.restore import Restorer
-    from pytest_plan.engine.results import PlanResult, StepResult
-    from pytest_plan.engine.run import Run
-    from pytest_plan.engine.unrecorded import Unrecorded
+    from pytest_plan.engine.environments.recovery import OwnEnvironment
+    from pytest_plan.engine.execution.restore import Restorer
+    from pytest_plan.engine.execution.run import Run
+    from pytest_plan.engine.journal.null import Unrecorded
+    from pytest_plan.engine.model.events import Listener
+    from pytest_plan.engine.model.results import PlanResult, StepResult
 
 DEFAULT_JOBS = 8
 DEFAULT_CLEANUP_LIMIT = 300.0
@@ -230,7 +230,7 @@ class Plan:
         if self._run is not None:
             raise PlanDefinitionError("this plan has been executed already: a plan runs once")
         # Imported here: a worker of xdist declares plans and never runs one.
-        from pytest_plan.engine.run import Run, new_run_id
+        from pytest_plan.engine.execution.run import Run, new_run_id
 
         run_options = self._options._replace(**options)
         self._steps = self.linked()
@@ -255,7 +255,7 @@ class Plan:
     def _own_environment(self, run_id: str) -> OwnEnvironment | None:
         if self._journal is None:
             return None
-        from pytest_plan.engine.recovery import OwnEnvironment, recover
+        from pytest_plan.engine.environments.recovery import OwnEnvironment, recover
 
         recover(
             self._journal,
@@ -273,7 +273,7 @@ class Plan:
         scratch: Path | None = None,
     ) -> Run:
         """Return a run of recorded steps alone, to be cleaned up; the plan itself does not run."""
-        from pytest_plan.engine.run import Run
+        from pytest_plan.engine.execution.run import Run
 
         planned = restorer.planned()
         run = Run(

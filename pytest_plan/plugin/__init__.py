@@ -11,7 +11,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_plan.plugin import plain_imports
+from pytest_plan.plugin.compat import plain_imports
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -34,7 +34,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     """Let a conftest that is broken keep nobody from cleaning up."""
     if not getattr(early_config.known_args_namespace, "plan_cleanup", None):
         return (yield)
-    from pytest_plan.plugin import cleaner
+    from pytest_plan.plugin.session import cleaner
 
     return (yield from cleaner.whatever_conftests_raise())
 
@@ -43,7 +43,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Let nobody else prepare a run of tests where there is none."""
     if config.option.plan_cleanup:
-        from pytest_plan.plugin import cleaner
+        from pytest_plan.plugin.session import cleaner
 
         cleaner.prepare(config)
 
@@ -56,7 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # `-p pytest_plan -p no:pytest_plan`: pytest took back the package, but not this module.
         config.pluginmanager.unregister(name="pytest_plan.plugin")
         return
-    from pytest_plan.plugin import discover, options
+    from pytest_plan.plugin import options
+    from pytest_plan.plugin.session import discovery as discover
 
     config.addinivalue_line(
         "markers",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_plan.engine.model.results import PlanResult, StepResult
     from pytest_plan.engine.plan import Plan
-    from pytest_plan.engine.results import PlanResult, StepResult
 
 
 @pytest.hookspec
@@ -53,7 +53,7 @@ def pytest_plan_finished(config: pytest.Config, result: PlanResult) -> None:
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | None:
     """Return a function that hears every event of the engine, or None.
 
-    Called once, before the first step. The events are those of `pytest_plan.engine.events`.
+    Called once, before the first step. The events are those of `pytest_plan.engine.model.events`.
     """
 
 

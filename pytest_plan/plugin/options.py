@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_plan.engine.errors import PlanDefinitionError
+from pytest_plan.engine.model.errors import PlanDefinitionError
 
 DEFAULT_ENVIRONMENT = "default"  # what is kept or reused without a name
 _ENVIRONMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -291,13 +291,13 @@ def _find(option: _Option, config: pytest.Config) -> tuple[Any, str]:
 
 def _duration(value: Any, source: str) -> float:
     # Imported here: a run without any option of ours does not pay for the engine.
-    from pytest_plan.engine.durations import parse_duration
+    from pytest_plan.engine.model.durations import parse_duration
 
     return parse_duration(value, source)
 
 
 def _longer_than_zero(value: Any, source: str) -> float:
-    from pytest_plan.engine.durations import parse_duration
+    from pytest_plan.engine.model.durations import parse_duration
 
     return parse_duration(value, source, zero=False)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_plan.engine.errors import describe
-from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
-from pytest_plan.engine.results import AttemptResult, CleanupResult, StepResult
-from pytest_plan.report.failure import said
+from pytest_plan.engine.model.errors import describe
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.model.results import AttemptResult, CleanupResult, StepResult
+from pytest_plan.report.terminal.failure import said
 
 # How a test ended, the usual first; `not_run` has no test of its own.
 TEST_OUTCOMES: Final = (

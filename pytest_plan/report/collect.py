@@ -9,13 +9,19 @@ from dataclasses import dataclass
 
 import pytest
 
-from pytest_plan.engine.events import CleanupBegan, Event, PlanFinished, StepCleaned, StepFinished
-from pytest_plan.engine.outcomes import StepOutcome
-from pytest_plan.engine.results import PlanResult, StepResult, critical_path
-from pytest_plan.plugin import lookup
-from pytest_plan.plugin.session import PlanSession
-from pytest_plan.report import failure
+from pytest_plan.engine.model.events import (
+    CleanupBegan,
+    Event,
+    PlanFinished,
+    StepCleaned,
+    StepFinished,
+)
+from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.engine.model.results import PlanResult, StepResult, critical_path
+from pytest_plan.plugin.session import lookup
+from pytest_plan.plugin.session.session import PlanSession
 from pytest_plan.report.account import Account, StepAccount, TestAccount, step_account
+from pytest_plan.report.terminal import failure
 
 ALONE = "main"  # the worker of a test, without workers
 _LONGEST_MESSAGE = 300  # characters of what a test failed with

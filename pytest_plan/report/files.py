@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.engine.errors import describe
-from pytest_plan.plugin import lookup
+from pytest_plan.engine.model.errors import describe
 from pytest_plan.plugin.options import REPORT_ENDINGS
-from pytest_plan.report import json_file, markdown, mermaid, trace
+from pytest_plan.plugin.session import lookup
 from pytest_plan.report.collect import Collector
+from pytest_plan.report.formats import json_file, markdown, mermaid, trace
 
 if TYPE_CHECKING:
     from pytest_plan.report.account import Account
@@ -24,7 +24,7 @@ _SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def _html(account: Account) -> str:
-    from pytest_plan.report import html  # Jinja2 is an extra
+    from pytest_plan.report.formats import html  # Jinja2 is an extra
 
     return html.text(account)
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.errors import describe
-from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
-from pytest_plan.plugin.warn import warn
+from pytest_plan.engine.model.errors import describe
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.plugin.compat.warn import warn
 from pytest_plan.report.account import Account, StepAccount
 from pytest_plan.report.collect import Collector
 

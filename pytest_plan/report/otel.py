@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.engine.errors import describe
-from pytest_plan.engine.events import (
+from pytest_plan.engine.model.errors import describe
+from pytest_plan.engine.model.events import (
     AttemptFailed,
     Event,
     PlanFinished,
@@ -24,10 +24,10 @@ from pytest_plan.engine.events import (
     StepFinished,
     StepStarted,
 )
-from pytest_plan.engine.outcomes import CleanupOutcome
-from pytest_plan.engine.results import StepResult
-from pytest_plan.plugin import lookup
-from pytest_plan.report.failure import said
+from pytest_plan.engine.model.outcomes import CleanupOutcome
+from pytest_plan.engine.model.results import StepResult
+from pytest_plan.plugin.session import lookup
+from pytest_plan.report.terminal.failure import said
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

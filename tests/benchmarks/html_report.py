@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.report.account import (
     Account,
     AttemptAccount,
@@ -34,7 +34,7 @@ def rows() -> Iterator[Row]:
     if importlib.util.find_spec("jinja2") is None:
         yield Row(_WHAT, "s", note="Jinja2 is not installed")
         return
-    from pytest_plan.report import html
+    from pytest_plan.report.formats import html
 
     run = large_run()
     with tempfile.TemporaryDirectory() as name:

@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 
 from pytest_plan import GenericStep, Plan
-from pytest_plan.engine.journal import Journal
-from pytest_plan.engine.reaper import Reaper
-from pytest_plan.engine.recorded import read
-from pytest_plan.engine.reference import References
-from pytest_plan.engine.tables import connect, insert
+from pytest_plan.engine.environments.reaper import Reaper
+from pytest_plan.engine.journal.journal import Journal
+from pytest_plan.engine.journal.reader import read
+from pytest_plan.engine.journal.reference import References
+from pytest_plan.engine.journal.schema import connect, insert
 from tests.benchmarks.measure import Row, interleave, seconds
 from tests.faults.scenario import Run, Tally
 

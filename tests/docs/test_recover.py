@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_plan.engine.tables import FORMAT, TABLES
+from pytest_plan.engine.journal.schema import FORMAT, TABLES
 from tests.xdist.cluster import Cluster, wait_until
 
 DOCS = Path(__file__).parent.parent.parent / "docs"

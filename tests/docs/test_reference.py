@@ -7,10 +7,11 @@ import re
 import pytest
 
 import pytest_plan
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.planned import OPTION_NAMES
-from pytest_plan.plugin import declare, hookspecs, options
-from pytest_plan.plugin.handle import PlanHandle
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.planned import OPTION_NAMES
+from pytest_plan.plugin import hookspecs, options
+from pytest_plan.plugin.declaring import declaration as declare
+from pytest_plan.plugin.items.handle import PlanHandle
 from tests.docs.pages import path_of
 
 TABLES = path_of("reference/steps-and-options").read_text()

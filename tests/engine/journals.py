@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pytest_plan import Plan
-from pytest_plan.engine.journal import Journal
-from pytest_plan.engine.reference import References
-from pytest_plan.engine.run import Run
-from pytest_plan.engine.step import Step
-from pytest_plan.engine.tables import TABLES, connect
+from pytest_plan.engine.definition.step import Step
+from pytest_plan.engine.execution.run import Run
+from pytest_plan.engine.journal.journal import Journal
+from pytest_plan.engine.journal.reference import References
+from pytest_plan.engine.journal.schema import TABLES, connect
 
 ROOT = Path(__file__).parent
 

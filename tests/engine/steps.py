@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.events import Event
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.model.events import Event
+from pytest_plan.engine.model.results import PlanResult
 from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.results import PlanResult
 from tests.engine.fake_clock import FakeClock
 
 LONGEST_WAIT = 10.0  # real seconds until a test that waits for a thread gives up

@@ -14,21 +14,21 @@ import psutil
 import pytest
 import tenacity
 
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.errors import (
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.calls.interrupt import StepInterrupted
+from pytest_plan.engine.definition.step import FunctionStep, GenericStep, Step
+from pytest_plan.engine.model.errors import (
     PlanCancelledError,
     PlanTimeoutError,
     StateError,
     StepError,
     StepTimeoutError,
 )
-from pytest_plan.engine.events import AttemptFailed
-from pytest_plan.engine.interrupt import StepInterrupted
-from pytest_plan.engine.outcomes import StepOutcome
+from pytest_plan.engine.model.events import AttemptFailed
+from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.state import State
-from pytest_plan.engine.step import FunctionStep, GenericStep, Step
-from pytest_plan.engine.store import LocalStore
+from pytest_plan.engine.shared.state import State
+from pytest_plan.engine.shared.store import LocalStore
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import LONGEST_WAIT, Background, Calls, Gate, execute, record_events
 

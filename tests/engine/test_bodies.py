@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.bodies import AsyncGeneratorRun, CoroutineBody, GeneratorRun, body_of
-from pytest_plan.engine.calls import PlainBody
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.errors import PlanDefinitionError, StepError, StepTimeoutError
-from pytest_plan.engine.interrupt import Interrupt, StepInterrupted
-from pytest_plan.engine.log import StepLog, current_log
-from pytest_plan.engine.outcomes import CleanupOutcome
+from pytest_plan.engine.calls.bodies import AsyncGeneratorRun, CoroutineBody, GeneratorRun, body_of
+from pytest_plan.engine.calls.call import PlainBody
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.model.errors import PlanDefinitionError, StepError, StepTimeoutError
+from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.step import GenericStep
+from pytest_plan.engine.shared.log import StepLog, current_log
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Calls, Gate, cancel_and_sleep, execute
 

@@ -12,13 +12,18 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.errors import CleanupError, PlanCancelledError, PlanTimeoutError, StepError
-from pytest_plan.engine.events import CleanupBegan, CleanupInterrupted, StepCleaned
-from pytest_plan.engine.outcomes import CleanupOutcome
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.model.errors import (
+    CleanupError,
+    PlanCancelledError,
+    PlanTimeoutError,
+    StepError,
+)
+from pytest_plan.engine.model.events import CleanupBegan, CleanupInterrupted, StepCleaned
+from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.processes import Process
-from pytest_plan.engine.step import GenericStep
+from pytest_plan.engine.processes.process import Process
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Calls, Gate, cancel_and_sleep, execute, record_events
 
@@ -596,8 +601,8 @@ class TestEvents:
 CTRL_C = """
 import signal, sys, threading, time
 from pytest_plan import GenericStep, Plan
-from pytest_plan.engine.clock import SystemClock
-from pytest_plan.engine.events import CleanupInterrupted
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.events import CleanupInterrupted
 log = lambda text: print(text, flush=True)
 times = int(sys.argv[2])
 heard = threading.Semaphore(0)

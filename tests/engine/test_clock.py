@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from pytest_plan.engine.clock import PlanClock, SystemClock
+from pytest_plan.engine.model.clock import PlanClock, SystemClock
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Background
 

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_plan.engine.codec import Codec
-from pytest_plan.engine.reference import NotDurableError, References
-from pytest_plan.engine.secret import Secret
+from pytest_plan.engine.journal.codec import Codec
+from pytest_plan.engine.journal.reference import NotDurableError, References
+from pytest_plan.engine.model.secret import Secret
 
 CODEC = Codec(References(Path(__file__).parent))
 

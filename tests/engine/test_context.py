@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.errors import (
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.step import FunctionStep, GenericStep
+from pytest_plan.engine.model.errors import (
     PlanCancelledError,
     PlanDefinitionError,
     PlanError,
@@ -22,12 +23,11 @@ from pytest_plan.engine.errors import (
     StepError,
     StepTimeoutError,
 )
-from pytest_plan.engine.outcomes import StepOutcome
+from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.engine.model.secret import Secret
 from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.processes import Process
-from pytest_plan.engine.secret import Secret
-from pytest_plan.engine.state import State
-from pytest_plan.engine.step import FunctionStep, GenericStep
+from pytest_plan.engine.processes.process import Process
+from pytest_plan.engine.shared.state import State
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Calls, execute
 

@@ -21,7 +21,7 @@ from pytest_plan import (
     StepError,
     StepOutcome,
 )
-from pytest_plan.engine.events import Event, StepStarted
+from pytest_plan.engine.model.events import Event, StepStarted
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Calls
 

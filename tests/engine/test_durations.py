@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.durations import format_duration, parse_duration
-from pytest_plan.engine.errors import PlanDefinitionError
+from pytest_plan.engine.model.durations import format_duration, parse_duration
+from pytest_plan.engine.model.errors import PlanDefinitionError
 
 
 @pytest.mark.parametrize(

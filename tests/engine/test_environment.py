@@ -14,13 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_plan.engine.environment import (
-    BusyError,
-    Environment,
-    claimed,
-    names,
-)
-from pytest_plan.engine.errors import JournalError
+from pytest_plan.engine.environments.environment import BusyError, Environment, claimed, names
+from pytest_plan.engine.model.errors import JournalError
 from tests.engine.journals import references
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,8 +25,8 @@ _HEAD = f"""\
 import os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from pytest_plan.engine.environment import *
-from pytest_plan.engine.errors import JournalError
+from pytest_plan.engine.environments.environment import *
+from pytest_plan.engine.model.errors import JournalError
 from tests.engine.journals import references
 parent = Path(sys.argv[1])
 """

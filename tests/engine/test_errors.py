@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.errors import (
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.model.errors import (
     CleanupError,
     PlanCancelledError,
     PlanDefinitionError,
@@ -23,7 +24,6 @@ from pytest_plan.engine.errors import (
     picklable,
 )
 from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.step import GenericStep
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Calls, cancel_and_sleep, execute
 

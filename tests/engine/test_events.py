@@ -6,12 +6,12 @@ from typing import Any, get_args
 
 import pytest
 
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.errors import PlanError
-from pytest_plan.engine.events import Event, PlanFinished, StepFinished, StopRequested
-from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.model.errors import PlanError
+from pytest_plan.engine.model.events import Event, PlanFinished, StepFinished, StopRequested
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.step import GenericStep
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Calls, execute, record_events
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.errors import PlanCancelledError
-from pytest_plan.engine.events import Event, StepFinished, StepStarted, Waiting
-from pytest_plan.engine.outcomes import StepOutcome
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.model.errors import PlanCancelledError
+from pytest_plan.engine.model.events import Event, StepFinished, StepStarted, Waiting
+from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.step import GenericStep
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Calls, record_events
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_plan import GenericStep, Plan
-from pytest_plan.engine.fingerprint import Fingerprints
+from pytest_plan.engine.environments.fingerprint import Fingerprints
 
 SOURCE = """
 import os

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_plan.engine.folders import RunFolders
+from pytest_plan.engine.shared.folders import RunFolders
 
 
 @pytest.fixture

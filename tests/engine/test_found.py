@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_plan.engine.clock import SystemClock
-from pytest_plan.engine.found import FoundTree
-from pytest_plan.engine.identity import Identity, identify
-from pytest_plan.engine.processes import COOKIE, KILL
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.processes.identity import Identity, identify
+from pytest_plan.engine.processes.orphan import FoundTree
+from pytest_plan.engine.processes.process import COOKIE, KILL
 
 CLOCK = SystemClock()
 LONGEST = 10.0

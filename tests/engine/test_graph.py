@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.errors import PlanDefinitionError
-from pytest_plan.engine.graph import closure, link, needs_closure
-from pytest_plan.engine.hooks import hooks_of
-from pytest_plan.engine.planned import PlannedStep, check_options
-from pytest_plan.engine.step import GenericStep
+from pytest_plan.engine.definition.graph import closure, link, needs_closure
+from pytest_plan.engine.definition.planned import PlannedStep, check_options
+from pytest_plan.engine.definition.signature import hooks_of
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.model.errors import PlanDefinitionError
 
 
 def step(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.errors import PlanDefinitionError
-from pytest_plan.engine.hooks import Kind, hooks_of, kind_of
-from pytest_plan.engine.outcomes import Hook
-from pytest_plan.engine.step import GenericStep, Step
+from pytest_plan.engine.definition.signature import Kind, hooks_of, kind_of
+from pytest_plan.engine.definition.step import GenericStep, Step
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.model.outcomes import Hook
 
 
 def plain() -> None:

@@ -10,7 +10,7 @@ import time
 
 import psutil
 
-from pytest_plan.engine.identity import Identity, birth_of, boot_id, identify, ourselves
+from pytest_plan.engine.processes.identity import Identity, birth_of, boot_id, identify, ourselves
 
 
 def test_we_are_alive() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pytest_plan.engine.calls import armed
-from pytest_plan.engine.interrupt import Interrupt, StepInterrupted
+from pytest_plan.engine.calls.call import armed
+from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted
 
 ROUNDS = 300
 

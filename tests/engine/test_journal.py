@@ -19,16 +19,17 @@ from typing import Any
 import pytest
 
 from pytest_plan import Plan, Secret
-from pytest_plan.engine import tables, writer
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.errors import JournalError, StepError
-from pytest_plan.engine.journal import Journal
-from pytest_plan.engine.outcomes import Hook
-from pytest_plan.engine.recorded import Recorded, read
-from pytest_plan.engine.reference import References
-from pytest_plan.engine.run import Run
-from pytest_plan.engine.step import GenericStep
-from pytest_plan.engine.unrecorded import Deferred
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.execution.run import Run
+from pytest_plan.engine.journal import schema as tables
+from pytest_plan.engine.journal import writer
+from pytest_plan.engine.journal.journal import Journal
+from pytest_plan.engine.journal.null import Deferred
+from pytest_plan.engine.journal.reader import Recorded, read
+from pytest_plan.engine.journal.reference import References
+from pytest_plan.engine.model.errors import JournalError, StepError
+from pytest_plan.engine.model.outcomes import Hook
 from tests.engine.no_threads import needs_limit, no_threads
 
 REFERENCES = References(Path(__file__).parent)
@@ -724,8 +725,8 @@ def test_a_plain_script_can_have_one(tmp_path: Path) -> None:
     code = f"""
         from pathlib import Path
         from pytest_plan import Plan, GenericStep
-        from pytest_plan.engine.journal import Journal
-        from pytest_plan.engine.reference import References
+        from pytest_plan.engine.journal.journal import Journal
+        from pytest_plan.engine.journal.reference import References
         journal = Journal(Path({str(tmp_path / "j.sqlite")!r}), References(Path.cwd()))
         plan = Plan()
         plan.add_step(GenericStep(exec=lambda: 1), name="one")

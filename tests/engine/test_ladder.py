@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.calls import Call
-from pytest_plan.engine.folders import RunFolders
-from pytest_plan.engine.ladder import ABANDON_AFTER, KILL_AFTER, TERMINATE_AFTER, Ladder
-from pytest_plan.engine.log import StepLog
-from pytest_plan.engine.outcomes import Hook
-from pytest_plan.engine.scope import CallScope
-from pytest_plan.engine.secret import Masker
-from pytest_plan.engine.stop import Stop, StopKind
+from pytest_plan.engine.calls.call import Call
+from pytest_plan.engine.calls.escalation import ABANDON_AFTER, KILL_AFTER, TERMINATE_AFTER, Ladder
+from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.model.outcomes import Hook
+from pytest_plan.engine.model.secret import Masker
+from pytest_plan.engine.model.stop import Stop, StopKind
+from pytest_plan.engine.shared.folders import RunFolders
+from pytest_plan.engine.shared.log import StepLog
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Background, Calls, Gate
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import filelock
 import pytest
 
-from pytest_plan.engine.lock import Flock, LibraryLock, file_lock
+from pytest_plan.engine.environments.lock import Flock, LibraryLock, file_lock
 
 ROOT = Path(__file__).parent.parent.parent
 LONGEST = 20.0
@@ -23,7 +23,7 @@ HOLD = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from pytest_plan.engine.lock import *
+from pytest_plan.engine.environments.lock import *
 lock = {{kind}}(Path(sys.argv[1]))
 print(lock.acquire(), flush=True)
 sys.stdin.read()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_plan.engine.folders import RunFolders
-from pytest_plan.engine.log import StepLog, current_log
-from pytest_plan.engine.secret import Masker, Secret
+from pytest_plan.engine.model.secret import Masker, Secret
+from pytest_plan.engine.shared.folders import RunFolders
+from pytest_plan.engine.shared.log import StepLog, current_log
 from tests.engine.steps import Background
 
 

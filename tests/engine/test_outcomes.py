@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from pytest_plan.engine.outcomes import (
+from pytest_plan.engine.model.outcomes import (
     CleanupOutcome,
     StepOutcome,
     change_cleanup,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_plan.engine import places
-from pytest_plan.engine.errors import JournalError
-from pytest_plan.engine.places import check_private, make_private
+from pytest_plan.engine.environments import private as places
+from pytest_plan.engine.environments.private import check_private, make_private
+from pytest_plan.engine.model.errors import JournalError
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

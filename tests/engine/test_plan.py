@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.clock import SystemClock
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.errors import (
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.step import GenericStep, Step
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.errors import (
     CleanupError,
     PlanCancelledError,
     PlanDefinitionError,
@@ -22,10 +23,9 @@ from pytest_plan.engine.errors import (
     StateError,
     StepError,
 )
-from pytest_plan.engine.outcomes import StepOutcome
+from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.state import State
-from pytest_plan.engine.step import GenericStep, Step
+from pytest_plan.engine.shared.state import State
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Background, Calls, Gate, cancel_and_sleep, execute
 

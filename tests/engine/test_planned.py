@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import tenacity
 
-from pytest_plan.engine.errors import PlanDefinitionError
-from pytest_plan.engine.planned import OPTION_NAMES, StepOptions, check_options, suggest
+from pytest_plan.engine.definition.planned import OPTION_NAMES, StepOptions, check_options, suggest
+from pytest_plan.engine.model.errors import PlanDefinitionError
 
 
 def check(**options: Any) -> StepOptions:

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_plan.engine.clock import SystemClock
-from pytest_plan.engine.processes import COOKIE, Process, spawn, tree_members
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.processes.process import COOKIE, Process, spawn, tree_members
 
 CLOCK = SystemClock()
 LONGEST = 10.0

@@ -17,10 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from pytest_plan.engine import lease, reaper
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.reaper import Reaper
-from pytest_plan.engine.step import GenericStep
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.environments import reaper
+from pytest_plan.engine.environments import watchdog as lease
+from pytest_plan.engine.environments.reaper import Reaper
 from tests.engine import journals
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,8 +31,8 @@ _OWNER = """\
 import os, signal, subprocess, sys, threading, time
 sys.path.insert(0, ROOT)
 from pathlib import Path
-from pytest_plan.engine import reaper
-from pytest_plan.engine.reaper import Reaper
+from pytest_plan.engine.environments import reaper
+from pytest_plan.engine.environments.reaper import Reaper
 folder = Path(sys.argv[1])
 command = ["/bin/touch", str(folder / "acted")]
 watcher = Reaper(folder / "journal", command, dict(os.environ), folder / "log")
@@ -351,7 +352,13 @@ class TestTrees:
         hook = {"cleanup": (lambda: None)} if has_hook else {}
         run = journals.begin(tmp_path / "j", {"a": GenericStep(exec=make, **hook)})
         run.journal.set(status=status, launch={"cwd": str(tmp_path)})  # type: ignore[attr-defined]
-        argv = [sys.executable, "-m", "pytest_plan.engine.reap", str(tmp_path / "j"), "/bin/pwd"]
+        argv = [
+            sys.executable,
+            "-m",
+            "pytest_plan.engine.environments.reap",
+            str(tmp_path / "j"),
+            "/bin/pwd",
+        ]
         done = run_argv(argv)
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, str(tmp_path), "")
         status_now = psutil.Process(pids[0]).status()
@@ -371,14 +378,20 @@ class TestTrees:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         owner = {"pid": me.pid, "birth": stat[19], "boot": boot}
         run.journal.set(owner=owner, launch={"cwd": "/"})  # type: ignore[attr-defined]
-        argv = [sys.executable, "-m", "pytest_plan.engine.reap", str(tmp_path / "j"), "/bin/true"]
+        argv = [
+            sys.executable,
+            "-m",
+            "pytest_plan.engine.environments.reap",
+            str(tmp_path / "j"),
+            "/bin/true",
+        ]
         run_argv(argv)
         assert psutil.Process(pids[0]).status() == psutil.STATUS_SLEEPING
         run.clean_up()
 
     def test_a_journal_that_cannot_be_read_does_not_stop_it(self, tmp_path: Path) -> None:
         """The command says the rest."""
-        argv = [sys.executable, "-m", "pytest_plan.engine.reap", str(tmp_path / "j")]
+        argv = [sys.executable, "-m", "pytest_plan.engine.environments.reap", str(tmp_path / "j")]
         done = run_argv([*argv, "/bin/echo", "ran"])
         assert done.stdout == "ran\n"
         assert "no readable journal" in done.stderr

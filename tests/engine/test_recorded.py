@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.errors import JournalError
-from pytest_plan.engine.recorded import MOST_OWNERS, read
-from pytest_plan.engine.step import GenericStep
-from pytest_plan.engine.tables import FORMAT
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.journal.reader import MOST_OWNERS, read
+from pytest_plan.engine.journal.schema import FORMAT
+from pytest_plan.engine.model.errors import JournalError
 from tests.engine import journals
 from tests.engine.journals import sealing
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.reference import NotDurableError, Reference, References
+from pytest_plan.engine.journal.reference import NotDurableError, Reference, References
 
 HERE = Path(__file__)
 REFERENCES = References(HERE.parent)

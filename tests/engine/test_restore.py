@@ -14,13 +14,13 @@ import psutil
 import pytest
 
 from pytest_plan import Plan
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.journal import Journal
-from pytest_plan.engine.outcomes import CleanupOutcome
-from pytest_plan.engine.recorded import read
-from pytest_plan.engine.restore import Restorer
-from pytest_plan.engine.results import CleanupResult
-from pytest_plan.engine.step import GenericStep
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.execution.restore import Restorer
+from pytest_plan.engine.journal.journal import Journal
+from pytest_plan.engine.journal.reader import read
+from pytest_plan.engine.model.outcomes import CleanupOutcome
+from pytest_plan.engine.model.results import CleanupResult
 from tests.engine import journals
 from tests.engine.journals import sealing
 

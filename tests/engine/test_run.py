@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_plan.engine.errors import CleanupError, StepError
-from pytest_plan.engine.events import CleanupBegan, PlanFinished
-from pytest_plan.engine.outcomes import StepOutcome
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.model.errors import CleanupError, StepError
+from pytest_plan.engine.model.events import CleanupBegan, PlanFinished
+from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.step import GenericStep
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Calls, record_events
 

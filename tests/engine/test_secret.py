@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from pytest_plan.engine.secret import Masker, Secret, reveal
+from pytest_plan.engine.model.secret import Masker, Secret, reveal
 
 
 class TestSecret:

@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from pytest_plan.engine.errors import PlanDefinitionError
-from pytest_plan.engine.services import Ports, Variables
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.shared.services import Ports, Variables
 from tests.engine.steps import Background
 
 NAME = "PLAN_TEST_VARIABLE"

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.errors import PlanCancelledError, StateError, StepTimeoutError
-from pytest_plan.engine.outcomes import Hook
-from pytest_plan.engine.scope import CallScope
-from pytest_plan.engine.secret import Secret
-from pytest_plan.engine.state import State
-from pytest_plan.engine.stop import Stop, StopKind
-from pytest_plan.engine.store import LocalStore
+from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.model.errors import PlanCancelledError, StateError, StepTimeoutError
+from pytest_plan.engine.model.outcomes import Hook
+from pytest_plan.engine.model.secret import Secret
+from pytest_plan.engine.model.stop import Stop, StopKind
+from pytest_plan.engine.shared.state import State
+from pytest_plan.engine.shared.store import LocalStore
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Background
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pytest_plan import State, StateError
-from pytest_plan.engine.store import LocalStore
+from pytest_plan.engine.shared.store import LocalStore
 from tests.engine.fake_clock import FakeClock
 
 KEYS = st.sampled_from("abcd")

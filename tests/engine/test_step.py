@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.errors import PlanDefinitionError
+from pytest_plan.engine.definition.step import GenericStep, Pause, Step, snake_case
+from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.plan import Plan
-from pytest_plan.engine.step import GenericStep, Pause, Step, snake_case
 from tests.engine.steps import Calls
 
 

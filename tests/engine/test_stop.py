@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_plan.engine.errors import PlanCancelledError, PlanTimeoutError, StepTimeoutError
-from pytest_plan.engine.outcomes import Hook, StepOutcome
-from pytest_plan.engine.stop import Stop, StopFlag, StopKind
+from pytest_plan.engine.model.errors import PlanCancelledError, PlanTimeoutError, StepTimeoutError
+from pytest_plan.engine.model.outcomes import Hook, StepOutcome
+from pytest_plan.engine.model.stop import Stop, StopFlag, StopKind
 
 
 @pytest.mark.parametrize(

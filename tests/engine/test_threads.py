@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.calls import Call, Ending, PlainBody, Raised, Refused, Returned
-from pytest_plan.engine.clock import SystemClock
-from pytest_plan.engine.folders import RunFolders
-from pytest_plan.engine.log import StepLog
-from pytest_plan.engine.outcomes import Hook
-from pytest_plan.engine.scope import CallScope
-from pytest_plan.engine.secret import Masker
-from pytest_plan.engine.stop import Stop, StopKind
-from pytest_plan.engine.threads import Threads
+from pytest_plan.engine.calls.call import Call, Ending, PlainBody, Raised, Refused, Returned
+from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.threads import Threads
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.outcomes import Hook
+from pytest_plan.engine.model.secret import Masker
+from pytest_plan.engine.model.stop import Stop, StopKind
+from pytest_plan.engine.shared.folders import RunFolders
+from pytest_plan.engine.shared.log import StepLog
 from tests.engine.no_threads import needs_limit, no_threads
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_plan.engine.calls import PlainBody
-from pytest_plan.engine.outcomes import Hook
-from pytest_plan.engine.scope import CallScope
-from pytest_plan.engine.undo import Undo, UndoStack
+from pytest_plan.engine.calls.call import PlainBody
+from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.undo import Undo, UndoStack
+from pytest_plan.engine.model.outcomes import Hook
 from tests.engine.steps import Background
 
 ALL = frozenset(Hook)

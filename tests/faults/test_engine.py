@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from pytest_plan import GenericStep, Plan, PlanCancelledError, PlanDefinitionError, StepError
-from pytest_plan.engine.clock import SystemClock
-from pytest_plan.engine.events import AttemptFailed
-from pytest_plan.engine.processes import spawn
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.events import AttemptFailed
+from pytest_plan.engine.processes.process import spawn
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Background
 from tests.faults import checker, fakes

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from pytest_plan import GenericStep, Plan
-from pytest_plan.engine.journal import Journal
-from pytest_plan.engine.recorded import read
-from pytest_plan.engine.reference import References
+from pytest_plan.engine.journal.journal import Journal
+from pytest_plan.engine.journal.reader import read
+from pytest_plan.engine.journal.reference import References
 from tests.faults.aftermath import NO_REAPER, PLAIN, journal_of
 from tests.faults.scenario import PATIENCE, Run, Stage, Story, Tally
 

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from pytest_plan.engine.recorded import read
+from pytest_plan.engine.journal.reader import read
 from tests.faults.aftermath import (
     NO_REAPER,
     PLAIN,

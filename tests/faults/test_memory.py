@@ -25,7 +25,7 @@ from tests.faults.scenario import SLACK, Run, Stage, Story
 
 # Raises MemoryError in the n-th call of SQLite by the writer, and in no other.
 SCARCE = """
-from pytest_plan.engine import writer
+from pytest_plan.engine.journal import writer
 
 class Scarce:
     left = int(os.environ["SCARCE"])
@@ -48,8 +48,8 @@ writer.connect = lambda file: Scarce(connect(file))
 LIMITED = """
 import resource
 from pathlib import Path
-from pytest_plan.engine import writer
-from pytest_plan.engine.tables import connect
+from pytest_plan.engine.journal import writer
+from pytest_plan.engine.journal.schema import connect
 
 class Limited:
     def __init__(self, connection):

@@ -6,7 +6,7 @@ import json
 import subprocess
 import time
 
-from pytest_plan.engine.recorded import read
+from pytest_plan.engine.journal.reader import read
 from tests.faults.aftermath import (
     change,
     clean_up,

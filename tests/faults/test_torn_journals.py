@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_plan import GenericStep, Plan
-from pytest_plan.engine.context import Context
-from pytest_plan.engine.errors import JournalError
-from pytest_plan.engine.journal import Journal
-from pytest_plan.engine.recorded import read
-from pytest_plan.engine.reference import References
-from pytest_plan.engine.restore import Restorer
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.execution.restore import Restorer
+from pytest_plan.engine.journal.journal import Journal
+from pytest_plan.engine.journal.reader import read
+from pytest_plan.engine.journal.reference import References
+from pytest_plan.engine.model.errors import JournalError
 from tests.faults.scenario import Tally
 
 REFERENCES = References(Path(__file__).parent)

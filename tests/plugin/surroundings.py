@@ -9,8 +9,8 @@ import psutil  # noqa: F401 - a run in this process forgets what it imports itse
 import pytest
 import tenacity  # noqa: F401
 
-import pytest_plan.engine.run  # noqa: F401
-from pytest_plan.engine import ladder
+import pytest_plan.engine.execution.run  # noqa: F401
+from pytest_plan.engine.calls import escalation as ladder
 from tests.plugin.project import ROOT, Project
 
 _OUTSIDE = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR", "PYTEST_PLUGINS")

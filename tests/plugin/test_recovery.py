@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.recorded import read
+from pytest_plan.engine.journal.reader import read
 from tests.engine.journals import sealing
 from tests.plugin.project import Project, plan_lines, refuses
 
@@ -389,7 +389,7 @@ class TestPlace:
 def test_what_another_process_has_removed_meanwhile_is_not_made_again(project: Project) -> None:
     """Between the look at what is there and the lock: nothing is left of it, not even a folder."""
     project.steps("""
-        from pytest_plan.plugin import recovery
+        from pytest_plan.plugin.run import recovery
 
         recovery.names = lambda parent: ["run-gone"]
     """)

@@ -200,7 +200,7 @@ class TestImports:
             import pytest
 
             assert pytest.main(["-p", "pytest_plan", "-p", "no:cacheprovider"]) == 0
-            print("loader", type(sys.modules["pytest_plan.engine.run"].__spec__.loader).__name__)
+            print("loader", type(sys.modules["pytest_plan.engine.execution.run"].__spec__.loader).__name__)
             print("left", [one for one in sys.meta_path if "pytest_plan" in repr(one)])
         """
         result = pytester.run(sys.executable, "-c", textwrap.dedent(code))
@@ -264,7 +264,7 @@ class TestBesideOthers:
         project.tests("""
         import sys
         def test_it():
-            wanted = ("pytest_plan.plugin.session", "psutil", "tenacity", "xdist", "execnet",
+            wanted = ("pytest_plan.plugin.session.session", "psutil", "tenacity", "xdist", "execnet",
                       "pytest_timeout", "sqlite3", "pytimeparse2")
             assert [name for name in wanted if name in sys.modules] == []
         """)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.report.account import (
     Account,
     AttemptAccount,

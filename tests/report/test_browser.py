@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("jinja2", reason="HTML reports need the extra `report`")
 
-from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
-from pytest_plan.report import html
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.report.account import AttemptAccount
+from pytest_plan.report.formats import html
 from tests.report import browser
 from tests.report.accounts import account, blocked, cleanup, failed, ran, step
 from tests.report.browser import Browser

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from pytest_plan.report import drawing
 from pytest_plan.report.account import StepAccount
+from pytest_plan.report.formats import drawing
 from tests.report.accounts import step
 
 

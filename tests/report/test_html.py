@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("jinja2", reason="HTML reports need the extra `report`")
 
-from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
-from pytest_plan.report import chart, html
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.report.account import Account, AttemptAccount
+from pytest_plan.report.formats import chart, html
 from tests.plugin.project import Project, refuses
 from tests.report.accounts import account, blocked, cleanup, failed, ran, step
 

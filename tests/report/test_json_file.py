@@ -8,8 +8,8 @@ import re
 import jsonschema
 import pytest
 
-from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
-from pytest_plan.report import json_file
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.report.formats import json_file
 from tests.plugin.project import ROOT
 from tests.report.accounts import account, blocked, cleanup, failed, ran, step
 

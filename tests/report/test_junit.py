@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.report import junit
 from tests.plugin.project import Project
 from tests.report.accounts import account, cleanup, failed, step

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from pytest_plan.engine.outcomes import CleanupOutcome, StepOutcome
-from pytest_plan.report import markdown
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.report.formats import markdown
 from tests.report.accounts import account, blocked, cleanup, failed, ran, step
 
 

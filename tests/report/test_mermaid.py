@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_plan.engine.outcomes import CleanupOutcome
-from pytest_plan.report import mermaid
+from pytest_plan.engine.model.outcomes import CleanupOutcome
+from pytest_plan.report.formats import mermaid
 from tests.plugin.project import Project
 from tests.report.accounts import account, blocked, cleanup, failed, ran, step
 

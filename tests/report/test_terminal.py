@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from pytest_plan.engine import executor
-from pytest_plan.report import terminal
+from pytest_plan.engine.execution import executor
+from pytest_plan.report.terminal import live as terminal
 from tests.plugin.project import Project, plan_lines, without_times
 
 STEPS = """

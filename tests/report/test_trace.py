@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_plan.report import trace
 from pytest_plan.report.account import AttemptAccount
+from pytest_plan.report.formats import trace
 from tests.report.accounts import account, blocked, cleanup, failed, ran, step
 
 ATTEMPTS = (AttemptAccount(1, "exec", 0.0, 0.4, "no"), AttemptAccount(2, "exec", 0.6, 0.4, None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_plan import GenericStep, Plan
-from pytest_plan.report import tree
+from pytest_plan.report.terminal import tree
 
 
 def test_long_chain_is_drawn() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import execnet
 import pytest
 
-from pytest_plan.plugin import controller
+from pytest_plan.plugin.session import controller
 from tests.xdist.cluster import Cluster, once, outcomes, wait_until
 
 STEPS = """

@@ -452,7 +452,7 @@ def test_error_while_answering_does_not_close_the_line(cluster: Cluster) -> None
     cluster.steps(STEPS)
     cluster.tests("""
     from pytest_plan import StateError
-    from pytest_plan.plugin import lookup
+    from pytest_plan.plugin.session import lookup
 
     @pytest.mark.plan("db")
     def test_it(plan, request):

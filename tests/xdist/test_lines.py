@@ -16,12 +16,12 @@ from typing import Any, cast
 import pytest
 
 from pytest_plan import StateError
-from pytest_plan.engine.state import State
-from pytest_plan.plugin.endpoint import Desk, Endpoint
-from pytest_plan.plugin.host import Host
-from pytest_plan.plugin.link import Link, RemoteStore
-from pytest_plan.plugin.shared import SharedStore, dump
-from pytest_plan.plugin.source import Verdict
+from pytest_plan.engine.shared.state import State
+from pytest_plan.plugin.items.verdict import Verdict
+from pytest_plan.plugin.run.host import Host
+from pytest_plan.plugin.xdist.client import Link, RemoteStore
+from pytest_plan.plugin.xdist.endpoint import Desk, Endpoint
+from pytest_plan.plugin.xdist.shared_store import SharedStore, dump
 from tests.xdist.cluster import wait_until
 
 Message = tuple[Any, ...]

@@ -1,0 +1,104 @@
+"""The daemon threads that perform calls.
+
+Not an executor of the standard library: those delay the interpreter's exit until a stuck task
+ends (measured).
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+from pytest_plan.engine.calls.call import Call, Ending, Raised, Refused
+from pytest_plan.engine.model.clock import Clock
+
+Completed: TypeAlias = Callable[[Call, Ending], "Call | None"]
+_Inbox: TypeAlias = "queue.SimpleQueue[Call | None]"
+
+_NO_THREAD = (
+    "the system gives no thread for it: {}; raise its limit of processes (ulimit -u, pids.max of "
+    "the container) or of memory (ulimit -v)"
+)
+
+
+class Threads:
+    """As many threads as there are calls at the same time; idle ones are used again.
+
+    Where the system gives no thread a cleanup runs on the calling one, where it cannot be stopped;
+    every other call fails.
+
+    Args:
+        completed: told how a call ended, on its thread; returns the next call for that thread.
+        clock: waits for work.
+    """
+
+    def __init__(self, completed: Completed, clock: Clock) -> None:
+        self._completed = completed
+        self._clock = clock
+        self._lock = threading.Lock()  # guards both attributes below
+        self._idle: list[_Inbox] = []
+        self._closed = False
+
+    def run(self, call: Call) -> None:
+        """Perform `call` on an idle thread or a new one."""
+        following: Call | None = call
+        while following is not None:
+            following = self._hand_over(following)
+
+    def close(self) -> None:
+        """Let idle threads end, and the others when they become idle."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for inbox in idle:
+            inbox.put(None)
+
+    def _hand_over(self, call: Call) -> Call | None:
+        """Let a thread perform the call; without one, return the call that follows it."""
+        with self._lock:
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is not None:
+            inbox.put(call)
+            return None
+        inbox = queue.SimpleQueue()
+        inbox.put(call)
+        thread = threading.Thread(
+            target=self._serve, args=(inbox,), name=f"plan-{call.scope.step}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            return self._completed(call, _ending_without_thread(call, error))
+        return None
+
+    def _serve(self, inbox: _Inbox) -> None:
+        thread, process = threading.current_thread(), os.getpid()
+        call = self._clock.get(inbox, None)
+        while call is not None:
+            thread.name = f"plan-{call.scope.step}"
+            call.thread = threading.get_ident()
+            ending = call.perform()
+            if os.getpid() != process:
+                # A fork in a step came back here: the plan goes on in the parent alone.
+                os._exit(1 if isinstance(ending, Raised) else 0)
+            following = self._completed(call, ending)
+            if following is None and self._rest(inbox):
+                thread.name = "plan-idle"
+                following = self._clock.get(inbox, None)
+            call = following
+
+    def _rest(self, inbox: _Inbox) -> bool:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(inbox)
+            return not self._closed
+
+
+def _ending_without_thread(call: Call, error: RuntimeError) -> Ending:
+    if not call.is_shielded:
+        return Refused(RuntimeError(_NO_THREAD.format(error)))
+    call.thread = threading.get_ident()
+    return call.perform()

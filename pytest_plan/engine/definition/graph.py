@@ -1,0 +1,138 @@
+"""The two kinds of edges between steps, and what follows from them.
+
+A *need* must have succeeded; an *order edge* must have ended. A step that names no need is
+ordered after all steps declared before it, as in a plain list.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from pytest_plan.engine.definition.planned import PlannedStep, no_step, suggest
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.model.outcomes import WITH_VALUE, Hook
+
+OWN_PARAMETERS = ("ctx", "state")
+VALUE = "value"
+
+
+def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str, PlannedStep]:
+    """Return the steps by name, in their order, with `needs` and `after` filled in.
+
+    Args:
+        steps: in order of declaration.
+        parameters: the names that the plan gives to hooks beside `ctx` and `state`.
+
+    Raises:
+        PlanDefinitionError: an unknown need or parameter, or a cycle.
+    """
+    names = {step.name for step in steps}
+    linked: dict[str, PlannedStep] = {}
+    frontiers: dict[tuple[str, ...], list[str]] = {}
+    looks_ahead = False
+    for step in steps:
+        taken = _steps_taken(step, names, parameters)
+        needs = tuple(dict.fromkeys((*(step.options.needs or ()), *taken)))
+        _check_needs(step, needs, names)
+        in_list = step.options.needs is None and not taken
+        after = _visible(frontiers, step.scope) if in_list else ()
+        looks_ahead = looks_ahead or not linked.keys() >= {*needs, *after}
+        linked[step.name] = step._replace(needs=needs, after=after)
+        if in_list:
+            frontiers[step.scope] = [step.name]
+        else:
+            frontiers.setdefault(step.scope, []).append(step.name)
+    if looks_ahead:  # else each waits for earlier ones only
+        _refuse_cycle(linked)
+    return linked
+
+
+def closure(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> set[str]:
+    """Return `names` and every step that must have ended before them."""
+    return _reachable(names, {name: step.edges for name, step in steps.items()})
+
+
+def needs_closure(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> set[str]:
+    """Return `names` and every step that must have succeeded before them."""
+    return _reachable(names, {name: step.needs for name, step in steps.items()})
+
+
+def _reachable(names: Iterable[str], edges: Mapping[str, tuple[str, ...]]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(edges[name])
+    return found
+
+
+def _visible(
+    frontiers: Mapping[tuple[str, ...], list[str]], scope: tuple[str, ...]
+) -> tuple[str, ...]:
+    # Only the last of each list: whatever came before it had to end before it began.
+    seen = (frontiers.get(scope[:length], ()) for length in range(len(scope) + 1))
+    return tuple(name for frontier in seen for name in frontier)
+
+
+def _steps_taken(
+    step: PlannedStep, names: Collection[str], parameters: Collection[str]
+) -> list[str]:
+    taken = []
+    for hook, function in step.hooks.items():
+        own = {*OWN_PARAMETERS, *parameters, *([VALUE] if hook in WITH_VALUE else [])}
+        for parameter in (*function.required, *function.optional):
+            if parameter in own:
+                continue
+            if parameter in names:
+                taken.append(parameter)
+            elif parameter in function.required:
+                raise _unknown_parameter(step, hook, parameter, own, names)
+    return taken
+
+
+def _unknown_parameter(
+    step: PlannedStep, hook: Hook, parameter: str, own: set[str], names: Collection[str]
+) -> PlanDefinitionError:
+    others = sorted(set(names) - {step.name})
+    known = ", ".join((*sorted(own), *others))
+    return PlanDefinitionError(
+        f"step {step.name!r} ({step.origin}): {hook.value} takes {parameter!r}, "
+        "which is neither a parameter of hooks nor a step"
+        f"{suggest(parameter, (*own, *others))}; known here: {known}",
+        step=step.name,
+        parameter=parameter,
+    )
+
+
+def _check_needs(step: PlannedStep, needs: Iterable[str], names: Collection[str]) -> None:
+    for need in needs:
+        if need not in names:
+            raise PlanDefinitionError(
+                f"step {step.name!r} ({step.origin}) needs {need!r}, which "
+                f"{no_step(need, sorted(names))}",
+                step=step.name,
+            )
+
+
+def _refuse_cycle(steps: Mapping[str, PlannedStep]) -> None:
+    try:
+        graphlib.TopologicalSorter({name: step.edges for name, step in steps.items()}).prepare()
+    except graphlib.CycleError as error:
+        # graphlib lists each node before those that wait for it.
+        path: list[str] = error.args[1][::-1]
+        raise PlanDefinitionError(
+            f"the steps wait for each other: {_words(path, steps)}", step=path[0]
+        ) from None
+
+
+def _words(path: Sequence[str], steps: Mapping[str, PlannedStep]) -> str:
+    links = [
+        f"{'needs' if after in steps[before].needs else 'is listed after'} {after!r}"
+        for before, after in itertools.pairwise(path)
+    ]
+    origins = ", ".join(dict.fromkeys(steps[name].origin for name in path))
+    return f"{path[0]!r} {', which '.join(links)} ({origins})"

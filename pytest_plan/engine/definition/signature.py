@@ -1,0 +1,99 @@
+"""A hook as a plan sees it: the function, how it runs, and what it takes by name."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pytest_plan.engine.definition.step import Step
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.model.outcomes import Hook
+
+
+class Kind(enum.Enum):
+    """How a function runs."""
+
+    PLAIN = "plain"
+    COROUTINE = "coroutine"
+    GENERATOR = "generator"
+    ASYNC_GENERATOR = "async generator"
+
+    @property
+    def yields(self) -> bool:
+        """Whether it has a tail after its `yield`."""
+        return self in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
+
+
+class HookFunction(NamedTuple):
+    """One hook of one step.
+
+    Attributes:
+        function: what is called.
+        kind: how it runs.
+        required: parameters without a default.
+        optional: parameters with a default; given when the plan knows them.
+    """
+
+    function: Callable[..., Any]
+    kind: Kind
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+
+
+def hooks_of(step: Step, name: str) -> dict[Hook, HookFunction]:
+    """Return the hooks that `step` has; raise PlanDefinitionError when one cannot be called."""
+    found = {}
+    for hook in Hook:
+        function = getattr(step, hook.value)
+        if getattr(function, "__func__", None) is getattr(Step, hook.value):
+            continue
+        if not callable(function):
+            raise PlanDefinitionError(
+                f"{hook.value} of step {name!r} is no function: {function!r}", step=name
+            )
+        found[hook] = _inspect(function, hook, name)
+    return found
+
+
+def kind_of(function: Callable[..., Any]) -> Kind:
+    """Return how `function` runs; a callable object counts as its `__call__`."""
+    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004 - not a test
+        if inspect.isasyncgenfunction(candidate):
+            return Kind.ASYNC_GENERATOR
+        if inspect.iscoroutinefunction(candidate):
+            return Kind.COROUTINE
+        if inspect.isgeneratorfunction(candidate):
+            return Kind.GENERATOR
+    return Kind.PLAIN
+
+
+def _inspect(function: Callable[..., Any], hook: Hook, step: str) -> HookFunction:
+    kind = kind_of(function)
+    if kind.yields and hook is not Hook.EXEC:
+        raise PlanDefinitionError(
+            f"{hook.value} of step {step!r} is a generator function; only exec may yield", step=step
+        )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        raise PlanDefinitionError(
+            f"{hook.value} of step {step!r}: the parameters of {function!r} cannot be read; "
+            "call it from a function of your own",
+            step=step,
+        ) from None
+    required: list[str] = []
+    optional: list[str] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise PlanDefinitionError(
+                f"{hook.value} of step {step!r} takes {parameter.name!r} by position only; "
+                "hooks get their parameters by name",
+                step=step,
+                parameter=parameter.name,
+            )
+        (required if parameter.default is parameter.empty else optional).append(parameter.name)
+    return HookFunction(function, kind, tuple(required), tuple(optional))

@@ -1,0 +1,40 @@
+"""Which steps can outlive their process, and why the others cannot."""
+
+from __future__ import annotations
+
+import json
+
+from pytest_plan.engine.journal.reader import Recorded, RecordedStep
+
+
+def obstacles(recorded: Recorded) -> dict[str, str]:
+    """Return why a step cannot be kept, with the cure, by its name; the others can be."""
+    found: dict[str, str] = {}
+    for name, step in recorded.steps.items():
+        reason = _own_obstacle(step, recorded) or _needed_obstacle(step, found)
+        if reason is not None:
+            found[name] = reason
+    return found
+
+
+def _own_obstacle(step: RecordedStep, recorded: Recorded) -> str | None:
+    if step.outcome not in ("succeeded", "reused"):
+        return f"it has not succeeded ({step.outcome})"
+    for undo in step.undos:
+        if undo.kind == "tail":
+            return (
+                "its cleanup follows a yield, which lives in this process alone: "
+                "return the value, and give the step cleanup=FUNCTION"
+            )
+        if undo.kind == "variable" and json.loads(undo.data)[1] is None:
+            return "it has set a variable to a secret, which is written nowhere"
+        if undo.kind == "lost":
+            return f"it deferred a call that no other process can make: {undo.data}"
+    if step.name in recorded.lost:
+        return f"its value cannot be written down: {recorded.lost[step.name]}"
+    return None
+
+
+def _needed_obstacle(step: RecordedStep, found: dict[str, str]) -> str | None:
+    missing = [need for need in step.needs if need in found]
+    return f"it needs {missing[0]!r}, which is not kept" if missing else None

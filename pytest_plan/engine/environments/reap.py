@@ -1,0 +1,68 @@
+"""What the reaper does when its owner has died: process trees first, then everything else.
+
+`python -m pytest_plan.engine.environments.reap JOURNAL COMMAND...` ends at once every tree that no cleanup
+still to come depends on, then runs COMMAND, which does the rest in its order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pytest_plan.engine.execution.restore import found_tree
+from pytest_plan.engine.journal.reader import Recorded, read
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.processes.orphan import FoundTree
+from pytest_plan.engine.processes.process import KILL
+
+
+def end_trees(recorded: Recorded) -> None:
+    """End every process tree that nothing depends on any more, with SIGKILL."""
+    needed = set(_needed(recorded))
+    for name, step in recorded.steps.items():
+        for undo in step.undos:
+            if undo.kind == "tree" and name not in needed:
+                tree: FoundTree = found_tree(json.loads(undo.data))
+                with contextlib.suppress(TimeoutError):
+                    tree.end(SystemClock(), KILL, 0.0)
+
+
+def _needed(recorded: Recorded) -> Iterator[str]:
+    """Yield the steps that a step with a cleanup still to run needs or follows, and itself."""
+    waiting = [
+        name
+        for name, step in recorded.steps.items()
+        if step.hook_is_due or any(undo.kind == "call" for undo in step.undos)
+    ]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in recorded.steps:
+            continue
+        seen.add(name)
+        yield name
+        waiting += [*recorded.steps[name].needs, *recorded.steps[name].after]
+
+
+def main(arguments: list[str]) -> Any:
+    """End the trees, then become the program that does the rest."""
+    journal, *command = arguments
+    try:
+        recorded = read(Path(journal))
+        is_taken = recorded.owner is not None and recorded.owner.is_alive()
+        if not recorded.is_kept and not is_taken:
+            end_trees(recorded)
+        os.chdir(recorded.facts["launch"]["cwd"])
+    except (JournalError, LookupError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+    os.execv(command[0], command)  # noqa: S606 - a program of its owner, by its path
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,173 @@
+"""Steps as a journal tells them, for another process to clean up or to use again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from pytest_plan.engine.calls.bodies import body_of
+from pytest_plan.engine.calls.call import Body
+from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.undo import Undo
+from pytest_plan.engine.definition.planned import PlannedStep, StepOptions
+from pytest_plan.engine.definition.step import Step
+from pytest_plan.engine.execution.record import StepRecord
+from pytest_plan.engine.journal.codec import Codec
+from pytest_plan.engine.journal.reader import Recorded, RecordedStep, RecordedUndo
+from pytest_plan.engine.journal.reference import Reference, References
+from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.model.outcomes import Hook, StepOutcome
+from pytest_plan.engine.processes.identity import Identity
+from pytest_plan.engine.processes.orphan import FoundTree
+from pytest_plan.engine.shared.services import Services
+
+
+class Restorer:
+    """Puts recorded steps back into a run.
+
+    Args:
+        recorded: what the journal tells.
+        names: the steps to put back.
+        declared: the steps that are declared now, by name: the code is theirs.
+        references: finds functions and classes.
+
+    Attributes:
+        recorded: as given.
+        lost: why a value is not there any more, by key.
+    """
+
+    def __init__(
+        self,
+        recorded: Recorded,
+        names: Collection[str],
+        declared: Mapping[str, PlannedStep],
+        references: References,
+    ) -> None:
+        self.recorded = recorded
+        self._steps = {name: recorded.steps[name] for name in recorded.steps if name in names}
+        self._declared = declared
+        self._references = references
+        self._codec = Codec(references)
+        self.lost = dict(recorded.lost)
+        self._values = self._decoded()
+
+    def planned(self) -> dict[str, PlannedStep]:
+        """Return the steps with the edges that they had: cleanup is the reverse of what was."""
+        return {name: self._planned(step) for name, step in self._steps.items()}
+
+    def fill_state(self, services: Services) -> None:
+        """Put the recorded values into the State."""
+        gone = self.recorded.steps.keys() - self._steps.keys()
+        for key, value in self._values.items():
+            if key not in gone:
+                services.store.write(key, value, None, key)
+
+    def fill(self, record: StepRecord, services: Services, reused: str | None) -> None:
+        """Put back what the step had come to, and what it must take back.
+
+        Args:
+            record: of the step.
+            services: of the run.
+            reused: why the step is used again; None: it is only cleaned up.
+        """
+        step = self._steps[record.name]
+        value = self._values.get(record.name)
+        is_reused = reused is not None
+        record.restore(_outcome(step, reused=is_reused), step.completed, value, reused)
+        for undo in step.undos:
+            record.undo.push(self._undo(undo, services))
+        reason = self._missing(step)
+        if step.hook_is_due and reason is not None:
+            text = f"its cleanup hook cannot run: {reason}"
+            scope = CallScope(record.name, Hook.CLEANUP, 1, None)
+            record.undo.push(Undo(Hook.CLEANUP, "its cleanup hook", body_of(_refuse, text), scope))
+
+    def _planned(self, step: RecordedStep) -> PlannedStep:
+        placeholder = PlannedStep(step.name, Step(), {}, StepOptions(), "the journal")
+        known = self._declared.get(step.name) or placeholder
+        hooks = known.hooks
+        if not step.hook_is_due or self._missing(step) is not None:
+            hooks = {hook: function for hook, function in hooks.items() if hook != Hook.CLEANUP}
+        return known._replace(
+            hooks=hooks,
+            needs=tuple(need for need in step.needs if need in self._steps),
+            after=tuple(edge for edge in step.after if edge in self._steps),
+        )
+
+    def _missing(self, step: RecordedStep) -> str | None:
+        """Return why the `cleanup` hook of a step cannot run, None when it can."""
+        declared = self._declared.get(step.name)
+        if declared is None:
+            return f"no step {step.name!r} is declared any more"
+        if Hook.CLEANUP not in declared.hooks:
+            return f"the step {step.name!r} has none any more"
+        taken = declared.hooks[Hook.CLEANUP].required
+        wanted = {step.name if name == "value" else name for name in taken}
+        for key in wanted & self.lost.keys():
+            return f"the value of {key!r} did not outlive its process ({self.lost[key]})"
+        return None
+
+    def _decoded(self) -> dict[str, Any]:
+        values = {}
+        for key, text in self.recorded.state.items():
+            if text is None:
+                continue
+            try:
+                values[key] = self._codec.decode(text)
+            except (LookupError, ValueError, KeyError, TypeError) as error:
+                self.lost[key] = str(error)
+        return values
+
+    def _undo(self, undo: RecordedUndo, services: Services) -> Undo:
+        scope = CallScope(undo.step, undo.hook, 1, None)
+        if undo.kind == "variable":
+            body = _set_again(json.loads(undo.data), undo.step, services)
+            return Undo(undo.hook, undo.label, body, scope, number=undo.number)
+        if undo.kind == "tree":
+            how = json.loads(undo.data)
+            tree = found_tree(how)
+            body = body_of(tree.end, services.clock, how["signal"], how["grace"])
+            return Undo(undo.hook, undo.label, body, scope, tree, undo.number)
+        return Undo(undo.hook, undo.label, self._call(undo), scope, number=undo.number)
+
+    def _call(self, undo: RecordedUndo) -> Body:
+        if undo.kind == "tail":
+            return body_of(_refuse, "it lived only in the process that has ended")
+        if undo.kind == "lost":
+            return body_of(_refuse, f"no other process can make this call: {undo.data}")
+        reference, call = json.loads(undo.data)
+        try:
+            arguments, keywords = self._codec.decode(call)
+            function: Callable[..., Any] = self._references.follow(Reference(*reference))
+        except (LookupError, ValueError, TypeError) as error:
+            return body_of(_refuse, str(error))
+        return body_of(function, *arguments, **keywords)
+
+
+def _set_again(variable: tuple[str, str | None], step: str, services: Services) -> Body:
+    """Set an environment variable as the step had, unless it was a secret; return its undo."""
+    name, value = variable
+    if value is None:
+        return body_of(bool)
+    services.variables.set(name, value, step)
+    return body_of(services.variables.restore, name)
+
+
+def found_tree(how: Mapping[str, Any]) -> FoundTree:
+    """Return the tree that a journal describes."""
+    root = Identity(how["pid"], how["birth"], how["boot"]) if "pid" in how else None
+    return FoundTree(how["cookie"], how["since"], root)
+
+
+def _outcome(step: RecordedStep, *, reused: bool) -> StepOutcome:
+    if reused:
+        return StepOutcome.REUSED
+    outcome = StepOutcome(step.outcome)
+    # A step whose end was not written may have succeeded.
+    provides = (StepOutcome.RUNNING, StepOutcome.REUSED)
+    return StepOutcome.SUCCEEDED if outcome in provides else outcome
+
+
+def _refuse(text: str) -> None:
+    raise JournalError(text)

@@ -1,0 +1,370 @@
+"""One execution of a plan: provision, perhaps in several goes, then clean up once."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import queue
+import secrets
+import sys
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_plan.engine.definition.graph import closure
+from pytest_plan.engine.definition.planned import PlannedStep
+from pytest_plan.engine.definition.run_options import RunOptions
+from pytest_plan.engine.execution.executor import Executor, Inbox
+from pytest_plan.engine.execution.flow import Surroundings
+from pytest_plan.engine.execution.phases import Course, Forward, Reverse
+from pytest_plan.engine.execution.probe import Probe
+from pytest_plan.engine.execution.record import StepRecord
+from pytest_plan.engine.journal.null import Unrecorded
+from pytest_plan.engine.model.clock import Clock, PlanClock
+from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.model.errors import (
+    CleanupError,
+    PlanCancelledError,
+    PlanError,
+    PlanTimeoutError,
+    StepError,
+)
+from pytest_plan.engine.model.events import (
+    CleanupBegan,
+    Event,
+    Listener,
+    PlanFinished,
+    StepFinished,
+    StopRequested,
+)
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.model.results import PlanResult, StepResult
+from pytest_plan.engine.model.stop import Stop, StopKind
+from pytest_plan.engine.shared.folders import RunFolders
+from pytest_plan.engine.shared.log import StepLog
+from pytest_plan.engine.shared.services import Services
+from pytest_plan.engine.shared.store import LocalStore
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.execution.restore import Restorer
+
+
+class Run:
+    """One execution of a plan. The limit starts when this is made.
+
+    Args:
+        steps: the linked steps, by name and in order.
+        options: how to run them.
+        store: where the State is.
+        listeners: hear every event, on the thread that calls `provision` and `clean_up`.
+        clock: measures all time.
+        run_id: names it; None: a new one.
+        artifacts: the folder for what outlives the run; None: nothing does.
+        journal: hears what a later process must know.
+        scratch: the temporary folder of the run that this one continues; None: a new one.
+        at_end: called when cleanup is over and the journal is closed.
+    """
+
+    def __init__(
+        self,
+        steps: Mapping[str, PlannedStep],
+        options: RunOptions,
+        store: LocalStore,
+        *,
+        listeners: list[Listener],
+        clock: Clock,
+        run_id: str | None = None,
+        artifacts: Path | None = None,
+        journal: Unrecorded | None = None,
+        scratch: Path | None = None,
+        at_end: Callable[[], None] | None = None,
+    ) -> None:
+        self._at_end = at_end
+        self.run_id = run_id or new_run_id()
+        self._options = options
+        self._store = store
+        self._listeners = listeners
+        self.clock = PlanClock(clock)
+        inbox: Inbox = queue.SimpleQueue()
+        self.journal = journal or Unrecorded()
+        self.services = self._services(artifacts, scratch)
+        store.teach(self.services.masker.learn)
+        self.journal.hide(self.services.masker.mask)
+        store.keep_in(self.journal)
+        self.records: dict[str, StepRecord] = {}
+        self.extend(steps)
+        began = self.clock.now()
+        around = Surroundings(
+            services=self.services,
+            parameters=options.parameters,
+            began=began,
+            deadline=None if options.limit is None else began + options.limit,
+            emit=_emitter(inbox, listeners),
+            skip_on=options.skip_on,
+            stop_on=options.stop_on,
+        )
+        self._around = around
+        self._course = Course(self.records, around, options.continue_on_error)
+        self._executor = Executor(self._course, inbox, options.jobs, self.clock, listeners)
+        self._left: tuple[str, ...] = ()
+        self._is_cleaned = False
+        atexit.register(self.clean_up)  # a script may end in the middle of `provisioned`
+
+    @property
+    def deadline(self) -> float | None:
+        """When the limit passes, as a time of `clock`; None without a limit."""
+        return self._around.deadline
+
+    @property
+    def fatal(self) -> BaseException | None:
+        """What must be raised, as it is, once cleanup has run; None when nothing must."""
+        return self._course.fatal
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing new begins any more."""
+        return self._course.stop is not None
+
+    @property
+    def has_passed_limit(self) -> bool:
+        """Whether the limit has ended the run."""
+        stop = self._course.stop
+        return stop is not None and stop.kind is StopKind.LIMIT
+
+    @property
+    def was_left(self) -> bool:
+        """Whether cleanup was interrupted for good, so that others have to go on."""
+        return self._executor.was_left
+
+    @property
+    def is_cleaned(self) -> bool:
+        """Whether cleanup has begun, or is over."""
+        return self._is_cleaned
+
+    def remaining(self) -> float | None:
+        """Return the seconds until the limit passes, never negative; None without a limit."""
+        return None if self.deadline is None else max(0.0, self.deadline - self.clock.now())
+
+    def extend(self, steps: Mapping[str, PlannedStep]) -> None:
+        """Add the steps that were declared since; the edges of the others stay as they are."""
+        for name, step in steps.items():
+            if name not in self.records:
+                self.records[name] = self._record(step)
+                self._store.reserve(name)
+
+    def provision(self, names: Collection[str] | None = None) -> None:
+        """Run `names` and what they wait for, all steps when None; again for further ones.
+
+        Raises:
+            JournalError: what they came to could not be written down.
+        """
+        planned = {name: record.planned for name, record in self.records.items()}
+        wanted = closure(planned if names is None else names, planned)
+        self._executor.run(
+            Forward(self._course, {name for name in wanted if not self.records[name].has_ended})
+        )
+        if self.journal.failure is None:  # else steps have failed for it
+            self.journal.flush()
+
+    def restore(self, restorer: Restorer, steps: Mapping[str, str | None]) -> None:
+        """Take over steps of an earlier run, before anything begins.
+
+        Args:
+            restorer: tells what they were.
+            steps: why each is used again, by name; None: it is only cleaned up.
+        """
+        restorer.fill_state(self.services)
+        for name, reused in steps.items():
+            record = self.records[name]
+            restorer.fill(record, self.services, reused)
+            if reused is not None:
+                self._around.emit(StepFinished(record.result(), 0.0))
+        last = max((record.completed for record in self.records.values()), default=0)
+        self._course.completed = itertools.count(last + 1)
+
+    def dead(self, names: Collection[str]) -> dict[str, str]:
+        """Ask the `alive` hooks of restored steps; return why some are dead, by name."""
+        probe = Probe(self._course, names)
+        self._executor.run(probe)
+        return probe.dead
+
+    def let_go(self) -> None:
+        """End without cleaning up: what was restored belongs to another run."""
+        self._is_cleaned = True
+        atexit.unregister(self.clean_up)
+        self.services.folders.remove()
+        self._executor.close()
+
+    def clean_up(self, keep: Collection[str] = (), reason: str | None = None) -> None:
+        """Clean up every step that has begun, in reverse; a second call does nothing.
+
+        Args:
+            keep: the steps to leave as they are.
+            reason: what `ctx.reason` says; None: what the run came to.
+        """
+        if self._is_cleaned or sys.is_finalizing():  # then the threads it needs are gone
+            return
+        self._is_cleaned = True
+        atexit.unregister(self.clean_up)
+        self._executor.catch_up()
+        self._note_limit()
+        self._store.close()
+        reason = reason or self._reason()
+        due = [name for name, record in self.records.items() if record.needs_cleanup()]
+        if due or keep:
+            self._around.emit(
+                CleanupBegan(len(set(due) - set(keep)), reason, self._around.elapsed())
+            )
+            limit = self._options.cleanup_limit
+            self._executor.run(Reverse(self._course, reason, limit, keep))
+        if not keep:
+            left = self.services.folders.remove()
+            self._left = () if left is None else (left,)
+        self._around.emit(PlanFinished(self.result(), self._around.elapsed()))
+        self._executor.close()
+        self.journal.close()
+        if self._at_end is not None:
+            self._at_end()
+
+    def cancel(self, reason: str) -> None:
+        """Ask to stop; from any thread or signal handler."""
+        self._executor.cancel(reason)
+
+    def step_result(self, name: str) -> StepResult:
+        """Return what a step has come to so far."""
+        return self.records[name].result()
+
+    def result(self) -> PlanResult:
+        """Return what the run has come to so far."""
+        stop = self._course.stop
+        return PlanResult(
+            run_id=self.run_id,
+            outcome=self._outcome(),
+            reason=None if stop is None else stop.reason,
+            seconds=self._around.elapsed(),
+            limit=self._options.limit,
+            steps={name: record.result() for name, record in self.records.items()},
+            left=self._left,
+            listener_errors=tuple(self._executor.listener_errors),
+        )
+
+    def failure(self) -> BaseException | None:
+        """Return why provisioning did not succeed: the fatal error, the stop, the first failure."""
+        return self._course.fatal or self._stop_error() or self._first_failure()
+
+    def error(self) -> BaseException | None:
+        """Return what `execute` raises: the failure, else cleanup's, else None."""
+        failure = self.failure()
+        if failure is None:
+            return self.cleanup_error()
+        self.explain(failure)
+        return failure
+
+    def explain(self, error: BaseException) -> None:
+        """Add to `error` what the run came to and what its cleanup failed with."""
+        cleanup = self.cleanup_error()
+        if isinstance(error, (StepError, PlanCancelledError, PlanTimeoutError)):
+            error.result = self.result()
+        if cleanup is None:
+            return
+        error.add_note(f"and {cleanup}")
+        with contextlib.suppress(AttributeError):  # not every exception takes attributes
+            error.cleanup_error = cleanup  # type: ignore[attr-defined]
+
+    def cleanup_error(self) -> CleanupError | None:
+        """Return all failures of cleanup together, None when there is none."""
+        errors = [error for record in self.records.values() for error in record.cleanup.errors]
+        errors += [
+            _left_error(record)
+            for record in self.records.values()
+            if record.cleanup.outcome is CleanupOutcome.ABANDONED and not record.cleanup.errors
+        ]
+        if not errors:
+            return None
+        names = ", ".join(dict.fromkeys(repr(error.step) for error in errors))
+        group = CleanupError(f"the cleanup of {names} failed", errors)
+        group.result = self.result()
+        return group
+
+    def _first_failure(self) -> StepError | None:
+        if self._options.continue_on_error:
+            return None
+        failed = [record for record in self.records.values() if record.error is not None]
+        if not failed:
+            return None
+        return min(failed, key=lambda record: record.completed).error
+
+    def _stop_error(self) -> PlanError | None:
+        stop = self._course.stop
+        if stop is None or not stop.ends_running_steps:
+            return None
+        kind = PlanTimeoutError if stop.kind is StopKind.LIMIT else PlanCancelledError
+        ended = sum(record.outcome.provides for record in self.records.values())
+        return kind(
+            f"{stop.reason}: {ended} of {len(self.records)} steps had succeeded; "
+            "what had begun was cleaned up"
+        )
+
+    def _outcome(self) -> StepOutcome:
+        stop = self._course.stop
+        if stop is not None and stop.ends_running_steps:
+            return stop.outcome
+        failed = any(record.outcome.is_failure for record in self.records.values())
+        return StepOutcome.FAILED if failed else StepOutcome.SUCCEEDED
+
+    def _reason(self) -> str:
+        stop = self._course.stop
+        if stop is not None and stop.ends_running_steps:
+            return "timeout" if stop.kind is StopKind.LIMIT else "cancelled"
+        return "success" if self._outcome() is StepOutcome.SUCCEEDED else "failure"
+
+    def _note_limit(self) -> None:
+        """The limit covers what ran between provisioning and now, too."""
+        deadline, limit = self.deadline, self._options.limit
+        if deadline is not None and limit is not None and self.clock.now() >= deadline:
+            reason = f"the plan's limit of {format_duration(limit)} has passed"
+            self._course.request_stop(Stop(StopKind.LIMIT, reason))
+
+    def _record(self, step: PlannedStep) -> StepRecord:
+        return StepRecord(step, StepLog(step.name, self.services.folders, self.services.masker))
+
+    def _services(self, artifacts: Path | None, scratch: Path | None) -> Services:
+        folder = None if artifacts is None else artifacts / self.run_id
+        folders = RunFolders(
+            None if folder is None else lambda: folder, self.journal.scratch, scratch
+        )
+        return Services(
+            self.run_id,
+            self.clock,
+            self._store,
+            folders,
+            self.journal,
+            program_variables=self._options.program_variables,
+        )
+
+
+def _emitter(inbox: Inbox, listeners: list[Listener]) -> Callable[[Event], None]:
+    """Return what brings events to the coordinator: all of them, or what it must act upon."""
+
+    def emit(event: Event) -> None:
+        # With nobody to hear, each event would only wake the coordinator, who gets in the way.
+        if listeners or isinstance(event, StopRequested):
+            inbox.put(event)
+
+    return emit
+
+
+def new_run_id() -> str:
+    """Return a name that no other run has."""
+    return secrets.token_hex(4)
+
+
+def _left_error(record: StepRecord) -> StepError:
+    left = "; ".join(record.cleanup.left)
+    return StepError(
+        f"the cleanup of step {record.name!r} was abandoned; not taken back: {left}",
+        step=record.name,
+        hook="cleanup",
+        attempt=1,
+    )

@@ -1,0 +1,171 @@
+"""Values as JSON text: what a later process can read, and nothing that runs when it is read.
+
+No pickle: a journal is data. What the format cannot hold is refused by its type.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+import pathlib
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pytest_plan.engine.journal.reference import NotDurableError, Reference, References
+
+_TAG = "$"
+_TEXTS: Mapping[type, Callable[[Any], str]] = {
+    bytes: lambda value: base64.b64encode(value).decode(),
+    datetime.datetime: datetime.datetime.isoformat,
+    datetime.date: datetime.date.isoformat,
+    datetime.time: datetime.time.isoformat,
+    uuid.UUID: str,
+    decimal.Decimal: str,
+}
+_FROM_TEXTS: Mapping[str, Callable[[str], Any]] = {
+    "bytes": base64.b64decode,
+    "datetime": datetime.datetime.fromisoformat,
+    "date": datetime.date.fromisoformat,
+    "time": datetime.time.fromisoformat,
+    "UUID": uuid.UUID,
+    "Decimal": decimal.Decimal,
+    "path": pathlib.Path,
+}
+_COLLECTIONS: Mapping[str, Callable[[list[Any]], Any]] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+}
+
+
+class Codec:
+    """Turns values into JSON text and back.
+
+    Args:
+        references: finds the classes of dataclasses and enums.
+        is_secret: whether a text must not be written.
+    """
+
+    def __init__(
+        self, references: References, is_secret: Callable[[str], bool] = lambda text: False
+    ) -> None:
+        self._references = references
+        self._is_secret = is_secret
+
+    def encode(self, value: Any) -> str:
+        """Return the text of a value.
+
+        Raises:
+            NotDurableError: it is, or holds, something that cannot be written; the text names
+                the type.
+        """
+        try:
+            return json.dumps(self._plain(value))
+        except RecursionError:
+            raise NotDurableError("it is nested too deeply, or holds itself") from None
+        except NotDurableError:
+            raise
+        except (ValueError, AttributeError) as error:  # a number of thousands of digits, no field
+            raise NotDurableError(str(error)) from None
+
+    def decode(self, text: str) -> Any:
+        """Return the value of a text.
+
+        Raises:
+            LookupError: a class in it is not there any more.
+            ValueError: it is no text of `encode`.
+        """
+        return self._value(json.loads(text))
+
+    def _plain(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is str:
+            return self._open(value)
+        if value is None or kind in (bool, int, float):
+            return value
+        if kind is list:
+            return [self._plain(item) for item in value]
+        if kind is dict:
+            return self._plain_dict(value)
+        return self._plain_tagged(value)
+
+    def _plain_tagged(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in _TEXTS:
+            if kind is bytes:
+                self._open(value.decode("utf-8", "surrogateescape"))
+            return {_TAG: kind.__name__, "of": _TEXTS[kind](value)}
+        if kind.__name__ in _COLLECTIONS and kind is _COLLECTIONS[kind.__name__]:
+            return {_TAG: kind.__name__, "of": [self._plain(item) for item in value]}
+        if isinstance(value, pathlib.Path):
+            return {_TAG: "path", "of": self._open(str(value))}
+        if kind is datetime.timedelta:
+            return {_TAG: "timedelta", "of": [value.days, value.seconds, value.microseconds]}
+        return self._plain_object(value)
+
+    def _open(self, text: str) -> str:
+        if self._is_secret(text):
+            raise NotDurableError("it holds a secret")
+        return text
+
+    def _plain_dict(self, value: Mapping[Any, Any]) -> Any:
+        if all(type(key) is str for key in value) and _TAG not in value:
+            return {self._open(key): self._plain(item) for key, item in value.items()}
+        pairs = [[self._plain(key), self._plain(item)] for key, item in value.items()]
+        return {_TAG: "dict", "of": pairs}
+
+    def _plain_object(self, value: Any) -> Any:
+        kind = type(value)
+        if isinstance(value, enum.Flag):  # several at once have no name of their own
+            return {_TAG: "flag", "type": self._type(kind), "of": value.value}
+        if isinstance(value, enum.Enum):
+            return {_TAG: "enum", "type": self._type(kind), "of": value.name}
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {
+                field.name: self._plain(getattr(value, field.name))
+                for field in dataclasses.fields(value)
+            }
+            return {_TAG: "dataclass", "type": self._type(kind), "of": fields}
+        raise NotDurableError(f"a {kind.__qualname__} cannot be written as JSON")
+
+    def _type(self, kind: type) -> list[Any]:
+        reference = self._references.of(kind)
+        return [reference.module, reference.qualname, reference.file]
+
+    def _value(self, plain: Any) -> Any:
+        if isinstance(plain, list):
+            return [self._value(item) for item in plain]
+        if not isinstance(plain, dict):
+            return plain
+        if _TAG not in plain:
+            return {key: self._value(item) for key, item in plain.items()}
+        return self._tagged(plain[_TAG], plain)
+
+    def _tagged(self, tag: str, plain: Mapping[str, Any]) -> Any:
+        of = plain["of"]
+        if tag in _FROM_TEXTS:
+            return _FROM_TEXTS[tag](of)
+        if tag in _COLLECTIONS:
+            return _COLLECTIONS[tag]([self._value(item) for item in of])
+        if tag == "timedelta":
+            return datetime.timedelta(*of)
+        if tag == "dict":
+            return {self._value(key): self._value(item) for key, item in of}
+        if tag not in ("enum", "flag", "dataclass"):
+            raise ValueError(f"unknown kind of value {tag!r}")
+        return self._object(tag, self._references.follow(Reference(*plain["type"])), of)
+
+    def _object(self, tag: str, kind: Any, of: Any) -> Any:
+        if tag == "enum":
+            return kind[of]
+        if tag == "flag":
+            return kind(of)
+        made = object.__new__(kind)
+        for name, item in of.items():
+            object.__setattr__(made, name, self._value(item))
+        return made

@@ -1,0 +1,141 @@
+"""What a run came to: frozen, and picklable whatever the user's exceptions are.
+
+Named tuples, defined as the events are, and for the same reason.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pytest_plan.engine.model.errors import StepError, picklable
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+
+
+class AttemptResult(NamedTuple):
+    """One attempt of a step.
+
+    Attributes:
+        number: counted from 1.
+        hook: the last hook that was called.
+        started: seconds since the run began.
+        seconds: how long it took.
+        error: what it failed with, None when it succeeded.
+    """
+
+    number: int
+    hook: str
+    started: float
+    seconds: float
+    error: BaseException | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        error = None if self.error is None else picklable(self.error)
+        return AttemptResult, tuple(self._replace(error=error))
+
+
+class CleanupResult(NamedTuple):
+    """The cleanup of a step.
+
+    Attributes:
+        outcome: how it ended.
+        started: seconds since the run began, None when it did not start.
+        seconds: how long it took.
+        errors: what failed in it.
+        left: what was not taken back, in words.
+    """
+
+    outcome: CleanupOutcome = CleanupOutcome.NONE
+    started: float | None = None
+    seconds: float = 0.0
+    errors: tuple[StepError, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+class StepResult(NamedTuple):
+    """What a step came to.
+
+    Attributes:
+        name: name of the step.
+        outcome: how it ended.
+        reason: why it did not succeed, in words; None when it did.
+        needs: the steps that it needs.
+        after: the steps that it is ordered after.
+        origin: `file:line` of the declaration.
+        started: seconds since the run began, None when it did not run.
+        seconds: how long it took, retries and pause included.
+        attempts: every attempt, in order.
+        attempts_allowed: at most so many.
+        error: what it failed with, None when it did not.
+        log_tail: the last lines of its log, when it failed.
+        stack: where it was stuck, when it had to be abandoned.
+        cleanup: how its cleanup ended.
+    """
+
+    name: str
+    outcome: StepOutcome
+    reason: str | None = None
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    origin: str = ""
+    started: float | None = None
+    seconds: float = 0.0
+    attempts: tuple[AttemptResult, ...] = ()
+    attempts_allowed: int = 1
+    error: StepError | None = None
+    log_tail: str = ""
+    stack: str = ""
+    cleanup: CleanupResult = CleanupResult()
+
+
+class PlanResult(NamedTuple):
+    """What a run came to.
+
+    Attributes:
+        run_id: names the run.
+        outcome: `succeeded`, `failed`, `cancelled` or `timed_out`.
+        reason: why the plan stopped early, None when it did not.
+        seconds: how long it took.
+        limit: the plan's limit in seconds, None when it had none.
+        steps: every step by name, in their order.
+        left: what cleanup could not take back, in words.
+        listener_errors: what listeners raised, one line each.
+    """
+
+    run_id: str
+    outcome: StepOutcome
+    reason: str | None
+    seconds: float
+    limit: float | None
+    steps: Mapping[str, StepResult]
+    left: tuple[str, ...] = ()
+    listener_errors: tuple[str, ...] = ()
+
+    def failures(self) -> list[StepError]:
+        """Return the error of every failed step, in their order."""
+        return [step.error for step in self.steps.values() if step.error is not None]
+
+    def raise_for_failures(self) -> None:
+        """Raise an `ExceptionGroup` of all failed steps; nothing when there is none."""
+        if failures := self.failures():
+            raise ExceptionGroup(f"{len(failures)} steps failed", failures)
+
+
+def critical_path(steps: Mapping[str, StepResult]) -> tuple[str, ...]:
+    """Return the chain of steps that decided how long provisioning took, first step first.
+
+    Each is the one that ended last among those its successor had to wait for.
+    """
+    ends = {
+        name: step.started + step.seconds
+        for name, step in steps.items()
+        if step.started is not None
+    }
+    if not ends:
+        return ()
+    path = [max(ends, key=ends.__getitem__)]
+    while before := [name for name in _edges(steps[path[-1]]) if name in ends]:
+        path.append(max(before, key=ends.__getitem__))
+    return tuple(reversed(path))
+
+
+def _edges(step: StepResult) -> tuple[str, ...]:
+    return (*step.needs, *step.after)

@@ -1,0 +1,295 @@
+"""Process trees: started in a session of their own, found again, and ended whole.
+
+A tree is the root's descendants, the members of its session, and every process that carries
+its cookie in the environment: a double-forked daemon leaves the first two, not the third.
+Everything here is psutil's, which signals a pid only while its creation time is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+from pytest_plan.engine.model.clock import Clock
+
+if TYPE_CHECKING:
+    import psutil
+
+    from pytest_plan.engine.processes.orphan import FoundTree
+
+COOKIE = "PYTEST_PLAN_COOKIE"
+_FREEZE_ROUNDS = 50
+_POLL = 0.02  # seconds between two looks at a tree that is ending
+_KILL_WAIT = 1.0  # seconds that a killed process may take to disappear
+_REST_GRACE = 2.0  # seconds for what outlives its root before SIGKILL
+
+
+class Process:
+    """A running program of a step, ended with everything it started when the step is cleaned up.
+
+    Attributes:
+        args: the argv it was started with.
+        pid: its process id.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes], cookie: str) -> None:
+        self._popen = popen
+        self._cookie = cookie
+        self._since = _created(popen.pid)
+        self._session_over = False
+        # Whoever was a member once stays one: the children of a PostgreSQL server leave its
+        # session and overwrite their environment; when it dies nothing else leads to them.
+        self._known: dict[int, psutil.Process] = {}
+        self.args: Sequence[str] = tuple(str(part) for part in _argv(popen))
+        self.pid: int = popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status; None while it runs, negative when a signal ended it."""
+        return self.poll()
+
+    def poll(self) -> int | None:
+        """Return the exit status, None while it runs."""
+        return self._popen.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the exit status; raise `subprocess.TimeoutExpired` after `timeout` seconds."""
+        return self._popen.wait(timeout)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the program itself; nothing when it has ended."""
+        self._popen.send_signal(number)
+
+    def members(self) -> list[psutil.Process]:
+        """Return the living processes of the tree."""
+        ended = self.poll() is not None
+        session = None if self._session_over else self.pid
+        found = tree_members(self._cookie, self._since, root=self.pid, session=session)
+        # The number of a session is free for strangers once its last member has gone.
+        self._session_over = self._session_over or (ended and not found)
+        self._known.update({process.pid: process for process in found})
+        self._known = {pid: process for pid, process in self._known.items() if _lives(process)}
+        return list(self._known.values())
+
+    def signal_tree(self, number: int) -> None:
+        """Send a signal to every living process of the tree."""
+        signal_all(self.members(), number)
+        self.poll()
+
+    def end(self, clock: Clock, number: int, grace: float) -> None:
+        """End the tree: `number` to the root, SIGTERM to what outlives it, then SIGKILL.
+
+        Args:
+            clock: measures the waiting.
+            number: the signal that asks the root to stop.
+            grace: seconds the root may take.
+
+        Raises:
+            TimeoutError: something survived even SIGKILL; the message names it.
+        """
+        if number != KILL:
+            self.members()
+            self.send_signal(number)
+            wait_until(clock, lambda: self.poll() is not None, grace)
+            self._end_rest(clock, min(grace, _REST_GRACE))
+        left = self._kill(clock)
+        if left:
+            raise TimeoutError(f"processes {left} of {self.args[0]!r} survived SIGKILL")
+
+    def __repr__(self) -> str:
+        status = self.poll()
+        state = "running" if status is None else f"ended with {status}"
+        return f"<Process {self.pid} {self.args[0]!r} {state}>"
+
+    def _end_rest(self, clock: Clock, grace: float) -> None:
+        if self.poll() is None:
+            return
+        if rest := self.members():
+            signal_all(rest, signal.SIGTERM)
+            wait_until(clock, lambda: not self.members(), grace)
+
+    def _kill(self, clock: Clock) -> list[int]:
+        self.members()  # so that those are known who lose their way back to the root with it
+        if not self._session_over and hasattr(os, "killpg"):
+            # The group dies at one blow, also one that forks faster than it can be listed.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, KILL)
+        kill_all(clock, self.members)
+        self.poll()
+        return [member.pid for member in self.members()]
+
+
+class Leftovers:
+    """What programs have left running that were run to their end: daemons, by their cookie."""
+
+    def __init__(self, cookie: str) -> None:
+        self._cookie = cookie
+        self._since = _created(os.getpid())
+
+    def end(self, clock: Clock, number: int, grace: float) -> None:
+        """Send `number` to each, and SIGKILL to those that still live after `grace` seconds."""
+        signal_all(self._members(), number)
+        wait_until(clock, lambda: not self._members(), grace)
+        kill_all(clock, self._members)
+
+    def _members(self) -> list[psutil.Process]:
+        return tree_members(self._cookie, self._since)
+
+
+Tree: TypeAlias = "Process | Leftovers | FoundTree"
+_FREEZE = getattr(signal, "SIGSTOP", signal.SIGTERM)  # neither has Windows
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
+
+
+def spawn(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    output: int | IO[bytes],
+    errors: int | IO[bytes],
+    input: IO[bytes] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    cookie: str | None = None,
+) -> Process:
+    """Start `argv` in a session of its own, with a cookie and no input of ours."""
+    cookie = cookie or secrets.token_hex(16)
+    identity: dict[str, Any] = {}
+    if user is not None:
+        identity = {"user": user, "group": _group(user, group), "extra_groups": ()}
+    elif group is not None:
+        identity = {"group": group}
+    popen = subprocess.Popen(
+        [os.fspath(part) for part in argv],
+        stdin=subprocess.DEVNULL if input is None else input,
+        stdout=output,
+        stderr=errors,
+        cwd=cwd,
+        env={**(os.environ if env is None else env), COOKIE: cookie},
+        start_new_session=True,
+        **identity,
+    )
+    return Process(popen, cookie)
+
+
+def _group(user: str | int, group: str | int | None) -> str | int:
+    if group is not None:
+        return group
+    import pwd
+
+    return (pwd.getpwnam(user) if isinstance(user, str) else pwd.getpwuid(user)).pw_gid
+
+
+def tree_members(
+    cookie: str, since: float, *, root: int | None = None, session: int | None = None
+) -> list[psutil.Process]:
+    """Return the living processes that carry `cookie`, descend from `root` or share `session`.
+
+    Args:
+        cookie: what the tree has in its environment under `COOKIE`.
+        since: when the first of them was created, in psutil's time: older ones are strangers.
+        root: process id of the first process; None: it has gone.
+        session: the id of their session; None: it is not theirs any more.
+    """
+    import psutil
+
+    found: dict[int, psutil.Process] = {}
+    if root is not None:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(root)
+            if carries(process, cookie):
+                found = {child.pid: child for child in [process, *process.children(recursive=True)]}
+    for process in psutil.process_iter():
+        if process.pid in found or _created_of(process) < since:
+            continue
+        if (session is not None and _session(process.pid) == session) or carries(process, cookie):
+            found[process.pid] = process
+    return [process for process in found.values() if _lives(process)]
+
+
+def _created(pid: int) -> float:
+    import psutil
+
+    try:
+        return _created_of(psutil.Process(pid))
+    except psutil.Error:
+        return 0.0
+
+
+def _created_of(process: psutil.Process) -> float:
+    import psutil
+
+    try:
+        return process.create_time()
+    except psutil.Error:
+        return 0.0
+
+
+def carries(process: psutil.Process, cookie: str) -> bool:
+    """Whether the process has the cookie in its environment."""
+    import psutil
+
+    try:
+        return process.environ().get(COOKIE) == cookie
+    except (psutil.Error, OSError):
+        return False
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except (OSError, AttributeError):
+        return None
+
+
+def _lives(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def signal_all(processes: Iterable[psutil.Process], number: int) -> None:
+    """Send a signal to each process that still lives and is ours."""
+    import psutil
+
+    for process in processes:
+        # It may have died since it was listed, or (session members) be another user's.
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            process.send_signal(number)
+
+
+def kill_all(clock: Clock, members: Callable[[], list[psutil.Process]]) -> None:
+    """Kill a tree that may go on forking: freeze who is found until nobody new is, then kill."""
+    frozen: set[int] = set()
+    for _ in range(_FREEZE_ROUNDS):
+        found = [process for process in members() if process.pid not in frozen]
+        if not found:
+            break
+        signal_all(found, _FREEZE)
+        frozen |= {process.pid for process in found}
+    signal_all(members(), KILL)
+    wait_until(clock, lambda: not members(), _KILL_WAIT)
+
+
+def wait_until(clock: Clock, done: Callable[[], bool], seconds: float) -> None:
+    """Look until `done` says so, at most so many seconds."""
+    condition = threading.Condition()
+    deadline = clock.now() + seconds
+    while not done() and clock.now() < deadline:
+        with condition:
+            clock.wait_for(condition, lambda: False, _POLL)
+
+
+def _argv(popen: subprocess.Popen[bytes]) -> Sequence[str]:
+    args = popen.args
+    return args if isinstance(args, list) else [str(args)]

@@ -1,0 +1,115 @@
+"""Marks to steps: what `@pytest.mark.plan_step` makes of a function or a class."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import types
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from pytest_plan.engine.definition.planned import OPTION_NAMES, check_name, suggest
+from pytest_plan.engine.definition.step import FunctionStep, Step, snake_case
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.plugin.declaring.marks import skip_reason
+
+_HOOK_OPTIONS = ("pre_exec", "post_exec", "cleanup", "alive")
+
+
+class Declaration(NamedTuple):
+    """A step as a conftest or plugin declares it.
+
+    Attributes:
+        name: the name of the step.
+        step: the step.
+        options: the options of the step.
+        file: where it is.
+        line: its first line.
+        scope: the parts of the path of the conftest's folder; empty for a plugin.
+        doc: the docstring, None when there is none.
+    """
+
+    name: str
+    step: Step
+    options: Mapping[str, Any]
+    file: str
+    line: int
+    scope: tuple[str, ...]
+    doc: str | None
+
+    @property
+    def origin(self) -> str:
+        """`file:line`, as short as it can be said from here."""
+        return place(self.file, self.line)
+
+
+def declaration_of(obj: Any, marks: list[pytest.Mark], scope: tuple[str, ...]) -> Declaration:
+    """Return the declaration of a marked function or class.
+
+    Raises:
+        PlanDefinitionError: it cannot be a step; the message says why and where.
+    """
+    file, line = _position(obj)
+    origin = place(file, line)
+    if len(marks) > 1:
+        raise PlanDefinitionError(f"{origin}: {obj.__name__!r} is marked plan_step twice")
+    if marks[0].args:
+        raise PlanDefinitionError(
+            f"{origin}: plan_step takes options by name only, not {marks[0].args[0]!r}"
+        )
+    options = dict(marks[0].kwargs)
+    default = snake_case(obj.__name__) if isinstance(obj, type) else obj.__name__
+    given = options.pop("name", None)
+    name = check_name(default if given is None else given, origin)
+    step = _step(obj, options, origin)
+    _refuse_unknown(options, name, origin)
+    options.setdefault("skip", skip_reason(obj))
+    return Declaration(name, step, options, file, line, scope, inspect.getdoc(obj))
+
+
+def _step(obj: Any, options: dict[str, Any], origin: str) -> Step:
+    hooks = {hook: options.pop(hook) for hook in _HOOK_OPTIONS if hook in options}
+    if not isinstance(obj, type):
+        return FunctionStep(exec=obj, **hooks)
+    if not issubclass(obj, Step):
+        raise PlanDefinitionError(
+            f"{origin}: class {obj.__name__!r} is no Step; derive it from pytest_plan.Step"
+        )
+    if hooks:
+        raise PlanDefinitionError(
+            f"{origin}: {', '.join(hooks)} of {obj.__name__!r} belong into the class, not its mark"
+        )
+    try:
+        return obj()
+    except TypeError as error:
+        raise PlanDefinitionError(
+            f"{origin}: {obj.__name__!r} cannot be made without arguments: {error}"
+        ) from error
+
+
+def _refuse_unknown(options: Mapping[str, Any], name: str, origin: str) -> None:
+    known = ("name", *(option for option in OPTION_NAMES if option != "skip"), *_HOOK_OPTIONS)
+    for option in options:
+        if option not in known:
+            raise PlanDefinitionError(
+                f"step {name!r} ({origin}): unknown option {option!r}{suggest(option, known)}; "
+                f"the options are {', '.join(known)}"
+            )
+
+
+def _position(obj: Any) -> tuple[str, int]:
+    if isinstance(obj, types.FunctionType):
+        return obj.__code__.co_filename, obj.__code__.co_firstlineno
+    try:
+        return inspect.getsourcefile(obj) or "?", inspect.getsourcelines(obj)[1]
+    except (OSError, TypeError):
+        return str(getattr(sys.modules.get(obj.__module__), "__file__", "?")), 0
+
+
+def place(file: str, line: int) -> str:
+    """Return `file:line`, relative to the working directory if the file lies below it."""
+    relative = os.path.relpath(file)
+    return f"{file if relative.startswith('..') else relative}:{line}"

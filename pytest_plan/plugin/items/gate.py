@@ -1,0 +1,78 @@
+"""What stands before each test: it runs, is skipped, or is blocked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_plan.plugin.items.verdict import Verdict
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session.session import PlanSession
+
+
+class Gate:
+    """Registered only when there is a plan to wait for."""
+
+    def __init__(self, session: PlanSession) -> None:
+        self._plan = session
+        self._verdicts: dict[pytest.Item, Verdict] = {}
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Decide about the test before anything of it runs."""
+        verdict = self._plan.verdict(item)
+        if verdict is not None:
+            self._verdicts[item] = verdict
+            # pytest-rerunfailures would run a blocked test again, and count it each time.
+            if _is_known(item.config, "flaky"):
+                item.add_marker(pytest.mark.flaky(reruns=0))
+            with _no_debugger(item.config):
+                return (yield)
+        return (yield)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """End the test before any fixture runs, if it cannot run."""
+        if item in self._verdicts and not item.config.option.setupplan:
+            self._verdicts[item].apply()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Note in the report which steps blocked the test."""
+        report = yield
+        verdict = self._verdicts.get(item)
+        if verdict is not None and call.when == "setup" and report.failed:
+            report.plan_blocked = verdict.steps  # type: ignore[attr-defined]
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        """Count a blocked test as blocked."""
+        if report.failed and getattr(report, "plan_blocked", None):
+            return "blocked", "b", ("BLOCKED", {"yellow": True})
+        return None
+
+
+@contextlib.contextmanager
+def _no_debugger(config: pytest.Config) -> Iterator[None]:
+    """Keep `--pdb` away from a test that does not run: there is nothing of it to look at."""
+    debugger = config.pluginmanager.unregister(name="pdbinvoke")
+    try:
+        yield
+    finally:
+        if debugger is not None:
+            config.pluginmanager.register(debugger, "pdbinvoke")
+
+
+def _is_known(config: pytest.Config, mark: str) -> bool:
+    return any(
+        line.partition(":")[0].partition("(")[0] == mark for line in config.getini("markers")
+    )

@@ -1,0 +1,54 @@
+"""What tests see of the plan: the fixture `plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.model.results import StepResult
+    from pytest_plan.engine.shared.state import State
+    from pytest_plan.plugin.session.session import PlanSession
+
+
+class PlanHandle:
+    """The plan as a test sees it."""
+
+    def __init__(self, session: PlanSession) -> None:
+        self._session = session
+
+    @property
+    def state(self) -> State:
+        """The State that all steps and tests share."""
+        return self._session.source.state
+
+    @property
+    def results(self) -> Mapping[str, StepResult]:
+        """What each step has come to, by name."""
+        return self._session.source.results()
+
+    @property
+    def run_id(self) -> str:
+        """Names this run of the plan: eight hexadecimal digits."""
+        return self._session.source.run_id
+
+    @property
+    def environment(self) -> str:
+        """The name of the environment: `run-` and the run id, unless one was given."""
+        return self._session.settings.environment_name or f"run-{self.run_id}"
+
+    def remaining(self) -> float | None:
+        """Return the seconds until the plan's limit, never negative; None without a limit."""
+        return self._session.source.remaining()
+
+    def need(self, *names: str) -> None:
+        """Fail the test unless these steps have succeeded; nothing is provisioned.
+
+        Raises:
+            pytest.fail.Exception: one has not; the message says why.
+        """
+        for name in names:
+            self._session.require(name)
+
+    def __repr__(self) -> str:
+        return f"<PlanHandle {self.environment}>"

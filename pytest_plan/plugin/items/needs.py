@@ -1,0 +1,128 @@
+"""Which steps a test needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_plan.engine.definition.planned import PlannedStep, no_step
+from pytest_plan.plugin.declaring.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE, mark_skips
+
+
+class Needs:
+    """What tests need; what many tests have in common is looked at once.
+
+    Args:
+        steps: all steps.
+        autouse: whether every test needs every step it can see.
+    """
+
+    def __init__(self, steps: Mapping[str, PlannedStep], *, autouse: bool) -> None:
+        self._steps = steps
+        self._autouse = autouse
+        self._visible: dict[Path, list[str]] = {}  # by the test's file
+        self._taken: dict[int, tuple[set[str], bool]] = {}  # by the id of what pytest knows
+
+    def of(self, item: pytest.Item) -> tuple[str, ...]:
+        """Return the steps that a test needs, in their order; none if a mark skips it.
+
+        Raises:
+            pytest.UsageError: a mark names a step that does not exist.
+        """
+        if _is_skipped(item):
+            return ()
+        visible = self._visible_to(item)
+        named, is_bare = _marked(item, self._steps)
+        taken, takes_plan = self._taken_by(item)
+        wanted = named | taken | {name for name in visible if self._steps[name].options.autouse}
+        if self._autouse or (not named and (is_bare or takes_plan)):
+            wanted.update(visible)
+        return tuple(name for name in self._steps if name in wanted)
+
+    def _visible_to(self, item: pytest.Item) -> list[str]:
+        """Return the steps declared at or above the test's directory, or in a plugin."""
+        visible = self._visible.get(item.path)
+        if visible is None:
+            parts = item.path.parent.parts
+            visible = [
+                name for name, step in self._steps.items() if parts[: len(step.scope)] == step.scope
+            ]
+            self._visible[item.path] = visible
+        return visible
+
+    def _taken_by(self, item: pytest.Item) -> tuple[set[str], bool]:
+        """Return the steps whose fixtures the test reaches, and whether it reaches `plan`."""
+        info = getattr(item, "_fixtureinfo", None)  # public in no way; without it marks still work
+        if info is None:
+            return set(), False
+        # The tests that one function is parametrized to share it, and keep it alive.
+        if id(info) not in self._taken:
+            self._taken[id(info)] = _reached(info.initialnames, info.name2fixturedefs)
+        return self._taken[id(info)]
+
+
+def _is_skipped(item: pytest.Item) -> bool:
+    names = getattr(getattr(item, "obj", None), "__globals__", {})
+    for mark in item.iter_markers():
+        try:
+            if mark_skips(mark, names) is not None:
+                return True
+        except Exception:
+            return False  # pytest reports a condition that fails, at setup
+    return False
+
+
+def _marked(item: pytest.Item, steps: Mapping[str, PlannedStep]) -> tuple[set[str], bool]:
+    """Return the steps that marks name, and whether there is a mark without names."""
+    named: set[str] = set()
+    is_bare = False
+    for mark in item.iter_markers(NEEDS):
+        is_bare = is_bare or not mark.args
+        _check_mark(item, mark, steps)
+        named.update(mark.args)
+    return named, is_bare
+
+
+def _check_mark(item: pytest.Item, mark: pytest.Mark, steps: Iterable[str]) -> None:
+    if mark.kwargs:
+        raise pytest.UsageError(
+            f"{item.nodeid}: @pytest.mark.plan takes names of steps, not {mark.kwargs!r}"
+        )
+    for name in mark.args:
+        if not isinstance(name, str):
+            raise pytest.UsageError(
+                f"{item.nodeid}: @pytest.mark.plan takes names of steps, not {name!r}"
+            )
+        if name not in steps:
+            raise pytest.UsageError(
+                f"{item.nodeid}: @pytest.mark.plan names {name!r}, which {no_step(name, steps)}"
+            )
+
+
+def _reached(
+    names: Iterable[str], definitions: Mapping[str, Sequence[Any]]
+) -> tuple[set[str], bool]:
+    """Return the steps whose fixtures are reached from `names`, and whether `plan` is.
+
+    Decided by definition: a fixture that overrides a step's and does not ask for it ends the
+    way there.
+    """
+    steps: set[str] = set()
+    waiting = [(name, -1) for name in names]
+    seen: set[tuple[str, int]] = set()
+    while waiting:
+        name, index = waiting.pop()
+        if (name, index) in seen or len(definitions.get(name, ())) < -index:
+            continue
+        seen.add((name, index))
+        definition = definitions[name][index]
+        step = getattr(definition.func, STEP_OF_FIXTURE, None)
+        if step is not None:
+            steps.add(step)
+        waiting += [
+            (argument, index - 1 if argument == name else -1) for argument in definition.argnames
+        ]
+    return steps - {ALL_STEPS}, ALL_STEPS in steps

@@ -1,0 +1,44 @@
+"""A test that nothing could end, in a process that runs its tests itself."""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_plan.engine.calls.frames import frame_of
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session.session import PlanSession
+
+
+def leave(plan: PlanSession, item: pytest.Item) -> None:
+    """Clean up on this thread, say which test hangs and where, and end the process.
+
+    The main thread cannot be made to return, so nothing of pytest runs after this: no summary,
+    no JUnit file. The exit status is 1.
+    """
+    stack = _stack_of_test(item)
+    try:
+        plan.host.clean_up()
+    finally:
+        with plan.host.output, plan.host.output.visible():
+            writer = plan.config.get_terminal_writer()
+            writer.line()
+            writer.sep("=", "plan: limit", red=True)
+            writer.line(f"{item.nodeid} did not end when the plan's limit had passed:", red=True)
+            writer.line(plan.host.mask(stack))
+            writer.line("the plan has been cleaned up; pytest leaves without a summary", red=True)
+            writer.flush()
+        os._exit(pytest.ExitCode.TESTS_FAILED)
+
+
+def _stack_of_test(item: pytest.Item) -> str:
+    """Return where the main thread is, from the test's own module on."""
+    frame = frame_of(threading.main_thread().ident)
+    entries = list(traceback.extract_stack(frame))
+    own = [index for index, entry in enumerate(entries) if entry.filename == str(item.path)]
+    return "".join(traceback.format_list(entries[own[0] if own else 0 :]))

@@ -1,0 +1,178 @@
+"""Where the output of steps goes: into their logs, never between pytest's lines."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, TextIO
+
+import pytest
+
+from pytest_plan.engine.shared.log import StepLog, current_log
+
+
+class StepOutput:
+    """While entered, `print` and `logging` of a step's hooks go to its log.
+
+    What reaches the standard file descriptors by another way (a child process of the step's
+    own) is captured as pytest captures a test's. With `-s` both are shown as well.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._handler = _LogHandler()
+        shows = config.getoption("capture", "fd") == "no"
+        # The same two for the whole run: before Python 3.13 `print` only borrows sys.stdout, and
+        # freeing it while a step prints ends the process with a segmentation fault (measured).
+        self._routers = {name: _Router(shows=shows) for name in ("stdout", "stderr")}
+        self._depth = 0
+        self._text = ""
+
+    @property
+    def text(self) -> str:
+        """What steps wrote past their logs, so far."""
+        return self._text
+
+    def __enter__(self) -> None:
+        self._depth += 1
+        if self._depth == 1:
+            if (capture := self._capture()) is not None:
+                capture.resume_global_capture()
+            logging.getLogger().addHandler(self._handler)
+            self._route()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
+        self._unroute()
+        logging.getLogger().removeHandler(self._handler)
+        if (capture := self._capture()) is not None:
+            capture.suspend_global_capture(in_=False)
+            self._read(capture)
+
+    @contextlib.contextmanager
+    def visible(self, *, keyboard: bool = False) -> Iterator[None]:
+        """Let what is written reach the terminal; with `keyboard` also read from it."""
+        capture = self._capture() if self._depth else None
+        if capture is None:
+            yield
+            return
+        self._switch(capture, "_old", lambda: capture.suspend_global_capture(in_=keyboard))
+        self._read(capture)
+        try:
+            yield
+        finally:
+            self._switch(capture, "tmpfile", capture.resume_global_capture)
+
+    def _switch(self, capture: Any, stream: str, switch: Callable[[], None]) -> None:
+        """Let pytest switch its capturing, while a step that prints still prints into its log."""
+        held = []
+        for name, router in self._routers.items():
+            if (owner := _owner(capture, name)) is not None:
+                held.append((router, owner, owner._old, owner.tmpfile))
+                owner._old = owner.tmpfile = router
+        try:
+            switch()
+        finally:
+            for router, owner, old, captured in held:
+                owner._old, owner.tmpfile = old, captured
+                router.stream = getattr(owner, stream)
+        self._route()  # where pytest does it in another way
+
+    def _read(self, capture: Any) -> None:
+        # pytest ends its capturing when it is interrupted, before the plan is cleaned up.
+        with contextlib.suppress(AssertionError):
+            self._text += "".join(capture.read_global_capture())
+
+    def _capture(self) -> Any:
+        return self._config.pluginmanager.get_plugin("capturemanager")
+
+    def _route(self) -> None:
+        for name, router in self._routers.items():
+            if getattr(sys, name) is not router:
+                router.stream = getattr(sys, name)
+                setattr(sys, name, router)
+
+    def _unroute(self) -> None:
+        for name, router in self._routers.items():
+            if getattr(sys, name) is router:
+                router.end_lines()
+                setattr(sys, name, router.stream)
+
+
+def _owner(capture: Any, name: str) -> Any:
+    """Return what sets `sys.stdout` or `sys.stderr` for pytest, None where nothing does.
+
+    Not documented: without it, what a step prints in the moment of the switch is not in its log.
+    """
+    streams = getattr(capture, "_global_capturing", None)
+    owner = getattr(streams, name.removeprefix("std"), None)
+    owner = getattr(owner, "syscapture", owner)
+    return owner if hasattr(owner, "_old") and hasattr(owner, "tmpfile") else None
+
+
+class _Router:
+    """A text stream that sends what the hook of a step writes to the step's log."""
+
+    def __init__(self, *, shows: bool) -> None:
+        self.stream: TextIO = sys.stdout
+        self._shows = shows
+        # What each step wrote since its last line end: shown as whole lines, lest those of other
+        # steps and pytest's own come between. One thread at a time writes for a step.
+        self._partial: dict[StepLog, str] = {}
+
+    def write(self, text: str) -> int:
+        """Write to the log of the step that runs here, or to the stream when none does."""
+        log = current_log.get()
+        if log is None:
+            self.stream.write(text)
+            return len(text)
+        log.write(text)
+        if self._shows:
+            whole, end, rest = (self._partial.pop(log, "") + text).rpartition("\n")
+            if rest:
+                self._partial[log] = rest
+            self._show(whole + end)
+        return len(text)
+
+    def end_lines(self) -> None:
+        """Show what has not ended with a line end."""
+        for text in self._partial.values():
+            self._show(f"{text}\n")
+        self._partial.clear()
+
+    def _show(self, text: str) -> None:
+        # A copy, of what is in the log: it fails no step where the terminal cannot show a sign.
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+    def writelines(self, lines: list[str]) -> None:
+        """Write each of `lines`, as it is."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class _LogHandler(logging.Handler):
+    """Sends log records of a step's hooks to the step's log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(levelname)-8s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append the record to the log of the step that runs here; of others nothing is kept."""
+        log: StepLog | None = current_log.get()
+        if log is not None:
+            log.write(self.format(record) + "\n")

@@ -1,0 +1,211 @@
+"""The environment of this run: whose it is, what of it is used again, and what is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_plan.engine.definition.planned import PlannedStep
+from pytest_plan.engine.environments.environment import FOLDER, LOCK, Environment
+from pytest_plan.engine.environments.fingerprint import Fingerprints
+from pytest_plan.engine.environments.keeping import obstacles
+from pytest_plan.engine.execution.restore import Restorer
+from pytest_plan.engine.journal.journal import Journal
+from pytest_plan.engine.journal.reader import Recorded, read
+from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.plugin.compat.warn import warn
+from pytest_plan.plugin.options import DEFAULT_ENVIRONMENT
+from pytest_plan.plugin.run import launch
+from pytest_plan.plugin.run.reaper import LOG, Watch
+from pytest_plan.plugin.run.recovery import Recovery, references_of, scratch_of
+from pytest_plan.plugin.run.reuse import Verdicts, clean_stale, judge
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.execution.run import Run
+    from pytest_plan.plugin.session.session import PlanSession
+
+
+class RunEnvironment:
+    """The environment of this run, ours until `finish`.
+
+    Args:
+        plan: the plan of this process.
+        run_id: names an environment that has no name.
+
+    Attributes:
+        watch: has the reaper look after it.
+        journal: what the run writes in.
+        scratch: the temporary folder of the run that this one continues; None: there is none.
+
+    Raises:
+        pytest.UsageError: somebody else has the environment that was asked for, or the journal
+            cannot be written.
+    """
+
+    def __init__(self, plan: PlanSession, run_id: str) -> None:
+        self._plan = plan
+        settings = plan.settings
+        self._keeps = settings.keeps
+        self._name = settings.environment_name
+        self._steps = plan.steps
+        if (settings.dir / FOLDER).is_dir():
+            Recovery(plan).clean_up_all(kept=False, beside=self._name)
+        try:
+            self._environment = self._claim(run_id)
+        except (JournalError, OSError) as error:
+            raise pytest.UsageError(str(error)) from None
+        self._prints = Fingerprints(lambda: plan.steps)
+        self._fresh: Mapping[str, str] = {}
+        self._kept: Collection[str] = ()
+        self._facts = launch.describe(plan.config, self._files())
+        try:
+            self._recorded = self._look_back(run_id)
+            self.journal = self._open()
+        except BaseException as error:
+            self._environment.release()
+            if isinstance(error, (JournalError, OSError)):
+                raise pytest.UsageError(str(error)) from None
+            raise
+        self.scratch = None if self._recorded is None else scratch_of(self._recorded)
+        self.watch = Watch(plan.config, self._environment, self._facts, wanted=settings.reaper)
+
+    def reuse(self, run: Run) -> None:
+        """Give the run what is used again."""
+        self._announce(run)
+        if self._recorded is not None and self._fresh:
+            references = references_of(self._plan.config)
+            restorer = Restorer(self._recorded, self._fresh, self._steps, references)
+            run.restore(restorer, self._fresh)
+
+    def keep(self, *, failed: bool) -> Collection[str]:
+        """Return the steps to keep; say which are not, and why."""
+        if self._keeps == "never" or (self._keeps == "failed" and not failed):
+            return ()
+        try:
+            self.journal.flush()
+            recorded = read(self._environment.file)
+        except JournalError:
+            return ()
+        cannot = obstacles(recorded)
+        for name, reason in cannot.items():
+            self._say(f"{name} is not kept: {reason}")
+        self._kept = [name for name in recorded.steps if name not in cannot]
+        if self._kept:
+            self.journal.set(status="kept")
+        return self._kept
+
+    def finish(self, *, is_clean: bool, was_left: bool) -> None:
+        """Let go of it; its journal stays only when a later process can still do something.
+
+        Args:
+            is_clean: whether everything has been taken back, as far as this process knows.
+            was_left: whether cleanup was interrupted for good: the reaper then goes on with it.
+        """
+        if not was_left:
+            self.watch.end()
+        is_left = bool(self._kept) or self._is_left(is_clean=is_clean)
+        if not is_left:
+            (self._environment.folder / LOG).unlink(missing_ok=True)
+        self._environment.release(remove=not is_left)
+        if self._kept:
+            self._say_how_to_go_on()
+        elif is_left:
+            text = "not everything is cleaned up; to go on with it: pytest --plan-cleanup"
+            Recovery(self._plan).say(text, bad=True)
+
+    def _is_left(self, *, is_clean: bool) -> bool:
+        """Whether a later process can still do something; what the journal tells is more exact."""
+        if self.journal.failure is None:
+            with contextlib.suppress(JournalError):
+                due = read(self._environment.file).due()
+                return any(step.can_be_cleaned for step in due)
+        return not is_clean
+
+    def _look_back(self, run_id: str) -> Recorded | None:
+        """Clean up what is there already and not used again; return what is, with it."""
+        recorded = self._environment.recorded()
+        if recorded is not None and not recorded.is_kept:
+            Recovery(self._plan).clean_up(self._environment, recorded)
+            self._environment.release()
+            self._environment = self._claim(run_id)
+            recorded = self._environment.recorded()
+        if recorded is None or not recorded.steps:
+            return None
+        plan, steps = self._plan, recorded.steps
+        if plan.settings.reuse:
+            verdicts = judge(plan, recorded, self._steps, self._prints)
+        else:
+            verdicts = Verdicts({}, dict.fromkeys(steps, "this run does not reuse (--plan-reuse)"))
+        if verdicts.stale:
+            clean_stale(plan, self._environment, recorded, verdicts.stale)
+            left = [
+                step.name
+                for step in read(self._environment.file).due()
+                if step.name in verdicts.stale
+            ]
+            if left:
+                raise JournalError(
+                    f"the kept step {left[0]!r} cannot be cleaned up, so nothing new is made in "
+                    f"environment {self._environment.name!r}: mend its cleanup, or take another "
+                    "--plan-environment"
+                )
+        self._fresh = verdicts.fresh
+        return recorded
+
+    def _open(self) -> Journal:
+        # What has no name is never used again: nobody will ask what its steps were made of.
+        prints = (lambda step: "") if self._name is None else self._prints.of
+        references = references_of(self._plan.config)
+        journal = self._environment.open(references, prints, launch=self._facts)
+        if self._recorded is not None:
+            journal.forget(name for name in self._recorded.steps if name not in self._fresh)
+        return journal
+
+    def _claim(self, run_id: str) -> Environment:
+        try:
+            return Environment(self._plan.settings.dir, self._name or f"run-{run_id}")
+        except JournalError as error:
+            if self._name is not None:
+                raise
+            folder = Path(tempfile.mkdtemp(prefix="plan-journal-"))
+            warn(self._plan.config, f"{error}; the journal of this run is in {folder}")
+            try:
+                return Environment(folder, f"run-{run_id}")
+            except (JournalError, OSError):
+                own = folder / FOLDER / f"run-{run_id}"
+                with contextlib.suppress(OSError):
+                    (own / LOCK).unlink(missing_ok=True)
+                    for path in (own, own.parent, folder):  # rmtree needs a descriptor
+                        path.rmdir()
+                raise
+
+    def _files(self) -> list[str]:
+        return [declaration.file for declaration in self._plan.declarations.values()]
+
+    def _announce(self, run: Run) -> None:
+        if self._keeps == "never":
+            return
+        for name in self._plan.needed or ():
+            if name not in self._fresh and _is_generator(run.records[name].planned):
+                self._say(
+                    f"{name} will not be kept: it yields; to keep it, return its value and give "
+                    "it cleanup=FUNCTION"
+                )
+
+    def _say_how_to_go_on(self) -> None:
+        name = "" if self._name == DEFAULT_ENVIRONMENT else f" --plan-environment {self._name}"
+        self._say(f"kept: {', '.join(self._kept)}")
+        self._say(f"use it again: pytest --plan-reuse{name}")
+        self._say("clean it up:  pytest --plan-cleanup")
+
+    def _say(self, text: str) -> None:
+        Recovery(self._plan).say(text)
+
+
+def _is_generator(step: PlannedStep) -> bool:
+    return any(hook.kind.yields for hook in step.hooks.values())

@@ -1,0 +1,35 @@
+"""Tells the hooks of `hookspecs.py` what happens in the engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_plan.engine.model.events import (
+    Event,
+    Listener,
+    PlanFinished,
+    StepCleaned,
+    StepFinished,
+    StepStarted,
+)
+
+
+def hook_teller(config: pytest.Config) -> Listener:
+    """Return a listener that calls the hook for each event that has one."""
+    hook = config.hook
+
+    def tell(event: Event) -> None:
+        """Call the hook of this event, if it has one."""
+        match event:
+            case StepStarted(step=step):
+                hook.pytest_plan_step_started(config=config, step=step)
+            case StepFinished(result=result):
+                hook.pytest_plan_step_finished(config=config, result=result)
+            case StepCleaned(result=result):
+                hook.pytest_plan_step_cleaned(config=config, result=result)
+            case PlanFinished(result=result):
+                hook.pytest_plan_finished(config=config, result=result)
+            case _:
+                pass
+
+    return tell

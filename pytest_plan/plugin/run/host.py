@@ -1,0 +1,276 @@
+"""The run of the plan, in the process that owns it: solo or controller."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_plan.engine.model.errors import JournalError, describe
+from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.plugin.compat.warn import warn
+from pytest_plan.plugin.items.verdict import Verdict
+from pytest_plan.plugin.main_thread.output import StepOutput
+from pytest_plan.plugin.main_thread.signals import Signals
+from pytest_plan.plugin.run import artifacts
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.execution.record import StepRecord
+    from pytest_plan.engine.execution.run import Run
+    from pytest_plan.engine.model.results import StepResult
+    from pytest_plan.engine.shared.state import State
+    from pytest_plan.plugin.run.environment import RunEnvironment
+    from pytest_plan.plugin.session.session import PlanSession
+
+
+_MISSING = {StepOutcome.FAILED: "failed", StepOutcome.TIMED_OUT: "timed out"}
+
+
+def _exit_code(error: SystemExit) -> int:
+    if isinstance(error.code, int):
+        return error.code
+    return 0 if error.code is None else 1
+
+
+class Host:
+    """Provisions, answers for the run, and cleans up.
+
+    Args:
+        session: the plan of this process.
+
+    Attributes:
+        output: where the output of steps goes.
+        signals: the handlers of this process.
+        revived: the run that cleans up for another process; None when none does.
+    """
+
+    def __init__(self, session: PlanSession) -> None:
+        self._session = session
+        self._config = session.config
+        self._run: Run | None = None
+        self._environment: RunEnvironment | None = None
+        self.revived: Run | None = None
+        self.output = StepOutput(session.config)
+        self.signals = Signals(self.cancel)
+
+    @property
+    def run(self) -> Run:
+        """The run, begun at the first call; from then on the limit counts."""
+        if self._run is None:
+            self._run = self._begin()
+        return self._run
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a run."""
+        return self._run is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a run that is not cleaned up yet."""
+        return self._run is not None and not self._run.is_cleaned
+
+    @property
+    def state(self) -> State:
+        """The State as tests see it."""
+        return self._session.plan.state
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self.run.run_id
+
+    def prepare(self) -> None:
+        """Import what a run takes, where there is time for it."""
+        self._session.load_listeners()
+        import pytest_plan.engine.execution.run
+        import pytest_plan.plugin.run.environment
+        import pytest_plan.plugin.run.hook_caller  # noqa: F401
+
+    def ensure(self, names: Iterable[str]) -> None:
+        """Return at once: here everything is decided before the first test."""
+
+    def results(self) -> Mapping[str, StepResult]:
+        """Return what each step has come to so far."""
+        return self.run.result().steps
+
+    def remaining(self) -> float | None:
+        """Return the seconds until the limit passes; None without a limit."""
+        return self.run.remaining()
+
+    def provision(self, names: Collection[str]) -> None:
+        """Run these steps and what they wait for; what ends the session is raised.
+
+        Raises:
+            pytest.UsageError: what steps came to could not be written down.
+            BaseException: `pytest.exit`, KeyboardInterrupt or SystemExit came from a step.
+        """
+        run = self.run
+        self._session.plan.extend()
+        if names and self._environment is not None:
+            self._environment.watch.begin(run.remaining())
+        with self.signals.ours(), self.output:
+            try:
+                run.provision(names)
+            except JournalError as error:
+                raise pytest.UsageError(str(error)) from None
+        self.signals.raise_received()
+        if isinstance(run.fatal, SystemExit):
+            # Outside of a test pytest would call it an internal error.
+            raise pytest.exit.Exception(
+                f"a step raised {run.fatal!r}", returncode=_exit_code(run.fatal)
+            ) from run.fatal
+        if run.fatal is not None:
+            raise run.fatal
+
+    def cancel(self, reason: str) -> None:
+        """Stop what runs of the plan; from any thread or signal handler."""
+        for run in (self._run, self.revived):
+            if run is not None:
+                run.cancel(reason)
+
+    def hold(self) -> None:
+        """Let the limit wait."""
+        self.run.clock.hold()
+        if self._environment is not None:
+            self._environment.watch.unlimited()
+
+    def go_on(self) -> None:
+        """Let the limit count again."""
+        self.run.clock.release()
+        if self._environment is not None:
+            self._environment.watch.begin(self.run.remaining())
+
+    def clean_up(self, *, failed: bool = False) -> None:
+        """Clean up what has begun, or keep it; a second call does nothing.
+
+        Args:
+            failed: whether the tests have failed.
+        """
+        if self._run is None or self._run.is_cleaned:
+            return
+        if self._environment is not None:
+            self._environment.watch.unlimited()
+        with self.signals.ours(), self.output:
+            if self.signals.received:
+                self._run.cancel("a signal ended the session")
+            self._run.clean_up(self._to_keep(failed=failed))
+        if self._environment is not None:
+            left = self._run.cleanup_error() is not None or self._run.result().left
+            self._environment.finish(is_clean=not left, was_left=self._run.was_left)
+        self.signals.restore()
+        artifacts.tidy(self._session.settings.dir)
+
+    def _to_keep(self, *, failed: bool) -> Collection[str]:
+        if self._environment is None:
+            return ()
+        is_bad = failed or self.has_failed() or bool(self.signals.received)
+        return self._environment.keep(failed=is_bad or self.limit_has_passed())
+
+    def limit_has_passed(self) -> bool:
+        """Whether the plan's limit ended the run."""
+        return self._run is not None and self._run.has_passed_limit
+
+    def has_failed(self) -> bool:
+        """Whether a step or a cleanup failed, so that the run cannot be green."""
+        if self._run is None:
+            return False
+        result = self._run.result()
+        return (
+            result.outcome is not StepOutcome.SUCCEEDED
+            or bool(result.left)
+            or self._run.cleanup_error() is not None
+        )
+
+    def mask(self, text: str) -> str:
+        """Return `text` with every known secret replaced by `***`."""
+        return text if self._run is None else self._run.services.masker.mask(text)
+
+    def verdict_on(self, name: str) -> Verdict | None:
+        """Return why a test that needs the step cannot run, None when it can."""
+        record = self._run.records.get(name) if self._run is not None else None
+        if record is None and name not in self._session.plan.declared:
+            return self._unknown(name)
+        if record is None or record.outcome is StepOutcome.PENDING:
+            return self._not_provisioned(name)
+        if record.outcome.provides:
+            return None
+        root = self._root_cause(record)
+        if record.outcome is StepOutcome.SKIPPED:
+            expected = isinstance(root.cause, pytest.xfail.Exception)
+            reason = self.mask(f"plan step {root.name!r}: {root.reason}")
+            return Verdict(True, reason, (root.name,), is_expected=expected)
+        what = _MISSING.get(root.outcome, "did not run")
+        error = root.error
+        said = root.reason if error is None else describe(error.__cause__ or error)
+        reason = self.mask(f"plan step {root.name!r} {what}: {said}")
+        return Verdict(skips=False, reason=reason, steps=(root.name,))
+
+    def _unknown(self, name: str) -> Verdict:
+        known = ", ".join(self._session.plan.declared) or "none"
+        reason = f"unknown plan step {name!r} (the process that runs the plan knows: {known})"
+        return Verdict(skips=False, reason=reason, steps=(name,))
+
+    def _not_provisioned(self, name: str) -> Verdict:
+        reason = f"step {name!r} was not provisioned: "
+        settings = self._session.settings
+        if settings.until is not None:
+            reason += f"{settings.sources['until']} {settings.until}"
+            return Verdict(skips=True, reason=reason, steps=(name,))
+        hint = f"mark the test with @pytest.mark.plan({name!r})"
+        return Verdict(skips=False, reason=reason + hint, steps=(name,))
+
+    def _root_cause(self, record: StepRecord) -> StepRecord:
+        """Follow the needs to the step where it began; what is skipped goes back to a skip."""
+        records = self.run.records
+        is_skip = record.outcome is StepOutcome.SKIPPED
+        while True:
+            needs = [records[need] for need in record.planned.needs]
+            causes = [
+                need
+                for need in needs
+                if not need.outcome.provides and (need.outcome is StepOutcome.SKIPPED) is is_skip
+            ]
+            if not causes:
+                return record
+            record = causes[0]
+
+    def _program_variables(self, step: str) -> Mapping[str, str]:
+        found = self._config.hook.pytest_plan_program_variables(config=self._config, step=step)
+        return {name: value for variables in found for name, value in variables.items()}
+
+    def _begin(self) -> Run:
+        # Imported here, as the run is: a worker has none.
+        self._session.load_listeners()
+        from pytest_plan.engine.execution.run import new_run_id
+        from pytest_plan.plugin.run.environment import RunEnvironment
+        from pytest_plan.plugin.run.hook_caller import hook_teller
+
+        session, hook = self._session, self._config.hook
+        if session.settings.signals:
+            self.signals.install()
+        run_id = new_run_id()
+        try:
+            self._environment = RunEnvironment(session, run_id)
+        except BaseException:
+            self.signals.restore()
+            raise
+        for listener in hook.pytest_plan_make_listener(config=self._config):
+            session.plan.add_listener(listener)
+        session.plan.add_listener(hook_teller(self._config))
+        folder = artifacts.folder(session.settings.dir)
+        if folder is None:
+            warn(self._config, f"{session.settings.dir} is not writable: no artifacts are kept")
+        session.plan.add_listener(self._environment.watch.hear)
+        run = session.plan.begin(
+            run_id=run_id,
+            artifacts=folder,
+            journal=self._environment.journal,
+            scratch=self._environment.scratch,
+            stop_on=(KeyboardInterrupt, SystemExit, pytest.exit.Exception),
+            skip_on=(pytest.skip.Exception, pytest.xfail.Exception),
+            program_variables=self._program_variables,
+        )
+        self._environment.reuse(run)
+        return run

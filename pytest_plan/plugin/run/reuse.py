@@ -1,0 +1,137 @@
+"""What of a kept environment this run uses again: `make` for test environments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_plan.engine.definition.planned import PlannedStep
+from pytest_plan.engine.environments.environment import Environment
+from pytest_plan.engine.environments.fingerprint import Fingerprints
+from pytest_plan.engine.environments.keeping import obstacles
+from pytest_plan.engine.execution.restore import Restorer, found_tree
+from pytest_plan.engine.journal.null import Unrecorded
+from pytest_plan.engine.journal.reader import Recorded, RecordedStep
+from pytest_plan.engine.model.outcomes import Hook
+from pytest_plan.plugin.run.recovery import Recovery, references_of
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session.session import PlanSession
+
+
+class Verdicts(NamedTuple):
+    """What becomes of the recorded steps.
+
+    Attributes:
+        fresh: why each step that is used again is trusted.
+        stale: why each other step is cleaned up.
+    """
+
+    fresh: Mapping[str, str]
+    stale: Mapping[str, str]
+
+
+def judge(
+    plan: PlanSession, recorded: Recorded, steps: Mapping[str, PlannedStep], prints: Fingerprints
+) -> Verdicts:
+    """Decide which recorded steps are still what the plan would make.
+
+    Args:
+        plan: the plan of this process.
+        recorded: what was kept.
+        steps: the declared steps, linked.
+        prints: their fingerprints.
+    """
+    cannot = obstacles(recorded)
+    stale = {}
+    for name, step in recorded.steps.items():
+        reason = _changed(step, steps, prints) or cannot.get(name)
+        if reason is not None:
+            stale[name] = reason
+    candidates = [name for name in recorded.steps if name not in stale]
+    stale.update(_dead(plan, recorded, candidates, steps))
+    stale.update(_dependents(recorded, stale))
+    fresh = {
+        name: f"unchanged, {_evidence(recorded.steps[name], steps[name])}"
+        for name in recorded.steps
+        if name not in stale
+    }
+    return Verdicts(fresh, stale)
+
+
+def clean_stale(
+    plan: PlanSession, environment: Environment, recorded: Recorded, stale: Mapping[str, str]
+) -> None:
+    """Clean up what is not used again, and say why it is not."""
+    recovery = Recovery(plan)
+    for name, reason in stale.items():
+        recovery.say(f"{name} is made again: {reason}")
+    recovery.clean_up_steps(environment, recorded, stale)
+
+
+def _changed(
+    step: RecordedStep, steps: Mapping[str, PlannedStep], prints: Fingerprints
+) -> str | None:
+    if step.name not in steps:
+        return "it is not declared any more"
+    if step.cleanup not in ("none", "kept"):
+        return "its cleanup had begun"
+    if not prints.fits(step.name, step.fingerprint):
+        return "its code, its options or its inputs have changed"
+    return None
+
+
+def _dead(
+    plan: PlanSession,
+    recorded: Recorded,
+    names: Iterable[str],
+    steps: Mapping[str, PlannedStep],
+) -> dict[str, str]:
+    dead = {}
+    asked = []
+    for name in names:
+        if Hook.ALIVE in steps[name].hooks:
+            asked.append(name)
+        elif any(not _tree_lives(data) for data in _trees(recorded.steps[name])):
+            dead[name] = "a process of it has ended"
+    if asked:
+        restorer = Restorer(recorded, recorded.steps, steps, references_of(plan.config))
+        run = plan.plan.revive(restorer, Unrecorded(), listeners=[])
+        plan.host.revived = run
+        with plan.host.signals.ours(), plan.host.output:
+            dead.update(run.dead(asked))
+        plan.host.revived = None
+        run.let_go()
+    return dead
+
+
+def _dependents(recorded: Recorded, stale: Mapping[str, str]) -> dict[str, str]:
+    """Return the steps that need or follow a stale one: what was reversed has to be complete."""
+    found: dict[str, str] = {}
+    known = set(stale)
+    is_growing = True
+    while is_growing:
+        is_growing = False
+        for name, step in recorded.steps.items():
+            edges = [edge for edge in (*step.needs, *step.after) if edge in known]
+            if name not in known and edges:
+                word = "needs" if edges[0] in step.needs else "follows"
+                found[name] = f"it {word} {edges[0]!r}"
+                known.add(name)
+                is_growing = True
+    return found
+
+
+def _evidence(step: RecordedStep, planned: PlannedStep) -> str:
+    if Hook.ALIVE in planned.hooks:
+        return "alive"
+    return "its processes live" if any(_trees(step)) else "unchecked"
+
+
+def _trees(step: RecordedStep) -> list[str]:
+    return [undo.data for undo in step.undos if undo.kind == "tree" and "pid" in undo.data]
+
+
+def _tree_lives(data: str) -> bool:
+    return found_tree(json.loads(data)).is_alive()

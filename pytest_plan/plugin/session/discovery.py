@@ -1,0 +1,166 @@
+"""Finds the steps of plugins and conftests, early or late, and gives the process its role."""
+
+from __future__ import annotations
+
+import os
+import types
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.plugin.declaring.marks import step_marks, steps_of
+from pytest_plan.plugin.options import Settings
+from pytest_plan.plugin.session import fixtures, lookup, roles
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session.session import PlanSession
+
+
+def begin(config: pytest.Config, settings: Settings) -> None:
+    """Look for steps from now on; those that are there already are found at once."""
+    if settings.show or settings.cleanup or config.option.setupplan:
+        roles.stay_alone(config)
+    config.pluginmanager.register(fixtures, "pytest_plan_fixtures")
+    config.pluginmanager.register(_role(config, settings), "pytest_plan_role")
+    declarations = Declarations(config, settings)
+    config.pluginmanager.register(declarations, "pytest_plan_declarations")
+    by_code = config.hook.pytest_plan_configure.get_hookimpls()
+    asked = settings.show or settings.until or settings.skip or settings.report
+    # The limit is the session's: it holds in a project without any step, too.
+    if by_code or asked or settings.limit is not None:
+        declarations.session()
+
+
+def _role(config: pytest.Config, settings: Settings) -> object:
+    """Return the plugin for what this process does with the plan."""
+    if settings.cleanup:
+        from pytest_plan.plugin.session.cleaner import Cleaner
+
+        return Cleaner(config, settings)
+    if roles.is_worker(config):
+        from pytest_plan.plugin.session.worker import Worker
+
+        return Worker(config, settings)
+    if roles.is_controller(config):
+        from pytest_plan.plugin.session.controller import Controller
+
+        return Controller(config, settings)
+    from pytest_plan.plugin.session.solo import Solo
+
+    return Solo(config, settings)
+
+
+class Declarations:
+    """Looks at every plugin and conftest that pytest registers, early or late."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self._config = config
+        self._settings = settings
+        self._seen: set[int] = set()
+        self._has_started = False
+
+    def session(self) -> PlanSession:
+        """Return the plan session of this process, made at the first call."""
+        return lookup.of(self._config, self._settings)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_plugin_registered(self, plugin: object, plugin_name: str) -> None:
+        """Look for steps in a plugin, before pytest looks for fixtures in it.
+
+        Historic: told about those registered before, too.
+        """
+        if not isinstance(plugin, types.ModuleType) or plugin.__name__.startswith("_pytest."):
+            return
+        try:
+            self._refuse_late_hook(plugin)
+            marked = steps_of(plugin)
+            if marked:
+                self._load_plugins_of(plugin)
+            for obj, marks in marked:
+                if id(obj) not in self._seen:
+                    self._seen.add(id(obj))
+                    self._declare(plugin, obj, marks)
+        except PlanDefinitionError as error:
+            raise self._usage_error(str(error)) from None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionstart(self) -> Generator[None]:
+        """Let plugins add steps by code, before the plan starts anything."""
+        self._has_started = True
+        if self._config.hook.pytest_plan_configure.get_hookimpls():
+            self._declare_by_code()
+        return (yield)
+
+    def pytest_pycollect_makeitem(
+        self, collector: pytest.Module | pytest.Class, name: str, obj: object
+    ) -> None:
+        """Refuse steps in test modules: they would silently never run."""
+        if not step_marks(obj) or getattr(obj, "__module__", None) != _module_name(collector):
+            return
+        raise pytest.Collector.CollectError(
+            f"{name!r} is marked plan_step in a test module, where it would never run: move it to "
+            f"{_nearest_conftest(collector)} or to a plugin module"
+        )
+
+    def _declare_by_code(self) -> None:
+        session = self.session()
+        try:
+            self._config.hook.pytest_plan_configure(config=self._config, plan=session.plan)
+            added = session.declare_added()
+        except PlanDefinitionError as error:
+            raise pytest.UsageError(str(error)) from None
+        module = types.ModuleType("pytest_plan_configure")
+        for declaration in added:
+            fixtures.add_step_fixture(module, declaration)
+        self._config.pluginmanager.register(module, "pytest_plan_steps")
+
+    def _declare(self, module: types.ModuleType, obj: Any, marks: list[pytest.Mark]) -> None:
+        # Imported here, as the session is: a run without steps imports no engine.
+        from pytest_plan.plugin.declaring.declaration import declaration_of
+
+        declaration = declaration_of(obj, marks, scope_of(module))
+        self.session().add(declaration)
+        fixtures.add_step_fixture(module, declaration)
+
+    def _load_plugins_of(self, module: types.ModuleType) -> None:
+        # pytest does so after this hook; but the steps of a conftest come after those of the
+        # plugins that it names.
+        named = getattr(module, "pytest_plugins", ())
+        manager = self._config.pluginmanager
+        for name in [named] if isinstance(named, str) else named:
+            manager.import_plugin(name)
+            self.pytest_plugin_registered(manager.get_plugin(name), name)
+
+    def _refuse_late_hook(self, module: types.ModuleType) -> None:
+        if self._has_started and hasattr(module, "pytest_plan_configure"):
+            raise PlanDefinitionError(
+                f"{module.__file__}: pytest_plan_configure comes too late: it is called before "
+                "collection; move it to the conftest.py of rootdir, or mark functions with "
+                "@pytest.mark.plan_step here"
+            )
+
+    def _usage_error(self, text: str) -> Exception:
+        # While a directory is collected a usage error would be an INTERNALERROR.
+        if self._has_started:
+            return pytest.Collector.CollectError(text)
+        return pytest.UsageError(text)
+
+
+def _module_name(collector: pytest.Collector) -> str | None:
+    module = collector.getparent(pytest.Module)
+    return None if module is None else str(module.obj.__name__)
+
+
+def _nearest_conftest(collector: pytest.Collector) -> str:
+    return os.path.relpath(collector.path.parent / "conftest.py", collector.config.rootpath)
+
+
+def scope_of(module: types.ModuleType) -> tuple[str, ...]:
+    """Return the parts of a conftest's folder, nothing for a plugin."""
+    file = getattr(module, "__file__", None)
+    if file is None or Path(file).name != "conftest.py":
+        return ()
+    return Path(file).parent.parts

@@ -1,0 +1,51 @@
+"""The values of steps, and the plan, as fixtures."""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_plan.plugin.declaring.marks import ALL_STEPS, STEP_OF_FIXTURE
+from pytest_plan.plugin.session import lookup
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.declaring.declaration import Declaration
+    from pytest_plan.plugin.items.handle import PlanHandle
+
+
+def _plan(request: pytest.FixtureRequest) -> PlanHandle:
+    """The plan: its state, results, remaining time, run id and environment.
+
+    A test that takes it needs every step that is visible from its directory; beside it
+    `@pytest.mark.plan("a", "b")` narrows that to those.
+    """
+    return lookup.of(request.config).handle
+
+
+setattr(_plan, STEP_OF_FIXTURE, ALL_STEPS)
+plan = pytest.fixture(scope="session", name="plan")(_plan)
+
+
+def add_step_fixture(module: types.ModuleType, declaration: Declaration) -> None:
+    """Give `module` a session fixture for the step's value, visible where the module's are."""
+    fixture = pytest.fixture(scope="session", name=declaration.name)(_function(module, declaration))
+    setattr(module, f"__plan_fixture_{declaration.name}", fixture)
+
+
+def _function(module: types.ModuleType, declaration: Declaration) -> Any:
+    name = declaration.name
+
+    def value_of_step(request: pytest.FixtureRequest) -> Any:
+        return lookup.of(request.config).value(name)
+
+    # `--fixtures` shows where the code of a fixture is: the step's place, not ours.
+    code = value_of_step.__code__.replace(
+        co_filename=declaration.file, co_firstlineno=max(1, declaration.line), co_name=name
+    )
+    function = types.FunctionType(code, globals(), name, None, value_of_step.__closure__)
+    function.__doc__ = declaration.doc or f"The value of the plan step {name!r}."
+    function.__module__ = module.__name__
+    setattr(function, STEP_OF_FIXTURE, name)
+    return function

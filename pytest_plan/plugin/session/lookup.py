@@ -1,0 +1,33 @@
+"""Finds the plan of a process; light, so that a run without steps imports no engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_plan.plugin.options import Settings, settings
+from pytest_plan.plugin.session import roles
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session.session import PlanSession
+
+_KEY: pytest.StashKey[PlanSession] = pytest.StashKey()
+
+
+def peek(config: pytest.Config) -> PlanSession | None:
+    """Return the plan session of this process, None when nothing has asked for one yet."""
+    return config.stash.get(_KEY, None)
+
+
+def of(config: pytest.Config, options: Settings | None = None) -> PlanSession:
+    """Return the plan session of this process, made at the first call."""
+    session = peek(config)
+    if session is None:
+        from pytest_plan.plugin.session.session import PlanSession
+
+        session = PlanSession(config, options or settings(config))
+        config.stash[_KEY] = session
+        if not roles.is_worker(config):
+            session.load_reports()
+    return session

@@ -1,0 +1,87 @@
+"""The plan in a process that runs its tests itself."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_plan.plugin.declaring.marks import NEEDS
+from pytest_plan.plugin.session import lookup
+from pytest_plan.plugin.session.owner import Owner
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session.session import PlanSession
+
+
+class Solo(Owner):
+    """Provisions before the first test."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Provision what the selected tests need."""
+        option = self._config.option
+        is_broken = session.testsfailed and not option.continue_on_collection_errors
+        plan = self._plan_of(session)
+        if plan is None or option.collectonly or is_broken:
+            return (yield)
+        plan.survey(session.items)
+        if option.setupplan:
+            self._config.hook.pytest_plan_show(config=self._config)
+        elif self.runs():
+            from pytest_plan.plugin.items.gate import Gate
+
+            self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
+            if plan.needed:
+                self._warn()
+            plan.host.provision(plan.needed or ())
+            self._watch_limit(plan)
+        return (yield)
+
+    @pytest.hookimpl
+    def pytest_enter_pdb(self) -> None:
+        """Let the limit wait while somebody debugs."""
+        plan = lookup.peek(self._config)
+        if plan is not None and plan.host.has_begun:
+            plan.host.hold()
+
+    @pytest.hookimpl
+    def pytest_leave_pdb(self) -> None:
+        """Let the limit go on."""
+        plan = lookup.peek(self._config)
+        if plan is not None and plan.host.has_begun:
+            plan.host.go_on()
+
+    def _warn(self) -> None:
+        from pytest_plan.plugin.main_thread.limit import warn_of_thread_method
+
+        warn_of_thread_method(self._config)
+
+    def _watch_limit(self, plan: PlanSession) -> None:
+        from pytest_plan.plugin.main_thread.last_resort import leave
+        from pytest_plan.plugin.main_thread.limit import Limit
+
+        limit = Limit(
+            self._config,
+            plan.settings.limit,
+            lambda item: leave(plan, item),
+            lambda item: plan.verdict(item) is not None,
+        )
+        self._config.pluginmanager.register(limit, "pytest_plan_limit")
+        self._config.add_cleanup(limit.stop)
+        limit.start(plan.host.remaining)
+
+    def _plan_of(self, session: pytest.Session) -> PlanSession | None:
+        # Without any step a mark that names one is still an error.
+        if any(item.get_closest_marker(NEEDS) for item in session.items):
+            return lookup.of(self._config, self._settings)
+        return lookup.peek(self._config)
+
+    @pytest.hookimpl(specname="pytest_runtestloop", tryfirst=True)
+    def pytest_runtestloop_show(self) -> bool | None:
+        """Print the plan instead of running tests."""
+        if not self._settings.show or self._config.option.collectonly:
+            return None
+        self._config.hook.pytest_plan_show(config=self._config)
+        return True

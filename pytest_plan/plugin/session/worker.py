@@ -1,0 +1,114 @@
+"""The plan in a worker of pytest-xdist: it asks the controller."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_plan.engine.model.errors import StateError
+from pytest_plan.plugin.declaring import marks
+from pytest_plan.plugin.options import Settings
+from pytest_plan.plugin.session import lookup, roles
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session.session import PlanSession
+    from pytest_plan.plugin.xdist.client import Link
+
+
+class Worker:
+    """Tells the controller what the tests of this worker need."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self._config = config
+        self._settings = settings
+        self._link: Link | None = None
+        self._restore_handlers: Callable[[], None] = lambda: None
+        os.environ.update(config.workerinput.get(roles.ENVIRON, {}))  # type: ignore[attr-defined]
+        # None: the controller has not loaded the plugin.
+        self._channel = config.workerinput.get(roles.CHANNEL)  # type: ignore[attr-defined]
+        if self._channel is not None:
+            self._channel.send((0, "hello", os.getpid()))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Send what the selected tests need."""
+        # Without any step the State still is the controller's.
+        if lookup.peek(self._config) is None and not any(map(marks.takes_plan, session.items)):
+            return
+        plan = lookup.of(self._config, self._settings)
+        needs = self._needs(plan, session)
+        if self._channel is not None:
+            self._channel.send((0, "need", needs))
+        # Imported from here on: the controller is provisioning already.
+        from pytest_plan.plugin.items.gate import Gate
+
+        self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
+        if self._channel is not None:
+            self._connect(plan, self._channel)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Leave little for the terminal to show: nobody sees it, and it costs up to a second."""
+        if self._link is not None:
+            excinfo.traceback = excinfo.traceback[-1:]
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        """Say that no test runs any more, so that teardown is not taken for a hanging test."""
+        if self._link is not None:
+            self._link.is_ending = True
+            with contextlib.suppress(StateError):
+                self._link.tell("ending")
+        try:
+            return (yield)
+        finally:
+            # Not at the end of the config: a signal that comes then would skip that.
+            self._restore_handlers()
+
+    def _connect(self, plan: PlanSession, channel: Any) -> None:
+        """Let tests ask the controller, and end when it says so."""
+        from pytest_plan.plugin.main_thread.limit import Limit
+        from pytest_plan.plugin.main_thread.signals import (
+            interrupt_main_thread,
+            interrupt_on_terminate,
+        )
+        from pytest_plan.plugin.xdist.client import Link
+        from pytest_plan.plugin.xdist.remote import Remote
+
+        if self._settings.signals:
+            self._restore_handlers = interrupt_on_terminate()
+            self._config.add_cleanup(self._restore_handlers)
+        self._link = link = Link(channel, interrupt_main_thread)
+        limit = Limit(
+            self._config,
+            self._settings.limit,
+            lambda item: link.tell("stuck", item.nodeid),
+            lambda item: plan.verdict(item) is not None,
+        )
+        self._config.pluginmanager.register(limit, "pytest_plan_limit")
+        self._config.add_cleanup(limit.stop)
+        plan.source = Remote(link, limit.start)
+
+    def _needs(self, plan: PlanSession, session: pytest.Session) -> dict[str, Any]:
+        error = None
+        try:
+            plan.survey(session.items)
+        except pytest.UsageError as refused:
+            error = str(refused)
+        return {
+            "needs": sorted({name for needs in plan.needs.values() for name in needs}),
+            "conftests": self._conftests(plan),
+            "error": error,
+        }
+
+    def _conftests(self, plan: PlanSession) -> list[str]:
+        """Return the conftests with steps, relative to rootdir: the controller may lack some."""
+        files = {declaration.file for declaration in plan.declarations.values()}
+        root = self._config.rootpath
+        return sorted(
+            os.path.relpath(file, root) for file in files if os.path.basename(file) == "conftest.py"
+        )

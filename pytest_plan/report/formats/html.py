@@ -1,0 +1,133 @@
+"""`.html`: the run to look at, in one file that needs no other and no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.resources
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import jinja2
+from markupsafe import Markup
+
+from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.report.account import BAD_TEST_OUTCOMES, Account, StepAccount, TestAccount
+from pytest_plan.report.formats import chart, drawing
+
+_FOLDER = importlib.resources.files("pytest_plan.report.formats") / "page"
+_TEXT_BUDGET = 1_500_000  # characters of errors, stacks and logs, all together
+_LONGEST_TEXT = 20_000
+_MOST_TESTS = 300  # in the table
+_SLOWEST = 20
+_ICONS = {
+    StepOutcome.SUCCEEDED: "✓",
+    StepOutcome.REUSED: "↺",
+    StepOutcome.FAILED: "✗",
+    StepOutcome.TIMED_OUT: "◔",
+    StepOutcome.SKIPPED: "↷",
+    StepOutcome.CANCELLED: "■",
+    StepOutcome.BLOCKED: "⊘",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A step as the page shows it; its texts are cut where the file would grow too large."""
+
+    step: StepAccount
+    bars: tuple[chart.Bar, ...]
+    needed_by: tuple[str, ...]
+    error: str
+    stack: str
+    log: str
+
+
+class _Budget:
+    """Hands out room for texts until there is none left."""
+
+    def __init__(self, characters: int) -> None:
+        self._left = characters
+
+    def cut(self, text: str) -> str:
+        """Return the end of `text`, as much of it as there is room for."""
+        room = min(self._left, _LONGEST_TEXT)
+        kept = text if len(text) <= room else text[len(text) - room :].partition("\n")[2]
+        self._left -= len(kept)
+        return kept if len(kept) == len(text) else f"(what comes before is left out)\n{kept}"
+
+
+def text(account: Account) -> str:
+    """Return the report as one HTML document."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_source),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["duration"] = format_duration
+    environment.filters["words"] = lambda name: str(name).replace("_", " ")
+    script = _source("page.js")
+    axis = chart.Axis(account)
+    return environment.get_template("page.html").render(
+        account=account,
+        axis=axis,
+        rows=_rows(account, axis),
+        lanes=chart.lanes(account, axis),
+        spans=chart.spans(account, axis),
+        drawing=drawing.draw(account.steps),
+        tests=_tests(account.tests),
+        counts={name: count for name, count in account.counts().items() if count},
+        icons=_ICONS,
+        began=datetime.fromtimestamp(account.began_at, UTC),
+        most_attempts=chart.MOST_ATTEMPTS,
+        style=Markup(_source("page.css")),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _source(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _rows(account: Account, axis: chart.Axis) -> list[Row]:
+    steps = {step.name: step for step in account.steps}
+    needed_by = _needed_by(account.steps)
+    budget = _Budget(_TEXT_BUDGET)
+    # What went wrong gets its room first.
+    texts = {
+        step.name: (budget.cut(step.error), budget.cut(step.stack), budget.cut(step.log))
+        for step in sorted(account.steps, key=lambda step: not step.is_bad)
+    }
+    return [
+        Row(
+            step,
+            chart.step_bars(step, chart.ready_at(step, steps), axis),
+            tuple(needed_by[step.name]),
+            *texts[step.name],
+        )
+        for step in account.steps
+    ]
+
+
+def _needed_by(steps: Iterable[StepAccount]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {step.name: [] for step in steps}
+    for step in steps:
+        for need in step.needs:
+            found.setdefault(need, []).append(step.name)
+    return found
+
+
+def _tests(tests: Sequence[TestAccount]) -> list[TestAccount]:
+    """Return the tests worth a look: those that went wrong, blocked ones last, then the slowest."""
+    bad = [test for test in tests if test.outcome in BAD_TEST_OUTCOMES]
+    bad.sort(key=lambda test: test.outcome == "blocked")
+    shown = bad[:_MOST_TESTS]
+    slowest = sorted(tests, key=lambda test: test.seconds, reverse=True)[: _SLOWEST + len(shown)]
+    known = {id(test) for test in shown}
+    shown += [test for test in slowest if id(test) not in known][:_SLOWEST]
+    return shown

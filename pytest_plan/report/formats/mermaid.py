@@ -1,0 +1,102 @@
+"""`.mmd`: the graph of the steps as Mermaid; and the run as a Mermaid gantt, for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from pytest_plan.engine.definition.planned import PlannedStep
+from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.report.account import Account, StepAccount
+
+_MOST_BARS = 60  # of a gantt; more cannot be read, and Mermaid refuses very long texts
+_SHORT = 30.0  # seconds of a run whose axis needs fractions
+_CLASSES = {
+    StepOutcome.SUCCEEDED: "good",
+    StepOutcome.REUSED: "good",
+    StepOutcome.FAILED: "bad",
+    StepOutcome.TIMED_OUT: "bad",
+}
+_STYLES = (
+    "classDef good fill:#d7f0dd,stroke:#1a7f37,color:#0b3d1a",
+    "classDef bad fill:#ffdcd7,stroke:#cf222e,color:#67060c",
+    "classDef odd fill:#fff1cc,stroke:#9a6700,color:#4d3300",
+)
+
+
+def graph_of(account: Account) -> str:
+    """Return the graph of a run: each step coloured by how it ended."""
+    classes = [
+        f"class s{number} {_CLASSES.get(step.outcome, 'odd')}"
+        for number, step in enumerate(account.steps)
+    ]
+    return graph(account.steps, [*classes, *_STYLES])
+
+
+def graph(steps: Sequence[StepAccount | PlannedStep], more: Iterable[str] = ()) -> str:
+    """Return a flow chart: arrows for needs, dotted ones for the mere order."""
+    numbers = {step.name: number for number, step in enumerate(steps)}
+    lines = [f's{number}["{_quoted(name)}"]' for name, number in numbers.items()]
+    for step in steps:
+        here = numbers[step.name]
+        lines += [f"s{numbers[need]} --> s{here}" for need in step.needs]
+        lines += [f"s{numbers[before]} -.-> s{here}" for before in step.after]
+    return "\n".join(["flowchart TD", *(f"    {line}" for line in (*lines, *more))]) + "\n"
+
+
+def gantt(account: Account) -> str:
+    """Return the run as bars: provision, tests, cleanup. The longest steps alone when many."""
+    ran = [step for step in account.steps if step.started is not None]
+    shown = _longest(ran, lambda step: step.seconds)
+    cleaned = [step for step in account.steps if step.cleanup.started is not None]
+    is_short = account.seconds < _SHORT
+    lines = [
+        f"title provision, tests, cleanup ({'seconds' if is_short else 'minutes:seconds'})",
+        "dateFormat x",
+        f"axisFormat {'%S.%L' if is_short else '%M:%S'}",
+        *_section("provision", (_bar(s.name, s.started, s.seconds, _tag(s)) for s in shown)),
+        *_section("tests", _test_bars(account)),
+        *_section("cleanup", _cleanup_bars(_longest(cleaned, lambda step: step.cleanup.seconds))),
+    ]
+    return "\n".join(["gantt", *(f"    {line}" for line in lines)]) + "\n"
+
+
+def _longest(
+    steps: Sequence[StepAccount], seconds: Callable[[StepAccount], float]
+) -> list[StepAccount]:
+    kept = {step.name for step in sorted(steps, key=seconds, reverse=True)[:_MOST_BARS]}
+    return [step for step in steps if step.name in kept]
+
+
+def _section(name: str, bars: Iterable[str]) -> list[str]:
+    found = list(bars)
+    return [f"section {name}", *found] if found else []
+
+
+def _test_bars(account: Account) -> Iterator[str]:
+    workers = sorted({test.worker for test in account.tests})
+    for worker in workers[:_MOST_BARS]:
+        tests = [test for test in account.tests if test.worker == worker]
+        began = min(test.started for test in tests)
+        ended = max(test.started + test.seconds for test in tests)
+        yield _bar(f"{worker}, {len(tests)} tests", began, ended - began, "active")
+
+
+def _cleanup_bars(steps: Iterable[StepAccount]) -> Iterator[str]:
+    for step in steps:
+        tag = "crit" if step.cleanup.is_bad else "done"
+        yield _bar(step.name, step.cleanup.started, step.cleanup.seconds, tag)
+
+
+def _tag(step: StepAccount) -> str:
+    if step.outcome.is_failure:
+        return "crit"
+    return "done" if step.outcome.provides else "active"
+
+
+def _bar(name: str, started: float | None, seconds: float, tag: str) -> str:
+    begun = round((started or 0.0) * 1000)
+    return f"{name} :{tag}, {begun}, {begun + max(1, round(seconds * 1000))}"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("#", "#35;").replace('"', "#quot;")

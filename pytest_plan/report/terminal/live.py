@@ -1,0 +1,252 @@
+"""The plan in pytest's terminal: live lines, failures once and in full, the summary table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.model.errors import describe
+from pytest_plan.engine.model.events import (
+    AttemptFailed,
+    CleanupBegan,
+    CleanupInterrupted,
+    Event,
+    PlanFinished,
+    StepCleaned,
+    StepFinished,
+    StopRequested,
+    Waiting,
+)
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.model.results import StepResult
+from pytest_plan.plugin.compat.warn import warn
+from pytest_plan.plugin.session import lookup
+from pytest_plan.plugin.session.session import PlanSession
+from pytest_plan.report.terminal import encoding, failure, table
+
+_DEFAULT_REPORTCHARS = "fE"  # pytest's own; lines for each blocked test must be asked for
+HEARTBEAT = 10.0  # seconds between two lines about a step that still runs
+
+Markup = dict[str, bool]
+_GOOD: Markup = {"green": True}
+_BAD: Markup = {"red": True, "bold": True}
+_ODD: Markup = {"yellow": True}
+_MARKUP = {
+    StepOutcome.SUCCEEDED: _GOOD,
+    StepOutcome.REUSED: _GOOD,
+    StepOutcome.FAILED: _BAD,
+    StepOutcome.TIMED_OUT: _BAD,
+}
+_WORDS = {
+    StepOutcome.SUCCEEDED: "ok",
+    StepOutcome.FAILED: "FAILED",
+    StepOutcome.TIMED_OUT: "TIMED OUT",
+    CleanupOutcome.SUCCEEDED: "ok",
+    CleanupOutcome.FAILED: "FAILED",
+    CleanupOutcome.TIMED_OUT: "TIMED OUT",
+    CleanupOutcome.ABANDONED: "ABANDONED",
+}
+
+
+def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Event], None]:
+    """Listen, and take part in pytest's own summary."""
+    report = TerminalReport(config)
+    config.pluginmanager.register(report, "pytest_plan_terminal_report")
+    return report.hear
+
+
+class TerminalReport:
+    """Writes about one run; without a terminal (`-p no:terminal`) it is silent."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._plan: PlanSession = lookup.of(config)
+        self._begun = 0  # tests
+        self._has_warned = False
+        self._said: dict[str, float] = {}  # when a running step was last mentioned
+        if self._plan.needed == () and self._plan.plan.declared:
+            self._write("plan: no selected test needs a step", {})
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            AttemptFailed: self._attempt_failed,
+            StepFinished: self._step_finished,
+            StopRequested: self._stop_requested,
+            Waiting: self._waiting,
+            CleanupBegan: self._cleanup_began,
+            StepCleaned: self._step_cleaned,
+            CleanupInterrupted: self._cleanup_interrupted,
+            PlanFinished: self._plan_finished,
+        }
+
+    def hear(self, event: Event) -> None:
+        """Write about an event, if there is anything to say."""
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+
+    def pytest_report_header(self) -> str:
+        """Say that there is a plan (steps of conftests below are not known yet)."""
+        count = len(self._plan.plan.declared)
+        return f"plan: {count} step{'' if count == 1 else 's'}"
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count the tests that began; a crashed worker reports its test once, with no phase."""
+        self._begun += report.when not in ("call", "teardown")
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Write the table of the plan and, when asked for, a line for each blocked test."""
+        if not self._plan.host.has_begun:
+            return  # it was refused
+        if self._verbosity() >= 0 or self._plan.host.has_failed():
+            self._table(terminalreporter)
+        self._blocked(terminalreporter)
+        self._not_run(terminalreporter)
+        for error in self._plan.host.run.result().listener_errors:
+            text = f"plan: an error in a listener or hook was ignored: {error}"
+            terminalreporter.write_line(self._plan.host.mask(text), yellow=True)
+
+    def _attempt_failed(self, event: AttemptFailed) -> None:
+        text = (
+            f"attempt {event.attempt} of {event.attempts} failed: {describe(event.error)}; "
+            f"again in {format_duration(event.wait)}"
+        )
+        self._line(event.step, "retry", text, _ODD)
+
+    def _step_finished(self, event: StepFinished) -> None:
+        result = event.result
+        self._said.pop(result.name, None)
+        is_bad = result.outcome.is_failure
+        self._line(
+            result.name,
+            _word(result.outcome),
+            _detail(result),
+            _MARKUP.get(result.outcome, _ODD),
+            is_bad=is_bad,
+        )
+        if result.error is not None:
+            self._add_error(result)
+            self._pause(result)
+
+    def _stop_requested(self, event: StopRequested) -> None:
+        self._write(f"plan: stopping: {event.reason}", _BAD, is_bad=True)
+
+    def _waiting(self, event: Waiting) -> None:
+        for name, seconds in event.steps:
+            if event.at - self._said.setdefault(name, event.at - seconds) < HEARTBEAT:
+                continue
+            self._said[name] = event.at
+            doing = "cleaning up" if event.cleaning else "running"
+            self._line(name, doing, f"for {format_duration(seconds)}", {})
+
+    def _cleanup_began(self, event: CleanupBegan) -> None:
+        self._said.clear()
+
+    def _step_cleaned(self, event: StepCleaned) -> None:
+        result, cleanup = event.result, event.result.cleanup
+        self._said.pop(result.name, None)
+        is_bad = cleanup.outcome is not CleanupOutcome.SUCCEEDED
+        markup = _BAD if is_bad else _GOOD
+        detail = format_duration(cleanup.seconds)
+        if cleanup.errors:
+            first = cleanup.errors[0]
+            detail += f"  {describe(first.__cause__ or first)}"
+        if cleanup.left:
+            detail += f"  not undone: {', '.join(cleanup.left)}"
+        self._line(result.name, f"cleanup {_word(cleanup.outcome)}", detail, markup, is_bad=is_bad)
+        if is_bad:
+            self._add_report(failure.cleanup_report(self._config, self._plan, result))
+
+    def _cleanup_interrupted(self, event: CleanupInterrupted) -> None:
+        names = ", ".join(event.steps) or "nothing"
+        self._write(f"plan: interrupted; still cleaning up: {names}", _ODD, is_bad=True)
+
+    def _plan_finished(self, event: PlanFinished) -> None:
+        for left in event.result.left:
+            self._write(f"plan: {left}", _BAD, is_bad=True)
+
+    def _line(
+        self, step: str, word: str, detail: str, markup: Markup, *, is_bad: bool = False
+    ) -> None:
+        width = max(map(len, self._plan.plan.declared), default=0)
+        head = f"plan: {step:<{width}}  "
+        self._write(f"{word:<9} {detail}".rstrip(), markup, head=head, is_bad=is_bad)
+
+    def _write(self, text: str, markup: Markup, *, head: str = "", is_bad: bool = False) -> None:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None or (self._verbosity() < 0 and not is_bad):
+            return
+        writer = self._config.get_terminal_writer()
+        with self._plan.host.output.visible():
+            if writer.width_of_current_line:
+                writer.line()
+            reporter.currentfspath = None  # else pytest would end that line once more
+            writer.write(encoding.shown(head))
+            writer.line(encoding.shown(self._plan.host.mask(text)), **markup)
+            writer.flush()
+
+    def _verbosity(self) -> int:
+        return int(self._config.get_verbosity())
+
+    def _add_error(self, result: StepResult) -> None:
+        self._add_report(failure.step_report(self._config, self._plan, result))
+
+    def _add_report(self, report: pytest.TestReport) -> None:
+        # In the category `error` pytest itself prints it once, in full and in the short summary.
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.stats.setdefault("error", []).append(report)
+
+    def _pause(self, result: StepResult) -> None:
+        if not self._plan.settings.pause_on_failure or self._has_warned:
+            return
+        if failure.can_pause(self._plan):
+            failure.pause(self._config, self._plan, result)
+        else:
+            self._has_warned = True
+            warn(self._config, "--plan-pause-on-failure is ignored: there is no terminal")
+
+    def _table(self, reporter: pytest.TerminalReporter) -> None:
+        result = self._plan.host.run.result()
+        ran = [step for step in result.steps.values() if step.outcome is not StepOutcome.PENDING]
+        if not ran:
+            return
+        reporter.write_sep("=", "plan")
+        for line, markup in table.lines(ran, result):
+            reporter.write_line(encoding.shown(self._plan.host.mask(line)), **markup)
+
+    def _not_run(self, reporter: pytest.TerminalReporter) -> None:
+        session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
+        if session is None or not self._plan.host.limit_has_passed():
+            return
+        count = session.testscollected - self._begun
+        if count > 0:
+            tests = "1 test was" if count == 1 else f"{count} tests were"
+            reason = self._plan.host.run.result().reason
+            reporter.write_line(f"{tests} not run: {reason}", yellow=True)
+
+    def _blocked(self, reporter: pytest.TerminalReporter) -> None:
+        blocked = reporter.stats.get("blocked", [])
+        wanted = str(self._config.option.reportchars)
+        if wanted != _DEFAULT_REPORTCHARS and set(wanted) & set("EaA"):
+            for report in blocked:
+                line = f"BLOCKED {report.nodeid} - {report.longrepr}"
+                reporter.write_line(encoding.shown(line), yellow=True)
+            return
+        for reason, count in Counter(str(report.longrepr) for report in blocked).items():
+            tests = "1 test" if count == 1 else f"{count} tests"
+            reporter.write_line(encoding.shown(f"{tests} blocked: {reason}"), yellow=True)
+
+
+def _word(outcome: StepOutcome | CleanupOutcome) -> str:
+    return _WORDS.get(outcome, outcome.value.replace("_", " "))
+
+
+def _detail(result: StepResult) -> str:
+    if result.outcome is StepOutcome.SUCCEEDED:
+        tries = len(result.attempts)
+        return format_duration(result.seconds) + (f"  attempt {tries}" if tries > 1 else "")
+    took = "" if result.started is None else f"{format_duration(result.seconds)}  "
+    return took + (result.reason or "")

@@ -1,0 +1,79 @@
+"""The plan as text, for `--plan-show` and `--setup-plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_plan.engine.definition.planned import PlannedStep, StepOptions
+from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.plugin.session import lookup
+from pytest_plan.plugin.session.session import PlanSession
+from pytest_plan.report.terminal import encoding, tree
+
+
+def pytest_plan_show(config: pytest.Config) -> None:
+    """Print the steps as a tree of needs, and what the selected tests need."""
+    plan = lookup.of(config)
+    writer = config.get_terminal_writer()
+    if writer.width_of_current_line:
+        writer.line()
+    writer.sep("=", "plan")
+    for line in (*_steps(plan), *_tests(plan)):
+        writer.line(encoding.shown(line))
+    writer.line("nothing was run")
+
+
+def _steps(plan: PlanSession) -> Iterator[str]:
+    if not plan.steps:
+        yield "no steps are declared"
+        return
+    rows = list(tree.rows(list(plan.steps.values()), encoding.can_show(tree.LINES)))
+    width = max(len(row.branch) + len(row.step.name) for row in rows)
+    for row in rows:
+        step = row.step
+        needed = "" if step.name in (plan.needed or ()) else "  (not needed)"
+        yield f"{row.branch + step.name:<{width}}  {_edges(step)}{needed}"
+        details = [*_options(step.options), step.origin]
+        yield f"{row.below:<{width}}    {'  '.join(details)}"
+
+
+def _edges(step: PlannedStep) -> str:
+    parts = []
+    if step.needs:
+        parts.append(f"needs {', '.join(step.needs)}")
+    if step.after:
+        parts.append(f"after {', '.join(step.after)}")
+    return "; ".join(parts) or "waits for nothing"
+
+
+def _options(options: StepOptions) -> Iterator[str]:
+    if options.retries:
+        yield f"retries={options.retries}"
+    if options.timeout is not None:
+        yield f"timeout={format_duration(options.timeout)}"
+    if options.pause:
+        yield f"pause={format_duration(options.pause)}"
+    if options.cleanup_timeout != StepOptions().cleanup_timeout:
+        yield f"cleanup_timeout={format_duration(options.cleanup_timeout)}"
+    if options.cleanup_when != StepOptions().cleanup_when:
+        yield f"cleanup_when={options.cleanup_when}"
+    if options.autouse:
+        yield "autouse"
+    if options.eager:
+        yield "eager"
+    if options.skip is not None:
+        yield f"skipped: {options.skip}"
+
+
+def _tests(plan: PlanSession) -> Iterator[str]:
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for item, needs in plan.needs.items():
+        groups.setdefault(needs, []).append(item.nodeid)
+    for needs, tests in groups.items():
+        count = f"{len(tests)} test{'s' if len(tests) > 1 else ''}"
+        yield ""
+        yield f"{count} need{'s' if len(tests) == 1 else ''} {', '.join(needs) or 'no step'}:"
+        for test in tests:
+            yield f"  {test}"
