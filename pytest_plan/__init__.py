@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_plan.engine.calls.context import Context
     from pytest_plan.engine.definition.step import GenericStep, Step
-    from pytest_plan.engine.model.errors import (
+    from pytest_plan.engine.model.errors import PlanDefinitionError, PlanError, StateError
+    from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+    from pytest_plan.engine.model.results import (
         CleanupError,
         PlanCancelledError,
-        PlanDefinitionError,
-        PlanError,
+        PlanResult,
         PlanTimeoutError,
-        StateError,
         StepError,
+        StepResult,
         StepTimeoutError,
     )
-    from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
-    from pytest_plan.engine.model.results import PlanResult, StepResult
     from pytest_plan.engine.model.secret import Secret
     from pytest_plan.engine.plan import Plan
     from pytest_plan.engine.shared.state import State
@@ -56,19 +55,18 @@ pytest_plugins = ("pytest_plan.plugin",)
 # the engine no pytest. No __dir__: pytest would look at, and so import, whatever it lists.
 _HOMES = {
     "engine.calls.context": ("Context",),
-    "engine.model.errors": (
-        "CleanupError",
-        "PlanCancelledError",
-        "PlanDefinitionError",
-        "PlanError",
-        "PlanTimeoutError",
-        "StateError",
-        "StepError",
-        "StepTimeoutError",
-    ),
+    "engine.model.errors": ("PlanDefinitionError", "PlanError", "StateError"),
     "engine.model.outcomes": ("CleanupOutcome", "StepOutcome"),
     "engine.plan": ("Plan",),
-    "engine.model.results": ("PlanResult", "StepResult"),
+    "engine.model.results": (
+        "CleanupError",
+        "PlanCancelledError",
+        "PlanResult",
+        "PlanTimeoutError",
+        "StepError",
+        "StepResult",
+        "StepTimeoutError",
+    ),
     "engine.model.secret": ("Secret",),
     "engine.shared.state": ("State",),
     "engine.definition.step": ("GenericStep", "Step"),

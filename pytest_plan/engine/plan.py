@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pytest_plan.engine.definition.graph import OWN_PARAMETERS, VALUE, link
-from pytest_plan.engine.definition.planned import (
+from pytest_plan.engine.definition.names import check_name
+from pytest_plan.engine.definition.options import (
     OPTION_NAMES,
-    PlannedStep,
+    RunOptions,
     check_jobs,
-    check_name,
     check_options,
 )
-from pytest_plan.engine.definition.run_options import RunOptions
+from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.signature import hooks_of
 from pytest_plan.engine.definition.step import Pause, Step
 from pytest_plan.engine.model.clock import Clock, SystemClock

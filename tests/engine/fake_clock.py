@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pytest_plan.engine.calls.frames import frame_of
+from pytest_plan.engine.calls.threads import frame_of
 
 T = TypeVar("T")
 

@@ -17,15 +17,15 @@ import tenacity
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.calls.interrupt import StepInterrupted
 from pytest_plan.engine.definition.step import FunctionStep, GenericStep, Step
-from pytest_plan.engine.model.errors import (
+from pytest_plan.engine.model.errors import StateError
+from pytest_plan.engine.model.events import AttemptFailed
+from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.engine.model.results import (
     PlanCancelledError,
     PlanTimeoutError,
-    StateError,
     StepError,
     StepTimeoutError,
 )
-from pytest_plan.engine.model.events import AttemptFailed
-from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.plan import Plan
 from pytest_plan.engine.shared.state import State
 from pytest_plan.engine.shared.store import LocalStore

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.calls.bodies import AsyncGeneratorRun, CoroutineBody, GeneratorRun, body_of
-from pytest_plan.engine.calls.call import PlainBody
+from pytest_plan.engine.calls.body import CoroutineBody, PlainBody, body_of
 from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.calls.generator import AsyncGeneratorRun, GeneratorRun
 from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted
 from pytest_plan.engine.definition.step import GenericStep
-from pytest_plan.engine.model.errors import PlanDefinitionError, StepError, StepTimeoutError
+from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.outcomes import CleanupOutcome
+from pytest_plan.engine.model.results import StepError, StepTimeoutError
 from pytest_plan.engine.plan import Plan
 from pytest_plan.engine.shared.log import StepLog, current_log
 from tests.engine.fake_clock import FakeClock

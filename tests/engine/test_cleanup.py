@@ -14,14 +14,14 @@ import pytest
 
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import GenericStep
-from pytest_plan.engine.model.errors import (
+from pytest_plan.engine.model.events import CleanupBegan, CleanupInterrupted, StepCleaned
+from pytest_plan.engine.model.outcomes import CleanupOutcome
+from pytest_plan.engine.model.results import (
     CleanupError,
     PlanCancelledError,
     PlanTimeoutError,
     StepError,
 )
-from pytest_plan.engine.model.events import CleanupBegan, CleanupInterrupted, StepCleaned
-from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.plan import Plan
 from pytest_plan.engine.processes.process import Process
 from tests.engine.fake_clock import FakeClock

@@ -15,15 +15,14 @@ import pytest
 
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import FunctionStep, GenericStep
-from pytest_plan.engine.model.errors import (
+from pytest_plan.engine.model.errors import PlanDefinitionError, PlanError
+from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.engine.model.results import (
     PlanCancelledError,
-    PlanDefinitionError,
-    PlanError,
     PlanTimeoutError,
     StepError,
     StepTimeoutError,
 )
-from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.model.secret import Secret
 from pytest_plan.engine.plan import Plan
 from pytest_plan.engine.processes.process import Process

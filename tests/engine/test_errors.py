@@ -12,16 +12,18 @@ import pytest
 
 from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.errors import (
-    CleanupError,
-    PlanCancelledError,
     PlanDefinitionError,
     PlanError,
-    PlanTimeoutError,
     StateError,
-    StepError,
-    StepTimeoutError,
     describe,
     picklable,
+)
+from pytest_plan.engine.model.results import (
+    CleanupError,
+    PlanCancelledError,
+    PlanTimeoutError,
+    StepError,
+    StepTimeoutError,
 )
 from pytest_plan.engine.plan import Plan
 from tests.engine.fake_clock import FakeClock

@@ -10,9 +10,9 @@ import pytest
 
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import GenericStep
-from pytest_plan.engine.model.errors import PlanCancelledError
 from pytest_plan.engine.model.events import Event, StepFinished, StepStarted, Waiting
 from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.engine.model.results import PlanCancelledError
 from pytest_plan.engine.plan import Plan
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Calls, record_events

@@ -17,7 +17,7 @@ import pytest
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.processes.identity import Identity, identify
 from pytest_plan.engine.processes.orphan import FoundTree
-from pytest_plan.engine.processes.process import COOKIE, KILL
+from pytest_plan.engine.processes.tree import COOKIE, KILL
 
 CLOCK = SystemClock()
 LONGEST = 10.0

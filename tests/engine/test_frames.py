@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_plan.engine.calls.frames import frame_of
+from pytest_plan.engine.calls.threads import frame_of
 
 
 @pytest.fixture(params=[True, False], ids=["collects", "does not collect"])

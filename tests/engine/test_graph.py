@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.definition.graph import closure, link, needs_closure
-from pytest_plan.engine.definition.planned import PlannedStep, check_options
+from pytest_plan.engine.definition.options import check_options
+from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.signature import hooks_of
 from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.errors import PlanDefinitionError

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pytest_plan.engine.calls.call import armed
+from pytest_plan.engine.calls.body import armed
 from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted
 
 ROUNDS = 300

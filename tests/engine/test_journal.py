@@ -28,8 +28,9 @@ from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.null import Deferred
 from pytest_plan.engine.journal.reader import Recorded, read
 from pytest_plan.engine.journal.reference import References
-from pytest_plan.engine.model.errors import JournalError, StepError
+from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import Hook
+from pytest_plan.engine.model.results import StepError
 from tests.engine.no_threads import needs_limit, no_threads
 
 REFERENCES = References(Path(__file__).parent)

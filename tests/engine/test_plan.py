@@ -15,15 +15,14 @@ import pytest
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import GenericStep, Step
 from pytest_plan.engine.model.clock import SystemClock
-from pytest_plan.engine.model.errors import (
+from pytest_plan.engine.model.errors import PlanDefinitionError, StateError
+from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.engine.model.results import (
     CleanupError,
     PlanCancelledError,
-    PlanDefinitionError,
     PlanTimeoutError,
-    StateError,
     StepError,
 )
-from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.plan import Plan
 from pytest_plan.engine.shared.state import State
 from tests.engine.fake_clock import FakeClock

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import tenacity
 
-from pytest_plan.engine.definition.planned import OPTION_NAMES, StepOptions, check_options, suggest
+from pytest_plan.engine.definition.names import suggest
+from pytest_plan.engine.definition.options import OPTION_NAMES, StepOptions, check_options
 from pytest_plan.engine.model.errors import PlanDefinitionError
 
 

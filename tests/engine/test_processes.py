@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from pytest_plan.engine.model.clock import SystemClock
-from pytest_plan.engine.processes.process import COOKIE, Process, spawn, tree_members
+from pytest_plan.engine.processes.process import Process, spawn
+from pytest_plan.engine.processes.tree import COOKIE, tree_members
 
 CLOCK = SystemClock()
 LONGEST = 10.0

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.model.errors import StepError
 from pytest_plan.engine.model.outcomes import StepOutcome
-from pytest_plan.engine.model.results import AttemptResult, PlanResult, StepResult, critical_path
+from pytest_plan.engine.model.results import (
+    AttemptResult,
+    PlanResult,
+    StepError,
+    StepResult,
+    critical_path,
+)
 
 
 def step(name: str, started: float | None = None, seconds: float = 0, **more: Any) -> StepResult:

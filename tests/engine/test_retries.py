@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tenacity
 
-from pytest_plan.engine.execution.retries import seconds_to_wait
+from pytest_plan.engine.execution.attempt import seconds_to_wait
 from pytest_plan.engine.model.errors import PlanDefinitionError
 
 ERROR = ValueError("text")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pytest_plan.engine.definition.step import GenericStep
-from pytest_plan.engine.model.errors import CleanupError, StepError
 from pytest_plan.engine.model.events import CleanupBegan, PlanFinished
 from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.engine.model.results import CleanupError, StepError
 from pytest_plan.engine.plan import Plan
 from tests.engine.fake_clock import FakeClock
 from tests.engine.steps import Calls, record_events

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.calls.scope import CallScope
-from pytest_plan.engine.model.errors import PlanCancelledError, StateError, StepTimeoutError
+from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.outcomes import Hook
+from pytest_plan.engine.model.results import PlanCancelledError, StepTimeoutError
 from pytest_plan.engine.model.secret import Secret
 from pytest_plan.engine.model.stop import Stop, StopKind
 from pytest_plan.engine.shared.state import State

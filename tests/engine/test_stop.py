@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_plan.engine.model.errors import PlanCancelledError, PlanTimeoutError, StepTimeoutError
+from pytest_plan.engine.calls.scope import StopFlag
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
-from pytest_plan.engine.model.stop import Stop, StopFlag, StopKind
+from pytest_plan.engine.model.results import PlanCancelledError, PlanTimeoutError, StepTimeoutError
+from pytest_plan.engine.model.stop import Stop, StopKind
 
 
 @pytest.mark.parametrize(

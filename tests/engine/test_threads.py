@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.calls.call import Call, Ending, PlainBody, Raised, Refused, Returned
+from pytest_plan.engine.calls.body import PlainBody
+from pytest_plan.engine.calls.call import Call, Ending, Raised, Refused, Returned
 from pytest_plan.engine.calls.scope import CallScope
 from pytest_plan.engine.calls.threads import Threads
 from pytest_plan.engine.model.clock import SystemClock

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from pytest_plan.engine.calls.interrupt import Interrupt
+from pytest_plan.engine.calls.body import Body
 from pytest_plan.engine.calls.scope import CallScope
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.model.stop import Stop
@@ -38,22 +38,6 @@ class Abandoned(NamedTuple):
 
 
 Ending: TypeAlias = Returned | Raised | Abandoned
-
-
-class Body(Protocol):
-    """The way in which a function runs."""
-
-    def perform(self, interrupt: Interrupt) -> Any:
-        """Run on the calling thread (or on one of its own, and wait); return or raise."""
-
-    def stop(self) -> None:
-        """Ask to stop, if this kind of function can be asked; from any thread."""
-
-    def abandon(self) -> None:
-        """Note that nobody waits for this any more; from any thread."""
-
-    def thread(self) -> int | None:
-        """Return the thread the function runs on, None when it is the caller's."""
 
 
 class Call:
@@ -116,37 +100,3 @@ class Call:
     def _logged(self) -> Any:
         current_log.set(self.log)
         return self.body.perform(self.scope.mask)
-
-
-def armed(interrupt: Interrupt, function: Callable[[], Any]) -> Any:
-    """Call `function`; while it runs its thread may be interrupted."""
-    try:
-        interrupt.arm()
-        return function()
-    finally:
-        interrupt.disarm()
-
-
-class PlainBody:
-    """A plain function."""
-
-    __slots__ = ("_arguments", "_function", "_keywords")
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
-        self._function = function
-        self._arguments = arguments
-        self._keywords = keywords
-
-    def perform(self, interrupt: Interrupt) -> Any:
-        """Call the function here."""
-        return armed(interrupt, lambda: self._function(*self._arguments, **self._keywords))
-
-    def stop(self) -> None:
-        """Do nothing: a plain function notices by its `ctx`."""
-
-    def abandon(self) -> None:
-        """Do nothing: the thread is the caller's."""
-
-    def thread(self) -> int | None:
-        """Return None: it runs on the caller's thread."""
-        return None

@@ -13,15 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_plan.engine.calls.bodies import body_of
-from pytest_plan.engine.calls.call import Body
+from pytest_plan.engine.calls.body import Body, body_of
 from pytest_plan.engine.calls.scope import CallScope
 from pytest_plan.engine.calls.undo import Undo, UndoStack
 from pytest_plan.engine.journal.null import Deferred
 from pytest_plan.engine.model.durations import Duration, format_duration, parse_duration
 from pytest_plan.engine.model.errors import PlanError, describe
-from pytest_plan.engine.processes.process import KILL, Leftovers, Process, Tree, spawn
-from pytest_plan.engine.processes.program_files import ProgramFiles, content
+from pytest_plan.engine.processes.process import Process, ProgramFiles, content, spawn
+from pytest_plan.engine.processes.tree import KILL, Leftovers, Tree
 from pytest_plan.engine.shared.log import StepLog
 from pytest_plan.engine.shared.services import Services
 from pytest_plan.engine.shared.state import State

@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Callable
 
 from pytest_plan.engine.calls.call import Call
-from pytest_plan.engine.calls.frames import frame_of
+from pytest_plan.engine.calls.threads import frame_of
 from pytest_plan.engine.model.stop import Stop
-from pytest_plan.engine.processes.process import KILL
+from pytest_plan.engine.processes.tree import KILL
 
 TERMINATE_AFTER = 0.1  # seconds for a woken hook to end by itself, before its programs are
 KILL_AFTER = 1.0

@@ -7,7 +7,7 @@ import threading
 from pytest_plan.engine.calls.interrupt import Interrupt
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.outcomes import Hook
-from pytest_plan.engine.model.stop import StopFlag
+from pytest_plan.engine.model.stop import Stop
 from pytest_plan.engine.processes.process import Process
 from pytest_plan.engine.shared.store import Guard
 
@@ -63,3 +63,24 @@ class CallScope(Guard):
                 f"step {self.step!r} was abandoned in {self.hook.value}, attempt {self.attempt}: "
                 "what it does now is refused"
             )
+
+
+class StopFlag:
+    """Raised once for one call; wakes whoever waits on `condition`."""
+
+    __slots__ = ("condition", "stop")
+
+    def __init__(self) -> None:
+        # `stop` goes from None to its one value with `condition` held; readers need no lock.
+        self.condition: threading.Condition = threading.Condition()
+        self.stop: Stop | None = None
+
+    def raise_(self, stop: Stop) -> None:
+        """Ask to stop, for this reason; a second request changes nothing."""
+        with self.condition:
+            self.stop = self.stop or stop
+            self.condition.notify_all()
+
+    def is_raised(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self.stop is not None

@@ -6,10 +6,13 @@ ends (measured).
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import TypeAlias
 
 from pytest_plan.engine.calls.call import Call, Ending, Raised, Refused
@@ -102,3 +105,15 @@ def _ending_without_thread(call: Call, error: RuntimeError) -> Ending:
         return Refused(RuntimeError(_NO_THREAD.format(error)))
     call.thread = threading.get_ident()
     return call.perform()
+
+
+def frame_of(thread: int | None) -> FrameType | None:
+    """Return the frame that a thread is in; None when there is no such thread."""
+    # A garbage collection in the middle of it would never return before Python 3.11.9 (gh-106883).
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames().get(thread or 0)
+    finally:
+        if collects:
+            gc.enable()

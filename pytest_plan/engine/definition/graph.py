@@ -10,7 +10,8 @@ import graphlib
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from pytest_plan.engine.definition.planned import PlannedStep, no_step, suggest
+from pytest_plan.engine.definition.names import no_step, suggest
+from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.outcomes import WITH_VALUE, Hook
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pytest_plan.engine.definition.planned import PlannedStep, StepOptions
+from pytest_plan.engine.definition.options import StepOptions
+from pytest_plan.engine.definition.planned import PlannedStep
 
 _Reader: TypeAlias = Callable[[Any], Iterator[bytes]]  # gives what counts of a function
 _Tops: TypeAlias = dict[str, list[ast.stmt]]  # the statements at the top of a file, by name

@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pytest_plan.engine.execution.restore import found_tree
 from pytest_plan.engine.journal.reader import Recorded, read
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
-from pytest_plan.engine.processes.orphan import FoundTree
-from pytest_plan.engine.processes.process import KILL
+from pytest_plan.engine.processes.orphan import FoundTree, found_tree
+from pytest_plan.engine.processes.tree import KILL
 
 
 def end_trees(recorded: Recorded) -> None:

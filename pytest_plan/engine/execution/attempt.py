@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
-from pytest_plan.engine.calls.bodies import body_of, hook_body
+from pytest_plan.engine.calls.body import body_of
 from pytest_plan.engine.calls.call import Abandoned, Call, Ending, Raised, Refused
+from pytest_plan.engine.calls.generator import hook_body
 from pytest_plan.engine.calls.scope import CallScope
 from pytest_plan.engine.definition.step import Pause
 from pytest_plan.engine.execution.cleanup import undo_hooks
 from pytest_plan.engine.execution.flow import Effect, Flow, Surroundings, Wait
 from pytest_plan.engine.execution.record import StepRecord, tail_of
-from pytest_plan.engine.execution.retries import seconds_to_wait
 from pytest_plan.engine.model.durations import format_duration
-from pytest_plan.engine.model.errors import (
-    JournalError,
+from pytest_plan.engine.model.errors import JournalError, PlanDefinitionError, describe
+from pytest_plan.engine.model.events import AttemptFailed, StepStarted
+from pytest_plan.engine.model.outcomes import EXEC_HOOKS, Hook, StepOutcome
+from pytest_plan.engine.model.results import (
+    AttemptResult,
     PlanCancelledError,
     PlanTimeoutError,
     StepError,
     StepTimeoutError,
-    describe,
 )
-from pytest_plan.engine.model.events import AttemptFailed, StepStarted
-from pytest_plan.engine.model.outcomes import EXEC_HOOKS, Hook, StepOutcome
-from pytest_plan.engine.model.results import AttemptResult
 from pytest_plan.engine.model.stop import Stop, StopKind
 
 
@@ -95,7 +95,7 @@ def _run_hook(
 ) -> Generator[Effect, Any, _Failure | None]:
     call = _hook_call(record, around, hook, number, expires)
     if not record.has_run:
-        call.before = around.services.journal.before(record)
+        call.before = around.services.journal.before(record.planned)
     ending: Ending = yield call
     record.called(has_run=call.has_run, was_refused=isinstance(ending, Refused))
     if hook is Hook.EXEC:
@@ -262,3 +262,44 @@ def _forget_value(record: StepRecord, around: Surroundings) -> None:
     entry = around.services.store.read(record.name)
     if entry is not None:
         around.services.store.remove(record.name, entry.version, record.name)
+
+
+FIRST_WAIT = 0.5
+
+
+LONGEST_WAIT = 30.0
+
+
+_JITTER = 1.0
+
+
+def seconds_to_wait(
+    wait: float | Callable[..., float] | None, attempt: int, error: BaseException
+) -> float:
+    """Return the seconds between a failed attempt and the next.
+
+    Args:
+        wait: seconds, a tenacity wait, or None for exponential with jitter, 0.5 to 30 s.
+        attempt: the attempt that failed, counted from 1.
+        error: what it failed with.
+
+    Raises:
+        PlanDefinitionError: the tenacity wait returned no usable number.
+    """
+    if isinstance(wait, (int, float)):
+        return float(wait)
+    # Imported here: tenacity brings asyncio, and most plans never retry.
+    import tenacity
+
+    if wait is None:
+        longest = LONGEST_WAIT - _JITTER
+        wait = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=longest) + tenacity.wait_random(
+            0, _JITTER
+        )
+    state: Any = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.attempt_number = attempt
+    state.set_exception((type(error), error, error.__traceback__))
+    seconds: object = wait(state)
+    if not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds < 0:
+        raise PlanDefinitionError(f"retry_wait returned {seconds!r}, which is no time to wait")
+    return float(seconds)

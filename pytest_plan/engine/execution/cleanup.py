@@ -7,17 +7,18 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_plan.engine.calls.bodies import body_of, hook_body
-from pytest_plan.engine.calls.call import Abandoned, Body, Call, Ending, Raised, Returned
+from pytest_plan.engine.calls.body import Body, body_of
+from pytest_plan.engine.calls.call import Abandoned, Call, Ending, Raised, Returned
+from pytest_plan.engine.calls.generator import hook_body
 from pytest_plan.engine.calls.scope import CallScope
 from pytest_plan.engine.calls.undo import Undo
 from pytest_plan.engine.execution.flow import Effect, Flow, Surroundings
 from pytest_plan.engine.execution.record import StepRecord
 from pytest_plan.engine.model.durations import format_duration
-from pytest_plan.engine.model.errors import StepError
 from pytest_plan.engine.model.events import StepCleaned
 from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook
-from pytest_plan.engine.processes.process import KILL, Tree
+from pytest_plan.engine.model.results import StepError
+from pytest_plan.engine.processes.tree import KILL, Tree
 
 ALL_HOOKS = frozenset(Hook)
 RETRY = "retry"  # the `ctx.reason` between two attempts
@@ -59,7 +60,9 @@ def clean(record: StepRecord, around: Surroundings, reason: str, until: float) -
     undone = cleanup.undone
     errors, left = tuple(undone.errors), tuple(undone.left)
     record.end_cleanup(undone.outcome(), around.elapsed(), errors, left)
-    around.services.journal.cleanup_ended(record, hook_is_done=cleanup.hook_is_done)
+    around.services.journal.cleanup_ended(
+        record.name, record.cleanup.outcome, hook_is_done=cleanup.hook_is_done
+    )
     around.emit(StepCleaned(record.result(), around.elapsed()))
 
 
@@ -105,7 +108,7 @@ class _Cleanup:
         call = self._call(scope, body)
         self.hook_is_done = yield from self._perform(call, "its cleanup hook")
         if self.hook_is_done and len(self._record.undo) > 0:  # else the end is near, and says it
-            self._journal.hook_done(self._record)
+            self._journal.hook_done(self._record.name)
 
     def undo(self, hooks: frozenset[Hook]) -> Generator[Effect, Any, None]:
         """Take back what `hooks` made; process trees are ended even when the time is up."""
@@ -144,7 +147,7 @@ class _Cleanup:
         call = Call(scope, body, self._record.log, self._until, self._budget)
         if self._reason != RETRY and not self._has_begun:
             self._has_begun = True
-            call.before = functools.partial(self._journal.cleanup_begun, self._record)
+            call.before = functools.partial(self._journal.cleanup_begun, self._record.name)
         return call
 
     def _is_over(self) -> bool:

@@ -13,6 +13,9 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from pytest_plan.engine.calls.body import body_of
+from pytest_plan.engine.calls.call import Abandoned, Call, Ending, Raised
+from pytest_plan.engine.calls.scope import CallScope
 from pytest_plan.engine.execution.attempt import provision
 from pytest_plan.engine.execution.cleanup import clean
 from pytest_plan.engine.execution.flow import Flow, Surroundings
@@ -20,10 +23,11 @@ from pytest_plan.engine.execution.record import StepRecord
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError, describe
 from pytest_plan.engine.model.events import CleanupInterrupted, StepFinished, StopRequested
-from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook, StepOutcome
 from pytest_plan.engine.model.stop import Stop, StopKind
 
-PATIENCE = 2  # interrupts during cleanup before the rest is left
+INTERRUPTS_TO_LEAVE = 2  # interrupts during cleanup before the rest is left
+ALIVE_TIMEOUT = 30.0  # seconds for an answer of a step that has no `timeout`
 
 
 @dataclass(slots=True, eq=False)
@@ -137,8 +141,11 @@ class Forward(Phase):
         """Rank the step among the completed ones; stop the plan if its end asks for that."""
         record = self._records[name]
         record.completed = next(self._course.completed)
-        self._around.services.journal.step_ended(record)
-        self._around.emit(StepFinished(record.result(), self.elapsed()))
+        result = record.result()
+        self._around.services.journal.step_ended(
+            record.planned, result, record.completed, has_begun=record.has_begun
+        )
+        self._around.emit(StepFinished(result, self.elapsed()))
         if record.cause is not None and isinstance(record.cause, self._around.stop_on):
             self._course.fatal = self._course.fatal or record.cause
             self.cancelled(f"step {name!r} raised {describe(record.cause)}")
@@ -230,7 +237,7 @@ class Reverse(Phase):
         self._interrupts += 1
         names = self._unfinished()
         self._around.emit(CleanupInterrupted(names, self.elapsed()))
-        if self._interrupts >= PATIENCE:
+        if self._interrupts >= INTERRUPTS_TO_LEAVE:
             self._leave(names)
 
     def interrupted(self, error: BaseException) -> None:
@@ -258,3 +265,47 @@ class Reverse(Phase):
                 record.begin_cleanup(self.elapsed())
             left = ("interrupted before it was done",)
             record.end_cleanup(CleanupOutcome.ABANDONED, self.elapsed(), left=left)
+
+
+class Probe(Phase):
+    """Calls the `alive` hook of each step in `names`, all at the same time.
+
+    Attributes:
+        dead: why a step is not alive, by its name.
+    """
+
+    def __init__(self, course: Course, names: Collection[str]) -> None:
+        asked = [name for name in names if Hook.ALIVE in course.records[name].planned.hooks]
+        super().__init__(course, {name: () for name in asked})
+        self.dead: dict[str, str] = {}
+
+    def priority(self, name: str) -> int:
+        """None goes first."""
+        return 0
+
+    def begin(self, name: str) -> Flow | None:
+        """Ask the step."""
+        return self._ask(self._records[name])
+
+    def cancelled(self, reason: str) -> None:
+        """Believe nobody: what has not answered counts as dead."""
+        self.dead.update(dict.fromkeys(self._records, reason))
+        self.is_left = True
+
+    def _ask(self, record: StepRecord) -> Flow:
+        around = self._around
+        seconds = record.planned.options.timeout or ALIVE_TIMEOUT
+        until = around.services.clock.now() + seconds
+        scope = CallScope(record.name, Hook.ALIVE, 1, until)
+        function = record.planned.hooks[Hook.ALIVE]
+        keywords = around.arguments(function, scope, record)
+        budget = f"the {format_duration(seconds)} it has to answer"
+        body = body_of(function.function, **keywords)
+        call = Call(scope, body, record.log, until, budget)
+        ending: Ending = yield call
+        if isinstance(ending, Abandoned) or scope.flag.stop is not None:
+            self.dead[record.name] = f"its alive hook exceeded {budget}"
+        elif isinstance(ending, Raised):
+            self.dead[record.name] = f"its alive hook raised {describe(ending.error)}"
+        elif ending.value is False:
+            self.dead[record.name] = "its alive hook says no"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pytest_plan.engine.calls.bodies import GeneratorRun
+from pytest_plan.engine.calls.generator import GeneratorRun
 from pytest_plan.engine.calls.undo import UndoStack
 from pytest_plan.engine.definition.planned import PlannedStep
-from pytest_plan.engine.model.errors import StepError, StepTimeoutError, describe
+from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.outcomes import (
     EXEC_HOOKS,
     CleanupOutcome,
@@ -17,7 +17,13 @@ from pytest_plan.engine.model.outcomes import (
     change_cleanup,
     change_step,
 )
-from pytest_plan.engine.model.results import AttemptResult, CleanupResult, StepResult
+from pytest_plan.engine.model.results import (
+    AttemptResult,
+    CleanupResult,
+    StepError,
+    StepResult,
+    StepTimeoutError,
+)
 from pytest_plan.engine.shared.log import StepLog
 
 _NOT_BEGUN = CleanupResult()

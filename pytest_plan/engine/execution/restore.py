@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from pytest_plan.engine.calls.bodies import body_of
-from pytest_plan.engine.calls.call import Body
+from pytest_plan.engine.calls.body import Body, body_of
 from pytest_plan.engine.calls.scope import CallScope
 from pytest_plan.engine.calls.undo import Undo
-from pytest_plan.engine.definition.planned import PlannedStep, StepOptions
+from pytest_plan.engine.definition.options import StepOptions
+from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.step import Step
 from pytest_plan.engine.execution.record import StepRecord
 from pytest_plan.engine.journal.codec import Codec
@@ -18,8 +18,7 @@ from pytest_plan.engine.journal.reader import Recorded, RecordedStep, RecordedUn
 from pytest_plan.engine.journal.reference import Reference, References
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
-from pytest_plan.engine.processes.identity import Identity
-from pytest_plan.engine.processes.orphan import FoundTree
+from pytest_plan.engine.processes.orphan import found_tree
 from pytest_plan.engine.shared.services import Services
 
 
@@ -152,12 +151,6 @@ def _set_again(variable: tuple[str, str | None], step: str, services: Services) 
         return body_of(bool)
     services.variables.set(name, value, step)
     return body_of(services.variables.restore, name)
-
-
-def found_tree(how: Mapping[str, Any]) -> FoundTree:
-    """Return the tree that a journal describes."""
-    root = Identity(how["pid"], how["birth"], how["boot"]) if "pid" in how else None
-    return FoundTree(how["cookie"], how["since"], root)
 
 
 def _outcome(step: RecordedStep, *, reused: bool) -> StepOutcome:

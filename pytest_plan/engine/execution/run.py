@@ -13,23 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_plan.engine.definition.graph import closure
+from pytest_plan.engine.definition.options import RunOptions
 from pytest_plan.engine.definition.planned import PlannedStep
-from pytest_plan.engine.definition.run_options import RunOptions
 from pytest_plan.engine.execution.executor import Executor, Inbox
 from pytest_plan.engine.execution.flow import Surroundings
-from pytest_plan.engine.execution.phases import Course, Forward, Reverse
-from pytest_plan.engine.execution.probe import Probe
+from pytest_plan.engine.execution.phases import Course, Forward, Probe, Reverse
 from pytest_plan.engine.execution.record import StepRecord
 from pytest_plan.engine.journal.null import Unrecorded
 from pytest_plan.engine.model.clock import Clock, PlanClock
 from pytest_plan.engine.model.durations import format_duration
-from pytest_plan.engine.model.errors import (
-    CleanupError,
-    PlanCancelledError,
-    PlanError,
-    PlanTimeoutError,
-    StepError,
-)
+from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.model.events import (
     CleanupBegan,
     Event,
@@ -39,7 +32,14 @@ from pytest_plan.engine.model.events import (
     StopRequested,
 )
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
-from pytest_plan.engine.model.results import PlanResult, StepResult
+from pytest_plan.engine.model.results import (
+    CleanupError,
+    PlanCancelledError,
+    PlanResult,
+    PlanTimeoutError,
+    StepError,
+    StepResult,
+)
 from pytest_plan.engine.model.stop import Stop, StopKind
 from pytest_plan.engine.shared.folders import RunFolders
 from pytest_plan.engine.shared.log import StepLog

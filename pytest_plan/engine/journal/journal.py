@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pytest_plan.engine.execution.record import StepRecord
+from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.journal.codec import Codec
 from pytest_plan.engine.journal.null import Deferred, Unrecorded
 from pytest_plan.engine.journal.reference import NotDurableError, References
@@ -21,6 +21,7 @@ from pytest_plan.engine.journal.schema import insert, last_number, make, replace
 from pytest_plan.engine.journal.writer import Statement, Writer
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import EXEC_HOOKS, CleanupOutcome, Hook, StepOutcome
+from pytest_plan.engine.model.results import StepResult
 from pytest_plan.engine.processes.identity import identify
 
 _FACT = replace("environment")
@@ -100,43 +101,44 @@ class Journal(Unrecorded):
         """Return when all that was noted is on the disk; raise JournalError when it cannot be."""
         self._writer.durably([])
 
-    def before(self, record: StepRecord) -> Callable[[], None]:
+    def before(self, step: PlannedStep) -> Callable[[], None]:
         """Return what must be called before user code of the step."""
-        return lambda: self.step_begun(record)
+        return lambda: self.step_begun(step)
 
-    def step_begun(self, record: StepRecord) -> None:
+    def step_begun(self, step: PlannedStep) -> None:
         """Note, durably, that user code of the step may run from now on."""
-        self._writer.durably([self._begun(record)])
+        self._writer.durably([self._begun(step)])
 
-    def step_ended(self, record: StepRecord) -> None:
+    def step_ended(
+        self, step: PlannedStep, result: StepResult, completed: int, *, has_begun: bool
+    ) -> None:
         """Note how the step ended; durably if its `cleanup` hook takes its value or the State."""
-        tail = record.log.tail() if record.error is not None else ""
         ended: Statement = (
             _ENDED,
-            (record.outcome.value, record.completed, tail, record.name),
+            (result.outcome.value, completed, result.log_tail, step.name),
         )
         # One that only cleans up has begun without any code of its own.
-        is_new = record.has_begun and not record.planned.hooks.keys() & set(EXEC_HOOKS)
-        statements = [self._begun(record), ended] if is_new else [ended]
-        if not _takes(record, "value", "state"):
+        is_new = has_begun and not step.hooks.keys() & set(EXEC_HOOKS)
+        statements = [self._begun(step), ended] if is_new else [ended]
+        if not _takes(step, "value", "state"):
             self._writer.note(lambda: statements)
             return
         # What its cleanup is made with is on the disk before anybody can rely on the step.
         with contextlib.suppress(JournalError):
             self._writer.durably(statements)
 
-    def cleanup_begun(self, record: StepRecord) -> None:
+    def cleanup_begun(self, step: str) -> None:
         """Note, durably if that can be, that the step is being cleaned up by one owner more."""
         with contextlib.suppress(JournalError):
-            self._writer.durably([(_CLEANUP_BEGUN, (record.name,))])
+            self._writer.durably([(_CLEANUP_BEGUN, (step,))])
 
-    def cleanup_ended(self, record: StepRecord, *, hook_is_done: bool) -> None:
+    def cleanup_ended(self, step: str, outcome: CleanupOutcome, *, hook_is_done: bool) -> None:
         """Note how the cleanup of the step ended, and whether its hook has succeeded by now."""
-        self._note(_CLEANUP_ENDED, (record.cleanup.outcome.value, hook_is_done, record.name))
+        self._note(_CLEANUP_ENDED, (outcome.value, hook_is_done, step))
 
-    def hook_done(self, record: StepRecord) -> None:
+    def hook_done(self, step: str) -> None:
         """Note that the `cleanup` hook has succeeded, when more is to be taken back."""
-        self._note(_HOOK_DONE, (record.name,))
+        self._note(_HOOK_DONE, (step,))
 
     def deferred(self, step: str, hook: Hook, label: str, call: Deferred) -> int | None:
         """Note a deferred call, durably; one that no later process could make is noted as lost."""
@@ -214,18 +216,17 @@ class Journal(Unrecorded):
         """Write what is noted, and let go of the file."""
         self._writer.close()
 
-    def _begun(self, record: StepRecord) -> Statement:
-        planned = record.planned
+    def _begun(self, step: PlannedStep) -> Statement:
         return (
             _BEGUN,
             (
-                record.name,
+                step.name,
                 next(self._numbers),
-                json.dumps(planned.needs),
-                json.dumps(planned.after),
-                (Hook.CLEANUP in planned.hooks) + _takes(record, "value"),
-                planned.options.cleanup_when,
-                self._fingerprint(record.name),
+                json.dumps(step.needs),
+                json.dumps(step.after),
+                (Hook.CLEANUP in step.hooks) + _takes(step, "value"),
+                step.options.cleanup_when,
+                self._fingerprint(step.name),
                 StepOutcome.RUNNING.value,
                 0,
                 "",
@@ -245,8 +246,8 @@ class Journal(Unrecorded):
         self._writer.note(lambda: [(sql, values)])
 
 
-def _takes(record: StepRecord, *names: str) -> bool:
-    hook = record.planned.hooks.get(Hook.CLEANUP)
+def _takes(step: PlannedStep, *names: str) -> bool:
+    hook = step.hooks.get(Hook.CLEANUP)
     return hook is not None and not {*hook.required, *hook.optional}.isdisjoint(names)
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_plan.engine.execution.record import StepRecord
+    from pytest_plan.engine.definition.planned import PlannedStep
     from pytest_plan.engine.model.errors import JournalError
-    from pytest_plan.engine.model.outcomes import Hook
+    from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook
+    from pytest_plan.engine.model.results import StepResult
 
 
 class Deferred(NamedTuple):
@@ -38,26 +39,28 @@ class Unrecorded:
     def flush(self) -> None:
         """Return when all that was noted is on the disk."""
 
-    def before(self, record: StepRecord) -> Callable[[], None] | None:
+    def before(self, step: PlannedStep) -> Callable[[], None] | None:
         """Return what must be called before user code of the step; None: nothing."""
         return None
 
     def hide(self, mask: Callable[[str], str]) -> None:
         """Let nothing be written that `mask`, which replaces secrets, would change."""
 
-    def step_begun(self, record: StepRecord) -> None:
+    def step_begun(self, step: PlannedStep) -> None:
         """Note, durably, that user code of the step may run from now on."""
 
-    def step_ended(self, record: StepRecord) -> None:
+    def step_ended(
+        self, step: PlannedStep, result: StepResult, completed: int, *, has_begun: bool
+    ) -> None:
         """Note how the step ended; durably if its `cleanup` hook takes its value or the State."""
 
-    def cleanup_begun(self, record: StepRecord) -> None:
+    def cleanup_begun(self, step: str) -> None:
         """Note, durably if that can be, that the step is being cleaned up."""
 
-    def cleanup_ended(self, record: StepRecord, *, hook_is_done: bool) -> None:
+    def cleanup_ended(self, step: str, outcome: CleanupOutcome, *, hook_is_done: bool) -> None:
         """Note how the cleanup of the step ended, and whether its hook has succeeded by now."""
 
-    def hook_done(self, record: StepRecord) -> None:
+    def hook_done(self, step: str) -> None:
         """Note that the `cleanup` hook has succeeded, when more is to be taken back."""
 
     def deferred(self, step: str, hook: Hook, label: str, call: Deferred) -> int | None:

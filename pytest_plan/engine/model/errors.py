@@ -6,11 +6,10 @@ What cannot be pickled inside one (a user's exception, a lock) is replaced by it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_plan.engine.model.results import PlanResult
+    pass
 
 
 def picklable(error: BaseException) -> BaseException:
@@ -79,71 +78,3 @@ class StateError(PlanError):
 
 class JournalError(PlanError):
     """The journal cannot be kept or read: the message says which file and what to do."""
-
-
-class StepError(PlanError):
-    """A step failed; `__cause__` is the user's exception.
-
-    Attributes:
-        step: name of the step.
-        hook: name of the hook that failed (`pre_exec`, `exec`, `post_exec`, `cleanup`).
-        attempt: the attempt that failed, counted from 1.
-        result: the `PlanResult` of the run when `execute()` raised this, else None.
-        cleanup_error: the `CleanupError` of the same run, None when cleanup succeeded.
-    """
-
-    def __init__(self, message: str, *, step: str, hook: str, attempt: int) -> None:
-        super().__init__(message)
-        self.step = step
-        self.hook = hook
-        self.attempt = attempt
-        self.result: PlanResult | None = None
-        self.cleanup_error: CleanupError | None = None
-
-
-class StepTimeoutError(StepError, TimeoutError):
-    """An attempt took longer than its step's `timeout`, or a cleanup longer than its budget."""
-
-
-class PlanCancelledError(PlanError):
-    """The plan was cancelled (gsd: ErrCancelled).
-
-    Attributes:
-        result: the `PlanResult` of the run when `execute()` raised this, else None.
-        cleanup_error: the `CleanupError` of the same run, None when cleanup succeeded.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.result: PlanResult | None = None
-        self.cleanup_error: CleanupError | None = None
-
-
-class PlanTimeoutError(PlanError, TimeoutError):
-    """The plan took longer than its limit (gsd: ErrTimeout).
-
-    Attributes:
-        result: the `PlanResult` of the run when `execute()` raised this, else None.
-        cleanup_error: the `CleanupError` of the same run, None when cleanup succeeded.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.result: PlanResult | None = None
-        self.cleanup_error: CleanupError | None = None
-
-
-class CleanupError(PlanError, ExceptionGroup[StepError]):
-    """Some cleanups failed; the others ran. One `StepError` with hook `cleanup` each."""
-
-    def __new__(cls, message: str, errors: Sequence[StepError]) -> Self:
-        """Build the group; see `ExceptionGroup` for what its methods do."""
-        return super().__new__(cls, message, errors)
-
-    def __init__(self, message: str, errors: Sequence[StepError]) -> None:
-        super().__init__(message, errors)
-        self.result: PlanResult | None = None
-
-    def derive(self, errors: Sequence[StepError], /) -> CleanupError:  # type: ignore[override]
-        """Return a group of the same class with `errors`, as `split` and `except*` need."""
-        return CleanupError(self.message, errors)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import enum
-import threading
 from typing import NamedTuple
 
-from pytest_plan.engine.model.errors import (
-    PlanCancelledError,
-    PlanError,
-    PlanTimeoutError,
-    StepTimeoutError,
-)
+from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
+from pytest_plan.engine.model.results import PlanCancelledError, PlanTimeoutError, StepTimeoutError
 
 
 class StopKind(enum.Enum):
@@ -59,24 +54,3 @@ _OUTCOMES = {
     StopKind.LIMIT: StepOutcome.TIMED_OUT,
     StopKind.TIMEOUT: StepOutcome.TIMED_OUT,
 }
-
-
-class StopFlag:
-    """Raised once for one call; wakes whoever waits on `condition`."""
-
-    __slots__ = ("condition", "stop")
-
-    def __init__(self) -> None:
-        # `stop` goes from None to its one value with `condition` held; readers need no lock.
-        self.condition: threading.Condition = threading.Condition()
-        self.stop: Stop | None = None
-
-    def raise_(self, stop: Stop) -> None:
-        """Ask to stop, for this reason; a second request changes nothing."""
-        with self.condition:
-            self.stop = self.stop or stop
-            self.condition.notify_all()
-
-    def is_raised(self) -> bool:
-        """Whether somebody asked to stop."""
-        return self.stop is not None

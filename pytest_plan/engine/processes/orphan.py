@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.processes.identity import Identity, boot_id
-from pytest_plan.engine.processes.process import (
+from pytest_plan.engine.processes.tree import (
     KILL,
     carries,
     kill_all,
@@ -19,6 +19,9 @@ from pytest_plan.engine.processes.process import (
 
 if TYPE_CHECKING:
     import psutil
+
+from collections.abc import Mapping
+from typing import Any
 
 _SLACK = 2.0  # seconds that the system's clock may have been set back since
 
@@ -81,3 +84,9 @@ class FoundTree(NamedTuple):
                 if os.getsid(process.pid) == self.root.pid and carries(process, self.cookie):
                     return True
         return False
+
+
+def found_tree(how: Mapping[str, Any]) -> FoundTree:
+    """Return the tree that a journal describes."""
+    root = Identity(how["pid"], how["birth"], how["boot"]) if "pid" in how else None
+    return FoundTree(how["cookie"], how["since"], root)

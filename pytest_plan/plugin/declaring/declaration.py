@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_plan.engine.definition.planned import OPTION_NAMES, check_name, suggest
+from pytest_plan.engine.definition.names import check_name, suggest
+from pytest_plan.engine.definition.options import OPTION_NAMES
 from pytest_plan.engine.definition.step import FunctionStep, Step, snake_case
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.plugin.declaring.marks import skip_reason

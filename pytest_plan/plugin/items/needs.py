@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.definition.planned import PlannedStep, no_step
+from pytest_plan.engine.definition.names import no_step
+from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.plugin.declaring.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE, mark_skips
 
 

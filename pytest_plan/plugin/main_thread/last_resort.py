@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.engine.calls.frames import frame_of
+from pytest_plan.engine.calls.threads import frame_of
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.session.session import PlanSession

@@ -10,10 +10,11 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import Environment
 from pytest_plan.engine.environments.fingerprint import Fingerprints
 from pytest_plan.engine.environments.keeping import obstacles
-from pytest_plan.engine.execution.restore import Restorer, found_tree
+from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.journal.null import Unrecorded
 from pytest_plan.engine.journal.reader import Recorded, RecordedStep
 from pytest_plan.engine.model.outcomes import Hook
+from pytest_plan.engine.processes.orphan import found_tree
 from pytest_plan.plugin.run.recovery import Recovery, references_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from pytest_plan.engine.definition.graph import closure
-from pytest_plan.engine.definition.planned import PlannedStep, no_step
+from pytest_plan.engine.definition.names import no_step
+from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.secret import reveal
 from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan

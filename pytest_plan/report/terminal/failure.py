@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from pytest_plan.engine.model.durations import format_duration
-from pytest_plan.engine.model.errors import StepError, describe
+from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.outcomes import CleanupOutcome
-from pytest_plan.engine.model.results import StepResult
+from pytest_plan.engine.model.results import StepError, StepResult
 from pytest_plan.plugin.session.session import PlanSession
 from pytest_plan.report.terminal import encoding
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_plan.engine.definition.planned import PlannedStep, StepOptions
+from pytest_plan.engine.definition.options import StepOptions
+from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
