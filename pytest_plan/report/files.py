@@ -70,7 +70,7 @@ def pytest_plan_show(config: pytest.Config) -> None:
         if _ending(path) != ".mmd":
             writer.line(f"{path} was not written: it tells of a run")
             continue
-        _write(path, mermaid.graph(list(plan.steps.values())))
+        _write(path, mermaid.graph(list(plan.declared.steps.values())))
         writer.line(f"plan report: {path}")
 
 

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
 from pytest_plan.plugin.items.verdict import Verdict
 
-if TYPE_CHECKING:
-    from pytest_plan.plugin.session.session import PlanSession
-
 
 class Gate:
     """Registered only when there is a plan to wait for."""
 
-    def __init__(self, session: PlanSession) -> None:
-        self._plan = session
+    def __init__(self, verdict: Callable[[pytest.Item], Verdict | None]) -> None:
+        self._verdict = verdict
         self._verdicts: dict[pytest.Item, Verdict] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Decide about the test before anything of it runs."""
-        verdict = self._plan.verdict(item)
+        verdict = self._verdict(item)
         if verdict is not None:
             self._verdicts[item] = verdict
             # pytest-rerunfailures would run a blocked test again, and count it each time.

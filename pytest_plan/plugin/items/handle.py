@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
     from pytest_plan.engine.shared.state import State
-    from pytest_plan.plugin.session.session import PlanSession
+    from pytest_plan.plugin.items.verdict import Source
+    from pytest_plan.plugin.options import Settings
+
+
+class Access(Protocol):
+    """What the handle of a test asks: the plan of its process."""
+
+    settings: Settings
+
+    @property
+    def source(self) -> Source:
+        """Where tests learn about the plan."""
+
+    def require(self, name: str) -> None:
+        """End the running test unless the step has succeeded."""
 
 
 class PlanHandle:
     """The plan as a test sees it."""
 
-    def __init__(self, session: PlanSession) -> None:
+    def __init__(self, session: Access) -> None:
         self._session = session
 
     @property

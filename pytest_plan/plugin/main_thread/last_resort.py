@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import traceback
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 
 from pytest_plan.engine.calls.threads import frame_of
-
-if TYPE_CHECKING:
-    from pytest_plan.plugin.session.session import PlanSession
+from pytest_plan.plugin.main_thread.foreground import Foreground
 
 
-def leave(plan: PlanSession, item: pytest.Item) -> None:
+def leave(foreground: Foreground, clean_up: Callable[[], None], item: pytest.Item) -> None:
     """Clean up on this thread, say which test hangs and where, and end the process.
 
     The main thread cannot be made to return, so nothing of pytest runs after this: no summary,
@@ -23,14 +21,14 @@ def leave(plan: PlanSession, item: pytest.Item) -> None:
     """
     stack = _stack_of_test(item)
     try:
-        plan.host.clean_up()
+        clean_up()
     finally:
-        with plan.host.output, plan.host.output.visible():
-            writer = plan.config.get_terminal_writer()
+        with foreground.output, foreground.output.visible():
+            writer = item.config.get_terminal_writer()
             writer.line()
             writer.sep("=", "plan: limit", red=True)
             writer.line(f"{item.nodeid} did not end when the plan's limit had passed:", red=True)
-            writer.line(plan.host.mask(stack))
+            writer.line(foreground.mask(stack))
             writer.line("the plan has been cleaned up; pytest leaves without a summary", red=True)
             writer.flush()
         os._exit(pytest.ExitCode.TESTS_FAILED)

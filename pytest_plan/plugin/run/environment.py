@@ -19,6 +19,8 @@ from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import Recorded, read
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.plugin.compat.warn import warn
+from pytest_plan.plugin.declaring.declared import DeclaredSteps
+from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.reaper import LOG, Watch
@@ -27,14 +29,14 @@ from pytest_plan.plugin.run.reuse import Verdicts, clean_stale, judge
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
-    from pytest_plan.plugin.session.session import PlanSession
 
 
 class RunEnvironment:
     """The environment of this run, ours until `finish`.
 
     Args:
-        plan: the plan of this process.
+        declared: the steps of this process.
+        foreground: the main thread.
         run_id: names an environment that has no name.
 
     Attributes:
@@ -47,22 +49,24 @@ class RunEnvironment:
             cannot be written.
     """
 
-    def __init__(self, plan: PlanSession, run_id: str) -> None:
-        self._plan = plan
-        settings = plan.settings
+    def __init__(self, declared: DeclaredSteps, foreground: Foreground, run_id: str) -> None:
+        self._declared = declared
+        self._foreground = foreground
+        self._recovery = Recovery(declared, foreground)
+        settings = declared.settings
         self._keeps = settings.keeps
         self._name = settings.environment_name
-        self._steps = plan.steps
+        self._steps = declared.steps
         if (settings.dir / FOLDER).is_dir():
-            Recovery(plan).clean_up_all(kept=False, beside=self._name)
+            self._recovery.clean_up_all(kept=False, beside=self._name)
         try:
             self._environment = self._claim(run_id)
         except (JournalError, OSError) as error:
             raise pytest.UsageError(str(error)) from None
-        self._prints = Fingerprints(lambda: plan.steps)
+        self._prints = Fingerprints(lambda: declared.steps)
         self._fresh: Mapping[str, str] = {}
         self._kept: Collection[str] = ()
-        self._facts = launch.describe(plan.config, self._files())
+        self._facts = launch.describe(declared.config, self._files())
         try:
             self._recorded = self._look_back(run_id)
             self.journal = self._open()
@@ -72,13 +76,13 @@ class RunEnvironment:
                 raise pytest.UsageError(str(error)) from None
             raise
         self.scratch = None if self._recorded is None else scratch_of(self._recorded)
-        self.watch = Watch(plan.config, self._environment, self._facts, wanted=settings.reaper)
+        self.watch = Watch(declared.config, self._environment, self._facts, wanted=settings.reaper)
 
     def reuse(self, run: Run) -> None:
         """Give the run what is used again."""
         self._announce(run)
         if self._recorded is not None and self._fresh:
-            references = references_of(self._plan.config)
+            references = references_of(self._declared.config)
             restorer = Restorer(self._recorded, self._fresh, self._steps, references)
             run.restore(restorer, self._fresh)
 
@@ -116,7 +120,7 @@ class RunEnvironment:
             self._say_how_to_go_on()
         elif is_left:
             text = "not everything is cleaned up; to go on with it: pytest --plan-cleanup"
-            Recovery(self._plan).say(text, bad=True)
+            self._foreground.say(text, bad=True)
 
     def _is_left(self, *, is_clean: bool) -> bool:
         """Whether a later process can still do something; what the journal tells is more exact."""
@@ -130,19 +134,19 @@ class RunEnvironment:
         """Clean up what is there already and not used again; return what is, with it."""
         recorded = self._environment.recorded()
         if recorded is not None and not recorded.is_kept:
-            Recovery(self._plan).clean_up(self._environment, recorded)
+            self._recovery.clean_up(self._environment, recorded)
             self._environment.release()
             self._environment = self._claim(run_id)
             recorded = self._environment.recorded()
         if recorded is None or not recorded.steps:
             return None
-        plan, steps = self._plan, recorded.steps
-        if plan.settings.reuse:
-            verdicts = judge(plan, recorded, self._steps, self._prints)
+        steps = recorded.steps
+        if self._declared.settings.reuse:
+            verdicts = judge(self._declared, self._foreground, recorded, self._steps, self._prints)
         else:
             verdicts = Verdicts({}, dict.fromkeys(steps, "this run does not reuse (--plan-reuse)"))
         if verdicts.stale:
-            clean_stale(plan, self._environment, recorded, verdicts.stale)
+            clean_stale(self._recovery, self._environment, recorded, verdicts.stale)
             left = [
                 step.name
                 for step in read(self._environment.file).due()
@@ -160,7 +164,7 @@ class RunEnvironment:
     def _open(self) -> Journal:
         # What has no name is never used again: nobody will ask what its steps were made of.
         prints = (lambda step: "") if self._name is None else self._prints.of
-        references = references_of(self._plan.config)
+        references = references_of(self._declared.config)
         journal = self._environment.open(references, prints, launch=self._facts)
         if self._recorded is not None:
             journal.forget(name for name in self._recorded.steps if name not in self._fresh)
@@ -168,12 +172,12 @@ class RunEnvironment:
 
     def _claim(self, run_id: str) -> Environment:
         try:
-            return Environment(self._plan.settings.dir, self._name or f"run-{run_id}")
+            return Environment(self._declared.settings.dir, self._name or f"run-{run_id}")
         except JournalError as error:
             if self._name is not None:
                 raise
             folder = Path(tempfile.mkdtemp(prefix="plan-journal-"))
-            warn(self._plan.config, f"{error}; the journal of this run is in {folder}")
+            warn(self._declared.config, f"{error}; the journal of this run is in {folder}")
             try:
                 return Environment(folder, f"run-{run_id}")
             except (JournalError, OSError):
@@ -185,12 +189,12 @@ class RunEnvironment:
                 raise
 
     def _files(self) -> list[str]:
-        return [declaration.file for declaration in self._plan.declarations.values()]
+        return [declaration.file for declaration in self._declared.declarations.values()]
 
     def _announce(self, run: Run) -> None:
         if self._keeps == "never":
             return
-        for name in self._plan.needed or ():
+        for name in self._declared.needed or ():
             if name not in self._fresh and _is_generator(run.records[name].planned):
                 self._say(
                     f"{name} will not be kept: it yields; to keep it, return its value and give "
@@ -204,7 +208,7 @@ class RunEnvironment:
         self._say("clean it up:  pytest --plan-cleanup")
 
     def _say(self, text: str) -> None:
-        Recovery(self._plan).say(text)
+        self._foreground.say(text)
 
 
 def _is_generator(step: PlannedStep) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,9 +10,9 @@ import pytest
 from pytest_plan.engine.model.errors import JournalError, describe
 from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.plugin.compat.warn import warn
+from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.items.verdict import Verdict
-from pytest_plan.plugin.main_thread.output import StepOutput
-from pytest_plan.plugin.main_thread.signals import Signals
+from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.run import artifacts
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
     from pytest_plan.engine.shared.state import State
     from pytest_plan.plugin.run.environment import RunEnvironment
-    from pytest_plan.plugin.session.session import PlanSession
 
 
 _MISSING = {StepOutcome.FAILED: "failed", StepOutcome.TIMED_OUT: "timed out"}
@@ -37,22 +36,24 @@ class Host:
     """Provisions, answers for the run, and cleans up.
 
     Args:
-        session: the plan of this process.
+        declared: the steps of this process.
+        load_listeners: registers the reports that listen to a run.
 
     Attributes:
+        foreground: the main thread while our code has it.
         output: where the output of steps goes.
         signals: the handlers of this process.
-        revived: the run that cleans up for another process; None when none does.
     """
 
-    def __init__(self, session: PlanSession) -> None:
-        self._session = session
-        self._config = session.config
+    def __init__(self, declared: DeclaredSteps, load_listeners: Callable[[], None]) -> None:
+        self._declared = declared
+        self._config = declared.config
+        self._load_listeners = load_listeners
         self._run: Run | None = None
         self._environment: RunEnvironment | None = None
-        self.revived: Run | None = None
-        self.output = StepOutput(session.config)
-        self.signals = Signals(self.cancel)
+        self.foreground = Foreground(declared.config)
+        self.output = self.foreground.output
+        self.signals = self.foreground.signals
 
     @property
     def run(self) -> Run:
@@ -74,7 +75,7 @@ class Host:
     @property
     def state(self) -> State:
         """The State as tests see it."""
-        return self._session.plan.state
+        return self._declared.plan.state
 
     @property
     def run_id(self) -> str:
@@ -83,7 +84,7 @@ class Host:
 
     def prepare(self) -> None:
         """Import what a run takes, where there is time for it."""
-        self._session.load_listeners()
+        self._load_listeners()
         import pytest_plan.engine.execution.run
         import pytest_plan.plugin.run.environment
         import pytest_plan.plugin.run.hook_caller  # noqa: F401
@@ -107,10 +108,10 @@ class Host:
             BaseException: `pytest.exit`, KeyboardInterrupt or SystemExit came from a step.
         """
         run = self.run
-        self._session.plan.extend()
+        self._declared.plan.extend()
         if names and self._environment is not None:
             self._environment.watch.begin(run.remaining())
-        with self.signals.ours(), self.output:
+        with self.foreground.owned():
             try:
                 run.provision(names)
             except JournalError as error:
@@ -126,9 +127,7 @@ class Host:
 
     def cancel(self, reason: str) -> None:
         """Stop what runs of the plan; from any thread or signal handler."""
-        for run in (self._run, self.revived):
-            if run is not None:
-                run.cancel(reason)
+        self.foreground.cancel(reason)
 
     def hold(self) -> None:
         """Let the limit wait."""
@@ -152,7 +151,7 @@ class Host:
             return
         if self._environment is not None:
             self._environment.watch.unlimited()
-        with self.signals.ours(), self.output:
+        with self.foreground.owned():
             if self.signals.received:
                 self._run.cancel("a signal ended the session")
             self._run.clean_up(self._to_keep(failed=failed))
@@ -160,7 +159,7 @@ class Host:
             left = self._run.cleanup_error() is not None or self._run.result().left
             self._environment.finish(is_clean=not left, was_left=self._run.was_left)
         self.signals.restore()
-        artifacts.tidy(self._session.settings.dir)
+        artifacts.tidy(self._declared.settings.dir)
 
     def _to_keep(self, *, failed: bool) -> Collection[str]:
         if self._environment is None:
@@ -185,12 +184,12 @@ class Host:
 
     def mask(self, text: str) -> str:
         """Return `text` with every known secret replaced by `***`."""
-        return text if self._run is None else self._run.services.masker.mask(text)
+        return self.foreground.mask(text)
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, None when it can."""
         record = self._run.records.get(name) if self._run is not None else None
-        if record is None and name not in self._session.plan.declared:
+        if record is None and name not in self._declared.plan.declared:
             return self._unknown(name)
         if record is None or record.outcome is StepOutcome.PENDING:
             return self._not_provisioned(name)
@@ -208,13 +207,13 @@ class Host:
         return Verdict(skips=False, reason=reason, steps=(root.name,))
 
     def _unknown(self, name: str) -> Verdict:
-        known = ", ".join(self._session.plan.declared) or "none"
+        known = ", ".join(self._declared.plan.declared) or "none"
         reason = f"unknown plan step {name!r} (the process that runs the plan knows: {known})"
         return Verdict(skips=False, reason=reason, steps=(name,))
 
     def _not_provisioned(self, name: str) -> Verdict:
         reason = f"step {name!r} was not provisioned: "
-        settings = self._session.settings
+        settings = self._declared.settings
         if settings.until is not None:
             reason += f"{settings.sources['until']} {settings.until}"
             return Verdict(skips=True, reason=reason, steps=(name,))
@@ -242,28 +241,28 @@ class Host:
 
     def _begin(self) -> Run:
         # Imported here, as the run is: a worker has none.
-        self._session.load_listeners()
+        self._load_listeners()
         from pytest_plan.engine.execution.run import new_run_id
         from pytest_plan.plugin.run.environment import RunEnvironment
         from pytest_plan.plugin.run.hook_caller import hook_teller
 
-        session, hook = self._session, self._config.hook
-        if session.settings.signals:
+        declared, hook = self._declared, self._config.hook
+        if declared.settings.signals:
             self.signals.install()
         run_id = new_run_id()
         try:
-            self._environment = RunEnvironment(session, run_id)
+            self._environment = RunEnvironment(declared, self.foreground, run_id)
         except BaseException:
             self.signals.restore()
             raise
         for listener in hook.pytest_plan_make_listener(config=self._config):
-            session.plan.add_listener(listener)
-        session.plan.add_listener(hook_teller(self._config))
-        folder = artifacts.folder(session.settings.dir)
+            declared.plan.add_listener(listener)
+        declared.plan.add_listener(hook_teller(self._config))
+        folder = artifacts.folder(declared.settings.dir)
         if folder is None:
-            warn(self._config, f"{session.settings.dir} is not writable: no artifacts are kept")
-        session.plan.add_listener(self._environment.watch.hear)
-        run = session.plan.begin(
+            warn(self._config, f"{declared.settings.dir} is not writable: no artifacts are kept")
+        declared.plan.add_listener(self._environment.watch.hear)
+        run = declared.plan.begin(
             run_id=run_id,
             artifacts=folder,
             journal=self._environment.journal,
@@ -272,5 +271,6 @@ class Host:
             skip_on=(pytest.skip.Exception, pytest.xfail.Exception),
             program_variables=self._program_variables,
         )
+        self.foreground.watch(run)
         self._environment.reuse(run)
         return run

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -19,9 +19,8 @@ from pytest_plan.engine.model.errors import JournalError, describe
 from pytest_plan.engine.model.events import Event, StepCleaned
 from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.plugin.compat import conftests
-
-if TYPE_CHECKING:
-    from pytest_plan.plugin.session.session import PlanSession
+from pytest_plan.plugin.declaring.declared import DeclaredSteps
+from pytest_plan.plugin.main_thread.foreground import Foreground
 
 BY_REAPER = "PYTEST_PLAN_BY_REAPER"  # set where nobody reads what is said
 
@@ -30,21 +29,23 @@ class Recovery:
     """Cleans up environments whose owner is dead.
 
     Args:
-        plan: the plan of this process: its steps have the code.
+        declared: the steps of this process: they have the code.
+        foreground: the main thread, on which they are cleaned up.
 
     Attributes:
-        plan: the same.
         left: the environments of which something is left.
     """
 
-    def __init__(self, plan: PlanSession) -> None:
-        self.plan = plan
+    def __init__(self, declared: DeclaredSteps, foreground: Foreground) -> None:
+        self._declared = declared
+        self._foreground = foreground
+        self.say = foreground.say
         self.left: list[str] = []
 
     @property
     def parent(self) -> Path:
         """The folder with all environments."""
-        return self.plan.settings.dir
+        return self._declared.settings.dir
 
     def clean_up_all(self, *, kept: bool, beside: str | None = None) -> None:
         """Clean up every environment without an owner.
@@ -102,24 +103,23 @@ class Recovery:
         self, environment: Environment, recorded: Recorded, steps: Collection[str]
     ) -> None:
         """Clean up these steps of an environment that is ours, in reverse."""
-        plan, host = self.plan.plan, self.plan.host
+        plan = self._declared.plan
         for file in recorded.facts.get("launch", {}).get("conftests", ()):
             self._load(file)
-        references = references_of(self.plan.config)
+        references = references_of(self._declared.config)
         restorer = Restorer(recorded, steps, plan.declared, references)
         journal = environment.open(references, lambda name: recorded.steps[name].fingerprint)
         whole = len(steps) == len(recorded.steps)
         scratch = scratch_of(recorded)
-        host.revived = run = plan.revive(
+        run = plan.revive(
             restorer, journal, listeners=[self._hear], scratch=scratch if whole else None
         )
-        with host.signals.ours(), host.output:
+        with self._foreground.owned(run):
             run.clean_up(reason="recovery")
-        host.revived = None
 
     def _load(self, file: str) -> None:
         try:
-            conftests.load(self.plan.config, file)
+            conftests.load(self._declared.config, file)
         except pytest.UsageError as error:
             self.say(f"{error}; its steps cannot be cleaned up", bad=True)
 
@@ -146,20 +146,6 @@ class Recovery:
             cause = error.__cause__ or error
             for note in getattr(error, "__notes__", ()):
                 self.say(f"    {note}: {describe(cause)}", bad=True)
-
-    def say(self, text: str, *, bad: bool = False) -> None:
-        """Write a line in the terminal, if there is one."""
-        config = self.plan.config
-        if config.pluginmanager.get_plugin("terminalreporter") is None:
-            return
-        if config.get_verbosity() < 0 and not bad:
-            return
-        writer = config.get_terminal_writer()
-        with self.plan.host.output.visible():
-            if writer.width_of_current_line:
-                writer.line()
-            writer.line(f"plan: {self.plan.host.mask(text)}", red=bad)
-            writer.flush()
 
 
 def references_of(config: pytest.Config) -> References:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import Environment
@@ -15,10 +15,9 @@ from pytest_plan.engine.journal.null import Unrecorded
 from pytest_plan.engine.journal.reader import Recorded, RecordedStep
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.processes.orphan import found_tree
+from pytest_plan.plugin.declaring.declared import DeclaredSteps
+from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.run.recovery import Recovery, references_of
-
-if TYPE_CHECKING:
-    from pytest_plan.plugin.session.session import PlanSession
 
 
 class Verdicts(NamedTuple):
@@ -34,12 +33,17 @@ class Verdicts(NamedTuple):
 
 
 def judge(
-    plan: PlanSession, recorded: Recorded, steps: Mapping[str, PlannedStep], prints: Fingerprints
+    declared: DeclaredSteps,
+    foreground: Foreground,
+    recorded: Recorded,
+    steps: Mapping[str, PlannedStep],
+    prints: Fingerprints,
 ) -> Verdicts:
     """Decide which recorded steps are still what the plan would make.
 
     Args:
-        plan: the plan of this process.
+        declared: the steps of this process.
+        foreground: the main thread, on which `alive` hooks are asked.
         recorded: what was kept.
         steps: the declared steps, linked.
         prints: their fingerprints.
@@ -51,7 +55,7 @@ def judge(
         if reason is not None:
             stale[name] = reason
     candidates = [name for name in recorded.steps if name not in stale]
-    stale.update(_dead(plan, recorded, candidates, steps))
+    stale.update(_dead(declared, foreground, recorded, candidates, steps))
     stale.update(_dependents(recorded, stale))
     fresh = {
         name: f"unchanged, {_evidence(recorded.steps[name], steps[name])}"
@@ -62,10 +66,9 @@ def judge(
 
 
 def clean_stale(
-    plan: PlanSession, environment: Environment, recorded: Recorded, stale: Mapping[str, str]
+    recovery: Recovery, environment: Environment, recorded: Recorded, stale: Mapping[str, str]
 ) -> None:
     """Clean up what is not used again, and say why it is not."""
-    recovery = Recovery(plan)
     for name, reason in stale.items():
         recovery.say(f"{name} is made again: {reason}")
     recovery.clean_up_steps(environment, recorded, stale)
@@ -84,7 +87,8 @@ def _changed(
 
 
 def _dead(
-    plan: PlanSession,
+    declared: DeclaredSteps,
+    foreground: Foreground,
     recorded: Recorded,
     names: Iterable[str],
     steps: Mapping[str, PlannedStep],
@@ -97,12 +101,10 @@ def _dead(
         elif any(not _tree_lives(data) for data in _trees(recorded.steps[name])):
             dead[name] = "a process of it has ended"
     if asked:
-        restorer = Restorer(recorded, recorded.steps, steps, references_of(plan.config))
-        run = plan.plan.revive(restorer, Unrecorded(), listeners=[])
-        plan.host.revived = run
-        with plan.host.signals.ours(), plan.host.output:
+        restorer = Restorer(recorded, recorded.steps, steps, references_of(declared.config))
+        run = declared.plan.revive(restorer, Unrecorded(), listeners=[])
+        with foreground.owned(run):
             dead.update(run.dead(asked))
-        plan.host.revived = None
         run.let_go()
     return dead
 

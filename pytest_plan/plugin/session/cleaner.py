@@ -47,7 +47,7 @@ class Cleaner:
         from pytest_plan.plugin.run.recovery import BY_REAPER, Recovery
 
         plan = lookup.of(self._config, self._settings)
-        recovery = Recovery(plan)
+        recovery = Recovery(plan.declared, plan.host.foreground)
         plan.host.signals.install()
         # Nobody asked the reaper for what was kept on purpose.
         recovery.clean_up_all(kept=BY_REAPER not in os.environ)

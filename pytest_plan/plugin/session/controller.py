@@ -92,10 +92,11 @@ class Controller(Owner):
         self._open_desk()
         names = needs["needs"]
         try:
-            steps = plan.steps
-            plan.check(steps)
-            plan.needed = plan.to_run([name for name in names if name in steps], steps)
-            plan.host.provision(plan.needed)
+            declared = plan.declared
+            steps = declared.steps
+            declared.check(steps)
+            declared.needed = declared.to_run([name for name in names if name in steps], steps)
+            plan.host.provision(declared.needed)
         finally:
             self._desk.decide(names)
         self._watch_limit(plan.host)
@@ -163,7 +164,7 @@ class Controller(Owner):
 
         plan = lookup.of(self._config)
         assert isinstance(plan.store, SharedStore)
-        self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
+        self._config.pluginmanager.register(Gate(plan.verdict), "pytest_plan_gate")
         self._desk = Desk(plan.host, plan.store)
         for node in self._endpoints:
             forgive_death(node)
@@ -171,7 +172,7 @@ class Controller(Owner):
 
     def _refuse_bare_worker(self, endpoint: Any) -> None:
         plan = lookup.peek(self._config)
-        if endpoint.pid is None and plan is not None and plan.plan.declared:
+        if endpoint.pid is None and plan is not None and plan.declared.plan.declared:
             raise pytest.UsageError(
                 f"worker {endpoint.worker!r} has not loaded pytest-plan: "
                 "install it for the worker's interpreter, too"

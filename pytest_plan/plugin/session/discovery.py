@@ -16,7 +16,7 @@ from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.session import fixtures, lookup, roles
 
 if TYPE_CHECKING:
-    from pytest_plan.plugin.session.session import PlanSession
+    from pytest_plan.plugin.declaring.declared import DeclaredSteps
 
 
 def begin(config: pytest.Config, settings: Settings) -> None:
@@ -31,7 +31,7 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     asked = settings.show or settings.until or settings.skip or settings.report
     # The limit is the session's: it holds in a project without any step, too.
     if by_code or asked or settings.limit is not None:
-        declarations.session()
+        declarations.steps()
 
 
 def _role(config: pytest.Config, settings: Settings) -> object:
@@ -62,9 +62,9 @@ class Declarations:
         self._seen: set[int] = set()
         self._has_started = False
 
-    def session(self) -> PlanSession:
-        """Return the plan session of this process, made at the first call."""
-        return lookup.of(self._config, self._settings)
+    def steps(self) -> DeclaredSteps:
+        """Return the steps of this process; its plan is made at the first call."""
+        return lookup.of(self._config, self._settings).declared
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_plugin_registered(self, plugin: object, plugin_name: str) -> None:
@@ -106,10 +106,10 @@ class Declarations:
         )
 
     def _declare_by_code(self) -> None:
-        session = self.session()
+        steps = self.steps()
         try:
-            self._config.hook.pytest_plan_configure(config=self._config, plan=session.plan)
-            added = session.declare_added()
+            self._config.hook.pytest_plan_configure(config=self._config, plan=steps.plan)
+            added = steps.declare_added()
         except PlanDefinitionError as error:
             raise pytest.UsageError(str(error)) from None
         module = types.ModuleType("pytest_plan_configure")
@@ -122,7 +122,7 @@ class Declarations:
         from pytest_plan.plugin.declaring.declaration import declaration_of
 
         declaration = declaration_of(obj, marks, scope_of(module))
-        self.session().add(declaration)
+        self.steps().add(declaration)
         fixtures.add_step_fixture(module, declaration)
 
     def _load_plugins_of(self, module: types.ModuleType) -> None:

@@ -27,7 +27,7 @@ class Owner:
         """Provision the eager steps: after `pytest_plan_configure`, before all others start."""
         self._session = session
         plan = lookup.peek(self._config)
-        if plan is not None and self.runs() and (eager := plan.eager_steps()):
+        if plan is not None and self.runs() and (eager := plan.declared.eager_steps()):
             plan.host.provision(eager)
 
     @pytest.hookimpl(tryfirst=True)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.engine.definition.graph import closure
 from pytest_plan.engine.definition.names import no_step
-from pytest_plan.engine.definition.planned import PlannedStep
-from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.secret import reveal
-from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan
 from pytest_plan.engine.shared.store import LocalStore
-from pytest_plan.plugin.declaring.declaration import Declaration
+from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.items.handle import PlanHandle
 from pytest_plan.plugin.items.needs import Needs
 from pytest_plan.plugin.items.verdict import Orphan, Source, Verdict
@@ -26,79 +22,26 @@ from pytest_plan.plugin.session import roles
 if TYPE_CHECKING:
     from pytest_plan.plugin.run.host import Host
 
-_NOT_HERE = (
-    "plan.{}() in pytest_plan_configure: this plan is run by pytest, when tests need it; "
-    "the hook only declares steps"
-)
-_TAKEN = ("plan", "request")
-# Known before pytest knows its fixtures, when eager steps are provisioned.
-_ALWAYS_FIXTURES = frozenset(
-    {"request", "tmp_path", "tmp_path_factory", "monkeypatch", "capsys", "pytestconfig"}
-)
-
-
-class DeclaredPlan(Plan):
-    """The plan that `pytest_plan_configure` gets: pytest runs it, the hook only declares."""
-
-    def execute(self) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            PlanDefinitionError: always.
-        """
-        raise PlanDefinitionError(_NOT_HERE.format("execute"))
-
-    def provisioned(self) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            PlanDefinitionError: always.
-        """
-        raise PlanDefinitionError(_NOT_HERE.format("provisioned"))
-
 
 class PlanSession:
-    """The steps that this process knows, and what its tests need of them.
+    """What this process knows of the plan, and what its tests need of it.
 
     Args:
         config: the config of this process.
         settings: the options.
 
     Attributes:
+        declared: the steps.
         needs: what each selected test needs; empty before `survey`.
-        needed: the steps to run for that; None until it is known.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config = config
         self.settings = settings
         self.store = _store(config)
-        self.plan = DeclaredPlan(
-            limit=settings.limit,
-            continue_on_error=settings.continue_on_error,
-            cleanup_limit=settings.cleanup_limit or DEFAULT_CLEANUP_LIMIT,
-            jobs=settings.jobs or DEFAULT_JOBS,
-            parameters={"config": config},
-            store=self.store,
-        )
-        for name in settings.skip:
-            self.plan.skip(name, f"{settings.sources['skip']} {name}")
-        self.declarations: dict[str, Declaration] = {}
+        self.declared = DeclaredSteps(config, settings, self.store)
         self.handle = PlanHandle(self)
         self.needs: dict[pytest.Item, tuple[str, ...]] = {}
-        self.needed: tuple[str, ...] | None = None
-
-    @property
-    def steps(self) -> Mapping[str, PlannedStep]:
-        """Every step by name, linked.
-
-        Raises:
-            pytest.UsageError: the plan cannot run as it is written.
-        """
-        try:
-            return self.plan.linked()
-        except PlanDefinitionError as error:
-            raise pytest.UsageError(self._explain(error)) from None
 
     @cached_property
     def source(self) -> Source:
@@ -110,7 +53,7 @@ class PlanSession:
         """The run, in the process that owns it; a worker has none and need not import it."""
         from pytest_plan.plugin.run.host import Host
 
-        return Host(self)
+        return Host(self.declared, self.load_listeners)
 
     def load_reports(self) -> None:
         """Register the reports that have a say before there is a run."""
@@ -134,83 +77,18 @@ class PlanSession:
         if not manager.has_plugin(name):
             manager.register(importlib.import_module(name), name)
 
-    def add(self, declaration: Declaration) -> None:
-        """Add a declared step; raise PlanDefinitionError when it is unusable."""
-        self._refuse_name(declaration.name, declaration.origin)
-        self.plan.declare(
-            declaration.step,
-            declaration.name,
-            declaration.options,
-            declaration.origin,
-            declaration.scope,
-        )
-        self.declarations[declaration.name] = declaration
-
-    def declare_added(self) -> list[Declaration]:
-        """Return declarations for the steps that code has added under a name of their own."""
-        added = []
-        for name, step in self.plan.declared.items():
-            if name in self.declarations or not name.isidentifier():
-                continue
-            self._refuse_name(name, step.origin)
-            file, _, line = step.origin.rpartition(":")
-            doc = type(step.step).__doc__
-            declaration = Declaration(name, step.step, {}, file, int(line), (), doc)
-            added.append(declaration)
-            self.declarations[name] = declaration
-        return added
-
     def survey(self, items: Iterable[pytest.Item]) -> None:
         """Find out what the selected tests need.
 
         Raises:
             pytest.UsageError: the plan or a test names something that does not exist.
         """
-        steps = self.steps
-        self.check(steps)
+        steps = self.declared.steps
+        self.declared.check(steps)
         needs = Needs(steps, autouse=self.settings.autouse)
         self.needs = {item: needs.of(item) for item in items}
         names = {name for needs in self.needs.values() for name in needs}
-        self.needed = self.to_run(names, steps)
-
-    def to_run(self, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> tuple[str, ...]:
-        """Return the steps to run for tests that need `names`, in their order.
-
-        With `--plan-until` they are those of that step, whatever tests need.
-        """
-        until = self.settings.until
-        wanted = closure(names if until is None else {until}, steps)
-        return tuple(name for name in steps if name in wanted)
-
-    def check(self, steps: Mapping[str, PlannedStep]) -> None:
-        """Refuse options that name no step, and steps that hide a fixture of pytest.
-
-        Raises:
-            pytest.UsageError: there is one.
-        """
-        until = self.settings.until
-        sources = self.settings.sources
-        _refuse_unknown(sources["until"], () if until is None else (until,), steps)
-        _refuse_unknown(sources["skip"], self.settings.skip, steps)
-        for name in steps:
-            place = _pytest_fixture(self.config, name)
-            if place is not None:
-                raise pytest.UsageError(
-                    f"step {name!r} ({steps[name].origin}) would hide the fixture {name!r} of "
-                    f"{place}; give it another name with plan_step(name=...)"
-                )
-
-    def eager_steps(self) -> list[str]:
-        """Return the steps to provision before collection.
-
-        Raises:
-            pytest.UsageError: there are such steps, and the plan cannot run as it is written.
-        """
-        declared = self.plan.declared.items()
-        eager = {name for name, step in declared if step.options.eager or self.settings.eager}
-        if eager and self.settings.until is not None:
-            eager &= closure({self.settings.until}, self.steps)
-        return [name for name in self.steps if name in eager] if eager else []
+        self.declared.needed = self.declared.to_run(names, steps)
 
     def value(self, name: str) -> Any:
         """Return the value of a step for its fixture; end the test when there is none."""
@@ -219,8 +97,8 @@ class PlanSession:
 
     def require(self, name: str) -> None:
         """End the running test unless the step has succeeded."""
-        if name not in self.plan.declared:
-            pytest.fail(f"{name!r} {no_step(name, self.plan.declared)}", pytrace=False)
+        if name not in self.declared.plan.declared:
+            pytest.fail(f"{name!r} {no_step(name, self.declared.plan.declared)}", pytrace=False)
         self.source.ensure(())
         verdict = self.source.verdict_on(name)
         if verdict is not None:
@@ -233,48 +111,6 @@ class PlanSession:
         missing = [verdict for name in names if (verdict := self.source.verdict_on(name))]
         blocked = [verdict for verdict in missing if not verdict.skips]
         return next(iter(blocked or missing), None)
-
-    def _refuse_name(self, name: str, origin: str) -> None:
-        if name in _TAKEN:
-            raise PlanDefinitionError(
-                f"{origin}: a step cannot be called {name!r}, which tests take as something else"
-            )
-
-    def _explain(self, error: PlanDefinitionError) -> str:
-        """Say it in pytest's terms when a hook takes a fixture."""
-        name, step = error.parameter, self.plan.declared.get(error.step or "")
-        if name is None or step is None or not _is_fixture(self.config, name):
-            return str(error)
-        return (
-            f"step {step.name!r} ({step.origin}) takes {name!r}, which is a pytest fixture: steps "
-            "run once, before any test, and cannot take fixtures; take `ctx` (ctx.tmp_path, "
-            "ctx.setenv, ctx.free_port), `config`, `state` or the value of another step"
-        )
-
-
-def _refuse_unknown(source: str, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> None:
-    for name in names:
-        if name not in steps:
-            raise pytest.UsageError(f"{source}: {name!r} {no_step(name, steps)}")
-
-
-def _definitions(config: pytest.Config, name: str) -> list[Any]:
-    # Not documented: without it only the message is less exact.
-    manager: Any = config.pluginmanager.get_plugin("funcmanage")
-    find = getattr(manager, "getfixturedefs", None)
-    return [] if find is None else list(find(name, manager.session) or ())
-
-
-def _is_fixture(config: pytest.Config, name: str) -> bool:
-    return name in _ALWAYS_FIXTURES or bool(_definitions(config, name))
-
-
-def _pytest_fixture(config: pytest.Config, name: str) -> str | None:
-    for definition in _definitions(config, name):
-        module = str(getattr(definition.func, "__module__", ""))
-        if module.startswith("_pytest."):
-            return f"pytest ({module})"
-    return None
 
 
 def _store(config: pytest.Config) -> LocalStore:

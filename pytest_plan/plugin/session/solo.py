@@ -32,10 +32,10 @@ class Solo(Owner):
         elif self.runs():
             from pytest_plan.plugin.items.gate import Gate
 
-            self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
-            if plan.needed:
+            self._config.pluginmanager.register(Gate(plan.verdict), "pytest_plan_gate")
+            if plan.declared.needed:
                 self._warn()
-            plan.host.provision(plan.needed or ())
+            plan.host.provision(plan.declared.needed or ())
             self._watch_limit(plan)
         return (yield)
 
@@ -65,7 +65,7 @@ class Solo(Owner):
         limit = Limit(
             self._config,
             plan.settings.limit,
-            lambda item: leave(plan, item),
+            lambda item: leave(plan.host.foreground, plan.host.clean_up, item),
             lambda item: plan.verdict(item) is not None,
         )
         self._config.pluginmanager.register(limit, "pytest_plan_limit")

@@ -46,7 +46,7 @@ class Worker:
         # Imported from here on: the controller is provisioning already.
         from pytest_plan.plugin.items.gate import Gate
 
-        self._config.pluginmanager.register(Gate(plan), "pytest_plan_gate")
+        self._config.pluginmanager.register(Gate(plan.verdict), "pytest_plan_gate")
         if self._channel is not None:
             self._connect(plan, self._channel)
 
@@ -107,7 +107,7 @@ class Worker:
 
     def _conftests(self, plan: PlanSession) -> list[str]:
         """Return the conftests with steps, relative to rootdir: the controller may lack some."""
-        files = {declaration.file for declaration in plan.declarations.values()}
+        files = {declaration.file for declaration in plan.declared.declarations.values()}
         root = self._config.rootpath
         return sorted(
             os.path.relpath(file, root) for file in files if os.path.basename(file) == "conftest.py"

@@ -27,14 +27,14 @@ def pytest_plan_show(config: pytest.Config) -> None:
 
 
 def _steps(plan: PlanSession) -> Iterator[str]:
-    if not plan.steps:
+    if not plan.declared.steps:
         yield "no steps are declared"
         return
-    rows = list(tree.rows(list(plan.steps.values()), encoding.can_show(tree.LINES)))
+    rows = list(tree.rows(list(plan.declared.steps.values()), encoding.can_show(tree.LINES)))
     width = max(len(row.branch) + len(row.step.name) for row in rows)
     for row in rows:
         step = row.step
-        needed = "" if step.name in (plan.needed or ()) else "  (not needed)"
+        needed = "" if step.name in (plan.declared.needed or ()) else "  (not needed)"
         yield f"{row.branch + step.name:<{width}}  {_edges(step)}{needed}"
         details = [*_options(step.options), step.origin]
         yield f"{row.below:<{width}}    {'  '.join(details)}"

@@ -1,0 +1,73 @@
+"""Our own code on pytest's main thread: what it prints, which signals stop it, what it says."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_plan.plugin.main_thread.output import StepOutput
+from pytest_plan.plugin.main_thread.signals import Signals
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.execution.run import Run
+
+
+class Foreground:
+    """The main thread while our own code has it.
+
+    Args:
+        config: of this process.
+
+    Attributes:
+        output: where the output of steps goes.
+        signals: the handlers of this process.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._runs: list[Run] = []  # changed by the main thread alone; a handler reads it there
+        self._mask: Callable[[str], str] = str
+        self.output = StepOutput(config)
+        self.signals = Signals(self.cancel)
+
+    def watch(self, run: Run) -> None:
+        """Let a signal stop this run, and let no secret of it be shown, until the end."""
+        self._runs.append(run)
+        self._mask = run.services.masker.mask
+
+    @contextlib.contextmanager
+    def owned(self, run: Run | None = None) -> Iterator[None]:
+        """Our code has the thread in the body; a signal stops `run`, too."""
+        if run is not None:
+            self._runs.append(run)
+        try:
+            with self.signals.ours(), self.output:
+                yield
+        finally:
+            if run is not None:
+                self._runs.remove(run)
+
+    def cancel(self, reason: str) -> None:
+        """Stop what runs; from any thread or signal handler."""
+        for run in self._runs:
+            run.cancel(reason)
+
+    def mask(self, text: str) -> str:
+        """Return `text` with every known secret replaced by `***`."""
+        return self._mask(text)
+
+    def say(self, text: str, *, bad: bool = False) -> None:
+        """Write a line in the terminal, if there is one."""
+        if self._config.pluginmanager.get_plugin("terminalreporter") is None:
+            return
+        if self._config.get_verbosity() < 0 and not bad:
+            return
+        writer = self._config.get_terminal_writer()
+        with self.output.visible():
+            if writer.width_of_current_line:
+                writer.line()
+            writer.line(f"plan: {self.mask(text)}", red=bad)
+            writer.flush()
