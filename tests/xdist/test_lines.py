@@ -19,9 +19,11 @@ from pytest_plan import StateError
 from pytest_plan.engine.shared.state import State
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.run.host import Host
-from pytest_plan.plugin.xdist.client import Link, RemoteStore
+from pytest_plan.plugin.xdist.client import Link
 from pytest_plan.plugin.xdist.endpoint import Desk, Endpoint
-from pytest_plan.plugin.xdist.shared_store import SharedStore, dump
+from pytest_plan.plugin.xdist.remote import RemoteStore
+from pytest_plan.plugin.xdist.shared_store import SharedStore
+from pytest_plan.plugin.xdist.wire import dump
 from tests.xdist.cluster import wait_until
 
 Message = tuple[Any, ...]

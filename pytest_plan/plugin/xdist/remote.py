@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING
 
 from pytest_plan.engine.shared.state import State
 from pytest_plan.plugin.items.verdict import Verdict
-from pytest_plan.plugin.xdist.client import Link, RemoteStore
-from pytest_plan.plugin.xdist.shared_store import load
+from pytest_plan.plugin.xdist.client import Link
+from pytest_plan.plugin.xdist.wire import load
 
 if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
+
+import threading
+from typing import Any
+
+from pytest_plan.engine.shared.store import Entry
+from pytest_plan.plugin.xdist.wire import dump, open_value
 
 
 class Remote:
@@ -68,3 +74,53 @@ class Remote:
     def remaining(self) -> float | None:
         """Return the seconds until the limit passes; None without a limit."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+
+class RemoteStore:
+    """The controller's store, as `State` uses it in a worker."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def read(self, key: str) -> Entry | None:
+        """Return the entry of `key`, None when absent."""
+        return _entry(key, self._link.ask("read", key))
+
+    def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
+        """Write if `version` still holds."""
+        return bool(self._link.ask("write", key, dump(key, value), version))
+
+    def remove(self, key: str, version: int, writer: str | None) -> bool:
+        """Remove if `version` still holds."""
+        return bool(self._link.ask("remove", key, version))
+
+    def versions(self) -> dict[str, int]:
+        """Return the version of every key at one moment."""
+        versions: dict[str, int] = self._link.ask("versions")
+        return versions
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all values at one moment."""
+        return {key: open_value(key, data) for key, data in self._link.ask("snapshot").items()}
+
+    def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
+        """Return the entry once there is one; None after `timeout` seconds."""
+        try:
+            return _entry(key, self._link.ask("wait", key, timeout=timeout))
+        except TimeoutError:
+            return None
+
+    def acquire(self, name: str, timeout: float | None, stopping: Callable[[], bool]) -> bool:
+        """Take the lock `name`; False after `timeout` seconds."""
+        try:
+            return bool(self._link.ask("acquire", name, threading.get_ident(), timeout=timeout))
+        except TimeoutError:
+            return False
+
+    def release(self, name: str, thread: int) -> None:
+        """Give the lock `name` back, if that thread of this worker still holds it."""
+        self._link.ask("release", name, thread)
+
+
+def _entry(key: str, answer: tuple[int, bytes] | None) -> Entry | None:
+    return None if answer is None else Entry(answer[0], open_value(key, answer[1]))
