@@ -99,7 +99,7 @@ def nothing_more(run: Run) -> None:
 def reaper_of(run: Run) -> psutil.Process:
     """Return the reaper of a run."""
     for child in psutil.Process(run.pid).children():
-        if any("lease.py" in part for part in child.cmdline()):
+        if any("watchdog.py" in part for part in child.cmdline()):
             return child
     raise AssertionError("there is no reaper")
 

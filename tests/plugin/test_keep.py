@@ -337,7 +337,7 @@ def test_the_reaper_can_be_turned_off(project: Project, setting: str, watched: b
 
     def test_it(db):
         lines = [" ".join(child.cmdline()) for child in psutil.Process().children()]
-        note(any("lease.py" in line for line in lines))
+        note(any("watchdog.py" in line for line in lines))
     """)
     project.run_apart("-o", f"plan_reaper={setting}")
     assert project.calls == [str(watched)]

@@ -441,7 +441,7 @@ class TestReaper:
 
             def reapers():
                 children = psutil.Process().children()
-                return [one for one in children if "lease.py" in " ".join(one.cmdline())]
+                return [one for one in children if "watchdog.py" in " ".join(one.cmdline())]
 
             def kill_the_reaper():
                 deadline = time.monotonic() + 20

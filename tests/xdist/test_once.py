@@ -249,7 +249,7 @@ def test_eager_steps_come_before_the_first_worker(cluster: Cluster) -> None:
         def url(ctx):
             children = [" ".join(child.cmdline()) for child in psutil.Process().children()]
             # Beside the reaper: it has no command line for a moment, while it begins.
-            workers = [line for line in children if line and "lease.py" not in line]
+            workers = [line for line in children if line and "watchdog.py" not in line]
             note("url", "beside", len(workers), "workers")
             ctx.setenv("APP_URL", "http://app")
             return "http://app"
