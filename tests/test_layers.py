@@ -20,27 +20,35 @@ PACKAGE = Path(__file__).parent.parent / "pytest_plan"
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 
-# What describes a plan. These modules of the engine import one another and no other.
-DATA = {
-    "clock",
-    "durations",
-    "errors",
-    "events",
-    "graph",
-    "hooks",
-    "outcomes",
-    "planned",
-    "results",
-    "secret",
-    "state",
-    "step",
-    "store",
-    "unrecorded",
+# The rooms of each layer from the ground up. A room imports from rooms on lower floors alone.
+FLOORS = {
+    "pytest_plan.engine": [
+        ["model"],
+        ["definition", "processes"],
+        ["journal"],
+        ["shared"],
+        ["calls"],
+        ["execution"],
+        ["environments"],
+        ["plan"],
+    ],
+    "pytest_plan.plugin": [
+        ["options", "hookspecs", "compat"],
+        ["declaring", "main_thread"],
+        ["items"],
+        ["run"],
+        ["xdist"],
+        ["session"],
+    ],
+    "pytest_plan.report": [
+        ["account", "terminal", "otel"],
+        ["collect", "formats"],
+        ["files", "junit"],
+    ],
 }
-# `Plan.execute` has to reach what executes; it does so in one place.
-DATA_MAY_ALSO_IMPORT = {"plan": {"recovery", "run", "run_options"}}
+MOST_ENTRIES = 9  # modules and rooms in a folder
 FOREIGN_TO_ENGINE = {"_pytest", "execnet", "pluggy", "pytest", "pytest_timeout", "xdist"}
-MAY_IMPORT_PRIVATE_PYTEST: set[str] = set()  # module names; each needs a reason here
+MAY_IMPORT_PRIVATE_PYTEST = "pytest_plan.plugin.compat"
 
 
 @dataclass(frozen=True)
@@ -151,11 +159,10 @@ def _is_plugin_to_report(found: Import) -> bool:
 
 
 def modules_import_in_no_circle(root: Path) -> list[str]:
-    """No module imports itself by way of others; a late import counts, one for types does not."""
+    """No module imports itself through others. Late imports and imports for types count."""
     graph: dict[str, set[str]] = {module.name: set() for module in modules_of(root)}
     for found in imports_of(root):
-        allowed = found.typing_only or (found.late and _is_plugin_to_report(found))
-        if found.target in graph and not allowed:
+        if found.target in graph and not (found.late and _is_plugin_to_report(found)):
             graph[found.source].add(found.target)
     try:
         TopologicalSorter(graph).prepare()
@@ -164,28 +171,46 @@ def modules_import_in_no_circle(root: Path) -> list[str]:
     return []
 
 
-def data_knows_no_behaviour(root: Path) -> list[str]:
-    """Inside the engine, what describes a plan does not import what runs it."""
-    engine = "pytest_plan.engine"
-    allowed = {f"{engine}.{name}": DATA for name in DATA} | {
-        f"{engine}.{name}": DATA | more for name, more in DATA_MAY_ALSO_IMPORT.items()
-    }
+def rooms_import_from_lower_floors(root: Path) -> list[str]:
+    """A room imports from rooms on lower floors alone. Late imports and imports for types count."""
+    wrong = []
+    for package, floors in FLOORS.items():
+        height = {room: level for level, rooms in enumerate(floors) for room in rooms}
+        for found in imports_of(root):
+            source, target = _room(found.source, package), _room(found.target, package)
+            if source == target or source is None or target is None:
+                continue
+            if height.get(target, len(floors)) >= height.get(source, -1):
+                wrong.append(str(found))
+    return wrong
+
+
+def _room(module: str, package: str) -> str | None:
+    """Return the room or single module of `package` that has this module, None if it has none."""
+    if not module.startswith(f"{package}."):
+        return None
+    return module.removeprefix(f"{package}.").partition(".")[0]
+
+
+def folders_are_small(root: Path) -> list[str]:
+    """A folder holds at most nine modules and rooms, not counting `__init__.py`."""
+    entries: dict[str, set[str]] = {}
+    for module in modules_of(root):
+        folder, _, name = module.name.rpartition(".")
+        entries.setdefault(folder, set()).add(name)
     return [
-        str(found)
-        for found in imports_of(root)
-        if not found.typing_only
-        and found.source in allowed
-        and _is_in(found.target, engine)
-        and found.target.removeprefix(f"{engine}.") not in allowed[found.source]
+        f"{folder} has {len(names)} entries"
+        for folder, names in entries.items()
+        if len(names) > MOST_ENTRIES
     ]
 
 
 def pytest_is_used_by_its_public_names(root: Path) -> list[str]:
-    """Nothing imports `_pytest` except the modules that are allowed to."""
+    """Nothing imports `_pytest` outside of `plugin/compat/`."""
     return [
         str(found)
         for found in imports_of(root)
-        if _is_in(found.target, "_pytest") and found.source not in MAY_IMPORT_PRIVATE_PYTEST
+        if _is_in(found.target, "_pytest") and not _is_in(found.source, MAY_IMPORT_PRIVATE_PYTEST)
     ]
 
 
@@ -225,7 +250,8 @@ RULES: list[Rule] = [
     engine_knows_nothing_above_it,
     plugin_imports_reports_late,
     modules_import_in_no_circle,
-    data_knows_no_behaviour,
+    rooms_import_from_lower_floors,
+    folders_are_small,
     pytest_is_used_by_its_public_names,
     files_are_short,
     functions_are_short,
@@ -234,46 +260,68 @@ RULES: list[Rule] = [
 LONG_BODY = "\n    pass" * LONGEST_FUNCTION
 
 SOUND = {
-    "__init__.py": "from .engine.executor import run",
+    "__init__.py": "from .engine.plan import Plan",
     "engine/__init__.py": "",
-    "engine/errors.py": "",
-    "engine/plan.py": "from pytest_plan.engine import errors, run",
-    "engine/run.py": "from .executor import Executor",
-    "engine/executor.py": "from .errors import PlanError",
-    "plugin/__init__.py": "import pytest\ndef hook():\n    from pytest_plan.report import terminal",
+    "engine/model/__init__.py": "",
+    "engine/model/errors.py": "",
+    "engine/definition/step.py": "from ..model.errors import PlanError",
+    "engine/execution/executor.py": "from pytest_plan.engine.definition import step",
+    "engine/plan.py": "from .execution.executor import run",
+    "plugin/__init__.py": "import pytest\ndef hook():\n    from pytest_plan.report import files",
+    "plugin/compat/internals.py": "from _pytest import nodes",
+    "plugin/session/session.py": "from pytest_plan.plugin.compat import internals",
     "report/__init__.py": "",
-    "report/terminal.py": "from pytest_plan.plugin import hook",
+    "report/account.py": "",
+    "report/files.py": "from pytest_plan.plugin import hook\nfrom . import account",
+    **{f"full/room_{number}/__init__.py": "" for number in range(MOST_ENTRIES)},
+    "full/__init__.py": "",
     "long.py": "pass\n" * LONGEST_FILE,
     "function.py": f"@decorator\ndef long():\n    '''One.\n\n    Two.\n    '''{LONG_BODY[:-9]}",
 }
 
+ERRORS = "engine/model/errors.py"
+
 VIOLATIONS: list[tuple[Rule, str, str]] = [
-    (engine_knows_nothing_above_it, "engine/errors.py", "import pytest"),
-    (engine_knows_nothing_above_it, "engine/errors.py", "def late():\n    import pluggy._hooks"),
-    (engine_knows_nothing_above_it, "engine/errors.py", "from xdist import dsession"),
-    (engine_knows_nothing_above_it, "engine/errors.py", "from pytest_plan import Plan"),
-    (engine_knows_nothing_above_it, "engine/errors.py", "from .. import plugin"),
-    (engine_knows_nothing_above_it, "engine/errors.py", "import pytest_plan.report.terminal.live"),
+    (engine_knows_nothing_above_it, ERRORS, "import pytest"),
+    (engine_knows_nothing_above_it, ERRORS, "def late():\n    import pluggy._hooks"),
+    (engine_knows_nothing_above_it, ERRORS, "from xdist import dsession"),
+    (engine_knows_nothing_above_it, ERRORS, "from pytest_plan import Plan"),
+    (engine_knows_nothing_above_it, ERRORS, "from ... import plugin"),
+    (engine_knows_nothing_above_it, ERRORS, "import pytest_plan.report.files"),
     (engine_knows_nothing_above_it, "engine/__init__.py", "from ..plugin import options"),
     (
         engine_knows_nothing_above_it,
         "engine/plan.py",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pytest",
     ),
-    (plugin_imports_reports_late, "plugin/__init__.py", "from pytest_plan.report import terminal"),
-    (plugin_imports_reports_late, "plugin/session.py", "import pytest_plan.report"),
-    (modules_import_in_no_circle, "engine/errors.py", "from .executor import run"),
-    (modules_import_in_no_circle, "engine/errors.py", "def late():\n    from . import executor"),
-    (modules_import_in_no_circle, "engine/executor.py", "import pytest_plan"),
-    (data_knows_no_behaviour, "engine/plan.py", "from .executor import run"),
+    (plugin_imports_reports_late, "plugin/__init__.py", "from pytest_plan.report import files"),
+    (plugin_imports_reports_late, "plugin/session/session.py", "import pytest_plan.report"),
+    (modules_import_in_no_circle, ERRORS, "from ..plan import Plan"),
+    (modules_import_in_no_circle, ERRORS, "def late():\n    from ..execution import executor"),
+    (modules_import_in_no_circle, "engine/execution/executor.py", "import pytest_plan"),
     (
-        data_knows_no_behaviour,
-        "engine/state.py",
-        "def f():\n    import pytest_plan.engine.execution.cleanup",
+        modules_import_in_no_circle,
+        ERRORS,
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..definition import step",
     ),
-    (data_knows_no_behaviour, "engine/step.py", "from pytest_plan import engine"),
+    (rooms_import_from_lower_floors, ERRORS, "from ..definition import step"),
+    (rooms_import_from_lower_floors, ERRORS, "def late():\n    import pytest_plan.engine.plan"),
+    (
+        rooms_import_from_lower_floors,
+        "engine/definition/step.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..processes import tree",
+    ),
+    (rooms_import_from_lower_floors, "engine/processes/tree.py", "from ..definition import step"),
+    (rooms_import_from_lower_floors, "engine/cellar.py", "from .model import errors"),
+    (rooms_import_from_lower_floors, "plugin/compat/internals.py", "from ..session import session"),
+    (rooms_import_from_lower_floors, "report/account.py", "from .files import hook"),
+    (folders_are_small, "full/more.py", ""),
     (pytest_is_used_by_its_public_names, "plugin/__init__.py", "from _pytest.config import Config"),
-    (pytest_is_used_by_its_public_names, "plugin/session.py", "def f():\n    import _pytest"),
+    (
+        pytest_is_used_by_its_public_names,
+        "plugin/session/session.py",
+        "def f():\n    import _pytest",
+    ),
     (files_are_short, "long.py", "pass\n" * (LONGEST_FILE + 1)),
     (functions_are_short, "function.py", f"def long():{LONG_BODY}"),
     (functions_are_short, "function.py", f"class C:\n async def f():\n    'Doc.'{LONG_BODY}"),

@@ -10,7 +10,6 @@ from typing import Final
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import AttemptResult, CleanupResult, StepResult
-from pytest_plan.report.terminal.failure import said
 
 # How a test ended, the usual first; `not_run` has no test of its own.
 TEST_OUTCOMES: Final = (
@@ -189,7 +188,7 @@ def _attempt(attempt: AttemptResult, mask: Mask) -> AttemptAccount:
 
 
 def _cleanup(cleanup: CleanupResult, mask: Mask) -> CleanupAccount:
-    texts = [said(error) for error in cleanup.errors]
+    texts = [error.summary for error in cleanup.errors]
     texts += [f"not undone: {left}" for left in cleanup.left]
     error = mask("; ".join(texts)) or None
     return CleanupAccount(cleanup.outcome, cleanup.started, cleanup.seconds, error)

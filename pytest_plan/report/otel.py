@@ -27,7 +27,6 @@ from pytest_plan.engine.model.events import (
 from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import StepResult
 from pytest_plan.plugin.session import lookup
-from pytest_plan.report.terminal.failure import said
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -150,7 +149,7 @@ class Spans:
             attributes={"plan.step": result.name, "plan.outcome": cleanup.outcome.value},
         )
         if cleanup.outcome not in (CleanupOutcome.SUCCEEDED, CleanupOutcome.KEPT):
-            texts = [said(error) for error in cleanup.errors]
+            texts = [error.summary for error in cleanup.errors]
             self._fail(span, "; ".join(texts) or cleanup.outcome.value)
         span.end(now)
 

@@ -18,7 +18,7 @@ from pytest_plan.report.account import (
     TestAccount,
 )
 from tests.benchmarks.measure import Row, seconds
-from tests.report import browser
+from tests.report.support import browser
 
 STEPS, TESTS, WORKERS = 2_000, 20_000, 8
 REPEATS = 5

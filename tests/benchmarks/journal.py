@@ -23,7 +23,7 @@ from pytest_plan.engine.journal.reader import read
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.schema import connect, insert
 from tests.benchmarks.measure import Row, interleave, seconds
-from tests.faults.scenario import Run, Tally
+from tests.faults.harness.scenario import Run, Tally
 
 STEPS = 200
 COMMITS = 2.5  # that a step may cost, of this disk
@@ -145,7 +145,7 @@ def _killed() -> Iterator[Row]:
 
 
 _CONFTEST = """\
-from tests.faults.fakes import note
+from tests.faults.harness.fakes import note
 from pytest_plan import GenericStep
 
 def start(ctx):
@@ -160,7 +160,7 @@ def pytest_plan_configure(plan):
     )
 """
 _TESTS = """\
-from tests.faults.fakes import at
+from tests.faults.harness.fakes import at
 
 def test_it(plan):
     at("test.call")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from tests.benchmarks.measure import Row
-from tests.faults.scenario import Run, Tally
+from tests.faults.harness.scenario import Run, Tally
 
 RUNS = 5
 LIMIT = 2.0  # seconds
@@ -15,7 +15,7 @@ TARGET_INTERRUPT = 1.0
 TARGET_LIMIT = 2.5
 _PLAIN = """\
 import pytest
-from tests.faults.fakes import note, at
+from tests.faults.harness.fakes import note, at
 
 @pytest.fixture(scope="session", autouse=True)
 def environment():
@@ -23,7 +23,7 @@ def environment():
     note("cleanup", "environment")
 """
 _SLEEPS = """\
-from tests.faults.fakes import at
+from tests.faults.harness.fakes import at
 
 def test_one(request):
     at("test.call")

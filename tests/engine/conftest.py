@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.engine.fake_clock import FakeClock
-from tests.engine.steps import Calls, Gate
+from tests.engine.support.fake_clock import FakeClock
+from tests.engine.support.steps import Calls, Gate
 from tests.leftovers import nothing_left_behind, own_temporary_folder  # noqa: F401
 
 

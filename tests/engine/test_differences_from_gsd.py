@@ -22,8 +22,8 @@ from pytest_plan import (
     StepOutcome,
 )
 from pytest_plan.engine.model.events import Event, StepStarted
-from tests.engine.fake_clock import FakeClock
-from tests.engine.steps import Calls
+from tests.engine.support.fake_clock import FakeClock
+from tests.engine.support.steps import Calls
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "differences-from-gsd.md"
 

@@ -25,8 +25,8 @@ from pytest_plan.engine.model.results import (
 )
 from pytest_plan.engine.plan import Plan
 from pytest_plan.engine.shared.state import State
-from tests.engine.fake_clock import FakeClock
-from tests.engine.steps import Background, Calls, Gate, cancel_and_sleep, execute
+from tests.engine.support.fake_clock import FakeClock
+from tests.engine.support.steps import Background, Calls, Gate, cancel_and_sleep, execute
 
 HERE = Path(__file__).name
 

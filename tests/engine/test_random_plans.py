@@ -1,4 +1,4 @@
-"""Random plans run on the real engine; `tests.engine.model` judges what happened."""
+"""Random plans run on the real engine; `tests.engine.support.model` judges what happened."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from pytest_plan import Context, GenericStep, Plan, Step, StepError
-from tests.engine.fake_clock import FakeClock
-from tests.engine.model import (
+from tests.engine.support.fake_clock import FakeClock
+from tests.engine.support.model import (
     EXEC_HOOKS,
     RETRY_WAIT,
     TIMEOUT,
@@ -26,7 +26,7 @@ from tests.engine.model import (
     ModelStep,
     check,
 )
-from tests.engine.steps import execute
+from tests.engine.support.steps import execute
 
 TICK = 0.01  # seconds of the fake clock
 START = 1000.0

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pytest_plan import State, StateError
 from pytest_plan.engine.shared.store import LocalStore
-from tests.engine.fake_clock import FakeClock
+from tests.engine.support.fake_clock import FakeClock
 
 KEYS = st.sampled_from("abcd")
 VALUES = st.one_of(st.none(), st.integers(0, 2), st.just(1.0), st.lists(st.integers(0, 1)))

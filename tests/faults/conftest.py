@@ -9,10 +9,10 @@ from typing import cast
 
 import pytest
 
-from tests.engine.fake_clock import FakeClock
-from tests.faults import table
-from tests.faults.scenario import Stage, Tally
-from tests.faults.zygote import Zygote
+from tests.engine.support.fake_clock import FakeClock
+from tests.faults.harness import table
+from tests.faults.harness.scenario import Stage, Tally
+from tests.faults.harness.zygote import Zygote
 from tests.leftovers import nothing_left_behind, own_temporary_folder  # noqa: F401
 
 _PROPERTY = "faults"

@@ -20,10 +20,10 @@ from pytest_plan import GenericStep, Plan, PlanCancelledError, PlanDefinitionErr
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.events import AttemptFailed
 from pytest_plan.engine.processes.process import spawn
-from tests.engine.fake_clock import FakeClock
-from tests.engine.steps import Background
-from tests.faults import checker, fakes
-from tests.faults.scenario import NEEDS, SLACK, STEPS, Run, Stage, Story, Tally
+from tests.engine.support.fake_clock import FakeClock
+from tests.engine.support.steps import Background
+from tests.faults.harness import checker, fakes
+from tests.faults.harness.scenario import NEEDS, SLACK, STEPS, Run, Stage, Story, Tally
 
 PATIENCE = 20.0  # real seconds
 
@@ -270,7 +270,7 @@ def test_g2_an_interpreter_that_ends_in_the_middle_of_a_plan_does_not_hang(
 ) -> None:
     """Row 65: `provisioned()` was entered and never left; cleaned up at exit, within 5 s."""
     script = """\
-from tests.faults.fakes import Fake, note, watch_exit
+from tests.faults.harness.fakes import Fake, note, watch_exit
 from pytest_plan import Plan
 plan = Plan()
 for name in ("net", "db", "web"):

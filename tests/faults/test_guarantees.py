@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from tests.faults import table
+from tests.faults.harness import table
 
 _HERE = Path(__file__).parent
 

@@ -22,8 +22,8 @@ from pytest_plan import GenericStep, Plan
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import read
 from pytest_plan.engine.journal.reference import References
-from tests.faults.aftermath import NO_REAPER, PLAIN, journal_of
-from tests.faults.scenario import PATIENCE, Run, Stage, Story, Tally
+from tests.faults.harness.aftermath import NO_REAPER, PLAIN, journal_of
+from tests.faults.harness.scenario import PATIENCE, Run, Stage, Story, Tally
 
 REFERENCES = References(Path(__file__).parent)
 
@@ -163,7 +163,7 @@ def test_g9_a_value_that_is_not_durable_is_named_when_it_is_needed(stage: Stage)
     conftest = """
 import os
 import threading
-from tests.faults.fakes import note
+from tests.faults.harness.fakes import note
 from pytest_plan import GenericStep
 
 def pytest_plan_configure(plan):

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tests.faults import crashes
-from tests.faults.aftermath import (
+from tests.faults.harness import crashes
+from tests.faults.harness.aftermath import (
     NO_REAPER,
     clean_up,
     environments,
@@ -17,9 +17,9 @@ from tests.faults.aftermath import (
     over,
     reaper_of,
 )
-from tests.faults.scenario import MOMENTS, SLACK, Run, Stage, Story
+from tests.faults.harness.scenario import MOMENTS, SLACK, Run, Stage, Story
 
-CRASHES = ("-p", "tests.faults.crashes")
+CRASHES = ("-p", "tests.faults.harness.crashes")
 BEFORE_REAPER = 1  # durable write that a run has made when its reaper starts
 COMMITS = 16  # more durable writes than a run has
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])

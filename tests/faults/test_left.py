@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from pytest_plan.engine.journal.reader import read
-from tests.faults.aftermath import (
+from tests.faults.harness.aftermath import (
     NO_REAPER,
     PLAIN,
     clean_up,
@@ -20,7 +20,7 @@ from tests.faults.aftermath import (
     over,
     reaper_of,
 )
-from tests.faults.scenario import BACKWARD, SLACK, STEPS, Run, Stage, Story
+from tests.faults.harness.scenario import BACKWARD, SLACK, STEPS, Run, Stage, Story
 
 COMMAND = "pytest --plan-cleanup"
 TREES_GONE = 2.0 * SLACK  # seconds
@@ -106,7 +106,7 @@ def test_g7_after_the_third_signal_the_reaper_cleans_up(
 
 
 CLOSURES = """\
-from tests.faults.fakes import LONG, at, note
+from tests.faults.harness.fakes import LONG, at, note
 from pytest_plan import GenericStep
 
 def pytest_plan_configure(plan):
@@ -129,7 +129,7 @@ def pytest_plan_configure(plan):
 """
 
 ONE_TEST = """\
-from tests.faults.fakes import at
+from tests.faults.harness.fakes import at
 
 def test_it(deferred):
     at("test")

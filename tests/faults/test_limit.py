@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.faults.scenario import FORWARD, SLACK, TESTING, WAITING, Run, Stage, Story
+from tests.faults.harness.scenario import FORWARD, SLACK, TESTING, WAITING, Run, Stage, Story
 
 LIMIT = 2.0 * SLACK  # seconds
 OVERTIME = 2.5 * SLACK  # seconds after the limit until cleanup begins
@@ -135,7 +135,7 @@ def test_g16_the_smaller_session_timeout_wins(stage: Stage) -> None:
 def test_g16_the_limit_waits_while_a_debugger_is_open(stage: Stage) -> None:
     """Whoever debugs a test is not thrown out; the time of the debugger does not count."""
     tests = """\
-from tests.faults.fakes import at
+from tests.faults.harness.fakes import at
 def test_debugged(web, pytestconfig):
     pytestconfig.hook.pytest_enter_pdb(config=pytestconfig, pdb=None)
     at("test.call")

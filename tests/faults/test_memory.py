@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.no_threads import needs_limit
-from tests.faults.aftermath import (
+from tests.engine.support.no_threads import needs_limit
+from tests.faults.harness.aftermath import (
     NO_REAPER,
     PLAIN,
     change,
@@ -21,7 +21,7 @@ from tests.faults.aftermath import (
     journal_of,
     judge,
 )
-from tests.faults.scenario import SLACK, Run, Stage, Story
+from tests.faults.harness.scenario import SLACK, Run, Stage, Story
 
 # Raises MemoryError in the n-th call of SQLite by the writer, and in no other.
 SCARCE = """
@@ -85,7 +85,7 @@ TAIL = 64 << 10  # what a step's log leaves in the journal, in bytes
 HUGE = """\
 import os
 from pytest_plan import GenericStep
-from tests.faults.fakes import note
+from tests.faults.harness.fakes import note
 
 def fill(state):
     note("begin", "net")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engine.no_threads import needs_limit
-from tests.faults.aftermath import NO_REAPER, PLAIN, environments
-from tests.faults.scenario import Run, Stage, Story
+from tests.engine.support.no_threads import needs_limit
+from tests.faults.harness.aftermath import NO_REAPER, PLAIN, environments
+from tests.faults.harness.scenario import Run, Stage, Story
 
 # The n-th thread of ours does not start.
 LIMITED = """
 import threading
-from tests.engine.no_threads import no_threads
+from tests.engine.support.no_threads import no_threads
 
 start = threading.Thread.start
 

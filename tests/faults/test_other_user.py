@@ -12,8 +12,15 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.aftermath import NO_REAPER, PLAIN, clean_up, cleanup_said, deeds, environments
-from tests.faults.scenario import ROOT, Run, Stage, Story
+from tests.faults.harness.aftermath import (
+    NO_REAPER,
+    PLAIN,
+    clean_up,
+    cleanup_said,
+    deeds,
+    environments,
+)
+from tests.faults.harness.scenario import ROOT, Run, Stage, Story
 
 MOST = 14  # processes and threads; more than a run has
 REASONS = (

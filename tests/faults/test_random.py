@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_plan import Context, Plan, Step
-from tests.engine.fake_clock import FakeClock
-from tests.engine.steps import execute
-from tests.faults import checker, fakes
-from tests.faults.scenario import Tally
+from tests.engine.support.fake_clock import FakeClock
+from tests.engine.support.steps import execute
+from tests.faults.harness import checker, fakes
+from tests.faults.harness.scenario import Tally
 
 EXAMPLES = 500
 FAULTS = st.sampled_from(["error", "interrupt", "system_exit", "recurse", "doze", "cancel"])

@@ -8,8 +8,8 @@ import sys
 import time
 from collections import Counter
 
-from tests.faults.aftermath import NO_REAPER, judge
-from tests.faults.scenario import PATIENCE, SLACK, Run, Stage, Story
+from tests.faults.harness.aftermath import NO_REAPER, judge
+from tests.faults.harness.scenario import PATIENCE, SLACK, Run, Stage, Story
 
 REPEATS = 50
 
@@ -21,7 +21,7 @@ def lines(run: Run) -> list[str]:
 
 def repeated(run: Run, story: str, faults: dict[str, str]) -> Story:
     """Let the rivals meet; wait until they have, as long as they go on."""
-    argv = ("-m", "tests.faults.rivals", story, str(REPEATS))
+    argv = ("-m", "tests.faults.harness.rivals", story, str(REPEATS))
     run.start(faults=faults, argv=argv)
     for number in range(REPEATS):
         yield lambda: len(lines(run)) > number or run.ended()  # noqa: B023 - asked at once

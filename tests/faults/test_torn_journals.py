@@ -21,7 +21,7 @@ from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import read
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.model.errors import JournalError
-from tests.faults.scenario import Tally
+from tests.faults.harness.scenario import Tally
 
 REFERENCES = References(Path(__file__).parent)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from tests.faults.scenario import FORWARD, SLACK, TESTING, WAITING, Run, Stage, Story
+from tests.faults.harness.scenario import FORWARD, SLACK, TESTING, WAITING, Run, Stage, Story
 
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
 PLAIN = ("-m", "pytest", "-p", "pytest_plan")  # warnings are no errors

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.journal.reader import read
-from tests.engine.journals import sealing
+from tests.engine.support.journals import sealing
 from tests.plugin.project import Project, plan_lines, refuses
 
 LONGEST = 40.0  # real seconds that another process may take

@@ -200,7 +200,8 @@ class TestImports:
             import pytest
 
             assert pytest.main(["-p", "pytest_plan", "-p", "no:cacheprovider"]) == 0
-            print("loader", type(sys.modules["pytest_plan.engine.execution.run"].__spec__.loader).__name__)
+            run = sys.modules["pytest_plan.engine.execution.run"]
+            print("loader", type(run.__spec__.loader).__name__)
             print("left", [one for one in sys.meta_path if "pytest_plan" in repr(one)])
         """
         result = pytester.run(sys.executable, "-c", textwrap.dedent(code))
@@ -264,8 +265,8 @@ class TestBesideOthers:
         project.tests("""
         import sys
         def test_it():
-            wanted = ("pytest_plan.plugin.session.session", "psutil", "tenacity", "xdist", "execnet",
-                      "pytest_timeout", "sqlite3", "pytimeparse2")
+            wanted = ("pytest_plan.plugin.session.session", "psutil", "tenacity", "xdist",
+                      "execnet", "pytest_timeout", "sqlite3", "pytimeparse2")
             assert [name for name in wanted if name in sys.modules] == []
         """)
         result = project.pytester.runpytest_subprocess("-p", "pytest_plan.plugin", "-W", "error")

@@ -12,9 +12,9 @@ pytest.importorskip("jinja2", reason="HTML reports need the extra `report`")
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.report.account import AttemptAccount
 from pytest_plan.report.formats import html
-from tests.report import browser
-from tests.report.accounts import account, blocked, cleanup, failed, ran, step
-from tests.report.browser import Browser
+from tests.report.support import browser
+from tests.report.support.accounts import account, blocked, cleanup, failed, ran, step
+from tests.report.support.browser import Browser
 
 PROGRAM = browser.find()
 if PROGRAM is None:

@@ -10,7 +10,7 @@ import pytest
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.report import junit
 from tests.plugin.project import Project
-from tests.report.accounts import account, cleanup, failed, step
+from tests.report.support.accounts import account, cleanup, failed, step
 from tests.xdist.cluster import Cluster
 
 STEPS = """

@@ -1,7 +1,7 @@
 """What the reaper does when its owner has died: process trees first, then everything else.
 
-`python -m pytest_plan.engine.environments.reap JOURNAL COMMAND...` ends at once every tree that no cleanup
-still to come depends on, then runs COMMAND, which does the rest in its order.
+`python -m pytest_plan.engine.environments.reap JOURNAL COMMAND...` ends every tree that no
+remaining cleanup depends on, then runs COMMAND, which does the rest in reverse order.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Named tuples, defined as the events are, and for the same reason.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from pytest_plan.engine.model.errors import PlanError, picklable
+from pytest_plan.engine.model.errors import PlanError, describe, picklable
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 
 
@@ -28,6 +28,11 @@ class StepError(PlanError):
         self.attempt = attempt
         self.result: PlanResult | None = None
         self.cleanup_error: CleanupError | None = None
+
+    @property
+    def summary(self) -> str:
+        """The class and message of the user's exception, on one line."""
+        return describe(self.__cause__ or self)
 
 
 class StepTimeoutError(StepError, TimeoutError):

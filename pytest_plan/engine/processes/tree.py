@@ -1,7 +1,7 @@
 """Process trees: found by session, descent and cookie, signalled and ended whole.
 
-A tree is the descendants of its first process, the members of its session, and every process that carries
-its cookie in the environment: a double-forked daemon leaves the first two, not the third.
+A tree is the descendants of its first process, the members of its session, and every process that
+carries its cookie in the environment: a double-forked daemon leaves the first two, not the third.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ import pytest
 
 from pytest_plan.plugin.compat import conftests
 from pytest_plan.plugin.options import Settings
-from pytest_plan.plugin.session import lookup, roles
+from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.owner import Owner
+from pytest_plan.plugin.xdist import roles
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.compat.start_barrier import Roll

@@ -13,7 +13,8 @@ import pytest
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.plugin.declaring.marks import step_marks, steps_of
 from pytest_plan.plugin.options import Settings
-from pytest_plan.plugin.session import fixtures, lookup, roles
+from pytest_plan.plugin.session import fixtures, lookup
+from pytest_plan.plugin.xdist import roles
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.declaring.declared import DeclaredSteps

@@ -17,7 +17,7 @@ from pytest_plan.plugin.items.handle import PlanHandle
 from pytest_plan.plugin.items.needs import Needs
 from pytest_plan.plugin.items.verdict import Orphan, Source, Verdict
 from pytest_plan.plugin.options import Settings
-from pytest_plan.plugin.session import roles
+from pytest_plan.plugin.xdist import roles
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.run.host import Host

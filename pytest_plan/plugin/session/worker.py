@@ -12,7 +12,8 @@ import pytest
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.plugin.declaring import marks
 from pytest_plan.plugin.options import Settings
-from pytest_plan.plugin.session import lookup, roles
+from pytest_plan.plugin.session import lookup
+from pytest_plan.plugin.xdist import roles
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.session.session import PlanSession

@@ -56,7 +56,7 @@ def step_report(config: pytest.Config, plan: PlanSession, result: StepResult) ->
         *_stack(result),
         f"next: {_advice(result)}",
     ]
-    return _report(plan, result, "setup", lines, said(error))
+    return _report(plan, result, "setup", lines, error.summary)
 
 
 def cleanup_report(
@@ -72,7 +72,7 @@ def cleanup_report(
     if cleanup.left:
         lines.append(f"not undone, remove it by hand: {', '.join(cleanup.left)}")
     lines.append(f"the other cleanups went on; this one took {format_duration(cleanup.seconds)}")
-    message = said(cleanup.errors[0]) if cleanup.errors else "was abandoned"
+    message = cleanup.errors[0].summary if cleanup.errors else "was abandoned"
     return _report(plan, result, "teardown", lines, message)
 
 
@@ -125,11 +125,6 @@ def _node_id(config: pytest.Config, title: str, file: str) -> str:
         return title
     # pytest shows a node id as a path from where it was started: give it one.
     return f"{os.path.relpath(file, config.rootpath)}::{title}"
-
-
-def said(error: StepError) -> str:
-    """Return what a step failed with, on one line."""
-    return describe(error.__cause__ or error)
 
 
 def error_lines(config: pytest.Config, error: StepError) -> list[str]:

@@ -1,0 +1,469 @@
+"""Generators, coroutines, async generators: where and how they run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pytest_plan.engine.calls.body import CoroutineBody, PlainBody, body_of
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.calls.generator import AsyncGeneratorRun, GeneratorRun
+from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.model.outcomes import CleanupOutcome
+from pytest_plan.engine.model.results import StepError, StepTimeoutError
+from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.shared.log import StepLog, current_log
+from tests.engine.support.fake_clock import FakeClock
+from tests.engine.support.steps import Calls, Gate, cancel_and_sleep, execute
+
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE")
+
+
+@pytest.fixture
+def plan(clock: FakeClock) -> Plan:
+    """An empty plan that needs no real time."""
+    return Plan(clock=clock)
+
+
+def log_of(plan: Plan, exec: Callable[..., Any]) -> StepLog:
+    """Run a plan of this one step; return the step's log."""
+    run = plan.add_step(GenericStep(exec=exec), name="it").begin()
+    run.provision()
+    run.clean_up()
+    return run.records["it"].log
+
+
+class TestGenerators:
+    """A step that yields."""
+
+    def test_what_it_yields_is_the_value_and_what_follows_is_its_cleanup(
+        self, plan: Plan, calls: Calls
+    ) -> None:
+        """The tail runs after the body."""
+
+        def exec() -> Iterator[int]:
+            calls.note("head")
+            yield 7
+            calls.note("tail")
+
+        with plan.add_step(GenericStep(exec=exec), name="it").provisioned() as state:
+            assert state["it"] == 7
+            calls.note("body")
+        assert calls == ["head", "body", "tail"]
+
+    def test_it_stays_on_one_thread_and_in_one_context(self, plan: Plan, calls: Calls) -> None:
+        """A sqlite3 connection and a ContextVar's token work across the yield."""
+        threads: list[threading.Thread] = []
+
+        def exec() -> Iterator[None]:
+            connection = sqlite3.connect(":memory:")
+            token = VARIABLE.set("inside")
+            threads.append(threading.current_thread())
+            yield
+            threads.append(threading.current_thread())
+            connection.execute("select 1")
+            connection.close()
+            calls.note(VARIABLE.get())
+            VARIABLE.reset(token)
+
+        plan.add_step(GenericStep(exec=exec)).execute()
+        assert calls == ["inside"]
+        assert threads[0] is threads[1]
+
+    def test_its_cleanup_hook_runs_before_its_tail(self, plan: Plan, calls: Calls) -> None:
+        """First the hook, then what the step has left to undo."""
+
+        def exec() -> Iterator[None]:
+            yield
+            calls.note("tail")
+
+        plan.add_step(GenericStep(exec=exec, cleanup=calls.hook("cleanup"))).execute()
+        assert calls == ["cleanup", "tail"]
+
+    def test_its_tail_runs_once_when_post_exec_failed(self, plan: Plan, calls: Calls) -> None:
+        """Once it has yielded there is something to take back."""
+
+        def exec() -> Iterator[None]:
+            yield
+            calls.note("tail")
+
+        step = GenericStep(exec=exec, post_exec=calls.hook("post_exec", failures=1))
+        with pytest.raises(StepError):
+            plan.add_step(step).execute()
+        assert calls == ["post_exec", "tail"]
+
+    def test_no_error_is_thrown_in_at_its_yield(self, plan: Plan, calls: Calls) -> None:
+        """Not that of the body, either."""
+
+        def exec() -> Iterator[None]:
+            try:
+                yield
+            except BaseException as error:
+                calls.note(repr(error))
+                raise
+            calls.note("tail")
+
+        plan.add_step(GenericStep(exec=exec))
+        with pytest.raises(LookupError), plan.provisioned():
+            raise LookupError
+        assert calls == ["tail"]
+
+    def test_an_error_before_the_yield_is_a_failure_without_tail(
+        self, plan: Plan, calls: Calls
+    ) -> None:
+        """But deferred calls run."""
+
+        def exec(ctx: Context) -> Iterator[None]:
+            ctx.defer(calls.note, "undo")
+            calls.hook("head", failures=1)()
+            yield
+            calls.note("tail")
+
+        with pytest.raises(StepError, match="head 1"):
+            plan.add_step(GenericStep(exec=exec)).execute()
+        assert calls == ["head", "undo"]
+
+    def test_an_error_in_the_tail_is_an_error_of_cleanup(self, plan: Plan, calls: Calls) -> None:
+        """It says what was being undone; other deferred calls run."""
+
+        def exec(ctx: Context) -> Iterator[None]:
+            ctx.defer(calls.note, "undo")
+            yield
+            calls.hook("tail", failures=1)()
+
+        result_error = execute(plan.add_step(GenericStep(exec=exec), name="it"))[1]
+        assert isinstance(result_error, ExceptionGroup)
+        (error,) = result_error.exceptions
+        assert str(error.__cause__) == "tail 1"
+        assert any("yield" in note for note in error.__notes__)
+        assert calls == ["tail", "undo"]
+
+    def test_one_that_never_yields_is_refused(self, plan: Plan) -> None:
+        """PlanDefinitionError names the step."""
+
+        def exec() -> Iterator[None]:
+            yield from ()
+
+        with pytest.raises(StepError, match=r"'it'.*without a yield") as caught:
+            plan.add_step(GenericStep(exec=exec), name="it").execute()
+        assert isinstance(caught.value.__cause__, PlanDefinitionError)
+
+    def test_one_that_yields_twice_is_refused_and_closed(self, plan: Plan, calls: Calls) -> None:
+        """At cleanup, when it shows; the rest is not run, but its `finally` is."""
+
+        def exec() -> Iterator[None]:
+            try:
+                yield
+                yield
+                calls.note("never")
+            finally:
+                calls.note("finally")
+
+        _, error = execute(plan.add_step(GenericStep(exec=exec), name="it"))
+        assert isinstance(error, ExceptionGroup)
+        assert "yielded twice" in str(error.exceptions[0])
+        assert calls == ["finally"]
+
+    def test_its_tail_is_stopped_like_any_cleanup(self, plan: Plan, clock: FakeClock) -> None:
+        """At its cleanup_timeout, by the `ctx` that it has."""
+        begun = clock.now()
+
+        def exec(ctx: Context) -> Iterator[None]:
+            yield
+            ctx.sleep(100)
+
+        plan.add_step(GenericStep(exec=exec), name="it", cleanup_timeout=20)
+        result, error = execute(plan)
+        assert isinstance(error, ExceptionGroup)
+        assert result.steps["it"].cleanup.outcome is CleanupOutcome.TIMED_OUT
+        assert clock.now() - begun == pytest.approx(20, abs=0.1)
+
+    def test_its_tail_has_a_context_that_is_not_cancelled(self, plan: Plan, calls: Calls) -> None:
+        """Although the plan was; and `ctx.reason` is there."""
+
+        def exec(ctx: Context) -> Iterator[None]:
+            yield
+            ctx.sleep(1)
+            calls.note(f"{ctx.reason} {ctx.cancelled}")
+
+        plan.add_step(GenericStep(exec=exec))
+        plan.add_step(GenericStep(exec=cancel_and_sleep(plan)))
+        execute(plan)
+        assert calls == ["cancelled False"]
+
+    def test_one_that_is_stuck_before_its_yield_has_no_tail(
+        self, plan: Plan, gate: Gate, calls: Calls
+    ) -> None:
+        """Only what it deferred is undone; its stack is in the report."""
+
+        def exec(ctx: Context) -> Iterator[None]:
+            ctx.defer(calls.note, "undo")
+            gate.hang()
+            yield
+            calls.note("tail")
+
+        result, error = execute(plan.add_step(GenericStep(exec=exec), name="it", timeout=5))
+        assert isinstance(error, StepTimeoutError)
+        assert calls == ["undo"]
+        assert "hold" in result.steps["it"].stack
+
+    def test_the_thread_of_one_that_was_abandoned_ends_when_it_yields(
+        self, plan: Plan, gate: Gate
+    ) -> None:
+        """Nobody will ask for its tail: it is not parked for ever."""
+
+        def exec() -> Iterator[None]:
+            with contextlib.suppress(StepInterrupted):
+                gate.hang()
+            yield
+
+        _, error = execute(plan.add_step(GenericStep(exec=exec), timeout=5))
+        assert isinstance(error, StepTimeoutError)
+        gate.open()  # and nothing_left_behind looks for the thread
+
+    def test_its_prints_belong_to_its_log(self, plan: Plan) -> None:
+        """`current_log` is the step's, before and after the yield."""
+        logs: list[Any] = []
+
+        def exec() -> Iterator[None]:
+            logs.append(current_log.get())
+            yield
+            logs.append(current_log.get())
+
+        log = log_of(plan, exec)
+        assert logs == [log] * 2
+
+
+class TestCoroutines:
+    """`async def` hooks."""
+
+    def test_every_hook_may_be_one(self, plan: Plan, calls: Calls) -> None:
+        """Each has an event loop while it runs."""
+
+        def hook(name: str) -> Callable[[], Any]:
+            async def call() -> str:
+                await asyncio.sleep(0)
+                calls.note(name)
+                return name
+
+            return call
+
+        step = GenericStep(
+            pre_exec=hook("pre_exec"),
+            exec=hook("exec"),
+            post_exec=hook("post_exec"),
+            cleanup=hook("cleanup"),
+        )
+        with plan.add_step(step, name="it").provisioned() as state:
+            assert state["it"] == "exec"
+        assert calls == ["pre_exec", "exec", "post_exec", "cleanup"]
+
+    def test_its_prints_belong_to_its_log(self, plan: Plan) -> None:
+        """`current_log` is the step's, in its task and in those it starts."""
+        logs: list[Any] = []
+
+        async def note() -> None:
+            logs.append(current_log.get())
+
+        async def exec() -> None:
+            await note()
+            await asyncio.create_task(note())
+
+        log = log_of(plan, exec)
+        assert logs == [log] * 2
+
+    def test_one_that_blocks_its_loop_is_interrupted(self, plan: Plan, clock: FakeClock) -> None:
+        """The third rung works where cancelling does not."""
+        unwound: list[bool] = []
+
+        async def exec() -> None:
+            try:
+                clock.spin()
+            finally:
+                unwound.append(True)
+
+        _, error = execute(plan.add_step(GenericStep(exec=exec), timeout=5))
+        assert isinstance(error, StepTimeoutError)
+        assert unwound == [True]
+
+    def test_a_stop_before_it_begins_cancels_it(self) -> None:
+        """The request is not lost."""
+
+        async def wait() -> None:
+            await asyncio.sleep(3600)
+
+        body = CoroutineBody(wait)
+        body.stop()
+        with pytest.raises(asyncio.CancelledError):
+            body.perform(Interrupt())
+
+    def test_a_stop_after_its_end_does_nothing(self) -> None:
+        """Its loop is closed."""
+
+        async def work() -> int:
+            return 7
+
+        body = CoroutineBody(work)
+        assert body.perform(Interrupt()) == 7
+        body.stop()
+
+
+class TestAsyncGenerators:
+    """`async def` steps that yield."""
+
+    def test_one_task_runs_it_from_end_to_end(self, plan: Plan, calls: Calls) -> None:
+        """Same task, same loop, same context; the value is what it yields."""
+        tasks: list[Any] = []
+
+        async def exec() -> AsyncIterator[int]:
+            token = VARIABLE.set("inside")
+            tasks.append((asyncio.current_task(), asyncio.get_running_loop()))
+            yield 7
+            tasks.append((asyncio.current_task(), asyncio.get_running_loop()))
+            VARIABLE.reset(token)
+
+        with plan.add_step(GenericStep(exec=exec), name="it").provisioned() as state:
+            assert state["it"] == 7
+            assert len(tasks) == 1
+        assert tasks[0] == tasks[1]
+
+    def test_its_loop_goes_on_while_it_is_parked(self, plan: Plan) -> None:
+        """A server that it started in its loop serves the tests."""
+        answers: list[bytes] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(await reader.readline())
+            await writer.drain()
+            writer.close()
+
+        async def exec() -> AsyncIterator[int]:
+            async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+                yield server.sockets[0].getsockname()[1]
+
+        async def ask(port: int) -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"hello\n")
+            answer = await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+            return answer
+
+        with plan.add_step(GenericStep(exec=exec), name="port").provisioned() as state:
+            answers.append(asyncio.run(ask(state["port"])))
+        assert answers == [b"hello\n"]
+
+    def test_it_is_cancelled_the_asyncio_way(self, plan: Plan, calls: Calls) -> None:
+        """Before the yield: CancelledError at its await."""
+
+        async def exec() -> AsyncIterator[None]:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                calls.note("cancelled")
+                raise
+            yield
+
+        _, error = execute(plan.add_step(GenericStep(exec=exec), timeout=5))
+        assert isinstance(error, StepTimeoutError)
+        assert calls == ["cancelled"]
+
+    def test_its_tail_is_cancelled_the_asyncio_way(self, plan: Plan, calls: Calls) -> None:
+        """At its cleanup_timeout."""
+
+        async def exec() -> AsyncIterator[None]:
+            yield
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                calls.note("cancelled")
+                raise
+
+        plan.add_step(GenericStep(exec=exec), name="it", cleanup_timeout=5)
+        result, _ = execute(plan)
+        assert calls == ["cancelled"]
+        assert result.steps["it"].cleanup.outcome is CleanupOutcome.TIMED_OUT
+
+    def test_a_stop_that_comes_after_its_yield_does_not_cost_its_tail(
+        self, clock: FakeClock, calls: Calls
+    ) -> None:
+        """The timeout and the yield may meet: what was made is taken back all the same."""
+
+        async def exec() -> AsyncIterator[None]:
+            yield
+            await asyncio.sleep(0)
+            calls.note("tail")
+
+        body = AsyncGeneratorRun("it", exec, {}, clock)
+        body.perform(Interrupt())
+        assert body.has_yielded
+        body.stop()
+        body.perform(Interrupt())
+        assert calls == ["tail"]
+
+    @pytest.mark.parametrize(("times", "words"), [(0, "without a yield"), (2, "yielded twice")])
+    def test_it_yields_once(self, plan: Plan, times: int, words: str) -> None:
+        """As a generator does."""
+
+        async def exec() -> AsyncIterator[None]:
+            for _ in range(times):
+                yield
+
+        _, error = execute(plan.add_step(GenericStep(exec=exec), name="it"))
+        assert error is not None
+        text = str(error.exceptions[0]) if isinstance(error, ExceptionGroup) else str(error)
+        assert words in text
+
+    def test_its_prints_belong_to_its_log(self, plan: Plan) -> None:
+        """`current_log` is the step's, before and after the yield."""
+        logs: list[Any] = []
+
+        async def exec() -> AsyncIterator[None]:
+            logs.append(current_log.get())
+            yield
+            logs.append(current_log.get())
+
+        log = log_of(plan, exec)
+        assert logs == [log] * 2
+
+
+class TestBodyOf:
+    """Which body a function gets."""
+
+    def test_plain_and_async_functions_are_told_apart(self) -> None:
+        """Callable objects by their `__call__`."""
+
+        async def coroutine() -> None: ...
+
+        class Plain:
+            def __call__(self) -> None: ...
+
+        class Coroutine:
+            async def __call__(self) -> None: ...
+
+        assert isinstance(body_of(print), PlainBody)
+        assert isinstance(body_of(Plain()), PlainBody)
+        assert isinstance(body_of(coroutine), CoroutineBody)
+        assert isinstance(body_of(Coroutine()), CoroutineBody)
+
+    def test_only_generators_have_a_thread_of_their_own(self, clock: FakeClock) -> None:
+        """The others run where they are performed."""
+
+        async def coroutine() -> None: ...
+
+        def generator() -> Iterator[int]:
+            yield threading.get_ident()
+
+        assert PlainBody(print).thread() is None
+        assert CoroutineBody(coroutine).thread() is None
+        run = GeneratorRun("it", generator, {}, clock)
+        assert run.perform(Interrupt()) == run.thread() != threading.get_ident()
+        run.perform(Interrupt())

@@ -1,0 +1,107 @@
+"""The four rungs by which a call is made to stop."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_plan.engine.calls.call import Call
+from pytest_plan.engine.calls.escalation import ABANDON_AFTER, KILL_AFTER, TERMINATE_AFTER, Ladder
+from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.model.outcomes import Hook
+from pytest_plan.engine.model.secret import Masker
+from pytest_plan.engine.model.stop import Stop, StopKind
+from pytest_plan.engine.shared.folders import RunFolders
+from pytest_plan.engine.shared.log import StepLog
+from tests.engine.support.fake_clock import FakeClock
+from tests.engine.support.steps import Background, Calls, Gate
+
+STOP = Stop(StopKind.CANCEL, "enough")
+
+
+class Recorder:
+    """A body, a process and an interrupt that only note what is asked of them."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self.ident: int | None = None
+
+    def perform(self, interrupt: object) -> None:
+        """Be performed."""
+        self.calls.note("perform")
+
+    def stop(self) -> None:
+        """Be asked to stop."""
+        self.calls.note("stop")
+
+    def abandon(self) -> None:
+        """Be given up."""
+        self.calls.note("abandon")
+
+    def thread(self) -> int | None:
+        """Say where it runs."""
+        return self.ident
+
+    def signal_tree(self, number: int) -> None:
+        """Be signalled."""
+        self.calls.note(signal.Signals(number).name)
+
+    def inject(self) -> None:
+        """Be interrupted."""
+        self.calls.note("inject")
+
+
+@pytest.fixture
+def recorder(calls: Calls) -> Recorder:
+    """What the ladder acts on."""
+    return Recorder(calls)
+
+
+@pytest.fixture
+def call(recorder: Any, tmp_path: Path) -> Call:
+    """A call that has started one program."""
+    scope = CallScope("db", Hook.EXEC, 1, None)
+    scope.processes.append(recorder)
+    scope.mask = recorder
+    return Call(scope, recorder, StepLog("db", RunFolders(lambda: tmp_path), Masker()), None, "")
+
+
+def test_the_rungs_follow_each_other(call: Call, calls: Calls) -> None:
+    """Wake; SIGTERM after 0.1 s; SIGKILL and the interrupt after 1 s; abandon after 3 s."""
+    ladder = Ladder(call, STOP, 100.0, lambda: calls.note("wake"))
+    assert ladder.next_at == 100.0
+    times = []
+    while not ladder.climb():
+        times.append(ladder.next_at - 100.0)
+        calls.note("-")
+    assert calls == ["stop", "wake", "-", "SIGTERM", "-", "SIGKILL", "inject", "-"]
+    assert times == pytest.approx([TERMINATE_AFTER, KILL_AFTER, ABANDON_AFTER])
+    assert times == pytest.approx([0.1, 1.0, 3.0])
+
+
+def test_the_first_rung_says_why(call: Call) -> None:
+    """`ctx` raises that reason; a second request changes nothing."""
+    Ladder(call, STOP, 0.0, lambda: None).climb()
+    Ladder(call, Stop(StopKind.LIMIT, "late"), 0.0, lambda: None).climb()
+    assert call.scope.flag.stop is STOP
+
+
+def test_the_stack_is_that_of_the_thread_at_work(
+    call: Call, recorder: Recorder, clock: FakeClock, gate: Gate
+) -> None:
+    """Of the body's own thread, when it has one."""
+
+    def stuck_right_here() -> None:
+        gate.hold()
+
+    running = Background(stuck_right_here)
+    gate.wait_until_reached()
+    recorder.ident = running.ident
+    ladder = Ladder(call, STOP, 0.0, lambda: None)
+    assert "stuck_right_here" in ladder.stack()
+    gate.open()
+    running.result()
+    assert "has ended" in ladder.stack()

@@ -1,0 +1,285 @@
+"""Steps as a journal tells them, cleaned up by another process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pytest_plan import Plan
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.execution.restore import Restorer
+from pytest_plan.engine.journal.journal import Journal
+from pytest_plan.engine.journal.reader import read
+from pytest_plan.engine.model.outcomes import CleanupOutcome
+from pytest_plan.engine.model.results import CleanupResult
+from tests.engine.support import journals
+from tests.engine.support.journals import sealing
+
+CALLS = Path("calls")
+
+
+def note(*words: Any) -> None:
+    """What the steps defer; in a file, for it may be another process."""
+    with CALLS.open("a") as file:
+        file.write(" ".join(map(str, words)) + "\n")
+
+
+def calls() -> list[str]:
+    """Return what was noted."""
+    return CALLS.read_text().splitlines() if CALLS.exists() else []
+
+
+class Named(GenericStep):
+    """A step that notes its cleanup with its value."""
+
+    def __init__(self, exec: Callable[..., Any] = lambda: None) -> None:
+        super().__init__(exec=exec, cleanup=lambda ctx, value: note("clean", ctx.step, value))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the calls are noted."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    return tmp_path
+
+
+def killed(steps: Mapping[str, GenericStep], **options: Any) -> Path:
+    """Return the journal of a run of these steps that was killed; nothing is noted yet."""
+    file = journals.left(Path("run/j").absolute(), Path("j").absolute(), steps, **options)
+    CALLS.unlink(missing_ok=True)
+    return file
+
+
+def recover(file: Path, steps: Mapping[str, GenericStep]) -> dict[str, CleanupResult]:
+    """Clean up with the steps that are declared now; return how that ended."""
+    plan = Plan()
+    for name, step in steps.items():
+        plan.add_step(step, name=name)
+    recorded = read(file)
+    restorer = Restorer(recorded, recorded.steps, plan.declared, journals.references())
+    journal = Journal(file, journals.references())
+    scratch = recorded.facts.get("scratch")
+    folder = Path(scratch) if scratch is not None and Path(scratch).exists() else None
+    run = plan.revive(restorer, journal, listeners=[], scratch=folder)
+    run.clean_up(reason="recovery")
+    return {name: record.cleanup for name, record in run.records.items()}
+
+
+def three() -> dict[str, GenericStep]:
+    """Return three steps, each with a hook, a deferred call and a value."""
+
+    def make(ctx: Context, state: Any) -> dict[str, str]:
+        ctx.defer(note, "undo", ctx.step, {"a": (1,)})
+        state[f"{ctx.step} made"] = True
+        return {"name": ctx.step}
+
+    return {name: Named(make) for name in ("net", "db", "web")}
+
+
+def test_everything_is_cleaned_up_in_reverse_as_if_nothing_had_happened() -> None:
+    """Hooks with their values, then what was deferred."""
+    file = killed(three())
+    results = recover(file, three())
+    assert calls() == [
+        line
+        for name in ("web", "db", "net")
+        for line in (f"clean {name} {{'name': '{name}'}}", f"undo {name} {{'a': (1,)}}")
+    ]
+    assert {result.outcome for result in results.values()} == {CleanupOutcome.SUCCEEDED}
+    assert read(file).due() == []
+
+
+def test_a_second_recovery_does_nothing() -> None:
+    """Nothing is left of it."""
+    file = killed(three())
+    recover(file, three())
+    before = calls()
+    assert recover(file, three()) == {
+        name: CleanupResult(CleanupOutcome.NONE) for name in ("net", "db", "web")
+    }
+    assert calls() == before
+
+
+def test_only_what_was_not_undone_is_undone() -> None:
+    """The first owner died in the middle of its cleanup."""
+    file = killed(three())
+    with sealing(file) as connection:
+        connection.execute("UPDATE step SET hook_done = 1 WHERE name = 'web'")
+        connection.execute("UPDATE undo SET done = 1 WHERE step = 'db'")
+    recover(file, three())
+    assert [line.rpartition(" {")[0] for line in calls()] == [
+        "undo web", "clean db", "clean net", "undo net",
+    ]  # fmt: skip
+
+
+def test_the_reason_is_recovery() -> None:
+    """For a cleanup that wants to know."""
+    steps = {"a": GenericStep(cleanup=lambda ctx: note(ctx.reason))}
+    recover(killed(steps), steps)
+    assert calls() == ["recovery"]
+
+
+class TestChangedCode:
+    """What is known is cleaned up, what is not is kept and named."""
+
+    def test_a_step_that_is_gone_keeps_its_hook_for_later(self) -> None:
+        """Its deferred calls run; what needs the hook stays, with the reason."""
+        file = killed(three())
+        now = three()
+        del now["db"]
+        results = recover(file, now)
+        assert results["db"].outcome is CleanupOutcome.FAILED
+        assert "no step 'db' is declared any more" in str(results["db"].errors[0])
+        assert [step.name for step in read(file).due()] == ["db"]
+        assert "undo db {'a': (1,)}" in calls()
+        assert [line for line in calls() if line.startswith("clean")] == [
+            "clean web {'name': 'web'}", "clean net {'name': 'net'}",
+        ]  # fmt: skip
+
+    def test_it_is_finished_when_the_step_is_back(self) -> None:
+        """By the next process that has the code."""
+        file = killed(three())
+        recover(file, {})
+        recover(file, three())
+        assert read(file).due() == []
+        assert len([line for line in calls() if line.startswith("undo")]) == 3
+
+    def test_a_new_step_is_ignored(self) -> None:
+        """It has not begun."""
+        now = {**three(), "new": Named()}
+        recover(killed(three()), now)
+        assert not any("new" in line for line in calls())
+
+    def test_a_step_without_its_hook_is_named(self) -> None:
+        """It had one when it was provisioned."""
+        file = killed({"a": Named()})
+        results = recover(file, {"a": GenericStep(exec=lambda: None)})
+        assert "the step 'a' has none any more" in str(results["a"].errors[0])
+        assert [step.name for step in read(file).due()] == ["a"]
+
+    def test_the_order_is_that_of_the_run(self) -> None:
+        """Whatever the edges are now."""
+        file = killed(three())
+        recover(file, dict(reversed(three().items())))
+        cleaned = [line.split()[1] for line in calls() if line.startswith("clean")]
+        assert cleaned == ["web", "db", "net"]
+
+    def test_a_function_that_is_gone_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The others run."""
+        file = killed(three())
+        with sealing(file) as connection:
+            connection.execute(
+                "UPDATE undo SET data = replace(data, '\"note\"', '\"gone\"') WHERE step = 'db'"
+            )
+        results = recover(file, three())
+        assert "has no 'gone' any more" in str(results["db"].errors[0])
+        assert len([line for line in calls() if line.startswith("undo")]) == 2
+
+
+class TestLost:
+    """What no other process can do."""
+
+    def test_a_call_that_could_not_be_written_is_named(self) -> None:
+        """And everything else runs."""
+
+        def make(ctx: Context) -> None:
+            ctx.defer(note, "durable")
+            ctx.defer(lambda: note("lambda"))
+
+        steps = {"a": GenericStep(exec=make)}
+        results = recover(killed(steps), steps)
+        assert calls() == ["durable"]
+        assert "no other process can make this call" in str(results["a"].errors[0])
+
+    def test_a_hook_that_takes_what_is_lost_is_not_called(self) -> None:
+        """With something else in its place it might remove the wrong thing."""
+        steps = {"a": Named(lambda: object()), "b": Named(lambda: 1)}
+        results = recover(killed(steps), steps)
+        assert calls() == ["clean b 1"]
+        assert "did not outlive its process" in str(results["a"].errors[0])
+
+    def test_a_variable_of_a_dead_process_needs_nothing(self) -> None:
+        """It went with the process."""
+        steps = {"a": GenericStep(exec=lambda ctx: ctx.setenv("RESTORE_TEST", "1"))}
+        file = killed(steps)
+        assert read(file).due() == []
+        recover(file, steps)
+        assert "RESTORE_TEST" not in os.environ
+
+
+class TestTrees:
+    """Process trees of the dead."""
+
+    @pytest.fixture
+    def sleeper(self) -> Iterator[list[psutil.Process]]:
+        """What was started; gone when the test ends."""
+        found: list[psutil.Process] = []
+        yield found
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    @pytest.fixture
+    def journal(self, sleeper: list[psutil.Process]) -> Path:
+        """The journal of a process that started one, and was killed."""
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+
+                def make(ctx: Context) -> None:
+                    process = ctx.start(["sleep", "600"])
+                    os.write(writer, f"{process.pid}\n".encode())
+
+                run = journals.begin(Path("j").absolute(), {"a": GenericStep(exec=make)})
+                journals.flush(run)
+                os.kill(os.getpid(), signal.SIGKILL)
+            finally:
+                os._exit(1)
+        os.close(writer)
+        with os.fdopen(reader) as file:
+            sleeper.append(psutil.Process(int(file.readline())))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        return Path("j").absolute()
+
+    def test_they_are_ended(self, journal: Path, sleeper: list[psutil.Process]) -> None:
+        """By whoever cleans up."""
+        assert sleeper[0].is_running()
+        recover(journal, {})
+        assert not sleeper[0].is_running() or sleeper[0].status() == psutil.STATUS_ZOMBIE
+        assert read(journal).due() == []
+
+    def test_nothing_is_touched_after_a_reboot(
+        self, journal: Path, sleeper: list[psutil.Process]
+    ) -> None:
+        """Pids are void; the entry is settled."""
+        with sealing(journal) as connection:
+            connection.execute('UPDATE undo SET data = json_patch(data, \'{"boot": "old"}\')')
+        recover(journal, {})
+        assert sleeper[0].status() == psutil.STATUS_SLEEPING
+        assert read(journal).due() == []
+
+    def test_a_stranger_with_its_pid_is_not_touched(
+        self, journal: Path, sleeper: list[psutil.Process]
+    ) -> None:
+        """Another birth, no cookie: somebody else."""
+        stranger = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        with sealing(journal) as connection:
+            connection.execute(
+                "UPDATE undo SET data = json_patch(data, ?)",
+                (f'{{"pid": {stranger.pid}, "birth": "1"}}',),
+            )
+        recover(journal, {})
+        assert stranger.poll() is None
+        stranger.kill()
+        stranger.wait()

@@ -1,0 +1,138 @@
+"""One execution of a plan, in several goes: what the plugin does."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.model.events import CleanupBegan, PlanFinished
+from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.engine.model.results import CleanupError, StepError
+from pytest_plan.engine.plan import Plan
+from tests.engine.support.fake_clock import FakeClock
+from tests.engine.support.steps import Calls, record_events
+
+
+@pytest.fixture
+def plan(clock: FakeClock) -> Plan:
+    """An empty plan that needs no real time."""
+    return Plan(clock=clock)
+
+
+def test_only_what_is_wanted_and_what_it_waits_for_runs(plan: Plan, calls: Calls) -> None:
+    """Both kinds of edges are followed."""
+    plan.add_step(GenericStep(exec=calls.hook("net")), name="net")
+    plan.add_step(GenericStep(exec=calls.hook("db")), name="db", needs="net")
+    plan.add_step(GenericStep(exec=calls.hook("mail")), name="mail", needs=())
+    plan.add_step(GenericStep(exec=calls.hook("web")), name="web", needs="db")
+    run = plan.begin()
+    run.provision(["db"])
+    run.clean_up()
+    assert calls == ["net", "db"]
+    assert run.step_result("web").outcome is StepOutcome.PENDING
+
+
+def test_a_second_go_runs_only_what_is_missing(plan: Plan, calls: Calls) -> None:
+    """Steps that have ended stay as they are; cleanup covers both goes."""
+    for name in ("one", "two", "three"):
+        plan.add_step(
+            GenericStep(exec=calls.hook(name), cleanup=calls.hook(f"clean {name}")), name=name
+        )
+    run = plan.begin()
+    run.provision(["one"])
+    calls.note("|")
+    run.provision()
+    run.clean_up()
+    assert calls == ["one", "|", "two", "three", "clean three", "clean two", "clean one"]
+
+
+def test_a_failure_of_the_first_go_stops_the_second(plan: Plan, calls: Calls) -> None:
+    """The plan has stopped."""
+    plan.add_step(GenericStep(exec=calls.hook("one", failures=1)), name="one")
+    plan.add_step(GenericStep(exec=calls.hook("two")), name="two")
+    run = plan.begin()
+    run.provision(["one"])
+    assert run.is_stopped
+    run.provision()
+    run.clean_up()
+    assert calls == ["one"]
+    assert run.step_result("two").outcome is StepOutcome.BLOCKED
+    assert isinstance(run.error(), StepError)
+
+
+def test_cleaning_up_twice_cleans_up_once(plan: Plan, calls: Calls) -> None:
+    """The second call does nothing."""
+    plan.add_step(GenericStep(cleanup=calls.hook("cleanup")))
+    run = plan.begin()
+    run.provision()
+    run.clean_up()
+    run.clean_up()
+    assert calls == ["cleanup"]
+
+
+def test_cleaning_up_without_provisioning_is_no_error(plan: Plan) -> None:
+    """Nothing has begun; listeners hear of the end alone."""
+    events = record_events(plan)
+    plan.add_step(GenericStep(), name="one")
+    run = plan.begin()
+    run.clean_up()
+    assert run.error() is None
+    assert not any(isinstance(event, CleanupBegan) for event in events)
+    assert isinstance(events[-1], PlanFinished)
+
+
+def test_every_run_has_a_name_of_its_own() -> None:
+    """At random."""
+    names = {Plan().begin().run_id for _ in range(20)}
+    assert len(names) == 20
+
+
+def test_exceptions_that_end_the_plan_can_be_named(plan: Plan, calls: Calls) -> None:
+    """Such as pytest.exit's: raised as they are, after cleanup."""
+
+    class Exit(Exception):  # noqa: N818 - a stand-in for pytest's
+        pass
+
+    plan.add_step(GenericStep(cleanup=calls.hook("cleanup")))
+    plan.add_step(GenericStep(exec=calls.hook("exec", failures=1, error=Exit)), retries=3)
+    run = plan.begin(stop_on=(Exit,))
+    run.provision()
+    run.clean_up()
+    assert isinstance(run.error(), Exit)
+    assert run.fatal is run.error()
+    assert calls == ["exec", "cleanup"]
+
+
+def test_remaining_counts_down_to_the_limit(clock: FakeClock) -> None:
+    """Never below zero; None without a limit."""
+    run = Plan(limit=10, clock=clock).begin()
+    clock.advance(4)
+    assert run.remaining() == pytest.approx(6)
+    clock.advance(60)
+    assert run.remaining() == 0
+    assert Plan(clock=clock).begin().remaining() is None
+
+
+def test_the_result_has_what_every_step_came_to(plan: Plan, calls: Calls) -> None:
+    """Times are seconds since the run began."""
+    plan.add_step(GenericStep(exec=lambda ctx: ctx.sleep(2)), name="one")
+    plan.add_step(
+        GenericStep(exec=lambda ctx: ctx.sleep(3), cleanup=lambda ctx: ctx.sleep(4)), name="two"
+    )
+    result = plan.execute()
+    two = result.steps["two"]
+    assert two.started == pytest.approx(2, abs=0.01)
+    assert two.seconds == pytest.approx(3, abs=0.01)
+    assert two.after == ("one",)
+    assert two.cleanup.started == pytest.approx(5, abs=0.01)
+    assert two.cleanup.seconds == pytest.approx(4, abs=0.01)
+    assert result.seconds == pytest.approx(9, abs=0.02)
+
+
+def test_a_cleanup_error_knows_the_result(plan: Plan, calls: Calls) -> None:
+    """As every error does that execute raises."""
+    plan.add_step(GenericStep(cleanup=calls.hook("cleanup", failures=1)), name="one")
+    with pytest.raises(CleanupError) as caught:
+        plan.execute()
+    assert caught.value.result is not None
+    assert list(caught.value.result.steps) == ["one"]

@@ -1,0 +1,232 @@
+"""Journals that are read again: whole ones, damaged ones, and those of somebody else."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.journal.reader import MOST_OWNERS, read
+from pytest_plan.engine.journal.schema import FORMAT
+from pytest_plan.engine.model.errors import JournalError
+from tests.engine.support import journals
+from tests.engine.support.journals import sealing
+
+FLIPS = 400
+
+
+def undo(*words: str) -> None:
+    """What the steps defer."""
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """The journal of a run that was killed: three steps, each with things to undo."""
+
+    def make(ctx: Context) -> str:
+        ctx.defer(undo, ctx.step, "x" * 300)
+        ctx.defer(lambda: None)
+        ctx.setenv(f"VARIABLE_{ctx.step}", "1")
+        return ctx.step
+
+    steps = {name: GenericStep(exec=make, cleanup=lambda: None) for name in ("net", "db", "web")}
+    (tmp_path / "run").mkdir()
+    copy = journals.left(tmp_path / "run" / "j.sqlite", tmp_path / "journal.sqlite", steps)
+    with contextlib.closing(sqlite3.connect(copy)) as connection:  # merged into one file
+        connection.execute("PRAGMA journal_mode = DELETE")
+    return copy
+
+
+def refused(file: Path, *said: str) -> None:
+    """Check that a journal is refused with what to do, and left as it is."""
+    before = {path: path.read_bytes() for path in file.parent.glob(f"{file.name}*")}
+    with pytest.raises(JournalError) as caught:
+        read(file)
+    for text in (str(file), "it is kept", *said):
+        assert text in str(caught.value)
+    assert {path: path.read_bytes() for path in file.parent.glob(f"{file.name}*")} == before
+
+
+def change(file: Path, *statements: str) -> None:
+    """Change a journal as a version of ours would that knows other words."""
+    with sealing(file) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute("PRAGMA journal_mode = DELETE")
+
+
+def test_it_tells_what_is_left(journal: Path) -> None:
+    """Steps in the order in which they began, each with what it must take back, as made."""
+    recorded = read(journal)
+    assert list(recorded.steps) == ["net", "db", "web"]
+    web = recorded.steps["web"]
+    assert (web.outcome, web.completed, web.needs, web.after) == ("succeeded", 3, (), ("db",))
+    assert [entry.kind for entry in web.undos] == ["call", "lost", "variable"]
+    assert web.hook_is_due
+    assert recorded.state["web"] == '"web"'
+    assert [step.name for step in recorded.due()] == ["net", "db", "web"]
+
+
+def test_reading_changes_nothing(tmp_path: Path) -> None:
+    """Not even when it must look into what was not merged yet."""
+    (tmp_path / "run").mkdir()
+    file = journals.left(tmp_path / "run" / "j", tmp_path / "copy", {"a": GenericStep()})
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("copy*")}
+    assert "copy-wal" in before
+    for _ in range(2):
+        read(file)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_one_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    """Whoever looks must not leave a file in the way of its owner."""
+    with pytest.raises(JournalError):
+        read(tmp_path / "journal.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage" * 2000, b"SQLite format 3\0" + b"\xff" * 5000, b"\0" * 4096]
+)
+def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Also an empty file, and one that only begins like a database."""
+    file = tmp_path / "journal.sqlite"
+    file.write_bytes(content)
+    refused(file, "no readable journal")
+
+
+def test_a_database_of_another_application_is_refused(tmp_path: Path) -> None:
+    """Whatever tables it has."""
+    file = tmp_path / "journal.sqlite"
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE step(name)")
+    refused(file, "was not made by pytest-plan")
+
+
+@pytest.mark.parametrize("version", [FORMAT - 1, FORMAT + 1])
+def test_another_format_is_refused(journal: Path, version: int) -> None:
+    """And not guessed."""
+    change(journal, f"PRAGMA user_version = {version}")
+    refused(journal, f"has format {version}", "with the version that made it")
+
+
+def test_a_journal_cut_at_any_page_is_refused(journal: Path) -> None:
+    """Nothing is cleaned up by half of it."""
+    content = journal.read_bytes()
+    assert len(content) >= 5 * 4096
+    for size in range(0, len(content), 4096):
+        journal.write_bytes(content[:size])
+        refused(journal, "no readable journal")
+
+
+def test_a_wal_cut_at_any_byte_gives_an_earlier_moment(tmp_path: Path) -> None:
+    """What was written last is lost, and nothing else: never more, never other things."""
+    (tmp_path / "run").mkdir()
+    steps = {name: GenericStep(cleanup=lambda: None) for name in ("a", "b", "c")}
+    file = journals.left(tmp_path / "run" / "j", tmp_path / "copy", steps)
+    wal = tmp_path / "copy-wal"
+    whole, content = read(file), wal.read_bytes()
+    names = list(whole.steps)
+    assert names == ["a", "b", "c"]
+    seen = set()
+    for size in [*range(0, len(content), 1000), len(content)]:
+        wal.write_bytes(content[:size])
+        (tmp_path / "copy-shm").unlink(missing_ok=True)
+        found = list(read(file).steps)
+        assert found == names[: len(found)]
+        seen.add(len(found))
+    assert {0, 3} <= seen
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM step WHERE name = 'db'",
+        "UPDATE step SET outcome = 'gone'",
+        "UPDATE step SET needs = '['",
+        "UPDATE step SET needs = NULL",
+        "UPDATE undo SET kind = 'rm'",
+        "UPDATE undo SET hook = 'x'",
+        "UPDATE undo SET data = '{' WHERE kind = 'call'",
+        "UPDATE undo SET kind = 'tree'",
+        "DROP TABLE state",
+        "ALTER TABLE undo RENAME COLUMN data TO payload",
+        "UPDATE environment SET value = '['",
+        "INSERT INTO environment(key, value) VALUES ('x', replace(hex(zeroblob(9999)), '00', '['))",
+    ],
+)
+def test_what_no_version_of_ours_writes_is_refused(journal: Path, statement: str) -> None:
+    """Each word is one of those that are known."""
+    change(journal, statement)
+    refused(journal)
+
+
+def test_flipped_bits_crash_nobody(journal: Path) -> None:
+    """Wherever they are: refused in words, or read; a step never becomes two."""
+    content = journal.read_bytes()
+    dice, refusals = random.Random(1), 0
+    for _ in range(FLIPS):
+        position = dice.randrange(len(content))
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << dice.randrange(8)
+        journal.write_bytes(flipped)
+        try:
+            assert len(read(journal).steps) <= 3
+        except JournalError:
+            refusals += 1
+    assert refusals > 0
+
+
+class TestOwners:
+    """How many may try."""
+
+    @pytest.mark.parametrize(
+        ("owners", "expected"),
+        [("0", False), (str(MOST_OWNERS - 1), False), (str(MOST_OWNERS), True)],
+    )
+    def test_after_the_last_it_is_given_up(
+        self, journal: Path, owners: str, expected: bool
+    ) -> None:
+        """When each step that is left has had its owners."""
+        change(journal, f"UPDATE step SET owners = {owners}")
+        assert read(journal).exhausted() is expected
+
+    def test_a_step_that_was_not_tried_so_often_still_counts(self, journal: Path) -> None:
+        """One is enough to go on."""
+        change(journal, "UPDATE step SET owners = 3 WHERE name != 'db'")
+        assert not read(journal).exhausted()
+
+    def test_one_that_died_before_it_said_who_it_was_is_unknown(self, journal: Path) -> None:
+        """No name is no error."""
+        change(journal, "DELETE FROM environment")
+        assert read(journal).owner is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cleanup_when", "expected"),
+    [
+        ("succeeded", "succeeded", True),
+        ("running", "succeeded", True),
+        ("reused", "succeeded", True),
+        ("failed", "succeeded", False),
+        ("timed_out", "succeeded", False),
+        ("failed", "attempted", True),
+    ],
+)
+def test_a_hook_is_due_by_the_rule_of_the_run(
+    journal: Path, outcome: str, cleanup_when: str, expected: bool
+) -> None:
+    """A step whose end was not written may have succeeded."""
+    change(journal, f"UPDATE step SET outcome = '{outcome}', cleanup_when = '{cleanup_when}'")
+    assert read(journal).steps["db"].hook_is_due is expected
+
+
+def test_a_hook_that_has_run_is_not_due(journal: Path) -> None:
+    """Nor are entries that were undone."""
+    change(journal, "UPDATE step SET hook_done = 1", "UPDATE undo SET done = 1")
+    assert read(journal).due() == []

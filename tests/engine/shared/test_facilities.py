@@ -1,0 +1,86 @@
+"""What all steps of a run share: ports and environment variables."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.shared.services import Ports, Variables
+from tests.engine.support.steps import Background
+
+NAME = "PLAN_TEST_VARIABLE"
+
+
+class TestPorts:
+    """Free ports of the loopback interface."""
+
+    def test_a_port_can_be_bound(self) -> None:
+        """It was free a moment ago."""
+        port = Ports().take()
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", port))
+            assert server.getsockname() == ("127.0.0.1", port)
+
+    def test_no_port_is_given_twice_although_nobody_binds_it(self) -> None:
+        """By any of four threads."""
+        ports = Ports()
+        threads = [Background(lambda: [ports.take() for _ in range(100)]) for _ in range(4)]
+        assert len({port for thread in threads for port in thread.result()}) == 400
+
+    def test_a_port_that_is_given_again_by_the_system_is_passed_over(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The next one is taken."""
+        offered = iter([5001, 5001, 5001, 5002])
+
+        class Probe:
+            def __enter__(self) -> Probe:
+                return self
+
+            def __exit__(self, *_: object) -> None: ...
+
+            def bind(self, address: tuple[str, int]) -> None: ...
+
+            def getsockname(self) -> tuple[str, int]:
+                return "127.0.0.1", next(offered)
+
+        monkeypatch.setattr(socket, "socket", Probe)
+        ports = Ports()
+        assert [ports.take(), ports.take()] == [5001, 5002]
+
+
+class TestVariables:
+    """Each is one step's."""
+
+    def test_a_variable_is_set_and_restored(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """To what it was."""
+        monkeypatch.setenv(NAME, "before")
+        variables = Variables()
+        variables.set(NAME, "value", "one")
+        assert os.environ[NAME] == "value"
+        assert variables.current() == {NAME: "value"}
+        variables.restore(NAME)
+        assert os.environ[NAME] == "before"
+        assert variables.current() == {}
+
+    def test_a_variable_that_was_not_there_is_gone(self) -> None:
+        """And not empty."""
+        variables = Variables()
+        variables.set(NAME, "value", "one")
+        variables.restore(NAME)
+        assert NAME not in os.environ
+
+    def test_two_owners_are_refused(self) -> None:
+        """Until the first has given it back."""
+        variables = Variables()
+        variables.set(NAME, "1", "one")
+        with pytest.raises(PlanDefinitionError, match=f"'one' and 'two'.*'{NAME}'") as caught:
+            variables.set(NAME, "2", "two")
+        assert caught.value.step == "two"
+        assert os.environ[NAME] == "1"
+        variables.restore(NAME)
+        variables.set(NAME, "2", "two")
+        variables.restore(NAME)

@@ -1,0 +1,121 @@
+"""What is there when a run has been killed, who cleans up after it, and what must hold then."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import psutil
+
+from tests.engine.support.journals import sealing
+from tests.faults.harness import checker
+from tests.faults.harness.scenario import NEEDS, PATIENCE, Run
+
+NO_REAPER = ("-o", "plan_reaper=false")
+PLAIN = ("-m", "pytest", "-p", "pytest_plan")  # warnings are no errors
+QUIET = 0.3  # seconds without any process of a run
+
+
+def environments(run: Run) -> list[Path]:
+    """Return the folders of environments that are there."""
+    return list((run.project / ".pytest_plan" / "environments").glob("*"))
+
+
+def journal_of(run: Run) -> Path:
+    """Return the journal of the run, which has one."""
+    (folder,) = environments(run)
+    return folder / "journal.sqlite"
+
+
+def over(run: Run) -> Callable[[], bool]:
+    """Return whether whoever cleans up has ended: no process is left, and none comes."""
+    quiet_since = time.monotonic()
+
+    def is_over() -> bool:
+        # A process that becomes another program has no environment for a moment.
+        nonlocal quiet_since
+        if not run.ended() or run.processes():
+            quiet_since = time.monotonic()
+        return time.monotonic() - quiet_since > QUIET
+
+    return is_over
+
+
+def clean_up(
+    run: Run, *args: str, env: dict[str, str] | None = None, under: Iterable[str] = ()
+) -> int:
+    """Run `pytest --plan-cleanup` in the project, perhaps by a program; return its exit status."""
+    argv = [*under, sys.executable, *PLAIN, "-p", "no:xdist", "--plan-cleanup", *args]
+    variables = {**run._variables(), "FAULTS_OPTIONS": "{}", **(env or {})}
+    with (run.folder / "cleanup").open("ab") as output:
+        return subprocess.run(
+            argv, cwd=run.project, env=variables, check=False,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=PATIENCE,
+        ).returncode  # fmt: skip
+
+
+def cleanup_said(run: Run) -> str:
+    """Return what `clean_up` has written so far."""
+    return (run.folder / "cleanup").read_text()
+
+
+def judge(run: Run, *, most: int = 1, left: tuple[str, ...] = ()) -> None:
+    """Check what must hold when others have cleaned up after a run.
+
+    Args:
+        run: the run.
+        most: at most so many owners have begun a cleanup.
+        left: steps that could not be cleaned up.
+    """
+    history = [line for line in run.history if line.what != "exit"]
+    begun = {line.words[0] for line in history if line.what == "begin"}
+    for step in sorted(begun - set(left)):
+        count = [line.words[0] for line in history if line.what == "cleanup"].count(step)
+        run.expect(1 <= count <= most, f"{step} began, and was cleaned up {count} times")
+    if most == 1 and not left:
+        run.wrong += checker.violations(history, NEEDS)
+    run.expect(not run.processes(), f"processes are left: {run.processes()}")
+    if not left:
+        run.expect(not environments(run), f"left: {environments(run)}")
+    made = [path.name for path in run._temporary.iterdir() if path.name.startswith("plan-")]
+    run.expect(not made, f"temporary folders are left: {made}")
+
+
+def deeds(run: Run) -> list[checker.Line]:
+    """Return what was done so far, without the comings and goings of pytest."""
+    return [line for line in run.history if line.what in ("begin", "cleanup", "undo", "defer")]
+
+
+def nothing_more(run: Run) -> None:
+    """Check that a further cleanup finds nothing to do."""
+    before = deeds(run)
+    run.expect(clean_up(run) == 0, "something is left")
+    run.expect(deeds(run) == before, "a further cleanup did something")
+
+
+def reaper_of(run: Run) -> psutil.Process:
+    """Return the reaper of a run."""
+    for child in psutil.Process(run.pid).children():
+        if any("watchdog.py" in part for part in child.cmdline()):
+            return child
+    raise AssertionError("there is no reaper")
+
+
+def change(run: Run, sql: str, *values: str) -> None:
+    """Change what the journal of a dead run tells."""
+    with sealing(journal_of(run)) as connection:
+        connection.execute(sql, values)
+
+
+def orphaned(run: Run) -> Callable[[], bool]:
+    """Start a run without a reaper that is killed while it has a process; return when it is."""
+    run.start(*NO_REAPER, faults={"test.call": "kill"})
+    return run.ended
+
+
+def sleepers(run: Run) -> list[psutil.Process]:
+    """Return the programs of the steps that live."""
+    return [process for process in psutil.process_iter() if run._is_ours(process)]

@@ -1,0 +1,397 @@
+"""Runs of pytest into which faults are injected, many at once, each judged by the checker."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+from xml.etree import ElementTree
+
+import psutil
+import pytest
+
+from tests.faults.harness import checker, fakes
+from tests.faults.harness.project import CONFTEST, TESTS
+from tests.faults.harness.zygote import Started, Zygote
+
+ROOT = Path(__file__).parents[3]
+PATIENCE = 40.0  # real seconds after which something that must happen is not going to
+SLACK = float(os.environ.get("FAULTS_SLACK", "1"))  # more on a machine that is busy otherwise
+SETTLE = 3.0  # real seconds that a process may take to disappear
+AT_ONCE = 5  # runs, each of which is busy most of its time
+WAITING = 10  # runs that wait for a time-out most of their time
+_SHOWN = 2  # runs whose history and output are in a failure
+NEEDS = {"db": ["net"], "web": ["db"]}
+PYTEST = ["-m", "pytest"]
+STEPS = ("net", "db", "web")
+HOOKS = fakes.HOOKS
+FORWARD = [f"{step}.{hook}" for step in STEPS for hook in HOOKS]
+BACKWARD = [f"{step}.cleanup" for step in reversed(STEPS)]
+TESTING = ["test.setup", "test.call", "test.teardown"]
+MOMENTS = [*FORWARD, *TESTING, *BACKWARD]
+
+Story: TypeAlias = Generator[Callable[[], Any], None, None]
+
+
+@dataclass
+class Tally:
+    """What was injected, and what was broken by it."""
+
+    runs: int = 0
+    faults: int = 0
+    kills: int = 0
+    violations: int = 0
+
+
+class Run:
+    """One run of pytest in a folder, with a history and a temporary folder of its own.
+
+    Args:
+        name: says in failures which run it is.
+        tally: counts.
+        zygote: forks the run where that makes no difference; None: a new interpreter does it.
+
+    Attributes:
+        status: the exit status, negative when a signal ended the process; None before.
+        wrong: what was broken, in words.
+        moved: when the last signal was sent.
+    """
+
+    def __init__(self, name: str, tally: Tally, zygote: Zygote | None = None) -> None:
+        self.name = name
+        self._zygote = zygote
+        self.wrong: list[str] = []
+        self.status: int | None = None
+        self.moved = 0.0
+        self.folder = Path(tempfile.mkdtemp(prefix="r"))
+        self.project = self.folder / "project"
+        self._tally = tally
+        self._temporary = self.folder / "t"
+        self._mark = uuid.uuid4().hex
+        self._process: subprocess.Popen[bytes] | Started | None = None
+        self._known: dict[int, psutil.Process] = {}
+        self._read: tuple[int, list[checker.Line]] = (0, [])
+        for folder in (self.project, self._temporary):
+            folder.mkdir()
+        self._temporary.chmod(0o711)
+        self.folder.chmod(0o711)
+        self.write("pytest.ini", "[pytest]\n")
+        self.write("conftest.py", CONFTEST)
+        self.write("test_it.py", TESTS)
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the project."""
+        (self.project / name).write_text(text)
+
+    def start(
+        self,
+        *args: str,
+        faults: Mapping[str, str] | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        env: Mapping[str, str] | None = None,
+        argv: Iterable[str] = ("-m", "pytest", "-p", "pytest_plan", "-W", "error"),
+        under: Iterable[str] = (),
+        **popen: Any,
+    ) -> None:
+        """Start pytest; each of `faults` is done when its moment has come.
+
+        Args:
+            args: for pytest.
+            faults: what to do at which moment.
+            options: of the steps, by name.
+            env: more variables.
+            argv: what comes before `args`; warnings are errors unless this says otherwise.
+            under: a program that becomes Python, and its arguments.
+            popen: for `Popen`.
+        """
+        self._tally.runs += 1
+        deeds = [fault for fault in (faults or {}).values() if fault != "hold"]
+        self._tally.faults += len(deeds)
+        self._tally.kills += len([fault for fault in deeds if fault in ("die", "kill", "segfault")])
+        xdist = ["-p", "xdist"] if "-n" in args else ["-p", "no:xdist"]
+        argv = [*argv, *xdist, *args]
+        variables = {
+            **self._variables(),
+            fakes.FAULTS: json.dumps(faults or {}),
+            "FAULTS_OPTIONS": json.dumps(options or {}),
+            **(env or {}),
+        }
+        with (self.folder / "output").open("wb") as output:
+            is_plain = argv[:2] == PYTEST and not (under or popen or "PYTHON" in str(env))
+            if self._zygote and is_plain:
+                self._process = self._zygote.start(argv[2:], self.project, variables, output.name)
+                return
+            self._process = subprocess.Popen(
+                [*under, sys.executable, *argv],
+                cwd=self.project,
+                env=variables,
+                **{
+                    "stdin": subprocess.DEVNULL,
+                    "stdout": output,
+                    "stderr": subprocess.STDOUT,
+                    "start_new_session": True,
+                    **popen,
+                },
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id of pytest: solo or the controller."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def history(self) -> list[checker.Line]:
+        """What the run has noted so far."""
+        path = self.folder / "history"
+        size = path.stat().st_size if path.exists() else 0
+        if size != self._read[0]:  # many look at it, many times a second
+            self._read = (size, checker.read(path))
+        return self._read[1]
+
+    def notes(self, what: str) -> list[str]:
+        """Return what followed `what` in the history."""
+        return [" ".join(line.words) for line in self.history if line.what == what]
+
+    def output(self) -> str:
+        """Return what the run has written so far."""
+        return (self.folder / "output").read_text(errors="replace")
+
+    def time_of(self, what: str, *words: str) -> float:
+        """Return when this was first noted; infinity if it never was."""
+        lines = [line for line in self.history if line.what == what]
+        times = [line.time for line in lines if line.words[: len(words)] == words]
+        return min(times, default=math.inf)
+
+    def reached(self, *moments: str) -> Callable[[], bool]:
+        """Return whether all these moments have come."""
+        return lambda: set(moments) <= set(self.notes("at")) or self.ended()
+
+    def ended(self) -> bool:
+        """Whether pytest has ended."""
+        assert self._process is not None
+        self.status = self._process.poll()
+        return self.status is not None
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """Send a signal to pytest, or to its whole group as a terminal does."""
+        if self.ended():
+            self.wrong.append(f"ended with {self.status} before {signal.Signals(number).name}")
+            return
+        self._tally.faults += 1
+        self._tally.kills += number == signal.SIGKILL
+        self.moved = time.monotonic()
+        (os.killpg if group else os.kill)(self.pid, number)
+
+    def kill(self, process: psutil.Process, number: int) -> None:
+        """Send a signal to a worker."""
+        self._tally.faults += 1
+        self._tally.kills += number == signal.SIGKILL
+        process.send_signal(number)
+
+    def workers(self) -> dict[int, psutil.Process]:
+        """Return the workers of pytest-xdist, by process id."""
+        if not self.ended():
+            found = psutil.Process(self.pid).children()
+            self._known = {child.pid: child for child in found if "sleep" not in child.name()}
+        return self._known
+
+    def release(self) -> None:
+        """Let everything go on that is held."""
+        (self.folder / "release").touch()
+
+    def says(self, text: str) -> Callable[[], bool]:
+        """Return whether the run has written `text`."""
+        return lambda: text in self.output() or self.ended()
+
+    def expect(self, condition: object, text: str) -> None:
+        """Note what is wrong unless `condition` is true."""
+        if not condition:
+            self.wrong.append(text)
+
+    def judge(
+        self,
+        status: int | None = None,
+        *,
+        needs: checker.Needs = NEEDS,
+        left: Collection[str] = (),
+        exits: bool = True,
+        internal_error: bool | None = False,
+        stuck: Collection[str] = (),
+        owner_only: bool = False,
+        torn_down: bool = False,
+    ) -> None:
+        """Check everything that must hold when the run has ended.
+
+        Args:
+            status: the exit status that is right; None accepts any.
+            needs: the edges of the plan.
+            left: steps that the run said it has left; their processes may stay.
+            exits: whether the process ends by itself and not by `os._exit`.
+            internal_error: whether another plugin has made pytest fail; None: it may have.
+            stuck: steps whose thread is known to be left behind.
+            torn_down: whether the session fixture was torn down wherever it was set up.
+            owner_only: whether to look at the end of pytest alone, not at that of workers.
+        """
+        if status is not None:
+            self.expect(self.status == status, f"exit status {self.status}, not {status}")
+        history = [
+            line
+            for line in self.history
+            if line.what != "exit" or line.pid == self.pid or not owner_only
+        ]
+        self.wrong += checker.violations(history, needs, left, stuck)
+        deadline = time.monotonic() + SETTLE
+        while (processes := self.processes()) and not left and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.expect(left or not processes, f"processes are left: {processes}")
+        made = [
+            path.name
+            for path in self._temporary.iterdir()
+            if not path.name.startswith("pytest-of-")  # the workers' own, which pytest keeps
+        ]
+        self.expect(not made, f"temporary folders are left: {made}")
+        ups, downs = self.notes("up").count("session"), self.notes("down").count("session")
+        self.expect(ups == downs or not torn_down, f"{ups} fixtures set up, {downs} torn down")
+        noted = any(line.what == "exit" and line.pid == self.pid for line in history)
+        self.expect(noted or not exits, "pytest did not end by itself")
+        failed = "INTERNALERROR" in self.output()
+        self.expect(internal_error in (failed, None), f"INTERNALERROR: {failed}")
+
+    def processes(self) -> list[str]:
+        """Return the processes of this run that are alive, wherever they were started."""
+        return [repr(process) for process in psutil.process_iter() if self._is_ours(process)]
+
+    def junit(self) -> dict[str, int]:
+        """Return the counts of `report.xml`."""
+        path = self.project / "report.xml"
+        if not path.exists():
+            return {}
+        suite = ElementTree.parse(path).getroot().find("testsuite")
+        assert suite is not None
+        return {
+            name: int(suite.attrib[name]) for name in ("tests", "errors", "failures", "skipped")
+        }
+
+    def close(self) -> None:
+        """End what still runs, and remove the folder."""
+        for process in psutil.process_iter():
+            if self._is_ours(process):
+                process.kill()
+        if self._process is not None:
+            self._process.wait()
+        shutil.rmtree(self.folder)
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return (
+                process.environ().get("FAULTS_MARK") == self._mark
+                and process.status() != psutil.STATUS_ZOMBIE
+            )
+        except psutil.Error:
+            return False
+
+    def _variables(self) -> dict[str, str]:
+        # With byte code a run starts a quarter faster, as where the package is installed.
+        outside = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR",
+                   "PYTHONDONTWRITEBYTECODE")  # fmt: skip
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in outside and not name.startswith(("PYTEST_", "FAULTS_"))
+        }
+        return {
+            **kept,
+            "COLUMNS": "120",
+            "TMPDIR": str(self._temporary),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.project)]),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            fakes.HISTORY: str(self.folder / "history"),
+            fakes.RELEASE: str(self.folder / "release"),
+            "FAULTS_MARK": self._mark,
+        }
+
+
+class Stage:
+    """Tells many stories at once and gathers what is wrong with any of them.
+
+    Args:
+        tally: counts.
+        zygote: forks the runs; None: each has a new interpreter.
+    """
+
+    def __init__(self, tally: Tally, zygote: Zygote | None = None) -> None:
+        self._tally = tally
+        self._zygote = zygote
+        self._waiting: list[tuple[Run, Story]] = []
+
+    def add(self, name: str, story: Callable[..., Story], *args: Any, **keywords: Any) -> None:
+        """Add a story: a generator that yields conditions to wait for; `args` follow its run."""
+        run = Run(name, self._tally, self._zygote)
+        self._waiting.append((run, story(run, *args, **keywords)))
+
+    def play(self, at_once: int = AT_ONCE) -> None:
+        """Tell all stories, a few at a time; fail with everything that was wrong."""
+        __tracebackhide__ = True
+        runs = [run for run, _ in self._waiting]
+        active: list[_Told] = []
+        try:
+            while self._waiting or active:
+                while self._waiting and len(active) < at_once:
+                    run, story = self._waiting.pop(0)
+                    active.append(_Told(run, story))
+                active = [told for told in active if told.goes_on()]
+                time.sleep(0.005)
+            wrong = [f"{run.name}: {'; '.join(run.wrong)}" for run in runs if run.wrong]
+            texts = [_story(run) for run in runs if run.wrong]
+            self._tally.violations += sum(len(run.wrong) for run in runs)
+        finally:
+            for run in runs:
+                run.close()
+        if wrong:
+            head = f"{len(wrong)} of {len(runs)} runs are wrong:"
+            pytest.fail("\n".join([head, *wrong, *texts[:_SHOWN]]))
+
+
+class _Told:
+    """A story that is being told."""
+
+    def __init__(self, run: Run, story: Story) -> None:
+        self._run = run
+        self._story = story
+        self._condition: Callable[[], Any] = lambda: True
+        self._deadline = time.monotonic() + PATIENCE
+
+    def goes_on(self) -> bool:
+        """Tell a bit more; return whether there is more to tell."""
+        try:
+            while self._condition():
+                self._condition = next(self._story)
+                self._deadline = time.monotonic() + PATIENCE
+        except StopIteration:
+            return False
+        if time.monotonic() > self._deadline:
+            self._run.wrong.append(f"nothing happened for {PATIENCE} s: {_where(self._story)}")
+            self._story.close()
+            return False
+        return True
+
+
+def _where(story: Any) -> str:
+    return f"line {story.gi_frame.f_lineno} of its story"
+
+
+def _story(run: Run) -> str:
+    history = [f"{line.pid} {line.what} {' '.join(line.words)}" for line in run.history]
+    return "\n".join([f"--- {run.name}", *history[-60:], run.output()[-3000:]])

@@ -1,0 +1,249 @@
+"""The HTML report: what is in it, and that nothing in it can do harm."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+pytest.importorskip("jinja2", reason="HTML reports need the extra `report`")
+
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.report.account import Account, AttemptAccount
+from pytest_plan.report.formats import chart, html
+from tests.plugin.project import Project, refuses
+from tests.report.support.accounts import account, blocked, cleanup, failed, ran, step
+
+EVIL = "</script></style></pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'{{ 7*7 }}"
+
+
+class Tags(HTMLParser):
+    """Notes every tag of a document, and that each is closed."""
+
+    VOID = ("meta", "link", "input", "br", "img")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a tag and that it is open."""
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a tag that closes itself."""
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close the tag that was opened last."""
+        assert self.open.pop() == tag
+
+
+def parsed(run: Account) -> Tags:
+    """Return the tags of a report; it is well formed."""
+    tags = Tags(html.text(run))
+    assert tags.open == []
+    return tags
+
+
+def all_sorts() -> Account:
+    """A run with a step and a test of every outcome."""
+    steps = [step(f"step_{outcome}", outcome=outcome) for outcome in set(StepOutcome)]
+    steps += [
+        step(f"cleanup_{outcome}", cleanup=cleanup(outcome, error="gone"))
+        for outcome in CleanupOutcome
+    ]
+    return account(
+        *steps,
+        failed("stuck", stack="File x, line 1", log="last words", needs=("cleanup_none",)),
+        blocked("waiting", after=("stuck",)),
+        tests=(ran("a"), ran("b", "failed", message="assert 0", worker="gw1")),
+        outcome=StepOutcome.FAILED,
+        reason="step 'stuck' failed",
+        limit=90.0,
+        left=("/tmp/plan-x could not be removed",),
+    )
+
+
+def test_everything_is_told() -> None:
+    """Every outcome of steps and cleanups, errors, stacks, logs, reasons, what is left."""
+    text = html.text(all_sorts())
+    for word in [*StepOutcome, *set(CleanupOutcome) - {CleanupOutcome.NONE}]:
+        assert word.replace("_", " ") in text
+    for said in (
+        "File x, line 1", "last words", "needs &#39;db&#39;: failed", "assert 0", "gone",
+        "/tmp/plan-x could not be removed", "1m 30s", "step &#39;stuck&#39; failed",
+    ):  # fmt: skip
+        assert said in text
+
+
+def test_it_is_one_well_formed_file_without_a_network() -> None:
+    """Every tag is closed, every id is there once, and nothing is loaded from anywhere."""
+    tags = parsed(all_sorts())
+    ids = [attrs["id"] for _, attrs in tags.found if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    targets = [attrs["href"] for tag, attrs in tags.found if tag == "a"]
+    assert {str(target)[1:] for target in targets} <= set(ids)
+    assert not [attrs for _, attrs in tags.found if "src" in attrs]
+    assert [attrs["href"] for tag, attrs in tags.found if tag == "link"] == ["data:,"]
+    assert "http" not in re.sub("http-equiv", "", html.text(all_sorts()))
+
+
+def test_every_text_is_escaped() -> None:
+    """Names, errors, logs, reasons, node ids: whatever they hold, no tag comes of it."""
+    attempts = (
+        AttemptAccount(1, "exec", 0.0, 0.1, EVIL),
+        AttemptAccount(2, "exec", 0.2, 0.1, EVIL),
+    )
+    step_ = failed(
+        EVIL, reason=EVIL, error=EVIL, log=EVIL, stack=EVIL, origin=EVIL, attempts=attempts,
+        cleanup=cleanup(CleanupOutcome.FAILED, error=EVIL), is_critical=True,
+    )  # fmt: skip
+    run = account(
+        step_,
+        failed("db", needs=(EVIL,), after=(EVIL,)),
+        tests=(ran(EVIL, "failed", EVIL, message=EVIL),),
+        reason=EVIL,
+        environment=EVIL,
+        left=(EVIL,),
+        critical_path=(EVIL, "db"),
+    )
+    tags = parsed(run)
+    assert [tag for tag, _ in tags.found].count("script") == 1
+    assert not {"img"} & {tag for tag, _ in tags.found}
+    assert not [attrs for _, attrs in tags.found if any(name.startswith("on") for name in attrs)]
+    text = html.text(run)
+    assert "alert(1)</script>" not in text
+    assert "49" not in re.findall(r"\{\{ 7\*7 \}\}|49", text)
+
+
+def test_script_is_the_one_that_the_policy_allows() -> None:
+    """The document allows one script, by its hash: no other would run."""
+    text = html.text(all_sorts())
+    policy = next(
+        str(attrs["content"])
+        for tag, attrs in Tags(text).found
+        if tag == "meta" and attrs.get("http-equiv")
+    )
+    assert "default-src 'none'" in policy
+    assert re.search(r"script-src 'sha256-[\w+/]{43}='", policy)
+
+
+def test_texts_are_cut_where_the_file_would_grow_too_large() -> None:
+    """Of many long logs the ends are kept, those of failures first; it is said."""
+    log = "\n".join(f"line {number}" for number in range(20_000))
+    good = [step(f"good_{number}", log=log[:30_000]) for number in range(200)]
+    text = html.text(account(*good, failed("bad", error="E   first", log=log)))
+    assert len(text) < 3_000_000
+    assert "E   first" in text
+    assert "line 19999" in text
+    assert "(what comes before is left out)" in text
+
+
+def test_run_without_steps() -> None:
+    """A run that needed no step is a page, too."""
+    tags = parsed(account(tests=(ran("a"),)))
+    assert "details" not in {tag for tag, _ in tags.found}
+    assert "No step was needed." in html.text(account())
+
+
+def test_blocked_tests_come_after_those_that_failed() -> None:
+    """However many were blocked, no failure is lost behind them; their reason is told once."""
+    many = [ran(f"waits_{n}", "blocked", message="step 'db' failed") for n in range(500)]
+    text = html.text(account(tests=(*many, ran("fails", "failed", message="assert 0"))))
+    assert text.index("assert 0") < text.index("step &#39;db&#39; failed")
+    assert text.count("step &#39;db&#39; failed") == 1
+
+
+class TestChart:
+    """What is drawn where."""
+
+    def test_retries_waits_and_pauses(self) -> None:
+        """Attempts and the waits between them, a pause, the wait for a job, the cleanup."""
+        attempts = (
+            AttemptAccount(1, "exec", 2.0, 1.0, "no"),
+            AttemptAccount(2, "exec", 4.0, 1.0, None),
+        )
+        run = account(step("db", started=2.0, seconds=4.0, attempts=attempts, cleanup=cleanup()))
+        axis = chart.Axis(run)
+        bars = {bar.kind: (bar.x, bar.width) for bar in chart.step_bars(run.steps[0], 1.0, axis)}
+        assert bars == {
+            "queue": (100, 100),
+            "bad": (200, 100),
+            "wait": (300, 100),
+            "good": (400, 100),
+            "pause": (500, 100),
+            "clean": (800, 100),
+        }
+
+    def test_many_tests_are_thinned(self) -> None:
+        """Neighbours become one bar; none that failed gets lost among those that passed."""
+        tests = tuple(
+            ran(f"t{n}", "failed" if n == 5_000 else "passed", "gw0", started=n / 1e3, seconds=1e-3)
+            for n in range(10_000)
+        )
+        run = account(tests=tests)
+        (lane,) = chart.lanes(run, chart.Axis(run))
+        assert lane.is_thinned
+        assert 400 < len(lane.bars) < 1_000
+        assert [bar.kind for bar in lane.bars].count("bad") == 1
+        assert lane.bars[-1].kind == "bad"
+        assert lane.said == "9999 passed, 1 failed"
+
+    def test_few_tests_are_not_thinned(self) -> None:
+        """Each has a bar of its own that names it."""
+        run = account(tests=tuple(ran(f"t{n}") for n in range(300)))
+        (lane,) = chart.lanes(run, chart.Axis(run))
+        assert [bar.title for bar in lane.bars][:1] == ["t0: passed, 0.50s"]
+        assert len(lane.bars) == 300
+
+    def test_blocked_test_looks_as_a_blocked_step(self) -> None:
+        """It has not failed: what is red in a lane is a failure."""
+        run = account(tests=(ran("a", "failed"), ran("b", "blocked"), ran("c")))
+        (lane,) = chart.lanes(run, chart.Axis(run))
+        assert [bar.kind for bar in lane.bars] == ["good", "odd", "bad"]
+
+    @pytest.mark.parametrize("seconds", [0.0, 0.002, 0.9, 10.0, 59.0, 61.0, 4_000.0, 90_000.0, 1e7])
+    def test_ruler(self, seconds: float) -> None:
+        """Whatever a run takes, the ruler has a few times, from 0 on and inside of it."""
+        ticks = chart.Axis(account(seconds=seconds)).ticks()
+        assert 2 <= len(ticks) <= 8
+        assert ticks[0] == (0.0, "0s")
+        assert ticks[-1][0] <= chart.WIDTH
+        assert len({label for _, label in ticks}) == len(ticks)
+
+
+def test_without_jinja_it_is_refused_at_the_start(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says what to install, before anything runs."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    project.steps("@pytest.mark.plan_step\ndef db(): note('db')")
+    project.tests("def test_it(db): pass")
+    result = project.run("--plan-report=plan.html")
+    refuses(result, "needs Jinja2", "pip install 'pytest-plan[report]'", "--plan-report")
+    assert project.calls == []
+
+
+def test_file_of_a_run_has_no_secret(project: Project) -> None:
+    """What is secret is masked in everything that the page shows."""
+    project.steps("""
+    @pytest.mark.plan_step(needs=())
+    def token(): return Secret("hunter2-hunter2")
+
+    @pytest.mark.plan_step(needs=["token"])
+    def db(ctx):
+        print("log hunter2-hunter2")
+        raise RuntimeError("error " + "hunter2-" * 2)
+    """)
+    project.tests("def test_db(db): pass\ndef test_it(token): assert token == 'hunter2-hunter2!'")
+    project.run("--plan-report=plan.html", "--plan-continue-on-error")
+    text = (project.path / "plan.html").read_text()
+    assert "log ***" in text
+    assert "hunter2-hunter2" not in text

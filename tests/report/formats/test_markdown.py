@@ -1,0 +1,77 @@
+"""The Markdown report: a table, a gantt, and what failed."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.report.formats import markdown
+from tests.report.support.accounts import account, blocked, cleanup, failed, ran, step
+
+
+def test_report() -> None:
+    """Outcome, counts, a row for each step, the gantt, and each failure with its log."""
+    lines = markdown.text(
+        account(
+            step("net", is_critical=True, cleanup=cleanup(CleanupOutcome.ABANDONED)),
+            failed("db", attempts_allowed=3, log="connecting"),
+            blocked("web"),
+            tests=(ran("a"), ran("b", "blocked")),
+            outcome=StepOutcome.FAILED,
+            reason="step 'db' failed",
+            critical_path=("net", "db"),
+            left=("/tmp/x could not be removed",),
+        )
+    ).splitlines()
+    assert lines[0] == "## Plan: failed"
+    assert lines[2] == (
+        "Environment `run-1f0c9a3e`. 10.0s in all. tests: 1 passed, 1 blocked. "
+        "stopped: step 'db' failed. critical path: net > db."
+    )
+    assert lines[4:9] == [
+        "| step | outcome | took | attempts | cleanup | why |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| **net** | succeeded | 1.00s |  | abandoned 1.00s |  |",
+        "| db | failed | 1.00s | 1 of 3 |  | RuntimeError: no |",
+        "| web | blocked |  |  |  | needs 'db': failed |",
+    ]
+    assert "- /tmp/x could not be removed" in lines
+    assert lines.count("```mermaid") == 1
+    assert lines[-11:] == [
+        "", "### db", "", "```text", "E   no", "```", "Log:", "", "```text", "connecting", "```"
+    ]  # fmt: skip
+
+
+def test_nothing_of_a_text_is_markup() -> None:
+    """Pipes, tags, links and fences in errors and logs are shown, never obeyed."""
+    evil = "a | b <script>alert(1)</script> [x](http://y) `c` *d* _e_ @someone #1"
+    text = markdown.text(account(failed("db", reason=evil, error="```\n<b>", log="````x")))
+    row = next(line for line in text.splitlines() if line.startswith("| db"))
+    assert len(re.findall(r"(?<!\\)\|", row)) == 7
+    assert "\\<script\\>" in row
+    assert "\\[x\\]\\(http" in row
+    assert not re.search(r"(?<!\\)[`*_@#]", row)
+    lines = text.splitlines()
+    opened = lines.index("````text")
+    assert lines[opened + 1 : opened + 4] == ["```", "<b>", "````"]
+    assert "`````text" in lines
+
+
+def test_no_step() -> None:
+    """A run that needed no step says so and draws nothing."""
+    text = markdown.text(account(tests=(ran("a"),)))
+    assert "No step was needed." in text
+    assert "mermaid" not in text
+
+
+def test_many_steps_are_cut_with_failures_first() -> None:
+    """GitHub's summary has a limit: what failed is always in it."""
+    steps = [step(f"s{number}") for number in range(2_000)]
+    lines = markdown.text(account(*steps, failed("db"))).splitlines()
+    rows = [line for line in lines if line.startswith("| ")]
+    assert rows[2].startswith("| db ")
+    assert len(rows) == 302
+    assert "1701 more steps are not shown." in lines
+    many = markdown.text(account(*(failed(f"f{number}") for number in range(100))))
+    assert many.count("\n### ") == 20
+    assert "80 more steps failed." in many
