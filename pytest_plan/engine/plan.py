@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_plan.engine.environments.recovery import OwnEnvironment
     from pytest_plan.engine.execution.restore import Restorer
     from pytest_plan.engine.execution.run import Run
-    from pytest_plan.engine.journal.null import Unrecorded
+    from pytest_plan.engine.journal.null import NullJournal
     from pytest_plan.engine.model.events import Listener
     from pytest_plan.engine.model.results import PlanResult, StepResult
 
@@ -218,7 +218,7 @@ class Plan:
         *,
         artifacts: Path | None = None,
         run_id: str | None = None,
-        journal: Unrecorded | None = None,
+        journal: NullJournal | None = None,
         scratch: Path | None = None,
         **options: Any,
     ) -> Run:
@@ -267,7 +267,7 @@ class Plan:
     def revive(
         self,
         restorer: Restorer,
-        journal: Unrecorded,
+        journal: NullJournal,
         *,
         listeners: list[Listener],
         scratch: Path | None = None,

@@ -60,7 +60,7 @@ class Collector:
         self._began = min(self._began, time.time() - event.at)
         match event:
             case StepFinished(result=result) | StepCleaned(result=result):
-                self._logs[result.name] = self._plan.host.run.records[result.name].log.tail()
+                self._logs[result.name] = self._plan.host.run.step_runs[result.name].log.tail()
             case CleanupBegan(at=at):
                 self._cleanup_began = at
             case PlanFinished(result=result):

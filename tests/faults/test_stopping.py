@@ -10,7 +10,7 @@ import pytest
 from tests.faults.harness.scenario import BACKWARD, HOOKS, SLACK, STEPS, WAITING, Run, Stage, Story
 
 TIMEOUT = 1.0 * SLACK  # seconds
-# When the step has ended, in seconds after its timeout: each rung of the ladder has its time.
+# When the step has ended, in seconds after its timeout: each stage of the escalation has its time.
 AT_ONCE, KILLED, LEFT = 0.9 * SLACK, 2.9 * SLACK, 4.5 * SLACK
 
 
@@ -27,7 +27,7 @@ STEP_FAULTS = {
 
 
 def test_g18_a_step_that_exceeds_its_timeout_is_stopped(stage: Stage) -> None:
-    """Row 17: by the rung of the ladder that it needs; the exit waits for no thread."""
+    """Row 17: by the stage of the escalation that it needs; the exit waits for no thread."""
 
     def story(run: Run, hook: str, fault: str, longest: float, is_left: bool) -> Story:
         run.start(faults={f"db.{hook}": fault}, options={"db": {"timeout": TIMEOUT}})
@@ -141,7 +141,7 @@ def test_g5_the_cleanup_limit_bounds_all_cleanups_together(stage: Stage) -> None
 
 
 @pytest.mark.parametrize("fault", ["tree"])
-def test_g18_the_limit_climbs_the_same_ladder(stage: Stage, fault: str) -> None:
+def test_g18_the_limit_escalates_in_the_same_way(stage: Stage, fault: str) -> None:
     """Row 52: a program that ignores SIGTERM, and its child in a session of its own, are gone."""
 
     def story(run: Run, args: tuple[str, ...]) -> Story:

@@ -10,7 +10,7 @@ import pytest
 import tenacity  # noqa: F401
 
 import pytest_plan.engine.execution.run  # noqa: F401
-from pytest_plan.engine.calls import escalation as ladder
+from pytest_plan.engine.calls import escalation
 from tests.plugin.project import ROOT, Project
 
 _OUTSIDE = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR", "PYTEST_PLUGINS")
@@ -39,7 +39,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 
 
 @pytest.fixture
-def quick_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_escalation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a step that does not stop be given up at once."""
     for name in ("TERMINATE_AFTER", "KILL_AFTER", "ABANDON_AFTER"):
-        monkeypatch.setattr(ladder, name, 0.01)
+        monkeypatch.setattr(escalation, name, 0.01)

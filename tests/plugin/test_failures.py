@@ -192,7 +192,7 @@ class TestReport:
         result.stdout.fnmatch_lines(["E *RuntimeError: wrong password [*][*][*]"])
 
     def test_step_that_does_not_stop_is_shown_with_its_stack(
-        self, project: Project, quick_ladder: None
+        self, project: Project, quick_escalation: None
     ) -> None:
         """A step that was abandoned at its timeout is timed out, and its stack is shown."""
         project.steps(
@@ -702,7 +702,7 @@ class TestCleanup:
         result.stdout.fnmatch_lines(["FAILED test_it.py::test_it*", "*= 1 failed, 1 error in *"])
 
     def test_cleanup_that_takes_too_long_is_abandoned_aloud(
-        self, project: Project, quick_ladder: None
+        self, project: Project, quick_escalation: None
     ) -> None:
         """What exceeds its cleanup_timeout is said, and the run is red."""
         project.steps(

@@ -1,7 +1,7 @@
 """Fixtures of the report tests."""
 
 from tests.leftovers import nothing_left_behind, own_temporary_folder  # noqa: F401
-from tests.plugin.surroundings import outside, project, quick_ladder  # noqa: F401
+from tests.plugin.surroundings import outside, project, quick_escalation  # noqa: F401
 from tests.xdist import conftest as xdist
 
 cluster = xdist.cluster

@@ -1,78 +1,221 @@
-"""One call of user code: what is called, how it ended, and how it is asked to stop."""
+"""One call of one function of a step: its scope, how it ended, and how it is asked to stop."""
 
 from __future__ import annotations
 
 import contextvars
+import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-from pytest_plan.engine.calls.body import Body
-from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.body import Body, armed
+from pytest_plan.engine.calls.interrupt import Interrupt
+from pytest_plan.engine.model.errors import StateError, describe
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.model.stop import Stop
+from pytest_plan.engine.processes.process import Process
 from pytest_plan.engine.shared.log import StepLog, current_log
+from pytest_plan.engine.shared.store import Guard
 
 
-class Returned(NamedTuple):
-    """The call returned, or its generator yielded, this value."""
+class Returned:
+    """The function returned, or its generator yielded.
 
-    value: Any = None
+    Attributes:
+        value: what it returned or yielded.
+        prepared: what `Call.after` made of the value; None without `after`.
+    """
+
+    __slots__ = ("prepared", "value")
+
+    def __init__(self, value: Any = None, prepared: Any = None) -> None:
+        self.value = value
+        self.prepared = prepared
 
 
-class Raised(NamedTuple):
-    """The call raised."""
+class Raised:
+    """The function raised.
 
-    error: BaseException
+    Attributes:
+        error: the exception.
+        text: its class and message on one line, made on the thread of the call: `__str__` of a
+            user's exception is user code.
+    """
+
+    __slots__ = ("error", "text")
+
+    def __init__(self, error: BaseException, text: str) -> None:
+        self.error = error
+        self.text = text
 
 
 class Refused(Raised):
-    """The call could not be made for this: none of its code ran."""
+    """The call was not made, because of this error. None of the user's code ran."""
 
     __slots__ = ()
 
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error, describe(error))
 
-class Abandoned(NamedTuple):
-    """The call did not stop when it had to; its thread was left behind with this stack."""
 
-    stack: str
+class Abandoned:
+    """The call did not stop when it had to, and its thread was left behind.
+
+    Attributes:
+        stack: where the thread is stuck.
+    """
+
+    __slots__ = ("stack",)
+
+    def __init__(self, stack: str) -> None:
+        self.stack = stack
 
 
 Ending: TypeAlias = Returned | Raised | Abandoned
 
 
-class Call:
-    """One function of one step, to be performed once.
+class StopFlag:
+    """The request that one call should stop. Raised at most once; wakes waiters on `condition`."""
+
+    __slots__ = ("condition", "stop")
+
+    def __init__(self) -> None:
+        # `stop` goes from None to its one value with `condition` held; readers need no lock.
+        self.condition: threading.Condition = threading.Condition()
+        self.stop: Stop | None = None
+
+    def raise_(self, stop: Stop) -> None:
+        """Ask to stop for this reason; a second request changes nothing."""
+        with self.condition:
+            self.stop = self.stop or stop
+            self.condition.notify_all()
+
+    def is_raised(self) -> bool:
+        """Whether the call was asked to stop."""
+        return self.stop is not None
+
+
+class CallScope(Guard):
+    """What belongs to one call: its deadline, its stop flag, and the programs it has started.
 
     Attributes:
-        scope: what stops it, and what it has started.
-        body: the function.
-        log: the log of the step.
-        expires: when the executor asks it to stop, as a time of the plan's clock; None: never.
-        budget: names that time.
-        thread: the thread that performs it, 0 before.
-        has_run: whether any user code of it may have run.
-        before: called on that thread before any user code, which does not run when it raises;
-            None: nothing is.
+        step: name of the step.
+        hook: the hook that runs.
+        attempt: the attempt, counted from 1.
+        deadline: when the hook must have ended, as a time of the plan's clock; None: never.
+        reason: why cleanup runs; None in other hooks.
+        flag: asks the hook to stop.
+        interrupt: injects an exception into the thread of the hook.
+        uninterrupted: a context manager that holds such an exception back.
+        cookie: marks the programs that the hook runs to their end; None before the first.
+        processes: the programs that the hook has started and not waited for.
     """
 
-    __slots__ = ("before", "body", "budget", "expires", "has_run", "log", "scope", "thread")
+    def __init__(
+        self,
+        step: str,
+        hook: Hook,
+        attempt: int,
+        deadline: float | None,
+        reason: str | None = None,
+    ) -> None:
+        self.step = step
+        self.attempt = attempt
+        self.renew(hook, deadline, reason)
+        self._abandoned: int | None = None  # a thread; set once, by the coordinator
+        self.cookie: str | None = None
+        self.processes: list[Process] = []  # appended by the call's thread, read by others
+
+    def renew(self, hook: Hook, deadline: float | None, reason: str | None) -> None:
+        """Start over: the tail of a generator is another call with the `ctx` of the first."""
+        self.hook = hook
+        self.deadline = deadline
+        self.reason = reason
+        self.flag: StopFlag = StopFlag()
+        self.interrupt = self.uninterrupted = Interrupt()
+
+    def stopping(self) -> bool:
+        """Whether this call was asked to stop."""
+        return self.flag.is_raised()
+
+    def check(self) -> None:
+        """Raise the reason if this call was asked to stop."""
+        self.admit()
+        if self.flag.stop is not None:
+            raise self.flag.stop.error(self.step, self.hook, self.attempt)
+
+    def abandon(self, thread: int) -> None:
+        """Refuse everything that the call's thread does from now on: it was left behind."""
+        self._abandoned = thread
+
+    def is_abandoned(self) -> bool:
+        """Whether the calling thread is the one that was left behind."""
+        return self._abandoned == threading.get_ident()
+
+    def admit(self) -> None:
+        """Raise StateError if the call was abandoned: it may not change anything any more."""
+        if self.is_abandoned():
+            raise StateError(
+                f"step {self.step!r} was abandoned in {self.hook.value}, attempt {self.attempt}: "
+                "what it does now is refused"
+            )
+
+
+class Call:
+    """One call of one function of a step, to be performed once.
+
+    Attributes:
+        scope: what stops the call, and what it has started.
+        body: the function.
+        log: the log of the step.
+        expires: when the executor asks the call to stop, as a time of the plan's clock; None:
+            never.
+        budget: what `expires` is called in messages.
+        is_shielded: whether the call goes on when the plan is cancelled or its limit passes.
+        before: called on the thread of the call before any user code, which does not run if this
+            raises; None: nothing is called.
+        after: called on the thread of the call with what the function returned, before the call
+            counts as ended: whatever takes time or runs code of the value belongs here, because
+            flows must not block; None: nothing is called.
+        thread: the thread that performs the call, 0 before.
+        has_run: whether any user code of the call may have run.
+        has_returned: whether the function has returned; `after` may still run.
+    """
+
+    __slots__ = (
+        "after",
+        "before",
+        "body",
+        "budget",
+        "expires",
+        "has_returned",
+        "has_run",
+        "is_shielded",
+        "log",
+        "scope",
+        "thread",
+    )
 
     def __init__(
-        self, scope: CallScope, body: Body, log: StepLog, expires: float | None, budget: str
+        self,
+        scope: CallScope,
+        body: Body,
+        log: StepLog,
+        expires: float | None = None,
+        budget: str = "",
+        *,
+        shielded: bool = False,
     ) -> None:
         self.scope = scope
         self.body = body
         self.log = log
         self.expires = expires
         self.budget = budget
+        self.is_shielded: bool = shielded or scope.hook is Hook.CLEANUP
+        self.before: Callable[[], None] | None = None
+        self.after: Callable[[Any], Any] | None = None
         self.thread = 0
         self.has_run: bool = False
-        self.before: Callable[[], None] | None = None
-
-    @property
-    def is_shielded(self) -> bool:
-        """Whether the call goes on when the plan is cancelled or its limit passes."""
-        return self.scope.hook is Hook.CLEANUP
+        self.has_returned: bool = False
 
     def perform(self) -> Ending:
         """Run the function on the calling thread."""
@@ -81,14 +224,24 @@ class Call:
             if self.before is not None and (refused := self._refused(self.before)) is not None:
                 return refused
             self.has_run = True
-            return Returned(contextvars.copy_context().run(self._logged))
+            return contextvars.copy_context().run(self._run)
         except BaseException as error:
-            return Raised(error)
+            return Raised(error, self._text(error))
 
     def stop(self, stop: Stop) -> None:
         """Ask the function to stop: wake its `ctx`, cancel its task."""
         self.scope.flag.raise_(stop)
         self.body.stop()
+
+    def abandon(self, thread: int) -> None:
+        """Leave the call behind on `thread`; a generator at its `yield` keeps its tail."""
+        self.scope.abandon(thread)
+        if not self.has_returned:
+            self.body.abandon()
+
+    def runs_on(self) -> int:
+        """Return the thread that user code of the call runs on."""
+        return self.thread if self.has_returned else self.body.thread() or self.thread
 
     def _refused(self, before: Callable[[], None]) -> Refused | None:
         try:
@@ -97,6 +250,18 @@ class Call:
             return Refused(error)
         return None
 
-    def _logged(self) -> Any:
+    def _run(self) -> Returned:
         current_log.set(self.log)
-        return self.body.perform(self.scope.mask)
+        interrupt = self.scope.interrupt
+        value = self.body.perform(interrupt)
+        self.has_returned = True
+        after = self.after
+        if after is None:
+            return Returned(value)
+        return Returned(value, armed(interrupt, lambda: after(value)))
+
+    def _text(self, error: BaseException) -> str:
+        try:
+            return str(armed(self.scope.interrupt, lambda: describe(error)))
+        except BaseException:  # interrupted in `__str__`
+            return f"{type(error).__qualname__}: (its text cannot be shown)"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_plan.engine.calls.body import Body, body_of
-from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.call import CallScope
 from pytest_plan.engine.calls.undo import Undo, UndoStack
 from pytest_plan.engine.journal.null import Deferred
 from pytest_plan.engine.model.durations import Duration, format_duration, parse_duration
@@ -22,7 +22,7 @@ from pytest_plan.engine.model.errors import PlanError, describe
 from pytest_plan.engine.processes.process import Process, ProgramFiles, content, spawn
 from pytest_plan.engine.processes.tree import KILL, Leftovers, Tree
 from pytest_plan.engine.shared.log import StepLog
-from pytest_plan.engine.shared.services import Services
+from pytest_plan.engine.shared.run_facts import RunFacts
 from pytest_plan.engine.shared.state import State
 
 T = TypeVar("T")
@@ -41,17 +41,17 @@ class Context:
     def __init__(
         self,
         scope: CallScope,
-        services: Services,
+        facts: RunFacts,
         undo: UndoStack,
         log: StepLog,
     ) -> None:
         self._scope = scope
-        self._services = services
+        self._facts = facts
         self._undo = undo
         self._log = log
         self.step: str = scope.step
         self.attempt: int = scope.attempt
-        self.state: State = State(services.store, writer=scope.step, guard=scope)
+        self.state: State = State(facts.store, writer=scope.step, guard=scope)
 
     @property
     def reason(self) -> str | None:
@@ -76,19 +76,19 @@ class Context:
         that refuses root can live below it. Empty at the start of an attempt that repeats
         every hook.
         """
-        with self._scope.mask:
-            return self._services.folders.scratch(self.step)
+        with self._scope.uninterrupted:
+            return self._facts.folders.scratch(self.step)
 
     @property
     def artifacts(self) -> Path:
         """A folder for what should outlive the run: dumps, screenshots, server logs."""
-        with self._scope.mask:
-            return self._services.folders.artifacts(self.step)
+        with self._scope.uninterrupted:
+            return self._facts.folders.artifacts(self.step)
 
     def remaining(self) -> float | None:
         """Return the seconds until `deadline`, never negative; None without a limit."""
         deadline = self._scope.deadline
-        return None if deadline is None else max(0.0, deadline - self._services.clock.now())
+        return None if deadline is None else max(0.0, deadline - self._facts.clock.now())
 
     def check(self) -> None:
         """Raise when the hook should stop.
@@ -98,7 +98,7 @@ class Context:
             PlanTimeoutError: the plan's limit has passed.
             PlanCancelledError: the plan was cancelled.
         """
-        with self._scope.mask:
+        with self._scope.uninterrupted:
             self._scope.check()
 
     def log(self, text: object) -> None:
@@ -107,14 +107,14 @@ class Context:
         Raises:
             StateError: the step was abandoned meanwhile.
         """
-        with self._scope.mask:
+        with self._scope.uninterrupted:
             self._scope.admit()
             self._log.write(f"{text}\n")
 
     def sleep(self, duration: Duration) -> None:
         """Wait; raise as `check` does as soon as the hook should stop."""
         seconds = parse_duration(duration, "ctx.sleep")
-        with self._scope.mask:
+        with self._scope.uninterrupted:
             self._pause(seconds)
 
     def wait_until(
@@ -136,12 +136,12 @@ class Context:
         """
         pause = parse_duration(every, "ctx.wait_until: every")
         longest = None if timeout is None else parse_duration(timeout, "ctx.wait_until: timeout")
-        begun = self._services.clock.now()
+        begun = self._facts.clock.now()
         while True:
             value, error = _attempt(fn)
             if value:
                 return value
-            with self._scope.mask:
+            with self._scope.uninterrupted:
                 left = self._refuse_to_wait(begun, longest, error)
                 self._pause(min(pause, left), error)
 
@@ -179,12 +179,12 @@ class Context:
         """
         arguments = _argv(argv)
         longest = None if timeout is None else parse_duration(timeout, "ctx.run: timeout")
-        with self._scope.mask, ProgramFiles(input) as (source, output, errors):
+        with self._scope.uninterrupted, ProgramFiles(input) as (source, output, errors):
             self._scope.check()
             self._log.write(f"$ {shlex.join(arguments)}\n")
             process = spawn(
                 arguments, output=output, errors=errors, input=source,
-                env=self._services.program_environment(self.step, env),
+                env=self._facts.program_environment(self.step, env),
                 cwd=cwd, user=user, group=group, cookie=self._cookie(),
             )  # fmt: skip
             self._scope.processes.append(process)
@@ -229,8 +229,8 @@ class Context:
         """
         arguments = _argv(argv)
         grace = parse_duration(stop_grace, "ctx.start: stop_grace")
-        clock = self._services.clock
-        with self._scope.mask:
+        clock = self._facts.clock
+        with self._scope.uninterrupted:
             self._scope.check()
             self._log.write(f"$ {shlex.join(arguments)} &\n")
             name, cookie = Path(arguments[0]).name, secrets.token_hex(16)
@@ -239,16 +239,16 @@ class Context:
                 with self._log.path.open("ab") as output:
                     process = spawn(
                         arguments, output=output, errors=subprocess.STDOUT,
-                        env=self._services.program_environment(self.step, env),
+                        env=self._facts.program_environment(self.step, env),
                         cwd=cwd, user=user, group=group, cookie=cookie,
                     )  # fmt: skip
             except BaseException:
-                self._services.journal.undone(number)
+                self._facts.journal.undone(number)
                 raise
             self._scope.processes.append(process)
             body = body_of(process.end, clock, stop_signal, grace)
             self._push(f"end {name} (pid {process.pid})", body, process, number)
-            self._services.journal.tree_started(number, process.pid)
+            self._facts.journal.tree_started(number, process.pid)
         return process
 
     def defer(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -265,12 +265,12 @@ class Context:
         if self._scope.is_abandoned():
             fn(*args, **kwargs)
             self._scope.admit()
-        with self._scope.mask:
+        with self._scope.uninterrupted:
             label = getattr(fn, "__qualname__", None) or repr(fn)
             call = Deferred(fn, args, kwargs)
             number = None
             try:
-                number = self._services.journal.deferred(self.step, self._scope.hook, label, call)
+                number = self._facts.journal.deferred(self.step, self._scope.hook, label, call)
             finally:  # what it undoes is there, whether or not it can be written down
                 self._push(label, body_of(fn, *args, **kwargs), number=number)
 
@@ -282,12 +282,12 @@ class Context:
         Raises:
             PlanDefinitionError: another step has set the same variable.
         """
-        with self._scope.mask:
+        with self._scope.uninterrupted:
             self._scope.admit()
-            self._services.variables.set(name, str(value), self.step)
-            body, number = body_of(self._services.variables.restore, name), None
+            self._facts.variables.set(name, str(value), self.step)
+            body, number = body_of(self._facts.variables.restore, name), None
             try:
-                number = self._services.journal.variable_set(
+                number = self._facts.journal.variable_set(
                     self.step, self._scope.hook, name, str(value)
                 )
             finally:
@@ -295,15 +295,15 @@ class Context:
 
     def free_port(self) -> int:
         """Return a TCP port that is free on 127.0.0.1, never the same twice in a run."""
-        with self._scope.mask:
-            return self._services.ports.take()
+        with self._scope.uninterrupted:
+            return self._facts.ports.take()
 
     def _cookie(self) -> str:
         """Return the cookie of what this hook runs; daemons that carry it end at cleanup."""
         if self._scope.cookie is None:
             cookie = self._scope.cookie = secrets.token_hex(16)
             left = Leftovers(cookie)
-            body = body_of(left.end, self._services.clock, signal.SIGTERM, 2.0)
+            body = body_of(left.end, self._facts.clock, signal.SIGTERM, 2.0)
             label = "end what its programs left running"
             number = self._plan_tree(label, cookie, signal.SIGTERM, 2.0)
             self._push(label, body, left, number)
@@ -311,7 +311,7 @@ class Context:
 
     def _plan_tree(self, label: str, cookie: str, number: int, grace: float) -> int | None:
         how = {"cookie": cookie, "since": time.time(), "signal": int(number), "grace": grace}
-        return self._services.journal.tree_planned(self.step, self._scope.hook, label, how)
+        return self._facts.journal.tree_planned(self.step, self._scope.hook, label, how)
 
     def _push(
         self, label: str, body: Body, tree: Tree | None = None, number: int | None = None
@@ -321,7 +321,7 @@ class Context:
     def _pause(self, seconds: float, error: BaseException | None = None) -> None:
         flag = self._scope.flag
         with flag.condition:
-            self._services.clock.wait_for(flag.condition, flag.is_raised, seconds)
+            self._facts.clock.wait_for(flag.condition, flag.is_raised, seconds)
         self._check(error)
 
     def _check(self, cause: BaseException | None) -> None:
@@ -339,7 +339,7 @@ class Context:
             if status := process.poll():
                 text = f"{Path(process.args[0]).name!r} ended with {status}"
                 raise RuntimeError(f"{text} while step {self.step!r} waited for it") from error
-        waited = self._services.clock.now() - begun
+        waited = self._facts.clock.now() - begun
         if longest is not None and waited >= longest:
             last = "" if error is None else f"; the last error was {describe(error)}"
             text = f"step {self.step!r} waited {format_duration(longest)} in vain{last}"
@@ -350,11 +350,11 @@ class Context:
         try:
             return process.wait(longest)
         except BaseException:
-            process.end(self._services.clock, signal.SIGTERM, 1.0)
+            process.end(self._facts.clock, signal.SIGTERM, 1.0)
             raise
         finally:
             if self._scope.stopping():
-                process.end(self._services.clock, KILL, 0.0)
+                process.end(self._facts.clock, KILL, 0.0)
 
 
 def _attempt(fn: Callable[[], T]) -> tuple[T | None, BaseException | None]:

@@ -1,7 +1,7 @@
-"""The four rungs by which a call is made to stop; the coordinator climbs them.
+"""The four stages by which a call is made to stop; the coordinator advances them.
 
 It wakes the call's `ctx`; ends its process trees; interrupts its Python code; and leaves its
-thread behind. No rung blocks, and a call that ends in between takes the ladder with it.
+thread behind. No stage blocks, and a call that ends in between takes the escalation with it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ KILL_AFTER = 1.0
 ABANDON_AFTER = 3.0
 
 
-class Ladder:
+class Escalation:
     """The way up for one call; `wake` lets those look again who wait in the State.
 
     Attributes:
         call: what must stop.
-        next_at: when to climb next.
+        next_at: when to advance next.
     """
 
-    __slots__ = ("_began", "_rung", "_stop", "_wake", "call", "next_at")
+    __slots__ = ("_began", "_stage", "_stop", "_wake", "call", "next_at")
 
     def __init__(self, call: Call, stop: Stop, now: float, wake: Callable[[], None]) -> None:
         self.call = call
@@ -36,31 +36,27 @@ class Ladder:
         self.next_at = now
         self._began = now
         self._stop = stop
-        self._rung = 0
+        self._stage = 0
 
-    def climb(self) -> bool:
-        """Take the next rung; return True when the last one has been reached."""
-        self._rung += 1
-        if self._rung == 1:
+    def advance(self) -> bool:
+        """Take the next stage; return True when the last one has been reached."""
+        self._stage += 1
+        if self._stage == 1:
             self.call.stop(self._stop)
             self._wake()
             self.next_at = self._began + TERMINATE_AFTER
-        elif self._rung == 2:
+        elif self._stage == 2:
             self._signal(signal.SIGTERM)
             self.next_at = self._began + KILL_AFTER
-        elif self._rung == 3:
+        elif self._stage == 3:
             self._signal(KILL)
-            self.call.scope.mask.inject()
+            self.call.scope.interrupt.inject()
             self.next_at = self._began + ABANDON_AFTER
-        return self._rung > 3
-
-    def thread(self) -> int:
-        """Return the thread that the call's function runs on."""
-        return self.call.body.thread() or self.call.thread
+        return self._stage > 3
 
     def stack(self) -> str:
         """Return where the call is stuck."""
-        frame = frame_of(self.thread())
+        frame = frame_of(self.call.runs_on())
         if frame is None:
             return "(its thread has ended)"
         return "".join(traceback.format_stack(frame))

@@ -6,18 +6,14 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pytest_plan.engine.calls.body import Body, PlainBody, armed
+from pytest_plan.engine.calls.body import Body, CoroutineBody, PlainBody, _Cancel, armed
 from pytest_plan.engine.calls.call import Raised, Returned
 from pytest_plan.engine.calls.interrupt import Interrupt
 from pytest_plan.engine.definition.signature import HookFunction, Kind
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import PlanDefinitionError
-
-if TYPE_CHECKING:
-    pass
-from pytest_plan.engine.calls.body import CoroutineBody, _Cancel
 
 _NO_YIELD = "step {!r} is a generator function but ended without a yield"
 
@@ -27,7 +23,7 @@ _TWO_YIELDS = (
 )
 
 
-class GeneratorRun:
+class GeneratorBody:
     """A generator from its first line to its last, on one thread and in one context.
 
     The thread is parked at the `yield`: elsewhere sqlite3 and `ContextVar.reset` would break.
@@ -60,7 +56,7 @@ class GeneratorRun:
         with self._changed:
             self._asked, self._ending = interrupt, None
             self._changed.notify_all()
-            self._go_on()
+            self._resume_thread()
             self._clock.wait_for(self._changed, lambda: self._ending is not None, None)
             ending: Returned | Raised | None = self._ending
         if isinstance(ending, Raised):
@@ -80,7 +76,7 @@ class GeneratorRun:
             self._is_abandoned = True
             self._changed.notify_all()
 
-    def _go_on(self) -> None:
+    def _resume_thread(self) -> None:
         if self._thread is None:
             context = contextvars.copy_context()
             name = f"plan-{self._step}-generator"
@@ -104,7 +100,7 @@ class GeneratorRun:
         try:
             ending = Returned(armed(interrupt, function))
         except BaseException as error:
-            ending = Raised(error)
+            ending = Raised(error, "")
         if os.getpid() != process:
             os._exit(1 if isinstance(ending, Raised) else 0)  # a fork came back: see threads.py
         self._end(ending)
@@ -135,7 +131,7 @@ class GeneratorRun:
             raise PlanDefinitionError(_TWO_YIELDS.format(self._step), step=self._step)
 
 
-class AsyncGeneratorRun(GeneratorRun):
+class AsyncGeneratorBody(GeneratorBody):
     """An async generator, driven by one task in a loop that goes on at the `yield`."""
 
     def __init__(
@@ -155,11 +151,11 @@ class AsyncGeneratorRun(GeneratorRun):
         if self._resume is not None:
             self._resume()
 
-    def _go_on(self) -> None:
+    def _resume_thread(self) -> None:
         if self._resume is not None:
             self._resume()
         else:
-            super()._go_on()
+            super()._resume_thread()
 
     def _live(self) -> None:
         import asyncio
@@ -168,7 +164,7 @@ class AsyncGeneratorRun(GeneratorRun):
             with asyncio.Runner() as runner:
                 runner.run(self._drive())
         except BaseException as error:
-            self._end(Raised(error))
+            self._end(Raised(error, ""))
 
     async def _drive(self) -> None:
         import asyncio
@@ -191,7 +187,7 @@ class AsyncGeneratorRun(GeneratorRun):
         try:
             self._end(Returned(await self._armed(interrupt, part)))
         except BaseException as error:
-            self._end(Raised(error))
+            self._end(Raised(error, ""))
 
     async def _armed(self, interrupt: Interrupt, part: Coroutine[Any, Any, Any]) -> Any:
         self._cancel.bind()
@@ -219,9 +215,9 @@ def hook_body(step: str, hook: HookFunction, keywords: Mapping[str, Any], clock:
     function = hook.function
     match hook.kind:
         case Kind.GENERATOR:
-            return GeneratorRun(step, function, keywords, clock)
+            return GeneratorBody(step, function, keywords, clock)
         case Kind.ASYNC_GENERATOR:
-            return AsyncGeneratorRun(step, function, keywords, clock)
+            return AsyncGeneratorBody(step, function, keywords, clock)
         case Kind.COROUTINE:
             return CoroutineBody(function, **keywords)
     return PlainBody(function, **keywords)

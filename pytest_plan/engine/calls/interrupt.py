@@ -1,4 +1,4 @@
-"""Ends the Python code of one call from another thread (rung three of the ladder).
+"""Ends the Python code of one call from another thread (stage three of the escalation).
 
 CPython can set an exception in another thread; it arrives at some later bytecode. In the middle
 of engine code that would tear data (measured: 241 of 300 locked updates), so it is armed only

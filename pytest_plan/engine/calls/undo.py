@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pytest_plan.engine.calls.body import Body
-from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.call import CallScope
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.processes.tree import Tree
 

@@ -52,22 +52,13 @@ def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str,
 
 def closure(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> set[str]:
     """Return `names` and every step that must have ended before them."""
-    return _reachable(names, {name: step.edges for name, step in steps.items()})
-
-
-def needs_closure(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> set[str]:
-    """Return `names` and every step that must have succeeded before them."""
-    return _reachable(names, {name: step.needs for name, step in steps.items()})
-
-
-def _reachable(names: Iterable[str], edges: Mapping[str, tuple[str, ...]]) -> set[str]:
     found: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting.extend(edges[name])
+            waiting.extend(steps[name].edges)
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from pytest_plan.engine.journal.reader import Recorded, read
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
-from pytest_plan.engine.processes.orphan import FoundTree, found_tree
+from pytest_plan.engine.processes.orphan import OrphanTree, orphan_tree
 from pytest_plan.engine.processes.tree import KILL
 
 
@@ -27,7 +27,7 @@ def end_trees(recorded: Recorded) -> None:
     for name, step in recorded.steps.items():
         for undo in step.undos:
             if undo.kind == "tree" and name not in needed:
-                tree: FoundTree = found_tree(json.loads(undo.data))
+                tree: OrphanTree = orphan_tree(json.loads(undo.data))
                 with contextlib.suppress(TimeoutError):
                     tree.end(SystemClock(), KILL, 0.0)
 

@@ -1,19 +1,25 @@
-"""The forward flow of one step: attempts, each over three hooks, and what is between them."""
+"""The forward flow of one step: attempts, each over three hooks, and the waits between them."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
-from pytest_plan.engine.calls.body import body_of
-from pytest_plan.engine.calls.call import Abandoned, Call, Ending, Raised, Refused
-from pytest_plan.engine.calls.generator import hook_body
-from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.call import (
+    Abandoned,
+    Call,
+    Ending,
+    Raised,
+    Refused,
+    Returned,
+)
+from pytest_plan.engine.calls.interrupt import StepInterrupted
 from pytest_plan.engine.definition.step import Pause
-from pytest_plan.engine.execution.cleanup import undo_hooks
-from pytest_plan.engine.execution.flow import Effect, Flow, Surroundings, Wait
-from pytest_plan.engine.execution.record import StepRecord, tail_of
+from pytest_plan.engine.execution.cleanup import Undone, undo_hooks
+from pytest_plan.engine.execution.flow import Effect, Flow, Wait, hook_call, own_call
+from pytest_plan.engine.execution.step_run import StepRun, tail_of
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError, PlanDefinitionError, describe
 from pytest_plan.engine.model.events import AttemptFailed, StepStarted
@@ -26,251 +32,286 @@ from pytest_plan.engine.model.results import (
     StepTimeoutError,
 )
 from pytest_plan.engine.model.stop import Stop, StopKind
+from pytest_plan.engine.shared.run_facts import RunFacts
+
+FIRST_WAIT = 0.5  # seconds
+LONGEST_WAIT = 30.0  # seconds
+_JITTER = 1.0  # seconds
 
 
 class _Failure(NamedTuple):
     """An attempt that did not succeed.
 
     Attributes:
-        hook: where.
+        hook: the hook that failed.
         error: the user's exception, or ours that says why the hook was stopped.
-        stop: what stopped the hook, None when it failed by itself.
+        text: class and message of `error` on one line.
+        stop: what stopped the hook, None if it failed by itself.
         is_final: whether no further attempt is possible.
     """
 
     hook: Hook
     error: BaseException
+    text: str
     stop: Stop | None = None
     is_final: bool = False
 
 
-def provision(record: StepRecord, around: Surroundings) -> Flow:
-    """Run the step's attempts until one succeeds or none is left; the record says how it ended."""
-    at = around.elapsed()
-    record.begin(at)
-    around.emit(StepStarted(record.name, at))
+def provision(step_run: StepRun, facts: RunFacts) -> Flow:
+    """Run attempts until one succeeds or none is left; `step_run` holds the outcome."""
+    at = facts.elapsed()
+    step_run.begin(at)
+    facts.emit(StepStarted(step_run.name, at))
     number = 1
-    while failure := (yield from _attempt(record, around, number)):
-        if not _may_retry(record, failure, number):
+    while failure := (yield from _attempt(step_run, facts, number)):
+        if not _may_retry(step_run, failure, number):
             break
-        failed = yield from _before_next(record, around, number, failure)
+        failed = yield from _before_next(step_run, facts, number, failure)
         if failed is not None:
             failure = failed
             break
         number += 1
     if failure is not None:
-        _end_failed(record, around, number, failure)
+        _end_failed(step_run, facts, number, failure)
         return
-    stop = yield from _pause(record)
-    if stop is not None and isinstance(record.planned.step, Pause):
-        record.end(stop.outcome, around.elapsed(), stop.reason)
+    stop = yield from _pause(step_run)
+    if stop is not None and isinstance(step_run.planned.step, Pause):
+        step_run.end(stop.outcome, facts.elapsed(), stop.reason)
         return
-    record.end(StepOutcome.SUCCEEDED, around.elapsed())
+    step_run.end(StepOutcome.SUCCEEDED, facts.elapsed())
+
+
+def close(step_run: StepRun, facts: RunFacts) -> Flow:
+    """Record how the step ended, durably where the journal asks for it.
+
+    What waits for the disk gets a call of its own: reading the log of a failed step, a durable
+    write.
+    """
+    failed = step_run.error is not None
+    if not failed and not facts.journal.ends_durably(step_run.planned):
+        _record_end(step_run, facts, "")
+        return
+    ending: Ending = yield own_call(step_run, _close, step_run, facts, failed, shielded=True)
+    if isinstance(ending, Raised):
+        raise ending.error
+    if isinstance(ending, Returned):
+        step_run.log_tail = ending.value
+
+
+def _close(step_run: StepRun, facts: RunFacts, failed: bool) -> str:
+    log_tail = step_run.log.tail() if failed else ""
+    _record_end(step_run, facts, log_tail)
+    return log_tail
+
+
+def _record_end(step_run: StepRun, facts: RunFacts, log_tail: str) -> None:
+    facts.journal.step_ended(
+        step_run.planned,
+        step_run.outcome,
+        step_run.completed,
+        log_tail,
+        has_begun=step_run.has_begun,
+    )
 
 
 def _attempt(
-    record: StepRecord, around: Surroundings, number: int
+    step_run: StepRun, facts: RunFacts, number: int
 ) -> Generator[Effect, Any, _Failure | None]:
-    started = around.services.clock.now()
-    timeout = record.planned.options.timeout
+    started = facts.clock.now()
+    timeout = step_run.planned.options.timeout
     expires = None if timeout is None else started + timeout
     hook = Hook.EXEC
     failure = None
     succeeded: list[Hook] = []
-    for hook in record.hooks_to_run():
-        failure = yield from _run_hook(record, around, hook, number, expires)
+    for hook in step_run.hooks_to_run():
+        failure = yield from _run_hook(step_run, facts, hook, number, expires)
         if failure is not None:
-            record.remember(succeeded)
+            step_run.remember(succeeded)
             break
         succeeded.append(hook)
-    seconds = around.services.clock.now() - started
+    seconds = facts.clock.now() - started
     error = None if failure is None else failure.error
-    result = AttemptResult(number, hook.value, started - around.began, seconds, error)
-    record.attempted(result)
+    result = AttemptResult(number, hook.value, started - facts.began, seconds, error)
+    step_run.attempted(result)
     return failure
 
 
 def _run_hook(
-    record: StepRecord, around: Surroundings, hook: Hook, number: int, expires: float | None
+    step_run: StepRun, facts: RunFacts, hook: Hook, number: int, expires: float | None
 ) -> Generator[Effect, Any, _Failure | None]:
-    call = _hook_call(record, around, hook, number, expires)
-    if not record.has_run:
-        call.before = around.services.journal.before(record.planned)
+    call = _hook_call(step_run, facts, hook, number, expires)
     ending: Ending = yield call
-    record.called(has_run=call.has_run, was_refused=isinstance(ending, Refused))
+    step_run.called(has_run=call.has_run, was_refused=isinstance(ending, Refused))
     if hook is Hook.EXEC:
-        _note_exec(record, around, call, ending)
-    return _failure(record, around, hook, call, ending)
+        _note_exec(step_run, facts, call, ending)
+    return _failure(step_run, facts, hook, call, ending)
 
 
 def _hook_call(
-    record: StepRecord, around: Surroundings, hook: Hook, number: int, expires: float | None
+    step_run: StepRun, facts: RunFacts, hook: Hook, number: int, expires: float | None
 ) -> Call:
-    deadlines = [time for time in (expires, around.deadline) if time is not None]
-    scope = CallScope(record.name, hook, number, min(deadlines, default=None))
-    function = record.planned.hooks[hook]
-    keywords = around.arguments(function, scope, record)
-    clock = around.services.clock
-    body = hook_body(record.name, function, keywords, clock)
-    return Call(scope, body, record.log, expires, _budget(record))
+    call = hook_call(
+        step_run,
+        facts,
+        hook,
+        attempt=number,
+        deadline=min((at for at in (expires, facts.deadline) if at is not None), default=None),
+        expires=expires,
+        budget=_budget(step_run),
+    )
+    if not step_run.has_run:
+        call.before = facts.journal.before(step_run.planned)
+    if hook is Hook.EXEC:
+        call.after = functools.partial(facts.store.prepare, step_run.name)
+    return call
 
 
-def _budget(record: StepRecord) -> str:
-    timeout = record.planned.options.timeout
+def _budget(step_run: StepRun) -> str:
+    timeout = step_run.planned.options.timeout
     return "" if timeout is None else f"its timeout of {format_duration(timeout)}"
 
 
-def _note_exec(record: StepRecord, around: Surroundings, call: Call, ending: Ending) -> None:
+def _note_exec(step_run: StepRun, facts: RunFacts, call: Call, ending: Ending) -> None:
     tail = tail_of(call.body)
-    if tail is not None and not isinstance(ending, Abandoned):
-        record.undo.push_tail(tail, call.scope, around.services.journal.tail_made(record.name))
-    if isinstance(ending, (Raised, Abandoned)):
+    if tail is not None and (call.has_returned or not isinstance(ending, Abandoned)):
+        step_run.undo.push_tail(tail, call.scope, facts.journal.tail_made(step_run.name))
+    if not isinstance(ending, Returned):
         return
-    record.value = ending.value
+    step_run.value = ending.value
     if ending.value is None:
-        _forget_value(record, around)
+        _forget_value(step_run, facts)
         return
-    around.services.store.write(record.name, ending.value, None, record.name)
+    facts.store.commit(step_run.name, ending.prepared, None, step_run.name)
 
 
 def _failure(
-    record: StepRecord, around: Surroundings, hook: Hook, call: Call, ending: Ending
+    step_run: StepRun, facts: RunFacts, hook: Hook, call: Call, ending: Ending
 ) -> _Failure | None:
     stop = call.scope.flag.stop
     if isinstance(ending, Abandoned):
-        record.stack = ending.stack
+        step_run.stack = ending.stack
         assert stop is not None
-        error = stop.error(record.name, hook, call.scope.attempt)
+        error = stop.error(step_run.name, hook, call.scope.attempt)
         error.add_note("it did not stop when asked: its thread was left behind")
-        return _Failure(hook, error, stop, is_final=True)
+        return _Failure(hook, error, describe(error), stop, is_final=True)
     if isinstance(ending, Raised):
-        return _raised(record, around, hook, call, ending.error)
-    if stop is None or (stop.kind is not StopKind.TIMEOUT and _is_last(record, hook)):
+        return _raised(step_run, facts, hook, call, ending)
+    if stop is None or (stop.kind is not StopKind.TIMEOUT and _is_last(step_run, hook)):
         return None
-    return _Failure(hook, stop.error(record.name, hook, call.scope.attempt), stop)
+    error = stop.error(step_run.name, hook, call.scope.attempt)
+    return _Failure(hook, error, describe(error), stop)
 
 
-def _raised(
-    record: StepRecord, around: Surroundings, hook: Hook, call: Call, error: BaseException
-) -> _Failure:
-    stop = call.scope.flag.stop
-    if isinstance(error, (JournalError, *around.stop_on, *around.skip_on)):
-        return _Failure(hook, error, is_final=True)
+def _raised(step_run: StepRun, facts: RunFacts, hook: Hook, call: Call, raised: Raised) -> _Failure:
+    stop, error = call.scope.flag.stop, raised.error
+    if isinstance(error, (JournalError, *facts.stop_on, *facts.skip_on)):
+        return _Failure(hook, error, raised.text, is_final=True)
     if stop is None:
-        return _Failure(hook, error, is_final=not isinstance(error, Exception))
+        return _Failure(hook, error, raised.text, is_final=not isinstance(error, Exception))
     if isinstance(error, (StepTimeoutError, PlanTimeoutError, PlanCancelledError)):
-        return _Failure(hook, error, stop)
-    ours = stop.error(record.name, hook, call.scope.attempt)
-    ours.__cause__ = error
-    return _Failure(hook, ours, stop)
+        return _Failure(hook, error, raised.text, stop)
+    ours = stop.error(step_run.name, hook, call.scope.attempt)
+    if isinstance(error, StepInterrupted):
+        # The interruption is how we stopped the hook; its traceback shows where the hook was.
+        ours.__traceback__ = error.__traceback__
+    else:
+        ours.__cause__ = error
+    return _Failure(hook, ours, describe(ours), stop)
 
 
-def _is_last(record: StepRecord, hook: Hook) -> bool:
-    return hook is [known for known in EXEC_HOOKS if known in record.planned.hooks][-1]
+def _is_last(step_run: StepRun, hook: Hook) -> bool:
+    return hook is [known for known in EXEC_HOOKS if known in step_run.planned.hooks][-1]
 
 
-def _may_retry(record: StepRecord, failure: _Failure, number: int) -> bool:
-    if failure.is_final or number >= record.attempts_allowed:
+def _may_retry(step_run: StepRun, failure: _Failure, number: int) -> bool:
+    if failure.is_final or number >= step_run.attempts_allowed:
         return False
     if failure.stop is not None and failure.stop.kind is not StopKind.TIMEOUT:
         return False
-    return isinstance(failure.error, record.planned.options.retry_on)
+    return isinstance(failure.error, step_run.planned.options.retry_on)
 
 
 def _before_next(
-    record: StepRecord, around: Surroundings, number: int, failure: _Failure
+    step_run: StepRun, facts: RunFacts, number: int, failure: _Failure
 ) -> Generator[Effect, Any, _Failure | None]:
     """Undo what will be made again and wait; return a failure when there can be no next attempt."""
-    again = frozenset(record.hooks_to_run())
-    undone = yield from undo_hooks(record, around, again)
+    again = frozenset(step_run.hooks_to_run())
+    undone = yield from undo_hooks(step_run, facts, again)
     if undone.errors or undone.left:
-        for error in undone.errors:
-            if isinstance(error.__cause__, around.stop_on):
-                return _Failure(failure.hook, error.__cause__, is_final=True)
-            failure.error.add_note(f"and could not be undone for another attempt: {error}")
-        return failure
-    if again >= frozenset(EXEC_HOOKS) & record.planned.hooks.keys():
-        yield _own_call(record, around, body_of(around.services.folders.empty, record.name))
-    options = record.planned.options
-    wait = body_of(seconds_to_wait, options.retry_wait, number, failure.error)
-    call = _own_call(record, around, wait)
+        return _not_undone(undone, failure, facts)
+    if again >= frozenset(EXEC_HOOKS) & step_run.planned.hooks.keys():
+        yield own_call(step_run, facts.folders.empty, step_run.name)
+    wait = step_run.planned.options.retry_wait
+    # A call of its own: a tenacity wait is the user's code.
+    call = own_call(step_run, seconds_to_wait, wait, number, failure.error)
     ending: Ending = yield call
     if call.scope.flag.stop is not None:
-        return _stopped(record, failure, number, call.scope.flag.stop)
-    if not isinstance(ending, (Raised, Abandoned)):
+        return _stopped(step_run, failure, number, call.scope.flag.stop)
+    if isinstance(ending, Returned):
         seconds = float(ending.value)
-        around.emit(_attempt_failed(record, around, number, failure, seconds))
+        facts.emit(_attempt_failed(step_run, facts, number, failure, seconds))
         stop: Stop | None = yield Wait(seconds)
-        return None if stop is None else _stopped(record, failure, number, stop)
+        return None if stop is None else _stopped(step_run, failure, number, stop)
     if isinstance(ending, Raised):
         ending.error.__cause__ = ending.error.__cause__ or failure.error
-        return _Failure(failure.hook, ending.error, is_final=True)
-    return _Failure(failure.hook, failure.error, is_final=True)
+        return _Failure(failure.hook, ending.error, ending.text, is_final=True)
+    return failure._replace(is_final=True)
 
 
-def _own_call(record: StepRecord, around: Surroundings, body: Any) -> Call:
-    scope = CallScope(record.name, Hook.EXEC, len(record.attempts), None)
-    return Call(scope, body, record.log, None, "")
+def _not_undone(undone: Undone, failure: _Failure, facts: RunFacts) -> _Failure:
+    """Return why there is no next attempt: what the last one made could not be undone."""
+    for error in undone.errors:
+        if isinstance(error.__cause__, facts.stop_on):
+            return _Failure(failure.hook, error.__cause__, error.summary, is_final=True)
+        failure.error.add_note(f"and could not be undone for another attempt: {error}")
+    return failure
 
 
 def _attempt_failed(
-    record: StepRecord, around: Surroundings, number: int, failure: _Failure, seconds: float
+    step_run: StepRun, facts: RunFacts, number: int, failure: _Failure, seconds: float
 ) -> AttemptFailed:
-    at = around.elapsed()
-    allowed = record.attempts_allowed
-    return AttemptFailed(record.name, number, allowed, failure.error, seconds, at)
+    at = facts.elapsed()
+    allowed = step_run.attempts_allowed
+    return AttemptFailed(step_run.name, number, allowed, failure.error, seconds, at)
 
 
-def _stopped(record: StepRecord, failure: _Failure, number: int, stop: Stop) -> _Failure:
-    error = stop.error(record.name, failure.hook, number)
+def _stopped(step_run: StepRun, failure: _Failure, number: int, stop: Stop) -> _Failure:
+    error = stop.error(step_run.name, failure.hook, number)
     error.__cause__ = failure.error
-    return _Failure(failure.hook, error, stop, is_final=True)
+    return _Failure(failure.hook, error, describe(error), stop, is_final=True)
 
 
-def _pause(record: StepRecord) -> Generator[Effect, Any, Stop | None]:
-    step = record.planned.step
-    seconds = step.seconds if isinstance(step, Pause) else record.planned.options.pause
+def _pause(step_run: StepRun) -> Generator[Effect, Any, Stop | None]:
+    step = step_run.planned.step
+    seconds = step.seconds if isinstance(step, Pause) else step_run.planned.options.pause
     stop: Stop | None = (yield Wait(seconds)) if seconds > 0 else None
     return stop
 
 
-def _end_failed(record: StepRecord, around: Surroundings, number: int, failure: _Failure) -> None:
-    error, at = failure.error, around.elapsed()
-    record.cause = error
-    _forget_value(record, around)
-    if isinstance(error, around.skip_on):
-        record.end(StepOutcome.SKIPPED, at, str(error) or describe(error))
-        return
-    if isinstance(error, around.stop_on):
-        record.end(StepOutcome.CANCELLED, at, describe(error))
-        return
-    stop = failure.stop
-    if stop is not None and stop.kind is StopKind.CANCEL:
-        record.end(stop.outcome, at, stop.reason)
-        return
-    if stop is not None and stop.kind is StopKind.LIMIT:
-        record.error = record.stopped(failure.hook, number, error)
-        record.end(stop.outcome, at, stop.reason)
-        return
-    record.error = record.fail(failure.hook, number, error)
-    timed_out = stop is not None and isinstance(error, StepError)
-    outcome = StepOutcome.TIMED_OUT if timed_out else StepOutcome.FAILED
-    record.end(outcome, at, describe(error))
+def _end_failed(step_run: StepRun, facts: RunFacts, number: int, failure: _Failure) -> None:
+    error, stop, at = failure.error, failure.stop, facts.elapsed()
+    step_run.cause = error
+    _forget_value(step_run, facts)
+    if isinstance(error, facts.skip_on):
+        step_run.end(StepOutcome.SKIPPED, at, str(error) or failure.text)
+    elif isinstance(error, facts.stop_on):
+        step_run.end(StepOutcome.CANCELLED, at, failure.text)
+    elif stop is not None and stop.kind is StopKind.CANCEL:
+        step_run.end(stop.outcome, at, stop.reason)
+    elif stop is not None and stop.kind is StopKind.LIMIT:
+        step_run.error = step_run.as_timeout_error(failure.hook, number, error)
+        step_run.end(stop.outcome, at, stop.reason)
+    else:
+        step_run.error = step_run.as_step_error(failure.hook, number, error, failure.text)
+        timed_out = stop is not None and isinstance(error, StepError)
+        outcome = StepOutcome.TIMED_OUT if timed_out else StepOutcome.FAILED
+        step_run.end(outcome, at, failure.text)
 
 
-def _forget_value(record: StepRecord, around: Surroundings) -> None:
-    entry = around.services.store.read(record.name)
+def _forget_value(step_run: StepRun, facts: RunFacts) -> None:
+    entry = facts.store.read(step_run.name)
     if entry is not None:
-        around.services.store.remove(record.name, entry.version, record.name)
-
-
-FIRST_WAIT = 0.5
-
-
-LONGEST_WAIT = 30.0
-
-
-_JITTER = 1.0
+        facts.store.remove(step_run.name, entry.version, step_run.name)
 
 
 def seconds_to_wait(

@@ -7,18 +7,20 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_plan.engine.calls.body import Body, body_of
-from pytest_plan.engine.calls.call import Abandoned, Call, Ending, Raised, Returned
-from pytest_plan.engine.calls.generator import hook_body
-from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.body import body_of
+from pytest_plan.engine.calls.call import Abandoned, Call, CallScope, Ending, Raised, Returned
+from pytest_plan.engine.calls.interrupt import StepInterrupted
 from pytest_plan.engine.calls.undo import Undo
-from pytest_plan.engine.execution.flow import Effect, Flow, Surroundings
-from pytest_plan.engine.execution.record import StepRecord
+from pytest_plan.engine.execution.flow import Effect, Flow, hook_call
+from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.events import StepCleaned
 from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook
 from pytest_plan.engine.model.results import StepError
+from pytest_plan.engine.model.stop import Stop
 from pytest_plan.engine.processes.tree import KILL, Tree
+from pytest_plan.engine.shared.run_facts import RunFacts
 
 ALL_HOOKS = frozenset(Hook)
 RETRY = "retry"  # the `ctx.reason` between two attempts
@@ -50,27 +52,27 @@ class Undone:
         return CleanupOutcome.FAILED if self.errors else CleanupOutcome.SUCCEEDED
 
 
-def clean(record: StepRecord, around: Surroundings, reason: str, until: float) -> Flow:
-    """Clean the step up before the time `until`; the record says how that ended."""
-    record.begin_cleanup(around.elapsed())
-    cleanup = _Cleanup(record, around, reason, until)
-    if record.cleanup_hook_is_due():
+def clean(step_run: StepRun, facts: RunFacts, reason: str, until: float) -> Flow:
+    """Clean the step up before the time `until`; the step_run says how that ended."""
+    step_run.begin_cleanup(facts.elapsed())
+    cleanup = _Cleanup(step_run, facts, reason, until)
+    if step_run.cleanup_hook_is_due():
         yield from cleanup.run_hook()
     yield from cleanup.undo(ALL_HOOKS)
     undone = cleanup.undone
     errors, left = tuple(undone.errors), tuple(undone.left)
-    record.end_cleanup(undone.outcome(), around.elapsed(), errors, left)
-    around.services.journal.cleanup_ended(
-        record.name, record.cleanup.outcome, hook_is_done=cleanup.hook_is_done
+    step_run.end_cleanup(undone.outcome(), facts.elapsed(), errors, left)
+    facts.journal.cleanup_ended(
+        step_run.name, step_run.cleanup.outcome, hook_is_done=cleanup.hook_is_done
     )
-    around.emit(StepCleaned(record.result(), around.elapsed()))
+    facts.emit(StepCleaned(step_run.result(), facts.elapsed()))
 
 
 def undo_hooks(
-    record: StepRecord, around: Surroundings, hooks: frozenset[Hook]
+    step_run: StepRun, facts: RunFacts, hooks: frozenset[Hook]
 ) -> Generator[Effect, Any, Undone]:
     """Take back what `hooks` made, so that they can run again."""
-    cleanup = _Cleanup(record, around, RETRY, None)
+    cleanup = _Cleanup(step_run, facts, RETRY, None)
     yield from cleanup.undo(hooks | {Hook.CLEANUP})
     return cleanup.undone
 
@@ -79,17 +81,17 @@ class _Cleanup:
     """One cleanup of one step, within its budget of time."""
 
     def __init__(
-        self, record: StepRecord, around: Surroundings, reason: str, until: float | None
+        self, step_run: StepRun, facts: RunFacts, reason: str, until: float | None
     ) -> None:
         self.undone = Undone()
         self.hook_is_done: bool = False
-        self._record = record
-        self._around = around
+        self._step_run = step_run
+        self._facts = facts
         self._reason = reason
-        self._clock = around.services.clock
-        self._journal = around.services.journal
+        self._clock = facts.clock
+        self._journal = facts.journal
         self._has_begun = False
-        seconds = record.planned.options.cleanup_timeout
+        seconds = step_run.planned.options.cleanup_timeout
         own = self._clock.now() + seconds
         self._until = own if until is None else min(own, until)
         self._budget = f"its cleanup_timeout of {format_duration(seconds)}"
@@ -101,21 +103,26 @@ class _Cleanup:
         if self._is_over():
             self.undone.left.append("its cleanup hook")
             return
-        scope = self._scope()
-        function = self._record.planned.hooks[Hook.CLEANUP]
-        keywords = self._around.arguments(function, scope, self._record)
-        body = hook_body(self._record.name, function, keywords, self._clock)
-        call = self._call(scope, body)
-        self.hook_is_done = yield from self._perform(call, "its cleanup hook")
-        if self.hook_is_done and len(self._record.undo) > 0:  # else the end is near, and says it
-            self._journal.hook_done(self._record.name)
+        call = hook_call(
+            self._step_run,
+            self._facts,
+            Hook.CLEANUP,
+            deadline=self._until,
+            expires=self._until,
+            budget=self._budget,
+            reason=self._reason,
+        )
+        self.hook_is_done = yield from self._perform(self._begun(call), "its cleanup hook")
+        # Otherwise cleanup_ended() follows at once and records it.
+        if self.hook_is_done and len(self._step_run.undo) > 0:
+            self._journal.hook_done(self._step_run.name)
 
     def undo(self, hooks: frozenset[Hook]) -> Generator[Effect, Any, None]:
         """Take back what `hooks` made; process trees are ended even when the time is up."""
-        while (entry := self._record.undo.pop(hooks)) is not None:
+        while (entry := self._step_run.undo.pop(hooks)) is not None:
             if self._is_over() and self._reason == RETRY:
                 # Nothing is lost: the cleanup at the end of the run goes on from here.
-                self._record.undo.push(entry)
+                self._step_run.undo.push(entry)
                 self.undone.left.append(entry.label)
                 return
             yield from self._undo_one(entry)
@@ -125,8 +132,8 @@ class _Cleanup:
         if not self._is_over():
             # What it was registered with may be used again: `ctx.defer(ctx.run, [...])`.
             entry.scope.renew(Hook.CLEANUP, self._until, self._reason)
-            call = self._call(entry.scope, entry.body)
-            is_done = yield from self._perform(call, entry.label)
+            call = Call(entry.scope, entry.body, self._step_run.log, self._until, self._budget)
+            is_done = yield from self._perform(self._begun(call), entry.label)
         elif entry.tree is None:
             self.undone.left.append(entry.label)
         if entry.tree is not None and not is_done:
@@ -137,17 +144,15 @@ class _Cleanup:
     def _kill(self, tree: Tree) -> Generator[Effect, Any, bool]:
         expires = self._clock.now() + _KILL_SECONDS
         body = body_of(tree.end, self._clock, KILL, 0.0)
-        call = Call(self._scope(), body, self._record.log, expires, "the time for SIGKILL")
+        scope = CallScope(self._step_run.name, Hook.CLEANUP, 1, self._until, self._reason)
+        call = Call(scope, body, self._step_run.log, expires, "the time for SIGKILL")
         return (yield from self._perform(call, f"kill {tree!r}"))
 
-    def _scope(self) -> CallScope:
-        return CallScope(self._record.name, Hook.CLEANUP, 1, self._until, self._reason)
-
-    def _call(self, scope: CallScope, body: Body) -> Call:
-        call = Call(scope, body, self._record.log, self._until, self._budget)
+    def _begun(self, call: Call) -> Call:
+        """Have the first call of a cleanup record that the cleanup begins."""
         if self._reason != RETRY and not self._has_begun:
             self._has_begun = True
-            call.before = functools.partial(self._journal.cleanup_begun, self._record.name)
+            call.before = functools.partial(self._journal.cleanup_begun, self._step_run.name)
         return call
 
     def _is_over(self) -> bool:
@@ -162,14 +167,23 @@ class _Cleanup:
         if isinstance(ending, Abandoned):
             self.undone.was_abandoned = True
             self.undone.left.append(label)
-            self._record.stack = self._record.stack or ending.stack
-        raised = ending.error if isinstance(ending, Raised) else None
-        error = raised or TimeoutError(label)
+            self._step_run.stack = self._step_run.stack or ending.stack
         if stop is not None:
             self.undone.was_stopped = True
-            error = stop.error(self._record.name, Hook.CLEANUP, 1)
-            error.__cause__ = raised
-        failure = self._record.fail(Hook.CLEANUP, 1, error)
+        error, text = self._error_of(ending, stop, label)
+        failure = self._step_run.as_step_error(Hook.CLEANUP, 1, error, text)
         failure.add_note(f"while undoing: {label}")
         self.undone.errors.append(failure)
         return False
+
+    def _error_of(self, ending: Ending, stop: Stop | None, label: str) -> tuple[BaseException, str]:
+        """Return why a call did not do its work, and that on one line."""
+        if stop is None:
+            assert isinstance(ending, Raised)
+            return ending.error, ending.text
+        error = stop.error(self._step_run.name, Hook.CLEANUP, 1)
+        if isinstance(ending, Raised) and isinstance(ending.error, StepInterrupted):
+            error.__traceback__ = ending.error.__traceback__  # as in attempt.py
+        elif isinstance(ending, Raised):
+            error.__cause__ = ending.error
+        return error, describe(error)

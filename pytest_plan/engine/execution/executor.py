@@ -2,7 +2,8 @@
 
 Flows are resumed under one lock, by whichever thread brings their news: the thread that ends a
 call takes the next one itself, so that a chain of short steps costs no switch of threads. The
-coordinator (the thread that called) hears the events, keeps the time and climbs the ladders.
+coordinator (the thread that called) delivers the events, keeps the time and advances the
+escalations.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_plan.engine.calls.call import Abandoned, Call, Ending
-from pytest_plan.engine.calls.escalation import Ladder
+from pytest_plan.engine.calls.escalation import Escalation
 from pytest_plan.engine.calls.threads import Threads
 from pytest_plan.engine.execution.flow import Flow, Wait
-from pytest_plan.engine.execution.phases import Course, Phase
+from pytest_plan.engine.execution.phases import Phase, RunStatus
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.events import Event, Listener, Waiting
@@ -37,7 +38,7 @@ class _Active:
     since: float
     call: Call | None = None
     wake_at: float | None = None
-    ladder: Ladder | None = None
+    escalation: Escalation | None = None
 
 
 class _Crash(NamedTuple):
@@ -53,7 +54,7 @@ class Executor:
     """Runs phases one after the other.
 
     Args:
-        course: where the run stands.
+        status: where the run stands.
         inbox: brings events and requests to the coordinator.
         jobs: at most so many flows at the same time.
         clock: tells the time and waits.
@@ -61,9 +62,9 @@ class Executor:
     """
 
     def __init__(
-        self, course: Course, inbox: Inbox, jobs: int, clock: Clock, listeners: list[Listener]
+        self, status: RunStatus, inbox: Inbox, jobs: int, clock: Clock, listeners: list[Listener]
     ) -> None:
-        self._course = course
+        self._status = status
         self._inbox = inbox
         self._jobs = jobs
         self._clock = clock
@@ -71,9 +72,10 @@ class Executor:
         # Who asks to stop may be a signal handler: a deque needs no lock.
         self._cancels: collections.deque[str] = collections.deque()
         self._threads = Threads(self._completed, clock)
-        # Everything below changes only under _lock; no user code runs while it is held.
+        # Everything below changes only under _lock. While it is held no user code runs and nothing
+        # waits for a disk: every limit, timeout and signal goes through it.
         self._lock = threading.Lock()
-        self._phase = Phase(course, {})
+        self._phase = Phase(status, {})
         self._ready: list[tuple[int, str]] = []
         self._active: dict[str, _Active] = {}
         self._looks_at = 0.0  # when the coordinator acts on the times next, by itself
@@ -174,53 +176,54 @@ class Executor:
             return max(0.0, self._looks_at - now)
 
     def _watch(self) -> None:
-        """Act on every time that has passed."""
+        """Act on what is due: the phase's deadline, waits that are over, calls that must stop."""
         now = self._clock.now()
         with self._lock:
+            self._take_cancels()  # first: calls that must stop for it are looked at below
             if self._phase.deadline is not None and now >= self._phase.deadline:
                 self._phase.expired()
             calls = [
                 call for active in list(self._active.values()) for call in self._wake(active, now)
             ]
             calls += self._fill()
-            ladders = [
-                active.ladder
+            escalations = [
+                active.escalation
                 for active in self._active.values()
-                if active.ladder is not None and now >= active.ladder.next_at
+                if active.escalation is not None and now >= active.escalation.next_at
             ]
         self._dispatch(calls)
-        for ladder in ladders:
-            if ladder.climb():
-                self._abandon(ladder)
+        for escalation in escalations:
+            if escalation.advance():
+                self._abandon(escalation)
 
     def _wake(self, active: _Active, now: float) -> list[Call]:
-        stopping = self._course.is_stopping()
+        stopping = self._status.is_stopping()
         if active.wake_at is not None:
             if stopping:
-                return self._resume(active, self._course.stop)
+                return self._resume(active, self._status.stop)
             return self._resume(active, None) if now >= active.wake_at else []
         call = active.call
-        if call is None or active.ladder is not None:
+        if call is None or active.escalation is not None:
             return []
-        if stopping and self._course.stop is not None and not call.is_shielded:
-            active.ladder = self._ladder(call, self._course.stop)
+        if stopping and self._status.stop is not None and not call.is_shielded:
+            active.escalation = self._escalation(call, self._status.stop)
         elif call.expires is not None and now >= call.expires:
-            active.ladder = self._ladder(call, Stop(StopKind.TIMEOUT, f"exceeded {call.budget}"))
+            stop = Stop(StopKind.TIMEOUT, f"exceeded {call.budget}")
+            active.escalation = self._escalation(call, stop)
         return []
 
-    def _ladder(self, call: Call, stop: Stop) -> Ladder:
-        return Ladder(call, stop, self._clock.now(), self._course.around.services.store.wake)
+    def _escalation(self, call: Call, stop: Stop) -> Escalation:
+        return Escalation(call, stop, self._clock.now(), self._status.facts.store.wake)
 
-    def _abandon(self, ladder: Ladder) -> None:
-        stack = ladder.stack()
+    def _abandon(self, escalation: Escalation) -> None:
+        stack = escalation.stack()
         with self._lock:
-            active = self._active.get(ladder.call.scope.step)
-            if active is None or active.call is not ladder.call:
+            active = self._active.get(escalation.call.scope.step)
+            if active is None or active.call is not escalation.call:
                 return
-            ladder.call.scope.abandon(ladder.thread())
-            ladder.call.body.abandon()
+            escalation.call.abandon(escalation.call.runs_on())
             calls = self._resume(active, Abandoned(stack)) + self._fill()
-        self._course.around.services.store.abandon(ladder.thread())
+        self._status.facts.store.abandon(escalation.call.runs_on())
         self._dispatch(calls)
 
     def _completed(self, call: Call, ending: Ending) -> Call | None:
@@ -269,11 +272,11 @@ class Executor:
 
     def _resume(self, active: _Active, answer: Any) -> list[Call]:
         self._take_cancels()
-        active.call = active.wake_at = active.ladder = None
+        active.call = active.wake_at = active.escalation = None
         try:
             effect = active.flow.send(answer)
-            while isinstance(effect, Wait) and self._course.is_stopping():
-                effect = active.flow.send(self._course.stop)
+            while isinstance(effect, Wait) and self._status.is_stopping():
+                effect = active.flow.send(self._status.stop)
         except StopIteration:
             del self._active[active.name]
             self._phase.ended(active.name)
@@ -284,8 +287,8 @@ class Executor:
             self._look_by(active.wake_at)
             return []
         active.call = effect
-        if self._course.stop is not None and self._course.is_stopping() and not effect.is_shielded:
-            effect.stop(self._course.stop)
+        if self._status.stop is not None and self._status.is_stopping() and not effect.is_shielded:
+            effect.stop(self._status.stop)
         if effect.expires is not None:
             self._look_by(effect.expires)
         return [effect]
@@ -297,8 +300,8 @@ class Executor:
 
 
 def _times(active: _Active) -> list[float]:
-    if active.ladder is not None:
-        return [active.ladder.next_at]
+    if active.escalation is not None:
+        return [active.escalation.next_at]
     if active.call is not None and active.call.expires is not None:
         return [active.call.expires]
     return [] if active.wake_at is None else [active.wake_at]

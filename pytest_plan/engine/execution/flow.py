@@ -1,24 +1,25 @@
-"""What a step's flow may ask of the executor.
+"""What a step's flow may ask of the executor: calls and waits.
 
 A flow is a generator that decides and never blocks: it yields a `Call` (and gets its `Ending`)
 or a `Wait` (and gets None, or the `Stop` that cut it short). It runs under the executor's lock
-and calls no user code, so it can be read, and tested, as if there were no threads.
+and calls no user code, so it can be read, and tested, as if there were no threads. Whatever waits
+for a disk or runs a user's code belongs in a `Call`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeAlias
 
-from pytest_plan.engine.calls.call import Call
+from pytest_plan.engine.calls.body import body_of
+from pytest_plan.engine.calls.call import Call, CallScope
 from pytest_plan.engine.calls.context import Context
-from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.generator import hook_body
 from pytest_plan.engine.definition.signature import HookFunction
-from pytest_plan.engine.execution.record import StepRecord
-from pytest_plan.engine.model.events import Event
+from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.model.outcomes import WITH_VALUE, Hook
 from pytest_plan.engine.model.secret import reveal
-from pytest_plan.engine.shared.services import Services
+from pytest_plan.engine.shared.run_facts import RunFacts
 
 
 class Wait(NamedTuple):
@@ -31,64 +32,79 @@ Effect: TypeAlias = Call | Wait
 Flow: TypeAlias = Generator[Effect, Any, None]
 
 
-class Surroundings(NamedTuple):
-    """What the flows of a run know of it.
+def hook_call(
+    step_run: StepRun,
+    facts: RunFacts,
+    hook: Hook,
+    *,
+    attempt: int = 1,
+    deadline: float | None,
+    expires: float | None,
+    budget: str,
+    reason: str | None = None,
+) -> Call:
+    """Return the call of a hook, with the arguments that the hook takes.
 
-    Attributes:
-        services: what all steps share.
-        parameters: what hooks may take beside `ctx`, `state` and the values of steps.
-        began: when the run began, as a time of the plan's clock.
-        deadline: when the plan's limit passes; None without a limit.
-        emit: tells the listeners.
-        skip_on: exceptions by which a step asks to be skipped.
-        stop_on: exceptions that end the whole plan and are raised as they are.
+    Args:
+        step_run: the step.
+        facts: the run.
+        hook: the hook.
+        attempt: the attempt, counted from 1.
+        deadline: `ctx.deadline` of the hook, as a time of the plan's clock; None: no limit.
+        expires: when the call must stop, as a time of the plan's clock; None: never.
+        budget: what `expires` is called in messages.
+        reason: `ctx.reason` of the hook.
     """
+    scope = CallScope(step_run.name, hook, attempt, deadline, reason)
+    function = step_run.planned.hooks[hook]
+    arguments = _arguments(function, scope, step_run, facts)
+    body = hook_body(step_run.name, function, arguments, facts.clock)
+    return Call(scope, body, step_run.log, expires, budget)
 
-    services: Services
-    parameters: Mapping[str, Any]
-    began: float
-    deadline: float | None
-    emit: Callable[[Event], None]
-    skip_on: tuple[type[BaseException], ...]
-    stop_on: tuple[type[BaseException], ...]
 
-    def elapsed(self) -> float:
-        """Return the seconds since the run began."""
-        return self.services.clock.now() - self.began
+def own_call(
+    step_run: StepRun, function: Callable[..., Any], *arguments: Any, shielded: bool = False
+) -> Call:
+    """Return a call of a function of the engine, to be made on the step's thread.
 
-    def arguments(
-        self, function: HookFunction, scope: CallScope, record: StepRecord
-    ) -> dict[str, Any]:
-        """Return what a hook takes by name."""
-        names = [
-            *function.required,
-            *(name for name in function.optional if self._knows(name, scope.hook)),
-        ]
-        if not names:
-            return {}
-        context = Context(scope, self.services, record.undo, record.log)
-        return {name: self._argument(name, scope.hook, context, record) for name in names}
+    Args:
+        step_run: the step.
+        function: may wait for a disk, or run code that a user gave as an option.
+        arguments: its arguments.
+        shielded: whether the call is made although the plan is being stopped.
+    """
+    scope = CallScope(step_run.name, Hook.EXEC, len(step_run.attempts), None)
+    return Call(scope, body_of(function, *arguments), step_run.log, shielded=shielded)
 
-    def _argument(self, name: str, hook: Hook, context: Context, record: StepRecord) -> Any:
-        if name == "ctx":
-            return context
-        if name == "state":
-            return context.state
-        if name in self.parameters:
-            return self.parameters[name]
-        if name == "value" and hook in WITH_VALUE:
-            return reveal(record.value)
-        return self.value(name)
 
-    def _knows(self, name: str, hook: Hook) -> bool:
-        return (
-            name in ("ctx", "state")
-            or name in self.parameters
-            or (name == "value" and hook in WITH_VALUE)
-            or self.services.store.is_reserved(name)
-        )
+def _arguments(
+    function: HookFunction, scope: CallScope, step_run: StepRun, facts: RunFacts
+) -> dict[str, Any]:
+    optional = (name for name in function.optional if _is_known(name, scope.hook, facts))
+    names = [*function.required, *optional]
+    if not names:
+        return {}
+    context = Context(scope, facts, step_run.undo, step_run.log)
+    return {name: _argument(name, scope.hook, context, step_run, facts) for name in names}
 
-    def value(self, step: str) -> Any:
-        """Return the value of a step, None when it has none."""
-        entry = self.services.store.read(step)
-        return None if entry is None else reveal(entry.value)
+
+def _argument(name: str, hook: Hook, context: Context, step_run: StepRun, facts: RunFacts) -> Any:
+    if name == "ctx":
+        return context
+    if name == "state":
+        return context.state
+    if name in facts.parameters:
+        return facts.parameters[name]
+    if name == "value" and hook in WITH_VALUE:
+        return reveal(step_run.value)
+    entry = facts.store.read(name)
+    return None if entry is None else reveal(entry.value)
+
+
+def _is_known(name: str, hook: Hook, facts: RunFacts) -> bool:
+    return (
+        name in ("ctx", "state")
+        or name in facts.parameters
+        or (name == "value" and hook in WITH_VALUE)
+        or facts.store.is_reserved(name)
+    )

@@ -13,38 +13,37 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from pytest_plan.engine.calls.body import body_of
-from pytest_plan.engine.calls.call import Abandoned, Call, Ending, Raised
-from pytest_plan.engine.calls.scope import CallScope
-from pytest_plan.engine.execution.attempt import provision
+from pytest_plan.engine.calls.call import Abandoned, Ending, Raised
+from pytest_plan.engine.execution.attempt import close, provision
 from pytest_plan.engine.execution.cleanup import clean
-from pytest_plan.engine.execution.flow import Flow, Surroundings
-from pytest_plan.engine.execution.record import StepRecord
+from pytest_plan.engine.execution.flow import Flow, hook_call
+from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError, describe
 from pytest_plan.engine.model.events import CleanupInterrupted, StepFinished, StopRequested
 from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook, StepOutcome
 from pytest_plan.engine.model.stop import Stop, StopKind
+from pytest_plan.engine.shared.run_facts import RunFacts
 
 INTERRUPTS_TO_LEAVE = 2  # interrupts during cleanup before the rest is left
 ALIVE_TIMEOUT = 30.0  # seconds for an answer of a step that has no `timeout`
 
 
 @dataclass(slots=True, eq=False)
-class Course:
+class RunStatus:
     """Where a run stands; changes only under the executor's lock or on the coordinator.
 
     Attributes:
-        records: every step.
-        around: what the flows know of the run.
+        step_runs: every step.
+        facts: what the flows know of the run.
         continue_on_error: whether a failure stops only what needs the step.
         stop: why nothing new begins; None while the run goes on.
         fatal: what must be raised as it is, once cleanup has run.
         completed: how many steps have completed, to clean up in reverse.
     """
 
-    records: Mapping[str, StepRecord]
-    around: Surroundings
+    step_runs: Mapping[str, StepRun]
+    facts: RunFacts
     continue_on_error: bool
     stop: Stop | None = None
     fatal: BaseException | None = None
@@ -54,9 +53,9 @@ class Course:
         """Stop what goes forward; the first reason stays, unless it let running steps finish."""
         if self.stop is None or (stop.ends_running_steps and not self.stop.ends_running_steps):
             self.stop = stop
-            self.around.services.store.wake()
+            self.facts.store.wake()
             if stop.ends_running_steps:
-                self.around.emit(StopRequested(stop.reason, self.around.elapsed()))
+                self.facts.emit(StopRequested(stop.reason, self.facts.elapsed()))
 
     def is_stopping(self) -> bool:
         """Whether steps that run must stop."""
@@ -75,10 +74,10 @@ class Phase:
 
     is_cleanup = False
 
-    def __init__(self, course: Course, graph: Mapping[str, Collection[str]]) -> None:
-        self._course = course
-        self._records = course.records
-        self._around = course.around
+    def __init__(self, status: RunStatus, graph: Mapping[str, Collection[str]]) -> None:
+        self._status = status
+        self._step_runs = status.step_runs
+        self._facts = status.facts
         self.deadline: float | None = None
         self.is_left = False
         self.sorter = graphlib.TopologicalSorter(graph)
@@ -107,20 +106,20 @@ class Phase:
 
     def elapsed(self) -> float:
         """Return the seconds since the run began."""
-        return self._around.elapsed()
+        return self._facts.elapsed()
 
 
 class Forward(Phase):
     """Provisions `names`, none of which has ended, each after those it waits for."""
 
-    def __init__(self, course: Course, names: Collection[str]) -> None:
-        wanted = [name for name in course.records if name in names]
+    def __init__(self, status: RunStatus, names: Collection[str]) -> None:
+        wanted = [name for name in status.step_runs if name in names]
         self._ranks = {name: rank for rank, name in enumerate(wanted)}
-        edges = {name: course.records[name].planned.edges for name in wanted}
+        edges = {name: status.step_runs[name].planned.edges for name in wanted}
         super().__init__(
-            course, {name: [edge for edge in edges[name] if edge in names] for name in wanted}
+            status, {name: [edge for edge in edges[name] if edge in names] for name in wanted}
         )
-        self.deadline = course.around.deadline
+        self.deadline = status.facts.deadline
 
     def priority(self, name: str) -> int:
         """Steps begin in the order of their declaration."""
@@ -128,64 +127,64 @@ class Forward(Phase):
 
     def begin(self, name: str) -> Flow | None:
         """Run a step, or decide that it does not run."""
-        record = self._records[name]
-        decision = self._decision(record)
+        step_run = self._step_runs[name]
+        decision = self._decision(step_run)
         if decision is None:
-            return provision(record, self._around)
+            return self._flow(step_run)
         outcome, reason = decision
-        record.end(outcome, self.elapsed(), reason)
-        self._around.emit(StepFinished(record.result(), self.elapsed()))
+        step_run.end(outcome, self.elapsed(), reason)
+        self._facts.emit(StepFinished(step_run.result(), self.elapsed()))
         return None
 
     def ended(self, name: str) -> None:
-        """Rank the step among the completed ones; stop the plan if its end asks for that."""
-        record = self._records[name]
-        record.completed = next(self._course.completed)
-        result = record.result()
-        self._around.services.journal.step_ended(
-            record.planned, result, record.completed, has_begun=record.has_begun
-        )
-        self._around.emit(StepFinished(result, self.elapsed()))
-        if record.cause is not None and isinstance(record.cause, self._around.stop_on):
-            self._course.fatal = self._course.fatal or record.cause
-            self.cancelled(f"step {name!r} raised {describe(record.cause)}")
-        elif record.outcome.is_failure and (
-            not self._course.continue_on_error or isinstance(record.cause, JournalError)
+        """Stop the plan if the outcome of the step asks for that."""
+        step_run = self._step_runs[name]
+        self._facts.emit(StepFinished(step_run.result(), self.elapsed()))
+        if step_run.cause is not None and isinstance(step_run.cause, self._facts.stop_on):
+            self._status.fatal = self._status.fatal or step_run.cause
+            self.cancelled(f"step {name!r} raised {step_run.reason}")
+        elif step_run.outcome.is_failure and (
+            not self._status.continue_on_error or isinstance(step_run.cause, JournalError)
         ):
-            self._course.request_stop(Stop(StopKind.FAILURE, f"step {name!r} failed"))
+            self._status.request_stop(Stop(StopKind.FAILURE, f"step {name!r} failed"))
 
     def expired(self) -> None:
         """Stop the plan: its limit has passed."""
         assert self.deadline is not None
-        limit = format_duration(self.deadline - self._around.began)
-        self._course.request_stop(Stop(StopKind.LIMIT, f"the plan's limit of {limit} has passed"))
+        limit = format_duration(self.deadline - self._facts.began)
+        self._status.request_stop(Stop(StopKind.LIMIT, f"the plan's limit of {limit} has passed"))
         self.deadline = None
 
     def cancelled(self, reason: str) -> None:
         """Stop the plan."""
-        self._course.request_stop(Stop(StopKind.CANCEL, reason))
+        self._status.request_stop(Stop(StopKind.CANCEL, reason))
 
     def interrupted(self, error: BaseException) -> None:
         """Stop the plan; the error is raised once cleanup has run."""
-        self._course.fatal = self._course.fatal or error
+        self._status.fatal = self._status.fatal or error
         self.cancelled(f"interrupted by {describe(error)}")
 
-    def _decision(self, record: StepRecord) -> tuple[StepOutcome, str] | None:
+    def _flow(self, step_run: StepRun) -> Flow:
+        yield from provision(step_run, self._facts)
+        step_run.completed = next(self._status.completed)
+        yield from close(step_run, self._facts)
+
+    def _decision(self, step_run: StepRun) -> tuple[StepOutcome, str] | None:
         """Return how a step ends that does not run, and why; None when it runs."""
-        skip = record.planned.options.skip
+        skip = step_run.planned.options.skip
         if skip is not None:
             return StepOutcome.SKIPPED, skip
-        needs = [self._records[need] for need in record.planned.needs]
+        needs = [self._step_runs[need] for need in step_run.planned.needs]
         missing = [need for need in needs if not need.outcome.provides]
         if broken := [need for need in missing if need.outcome is not StepOutcome.SKIPPED]:
             return self._broken(broken[0])
         if missing:
             return StepOutcome.SKIPPED, f"needs {missing[0].name!r}: {missing[0].reason}"
-        stop = self._course.stop
+        stop = self._status.stop
         return None if stop is None else (stop.outcome, stop.reason)
 
-    def _broken(self, need: StepRecord) -> tuple[StepOutcome, str]:
-        stop = self._course.stop
+    def _broken(self, need: StepRun) -> tuple[StepOutcome, str]:
+        stop = self._status.stop
         if stop is not None and stop.ends_running_steps:
             return stop.outcome, stop.reason
         what = str(need.outcome.value).replace("_", " ")
@@ -199,60 +198,60 @@ class Reverse(Phase):
     is_cleanup = True
 
     def __init__(
-        self, course: Course, reason: str, limit: float, kept: Collection[str] = ()
+        self, status: RunStatus, reason: str, limit: float, kept: Collection[str] = ()
     ) -> None:
         self._kept = kept
-        graph: dict[str, list[str]] = {name: [] for name in course.records}
-        for name, record in course.records.items():
-            for edge in record.planned.edges:
+        graph: dict[str, list[str]] = {name: [] for name in status.step_runs}
+        for name, step_run in status.step_runs.items():
+            for edge in step_run.planned.edges:
                 graph[edge].append(name)
-        super().__init__(course, graph)
+        super().__init__(status, graph)
         self._reason = reason
-        self._until = course.around.services.clock.now() + limit
+        self._until = status.facts.clock.now() + limit
         self._interrupts = 0
 
     def priority(self, name: str) -> int:
         """What completed last is cleaned up first; what never began stands in nobody's way."""
-        completed = self._records[name].completed
+        completed = self._step_runs[name].completed
         return -completed if completed else -sys.maxsize
 
     def begin(self, name: str) -> Flow | None:
         """Clean a step up, if it has anything to take back."""
-        record = self._records[name]
+        step_run = self._step_runs[name]
         if name in self._kept:
-            record.keep()
+            step_run.keep()
             return None
-        if not record.needs_cleanup():
+        if not step_run.needs_cleanup():
             return None
-        return clean(record, self._around, self._reason, self._until)
+        return clean(step_run, self._facts, self._reason, self._until)
 
     def ended(self, name: str) -> None:
         """Note what must be raised as it is, once all cleanups have run."""
-        for error in self._records[name].cleanup.errors:
-            if isinstance(error.__cause__, self._around.stop_on):
-                self._course.fatal = self._course.fatal or error.__cause__
+        for error in self._step_runs[name].cleanup.errors:
+            if isinstance(error.__cause__, self._facts.stop_on):
+                self._status.fatal = self._status.fatal or error.__cause__
 
     def cancelled(self, reason: str) -> None:
         """Say what still runs; the second time leave it."""
         self._interrupts += 1
         names = self._unfinished()
-        self._around.emit(CleanupInterrupted(names, self.elapsed()))
+        self._facts.emit(CleanupInterrupted(names, self.elapsed()))
         if self._interrupts >= INTERRUPTS_TO_LEAVE:
             self._leave(names)
 
     def interrupted(self, error: BaseException) -> None:
         """Go on, once; the error is raised when cleanup has ended or has been left."""
-        self._course.fatal = self._course.fatal or error
+        self._status.fatal = self._status.fatal or error
         self.cancelled(describe(error))
 
     def _unfinished(self) -> tuple[str, ...]:
         return tuple(
             name
-            for name, record in self._records.items()
-            if record.cleanup.outcome is CleanupOutcome.PENDING
+            for name, step_run in self._step_runs.items()
+            if step_run.cleanup.outcome is CleanupOutcome.PENDING
             or (
-                record.cleanup.outcome is CleanupOutcome.NONE
-                and record.needs_cleanup()
+                step_run.cleanup.outcome is CleanupOutcome.NONE
+                and step_run.needs_cleanup()
                 and name not in self._kept
             )
         )
@@ -260,11 +259,11 @@ class Reverse(Phase):
     def _leave(self, names: Collection[str]) -> None:
         self.is_left = True
         for name in names:
-            record = self._records[name]
-            if record.cleanup.outcome is CleanupOutcome.NONE:
-                record.begin_cleanup(self.elapsed())
+            step_run = self._step_runs[name]
+            if step_run.cleanup.outcome is CleanupOutcome.NONE:
+                step_run.begin_cleanup(self.elapsed())
             left = ("interrupted before it was done",)
-            record.end_cleanup(CleanupOutcome.ABANDONED, self.elapsed(), left=left)
+            step_run.end_cleanup(CleanupOutcome.ABANDONED, self.elapsed(), left=left)
 
 
 class Probe(Phase):
@@ -274,9 +273,9 @@ class Probe(Phase):
         dead: why a step is not alive, by its name.
     """
 
-    def __init__(self, course: Course, names: Collection[str]) -> None:
-        asked = [name for name in names if Hook.ALIVE in course.records[name].planned.hooks]
-        super().__init__(course, {name: () for name in asked})
+    def __init__(self, status: RunStatus, names: Collection[str]) -> None:
+        asked = [name for name in names if Hook.ALIVE in status.step_runs[name].planned.hooks]
+        super().__init__(status, {name: () for name in asked})
         self.dead: dict[str, str] = {}
 
     def priority(self, name: str) -> int:
@@ -285,27 +284,23 @@ class Probe(Phase):
 
     def begin(self, name: str) -> Flow | None:
         """Ask the step."""
-        return self._ask(self._records[name])
+        return self._ask(self._step_runs[name])
 
     def cancelled(self, reason: str) -> None:
         """Believe nobody: what has not answered counts as dead."""
-        self.dead.update(dict.fromkeys(self._records, reason))
+        self.dead.update(dict.fromkeys(self._step_runs, reason))
         self.is_left = True
 
-    def _ask(self, record: StepRecord) -> Flow:
-        around = self._around
-        seconds = record.planned.options.timeout or ALIVE_TIMEOUT
-        until = around.services.clock.now() + seconds
-        scope = CallScope(record.name, Hook.ALIVE, 1, until)
-        function = record.planned.hooks[Hook.ALIVE]
-        keywords = around.arguments(function, scope, record)
+    def _ask(self, step_run: StepRun) -> Flow:
+        facts = self._facts
+        seconds = step_run.planned.options.timeout or ALIVE_TIMEOUT
+        until = facts.clock.now() + seconds
         budget = f"the {format_duration(seconds)} it has to answer"
-        body = body_of(function.function, **keywords)
-        call = Call(scope, body, record.log, until, budget)
+        call = hook_call(step_run, facts, Hook.ALIVE, deadline=until, expires=until, budget=budget)
         ending: Ending = yield call
-        if isinstance(ending, Abandoned) or scope.flag.stop is not None:
-            self.dead[record.name] = f"its alive hook exceeded {budget}"
+        if isinstance(ending, Abandoned) or call.scope.flag.stop is not None:
+            self.dead[step_run.name] = f"its alive hook exceeded {budget}"
         elif isinstance(ending, Raised):
-            self.dead[record.name] = f"its alive hook raised {describe(ending.error)}"
+            self.dead[step_run.name] = f"its alive hook raised {ending.text}"
         elif ending.value is False:
-            self.dead[record.name] = "its alive hook says no"
+            self.dead[step_run.name] = "its alive hook says no"

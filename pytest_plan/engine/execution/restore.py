@@ -7,19 +7,19 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pytest_plan.engine.calls.body import Body, body_of
-from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.call import CallScope
 from pytest_plan.engine.calls.undo import Undo
 from pytest_plan.engine.definition.options import StepOptions
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.step import Step
-from pytest_plan.engine.execution.record import StepRecord
+from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.journal.codec import Codec
 from pytest_plan.engine.journal.reader import Recorded, RecordedStep, RecordedUndo
 from pytest_plan.engine.journal.reference import Reference, References
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
-from pytest_plan.engine.processes.orphan import found_tree
-from pytest_plan.engine.shared.services import Services
+from pytest_plan.engine.processes.orphan import orphan_tree
+from pytest_plan.engine.shared.run_facts import RunFacts
 
 
 class Restorer:
@@ -55,32 +55,34 @@ class Restorer:
         """Return the steps with the edges that they had: cleanup is the reverse of what was."""
         return {name: self._planned(step) for name, step in self._steps.items()}
 
-    def fill_state(self, services: Services) -> None:
+    def fill_state(self, facts: RunFacts) -> None:
         """Put the recorded values into the State."""
         gone = self.recorded.steps.keys() - self._steps.keys()
         for key, value in self._values.items():
             if key not in gone:
-                services.store.write(key, value, None, key)
+                facts.store.write(key, value, None, key)
 
-    def fill(self, record: StepRecord, services: Services, reused: str | None) -> None:
+    def fill(self, step_run: StepRun, facts: RunFacts, reused: str | None) -> None:
         """Put back what the step had come to, and what it must take back.
 
         Args:
-            record: of the step.
-            services: of the run.
+            step_run: of the step.
+            facts: of the run.
             reused: why the step is used again; None: it is only cleaned up.
         """
-        step = self._steps[record.name]
-        value = self._values.get(record.name)
+        step = self._steps[step_run.name]
+        value = self._values.get(step_run.name)
         is_reused = reused is not None
-        record.restore(_outcome(step, reused=is_reused), step.completed, value, reused)
+        step_run.restore(_outcome(step, reused=is_reused), step.completed, value, reused)
         for undo in step.undos:
-            record.undo.push(self._undo(undo, services))
+            step_run.undo.push(self._undo(undo, facts))
         reason = self._missing(step)
         if step.hook_is_due and reason is not None:
             text = f"its cleanup hook cannot run: {reason}"
-            scope = CallScope(record.name, Hook.CLEANUP, 1, None)
-            record.undo.push(Undo(Hook.CLEANUP, "its cleanup hook", body_of(_refuse, text), scope))
+            scope = CallScope(step_run.name, Hook.CLEANUP, 1, None)
+            step_run.undo.push(
+                Undo(Hook.CLEANUP, "its cleanup hook", body_of(_refuse, text), scope)
+            )
 
     def _planned(self, step: RecordedStep) -> PlannedStep:
         placeholder = PlannedStep(step.name, Step(), {}, StepOptions(), "the journal")
@@ -118,15 +120,15 @@ class Restorer:
                 self.lost[key] = str(error)
         return values
 
-    def _undo(self, undo: RecordedUndo, services: Services) -> Undo:
+    def _undo(self, undo: RecordedUndo, facts: RunFacts) -> Undo:
         scope = CallScope(undo.step, undo.hook, 1, None)
         if undo.kind == "variable":
-            body = _set_again(json.loads(undo.data), undo.step, services)
+            body = _set_again(json.loads(undo.data), undo.step, facts)
             return Undo(undo.hook, undo.label, body, scope, number=undo.number)
         if undo.kind == "tree":
             how = json.loads(undo.data)
-            tree = found_tree(how)
-            body = body_of(tree.end, services.clock, how["signal"], how["grace"])
+            tree = orphan_tree(how)
+            body = body_of(tree.end, facts.clock, how["signal"], how["grace"])
             return Undo(undo.hook, undo.label, body, scope, tree, undo.number)
         return Undo(undo.hook, undo.label, self._call(undo), scope, number=undo.number)
 
@@ -144,13 +146,13 @@ class Restorer:
         return body_of(function, *arguments, **keywords)
 
 
-def _set_again(variable: tuple[str, str | None], step: str, services: Services) -> Body:
+def _set_again(variable: tuple[str, str | None], step: str, facts: RunFacts) -> Body:
     """Set an environment variable as the step had, unless it was a secret; return its undo."""
     name, value = variable
     if value is None:
         return body_of(bool)
-    services.variables.set(name, value, step)
-    return body_of(services.variables.restore, name)
+    facts.variables.set(name, value, step)
+    return body_of(facts.variables.restore, name)
 
 
 def _outcome(step: RecordedStep, *, reused: bool) -> StepOutcome:

@@ -16,10 +16,9 @@ from pytest_plan.engine.definition.graph import closure
 from pytest_plan.engine.definition.options import RunOptions
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.execution.executor import Executor, Inbox
-from pytest_plan.engine.execution.flow import Surroundings
-from pytest_plan.engine.execution.phases import Course, Forward, Probe, Reverse
-from pytest_plan.engine.execution.record import StepRecord
-from pytest_plan.engine.journal.null import Unrecorded
+from pytest_plan.engine.execution.phases import Forward, Probe, Reverse, RunStatus
+from pytest_plan.engine.execution.step_run import StepRun
+from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.model.clock import Clock, PlanClock
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import PlanError
@@ -38,12 +37,11 @@ from pytest_plan.engine.model.results import (
     PlanResult,
     PlanTimeoutError,
     StepError,
-    StepResult,
 )
 from pytest_plan.engine.model.stop import Stop, StopKind
 from pytest_plan.engine.shared.folders import RunFolders
 from pytest_plan.engine.shared.log import StepLog
-from pytest_plan.engine.shared.services import Services
+from pytest_plan.engine.shared.run_facts import RunFacts
 from pytest_plan.engine.shared.store import LocalStore
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ class Run:
         clock: Clock,
         run_id: str | None = None,
         artifacts: Path | None = None,
-        journal: Unrecorded | None = None,
+        journal: NullJournal | None = None,
         scratch: Path | None = None,
         at_end: Callable[[], None] | None = None,
     ) -> None:
@@ -87,26 +85,29 @@ class Run:
         self._listeners = listeners
         self.clock = PlanClock(clock)
         inbox: Inbox = queue.SimpleQueue()
-        self.journal = journal or Unrecorded()
-        self.services = self._services(artifacts, scratch)
-        store.teach(self.services.masker.learn)
-        self.journal.hide(self.services.masker.mask)
-        store.keep_in(self.journal)
-        self.records: dict[str, StepRecord] = {}
-        self.extend(steps)
-        began = self.clock.now()
-        around = Surroundings(
-            services=self.services,
+        self.journal = journal or NullJournal()
+        self.facts = RunFacts(
+            self.run_id,
+            self.clock,
+            store,
+            self._folders(artifacts, scratch),
+            self.journal,
+            limit=options.limit,
             parameters=options.parameters,
-            began=began,
-            deadline=None if options.limit is None else began + options.limit,
             emit=_emitter(inbox, listeners),
             skip_on=options.skip_on,
             stop_on=options.stop_on,
+            program_variables=options.program_variables,
         )
-        self._around = around
-        self._course = Course(self.records, around, options.continue_on_error)
-        self._executor = Executor(self._course, inbox, options.jobs, self.clock, listeners)
+        # In this order: the journal is given every entry when it is attached, and what was a
+        # secret before the run must be known by then.
+        store.on_write(self.facts.masker.learn)
+        self.journal.mask_with(self.facts.masker.mask)
+        store.attach_journal(self.journal)
+        self.step_runs: dict[str, StepRun] = {}
+        self.extend(steps)
+        self._status = RunStatus(self.step_runs, self.facts, options.continue_on_error)
+        self._executor = Executor(self._status, inbox, options.jobs, self.clock, listeners)
         self._left: tuple[str, ...] = ()
         self._is_cleaned = False
         atexit.register(self.clean_up)  # a script may end in the middle of `provisioned`
@@ -114,22 +115,17 @@ class Run:
     @property
     def deadline(self) -> float | None:
         """When the limit passes, as a time of `clock`; None without a limit."""
-        return self._around.deadline
+        return self.facts.deadline
 
     @property
     def fatal(self) -> BaseException | None:
         """What must be raised, as it is, once cleanup has run; None when nothing must."""
-        return self._course.fatal
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether nothing new begins any more."""
-        return self._course.stop is not None
+        return self._status.fatal
 
     @property
     def has_passed_limit(self) -> bool:
         """Whether the limit has ended the run."""
-        stop = self._course.stop
+        stop = self._status.stop
         return stop is not None and stop.kind is StopKind.LIMIT
 
     @property
@@ -149,8 +145,8 @@ class Run:
     def extend(self, steps: Mapping[str, PlannedStep]) -> None:
         """Add the steps that were declared since; the edges of the others stay as they are."""
         for name, step in steps.items():
-            if name not in self.records:
-                self.records[name] = self._record(step)
+            if name not in self.step_runs:
+                self.step_runs[name] = self._step_run(step)
                 self._store.reserve(name)
 
     def provision(self, names: Collection[str] | None = None) -> None:
@@ -159,10 +155,10 @@ class Run:
         Raises:
             JournalError: what they came to could not be written down.
         """
-        planned = {name: record.planned for name, record in self.records.items()}
+        planned = {name: step_run.planned for name, step_run in self.step_runs.items()}
         wanted = closure(planned if names is None else names, planned)
         self._executor.run(
-            Forward(self._course, {name for name in wanted if not self.records[name].has_ended})
+            Forward(self._status, {name for name in wanted if not self.step_runs[name].has_ended})
         )
         if self.journal.failure is None:  # else steps have failed for it
             self.journal.flush()
@@ -174,26 +170,26 @@ class Run:
             restorer: tells what they were.
             steps: why each is used again, by name; None: it is only cleaned up.
         """
-        restorer.fill_state(self.services)
+        restorer.fill_state(self.facts)
         for name, reused in steps.items():
-            record = self.records[name]
-            restorer.fill(record, self.services, reused)
+            step_run = self.step_runs[name]
+            restorer.fill(step_run, self.facts, reused)
             if reused is not None:
-                self._around.emit(StepFinished(record.result(), 0.0))
-        last = max((record.completed for record in self.records.values()), default=0)
-        self._course.completed = itertools.count(last + 1)
+                self.facts.emit(StepFinished(step_run.result(), 0.0))
+        last = max((step_run.completed for step_run in self.step_runs.values()), default=0)
+        self._status.completed = itertools.count(last + 1)
 
     def dead(self, names: Collection[str]) -> dict[str, str]:
         """Ask the `alive` hooks of restored steps; return why some are dead, by name."""
-        probe = Probe(self._course, names)
+        probe = Probe(self._status, names)
         self._executor.run(probe)
         return probe.dead
 
-    def let_go(self) -> None:
+    def detach(self) -> None:
         """End without cleaning up: what was restored belongs to another run."""
         self._is_cleaned = True
         atexit.unregister(self.clean_up)
-        self.services.folders.remove()
+        self.facts.folders.remove()
         self._executor.close()
 
     def clean_up(self, keep: Collection[str] = (), reason: str | None = None) -> None:
@@ -211,17 +207,15 @@ class Run:
         self._note_limit()
         self._store.close()
         reason = reason or self._reason()
-        due = [name for name, record in self.records.items() if record.needs_cleanup()]
+        due = [name for name, step_run in self.step_runs.items() if step_run.needs_cleanup()]
         if due or keep:
-            self._around.emit(
-                CleanupBegan(len(set(due) - set(keep)), reason, self._around.elapsed())
-            )
+            self.facts.emit(CleanupBegan(len(set(due) - set(keep)), reason, self.facts.elapsed()))
             limit = self._options.cleanup_limit
-            self._executor.run(Reverse(self._course, reason, limit, keep))
+            self._executor.run(Reverse(self._status, reason, limit, keep))
         if not keep:
-            left = self.services.folders.remove()
+            left = self.facts.folders.remove()
             self._left = () if left is None else (left,)
-        self._around.emit(PlanFinished(self.result(), self._around.elapsed()))
+        self.facts.emit(PlanFinished(self.result(), self.facts.elapsed()))
         self._executor.close()
         self.journal.close()
         if self._at_end is not None:
@@ -231,27 +225,23 @@ class Run:
         """Ask to stop; from any thread or signal handler."""
         self._executor.cancel(reason)
 
-    def step_result(self, name: str) -> StepResult:
-        """Return what a step has come to so far."""
-        return self.records[name].result()
-
     def result(self) -> PlanResult:
         """Return what the run has come to so far."""
-        stop = self._course.stop
+        stop = self._status.stop
         return PlanResult(
             run_id=self.run_id,
             outcome=self._outcome(),
             reason=None if stop is None else stop.reason,
-            seconds=self._around.elapsed(),
+            seconds=self.facts.elapsed(),
             limit=self._options.limit,
-            steps={name: record.result() for name, record in self.records.items()},
+            steps={name: step_run.result() for name, step_run in self.step_runs.items()},
             left=self._left,
             listener_errors=tuple(self._executor.listener_errors),
         )
 
     def failure(self) -> BaseException | None:
         """Return why provisioning did not succeed: the fatal error, the stop, the first failure."""
-        return self._course.fatal or self._stop_error() or self._first_failure()
+        return self._status.fatal or self._stop_error() or self._first_failure()
 
     def error(self) -> BaseException | None:
         """Return what `execute` raises: the failure, else cleanup's, else None."""
@@ -274,11 +264,12 @@ class Run:
 
     def cleanup_error(self) -> CleanupError | None:
         """Return all failures of cleanup together, None when there is none."""
-        errors = [error for record in self.records.values() for error in record.cleanup.errors]
+        step_runs = self.step_runs.values()
+        errors = [error for step_run in step_runs for error in step_run.cleanup.errors]
         errors += [
-            _left_error(record)
-            for record in self.records.values()
-            if record.cleanup.outcome is CleanupOutcome.ABANDONED and not record.cleanup.errors
+            _left_error(step_run)
+            for step_run in step_runs
+            if step_run.cleanup.outcome is CleanupOutcome.ABANDONED and not step_run.cleanup.errors
         ]
         if not errors:
             return None
@@ -290,31 +281,31 @@ class Run:
     def _first_failure(self) -> StepError | None:
         if self._options.continue_on_error:
             return None
-        failed = [record for record in self.records.values() if record.error is not None]
+        failed = [step_run for step_run in self.step_runs.values() if step_run.error is not None]
         if not failed:
             return None
-        return min(failed, key=lambda record: record.completed).error
+        return min(failed, key=lambda step_run: step_run.completed).error
 
     def _stop_error(self) -> PlanError | None:
-        stop = self._course.stop
+        stop = self._status.stop
         if stop is None or not stop.ends_running_steps:
             return None
         kind = PlanTimeoutError if stop.kind is StopKind.LIMIT else PlanCancelledError
-        ended = sum(record.outcome.provides for record in self.records.values())
+        ended = sum(step_run.outcome.provides for step_run in self.step_runs.values())
         return kind(
-            f"{stop.reason}: {ended} of {len(self.records)} steps had succeeded; "
+            f"{stop.reason}: {ended} of {len(self.step_runs)} steps had succeeded; "
             "what had begun was cleaned up"
         )
 
     def _outcome(self) -> StepOutcome:
-        stop = self._course.stop
+        stop = self._status.stop
         if stop is not None and stop.ends_running_steps:
             return stop.outcome
-        failed = any(record.outcome.is_failure for record in self.records.values())
+        failed = any(step_run.outcome.is_failure for step_run in self.step_runs.values())
         return StepOutcome.FAILED if failed else StepOutcome.SUCCEEDED
 
     def _reason(self) -> str:
-        stop = self._course.stop
+        stop = self._status.stop
         if stop is not None and stop.ends_running_steps:
             return "timeout" if stop.kind is StopKind.LIMIT else "cancelled"
         return "success" if self._outcome() is StepOutcome.SUCCEEDED else "failure"
@@ -324,24 +315,14 @@ class Run:
         deadline, limit = self.deadline, self._options.limit
         if deadline is not None and limit is not None and self.clock.now() >= deadline:
             reason = f"the plan's limit of {format_duration(limit)} has passed"
-            self._course.request_stop(Stop(StopKind.LIMIT, reason))
+            self._status.request_stop(Stop(StopKind.LIMIT, reason))
 
-    def _record(self, step: PlannedStep) -> StepRecord:
-        return StepRecord(step, StepLog(step.name, self.services.folders, self.services.masker))
+    def _step_run(self, step: PlannedStep) -> StepRun:
+        return StepRun(step, StepLog(step.name, self.facts.folders, self.facts.masker))
 
-    def _services(self, artifacts: Path | None, scratch: Path | None) -> Services:
+    def _folders(self, artifacts: Path | None, scratch: Path | None) -> RunFolders:
         folder = None if artifacts is None else artifacts / self.run_id
-        folders = RunFolders(
-            None if folder is None else lambda: folder, self.journal.scratch, scratch
-        )
-        return Services(
-            self.run_id,
-            self.clock,
-            self._store,
-            folders,
-            self.journal,
-            program_variables=self._options.program_variables,
-        )
+        return RunFolders(None if folder is None else lambda: folder, self.journal.scratch, scratch)
 
 
 def _emitter(inbox: Inbox, listeners: list[Listener]) -> Callable[[Event], None]:
@@ -360,11 +341,11 @@ def new_run_id() -> str:
     return secrets.token_hex(4)
 
 
-def _left_error(record: StepRecord) -> StepError:
-    left = "; ".join(record.cleanup.left)
+def _left_error(step_run: StepRun) -> StepError:
+    left = "; ".join(step_run.cleanup.left)
     return StepError(
-        f"the cleanup of step {record.name!r} was abandoned; not taken back: {left}",
-        step=record.name,
+        f"the cleanup of step {step_run.name!r} was abandoned; not taken back: {left}",
+        step=step_run.name,
         hook="cleanup",
         attempt=1,
     )

@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.journal.codec import Codec
-from pytest_plan.engine.journal.null import Deferred, Unrecorded
+from pytest_plan.engine.journal.null import Deferred, NullJournal
 from pytest_plan.engine.journal.reference import NotDurableError, References
 from pytest_plan.engine.journal.schema import insert, last_number, make, replace, update
 from pytest_plan.engine.journal.writer import Statement, Writer
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import EXEC_HOOKS, CleanupOutcome, Hook, StepOutcome
-from pytest_plan.engine.model.results import StepResult
 from pytest_plan.engine.processes.identity import identify
 
 _FACT = replace("environment")
@@ -48,7 +47,7 @@ class Lasting(NamedTuple):
     lost: str | None = None
 
 
-class Journal(Unrecorded):
+class Journal(NullJournal):
     """The journal of one environment.
 
     Args:
@@ -59,8 +58,6 @@ class Journal(Unrecorded):
     Raises:
         JournalError: the file cannot be made, or is no journal.
     """
-
-    is_kept = True
 
     def __init__(
         self,
@@ -89,7 +86,7 @@ class Journal(Unrecorded):
         """Why nothing can be written any more; None while it can."""
         return self._writer.failure
 
-    def hide(self, mask: Callable[[str], str]) -> None:
+    def mask_with(self, mask: Callable[[str], str]) -> None:
         """Let nothing be written that `mask`, which replaces secrets, would change."""
         self._mask = mask
 
@@ -109,18 +106,25 @@ class Journal(Unrecorded):
         """Note, durably, that user code of the step may run from now on."""
         self._writer.durably([self._begun(step)])
 
+    def ends_durably(self, step: PlannedStep) -> bool:
+        """Whether `step_ended` waits for the disk: the `cleanup` hook takes the value or State."""
+        return _takes(step, "value", "state")
+
     def step_ended(
-        self, step: PlannedStep, result: StepResult, completed: int, *, has_begun: bool
+        self,
+        step: PlannedStep,
+        outcome: StepOutcome,
+        completed: int,
+        log_tail: str,
+        *,
+        has_begun: bool,
     ) -> None:
-        """Note how the step ended; durably if its `cleanup` hook takes its value or the State."""
-        ended: Statement = (
-            _ENDED,
-            (result.outcome.value, completed, result.log_tail, step.name),
-        )
+        """Record how the step ended; durably if its `cleanup` hook takes its value or the State."""
+        ended: Statement = (_ENDED, (outcome.value, completed, log_tail, step.name))
         # One that only cleans up has begun without any code of its own.
         is_new = has_begun and not step.hooks.keys() & set(EXEC_HOOKS)
         statements = [self._begun(step), ended] if is_new else [ended]
-        if not _takes(step, "value", "state"):
+        if not self.ends_durably(step):
             self._writer.note(lambda: statements)
             return
         # What its cleanup is made with is on the disk before anybody can rely on the step.

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
 
     from pytest_plan.engine.definition.planned import PlannedStep
     from pytest_plan.engine.model.errors import JournalError
-    from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook
-    from pytest_plan.engine.model.results import StepResult
+    from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook, StepOutcome
 
 
 class Deferred(NamedTuple):
@@ -22,14 +21,12 @@ class Deferred(NamedTuple):
     keywords: Mapping[str, Any]
 
 
-class Unrecorded:
+class NullJournal:
     """A run without a journal.
 
     Methods that are *durable* in a journal return when what they note is on the disk, and raise
     JournalError when it cannot be written; the others note, and it is written soon.
     """
-
-    is_kept = False
 
     @property
     def failure(self) -> JournalError | None:
@@ -43,16 +40,26 @@ class Unrecorded:
         """Return what must be called before user code of the step; None: nothing."""
         return None
 
-    def hide(self, mask: Callable[[str], str]) -> None:
+    def mask_with(self, mask: Callable[[str], str]) -> None:
         """Let nothing be written that `mask`, which replaces secrets, would change."""
 
     def step_begun(self, step: PlannedStep) -> None:
         """Note, durably, that user code of the step may run from now on."""
 
+    def ends_durably(self, step: PlannedStep) -> bool:
+        """Whether `step_ended` waits for the disk."""
+        return False
+
     def step_ended(
-        self, step: PlannedStep, result: StepResult, completed: int, *, has_begun: bool
+        self,
+        step: PlannedStep,
+        outcome: StepOutcome,
+        completed: int,
+        log_tail: str,
+        *,
+        has_begun: bool,
     ) -> None:
-        """Note how the step ended; durably if its `cleanup` hook takes its value or the State."""
+        """Record how the step ended; durably if its `cleanup` hook takes its value or the State."""
 
     def cleanup_begun(self, step: str) -> None:
         """Note, durably if that can be, that the step is being cleaned up."""

@@ -26,7 +26,7 @@ from typing import Any
 _SLACK = 2.0  # seconds that the system's clock may have been set back since
 
 
-class FoundTree(NamedTuple):
+class OrphanTree(NamedTuple):
     """A tree of a process that has ended, or of an earlier run.
 
     Attributes:
@@ -86,7 +86,7 @@ class FoundTree(NamedTuple):
         return False
 
 
-def found_tree(how: Mapping[str, Any]) -> FoundTree:
+def orphan_tree(how: Mapping[str, Any]) -> OrphanTree:
     """Return the tree that a journal describes."""
     root = Identity(how["pid"], how["birth"], how["boot"]) if "pid" in how else None
-    return FoundTree(how["cookie"], how["since"], root)
+    return OrphanTree(how["cookie"], how["since"], root)

@@ -32,7 +32,7 @@ _KILL_WAIT = 1.0  # seconds that a killed process may take to disappear
 
 
 class Tree(Protocol):
-    """A process tree that can be ended: `Process`, `Leftovers` or `FoundTree`."""
+    """A process tree that can be ended: `Process`, `Leftovers` or `OrphanTree`."""
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
         """Ask it to end by signal `number`; kill what lives on after `grace` seconds."""

@@ -130,7 +130,7 @@ class State(MutableMapping[str, Any]):
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of the whole map at one moment (gsd: Range)."""
-        with self._guard.mask:
+        with self._guard.uninterrupted:
             return self._store.snapshot()
 
     def wait_for(self, key: str, timeout: float | None = None) -> Any:
@@ -143,7 +143,7 @@ class State(MutableMapping[str, Any]):
         Raises:
             TimeoutError: there was none in time.
         """
-        with self._guard.mask:
+        with self._guard.uninterrupted:
             entry = self._store.wait(_key(key), timeout, self._guard.stopping)
         if entry is not None:
             return entry.value
@@ -164,7 +164,7 @@ class State(MutableMapping[str, Any]):
         """
         held, thread = False, threading.get_ident()
         try:
-            with self._guard.mask:
+            with self._guard.uninterrupted:
                 self._guard.admit()
                 held = self._store.acquire(_key(name), timeout, self._guard.stopping)
             if not held:
@@ -173,24 +173,24 @@ class State(MutableMapping[str, Any]):
             yield
         finally:
             if held:
-                with self._guard.mask:
+                with self._guard.uninterrupted:
                     self._store.release(name, thread)
 
     def _versions(self) -> dict[str, int]:
-        with self._guard.mask:
+        with self._guard.uninterrupted:
             return self._store.versions()
 
     def _read(self, key: str) -> Entry | None:
-        with self._guard.mask:
+        with self._guard.uninterrupted:
             return self._store.read(_key(key))
 
     def _write(self, key: str, value: Any, version: int | None) -> bool:
-        with self._guard.mask:
+        with self._guard.uninterrupted:
             self._guard.admit()
             return self._store.write(_key(key), value, version, self._writer)
 
     def _remove(self, key: str, version: int) -> bool:
-        with self._guard.mask:
+        with self._guard.uninterrupted:
             self._guard.admit()
             return self._store.remove(_key(key), version, self._writer)
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from pytest_plan.engine.journal.null import Unrecorded
+from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.model.clock import Clock, SystemClock
 from pytest_plan.engine.model.errors import StateError
 
@@ -21,6 +21,18 @@ class Entry(NamedTuple):
 
     version: int
     value: Any
+
+
+class Prepared(NamedTuple):
+    """A value that is ready to be written.
+
+    Attributes:
+        value: the value as the store keeps it.
+        lasting: the value as the journal keeps it.
+    """
+
+    value: Any
+    lasting: Any
 
 
 class Store(Protocol):
@@ -52,9 +64,9 @@ class Store(Protocol):
 
 
 class Guard:
-    """What a handle asks before it acts; this one lets everything pass, for tests and scripts."""
+    """Access checks that a State makes before each operation. This base class allows everything."""
 
-    mask: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    uninterrupted: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
     def stopping(self) -> bool:
         """Whether waiting should end."""
@@ -80,14 +92,16 @@ class LocalStore:
         self._reserved: set[str] = set()
         self._closed = False
         self._learn: Callable[[Any], None] = lambda value: None
-        self._journal = Unrecorded()
+        self._journal = NullJournal()
 
-    def teach(self, learn: Callable[[Any], None]) -> None:
-        """Tell `learn` every value that is written, so that it can mask secrets."""
+    def on_write(self, learn: Callable[[Any], None]) -> None:
+        """Call `learn` with every value: now with those that are here, later before each write."""
         self._learn = learn
+        for value in self.snapshot().values():
+            learn(value)
 
-    def keep_in(self, journal: Unrecorded) -> None:
-        """Note every change in `journal`; to be called before the first one."""
+    def attach_journal(self, journal: NullJournal) -> None:
+        """Record in `journal` what is here, and every change from now on."""
         with self._changed:
             self._journal = journal
             for key, entry in self._entries.items():
@@ -118,15 +132,22 @@ class LocalStore:
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
         """Write if `version` still holds; see `Store.write`."""
+        return self.commit(key, self.prepare(key, value), version, writer)
+
+    def prepare(self, key: str, value: Any) -> Prepared:
+        """Do what takes long or runs code of the value; call it without holding a lock."""
         self._learn(value)
-        lasting = self._lasting(key, value)
+        return Prepared(value, self._lasting(key, value))
+
+    def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
+        """Write what `prepare` returned, if `version` still holds; see `Store.write`."""
         with self._changed:
             self._refuse(key, writer)
             if version is not None and version != self._version_of(key):
                 return False
             self._version += 1
-            self._entries[key] = Entry(self._version, value)
-            self._journal.state_set(key, lasting)
+            self._entries[key] = Entry(self._version, prepared.value)
+            self._journal.state_set(key, prepared.lasting)
             self._changed.notify_all()
             return True
 

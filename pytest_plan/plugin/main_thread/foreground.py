@@ -36,7 +36,7 @@ class Foreground:
     def watch(self, run: Run) -> None:
         """Let a signal stop this run, and let no secret of it be shown, until the end."""
         self._runs.append(run)
-        self._mask = run.services.masker.mask
+        self._mask = run.facts.masker.mask
 
     @contextlib.contextmanager
     def owned(self, run: Run | None = None) -> Iterator[None]:

@@ -195,7 +195,7 @@ class RunEnvironment:
         if self._keeps == "never":
             return
         for name in self._declared.needed or ():
-            if name not in self._fresh and _is_generator(run.records[name].planned):
+            if name not in self._fresh and _is_generator(run.step_runs[name].planned):
                 self._say(
                     f"{name} will not be kept: it yields; to keep it, return its value and give "
                     "it cleanup=FUNCTION"

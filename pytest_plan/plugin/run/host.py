@@ -16,8 +16,8 @@ from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.run import artifacts
 
 if TYPE_CHECKING:
-    from pytest_plan.engine.execution.record import StepRecord
     from pytest_plan.engine.execution.run import Run
+    from pytest_plan.engine.execution.step_run import StepRun
     from pytest_plan.engine.model.results import StepResult
     from pytest_plan.engine.shared.state import State
     from pytest_plan.plugin.run.environment import RunEnvironment
@@ -188,7 +188,7 @@ class Host:
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, None when it can."""
-        record = self._run.records.get(name) if self._run is not None else None
+        record = self._run.step_runs.get(name) if self._run is not None else None
         if record is None and name not in self._declared.plan.declared:
             return self._unknown(name)
         if record is None or record.outcome is StepOutcome.PENDING:
@@ -220,9 +220,9 @@ class Host:
         hint = f"mark the test with @pytest.mark.plan({name!r})"
         return Verdict(skips=False, reason=reason + hint, steps=(name,))
 
-    def _root_cause(self, record: StepRecord) -> StepRecord:
+    def _root_cause(self, record: StepRun) -> StepRun:
         """Follow the needs to the step where it began; what is skipped goes back to a skip."""
-        records = self.run.records
+        records = self.run.step_runs
         is_skip = record.outcome is StepOutcome.SKIPPED
         while True:
             needs = [records[need] for need in record.planned.needs]

@@ -11,10 +11,10 @@ from pytest_plan.engine.environments.environment import Environment
 from pytest_plan.engine.environments.fingerprint import Fingerprints
 from pytest_plan.engine.environments.keeping import obstacles
 from pytest_plan.engine.execution.restore import Restorer
-from pytest_plan.engine.journal.null import Unrecorded
+from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.journal.reader import Recorded, RecordedStep
 from pytest_plan.engine.model.outcomes import Hook
-from pytest_plan.engine.processes.orphan import found_tree
+from pytest_plan.engine.processes.orphan import orphan_tree
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.run.recovery import Recovery, references_of
@@ -102,10 +102,10 @@ def _dead(
             dead[name] = "a process of it has ended"
     if asked:
         restorer = Restorer(recorded, recorded.steps, steps, references_of(declared.config))
-        run = declared.plan.revive(restorer, Unrecorded(), listeners=[])
+        run = declared.plan.revive(restorer, NullJournal(), listeners=[])
         with foreground.owned(run):
             dead.update(run.dead(asked))
-        run.let_go()
+        run.detach()
     return dead
 
 
@@ -137,4 +137,4 @@ def _trees(step: RecordedStep) -> list[str]:
 
 
 def _tree_lives(data: str) -> bool:
-    return found_tree(json.loads(data)).is_alive()
+    return orphan_tree(json.loads(data)).is_alive()

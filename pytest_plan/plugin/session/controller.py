@@ -153,7 +153,7 @@ class Controller(Owner):
         plan = lookup.peek(self._config)
         if plan is None or not plan.host.has_begun:
             return {}
-        return plan.host.run.services.variables.current()
+        return plan.host.run.facts.variables.current()
 
     def _open_desk(self) -> None:
         if self._desk is not None:

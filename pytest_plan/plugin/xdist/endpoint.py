@@ -52,7 +52,7 @@ class Desk:
         verdicts = self._verdicts
         if verdicts is None or any(name not in verdicts for name in names):
             return None
-        variables = self.host.run.services.variables.current()
+        variables = self.host.run.facts.variables.current()
         decided = {name: verdicts[name] for name in names}
         return pickle.dumps((decided, variables, self.host.remaining()))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_plan.engine.model.errors import StateError
-from pytest_plan.engine.shared.store import Entry, Holder, LocalStore
+from pytest_plan.engine.shared.store import Entry, Holder, LocalStore, Prepared
 from pytest_plan.plugin.xdist.pending import Parking
 from pytest_plan.plugin.xdist.wire import dump, open_value
 
@@ -80,10 +80,15 @@ class SharedStore(LocalStore):
         """Return the entry of `key`, its value opened."""
         return _opened(key, super().read(key))
 
-    def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
-        """Write a value of this process if `version` still holds."""
+    def prepare(self, key: str, value: Any) -> Prepared:
+        """Pickle a value of this process."""
         self._learn(value)
-        done = super().write(key, Shared.of_value(key, value), version, writer)
+        shared = Shared.of_value(key, value)
+        return Prepared(shared, self._lasting(key, shared))
+
+    def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
+        """Write what `prepare` returned, if `version` still holds, and answer those who wait."""
+        done = super().commit(key, prepared, version, writer)
         self.parking.sweep()
         return done
 
@@ -117,9 +122,8 @@ class SharedStore(LocalStore):
 
     def write_data(self, key: str, data: bytes, version: int | None) -> bool:
         """Write a worker's value if `version` still holds."""
-        done = super().write(key, Shared.of_data(data), version, None)
-        self.parking.sweep()
-        return done
+        shared = Shared.of_data(data)
+        return self.commit(key, Prepared(shared, self._lasting(key, shared)), version, None)
 
     def snapshot_data(self) -> dict[str, bytes]:
         """Return the pickles of all values at one moment."""

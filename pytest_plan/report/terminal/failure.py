@@ -91,7 +91,7 @@ def pause(config: pytest.Config, plan: PlanSession, result: StepResult) -> None:
         with plan.host.output.visible(keyboard=True):
             assert sys.__stdin__ is not None
             writer.line(encoding.shown(plan.host.mask(result.log_tail)))
-            writer.line(f"artifacts: {plan.host.run.services.folders.artifacts(result.name)}")
+            writer.line(f"artifacts: {plan.host.run.facts.folders.artifacts(result.name)}")
             writer.line(f"step {result.name!r} failed; press Enter to go on to its cleanup")
             writer.flush()
             sys.__stdin__.readline()

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_plan.engine.calls.body import CoroutineBody, PlainBody, body_of
 from pytest_plan.engine.calls.context import Context
-from pytest_plan.engine.calls.generator import AsyncGeneratorRun, GeneratorRun
+from pytest_plan.engine.calls.generator import AsyncGeneratorBody, GeneratorBody
 from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted
 from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
@@ -39,7 +39,7 @@ def log_of(plan: Plan, exec: Callable[..., Any]) -> StepLog:
     run = plan.add_step(GenericStep(exec=exec), name="it").begin()
     run.provision()
     run.clean_up()
-    return run.records["it"].log
+    return run.step_runs["it"].log
 
 
 class TestGenerators:
@@ -282,7 +282,7 @@ class TestCoroutines:
         assert logs == [log] * 2
 
     def test_one_that_blocks_its_loop_is_interrupted(self, plan: Plan, clock: FakeClock) -> None:
-        """The third rung works where cancelling does not."""
+        """The third stage works where cancelling does not."""
         unwound: list[bool] = []
 
         async def exec() -> None:
@@ -402,7 +402,7 @@ class TestAsyncGenerators:
             await asyncio.sleep(0)
             calls.note("tail")
 
-        body = AsyncGeneratorRun("it", exec, {}, clock)
+        body = AsyncGeneratorBody("it", exec, {}, clock)
         body.perform(Interrupt())
         assert body.has_yielded
         body.stop()
@@ -464,6 +464,6 @@ class TestBodyOf:
 
         assert PlainBody(print).thread() is None
         assert CoroutineBody(coroutine).thread() is None
-        run = GeneratorRun("it", generator, {}, clock)
+        run = GeneratorBody("it", generator, {}, clock)
         assert run.perform(Interrupt()) == run.thread() != threading.get_ident()
         run.perform(Interrupt())

@@ -1,4 +1,4 @@
-"""The four rungs by which a call is made to stop."""
+"""The four stages by which a call is made to stop."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.calls.call import Call
-from pytest_plan.engine.calls.escalation import ABANDON_AFTER, KILL_AFTER, TERMINATE_AFTER, Ladder
-from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.call import Call, CallScope
+from pytest_plan.engine.calls.escalation import (
+    ABANDON_AFTER,
+    KILL_AFTER,
+    TERMINATE_AFTER,
+    Escalation,
+)
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.model.secret import Masker
 from pytest_plan.engine.model.stop import Stop, StopKind
@@ -56,7 +60,7 @@ class Recorder:
 
 @pytest.fixture
 def recorder(calls: Calls) -> Recorder:
-    """What the ladder acts on."""
+    """What the escalation acts on."""
     return Recorder(calls)
 
 
@@ -65,27 +69,27 @@ def call(recorder: Any, tmp_path: Path) -> Call:
     """A call that has started one program."""
     scope = CallScope("db", Hook.EXEC, 1, None)
     scope.processes.append(recorder)
-    scope.mask = recorder
+    scope.interrupt = recorder
     return Call(scope, recorder, StepLog("db", RunFolders(lambda: tmp_path), Masker()), None, "")
 
 
-def test_the_rungs_follow_each_other(call: Call, calls: Calls) -> None:
+def test_the_stages_follow_each_other(call: Call, calls: Calls) -> None:
     """Wake; SIGTERM after 0.1 s; SIGKILL and the interrupt after 1 s; abandon after 3 s."""
-    ladder = Ladder(call, STOP, 100.0, lambda: calls.note("wake"))
-    assert ladder.next_at == 100.0
+    escalation = Escalation(call, STOP, 100.0, lambda: calls.note("wake"))
+    assert escalation.next_at == 100.0
     times = []
-    while not ladder.climb():
-        times.append(ladder.next_at - 100.0)
+    while not escalation.advance():
+        times.append(escalation.next_at - 100.0)
         calls.note("-")
     assert calls == ["stop", "wake", "-", "SIGTERM", "-", "SIGKILL", "inject", "-"]
     assert times == pytest.approx([TERMINATE_AFTER, KILL_AFTER, ABANDON_AFTER])
     assert times == pytest.approx([0.1, 1.0, 3.0])
 
 
-def test_the_first_rung_says_why(call: Call) -> None:
+def test_the_first_stage_says_why(call: Call) -> None:
     """`ctx` raises that reason; a second request changes nothing."""
-    Ladder(call, STOP, 0.0, lambda: None).climb()
-    Ladder(call, Stop(StopKind.LIMIT, "late"), 0.0, lambda: None).climb()
+    Escalation(call, STOP, 0.0, lambda: None).advance()
+    Escalation(call, Stop(StopKind.LIMIT, "late"), 0.0, lambda: None).advance()
     assert call.scope.flag.stop is STOP
 
 
@@ -100,8 +104,8 @@ def test_the_stack_is_that_of_the_thread_at_work(
     running = Background(stuck_right_here)
     gate.wait_until_reached()
     recorder.ident = running.ident
-    ladder = Ladder(call, STOP, 0.0, lambda: None)
-    assert "stuck_right_here" in ladder.stack()
+    escalation = Escalation(call, STOP, 0.0, lambda: None)
+    assert "stuck_right_here" in escalation.stack()
     gate.open()
     running.result()
-    assert "has ended" in ladder.stack()
+    assert "has ended" in escalation.stack()

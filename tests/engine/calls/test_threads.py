@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.calls.body import PlainBody
-from pytest_plan.engine.calls.call import Call, Ending, Raised, Refused, Returned
-from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.call import Call, CallScope, Ending, Raised, Refused, Returned
 from pytest_plan.engine.calls.threads import Threads
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.outcomes import Hook

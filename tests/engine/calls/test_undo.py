@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_plan.engine.calls.body import PlainBody
-from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.call import CallScope
 from pytest_plan.engine.calls.undo import Undo, UndoStack
 from pytest_plan.engine.model.outcomes import Hook
 from tests.engine.support.steps import Background

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.definition.graph import closure, link, needs_closure
+from pytest_plan.engine.definition.graph import closure, link
 from pytest_plan.engine.definition.options import check_options
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.signature import hooks_of
@@ -154,11 +154,10 @@ class TestRefusals:
             linked(step("a", hooks={"exec": lambda a: a}))
 
 
-def test_a_closure_follows_both_kinds_of_edges_or_needs_alone() -> None:
-    """The first is what must run, the second what must have succeeded."""
+def test_a_closure_follows_both_kinds_of_edges() -> None:
+    """It holds every step that must have ended, whether it is needed or only ordered before."""
     steps = linked(step("a"), step("b"), step("c", needs="b"), step("d", needs=()))
     assert closure(["c"], steps) == {"a", "b", "c"}
-    assert needs_closure(["c"], steps) == {"b", "c"}
     assert closure([], steps) == set()
 
 

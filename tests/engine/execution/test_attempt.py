@@ -446,10 +446,10 @@ class TestUndoBetweenAttempts:
 
 
 class TestTimeout:
-    """A step that must stop is stopped, one rung after the other."""
+    """A step that must stop is stopped, one stage after the other."""
 
     def test_ctx_sleep_ends_at_the_timeout(self, plan: Plan, clock: FakeClock) -> None:
-        """The first rung wakes `ctx`; the error says which timeout, hook and attempt."""
+        """The first stage wakes `ctx`; the error says which timeout, hook and attempt."""
         begun = clock.now()
         plan.add_step(GenericStep(exec=lambda ctx: ctx.sleep(60)), name="db", timeout=5)
         with pytest.raises(StepTimeoutError, match=r"'db'.* 5\.00s .*exec, attempt 1") as caught:
@@ -517,7 +517,7 @@ class TestTimeout:
         assert result.steps["waiter"].stack == ""
 
     def test_a_pure_python_loop_is_interrupted(self, plan: Plan, clock: FakeClock) -> None:
-        """The third rung injects an exception into the thread; `finally` clauses run."""
+        """The third stage injects an exception into the thread; `finally` clauses run."""
         unwound: list[bool] = []
 
         def exec() -> None:
@@ -535,7 +535,7 @@ class TestTimeout:
     def test_a_step_that_hangs_in_c_is_abandoned_with_its_stack(
         self, plan: Plan, gate: Gate, clock: FakeClock
     ) -> None:
-        """The last rung leaves the thread behind, three seconds after the timeout."""
+        """The last stage leaves the thread behind, three seconds after the timeout."""
 
         def hang_here() -> None:
             gate.hang()
@@ -772,7 +772,7 @@ class TestTimeout:
         assert calls == ["cancelled"]
 
     def test_a_program_that_ignores_sigterm_is_killed(self) -> None:
-        """The second rung ends the process tree of `ctx.run`: SIGTERM, a second later SIGKILL."""
+        """The second stage ends the process tree of `ctx.run`: SIGTERM, a second later SIGKILL."""
         plan = Plan()
         script = "trap '' TERM; while :; do sleep 0.05; done"
         plan.add_step(GenericStep(exec=lambda ctx: ctx.run(["sh", "-c", script])), name="db",

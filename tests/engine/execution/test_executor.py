@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.model.events import Event, StepFinished, StepStarted, Waiting
-from pytest_plan.engine.model.outcomes import StepOutcome
-from pytest_plan.engine.model.results import PlanCancelledError
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.model.results import CleanupError, PlanCancelledError, StepTimeoutError
 from pytest_plan.engine.plan import Plan
 from tests.engine.support.fake_clock import FakeClock
+from tests.engine.support.neighbour import Neighbour
 from tests.engine.support.steps import Calls, record_events
 
 
@@ -146,3 +149,107 @@ def test_events_of_a_step_come_in_order(plan: Plan) -> None:
     ]
     times = [event.at for event in events]
     assert times == sorted(times)
+
+
+class SlowError(Exception):
+    """Its text takes until the neighbour has timed out."""
+
+    def __init__(self, neighbour: Neighbour) -> None:
+        super().__init__()
+        self._neighbour = neighbour
+
+    def __str__(self) -> str:
+        if not self._neighbour.was_kept:
+            self._neighbour.wait_for_its_timeout()
+        return "slow"
+
+
+class SlowJournal(NullJournal):
+    """Its disk takes until the neighbour has timed out to write how the step `slow` ended."""
+
+    def __init__(self, neighbour: Neighbour) -> None:
+        self._neighbour = neighbour
+
+    def ends_durably(self, step: PlannedStep) -> bool:
+        """Of the one step."""
+        return step.name == "slow"
+
+    def step_ended(
+        self,
+        step: PlannedStep,
+        outcome: StepOutcome,
+        completed: int,
+        log_tail: str,
+        *,
+        has_begun: bool,
+    ) -> None:
+        """Wait for the disk."""
+        if step.name == "slow":
+            self._neighbour.wait_for_its_timeout()
+
+
+class TestTimesAreKeptBesideSlowSteps:
+    """Neither a user's code nor a disk that one step waits for holds up another step's timeout."""
+
+    def test_beside_an_exception_whose_text_takes_long(self) -> None:
+        """Its `__str__` waits until the neighbour has timed out."""
+        neighbour = Neighbour()
+
+        def exec() -> None:
+            raise SlowError(neighbour)
+
+        plan = Plan(continue_on_error=True)
+        plan.add_step(GenericStep(exec=exec), name="slow", needs=())
+        neighbour.join(plan)
+        result = plan.execute()
+        neighbour.assert_kept(result)
+        assert result.steps["slow"].reason == "SlowError: slow"
+
+    def test_beside_a_cleanup_error_whose_text_takes_long(self) -> None:
+        """The other cleanup is stopped at its `cleanup_timeout` meanwhile."""
+        neighbour = Neighbour()
+
+        def fail() -> None:
+            raise SlowError(neighbour)
+
+        def hang(ctx: Context) -> None:
+            try:
+                ctx.sleep("1h")
+            except StepTimeoutError:
+                neighbour.has_timed_out.set()
+                raise
+
+        plan = Plan()
+        plan.add_step(GenericStep(cleanup=fail), name="slow", needs=())
+        hangs = GenericStep(cleanup=hang)
+        plan.add_step(hangs, name="hangs", needs=(), cleanup_timeout="50ms")
+        with pytest.raises(CleanupError):
+            plan.execute()
+        assert neighbour.was_kept == [True]
+        assert plan.results["hangs"].cleanup.outcome is CleanupOutcome.TIMED_OUT
+
+    def test_beside_a_durable_write_that_takes_long(self) -> None:
+        """The journal waits until the neighbour has timed out."""
+        neighbour = Neighbour()
+        plan = Plan(continue_on_error=True)
+        plan.add_step(GenericStep(exec=lambda: "value"), name="slow", needs=())
+        neighbour.join(plan)
+        run = plan.begin(journal=SlowJournal(neighbour))
+        run.provision()
+        run.clean_up()
+        neighbour.assert_kept(run.result())
+        assert run.result().steps["slow"].outcome is StepOutcome.SUCCEEDED
+
+    def test_what_needs_a_step_begins_after_its_durable_write(self) -> None:
+        """Nobody relies on a step that a later process would not know of."""
+        neighbour = Neighbour()
+        written: list[bool] = []
+        plan = Plan(continue_on_error=True)
+        plan.add_step(GenericStep(exec=lambda: "value"), name="slow", needs=())
+        follows = GenericStep(exec=lambda: written.extend(neighbour.was_kept))
+        plan.add_step(follows, name="follows", needs=["slow"])
+        neighbour.join(plan)
+        run = plan.begin(journal=SlowJournal(neighbour))
+        run.provision()
+        run.clean_up()
+        assert written == [True]

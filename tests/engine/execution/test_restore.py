@@ -72,7 +72,7 @@ def recover(file: Path, steps: Mapping[str, GenericStep]) -> dict[str, CleanupRe
     folder = Path(scratch) if scratch is not None and Path(scratch).exists() else None
     run = plan.revive(restorer, journal, listeners=[], scratch=folder)
     run.clean_up(reason="recovery")
-    return {name: record.cleanup for name, record in run.records.items()}
+    return {name: record.cleanup for name, record in run.step_runs.items()}
 
 
 def three() -> dict[str, GenericStep]:

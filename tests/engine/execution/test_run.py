@@ -29,7 +29,7 @@ def test_only_what_is_wanted_and_what_it_waits_for_runs(plan: Plan, calls: Calls
     run.provision(["db"])
     run.clean_up()
     assert calls == ["net", "db"]
-    assert run.step_result("web").outcome is StepOutcome.PENDING
+    assert run.result().steps["web"].outcome is StepOutcome.PENDING
 
 
 def test_a_second_go_runs_only_what_is_missing(plan: Plan, calls: Calls) -> None:
@@ -52,11 +52,10 @@ def test_a_failure_of_the_first_go_stops_the_second(plan: Plan, calls: Calls) ->
     plan.add_step(GenericStep(exec=calls.hook("two")), name="two")
     run = plan.begin()
     run.provision(["one"])
-    assert run.is_stopped
     run.provision()
     run.clean_up()
     assert calls == ["one"]
-    assert run.step_result("two").outcome is StepOutcome.BLOCKED
+    assert run.result().steps["two"].outcome is StepOutcome.BLOCKED
     assert isinstance(run.error(), StepError)
 
 

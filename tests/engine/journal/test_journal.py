@@ -80,7 +80,7 @@ def run(journal: Journal, *steps: GenericStep, **options: Any) -> BaseException 
         return error
     finally:
         begun.clean_up()
-    errors = [record.error for record in begun.records.values() if record.error is not None]
+    errors = [record.error for record in begun.step_runs.values() if record.error is not None]
     return errors[0] if errors else begun.error()
 
 
@@ -688,7 +688,7 @@ class TestFailingDisk:
             begun.provision()
         begun.clean_up()
         assert seen == ["running"]
-        assert len(begun.records["s0"].attempts) == 2
+        assert len(begun.step_runs["s0"].attempts) == 2
 
     def test_whoever_waits_at_the_end_is_answered(self, file: Path) -> None:
         """The write fails in the batch that is the last one."""

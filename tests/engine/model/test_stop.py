@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_plan.engine.calls.scope import StopFlag
+from pytest_plan.engine.calls.call import StopFlag
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
 from pytest_plan.engine.model.results import PlanCancelledError, PlanTimeoutError, StepTimeoutError
 from pytest_plan.engine.model.stop import Stop, StopKind

@@ -16,7 +16,7 @@ import pytest
 
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.processes.identity import Identity, identify
-from pytest_plan.engine.processes.orphan import FoundTree
+from pytest_plan.engine.processes.orphan import OrphanTree
 from pytest_plan.engine.processes.tree import COOKIE, KILL
 
 CLOCK = SystemClock()
@@ -54,7 +54,7 @@ DAEMON = """
     time.sleep(60)
 """
 
-Start = Callable[[str], FoundTree]
+Start = Callable[[str], OrphanTree]
 
 
 def wait_until(done: Callable[[], bool]) -> None:
@@ -68,9 +68,9 @@ def wait_until(done: Callable[[], bool]) -> None:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start Python code with a cookie, and tell of it as a journal does."""
-    started: list[tuple[subprocess.Popen[bytes], FoundTree]] = []
+    started: list[tuple[subprocess.Popen[bytes], OrphanTree]] = []
 
-    def start(code: str) -> FoundTree:
+    def start(code: str) -> OrphanTree:
         ready, since, cookie = tmp_path / f"ready{len(started)}", time.time(), os.urandom(16).hex()
         preamble = f"import os, pathlib, signal, subprocess, sys, time\nREADY = {str(ready)!r}\n"
         popen = subprocess.Popen(
@@ -78,7 +78,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             env={**os.environ, COOKIE: cookie},
             start_new_session=True,
         )
-        tree = FoundTree(cookie, since, identify(popen.pid))
+        tree = OrphanTree(cookie, since, identify(popen.pid))
         started.append((popen, tree))
         wait_until(ready.exists)
         return tree
@@ -90,13 +90,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
         popen.wait()
 
 
-def root(tree: FoundTree) -> Identity:
+def root(tree: OrphanTree) -> Identity:
     """Return the first process of a tree."""
     assert tree.root is not None
     return tree.root
 
 
-def pids(tree: FoundTree) -> set[int]:
+def pids(tree: OrphanTree) -> set[int]:
     """Return the living members of a tree."""
     return {member.pid for member in tree.members()}
 
@@ -188,7 +188,7 @@ class TestStrangers:
         """It was born at another time, and has no cookie of the tree."""
         stranger = start(SLEEP)
         who = root(stranger)._replace(birth="1")
-        tree = FoundTree("another", stranger.since, who)
+        tree = OrphanTree("another", stranger.since, who)
         assert tree.members() == []
         tree.end(CLOCK, KILL, 0.0)
         assert stranger.is_alive()
@@ -196,15 +196,15 @@ class TestStrangers:
     def test_the_session_that_has_its_number_now(self, start: Start) -> None:
         """None of its members carries the cookie."""
         stranger = start(FAMILY)
-        tree = FoundTree("another", stranger.since, root(stranger)._replace(birth="1"))
+        tree = OrphanTree("another", stranger.since, root(stranger)._replace(birth="1"))
         assert tree.members() == []
 
     def test_one_that_was_known_to_be_gone(self, start: Start) -> None:
         """Its birth could not be noted: no process is taken for it."""
         stranger = start(SLEEP)
         who = root(stranger)._replace(birth="")
-        assert not FoundTree("another", stranger.since, who).is_alive()
-        assert FoundTree("another", stranger.since, who).members() == []
+        assert not OrphanTree("another", stranger.since, who).is_alive()
+        assert OrphanTree("another", stranger.since, who).members() == []
 
 
 def test_ending_what_has_gone_is_no_error(start: Start) -> None:

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from pytest_plan.engine.model.errors import PlanDefinitionError
-from pytest_plan.engine.shared.services import Ports, Variables
+from pytest_plan.engine.shared.facilities import Ports, Variables
 from tests.engine.support.steps import Background
 
 NAME = "PLAN_TEST_VARIABLE"

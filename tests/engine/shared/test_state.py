@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.calls.scope import CallScope
+from pytest_plan.engine.calls.call import CallScope
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.model.results import PlanCancelledError, StepTimeoutError

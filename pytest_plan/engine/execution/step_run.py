@@ -1,14 +1,13 @@
-"""The running record of one step in one run. Changes only under the executor's lock."""
+"""What has become of one step of a run so far."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from pytest_plan.engine.calls.generator import GeneratorRun
+from pytest_plan.engine.calls.generator import GeneratorBody
 from pytest_plan.engine.calls.undo import UndoStack
 from pytest_plan.engine.definition.planned import PlannedStep
-from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.outcomes import (
     EXEC_HOOKS,
     CleanupOutcome,
@@ -30,8 +29,8 @@ _NOT_BEGUN = CleanupResult()
 _NO_HOOKS: frozenset[Hook] = frozenset()
 
 
-class StepRecord:
-    """What has become of one step so far.
+class StepRun:
+    """What has become of one step so far. Changes only under the executor's lock.
 
     Attributes:
         planned: the step.
@@ -61,13 +60,13 @@ class StepRecord:
         self.attempts: tuple[AttemptResult, ...] = ()
         self.remembered: frozenset[Hook] = _NO_HOOKS
         self.stack = ""
+        self.log_tail = ""
         self.has_run: bool = False
         self.was_refused: bool = False
         self.completed: int = 0
         self.started: float | None = None
         self.ended: float | None = None
         self.cleanup: CleanupResult = _NOT_BEGUN
-        self._result: StepResult | None = None  # forgotten by every change
 
     @property
     def name(self) -> str:
@@ -91,7 +90,6 @@ class StepRecord:
 
     def restore(self, outcome: StepOutcome, completed: int, value: Any, reason: str | None) -> None:
         """Stand as a journal tells, before anything of the run begins."""
-        self._result = None
         self.outcome = outcome
         self.reason = reason
         self.completed = completed
@@ -100,26 +98,24 @@ class StepRecord:
 
     def begin(self, at: float) -> None:
         """Note that the first attempt begins."""
-        self._result = None
         self.outcome = change_step(self.outcome, StepOutcome.RUNNING)
         self.started = at
 
     def end(self, outcome: StepOutcome, at: float, reason: str | None = None) -> None:
         """Note how the step ended."""
-        self._result = None
         self.outcome = change_step(self.outcome, outcome)
         self.reason = reason
         self.ended = at
 
-    def fail(self, hook: Hook, attempt: int, error: BaseException) -> StepError:
-        """Return `error` as this step's, wrapped unless it is one already."""
+    def as_step_error(self, hook: Hook, attempt: int, error: BaseException, text: str) -> StepError:
+        """Return `error`, described by `text`, as an error of this step; wrapped if needed."""
         if isinstance(error, StepError) and error.step == self.name:
             return error
         where = f"in {hook.value}"
         if hook is not Hook.CLEANUP:
             where += f", attempt {attempt} of {self.attempts_allowed}"
         wrapped = StepError(
-            f"step {self.name!r} failed {where}: {describe(error)}",
+            f"step {self.name!r} failed {where}: {text}",
             step=self.name,
             hook=hook.value,
             attempt=attempt,
@@ -127,7 +123,7 @@ class StepRecord:
         wrapped.__cause__ = error
         return wrapped
 
-    def stopped(self, hook: Hook, attempt: int, error: BaseException) -> StepError:
+    def as_timeout_error(self, hook: Hook, attempt: int, error: BaseException) -> StepError:
         """Return the error of this step for having been stopped by the plan's limit."""
         wrapped = StepTimeoutError(str(error), step=self.name, hook=hook.value, attempt=attempt)
         wrapped.__cause__ = error
@@ -148,7 +144,6 @@ class StepRecord:
 
     def attempted(self, attempt: AttemptResult) -> None:
         """Note that an attempt has ended."""
-        self._result = None
         self.attempts = (*self.attempts, attempt)
 
     def remember(self, hooks: Iterable[Hook]) -> None:
@@ -169,13 +164,11 @@ class StepRecord:
 
     def keep(self) -> None:
         """Note that the step is left as it is, for a later run."""
-        self._result = None
         outcome = change_cleanup(self.cleanup.outcome, CleanupOutcome.KEPT)
         self.cleanup = CleanupResult(outcome)
 
     def begin_cleanup(self, at: float) -> None:
         """Note that cleanup begins."""
-        self._result = None
         outcome = change_cleanup(self.cleanup.outcome, CleanupOutcome.PENDING)
         self.cleanup = CleanupResult(outcome, at)
 
@@ -187,19 +180,13 @@ class StepRecord:
         left: tuple[str, ...] = (),
     ) -> None:
         """Note how cleanup ended."""
-        self._result = None
         started = self.cleanup.started
         outcome = change_cleanup(self.cleanup.outcome, outcome)
         seconds = 0.0 if started is None else at - started
         self.cleanup = CleanupResult(outcome, started, seconds, errors, left)
 
     def result(self) -> StepResult:
-        """Return the record as it stands, frozen."""
-        if self._result is None:
-            self._result = self._freeze()
-        return self._result
-
-    def _freeze(self) -> StepResult:
+        """Return what has become of the step so far, frozen."""
         seconds = 0.0 if self.started is None or self.ended is None else self.ended - self.started
         return StepResult(
             name=self.name,
@@ -213,12 +200,12 @@ class StepRecord:
             attempts=self.attempts,
             attempts_allowed=self.attempts_allowed,
             error=self.error,
-            log_tail=self.log.tail() if self.error is not None else "",
+            log_tail=self.log_tail,
             stack=self.stack,
             cleanup=self.cleanup,
         )
 
 
-def tail_of(body: object) -> GeneratorRun | None:
+def tail_of(body: object) -> GeneratorBody | None:
     """Return the generator of a body that has yielded and so has a tail to run."""
-    return body if isinstance(body, GeneratorRun) and body.has_yielded else None
+    return body if isinstance(body, GeneratorBody) and body.has_yielded else None

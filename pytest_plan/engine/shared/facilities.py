@@ -1,18 +1,12 @@
-"""What all steps of a run share."""
+"""Free ports and environment variables, shared by all steps of a run."""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
 
-from pytest_plan.engine.journal.null import Unrecorded
-from pytest_plan.engine.model.clock import PlanClock
 from pytest_plan.engine.model.errors import PlanDefinitionError
-from pytest_plan.engine.model.secret import Masker
-from pytest_plan.engine.shared.folders import RunFolders
-from pytest_plan.engine.shared.store import LocalStore
 
 
 class Ports:
@@ -71,57 +65,3 @@ class Variables:
         """Return the variables that are set now."""
         with self._lock:
             return {name: os.environ[name] for name in self._owners if name in os.environ}
-
-
-class Services:
-    """What all steps of a run share.
-
-    Args:
-        run_id: names the run.
-        clock: measures its time.
-        store: where the State is.
-        folders: its temporary folders, and its artifacts.
-        journal: hears what a later process must know.
-        program_variables: returns what a step's programs find in their environment besides ours;
-            None: nothing.
-    """
-
-    __slots__ = (
-        "clock",
-        "folders",
-        "journal",
-        "masker",
-        "ports",
-        "program_variables",
-        "run_id",
-        "store",
-        "variables",
-    )
-
-    def __init__(
-        self,
-        run_id: str,
-        clock: PlanClock,
-        store: LocalStore,
-        folders: RunFolders,
-        journal: Unrecorded,
-        *,
-        program_variables: Callable[[str], Mapping[str, str]] | None,
-    ) -> None:
-        self.run_id = run_id
-        self.clock = clock
-        self.store = store
-        self.folders = folders
-        self.journal = journal
-        self.masker = Masker()
-        self.ports = Ports()
-        self.variables = Variables()
-        self.program_variables = program_variables
-
-    def program_environment(
-        self, step: str, given: Mapping[str, str] | None
-    ) -> Mapping[str, str] | None:
-        """Return the environment of a program of `step`: `given` as it is, else ours and more."""
-        if given is not None or self.program_variables is None:
-            return given
-        return {**os.environ, **self.program_variables(step)}

@@ -1,0 +1,97 @@
+"""What every step of a run shares, and what the flows of a run know about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pytest_plan.engine.journal.null import NullJournal
+from pytest_plan.engine.model.clock import PlanClock
+from pytest_plan.engine.model.events import Event
+from pytest_plan.engine.model.secret import Masker
+from pytest_plan.engine.shared.facilities import Ports, Variables
+from pytest_plan.engine.shared.folders import RunFolders
+from pytest_plan.engine.shared.store import LocalStore
+
+
+class RunFacts:
+    """The facts about one run, and the facilities that its steps share.
+
+    Attributes:
+        run_id: the name of the run.
+        clock: measures its time.
+        began: when the run began, as a time of `clock`.
+        deadline: when the plan's limit passes, as a time of `clock`; None without a limit.
+        store: the entries of the State.
+        folders: the temporary folders and the artifacts.
+        journal: records what a later process must know.
+        masker: replaces known secrets in text.
+        ports: hands out free ports.
+        variables: the environment variables that steps have set.
+        parameters: what hooks may take beside `ctx`, `state` and the values of steps.
+        emit: delivers an event to the listeners.
+        skip_on: the exceptions by which a step asks to be skipped.
+        stop_on: the exceptions that end the whole plan and are raised unchanged.
+    """
+
+    __slots__ = (
+        "_program_variables",
+        "began",
+        "clock",
+        "deadline",
+        "emit",
+        "folders",
+        "journal",
+        "masker",
+        "parameters",
+        "ports",
+        "run_id",
+        "skip_on",
+        "stop_on",
+        "store",
+        "variables",
+    )
+
+    def __init__(
+        self,
+        run_id: str,
+        clock: PlanClock,
+        store: LocalStore,
+        folders: RunFolders,
+        journal: NullJournal,
+        *,
+        limit: float | None = None,
+        parameters: Mapping[str, Any],
+        emit: Callable[[Event], None],
+        skip_on: tuple[type[BaseException], ...] = (),
+        stop_on: tuple[type[BaseException], ...] = (),
+        program_variables: Callable[[str], Mapping[str, str]] | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.clock = clock
+        self.began: float = clock.now()
+        self.deadline: float | None = None if limit is None else self.began + limit
+        self.store = store
+        self.folders = folders
+        self.journal = journal
+        self.masker = Masker()
+        self.ports = Ports()
+        self.variables = Variables()
+        self.parameters = parameters
+        self.emit = emit
+        self.skip_on = skip_on
+        self.stop_on = stop_on
+        self._program_variables = program_variables
+
+    def elapsed(self) -> float:
+        """Return the seconds since the run began."""
+        return self.clock.now() - self.began
+
+    def program_environment(
+        self, step: str, given: Mapping[str, str] | None
+    ) -> Mapping[str, str] | None:
+        """Return the environment of a program of `step`: `given` unchanged, else ours and more."""
+        if given is not None or self._program_variables is None:
+            return given
+        return {**os.environ, **self._program_variables(step)}
