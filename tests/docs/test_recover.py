@@ -54,6 +54,6 @@ def test_the_example_is_cleaned_up_after_a_crash(example: Cluster, reaper: str) 
 
 def test_the_reference_names_every_table() -> None:
     """Of the format that it says it describes."""
-    assert f"Format {FORMAT}." in REFERENCE
-    section = REFERENCE.partition("## What is in it")[2].partition("\n## ")[0]
+    assert f"This page describes format {FORMAT}." in REFERENCE
+    section = REFERENCE.partition("## What it contains")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == TABLES.keys()
