@@ -1,4 +1,4 @@
-"""A web server and a page on it: made once per run, and undone whatever happens."""
+"""A web server with one page: provisioned once per run, cleaned up whatever happens."""
 
 import sys
 from urllib.request import urlopen
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.plan_step(retries=2, timeout="60s")
 def web(ctx, state):
-    """The address of a web server that serves `state["folder"]`."""
+    """The URL of a web server that serves `state["folder"]`."""
     state["folder"] = ctx.tmp_path
     port = str(ctx.free_port())
     ctx.start(
@@ -22,7 +22,7 @@ def web(ctx, state):
 
 @pytest.mark.plan_step
 def page(web, state):
-    """The address of a page on that server; what follows `yield` is the step's cleanup."""
+    """The URL of a page on that server. The code after `yield` is the step's cleanup."""
     file = state["folder"] / "hello.html"
     file.write_text("Hello from the plan")
     yield f"{web}/hello.html"

