@@ -21,7 +21,6 @@ from pytest_plan.engine.journal.reference import NotDurableError, Reference, Ref
 _TAG = "$"
 _TEXTS: Mapping[type, Callable[[Any], str]] = {
     bytes: lambda value: base64.b64encode(value).decode(),
-    datetime.datetime: datetime.datetime.isoformat,
     datetime.date: datetime.date.isoformat,
     datetime.time: datetime.time.isoformat,
     uuid.UUID: str,
@@ -29,7 +28,6 @@ _TEXTS: Mapping[type, Callable[[Any], str]] = {
 }
 _FROM_TEXTS: Mapping[str, Callable[[str], Any]] = {
     "bytes": base64.b64decode,
-    "datetime": datetime.datetime.fromisoformat,
     "date": datetime.date.fromisoformat,
     "time": datetime.time.fromisoformat,
     "UUID": uuid.UUID,
@@ -104,6 +102,8 @@ class Codec:
             return {_TAG: kind.__name__, "of": [self._plain(item) for item in value]}
         if isinstance(value, pathlib.Path):
             return {_TAG: "path", "of": self._open(str(value))}
+        if kind is datetime.datetime:
+            return _plain_datetime(value)
         if kind is datetime.timedelta:
             return {_TAG: "timedelta", "of": [value.days, value.seconds, value.microseconds]}
         return self._plain_object(value)
@@ -152,6 +152,8 @@ class Codec:
             return _FROM_TEXTS[tag](of)
         if tag in _COLLECTIONS:
             return _COLLECTIONS[tag]([self._value(item) for item in of])
+        if tag == "datetime":
+            return _datetime(plain)
         if tag == "timedelta":
             return datetime.timedelta(*of)
         if tag == "dict":
@@ -169,3 +171,26 @@ class Codec:
         for name, item in of.items():
             object.__setattr__(made, name, self._value(item))
         return made
+
+
+def _plain_datetime(value: datetime.datetime) -> dict[str, Any]:
+    """Keep the name of the zone: in the hour that a clock is set back the offset is not enough."""
+    plain = {_TAG: "datetime", "of": value.replace(tzinfo=None).isoformat(), "fold": value.fold}
+    if value.tzinfo is None:
+        return plain
+    key = getattr(value.tzinfo, "key", None)  # of a zoneinfo.ZoneInfo
+    if key is not None:
+        return {**plain, "zone": key}
+    offset = {**plain, "of": value.isoformat()}
+    if _datetime(offset) != value:
+        raise NotDurableError(f"a time in a {type(value.tzinfo).__qualname__} cannot be written")
+    return offset
+
+
+def _datetime(plain: Mapping[str, Any]) -> datetime.datetime:
+    value = datetime.datetime.fromisoformat(plain["of"]).replace(fold=plain["fold"])
+    if "zone" not in plain:
+        return value
+    import zoneinfo  # here: most journals hold no such value
+
+    return value.replace(tzinfo=zoneinfo.ZoneInfo(plain["zone"]))

@@ -1,10 +1,8 @@
-"""What a run came to: frozen, and picklable whatever the user's exceptions are.
-
-Named tuples, defined as the events are, and for the same reason.
-"""
+"""The results of a run, and the errors that carry them. All of them pickle, copy and repr."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 from pytest_plan.engine.model.errors import PlanError, describe, picklable
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
@@ -83,7 +81,8 @@ class CleanupError(PlanError, ExceptionGroup[StepError]):
         return CleanupError(self.message, errors)
 
 
-class AttemptResult(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
     """One attempt of a step.
 
     Attributes:
@@ -102,10 +101,11 @@ class AttemptResult(NamedTuple):
 
     def __reduce__(self) -> tuple[Any, ...]:
         error = None if self.error is None else picklable(self.error)
-        return AttemptResult, tuple(self._replace(error=error))
+        return AttemptResult, (self.number, self.hook, self.started, self.seconds, error)
 
 
-class CleanupResult(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CleanupResult:
     """The cleanup of a step.
 
     Attributes:
@@ -123,7 +123,8 @@ class CleanupResult(NamedTuple):
     left: tuple[str, ...] = ()
 
 
-class StepResult(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class StepResult:
     """What a step came to.
 
     Attributes:
@@ -159,7 +160,8 @@ class StepResult(NamedTuple):
     cleanup: CleanupResult = CleanupResult()
 
 
-class PlanResult(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PlanResult:
     """What a run came to.
 
     Attributes:

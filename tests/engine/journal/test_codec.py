@@ -106,11 +106,37 @@ def test_these_are_read_back(value: Any) -> None:
     assert type(back) is type(value)
 
 
-def test_a_time_keeps_its_moment() -> None:
-    """Not the name of its zone: the offset."""
-    time = datetime.datetime(2024, 7, 1, 12, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))
+@pytest.mark.parametrize("fold", [0, 1])
+@pytest.mark.parametrize("hour", [1, 2, 12])
+def test_a_time_keeps_its_zone_and_fold(hour: int, fold: int) -> None:
+    """Also in the hour that a clock is set back: 2:59 comes twice on that day."""
+    zone = zoneinfo.ZoneInfo("Europe/Berlin")
+    time = datetime.datetime(2024, 10, 27, hour, 59, tzinfo=zone, fold=fold)
     back = CODEC.decode(CODEC.encode(time))
-    assert (back, back.utcoffset()) == (time, datetime.timedelta(hours=2))
+    assert (back, back.fold, back.utcoffset()) == (time, fold, time.utcoffset())
+    assert back.tzinfo is zone
+
+
+class Ambiguous(datetime.tzinfo):
+    """A zone without a name, whose offset depends on the fold."""
+
+    def utcoffset(self, dt: datetime.datetime | None) -> datetime.timedelta:
+        """Two hours; one, when the hour comes the second time."""
+        return datetime.timedelta(hours=1 if dt and dt.fold else 2)
+
+    def dst(self, dt: datetime.datetime | None) -> None:
+        """Not known."""
+
+    def tzname(self, dt: datetime.datetime | None) -> str:
+        """A name that nobody can look up."""
+        return "?"
+
+
+def test_a_time_that_would_come_back_as_another_is_refused() -> None:
+    """A zone that is no `ZoneInfo` has its offset alone, which does not tell the fold."""
+    time = datetime.datetime(2024, 10, 27, 2, 59, tzinfo=Ambiguous())
+    with pytest.raises(NotDurableError, match="Ambiguous"):
+        CODEC.encode(time)
 
 
 @pytest.mark.parametrize(
