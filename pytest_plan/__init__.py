@@ -7,71 +7,69 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pytest_plan.engine.calls.context import Context
-    from pytest_plan.engine.definition.step import GenericStep, Step
-    from pytest_plan.engine.model.errors import PlanDefinitionError, PlanError, StateError
-    from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
-    from pytest_plan.engine.model.results import (
-        CleanupError,
-        PlanCancelledError,
-        PlanResult,
-        PlanTimeoutError,
-        StepError,
-        StepResult,
-        StepTimeoutError,
-    )
-    from pytest_plan.engine.model.secret import Secret
-    from pytest_plan.engine.plan import Plan
-    from pytest_plan.engine.shared.state import State
-    from pytest_plan.plugin.items.handle import PlanHandle
-
-__all__ = [
-    "CleanupError",
-    "CleanupOutcome",
-    "Context",
-    "GenericStep",
-    "Plan",
-    "PlanCancelledError",
-    "PlanDefinitionError",
-    "PlanError",
-    "PlanHandle",
-    "PlanResult",
-    "PlanTimeoutError",
-    "Secret",
-    "State",
-    "StateError",
-    "Step",
-    "StepError",
-    "StepOutcome",
-    "StepResult",
-    "StepTimeoutError",
-]
+if TYPE_CHECKING:  # the names of the table below, for type checkers
+    from pytest_plan.engine.calls.context import Context as Context
+    from pytest_plan.engine.calls.interrupt import StepInterrupted as StepInterrupted
+    from pytest_plan.engine.definition.step import GenericStep as GenericStep
+    from pytest_plan.engine.definition.step import Step as Step
+    from pytest_plan.engine.model.errors import JournalError as JournalError
+    from pytest_plan.engine.model.errors import PlanDefinitionError as PlanDefinitionError
+    from pytest_plan.engine.model.errors import PlanError as PlanError
+    from pytest_plan.engine.model.errors import StateError as StateError
+    from pytest_plan.engine.model.events import AttemptFailed as AttemptFailed
+    from pytest_plan.engine.model.events import CleanupBegan as CleanupBegan
+    from pytest_plan.engine.model.events import CleanupInterrupted as CleanupInterrupted
+    from pytest_plan.engine.model.events import PlanFinished as PlanFinished
+    from pytest_plan.engine.model.events import StepCleaned as StepCleaned
+    from pytest_plan.engine.model.events import StepFinished as StepFinished
+    from pytest_plan.engine.model.events import StepStarted as StepStarted
+    from pytest_plan.engine.model.events import StopRequested as StopRequested
+    from pytest_plan.engine.model.events import Waiting as Waiting
+    from pytest_plan.engine.model.outcomes import CleanupOutcome as CleanupOutcome
+    from pytest_plan.engine.model.outcomes import StepOutcome as StepOutcome
+    from pytest_plan.engine.model.results import AttemptResult as AttemptResult
+    from pytest_plan.engine.model.results import CleanupError as CleanupError
+    from pytest_plan.engine.model.results import CleanupResult as CleanupResult
+    from pytest_plan.engine.model.results import PlanCancelledError as PlanCancelledError
+    from pytest_plan.engine.model.results import PlanResult as PlanResult
+    from pytest_plan.engine.model.results import PlanTimeoutError as PlanTimeoutError
+    from pytest_plan.engine.model.results import StepError as StepError
+    from pytest_plan.engine.model.results import StepResult as StepResult
+    from pytest_plan.engine.model.results import StepTimeoutError as StepTimeoutError
+    from pytest_plan.engine.model.secret import Secret as Secret
+    from pytest_plan.engine.plan import Plan as Plan
+    from pytest_plan.engine.processes.process import Process as Process
+    from pytest_plan.engine.shared.state import State as State
+    from pytest_plan.plugin.items.handle import PlanHandle as PlanHandle
 
 # For `-p pytest_plan` where the package is not installed but importable.
 pytest_plugins = ("pytest_plan.plugin",)
 
-# Where each name is. Imported at first use: a run of pytest without steps imports no engine, and
-# the engine no pytest. No __dir__: pytest would look at, and so import, whatever it lists.
+# The public names, and the module that has each. A module is imported when one of its names is
+# first used: a run of pytest without steps imports no engine, and the engine no pytest. There is
+# no __dir__, because pytest would look at, and so import, whatever it lists.
 _HOMES = {
-    "engine.calls.context": ("Context",),
-    "engine.model.errors": ("PlanDefinitionError", "PlanError", "StateError"),
-    "engine.model.outcomes": ("CleanupOutcome", "StepOutcome"),
-    "engine.plan": ("Plan",),
-    "engine.model.results": (
-        "CleanupError",
-        "PlanCancelledError",
-        "PlanResult",
-        "PlanTimeoutError",
-        "StepError",
-        "StepResult",
-        "StepTimeoutError",
+    "engine.calls.context": "Context",
+    "engine.calls.interrupt": "StepInterrupted",
+    "engine.definition.step": "GenericStep Step",
+    "engine.model.errors": "JournalError PlanDefinitionError PlanError StateError",
+    "engine.model.events": (
+        "AttemptFailed CleanupBegan CleanupInterrupted PlanFinished StepCleaned "
+        "StepFinished StepStarted StopRequested Waiting"
     ),
-    "engine.model.secret": ("Secret",),
-    "engine.shared.state": ("State",),
-    "engine.definition.step": ("GenericStep", "Step"),
-    "plugin.items.handle": ("PlanHandle",),
+    "engine.model.outcomes": "CleanupOutcome StepOutcome",
+    "engine.model.results": (
+        "AttemptResult CleanupError CleanupResult PlanCancelledError PlanResult "
+        "PlanTimeoutError StepError StepResult StepTimeoutError"
+    ),
+    "engine.model.secret": "Secret",
+    "engine.plan": "Plan",
+    "engine.processes.process": "Process",
+    "engine.shared.state": "State",
+    "plugin.items.handle": "PlanHandle",
 }
+
+__all__ = [*sorted(" ".join(_HOMES.values()).split())]
 
 
 def __getattr__(name: str) -> Any:
@@ -80,6 +78,6 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("importlib.metadata").version("pytest-plan")
     for home, names in _HOMES.items():
-        if name in names:
+        if name in names.split():
             return getattr(import_module(f"{__name__}.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -361,9 +361,38 @@ def test_rule_sees_a_planted_violation(rule: Rule, file: str, source: str, tmp_p
 
 
 def test_public_names_exist_and_are_sorted() -> None:
-    """`__all__` is sorted and names what is there."""
+    """`__all__` is sorted, and each name says that it is at home in `pytest_plan`."""
     assert pytest_plan.__all__ == sorted(pytest_plan.__all__)
-    assert [name for name in pytest_plan.__all__ if not hasattr(pytest_plan, name)] == []
+    assert {getattr(pytest_plan, name).__module__ for name in pytest_plan.__all__} == {
+        "pytest_plan"
+    }
+
+
+@pytest.mark.parametrize("name", pytest_plan.__all__)
+def test_every_public_name_is_found_first_in_a_fresh_process(name: str) -> None:
+    """Whatever name is used first, and pickled by its public address."""
+    script = (
+        f"import pickle; from pytest_plan import {name} as found; "
+        "assert pickle.loads(pickle.dumps(found)) is found; "
+        "assert found.__module__ == 'pytest_plan', found.__module__"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_type_checkers_are_told_of_the_same_names() -> None:
+    """What is imported for them is what the table of homes has."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    imported = {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and _is_in(node.module or "", "pytest_plan")
+        for alias in node.names
+    }
+    assert imported == {
+        f"pytest_plan.{home}.{name}"
+        for home, names in pytest_plan._HOMES.items()
+        for name in names.split()
+    }
 
 
 IMPORT_WITHOUT_PYTEST = """

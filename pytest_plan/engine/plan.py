@@ -56,6 +56,8 @@ class Plan:
         PlanDefinitionError: an argument is unusable; the message names it.
     """
 
+    __module__ = "pytest_plan"
+
     def __init__(
         self,
         limit: Duration | None = None,

@@ -13,25 +13,39 @@ import pytest
 import tenacity
 
 from pytest_plan import (
+    AttemptFailed,
+    AttemptResult,
+    CleanupBegan,
     CleanupError,
+    CleanupInterrupted,
     CleanupOutcome,
+    CleanupResult,
     Context,
     GenericStep,
+    JournalError,
     Plan,
     PlanCancelledError,
     PlanDefinitionError,
     PlanError,
+    PlanFinished,
     PlanHandle,
     PlanResult,
     PlanTimeoutError,
+    Process,
     Secret,
     State,
     StateError,
     Step,
+    StepCleaned,
     StepError,
+    StepFinished,
+    StepInterrupted,
     StepOutcome,
     StepResult,
+    StepStarted,
     StepTimeoutError,
+    StopRequested,
+    Waiting,
 )
 
 
@@ -39,6 +53,7 @@ from pytest_plan import (
 def web(ctx: Context, state: State) -> str:
     port = ctx.free_port()
     process = ctx.start(["server", str(port)], cwd=ctx.tmp_path, stop_grace=timedelta(seconds=3))
+    assert_type(process, Process)
     assert_type(process.pid, int)
     done = ctx.run(["client", Path("file")], check=False, timeout="5s", input="text", user="nobody")
     assert_type(done.stdout, str)
@@ -111,6 +126,24 @@ def pytest_plan_step_finished(config: pytest.Config, result: StepResult) -> None
     assert_type(result.cleanup.outcome, CleanupOutcome)
     assert_type(result.error, StepError | None)
     assert_type(result.seconds, float)
+    assert_type(result.attempts, tuple[AttemptResult, ...])
+    assert_type(result.cleanup, CleanupResult)
+
+
+def listen(event: object) -> None:
+    """Hear the events of a run, as what `pytest_plan_make_listener` returns does."""
+    if isinstance(event, (StepStarted, AttemptFailed)):
+        assert_type(event.step, str)
+    if isinstance(event, (StepFinished, StepCleaned)):
+        assert_type(event.result, StepResult)
+    if isinstance(event, (StopRequested, CleanupBegan)):
+        assert_type(event.reason, str)
+    if isinstance(event, CleanupInterrupted):
+        assert_type(event.steps, tuple[str, ...])
+    if isinstance(event, Waiting):
+        assert_type(event.cleaning, bool)
+    if isinstance(event, PlanFinished):
+        assert_type(event.result, PlanResult)
 
 
 def pytest_plan_finished(config: pytest.Config, result: PlanResult) -> None:
@@ -148,7 +181,7 @@ def script() -> PlanResult | None:
     except CleanupError as error:
         assert_type(error.result, PlanResult | None)
         print(*error.exceptions)
-    except (PlanDefinitionError, StateError, PlanError):
+    except (PlanDefinitionError, StateError, JournalError, PlanError, StepInterrupted):
         raise
     return None
 

@@ -38,6 +38,8 @@ class Context:
         state: the shared `State`.
     """
 
+    __module__ = "pytest_plan"
+
     def __init__(
         self,
         scope: CallScope,

@@ -16,6 +16,8 @@ from types import TracebackType
 class StepInterrupted(BaseException):
     """Injected into a hook that did not stop when asked; let it propagate."""
 
+    __module__ = "pytest_plan"
+
 
 class Interrupt:
     """One chance to interrupt one call; a context manager that masks it.

@@ -28,6 +28,8 @@ class Step:
         retries: how often a failed attempt is repeated; 0 means never.
     """
 
+    __module__ = "pytest_plan"
+
     retries: int = 0
     repeats_succeeded_hooks = True
 
@@ -61,6 +63,8 @@ class GenericStep(Step):
         cleanup: see `Step`; None means nothing.
         alive: see `Step`; None means nothing.
     """
+
+    __module__ = "pytest_plan"
 
     repeats_succeeded_hooks = False
 

@@ -44,6 +44,8 @@ def _rebuild(cls: type[PlanError], args: tuple[Any, ...]) -> PlanError:
 class PlanError(Exception):
     """Base of every error of pytest-plan."""
 
+    __module__ = "pytest_plan"
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The attributes go in as state, after the error itself is known to the pickle: its
         # result leads back to it.
@@ -64,6 +66,8 @@ class PlanDefinitionError(PlanError, ValueError):
         parameter: name of the parameter at fault, None when there is none.
     """
 
+    __module__ = "pytest_plan"
+
     def __init__(
         self, message: str, *, step: str | None = None, parameter: str | None = None
     ) -> None:
@@ -75,6 +79,10 @@ class PlanDefinitionError(PlanError, ValueError):
 class StateError(PlanError):
     """A key or value that `State` refuses: the message names the key and the rule."""
 
+    __module__ = "pytest_plan"
+
 
 class JournalError(PlanError):
     """The journal cannot be kept or read: the message says which file and what to do."""
+
+    __module__ = "pytest_plan"

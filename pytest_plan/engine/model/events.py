@@ -12,19 +12,21 @@ from pytest_plan.engine.model.results import PlanResult, StepResult
 T = TypeVar("T")
 
 
-def _equal_by_identity(event: type[T]) -> type[T]:
-    """Make an event equal to itself alone: named tuples of two kinds compare by their fields.
+def _event(event: type[T]) -> type[T]:
+    """Make a named tuple an event: public, and equal to itself alone.
 
-    Named tuples, because a dataclass takes six times as long to define, in every run with steps.
-    Postponed annotations would be compiled one by one.
+    Plain named tuples of two kinds are equal when their fields are. Dataclasses are not used
+    because they take six times as long to define, in every run with steps; annotations are not
+    postponed because each would be compiled on its own.
     """
+    event.__module__ = "pytest_plan"
     event.__eq__ = object.__eq__  # type: ignore[method-assign]
     event.__ne__ = object.__ne__  # type: ignore[method-assign]
     event.__hash__ = object.__hash__  # type: ignore[method-assign]
     return event
 
 
-@_equal_by_identity
+@_event
 class StepStarted(NamedTuple):
     """A step began its first attempt."""
 
@@ -32,7 +34,7 @@ class StepStarted(NamedTuple):
     at: float
 
 
-@_equal_by_identity
+@_event
 class AttemptFailed(NamedTuple):
     """An attempt failed and the step will be tried again after `wait` seconds."""
 
@@ -44,7 +46,7 @@ class AttemptFailed(NamedTuple):
     at: float
 
 
-@_equal_by_identity
+@_event
 class StepFinished(NamedTuple):
     """A step ended, or was decided without running; `result.cleanup` is still to come."""
 
@@ -52,7 +54,7 @@ class StepFinished(NamedTuple):
     at: float
 
 
-@_equal_by_identity
+@_event
 class StopRequested(NamedTuple):
     """Something makes the plan stop."""
 
@@ -60,7 +62,7 @@ class StopRequested(NamedTuple):
     at: float
 
 
-@_equal_by_identity
+@_event
 class CleanupBegan(NamedTuple):
     """The reverse phase began, for this many steps."""
 
@@ -69,7 +71,7 @@ class CleanupBegan(NamedTuple):
     at: float
 
 
-@_equal_by_identity
+@_event
 class StepCleaned(NamedTuple):
     """The cleanup of a step ended."""
 
@@ -77,7 +79,7 @@ class StepCleaned(NamedTuple):
     at: float
 
 
-@_equal_by_identity
+@_event
 class CleanupInterrupted(NamedTuple):
     """A signal came while cleanup runs; it goes on with these steps."""
 
@@ -85,7 +87,7 @@ class CleanupInterrupted(NamedTuple):
     at: float
 
 
-@_equal_by_identity
+@_event
 class Waiting(NamedTuple):
     """Nothing happened for about a second; these steps run, since so many seconds."""
 
@@ -94,7 +96,7 @@ class Waiting(NamedTuple):
     at: float
 
 
-@_equal_by_identity
+@_event
 class PlanFinished(NamedTuple):
     """The run is over."""
 

@@ -8,6 +8,8 @@ import enum
 class StepOutcome(enum.StrEnum):
     """How a step stands or ended."""
 
+    __module__ = "pytest_plan"
+
     PENDING = "pending"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -31,6 +33,8 @@ class StepOutcome(enum.StrEnum):
 
 class CleanupOutcome(enum.StrEnum):
     """How the cleanup of a step stands or ended."""
+
+    __module__ = "pytest_plan"
 
     NONE = "none"
     PENDING = "pending"

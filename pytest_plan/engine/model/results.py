@@ -19,6 +19,8 @@ class StepError(PlanError):
         cleanup_error: the `CleanupError` of the same run, None when cleanup succeeded.
     """
 
+    __module__ = "pytest_plan"
+
     def __init__(self, message: str, *, step: str, hook: str, attempt: int) -> None:
         super().__init__(message)
         self.step = step
@@ -36,6 +38,8 @@ class StepError(PlanError):
 class StepTimeoutError(StepError, TimeoutError):
     """An attempt took longer than its step's `timeout`, or a cleanup longer than its budget."""
 
+    __module__ = "pytest_plan"
+
 
 class PlanCancelledError(PlanError):
     """The plan was cancelled (gsd: ErrCancelled).
@@ -44,6 +48,8 @@ class PlanCancelledError(PlanError):
         result: the `PlanResult` of the run when `execute()` raised this, else None.
         cleanup_error: the `CleanupError` of the same run, None when cleanup succeeded.
     """
+
+    __module__ = "pytest_plan"
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -59,6 +65,8 @@ class PlanTimeoutError(PlanError, TimeoutError):
         cleanup_error: the `CleanupError` of the same run, None when cleanup succeeded.
     """
 
+    __module__ = "pytest_plan"
+
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.result: PlanResult | None = None
@@ -67,6 +75,8 @@ class PlanTimeoutError(PlanError, TimeoutError):
 
 class CleanupError(PlanError, ExceptionGroup[StepError]):
     """Some cleanups failed; the others ran. One `StepError` with hook `cleanup` each."""
+
+    __module__ = "pytest_plan"
 
     def __new__(cls, message: str, errors: Sequence[StepError]) -> Self:
         """Build the group; see `ExceptionGroup` for what its methods do."""
@@ -93,6 +103,8 @@ class AttemptResult:
         error: what it failed with, None when it succeeded.
     """
 
+    __module__ = "pytest_plan"
+
     number: int
     hook: str
     started: float
@@ -115,6 +127,8 @@ class CleanupResult:
         errors: what failed in it.
         left: what was not taken back, in words.
     """
+
+    __module__ = "pytest_plan"
 
     outcome: CleanupOutcome = CleanupOutcome.NONE
     started: float | None = None
@@ -143,6 +157,8 @@ class StepResult:
         stack: where it was stuck, when it had to be abandoned.
         cleanup: how its cleanup ended.
     """
+
+    __module__ = "pytest_plan"
 
     name: str
     outcome: StepOutcome
@@ -174,6 +190,8 @@ class PlanResult:
         left: what cleanup could not take back, in words.
         listener_errors: what listeners raised, one line each.
     """
+
+    __module__ = "pytest_plan"
 
     run_id: str
     outcome: StepOutcome

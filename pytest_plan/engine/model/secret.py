@@ -23,6 +23,8 @@ class Secret(Generic[T]):
             and URL-quoted or base64-encoded, from a length of 4.
     """
 
+    __module__ = "pytest_plan"
+
     __slots__ = ("_value",)
 
     def __init__(self, value: T) -> None:

@@ -45,6 +45,8 @@ class Process:
         pid: its process id.
     """
 
+    __module__ = "pytest_plan"
+
     def __init__(self, popen: subprocess.Popen[bytes], cookie: str) -> None:
         self._popen = popen
         self._cookie = cookie

@@ -26,6 +26,8 @@ class State(MutableMapping[str, Any]):
     the key is no string, belongs to a step, or (from a test) once cleanup has begun.
     """
 
+    __module__ = "pytest_plan"
+
     def __init__(
         self, store: Store | None = None, *, writer: str | None = None, guard: Guard | None = None
     ) -> None:

@@ -28,6 +28,8 @@ class Access(Protocol):
 class PlanHandle:
     """The plan as a test sees it."""
 
+    __module__ = "pytest_plan"
+
     def __init__(self, session: Access) -> None:
         self._session = session
 
