@@ -69,7 +69,7 @@ _HOMES = {
     "plugin.items.handle": "PlanHandle",
 }
 
-__all__ = [*sorted(" ".join(_HOMES.values()).split())]
+__all__ = sorted(" ".join(_HOMES.values()).split())  # noqa: PLE0605 - made from the table
 
 
 def __getattr__(name: str) -> Any:
