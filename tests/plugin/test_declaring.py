@@ -261,7 +261,7 @@ class TestPlaces:
             project.tests(f"def test_it({name}1, {name}2): pass", name=f"{name}/test_{name}.py")
         project.run("--plan-show").stdout.fnmatch_lines(
             [
-                "root *waits for nothing",
+                "root *no dependencies",
                 "a1 *after root",
                 "a2 *after *a1",
                 "b1 *after root",

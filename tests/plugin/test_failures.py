@@ -71,7 +71,7 @@ class TestReport:
                 "(conftest.py:6)",
                 "E       RuntimeError: no port 5432",
                 "conftest.py:9: RuntimeError",
-                "next: *`pytest --plan-until db` runs it and what it needs alone",
+                "To rerun only this step and its dependencies: pytest --plan-until db",
                 "*= short test summary info =*",
                 "ERROR plan step 'db' - RuntimeError: no port 5432",
             ]
@@ -210,7 +210,7 @@ class TestReport:
             [
                 "plan: stuck  TIMED OUT *",
                 "*its timeout of 0.05s*",
-                "it did not stop when asked, and its thread was left here:",
+                "step 'stuck' did not stop when requested; stack of its abandoned thread:",
                 "*go_on.wait(30)*",
             ]
         )
@@ -353,8 +353,8 @@ class TestBlocked:
         result = project.run()
         assert result.ret == 0
         assert plan_lines(result)[:3] == [
-            "plan: db  retry     attempt 1 of 3 failed: RuntimeError: not yet; again in T",
-            "plan: db  retry     attempt 2 of 3 failed: RuntimeError: not yet; again in T",
+            "plan: db  retry     attempt 1 of 3 failed: RuntimeError: not yet; retrying in T",
+            "plan: db  retry     attempt 2 of 3 failed: RuntimeError: not yet; retrying in T",
             "plan: db  ok        T  attempt 3",
         ]
 

@@ -179,7 +179,7 @@ class TestShow:
     """
     PLAN = (
         "*= plan =*",
-        "net           waits for nothing",
+        "net           no dependencies",
         "                conftest.py:6",
         "db            after net",
         "│               retries=2  timeout=1m 00s  conftest.py:9",
@@ -189,7 +189,7 @@ class TestShow:
         "│               conftest.py:15",
         "└── store     needs db  (not needed)",
         "                conftest.py:18",
-        "alone         waits for nothing  (not needed)",
+        "alone         no dependencies  (not needed)",
         "                conftest.py:21",
         "1 test needs seed:",
         "  test_it.py::test_seed",
@@ -224,7 +224,7 @@ class TestShow:
         project.steps(self.STEPS)
         project.tests(self.TESTS)
         project.run("--plan-show", "-k", "test_db").stdout.fnmatch_lines(
-            ["net  *waits for nothing", "db  *after net", "*seed  *needs net, db  (not needed)"]
+            ["net  *no dependencies", "db  *after net", "*seed  *needs net, db  (not needed)"]
         )
 
     def test_skipped_and_late_steps_are_shown(self, project: Project) -> None:
@@ -233,7 +233,7 @@ class TestShow:
         project.steps("@pytest.mark.plan_step\ndef late(): pass", name="unit/conftest.py")
         project.tests("def test_unit(late): pass", name="unit/test_unit.py")
         project.run("--plan-show", "--plan-skip", "net", ".").stdout.fnmatch_lines(
-            ["net   waits for nothing", "*skipped: --plan-skip net*", "late  after net"]
+            ["net   no dependencies", "*skipped: --plan-skip net*", "late  after net"]
         )
 
     def test_no_steps_are_declared(self, project: Project) -> None:
@@ -253,7 +253,7 @@ class TestShow:
         """-q does not hide what was asked for."""
         project.steps(self.STEPS)
         project.tests(self.TESTS)
-        project.run("--plan-show", "-q").stdout.fnmatch_lines(["net  *waits for nothing"])
+        project.run("--plan-show", "-q").stdout.fnmatch_lines(["net  *no dependencies"])
 
     def test_terminal_that_cannot_draw_gets_ascii(
         self, project: Project, monkeypatch: pytest.MonkeyPatch

@@ -84,7 +84,7 @@ class TestFailedStep:
         """Retries, failure and cleanup have one line each, also with `-v`."""
         assert plan_lines(result) == [
             "plan: net  ok        T",
-            "plan: db   retry     attempt 1 of 2 failed: RuntimeError: no port 5432; again in T",
+            "plan: db   retry     attempt 1 of 2 failed: RuntimeError: no port 5432; retrying in T",
             "plan: db   FAILED    T  RuntimeError: no port 5432",
             "plan: net  cleanup ok T",
         ]

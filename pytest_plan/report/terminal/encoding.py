@@ -1,19 +1,19 @@
-"""What the terminal's encoding can show."""
+"""Text that the encoding of the terminal can represent."""
 
 from __future__ import annotations
 
 import sys
 
 
-def can_show(text: str) -> bool:
-    """Whether every sign of `text` can be written to the terminal."""
-    return shown(text) == text
+def is_printable(text: str) -> bool:
+    """Whether the terminal can show every character of `text`."""
+    return printable(text) == text
 
 
-def shown(text: str) -> str:
-    """Return `text` with a backslash and a number for each sign that cannot be written.
+def printable(text: str) -> str:
+    """Return `text` with a backslash escape for each character that the terminal cannot show.
 
-    pytest would do so with the whole text, its line ends and backslashes included.
+    pytest would escape the whole text instead, including its line ends and backslashes.
     """
     encoding = getattr(sys.__stdout__, "encoding", None) or "ascii"
     return text.encode(encoding, "backslashreplace").decode(encoding)

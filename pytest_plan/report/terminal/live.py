@@ -1,4 +1,4 @@
-"""The plan in pytest's terminal: live lines, failures once and in full, the summary table."""
+"""The terminal output of a run: live lines, failed steps in full, and the summary table."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
 from pytest_plan.report.terminal import encoding, failure, table
 
-_DEFAULT_REPORTCHARS = "fE"  # pytest's own; lines for each blocked test must be asked for
-HEARTBEAT = 10.0  # seconds between two lines about a step that still runs
+_DEFAULT_REPORTCHARS = "fE"  # pytest's default; blocked tests are listed one by one only on request
+HEARTBEAT = 10.0  # seconds between two lines about a step that is still running
 
 Markup = dict[str, bool]
 _GOOD: Markup = {"green": True}
@@ -53,21 +53,21 @@ _WORDS = {
 
 
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Event], None]:
-    """Listen, and take part in pytest's own summary."""
+    """Listen to the run, and add to pytest's terminal summary."""
     report = TerminalReport(config)
     config.pluginmanager.register(report, "pytest_plan_terminal_report")
-    return report.hear
+    return report.on_event
 
 
 class TerminalReport:
-    """Writes about one run; without a terminal (`-p no:terminal`) it is silent."""
+    """Writes the output of one run; writes nothing without pytest's reporter (`-p no:terminal`)."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._plan: PlanSession = lookup.of(config)
-        self._begun = 0  # tests
+        self._tests_begun = 0
         self._has_warned = False
-        self._said: dict[str, float] = {}  # when a running step was last mentioned
+        self._mentioned: dict[str, float] = {}  # when a running step was last mentioned
         if self._plan.declared.needed == () and self._plan.declared.plan.declared:
             self._write("plan: no selected test needs a step", {})
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -81,25 +81,25 @@ class TerminalReport:
             PlanFinished: self._plan_finished,
         }
 
-    def hear(self, event: Event) -> None:
-        """Write about an event, if there is anything to say."""
+    def on_event(self, event: Event) -> None:
+        """Write the line of an event; events without a handler have none."""
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
 
     def pytest_report_header(self) -> str:
-        """Say that there is a plan (steps of conftests below are not known yet)."""
+        """Return the number of steps; those of conftests in subdirectories are not known yet."""
         count = len(self._plan.declared.plan.declared)
         return f"plan: {count} step{'' if count == 1 else 's'}"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count the tests that began; a crashed worker reports its test once, with no phase."""
-        self._begun += report.when not in ("call", "teardown")
+        """Count the tests that began; a crashed worker reports its test once, without a phase."""
+        self._tests_begun += report.when not in ("call", "teardown")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write the table of the plan and, when asked for, a line for each blocked test."""
+        """Write the table of the plan, then blocked tests, tests not run, and listener errors."""
         if not self._plan.host.has_begun:
-            return  # it was refused
+            return  # a usage error stopped the run before it began
         if self._verbosity() >= 0 or self._plan.host.has_failed():
             self._table(terminalreporter)
         self._blocked(terminalreporter)
@@ -111,13 +111,13 @@ class TerminalReport:
     def _attempt_failed(self, event: AttemptFailed) -> None:
         text = (
             f"attempt {event.attempt} of {event.attempts} failed: {describe(event.error)}; "
-            f"again in {format_duration(event.wait)}"
+            f"retrying in {format_duration(event.wait)}"
         )
         self._line(event.step, "retry", text, _ODD)
 
     def _step_finished(self, event: StepFinished) -> None:
         result = event.result
-        self._said.pop(result.name, None)
+        self._mentioned.pop(result.name, None)
         is_bad = result.outcome.is_failure
         self._line(
             result.name,
@@ -127,7 +127,7 @@ class TerminalReport:
             is_bad=is_bad,
         )
         if result.error is not None:
-            self._add_error(result)
+            self._add_report(failure.step_report(self._plan, result))
             self._pause(result)
 
     def _stop_requested(self, event: StopRequested) -> None:
@@ -135,18 +135,18 @@ class TerminalReport:
 
     def _waiting(self, event: Waiting) -> None:
         for name, seconds in event.steps:
-            if event.at - self._said.setdefault(name, event.at - seconds) < HEARTBEAT:
+            if event.at - self._mentioned.setdefault(name, event.at - seconds) < HEARTBEAT:
                 continue
-            self._said[name] = event.at
+            self._mentioned[name] = event.at
             doing = "cleaning up" if event.cleaning else "running"
             self._line(name, doing, f"for {format_duration(seconds)}", {})
 
     def _cleanup_began(self, event: CleanupBegan) -> None:
-        self._said.clear()
+        self._mentioned.clear()
 
     def _step_cleaned(self, event: StepCleaned) -> None:
         result, cleanup = event.result, event.result.cleanup
-        self._said.pop(result.name, None)
+        self._mentioned.pop(result.name, None)
         is_bad = cleanup.outcome is not CleanupOutcome.SUCCEEDED
         markup = _BAD if is_bad else _GOOD
         detail = format_duration(cleanup.seconds)
@@ -157,7 +157,7 @@ class TerminalReport:
             detail += f"  not undone: {', '.join(cleanup.left)}"
         self._line(result.name, f"cleanup {_word(cleanup.outcome)}", detail, markup, is_bad=is_bad)
         if is_bad:
-            self._add_report(failure.cleanup_report(self._config, self._plan, result))
+            self._add_report(failure.cleanup_report(self._plan, result))
 
     def _cleanup_interrupted(self, event: CleanupInterrupted) -> None:
         names = ", ".join(event.steps) or "nothing"
@@ -182,19 +182,16 @@ class TerminalReport:
         with self._plan.host.output.visible():
             if writer.width_of_current_line:
                 writer.line()
-            reporter.currentfspath = None  # else pytest would end that line once more
-            writer.write(encoding.shown(head))
-            writer.line(encoding.shown(self._plan.host.mask(text)), **markup)
+            reporter.currentfspath = None  # otherwise pytest would end the current line again
+            writer.write(encoding.printable(head))
+            writer.line(encoding.printable(self._plan.host.mask(text)), **markup)
             writer.flush()
 
     def _verbosity(self) -> int:
         return int(self._config.get_verbosity())
 
-    def _add_error(self, result: StepResult) -> None:
-        self._add_report(failure.step_report(self._config, self._plan, result))
-
     def _add_report(self, report: pytest.TestReport) -> None:
-        # In the category `error` pytest itself prints it once, in full and in the short summary.
+        # For the category `error`, pytest prints the report in full and in the short summary.
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.stats.setdefault("error", []).append(report)
@@ -203,7 +200,7 @@ class TerminalReport:
         if not self._plan.settings.pause_on_failure or self._has_warned:
             return
         if failure.can_pause(self._plan):
-            failure.pause(self._config, self._plan, result)
+            failure.pause(self._plan, result)
         else:
             self._has_warned = True
             warn(self._config, "--plan-pause-on-failure is ignored: there is no terminal")
@@ -215,13 +212,13 @@ class TerminalReport:
             return
         reporter.write_sep("=", "plan")
         for line, markup in table.lines(ran, result):
-            reporter.write_line(encoding.shown(self._plan.host.mask(line)), **markup)
+            reporter.write_line(encoding.printable(self._plan.host.mask(line)), **markup)
 
     def _not_run(self, reporter: pytest.TerminalReporter) -> None:
         session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
         if session is None or not self._plan.host.limit_has_passed():
             return
-        count = session.testscollected - self._begun
+        count = session.testscollected - self._tests_begun
         if count > 0:
             tests = "1 test was" if count == 1 else f"{count} tests were"
             reason = self._plan.host.run.result().reason
@@ -233,11 +230,11 @@ class TerminalReport:
         if wanted != _DEFAULT_REPORTCHARS and set(wanted) & set("EaA"):
             for report in blocked:
                 line = f"BLOCKED {report.nodeid} - {report.longrepr}"
-                reporter.write_line(encoding.shown(line), yellow=True)
+                reporter.write_line(encoding.printable(line), yellow=True)
             return
         for reason, count in Counter(str(report.longrepr) for report in blocked).items():
             tests = "1 test" if count == 1 else f"{count} tests"
-            reporter.write_line(encoding.shown(f"{tests} blocked: {reason}"), yellow=True)
+            reporter.write_line(encoding.printable(f"{tests} blocked: {reason}"), yellow=True)
 
 
 def _word(outcome: StepOutcome | CleanupOutcome) -> str:

@@ -1,4 +1,4 @@
-"""The plan as text, for `--plan-show` and `--setup-plan`."""
+"""Prints the plan for `--plan-show` and `--setup-plan`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pytest_plan.report.terminal import encoding, tree
 
 
 def pytest_plan_show(config: pytest.Config) -> None:
-    """Print the steps as a tree of needs, and what the selected tests need."""
+    """Print the steps as a tree of needs, then the selected tests by the steps they need."""
     plan = lookup.of(config)
     writer = config.get_terminal_writer()
     if writer.width_of_current_line:
         writer.line()
     writer.sep("=", "plan")
     for line in (*_steps(plan), *_tests(plan)):
-        writer.line(encoding.shown(line))
+        writer.line(encoding.printable(line))
     writer.line("nothing was run")
 
 
@@ -30,7 +30,7 @@ def _steps(plan: PlanSession) -> Iterator[str]:
     if not plan.declared.steps:
         yield "no steps are declared"
         return
-    rows = list(tree.rows(list(plan.declared.steps.values()), encoding.can_show(tree.LINES)))
+    rows = list(tree.rows(list(plan.declared.steps.values()), encoding.is_printable(tree.LINES)))
     width = max(len(row.branch) + len(row.step.name) for row in rows)
     for row in rows:
         step = row.step
@@ -46,7 +46,7 @@ def _edges(step: PlannedStep) -> str:
         parts.append(f"needs {', '.join(step.needs)}")
     if step.after:
         parts.append(f"after {', '.join(step.after)}")
-    return "; ".join(parts) or "waits for nothing"
+    return "; ".join(parts) or "no dependencies"
 
 
 def _options(options: StepOptions) -> Iterator[str]:

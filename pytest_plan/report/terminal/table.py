@@ -8,11 +8,16 @@ from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import PlanResult, StepResult, critical_path
 
-_HEAD = ("step", "outcome", "took", "attempts", "cleanup")
+_HEAD = ("step", "outcome", "duration", "attempts", "cleanup")
 
 
 def lines(steps: Sequence[StepResult], result: PlanResult) -> Iterator[tuple[str, dict[str, bool]]]:
-    """Return the lines of the table, aligned, each with its markup."""
+    """Return the aligned lines of the table, each with its markup for the terminal writer.
+
+    Args:
+        steps: the steps to list.
+        result: the result of the whole run, which decides the critical path.
+    """
     path = critical_path(result.steps)
     rows = [_row(step, is_critical=step.name in path and len(path) > 1) for step in steps]
     widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]

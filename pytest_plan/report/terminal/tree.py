@@ -1,4 +1,4 @@
-"""The steps as a tree: each below the last of the steps that it needs."""
+"""The steps as a tree: each step is listed below the last of the steps that it needs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _ASCII = str.maketrans(LINES, "|`-|")
 
 
 class Row(NamedTuple):
-    """A step in the tree.
+    """A row of the tree.
 
     Attributes:
         step: the step.
-        branch: the lines before its name.
-        below: the lines before what is said below its name.
+        branch: the lines drawn before its name.
+        below: the lines drawn before the text below its name.
     """
 
     step: PlannedStep
@@ -26,14 +26,14 @@ class Row(NamedTuple):
 
 
 def rows(steps: Sequence[PlannedStep], can_draw: bool) -> Iterator[Row]:
-    """Return the steps in the order of the tree; of equal rank, in the order of the plan.
+    """Return a row for each step in the order of the tree; siblings are in the order of the plan.
 
-    A step that needs nothing stands at the left, also when it is ordered after another: a plan
-    that is a list looks like one.
+    Order edges do not indent: a step without needs is at the left margin, so a plan that is a
+    plain list looks like one.
 
     Args:
-        steps: in the order of the plan.
-        can_draw: whether lines may be drawn with other characters than those of ASCII.
+        steps: the steps in the order of the plan.
+        can_draw: whether the lines may use the characters of `LINES`; otherwise they are ASCII.
     """
     ranks = {step.name: rank for rank, step in enumerate(steps)}
     children: dict[str | None, list[PlannedStep]] = {}
@@ -43,11 +43,11 @@ def rows(steps: Sequence[PlannedStep], can_draw: bool) -> Iterator[Row]:
     waiting = [(step, "", "") for step in reversed(children.get(None, []))]
     while waiting:
         step, branch, stem = waiting.pop()
-        below = children.get(step.name, [])
-        row = Row(step, branch, f"{stem}│" if below else stem)
+        nested = children.get(step.name, [])
+        row = Row(step, branch, f"{stem}│" if nested else stem)
         yield row if can_draw else _in_ascii(row)
-        for child in reversed(below):
-            is_last = child is below[-1]
+        for child in reversed(nested):
+            is_last = child is nested[-1]
             branch, inner = ("└── ", "    ") if is_last else ("├── ", "│   ")
             waiting.append((child, stem + branch, stem + inner))
 

@@ -28,7 +28,7 @@ def absent(): pytest.skip("not here")
 TESTS = "def test_it(db, web_server): pass\ndef test_absent(absent): pass"
 LINES = [
     "plan: db          ok        T",
-    "plan: web_server  retry     attempt 1 of 2 failed: RuntimeError: port is taken; again in T",
+    "plan: web_server  retry     attempt 1 of 2 failed: RuntimeError: port is taken; retrying in T",
     "plan: web_server  ok        T  attempt 2",
     "plan: absent      skipped   T  not here",
     "plan: db          cleanup ok T",
@@ -258,7 +258,7 @@ class TestTable:
     def test_table(self, several: Project) -> None:
         """One row for each step that was decided, then the critical path."""
         assert self.table(several.run()) == [
-            "step outcome took attempts cleanup",
+            "step outcome duration attempts cleanup",
             "db * succeeded T succeeded T",
             "web_server * succeeded T 2 of 2",
             "absent * skipped T",
@@ -297,7 +297,7 @@ class TestTable:
         project.steps("@pytest.mark.plan_step\ndef db(): pass")
         project.tests("def test_it(db): pass")
         assert self.table(project.run()) == [
-            "step outcome took attempts cleanup",
+            "step outcome duration attempts cleanup",
             "db succeeded T",
         ]
 
