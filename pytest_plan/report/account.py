@@ -1,17 +1,17 @@
-"""The account of a run: what every report is written from. Text alone, and no secret in it."""
+"""The account of a run: the plain data that every report is written from, with secrets masked."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import AttemptResult, CleanupResult, StepResult
 
-# How a test ended, the usual first; `not_run` has no test of its own.
+# The outcomes of a test in the order in which reports list them.
 TEST_OUTCOMES: Final = (
     "passed",
     "failed",
@@ -29,7 +29,15 @@ Mask = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class AttemptAccount:
-    """One attempt of a step; times are seconds, `started` since the run began."""
+    """One attempt of a step.
+
+    Attributes:
+        number: counted from 1.
+        hook: the last hook that was called.
+        started: seconds since the run began.
+        seconds: how long it took.
+        error: the error on one line, None when the attempt succeeded.
+    """
 
     number: int
     hook: str
@@ -40,7 +48,14 @@ class AttemptAccount:
 
 @dataclass(frozen=True, slots=True)
 class CleanupAccount:
-    """The cleanup of a step; `started` is None when there was nothing to clean."""
+    """The cleanup of a step.
+
+    Attributes:
+        outcome: how it ended.
+        started: seconds since the run began, None when it did not start.
+        seconds: how long it took.
+        error: its errors and what was not undone, on one line; None when there is nothing to say.
+    """
 
     outcome: CleanupOutcome
     started: float | None
@@ -49,18 +64,29 @@ class CleanupAccount:
 
     @property
     def is_bad(self) -> bool:
-        """Whether something may be left of the step."""
+        """Whether something of the step may be left behind."""
         return self.outcome not in _CLEAN
 
 
 @dataclass(frozen=True, slots=True)
 class StepAccount:
-    """What a step came to.
+    """The account of one step.
 
     Attributes:
-        error: what it failed with, in full; empty when it did not.
+        name: name of the step.
+        outcome: how it ended.
+        reason: why it did not succeed, None when it did.
+        needs: the steps that it needs.
+        after: the steps that it is ordered after.
+        origin: `file:line` of its declaration.
+        started: seconds since the run began, None when it did not run.
+        seconds: how long it took, retries and pause included.
+        attempts: every attempt, in order.
+        attempts_allowed: the maximum number of attempts.
+        cleanup: how its cleanup ended.
+        error: its errors and those of its cleanup, with tracebacks; empty when there are none.
         log: the last lines of its log.
-        stack: where it was stuck when it had to be abandoned; empty when it was not.
+        stack: the stack of its thread when it was abandoned; empty when it was not.
         is_critical: whether it is on the critical path of provisioning.
     """
 
@@ -82,23 +108,25 @@ class StepAccount:
 
     @property
     def is_bad(self) -> bool:
-        """Whether the step or its cleanup went wrong, or it could not run."""
-        fine = self.outcome.provides or self.outcome is StepOutcome.SKIPPED
-        return not fine or self.cleanup.is_bad
+        """Whether the step failed or could not run, or its cleanup did not succeed."""
+        is_fine = self.outcome.provides or self.outcome is StepOutcome.SKIPPED
+        return not is_fine or self.cleanup.is_bad
 
 
 @dataclass(frozen=True, slots=True)
 class TestAccount:
-    """What a test came to.
+    """The account of one test.
 
     Attributes:
+        node_id: pytest's name of the test.
         worker: the xdist worker that ran it, `main` without workers.
         started: seconds since the run began.
+        seconds: how long it took, fixtures included.
         outcome: one of `TEST_OUTCOMES`.
-        message: what it failed with, on one line; empty when it did not.
+        message: the error or the reason it was blocked, on one line; empty when there is none.
     """
 
-    __test__ = False  # its name is no promise to pytest
+    __test__ = False  # keeps pytest from collecting it
 
     node_id: str
     worker: str
@@ -110,20 +138,22 @@ class TestAccount:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a run came to.
+    """The account of a whole run.
 
     Attributes:
-        outcome: `succeeded`, `failed` (also for a cleanup that failed), `cancelled`, `timed_out`.
+        run_id: the id of the run.
+        environment: the name of its environment.
+        outcome: `succeeded`, `failed` (also when only a cleanup failed), `cancelled`, `timed_out`.
         reason: why the plan stopped early, None when it did not.
         limit: the plan's limit in seconds, None without one.
         seconds: how long the run took, cleanup included.
         began_at: when the run began, in seconds since 1970 by the wall clock.
-        cleanup_began: when cleanup began, None when there was none.
-        steps: those that were to run, in the order of the plan.
-        tests: in the order in which they began.
-        not_run: how many selected tests never began, or were interrupted.
+        cleanup_began: when cleanup began, in seconds since the run began; None when it did not.
+        steps: the steps that were selected to run, in the order of the plan.
+        tests: the tests in the order in which they began.
+        not_run: how many selected tests never began or were interrupted.
         critical_path: the steps that decided how long provisioning took, first to last.
-        left: what else must be known: what was not taken back, errors in listeners.
+        problems: what cleanup did not undo, and errors in listeners and hooks, one line each.
     """
 
     run_id: str
@@ -138,12 +168,19 @@ class Account:
     tests: tuple[TestAccount, ...]
     not_run: int = 0
     critical_path: tuple[str, ...] = ()
-    left: tuple[str, ...] = field(default=())
+    problems: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
-        """Return how many tests came to each outcome, and how many were not run."""
+        """Return the number of tests with each outcome, and the number not run as `not_run`."""
         counted = Counter(test.outcome for test in self.tests)
         return {**{name: counted[name] for name in TEST_OUTCOMES}, "not_run": self.not_run}
+
+    def tests_by_worker(self) -> dict[str, list[TestAccount]]:
+        """Return the tests of each worker; `gw2` comes before `gw10`."""
+        workers: dict[str, list[TestAccount]] = {}
+        for test in self.tests:
+            workers.setdefault(test.worker, []).append(test)
+        return dict(sorted(workers.items(), key=lambda item: (len(item[0]), item[0])))
 
 
 def step_account(
@@ -157,11 +194,11 @@ def step_account(
     """Return the account of a step.
 
     Args:
-        result: what it came to.
-        mask: hides secrets.
-        log: the last lines of its log.
-        error: what it failed with, in full.
-        critical: the steps on the critical path.
+        result: the step's result.
+        mask: replaces the secrets in a text.
+        log: the last lines of the step's log.
+        error: its errors and those of its cleanup, with tracebacks.
+        critical: the names of the steps on the critical path.
     """
     return StepAccount(
         name=result.name,

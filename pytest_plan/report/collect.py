@@ -1,4 +1,4 @@
-"""Collects what reports need while a run goes on. Not there when no report was asked for."""
+"""Collects the data of a run for its reports; only used when a report was requested."""
 
 from __future__ import annotations
 
@@ -20,16 +20,22 @@ from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.model.results import PlanResult, StepResult, critical_path
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
-from pytest_plan.report.account import Account, StepAccount, TestAccount, step_account
+from pytest_plan.report.account import (
+    BAD_TEST_OUTCOMES,
+    Account,
+    StepAccount,
+    TestAccount,
+    step_account,
+)
 from pytest_plan.report.terminal import failure
 
-ALONE = "main"  # the worker of a test, without workers
-_LONGEST_MESSAGE = 300  # characters of what a test failed with
+_SOLO = "main"  # the name of the worker in a run without xdist workers
+_LONGEST_MESSAGE = 300  # characters
 
 
 @dataclass(slots=True)
 class _Test:
-    """A test, as far as its reports have come in; times are those of the wall clock."""
+    """What pytest has reported about a test so far; times are wall-clock times."""
 
     started: float
     ended: float
@@ -38,25 +44,26 @@ class _Test:
 
 
 class Collector:
-    """Hears one run and gives its account at the end.
+    """Listens to one run and builds its account at the end.
 
     Args:
-        config: the config of solo or controller.
-        finished: called with the account once the plan is over.
+        config: the config of the process that owns the plan (solo or controller).
+        on_finished: called with the account when the plan has finished.
     """
 
-    def __init__(self, config: pytest.Config, finished: Callable[[Account], None]) -> None:
+    def __init__(self, config: pytest.Config, on_finished: Callable[[Account], None]) -> None:
         self._plan: PlanSession = lookup.of(config)
         self._config = config
-        self._finished = finished
-        # When the run began by the wall clock, as tests have it: the earliest that events imply.
+        self._on_finished = on_finished
+        # Tests are timed by the wall clock, events in seconds since the run began. The smallest
+        # difference between the two is when the run began by the wall clock.
         self._began = math.inf
         self._cleanup_began: float | None = None
         self._logs: dict[str, str] = {}
         self._tests: dict[tuple[str, str], _Test] = {}
 
-    def hear(self, event: Event) -> None:
-        """Note what only the event tells; the rest is in the result at the end."""
+    def on_event(self, event: Event) -> None:
+        """Record what the final `PlanResult` does not contain."""
         self._began = min(self._began, time.time() - event.at)
         match event:
             case StepFinished(result=result) | StepCleaned(result=result):
@@ -64,29 +71,28 @@ class Collector:
             case CleanupBegan(at=at):
                 self._cleanup_began = at
             case PlanFinished(result=result):
-                self._finished(self._account(result))
+                self._on_finished(self._account(result))
             case _:
                 pass
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note a phase of a test."""
-        start = report.start or time.time()  # a crashed worker tells no time
+        """Record one phase of a test."""
+        start = report.start or time.time()  # 0 when its worker crashed
         key = (report.nodeid, _worker(report))
         test = self._tests.get(key)
         if test is None:
             test = self._tests[key] = _Test(start, start)
         test.ended = max(test.ended, report.stop)
         outcome = _outcome(report)
-        if outcome is not None and test.outcome not in ("failed", "error", "blocked"):
+        if outcome is not None and test.outcome not in BAD_TEST_OUTCOMES:
             test.outcome = outcome
             test.message = _message(report) if report.failed else ""
 
     def _account(self, result: PlanResult) -> Account:
         plan, mask = self._plan, self._plan.host.mask
         path = critical_path(result.steps)
-        left = (*result.left, *(f"in a listener or hook: {e}" for e in result.listener_errors))
-        ended = [noted for noted in self._tests.items() if noted[1].outcome is not None]
-        tests = sorted(map(self._test, ended), key=lambda test: test.started)
+        errors = (f"error in a listener or hook: {error}" for error in result.listener_errors)
+        tests = self._finished_tests()
         return Account(
             run_id=result.run_id,
             environment=plan.handle.environment,
@@ -101,10 +107,10 @@ class Collector:
                 for step in result.steps.values()
                 if step.outcome is not StepOutcome.PENDING
             ),
-            tests=tuple(tests),
+            tests=tests,
             not_run=self._not_run(len(tests)),
             critical_path=path if len(path) > 1 else (),
-            left=tuple(map(mask, left)),
+            problems=tuple(map(mask, (*result.left, *errors))),
         )
 
     def _outcome(self, result: PlanResult) -> StepOutcome:
@@ -124,32 +130,36 @@ class Collector:
             critical=path,
         )
 
-    def _test(self, noted: tuple[tuple[str, str], _Test]) -> TestAccount:
-        (node_id, worker), test = noted
+    def _finished_tests(self) -> tuple[TestAccount, ...]:
         mask = self._plan.host.mask
-        return TestAccount(
-            node_id=mask(node_id),
-            worker=worker,
-            started=max(0.0, test.started - self._began),
-            seconds=test.ended - test.started,
-            outcome=test.outcome or "",
-            message=mask(test.message),
-        )
+        tests = [
+            TestAccount(
+                node_id=mask(node_id),
+                worker=worker,
+                started=max(0.0, test.started - self._began),
+                seconds=test.ended - test.started,
+                outcome=test.outcome,
+                message=mask(test.message),
+            )
+            for (node_id, worker), test in self._tests.items()
+            if test.outcome is not None
+        ]
+        return tuple(sorted(tests, key=lambda test: test.started))
 
-    def _not_run(self, ended: int) -> int:
+    def _not_run(self, finished: int) -> int:
         session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
         if session is None:
             return 0
-        return max(0, session.testscollected - ended)
+        return max(0, session.testscollected - finished)
 
 
 def _worker(report: pytest.TestReport) -> str:
     node = getattr(report, "node", None)  # set by xdist
-    return ALONE if node is None else str(node.gateway.id)
+    return _SOLO if node is None else str(node.gateway.id)
 
 
 def _outcome(report: pytest.TestReport) -> str | None:
-    """Return what this phase makes of the test; None when it decides nothing."""
+    """Return the outcome that this phase gives the test, None when it leaves it open."""
     if getattr(report, "plan_blocked", None):
         return "blocked"
     is_expected = hasattr(report, "wasxfail")
@@ -164,8 +174,8 @@ def _outcome(report: pytest.TestReport) -> str | None:
 
 def _message(report: pytest.TestReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
-    if getattr(report, "plan_blocked", None):
-        crash = None  # it has not failed, and the reason is all there is
-    text = str(report.longrepr if crash is None else crash.message)
+    # The whole text of a blocked test is the reason why it was blocked.
+    is_blocked = getattr(report, "plan_blocked", None)
+    text = str(report.longrepr if crash is None or is_blocked else crash.message)
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."

@@ -1,4 +1,4 @@
-"""Writes the reports that `--plan-report` and `plan_github_summary` ask for."""
+"""Writes the report files of `--plan-report` and `plan_github_summary`."""
 
 from __future__ import annotations
 
@@ -20,62 +20,66 @@ from pytest_plan.report.formats import json_file, markdown, mermaid, trace
 if TYPE_CHECKING:
     from pytest_plan.report.account import Account
 
-_SUMMARY = "GITHUB_STEP_SUMMARY"
+_SUMMARY = "GITHUB_STEP_SUMMARY"  # set by GitHub Actions
 
 
 def _html(account: Account) -> str:
-    from pytest_plan.report.formats import html  # Jinja2 is an extra
+    from pytest_plan.report.formats import html  # imports Jinja2, which may be missing
 
     return html.text(account)
 
 
-_TEXTS: Mapping[str, Callable[[Account], str]] = {
+_FORMATS: Mapping[str, Callable[[Account], str]] = {
     ".html": _html,
     ".json": json_file.text,
     ".md": markdown.text,
-    ".mmd": mermaid.graph_of,
+    ".mmd": mermaid.text,
     ".trace.json": trace.text,
 }
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse at the start what could not be written at the end."""
+    """Check before the run that every report can be written.
+
+    Raises:
+        pytest.UsageError: a file cannot be written, or an HTML report lacks Jinja2.
+    """
     settings = lookup.of(config).settings
     source = settings.sources["report"]
     for path in settings.report:
         if _ending(path) == ".html" and importlib.util.find_spec("jinja2") is None:
             raise pytest.UsageError(
-                f"{source} {path}: an HTML report needs Jinja2, which is not installed: "
-                "pip install 'pytest-plan[report]'"
+                f"{source}: {path} requires Jinja2, which is not installed; "
+                "install it with: pip install 'pytest-plan[report]'"
             )
         if (problem := _problem(path)) is not None:
             raise pytest.UsageError(f"{source}: {path} cannot be written: {problem}")
 
 
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None]:
-    """Collect what the reports need, and write them when the plan is over."""
+    """Collect the data of the run, and write the reports when the plan has finished."""
     writer = ReportFiles(config)
     config.pluginmanager.register(writer, "pytest_plan_report_files")
     collector = Collector(config, writer.write)
     config.pluginmanager.register(collector, "pytest_plan_collector")
-    return collector.hear
+    return collector.on_event
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_plan_show(config: pytest.Config) -> None:
-    """Write the graph, for which nothing has to run."""
+    """Write the graph of the steps, the only report that does not need a run."""
     plan = lookup.of(config)
     writer = config.get_terminal_writer()
     for path in plan.settings.report:
         if _ending(path) != ".mmd":
-            writer.line(f"{path} was not written: it tells of a run")
+            writer.line(f"{path} was not written: without a run, only .mmd reports are written")
             continue
         _write(path, mermaid.graph(list(plan.declared.steps.values())))
         writer.line(f"plan report: {path}")
 
 
 class ReportFiles:
-    """Writes the files of one run and names them in pytest's summary."""
+    """Writes the report files of one run and lists them in pytest's summary."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -83,7 +87,7 @@ class ReportFiles:
         self._lines: list[tuple[str, dict[str, bool]]] = []
 
     def write(self, account: Account) -> None:
-        """Write each report; one that cannot be written keeps no other from it."""
+        """Write every report; an error in one does not prevent the others."""
         for path in self._settings.report:
             self._try(str(path), functools.partial(_write_report, path, account))
         summary = os.environ.get(_SUMMARY)
@@ -92,7 +96,7 @@ class ReportFiles:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say where the reports are, below the table of the plan."""
+        """List the reports below the table of the plan; with `-q`, only those that failed."""
         for line, markup in self._lines:
             if markup or self._config.get_verbosity() >= 0:
                 terminalreporter.write_line(line, **markup)
@@ -108,22 +112,24 @@ class ReportFiles:
 
 
 def _ending(path: Path) -> str:
+    # The longer of two endings comes first: `x.trace.json` is not a `.json` report.
     return next(ending for ending in REPORT_ENDINGS if path.name.endswith(ending))
 
 
 def _problem(path: Path) -> str | None:
+    """Return why the file cannot be written, None when it can."""
     if path.is_dir():
-        return "it is a folder"
+        return "it is a directory"
     if path.exists():
-        return None if os.access(path, os.W_OK) else "there is no permission to write it"
+        return None if os.access(path, os.W_OK) else "permission denied"
     folder = next(parent for parent in path.parents if parent.exists())
     if not folder.is_dir():
-        return f"{folder} is no folder"
-    return None if os.access(folder, os.W_OK | os.X_OK) else f"no permission to write in {folder}"
+        return f"{folder} is not a directory"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"no permission to write to {folder}"
 
 
 def _write_report(path: Path, account: Account) -> None:
-    _write(path, _TEXTS[_ending(path)](account))
+    _write(path, _FORMATS[_ending(path)](account))
 
 
 def _write(path: Path, text: str) -> None:

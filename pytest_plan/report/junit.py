@@ -1,7 +1,7 @@
-"""A suite named `plan` in the file of `--junitxml`: an entry and a property for each step.
+"""Adds a suite named `plan` to the file of `--junitxml`, with a test case and a property per step.
 
-It is added to the file when the plan is over: pytest writes that file before the plan is cleaned
-up, and only a file that is there already can be told how cleanup went.
+pytest writes the file before cleanup. The suite is added when the plan has finished, so that it
+includes the outcome of cleanup.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from pytest_plan.report.account import Account, StepAccount
 from pytest_plan.report.collect import Collector
 
 _SUITE = "plan"
-# What XML 1.0 cannot hold.
+# Characters that XML 1.0 does not allow.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DIGITS = 3  # as pytest writes times
 
 
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None]:
-    """Add the suite when the plan is over."""
+    """Add the suite when the plan has finished."""
     path = Path(os.path.expandvars(config.option.xmlpath)).expanduser().absolute()
     collector = Collector(config, lambda account: _add(config, path, account))
-    return collector.hear
+    return collector.on_event
 
 
 def _add(config: pytest.Config, path: Path, account: Account) -> None:
-    if not path.exists():  # pytest itself could not write it, or will not any more
+    if not path.exists():  # pytest has not written it and will not write it later
         return
     try:
         tree = ET.parse(path)  # noqa: S314 - pytest has just written it
         tree.getroot().append(suite(account))
         tree.write(path, encoding="utf-8", xml_declaration=True)
     except Exception as error:
-        warn(config, f"the steps could not be added to {path}: {describe(error)}")
+        warn(config, f"could not add the plan steps to {path}: {describe(error)}")
 
 
 def suite(account: Account) -> ET.Element:
-    """Return the suite of a run."""
+    """Return the `testsuite` element of a run: one `testcase` and one `property` per step."""
     cases = [_case(step) for step in account.steps]
     seconds = sum(float(case.get("time", "0")) for case in cases)
     element = ET.Element(
@@ -70,11 +70,11 @@ def suite(account: Account) -> ET.Element:
 
 
 def _properties(account: Account) -> list[tuple[str, str]]:
-    steps = [(f"plan.step.{step.name}", _standing(step)) for step in account.steps]
+    steps = [(f"plan.step.{step.name}", _property(step)) for step in account.steps]
     return [("plan.environment", account.environment), ("plan.outcome", account.outcome), *steps]
 
 
-def _standing(step: StepAccount) -> str:
+def _property(step: StepAccount) -> str:
     cleanup = step.cleanup
     parts = [
         step.outcome if step.started is None else f"{step.outcome} {step.seconds:.{_DIGITS}f}s"
@@ -92,7 +92,7 @@ def _case(step: StepAccount) -> ET.Element:
         error = ET.SubElement(case, "error", message=_legal("; ".join(problems)))
         error.text = _legal("\n".join(filter(None, (step.error, step.stack))))
     elif not step.outcome.provides:
-        ET.SubElement(case, "skipped", type="pytest_plan", message=_legal(_why(step)))
+        ET.SubElement(case, "skipped", type="pytest_plan", message=_legal(_reason(step)))
     if step.log:
         ET.SubElement(case, "system-out").text = _legal(step.log)
     return case
@@ -101,19 +101,19 @@ def _case(step: StepAccount) -> ET.Element:
 def _problems(step: StepAccount) -> list[str]:
     problems: list[str] = []
     if step.outcome.is_failure:
-        problems.append(_why(step))
+        problems.append(_reason(step))
     if step.cleanup.is_bad:
         outcome = step.cleanup.outcome.replace("_", " ")
-        problems.append(f"cleanup {outcome}: {step.cleanup.error or 'it did not end'}")
+        problems.append(f"cleanup {outcome}: {step.cleanup.error or 'it did not finish'}")
     return problems
 
 
-def _why(step: StepAccount) -> str:
-    words = step.outcome.replace("_", " ")
+def _reason(step: StepAccount) -> str:
+    outcome = step.outcome.replace("_", " ")
     is_plain = step.outcome in (StepOutcome.FAILED, StepOutcome.SKIPPED)
     if step.reason is None:
-        return words
-    return step.reason if is_plain else f"{words}: {step.reason}"
+        return outcome
+    return step.reason if is_plain else f"{outcome}: {step.reason}"
 
 
 def _legal(text: str) -> str:

@@ -1,7 +1,7 @@
-"""Steps as spans of OpenTelemetry, where somebody has configured a tracer provider.
+"""Records steps and cleanups as OpenTelemetry spans when a tracer provider is configured.
 
-They are children of the session's span, which pytest-opentelemetry makes; without it, of a span
-of our own. The programs of a step get its span in TRACEPARENT.
+The spans are children of the session span of pytest-opentelemetry; without that plugin, of a span
+named `plan`. Programs that a step starts get the step's span in TRACEPARENT.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 _NANO = 1e9
-_CARRIED = ("TRACEPARENT", "TRACESTATE", "BAGGAGE")
+_CARRIERS = ("TRACEPARENT", "TRACESTATE", "BAGGAGE")
 
 
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | None:
-    """Make spans if a provider is there."""
-    # Whoever configures one has imported this; nobody else pays for the import.
+    """Return the listener that records spans, None when no tracer provider is configured."""
+    # Configuring a provider imports this module, so it is not imported here for every run.
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return None
     spans = Spans(config)
     config.pluginmanager.register(spans, "pytest_plan_spans")
-    return spans.hear
+    return spans.on_event
 
 
 class Spans:
-    """The spans of one run."""
+    """The spans of one run: one per step and one per cleanup."""
 
     def __init__(self, config: pytest.Config) -> None:
         from opentelemetry import trace
@@ -56,13 +56,15 @@ class Spans:
         self._config = config
         self._mask = lookup.of(config).host.mask
         self._tracer = trace.get_tracer("pytest-plan")
-        self._own: Span | None = None
+        self._plan_span: Span | None = None
         self._parent = self._make_parent()
-        self._lock = threading.Lock()  # guards _steps: who asks first makes the span of a step
-        self._steps: dict[str, tuple[Span, int]] = {}  # and when it began, in ns since 1970
+        self._lock = (
+            threading.Lock()
+        )  # guards _steps: several threads may ask for the span of a step
+        self._steps: dict[str, tuple[Span, int]] = {}  # with its start in ns since 1970
 
     def pytest_plan_program_variables(self, step: str) -> Mapping[str, str]:
-        """Return what makes the spans of a step's program children of the step's."""
+        """Return the variables that make the spans of a program children of the step's span."""
         from opentelemetry import propagate, trace
 
         carrier: dict[str, str] = {}
@@ -70,8 +72,8 @@ class Spans:
         propagate.inject(carrier, context=trace.set_span_in_context(span, self._parent))
         return {name.upper(): value for name, value in carrier.items()}
 
-    def hear(self, event: Event) -> None:
-        """Begin and end spans."""
+    def on_event(self, event: Event) -> None:
+        """Start, extend or end the span that an event belongs to."""
         match event:
             case StepStarted(step=step):
                 self._step(step)
@@ -83,7 +85,7 @@ class Spans:
             case StepFinished(result=result) if result.started is not None:
                 self._end_step(result)
             case StepCleaned(result=result):
-                self._cleaned(result)
+                self._add_cleanup(result)
             case PlanFinished():
                 self._end()
             case _:
@@ -95,15 +97,15 @@ class Spans:
         session = self._session_span()
         if session is not None:
             return trace.set_span_in_context(session)
-        carrier = {name.lower(): os.environ[name] for name in _CARRIED if name in os.environ}
-        here = trace.get_current_span().get_span_context().is_valid
-        self._own = self._tracer.start_span(
-            "plan", context=None if here else propagate.extract(carrier)
+        carrier = {name.lower(): os.environ[name] for name in _CARRIERS if name in os.environ}
+        has_current = trace.get_current_span().get_span_context().is_valid
+        self._plan_span = self._tracer.start_span(
+            "plan", context=None if has_current else propagate.extract(carrier)
         )
-        return trace.set_span_in_context(self._own)
+        return trace.set_span_in_context(self._plan_span)
 
     def _session_span(self) -> Span | None:
-        # It is never the current span: pytest-opentelemetry keeps it in its plugin.
+        # pytest-opentelemetry never makes it the current span, but keeps it in its plugin.
         from opentelemetry import trace
 
         for plugin in self._config.pluginmanager.get_plugins():
@@ -139,7 +141,7 @@ class Spans:
             self._fail(span, result.reason or result.outcome.value)
         span.end(began + round(result.seconds * _NANO))
 
-    def _cleaned(self, result: StepResult) -> None:
+    def _add_cleanup(self, result: StepResult) -> None:
         cleanup = result.cleanup
         now = time.time_ns()
         span = self._tracer.start_span(
@@ -161,9 +163,9 @@ class Spans:
     def _end(self) -> None:
         from opentelemetry import trace
 
-        if self._own is not None:
-            self._own.end()
-        # pytest-opentelemetry has done so before the cleanup.
+        if self._plan_span is not None:
+            self._plan_span.end()
+        # pytest-opentelemetry flushes before cleanup, when these spans have not ended.
         flush = getattr(trace.get_tracer_provider(), "force_flush", None)
         if flush is not None:
             flush()

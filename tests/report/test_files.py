@@ -119,14 +119,16 @@ class TestRefusing:
         """A folder of that name is in the way."""
         (one.path / "plan.json").mkdir()
         refuses(
-            one.run("--plan-report", "plan.json"), "plan.json cannot be written: it is a folder"
+            one.run("--plan-report", "plan.json"), "plan.json cannot be written: it is a directory"
         )
         assert one.calls == []
 
     def test_file_in_the_way(self, one: Project) -> None:
         """A file stands where a folder must be made."""
         one.write("out", "")
-        refuses(one.run("--plan-report", "out/plan.json"), "cannot be written", "out is no folder")
+        refuses(
+            one.run("--plan-report", "out/plan.json"), "cannot be written", "out is not a directory"
+        )
         assert one.calls == []
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -134,7 +136,7 @@ class TestRefusing:
         """The folder may not be written."""
         folder = one.path / "out"
         folder.mkdir(mode=0o500)
-        refuses(one.run("--plan-report", "out/plan.json"), "no permission to write in")
+        refuses(one.run("--plan-report", "out/plan.json"), "no permission to write to")
 
     def test_workers_do_not_look(self, one: Project) -> None:
         """It is the controller's report: it alone checks and writes, once."""

@@ -123,7 +123,7 @@ def test_file_that_cannot_be_read_is_said(project: Project) -> None:
     project.tests("def test_it(db): pass")
     result = project.run("--junitxml=junit.xml")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*the steps could not be added to *junit.xml: ParseError: *"])
+    result.stdout.fnmatch_lines(["*could not add the plan steps to *junit.xml: ParseError: *"])
 
 
 def test_no_file_no_suite(project: Project) -> None:

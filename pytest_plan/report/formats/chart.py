@@ -1,9 +1,11 @@
-"""The geometry of the timeline: what is drawn where on one axis, from 0 to 1000."""
+"""The geometry of the timeline: bars and ticks on an axis from 0 to `WIDTH`."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.report.account import (
@@ -16,19 +18,23 @@ from pytest_plan.report.account import (
 )
 
 WIDTH = 1000
-MOST_ATTEMPTS = 50  # that are drawn and listed, the last ones
-_MOST_TESTS = 400  # of a worker; more are thinned
-_MOST_BARS = 800  # about so many are left of them
+MOST_ATTEMPTS = 50  # only the last attempts of a step are drawn and listed
+_MOST_TESTS = 400  # of a worker; more are grouped
+_MOST_BARS = 800  # approximate number of bars after grouping
 _FEWEST_SECONDS = 0.001
-_WAITS = ("queue", "wait", "pause")  # drawn only where they can be seen
+_WAITS = ("queue", "wait", "pause")  # kinds of bars that are left out when too narrow to see
 _VISIBLE = 0.5
 _TICKS = 6
-_NICE = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
+_TICK_SECONDS = (
+    *(digit * 10.0**power for power in range(-4, 0) for digit in (1, 2, 5)),
+    *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600),
+    *(3600 * hours for hours in (2, 4, 6, 12, 24)),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A piece of a row: its kind is its class in the style sheet."""
+    """A bar in a row; its kind is its class in the style sheet."""
 
     kind: str
     x: float
@@ -41,23 +47,23 @@ class Lane:
     """The tests of one worker.
 
     Attributes:
-        worker: its name.
-        bars: its tests; several short ones in one bar when there are many.
+        worker: the name of the worker.
+        bars: its tests in drawing order.
         count: how many tests it ran.
-        said: what they came to, in words.
-        is_thinned: whether bars stand for more than one test.
+        summary: how many tests had each outcome, as text.
+        is_grouped: whether a bar may stand for several tests.
     """
 
     worker: str
     bars: tuple[Bar, ...]
     count: int
-    said: str
-    is_thinned: bool
+    summary: str
+    is_grouped: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of the run to look at, in seconds."""
+    """A part of the run to zoom to, in seconds since the run began."""
 
     name: str
     began: float
@@ -65,15 +71,14 @@ class Span:
 
 
 class Axis:
-    """The time of a run, as a line from 0 to `WIDTH`."""
+    """The time axis of a run: maps seconds to the range from 0 to `WIDTH`."""
 
     def __init__(self, account: Account) -> None:
         ends = [test.started + test.seconds for test in account.tests]
-        self.seconds = max(account.seconds, *ends, _FEWEST_SECONDS) if ends else account.seconds
-        self.seconds = max(self.seconds, _FEWEST_SECONDS)
+        self.seconds = max(account.seconds, *ends, _FEWEST_SECONDS)
 
     def x(self, seconds: float) -> float:
-        """Return where a time lies, or how long a duration is."""
+        """Return the position of a time, or the width of a duration."""
         return round(seconds / self.seconds * WIDTH, 2)
 
     def bar(self, kind: str, began: float, ended: float, title: str = "") -> Bar:
@@ -81,45 +86,58 @@ class Axis:
         return Bar(kind, self.x(began), self.x(max(0.0, ended - began)), title)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Return where the times of the ruler stand, and what they say."""
+        """Return the positions and labels of the ticks."""
         rough = self.seconds / _TICKS
-        apart = next((nice for nice in _nice(rough) if nice >= rough), rough)
+        apart = next((size for size in _TICK_SECONDS if size >= rough), rough)
         count = int(self.seconds / apart) + 1
         return [(self.x(number * apart), _time(number * apart)) for number in range(count)]
 
 
 def ready_at(step: StepAccount, steps: Mapping[str, StepAccount]) -> float:
-    """Return when all that a step waits for had ended."""
-    before = [steps[name] for name in (*step.needs, *step.after) if name in steps]
-    return max(((one.started or 0.0) + one.seconds for one in before), default=0.0)
+    """Return when everything that a step waits for had ended, in seconds since the run began."""
+    waited_for = [steps[name] for name in (*step.needs, *step.after) if name in steps]
+    return max(((one.started or 0.0) + one.seconds for one in waited_for), default=0.0)
 
 
 def step_bars(step: StepAccount, ready: float, axis: Axis) -> tuple[Bar, ...]:
-    """Return a step: waiting for a job, attempts and the waits between, pause, cleanup."""
-    bars = _step_bars(step, ready, axis)
+    """Return the bars of a step: waits, attempts, pause and cleanup.
+
+    Args:
+        step: the step.
+        ready: when it could have started; see `ready_at`.
+        axis: the time axis.
+    """
+    bars = [*_provision_bars(step, ready, axis), *_cleanup_bars(step, axis)]
     return tuple(bar for bar in bars if bar.kind not in _WAITS or bar.width >= _VISIBLE)
 
 
-def _step_bars(step: StepAccount, ready: float, axis: Axis) -> Iterator[Bar]:
-    if step.started is not None:
-        ended = step.started + step.seconds
-        yield axis.bar("queue", min(ready, step.started), step.started)
-        attempts = step.attempts[-MOST_ATTEMPTS:]
-        for before, attempt in zip((None, *attempts), attempts, strict=False):
-            if before is not None:
-                yield axis.bar("wait", before.started + before.seconds, attempt.started)
-            yield axis.bar(_kind(step, attempt), attempt.started, attempt.started + attempt.seconds)
-        last = attempts[-1] if attempts else None
-        yield axis.bar("pause", last.started + last.seconds if last else step.started, ended)
-        if step.is_critical:
-            yield axis.bar("path", step.started, ended)
+def _provision_bars(step: StepAccount, ready: float, axis: Axis) -> Iterator[Bar]:
+    if step.started is None:
+        return
+    yield axis.bar("queue", min(ready, step.started), step.started)
+    attempts = step.attempts[-MOST_ATTEMPTS:]
+    for attempt in attempts:
+        yield axis.bar(_attempt_kind(step, attempt), attempt.started, _ended(attempt))
+    for before, attempt in pairwise(attempts):
+        yield axis.bar("wait", _ended(before), attempt.started)
+    ended = step.started + step.seconds
+    yield axis.bar("pause", _ended(attempts[-1]) if attempts else step.started, ended)
+    if step.is_critical:
+        yield axis.bar("path", step.started, ended)
+
+
+def _cleanup_bars(step: StepAccount, axis: Axis) -> Iterator[Bar]:
     cleanup = step.cleanup
     if cleanup.started is not None:
         kind = "bad" if cleanup.is_bad else "clean"
         yield axis.bar(kind, cleanup.started, cleanup.started + cleanup.seconds)
 
 
-def _kind(step: StepAccount, attempt: AttemptAccount) -> str:
+def _ended(attempt: AttemptAccount) -> float:
+    return attempt.started + attempt.seconds
+
+
+def _attempt_kind(step: StepAccount, attempt: AttemptAccount) -> str:
     if attempt.error is None:
         return "good"
     is_last = attempt is step.attempts[-1]
@@ -127,22 +145,18 @@ def _kind(step: StepAccount, attempt: AttemptAccount) -> str:
 
 
 def lanes(account: Account, axis: Axis) -> list[Lane]:
-    """Return a lane for each worker, in the order of their numbers."""
-    workers: dict[str, list[TestAccount]] = {}
-    for test in account.tests:
-        workers.setdefault(test.worker, []).append(test)
-    names = sorted(workers, key=lambda name: (len(name), name))
-    return [_lane(name, workers[name], axis) for name in names]
+    """Return a lane for each worker; `gw2` comes before `gw10`."""
+    return [_lane(worker, tests, axis) for worker, tests in account.tests_by_worker().items()]
 
 
 def _lane(worker: str, tests: Sequence[TestAccount], axis: Axis) -> Lane:
-    is_thinned = len(tests) > _MOST_TESTS
-    bars = _thinned(tests, axis) if is_thinned else (_test_bar(test, axis) for test in tests)
-    # What went wrong is drawn last: nothing hides it.
+    is_grouped = len(tests) > _MOST_TESTS
+    bars = _grouped(tests, axis) if is_grouped else (_test_bar(test, axis) for test in tests)
+    # Failures are drawn last, so that no other bar covers them.
     ordered = sorted(bars, key=lambda bar: ("good", "odd", "bad").index(bar.kind))
-    found = [test.outcome for test in tests]
-    counts = [f"{found.count(name)} {name}" for name in TEST_OUTCOMES if name in found]
-    return Lane(worker, tuple(ordered), len(tests), ", ".join(counts), is_thinned)
+    found = Counter(test.outcome for test in tests)
+    counts = [f"{found[name]} {name}" for name in TEST_OUTCOMES if found[name]]
+    return Lane(worker, tuple(ordered), len(tests), ", ".join(counts), is_grouped)
 
 
 def _test_bar(test: TestAccount, axis: Axis) -> Bar:
@@ -156,8 +170,8 @@ def _test_kind(test: TestAccount) -> str:
     return "good" if test.outcome == "passed" else "odd"
 
 
-def _thinned(tests: Sequence[TestAccount], axis: Axis) -> Iterator[Bar]:
-    """Return one bar for neighbours of a kind that could not be told apart."""
+def _grouped(tests: Sequence[TestAccount], axis: Axis) -> Iterator[Bar]:
+    """Return one bar for adjacent tests of one kind that are too short to see apart."""
     span = max(test.started + test.seconds for test in tests) - tests[0].started
     least = span / _MOST_BARS
     group: list[TestAccount] = []
@@ -181,7 +195,7 @@ def _group_bar(tests: Sequence[TestAccount], axis: Axis) -> Bar:
 
 
 def spans(account: Account, axis: Axis) -> list[Span]:
-    """Return the parts of the run that can be looked at: all of it, then its phases."""
+    """Return the parts of the run to choose from: the whole run, then each phase that took time."""
     found = [Span("whole run", 0.0, axis.seconds)]
     steps = [step for step in account.steps if step.started is not None]
     if steps:
@@ -193,13 +207,6 @@ def spans(account: Account, axis: Axis) -> list[Span]:
     if account.cleanup_began is not None:
         found.append(Span("cleanup", account.cleanup_began, axis.seconds))
     return [span for span in found if span.ended - span.began >= _FEWEST_SECONDS]
-
-
-def _nice(rough: float) -> Iterator[float]:
-    for digits in range(-4, 0):
-        yield from (nice * 10.0**digits for nice in (1, 2, 5))
-    yield from _NICE
-    yield from (3600.0 * hours for hours in (2, 4, 6, 12, 24))
 
 
 def _time(seconds: float) -> str:

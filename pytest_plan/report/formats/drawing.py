@@ -1,4 +1,4 @@
-"""The graph of needs as boxes and curves: what must be there first stands above."""
+"""The layout of the dependency graph: each step is a box below the steps that it waits for."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from itertools import pairwise
 
 from pytest_plan.report.account import StepAccount
 
-MOST_STEPS = 150  # larger graphs cannot be read; `.mmd` has them all
-_CHARACTER = 8.2
+MOST_STEPS = 150  # larger graphs are illegible; `.mmd` reports have no limit
+_CHARACTER = 8.2  # width of a character; all lengths are in pixels
 _PADDING = 44
 _BOX_HEIGHT = 34
 _GAP_X, _GAP_Y = 22, 46
 _WIDEST = 1080
 _MARGIN = 8
-_MOST_PASSED = 400  # layers that edges pass; of more, none has a place of its own
+_MOST_PASSED = 400  # layers passed by edges; if there are more, edges may cross boxes
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A step at its place."""
+    """The box of a step; `x` and `y` are its top left corner."""
 
     step: StepAccount
     x: float
@@ -31,13 +31,18 @@ class Box:
 
     @property
     def middle(self) -> float:
-        """The x of its middle."""
+        """The x coordinate of its center."""
         return self.x + self.width / 2
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A curve from a step to one that waits for it; `kind` is `need` or `order`."""
+    """A curve from a step to one that waits for it.
+
+    Attributes:
+        kind: `need` or `order`.
+        path: the `d` attribute of an SVG path.
+    """
 
     kind: str
     path: str
@@ -45,7 +50,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A graph that has been laid out."""
+    """A graph with its layout."""
 
     boxes: tuple[Box, ...]
     edges: tuple[Edge, ...]
@@ -55,7 +60,7 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """Where a step, or an edge that passes a layer, stands; x may be negative."""
+    """The position of a step, or of an edge that passes a layer; `x` may be negative."""
 
     x: float
     y: float
@@ -63,7 +68,7 @@ class _Spot:
 
 
 def draw(steps: Sequence[StepAccount]) -> Drawing | None:
-    """Return the graph of the steps; None when there are too many, or nothing to show."""
+    """Return the layout of the graph; None for fewer than two or more than `MOST_STEPS` steps."""
     if not 2 <= len(steps) <= MOST_STEPS:
         return None
     layers, routes = _layers(steps)
@@ -91,9 +96,10 @@ _Routes = dict[tuple[str, str], list[str]]
 
 
 def _layers(steps: Sequence[StepAccount]) -> tuple[list[list[str]], _Routes]:
-    """Return what stands in each layer, and through which places each edge leads.
+    """Return the keys in each layer, and the keys that each edge leads through.
 
-    An edge that passes a layer has a place there, so that it passes beside the boxes.
+    The key of a step is its name. An edge that passes a layer gets a key there as well, which
+    reserves room for it between the boxes.
     """
     known = {step.name for step in steps}
     edges = {
@@ -127,7 +133,7 @@ def _spots(
     spots: dict[str, _Spot] = {}
 
     def pull(key: str) -> float:
-        # Below the middle of what it waits for.
+        # The mean center of what it waits for: a step is placed below that.
         middles = [spots[name].x + spots[name].width / 2 for name in above.get(key, ())]
         return sum(middles) / len(middles) if middles else 0.0
 

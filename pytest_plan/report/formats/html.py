@@ -1,4 +1,4 @@
-"""`.html`: the run to look at, in one file that needs no other and no network."""
+"""`.html`: the run as a single, self-contained page that needs no network access."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pytest_plan.report.account import BAD_TEST_OUTCOMES, Account, StepAccount, 
 from pytest_plan.report.formats import chart, drawing
 
 _FOLDER = importlib.resources.files("pytest_plan.report.formats") / "page"
-_TEXT_BUDGET = 1_500_000  # characters of errors, stacks and logs, all together
-_LONGEST_TEXT = 20_000
-_MOST_TESTS = 300  # in the table
-_SLOWEST = 20
+_TEXT_BUDGET = 1_500_000  # characters of all errors, stacks and logs together
+_LONGEST_TEXT = 20_000  # characters of one of them
+_MOST_TESTS = 300  # failed and blocked tests in the table
+_SLOWEST = 20  # other tests in the table
 _ICONS = {
     StepOutcome.SUCCEEDED: "✓",
     StepOutcome.REUSED: "↺",
@@ -35,7 +35,7 @@ _ICONS = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A step as the page shows it; its texts are cut where the file would grow too large."""
+    """A step as the page shows it; long texts are truncated to limit the size of the file."""
 
     step: StepAccount
     bars: tuple[chart.Bar, ...]
@@ -46,21 +46,21 @@ class Row:
 
 
 class _Budget:
-    """Hands out room for texts until there is none left."""
+    """Truncates texts so that they do not exceed a number of characters in total."""
 
     def __init__(self, characters: int) -> None:
         self._left = characters
 
     def cut(self, text: str) -> str:
-        """Return the end of `text`, as much of it as there is room for."""
+        """Return as many of the last lines of `text` as the budget still allows."""
         room = min(self._left, _LONGEST_TEXT)
         kept = text if len(text) <= room else text[len(text) - room :].partition("\n")[2]
         self._left -= len(kept)
-        return kept if len(kept) == len(text) else f"(what comes before is left out)\n{kept}"
+        return kept if len(kept) == len(text) else f"(earlier lines omitted)\n{kept}"
 
 
 def text(account: Account) -> str:
-    """Return the report as one HTML document."""
+    """Return the report as an HTML document."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,
@@ -98,7 +98,7 @@ def _rows(account: Account, axis: chart.Axis) -> list[Row]:
     steps = {step.name: step for step in account.steps}
     needed_by = _needed_by(account.steps)
     budget = _Budget(_TEXT_BUDGET)
-    # What went wrong gets its room first.
+    # The texts of failed steps are kept first.
     texts = {
         step.name: (budget.cut(step.error), budget.cut(step.stack), budget.cut(step.log))
         for step in sorted(account.steps, key=lambda step: not step.is_bad)
@@ -123,7 +123,7 @@ def _needed_by(steps: Iterable[StepAccount]) -> dict[str, list[str]]:
 
 
 def _tests(tests: Sequence[TestAccount]) -> list[TestAccount]:
-    """Return the tests worth a look: those that went wrong, blocked ones last, then the slowest."""
+    """Return the tests to list: failed tests, blocked tests, then the slowest of the others."""
     bad = [test for test in tests if test.outcome in BAD_TEST_OUTCOMES]
     bad.sort(key=lambda test: test.outcome == "blocked")
     shown = bad[:_MOST_TESTS]

@@ -1,4 +1,4 @@
-"""`.json`: the run for programs, in a schema of its own (docs/reference/report-json.md)."""
+"""`.json`: the run for other programs; docs/reference/report-json.md documents the schema."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from pytest_plan.report.account import Account, StepAccount
 
 SCHEMA = 1
-_DIGITS = 6  # microseconds
+_DIGITS = 6  # seconds are rounded to microseconds
 
 
 def text(account: Account) -> str:
-    """Return the report as JSON."""
+    """Return the report as indented JSON."""
     return json.dumps(data(account), indent=2, ensure_ascii=False) + "\n"
 
 
 def data(account: Account) -> dict[str, Any]:
-    """Return what the report says, as plain values."""
+    """Return the report as plain values, before it is written as JSON."""
     return {
         "schema": SCHEMA,
         "run_id": account.run_id,

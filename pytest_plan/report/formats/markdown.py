@@ -1,4 +1,4 @@
-"""`.md`, and the job summary of GitHub Actions: a table, a gantt, what failed."""
+"""`.md` and the job summary of GitHub Actions: a table of steps, a Gantt chart, the failures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pytest_plan.report.formats import mermaid
 _MOST_ROWS = 300
 _MOST_FAILURES = 20
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>@$-])")
-_HEAD = ("step", "outcome", "took", "attempts", "cleanup", "why")
+_HEAD = ("step", "outcome", "duration", "attempts", "cleanup", "reason")
 
 
 def text(account: Account) -> str:
-    """Return the report as Markdown that GitHub renders."""
+    """Return the report as GitHub-flavored Markdown."""
     return "\n".join(_lines(account)) + "\n"
 
 
@@ -27,7 +27,7 @@ def _lines(account: Account) -> Iterator[str]:
     yield _summary(account)
     yield ""
     yield from _table(account)
-    yield from (f"- {_escaped(line)}" for line in account.left)
+    yield from (f"- {_escaped(line)}" for line in account.problems)
     if any(step.started is not None for step in account.steps):
         yield ""
         yield from _fenced(mermaid.gantt(account), "mermaid")
@@ -43,24 +43,24 @@ def _summary(account: Account) -> str:
     counted = [f"{count} {_words(name)}" for name, count in account.counts().items() if count]
     parts = [
         f"Environment `{account.environment}`",
-        f"{format_duration(account.seconds)} in all",
-        f"tests: {', '.join(counted) or 'none'}",
+        f"Duration: {format_duration(account.seconds)}",
+        f"Tests: {', '.join(counted) or 'none'}",
     ]
     if account.reason is not None:
-        parts.append(f"stopped: {_escaped(account.reason)}")
+        parts.append(f"Stopped early: {_escaped(account.reason)}")
     if account.critical_path:
         path = " > ".join(map(_escaped, account.critical_path))
-        parts.append(f"critical path: {path}")
+        parts.append(f"Critical path: {path}")
     return ". ".join(parts) + "."
 
 
 def _table(account: Account) -> Iterator[str]:
     if not account.steps:
-        yield "No step was needed."
+        yield "No steps were needed."
         return
     yield _row(_HEAD)
     yield _row(["---"] * len(_HEAD))
-    # What went wrong comes first where not all can be shown.
+    # If the table is cut, the steps that failed come first.
     is_cut = len(account.steps) > _MOST_ROWS
     steps = sorted(account.steps, key=lambda step: is_cut and not step.is_bad)
     for step in steps[:_MOST_ROWS]:
@@ -74,31 +74,32 @@ def _table(account: Account) -> Iterator[str]:
 def _cells(step: StepAccount) -> list[str]:
     cleanup = step.cleanup
     cleaned = cleanup.outcome is not CleanupOutcome.NONE
-    why = step.reason or cleanup.error
     return [
         f"**{_escaped(step.name)}**" if step.is_critical else _escaped(step.name),
         _words(step.outcome),
         "" if step.started is None else format_duration(step.seconds),
         f"{len(step.attempts)} of {step.attempts_allowed}" if step.attempts_allowed > 1 else "",
         f"{_words(cleanup.outcome)} {format_duration(cleanup.seconds)}" if cleaned else "",
-        _escaped(why or ""),
+        _escaped(step.reason or cleanup.error or ""),
     ]
 
 
 def _failure(step: StepAccount) -> Iterator[str]:
     yield ""
     yield f"### {_escaped(step.name)}"
-    for title, said in (("", step.error), ("Left here:", step.stack), ("Log:", step.log)):
-        if said:
+    texts = (("", step.error), ("Stack of the abandoned thread:", step.stack), ("Log:", step.log))
+    for title, content in texts:
+        if content:
             yield from (title, "") if title else ("",)
-            yield from _fenced(said, "text")
+            yield from _fenced(content, "text")
 
 
-def _fenced(said: str, kind: str) -> Iterator[str]:
-    longest = max(map(len, re.findall("`+", said)), default=0)
+def _fenced(content: str, kind: str) -> Iterator[str]:
+    # A fence must be longer than any run of backticks inside it.
+    longest = max(map(len, re.findall("`+", content)), default=0)
     fence = "`" * max(3, longest + 1)
     yield f"{fence}{kind}"
-    yield said.rstrip("\n")
+    yield content.rstrip("\n")
     yield fence
 
 
@@ -110,5 +111,5 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _escaped(said: str) -> str:
-    return _SPECIAL.sub(r"\\\1", " ".join(said.split()))
+def _escaped(content: str) -> str:
+    return _SPECIAL.sub(r"\\\1", " ".join(content.split()))

@@ -1,4 +1,4 @@
-"""`.mmd`: the graph of the steps as Mermaid; and the run as a Mermaid gantt, for Markdown."""
+"""`.mmd`: the graph of the steps as a Mermaid flowchart. Also the Gantt chart of `.md` reports."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.report.account import Account, StepAccount
 
-_MOST_BARS = 60  # of a gantt; more cannot be read, and Mermaid refuses very long texts
-_SHORT = 30.0  # seconds of a run whose axis needs fractions
+_MOST_BARS = 60  # per section of a Gantt chart; Mermaid rejects very long texts
+_SHORT = 30.0  # seconds; the axis of a shorter run shows fractions of a second
 _CLASSES = {
     StepOutcome.SUCCEEDED: "good",
     StepOutcome.REUSED: "good",
@@ -23,8 +23,8 @@ _STYLES = (
 )
 
 
-def graph_of(account: Account) -> str:
-    """Return the graph of a run: each step coloured by how it ended."""
+def text(account: Account) -> str:
+    """Return the graph of a run, with each step colored by its outcome."""
     classes = [
         f"class s{number} {_CLASSES.get(step.outcome, 'odd')}"
         for number, step in enumerate(account.steps)
@@ -33,7 +33,12 @@ def graph_of(account: Account) -> str:
 
 
 def graph(steps: Sequence[StepAccount | PlannedStep], more: Iterable[str] = ()) -> str:
-    """Return a flow chart: arrows for needs, dotted ones for the mere order."""
+    """Return a flowchart with solid arrows for needs and dotted arrows for order edges.
+
+    Args:
+        steps: the steps, of a run or of a plan that has not run.
+        more: further lines of Mermaid, such as styles.
+    """
     numbers = {step.name: number for number, step in enumerate(steps)}
     lines = [f's{number}["{_quoted(name)}"]' for name, number in numbers.items()]
     for step in steps:
@@ -44,7 +49,10 @@ def graph(steps: Sequence[StepAccount | PlannedStep], more: Iterable[str] = ()) 
 
 
 def gantt(account: Account) -> str:
-    """Return the run as bars: provision, tests, cleanup. The longest steps alone when many."""
+    """Return a Gantt chart with sections for provisioning, tests and cleanup.
+
+    A section with too many steps shows only those that took longest.
+    """
     ran = [step for step in account.steps if step.started is not None]
     shown = _longest(ran, lambda step: step.seconds)
     cleaned = [step for step in account.steps if step.cleanup.started is not None]
@@ -73,9 +81,7 @@ def _section(name: str, bars: Iterable[str]) -> list[str]:
 
 
 def _test_bars(account: Account) -> Iterator[str]:
-    workers = sorted({test.worker for test in account.tests})
-    for worker in workers[:_MOST_BARS]:
-        tests = [test for test in account.tests if test.worker == worker]
+    for worker, tests in list(account.tests_by_worker().items())[:_MOST_BARS]:
         began = min(test.started for test in tests)
         ended = max(test.started + test.seconds for test in tests)
         yield _bar(f"{worker}, {len(tests)} tests", began, ended - began, "active")
@@ -94,9 +100,9 @@ def _tag(step: StepAccount) -> str:
 
 
 def _bar(name: str, started: float | None, seconds: float, tag: str) -> str:
-    begun = round((started or 0.0) * 1000)
-    return f"{name} :{tag}, {begun}, {begun + max(1, round(seconds * 1000))}"
+    began = round((started or 0.0) * 1000)
+    return f"{name} :{tag}, {began}, {began + max(1, round(seconds * 1000))}"
 
 
-def _quoted(text: str) -> str:
-    return text.replace("#", "#35;").replace('"', "#quot;")
+def _quoted(name: str) -> str:
+    return name.replace("#", "#35;").replace('"', "#quot;")

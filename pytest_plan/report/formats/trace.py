@@ -1,15 +1,15 @@
-"""`.trace.json`: Chrome trace events, for Perfetto (ui.perfetto.dev) and chrome://tracing."""
+"""`.trace.json`: Chrome trace events for Perfetto (ui.perfetto.dev) and chrome://tracing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_plan.report.account import Account, StepAccount
 
-_STEPS, _TESTS = 1, 2  # process ids
+_STEPS, _TESTS = 1, 2  # process ids in the trace
 _MICRO = 1e6
 
 Event = dict[str, Any]
@@ -17,18 +17,18 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """Something that took time, and what took place inside it."""
+    """A span of time with a name, and the spans inside it."""
 
     name: str
     kind: str
     started: float
     seconds: float
-    said: Event
+    args: dict[str, Any]
     inner: tuple[_Span, ...] = ()
 
 
 def text(account: Account) -> str:
-    """Return the run as trace events: steps and cleanups in lanes, tests by worker."""
+    """Return the run as trace events, with steps and cleanups in lanes and tests by worker."""
     events = [*_step_events(account), *_test_events(account)]
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, ensure_ascii=False) + "\n"
 
@@ -47,21 +47,21 @@ def _step_events(account: Account) -> Iterator[Event]:
 
 def _spans(step: StepAccount) -> Iterator[_Span]:
     if step.started is not None:
-        attempts = [
+        attempts = tuple(
             _Span(
                 f"attempt {one.number}", "attempt", one.started, one.seconds, {"error": one.error}
             )
             for one in step.attempts
-        ]
-        inner = tuple(attempts) if step.attempts_allowed > 1 else ()
-        yield _Span(step.name, "step", step.started, step.seconds, _said(step), inner)
+        )
+        inner = attempts if step.attempts_allowed > 1 else ()
+        yield _Span(step.name, "step", step.started, step.seconds, _step_args(step), inner)
     cleanup = step.cleanup
     if cleanup.started is not None:
-        said = {"outcome": cleanup.outcome.value, "error": cleanup.error}
-        yield _Span(f"cleanup {step.name}", "cleanup", cleanup.started, cleanup.seconds, said)
+        args = {"outcome": cleanup.outcome.value, "error": cleanup.error}
+        yield _Span(f"cleanup {step.name}", "cleanup", cleanup.started, cleanup.seconds, args)
 
 
-def _said(step: StepAccount) -> Event:
+def _step_args(step: StepAccount) -> dict[str, Any]:
     return {
         "outcome": step.outcome.value,
         "reason": step.reason,
@@ -72,25 +72,19 @@ def _said(step: StepAccount) -> Event:
 
 
 def _test_events(account: Account) -> Iterator[Event]:
-    workers = {name: tid for tid, name in enumerate(_workers(account), 1)}
-    if not workers:
-        return
-    yield _name("process_name", _TESTS, 0, "tests")
-    for worker, tid in workers.items():
-        yield _name("thread_name", _TESTS, tid, worker)
+    threads = {worker: number for number, worker in enumerate(account.tests_by_worker(), 1)}
+    if threads:
+        yield _name("process_name", _TESTS, 0, "tests")
+    for worker, thread in threads.items():
+        yield _name("thread_name", _TESTS, thread, worker)
     for test in account.tests:
-        said = {"outcome": test.outcome}
-        span = _Span(test.node_id, "test", test.started, test.seconds, said)
-        yield _complete(span, _TESTS, workers[test.worker])
-
-
-def _workers(account: Account) -> Iterable[str]:
-    names = {test.worker for test in account.tests}
-    return sorted(names, key=lambda name: (len(name), name))  # gw2 before gw10
+        args = {"outcome": test.outcome}
+        span = _Span(test.node_id, "test", test.started, test.seconds, args)
+        yield _complete(span, _TESTS, threads[test.worker])
 
 
 def _lanes(spans: Sequence[_Span]) -> list[int]:
-    """Return a lane for each span, from 1, so that no two of one lane overlap."""
+    """Return the lane of each span, counted from 1; no two spans in a lane overlap."""
     lanes = [0] * len(spans)
     ends: list[float] = []
     for index in sorted(range(len(spans)), key=lambda index: spans[index].started):
@@ -106,7 +100,7 @@ def _name(kind: str, process: int, thread: int, name: str) -> Event:
 
 
 def _complete(span: _Span, process: int, thread: int) -> Event:
-    # The ends are rounded, not the durations: Perfetto drops what is longer than what it lies in.
+    # The end is rounded, not the duration: Perfetto drops a span that ends after the one around it.
     started = round(span.started * _MICRO)
     ended = round((span.started + span.seconds) * _MICRO)
     return {
@@ -117,5 +111,5 @@ def _complete(span: _Span, process: int, thread: int) -> Event:
         "tid": thread,
         "ts": started,
         "dur": ended - started,
-        "args": span.said,
+        "args": span.args,
     }

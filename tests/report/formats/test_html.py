@@ -67,7 +67,7 @@ def all_sorts() -> Account:
         outcome=StepOutcome.FAILED,
         reason="step 'stuck' failed",
         limit=90.0,
-        left=("/tmp/plan-x could not be removed",),
+        problems=("/tmp/plan-x could not be removed",),
     )
 
 
@@ -111,7 +111,7 @@ def test_every_text_is_escaped() -> None:
         tests=(ran(EVIL, "failed", EVIL, message=EVIL),),
         reason=EVIL,
         environment=EVIL,
-        left=(EVIL,),
+        problems=(EVIL,),
         critical_path=(EVIL, "db"),
     )
     tags = parsed(run)
@@ -143,14 +143,14 @@ def test_texts_are_cut_where_the_file_would_grow_too_large() -> None:
     assert len(text) < 3_000_000
     assert "E   first" in text
     assert "line 19999" in text
-    assert "(what comes before is left out)" in text
+    assert "(earlier lines omitted)" in text
 
 
 def test_run_without_steps() -> None:
     """A run that needed no step is a page, too."""
     tags = parsed(account(tests=(ran("a"),)))
     assert "details" not in {tag for tag, _ in tags.found}
-    assert "No step was needed." in html.text(account())
+    assert "No steps were needed." in html.text(account())
 
 
 def test_blocked_tests_come_after_those_that_failed() -> None:
@@ -190,11 +190,11 @@ class TestChart:
         )
         run = account(tests=tests)
         (lane,) = chart.lanes(run, chart.Axis(run))
-        assert lane.is_thinned
+        assert lane.is_grouped
         assert 400 < len(lane.bars) < 1_000
         assert [bar.kind for bar in lane.bars].count("bad") == 1
         assert lane.bars[-1].kind == "bad"
-        assert lane.said == "9999 passed, 1 failed"
+        assert lane.summary == "9999 passed, 1 failed"
 
     def test_few_tests_are_not_thinned(self) -> None:
         """Each has a bar of its own that names it."""
@@ -227,7 +227,12 @@ def test_without_jinja_it_is_refused_at_the_start(
     project.steps("@pytest.mark.plan_step\ndef db(): note('db')")
     project.tests("def test_it(db): pass")
     result = project.run("--plan-report=plan.html")
-    refuses(result, "needs Jinja2", "pip install 'pytest-plan[report]'", "--plan-report")
+    refuses(
+        result,
+        "--plan-report: ",
+        "plan.html requires Jinja2, which is not installed; ",
+        "install it with: pip install 'pytest-plan[report]'",
+    )
     assert project.calls == []
 
 

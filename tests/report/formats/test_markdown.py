@@ -20,16 +20,16 @@ def test_report() -> None:
             outcome=StepOutcome.FAILED,
             reason="step 'db' failed",
             critical_path=("net", "db"),
-            left=("/tmp/x could not be removed",),
+            problems=("/tmp/x could not be removed",),
         )
     ).splitlines()
     assert lines[0] == "## Plan: failed"
     assert lines[2] == (
-        "Environment `run-1f0c9a3e`. 10.0s in all. tests: 1 passed, 1 blocked. "
-        "stopped: step 'db' failed. critical path: net > db."
+        "Environment `run-1f0c9a3e`. Duration: 10.0s. Tests: 1 passed, 1 blocked. "
+        "Stopped early: step 'db' failed. Critical path: net > db."
     )
     assert lines[4:9] == [
-        "| step | outcome | took | attempts | cleanup | why |",
+        "| step | outcome | duration | attempts | cleanup | reason |",
         "| --- | --- | --- | --- | --- | --- |",
         "| **net** | succeeded | 1.00s |  | abandoned 1.00s |  |",
         "| db | failed | 1.00s | 1 of 3 |  | RuntimeError: no |",
@@ -60,7 +60,7 @@ def test_nothing_of_a_text_is_markup() -> None:
 def test_no_step() -> None:
     """A run that needed no step says so and draws nothing."""
     text = markdown.text(account(tests=(ran("a"),)))
-    assert "No step was needed." in text
+    assert "No steps were needed." in text
     assert "mermaid" not in text
 
 

@@ -4,7 +4,7 @@ const steps = [...document.querySelectorAll("details.row")];
 const number = (count) => count.toLocaleString("en");
 const bars = [...document.querySelectorAll("svg.bar")];
 
-// Theme: as the system has it, until somebody chooses.
+// Theme: follows the system until the reader chooses one.
 const themes = { auto: "light dark", light: "light", dark: "dark" };
 const themeButton = get("theme");
 themeButton.hidden = false;
@@ -43,12 +43,12 @@ get("filter").addEventListener("input", filter);
 get("bad-only").addEventListener("change", filter);
 filter();
 get("open-all").addEventListener("click", (event) => {
-  const open = event.target.textContent.startsWith("Open");
+  const open = event.target.textContent.startsWith("Expand");
   for (const step of steps) step.open = open && !step.hidden;
-  event.target.textContent = open ? "Close all" : "Open all shown";
+  event.target.textContent = open ? "Collapse all" : "Expand all";
 });
 
-// The part of the run that the bars show.
+// Zoom to a part of the run.
 const total = Number(get("rows").dataset.seconds);
 const nice = [15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
 function tickSize(rough) {
@@ -78,7 +78,7 @@ get("span").addEventListener("change", (event) => {
   get("ruler").replaceChildren(...ticks);
 });
 
-// Links to steps open them; the arrow keys go from step to step.
+// A link to a step opens it. The arrow keys move from step to step.
 function show(step) {
   if (step.hidden) {
     get("filter").value = "";
@@ -106,5 +106,5 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   next.querySelector("summary").focus();
 });
-const asked = location.hash && get(decodeURIComponent(location.hash.slice(1)));
-if (asked && asked.matches("details.row")) show(asked);
+const linked = location.hash && get(decodeURIComponent(location.hash.slice(1)));
+if (linked && linked.matches("details.row")) show(linked);
