@@ -64,7 +64,7 @@ class CleanupAccount:
 
     @property
     def is_bad(self) -> bool:
-        """Whether something of the step may be left behind."""
+        """Whether the cleanup may have left something behind."""
         return self.outcome not in _CLEAN
 
 
@@ -118,7 +118,7 @@ class TestAccount:
     """The account of one test.
 
     Attributes:
-        node_id: pytest's name of the test.
+        node_id: pytest's node id of the test.
         worker: the xdist worker that ran it, `main` without workers.
         started: seconds since the run began.
         seconds: how long it took, fixtures included.
@@ -176,7 +176,7 @@ class Account:
         return {**{name: counted[name] for name in TEST_OUTCOMES}, "not_run": self.not_run}
 
     def tests_by_worker(self) -> dict[str, list[TestAccount]]:
-        """Return the tests of each worker; `gw2` comes before `gw10`."""
+        """Return the tests grouped by worker; `gw2` comes before `gw10`."""
         workers: dict[str, list[TestAccount]] = {}
         for test in self.tests:
             workers.setdefault(test.worker, []).append(test)

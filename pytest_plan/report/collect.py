@@ -1,4 +1,4 @@
-"""Collects the data of a run for its reports; only used when a report was requested."""
+"""Collects the data of a run for its reports; used only when a report was requested."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Collector:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record one phase of a test."""
-        start = report.start or time.time()  # 0 when its worker crashed
+        start = report.start or time.time()  # the report of a crashed worker has no start time
         key = (report.nodeid, _worker(report))
         test = self._tests.get(key)
         if test is None:

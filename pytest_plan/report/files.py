@@ -96,7 +96,7 @@ class ReportFiles:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """List the reports below the table of the plan; with `-q`, only those that failed."""
+        """List the reports below the table of the plan; with `-q`, only those not written."""
         for line, markup in self._lines:
             if markup or self._config.get_verbosity() >= 0:
                 terminalreporter.write_line(line, **markup)

@@ -38,7 +38,7 @@ _CARRIERS = ("TRACEPARENT", "TRACESTATE", "BAGGAGE")
 
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | None:
     """Return the listener that records spans, None when no tracer provider is configured."""
-    # Configuring a provider imports this module, so it is not imported here for every run.
+    # Configuring a provider imports this module; a run without one is spared the import.
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return None
@@ -58,9 +58,7 @@ class Spans:
         self._tracer = trace.get_tracer("pytest-plan")
         self._plan_span: Span | None = None
         self._parent = self._make_parent()
-        self._lock = (
-            threading.Lock()
-        )  # guards _steps: several threads may ask for the span of a step
+        self._lock = threading.Lock()  # guards _steps: programs are started on the steps' threads
         self._steps: dict[str, tuple[Span, int]] = {}  # with its start in ns since 1970
 
     def pytest_plan_program_variables(self, step: str) -> Mapping[str, str]:
@@ -73,7 +71,7 @@ class Spans:
         return {name.upper(): value for name, value in carrier.items()}
 
     def on_event(self, event: Event) -> None:
-        """Start, extend or end the span that an event belongs to."""
+        """Start or end the span of a step, or add an event to it."""
         match event:
             case StepStarted(step=step):
                 self._step(step)

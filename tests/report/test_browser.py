@@ -1,4 +1,4 @@
-"""The HTML report in a real browser: it renders, reacts, complains of nothing."""
+"""The HTML report in a real browser: rendering, interaction, and no console errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.report.support.browser import Browser
 
 PROGRAM = browser.find()
 if PROGRAM is None:
-    pytest.skip("there is no Chromium on this machine", allow_module_level=True)
+    pytest.skip("Chromium is not installed", allow_module_level=True)
 
 EVIL = "</script><script>window.harm = 1</script><img src=x onerror='window.harm = 2'>"
 TESTS = [ran(f"test_{n}", worker=f"gw{n % 2}", started=n / 9, seconds=0.1) for n in range(40)]
@@ -54,7 +54,7 @@ WIDTHS = (390, 1600)
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser for all tests of this file."""
+    """A browser for all tests of this module."""
     assert PROGRAM is not None
     with Browser(PROGRAM, tmp_path_factory.mktemp("chromium")) as started:
         yield started
@@ -62,26 +62,26 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser, tmp_path: Path) -> Iterator[Browser]:
-    """The report, loaded; whatever a test does, it complains of nothing and loads nothing."""
+    """The loaded report; after each test, checks that it raised no errors and loaded nothing."""
     path = tmp_path / "plan.html"
     path.write_text(html.text(RUN), encoding="utf-8")
-    chromium.complaints.clear()
+    chromium.problems.clear()
     chromium.requests.clear()
     chromium.look(1600)
     chromium.open(path)
     yield chromium
     assert chromium.ask("window.harm") is None
-    assert chromium.complaints == []
+    assert chromium.problems == []
     assert set(chromium.requests) <= {path.as_uri(), "data:,"}
 
 
 def is_open(page: Browser, step: str) -> bool:
-    """Whether the details of a step can be seen."""
+    """Whether the details of a step are visible."""
     return bool(page.ask(f"document.querySelector('#step-{step} .detail').checkVisibility()"))
 
 
 def shown(page: Browser) -> list[str]:
-    """Return the names of the steps whose rows can be seen."""
+    """Return the names of the steps whose rows are visible."""
     names: list[str] = page.ask(
         "[...document.querySelectorAll('details.row')].filter(row => row.checkVisibility())"
         ".map(row => row.querySelector('.text').textContent)"
@@ -92,7 +92,7 @@ def shown(page: Browser) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_it_renders(page: Browser, width: int, scheme: str) -> None:
-    """Everything is in sight at both widths, no page is wider than its window, themes differ."""
+    """Everything is visible at both widths, without horizontal scrolling, in both color schemes."""
     page.look(width, scheme=scheme)
     assert page.ask("document.documentElement.scrollWidth") == width
     assert shown(page) == [step.name for step in RUN.steps]
@@ -103,15 +103,15 @@ def test_it_renders(page: Browser, width: int, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read(page: Browser, scheme: str) -> None:
-    """Every text has a contrast of at least 4.5 to 1 against what is behind it (WCAG AA)."""
+def test_text_has_enough_contrast(page: Browser, scheme: str) -> None:
+    """Every text has a contrast of at least 4.5 to 1 against its background (WCAG AA)."""
     page.look(1600, scheme=scheme)
     page.click("#open-all")
     poor = page.ask("""(() => {
       const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-      const rgb = (colour) => {
+      const rgb = (color) => {
         canvas.clearRect(0, 0, 1, 1);
-        canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+        canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
         return [...canvas.getImageData(0, 0, 1, 1).data];
       };
       const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
@@ -119,8 +119,8 @@ def test_text_can_be_read(page: Browser, scheme: str) -> None:
         .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
       const behind = (node) => {
         for (; node; node = node.parentElement) {
-          const colour = rgb(getComputedStyle(node).backgroundColor);
-          if (colour[3] === 255) return colour;
+          const color = rgb(getComputedStyle(node).backgroundColor);
+          if (color[3] === 255) return color;
         }
       };
       const found = [];
@@ -138,21 +138,21 @@ def test_text_can_be_read(page: Browser, scheme: str) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_click_opens_a_step(page: Browser, width: int) -> None:
-    """A click shows log tail, needs, error and cleanup of a step; another hides them."""
+    """A click shows the log, needs, error and cleanup of a step; a second click hides them."""
     page.look(width)
     assert not is_open(page, "cache")
     page.click("#step-cache summary")
     assert is_open(page, "cache")
-    said = page.ask("document.querySelector('#step-cache .detail').innerText")
+    detail = page.ask("document.querySelector('#step-cache .detail').innerText")
     for text in ("last words", "ValueError", "net", "nothing to undo", "RuntimeError: no"):
-        assert text in said
+        assert text in detail
     page.click("#step-cache summary")
     assert not is_open(page, "cache")
 
 
 @pytest.mark.parametrize("key", ["Enter", " "])
 def test_keyboard_opens_a_step(page: Browser, key: str) -> None:
-    """Tab leads to the steps, the arrow keys from one to the next, Enter and space open."""
+    """Tab moves to the steps, arrow keys move between them, Enter and Space open them."""
     page.ask("document.querySelector('#open-all').focus()")
     page.press("Tab")
     page.press("ArrowDown")
@@ -165,7 +165,7 @@ def test_keyboard_opens_a_step(page: Browser, key: str) -> None:
 
 
 def test_filter(page: Browser) -> None:
-    """Words of names, outcomes, errors and logs; it says how many match."""
+    """The filter finds words in names, outcomes, errors and logs, and counts the matches."""
     page.ask("document.querySelector('#filter').focus()")
     page.write("last words")
     assert shown(page) == ["cache"]
@@ -176,13 +176,13 @@ def test_filter(page: Browser) -> None:
 
 
 def test_problems_only(page: Browser) -> None:
-    """What failed, was blocked, timed out, or left something behind."""
+    """The checkbox keeps steps that failed, timed out, were blocked, or left something behind."""
     page.click("#bad-only")
     assert shown(page) == ["net", "cache", "web", "slow"]
 
 
 def test_link_opens_a_step(page: Browser) -> None:
-    """In the graph and in the details: the step opens, gets the focus, and shows when filtered."""
+    """A link to a step opens and focuses it, and resets the filter."""
     page.click("#bad-only")
     page.click(".graph a[href='#step-db'] rect")
     assert shown(page) == [step.name for step in RUN.steps]
@@ -192,7 +192,7 @@ def test_link_opens_a_step(page: Browser) -> None:
 
 
 def test_address_of_a_step_opens_it(page: Browser) -> None:
-    """A link to the file that ends in a step's name can be sent to somebody."""
+    """An address with the fragment of a step opens that step."""
     page.ask("location.hash = '#step-web'")
     page.call("Page.reload")
     page.ask("new Promise(done => setTimeout(done, 100))")
@@ -200,7 +200,7 @@ def test_address_of_a_step_opens_it(page: Browser) -> None:
 
 
 def test_part_of_the_run(page: Browser) -> None:
-    """Cleanup alone: its bars fill the row, and the ruler begins with it."""
+    """Zooming to cleanup widens its bars, and the ruler begins with it."""
     width = "document.querySelector('#step-db rect.clean').getBoundingClientRect().width"
     before = page.ask(width)
     page.ask("""(() => {
@@ -213,11 +213,11 @@ def test_part_of_the_run(page: Browser) -> None:
 
 
 def test_theme(page: Browser) -> None:
-    """The button goes from the system's theme to light, to dark, and back."""
+    """The button switches from the system's theme to light, to dark, and back."""
     found = []
     for _ in range(4):
-        colour = page.ask("getComputedStyle(document.body).backgroundColor")
-        found.append((page.ask("document.querySelector('#theme').textContent"), colour))
+        color = page.ask("getComputedStyle(document.body).backgroundColor")
+        found.append((page.ask("document.querySelector('#theme').textContent"), color))
         page.click("#theme")
     light, dark = "rgb(255, 255, 255)", "rgb(21, 24, 29)"
     assert found == [
@@ -229,7 +229,7 @@ def test_theme(page: Browser) -> None:
 
 
 def test_screen_reader(page: Browser) -> None:
-    """Landmarks, headings, labels, and rows whose names say what the picture shows."""
+    """Screen readers find landmarks, headings, labels, and names for rows and pictures."""
     roles = page.roles()
     names = dict(reversed([(name, role) for role, name in roles]))
     assert {role for role, _ in roles} >= {"main", "banner", "contentinfo", "search", "region"}
@@ -243,13 +243,13 @@ def test_screen_reader(page: Browser) -> None:
     assert names["db, succeeded, needs net"] == "link"
 
 
-def test_policy_stops_a_script_that_got_in(page: Browser) -> None:
-    """Were a text not escaped, its script would not run all the same."""
+def test_policy_blocks_injected_scripts(page: Browser) -> None:
+    """The content security policy blocks a script that is inserted into the page."""
     page.ask("""(() => {
       const script = document.createElement("script");
       script.textContent = "window.harm = 3";
       document.body.append(script);
     })()""")
     assert page.ask("window.harm") is None
-    assert any("Content Security Policy" in complaint for complaint in page.complaints)
-    page.complaints.clear()
+    assert any("Content Security Policy" in problem for problem in page.problems)
+    page.problems.clear()

@@ -1,4 +1,4 @@
-"""What a report knows: of steps and tests, solo and with workers, and never a secret."""
+"""The data of reports: steps and tests, solo and with workers, and no secrets."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ COUNTS = {
 
 
 def report(folder: Path) -> dict[str, Any]:
-    """Return the JSON report of a run; it keeps to its schema."""
+    """Return the JSON report of a run, checked against its schema."""
     found: dict[str, Any] = json.loads((folder / "plan.json").read_text())
     jsonschema.validate(found, SCHEMA)
     return found
 
 
-def check_all_sorts(found: dict[str, Any]) -> None:
+def check_report(found: dict[str, Any]) -> None:
     """Check the report of STEPS and TESTS."""
     assert found["outcome"] == "failed"
     assert found["environment"] == f"run-{found['run_id']}"
@@ -106,29 +106,29 @@ def check_all_sorts(found: dict[str, Any]) -> None:
     assert steps["absent"]["reason"] == "not here"
 
 
-def test_all_sorts(project: Project) -> None:
-    """Every outcome of steps, cleanups and tests is told as it was."""
+def test_all_outcomes(project: Project) -> None:
+    """The report has the right outcome for every step, cleanup and test."""
     project.steps(STEPS)
     project.tests(TESTS)
     project.run("--plan-report=plan.json", "--plan-continue-on-error")
-    check_all_sorts(report(project.path))
+    check_report(report(project.path))
 
 
-def test_all_sorts_with_workers(cluster: Cluster) -> None:
-    """The controller tells the same, whichever worker ran the tests."""
+def test_all_outcomes_with_workers(cluster: Cluster) -> None:
+    """With workers, the controller writes the same report as a solo run."""
     cluster.steps(STEPS)
     cluster.tests(TESTS)
     cluster.two(
         "--plan-report=plan.json", "--plan-report=plan.trace.json", "--plan-continue-on-error"
     )
-    check_all_sorts(report(cluster.path))
+    check_report(report(cluster.path))
     events = json.loads((cluster.path / "plan.trace.json").read_text())["traceEvents"]
     threads = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert {"gw0", "gw1"} <= threads
 
 
-def test_tests_lie_between_provision_and_cleanup(project: Project) -> None:
-    """Steps and tests are on one axis, though pytest and the engine use different clocks."""
+def test_tests_are_between_provisioning_and_cleanup(project: Project) -> None:
+    """Steps and tests share a time axis, although pytest and the engine use different clocks."""
     project.steps("""
     import time
     @pytest.mark.plan_step
@@ -147,8 +147,8 @@ def test_tests_lie_between_provision_and_cleanup(project: Project) -> None:
     assert test["dur"] >= 50_000
 
 
-def test_limit_and_what_was_not_run(project: Project) -> None:
-    """A limit that passes makes the plan timed out; tests that never began are counted."""
+def test_limit_leaves_tests_not_run(project: Project) -> None:
+    """A plan that exceeds its limit is `timed_out`, and tests that never began are counted."""
     project.steps("@pytest.mark.plan_step\ndef db(): pass")
     project.tests("""
     import time
@@ -164,8 +164,8 @@ def test_limit_and_what_was_not_run(project: Project) -> None:
     assert (found["tests"]["failed"], found["tests"]["not_run"]) == (1, 2)
 
 
-def test_interrupted_test_has_not_run(project: Project) -> None:
-    """After Ctrl-C the plan is cancelled; a test that was interrupted came to nothing."""
+def test_interrupted_test_counts_as_not_run(project: Project) -> None:
+    """After Ctrl-C the plan is `cancelled`, and the interrupted test counts as not run."""
     project.steps("@pytest.mark.plan_step\ndef db(): pass")
     project.tests("""
     import signal
@@ -185,7 +185,7 @@ def test_interrupted_test_has_not_run(project: Project) -> None:
 
 @pytest.mark.parametrize("needs", ["db", ""])
 def test_run_without_need(project: Project, needs: str) -> None:
-    """A run whose tests need no step has a report, too: no step, and its tests."""
+    """If no test needs a step, the report has no steps, but counts the tests."""
     project.steps("@pytest.mark.plan_step\ndef db(): pass")
     project.tests(f"def test_it({needs}): pass")
     project.run("--plan-report=plan.json")
@@ -195,7 +195,7 @@ def test_run_without_need(project: Project, needs: str) -> None:
 
 
 def test_rerun_test_counts_once(project: Project) -> None:
-    """A test that pytest-rerunfailures repeats has the outcome of its last run."""
+    """A test that pytest-rerunfailures repeats counts once, with its last outcome."""
     pytest.importorskip("pytest_rerunfailures")
     project.steps("@pytest.mark.plan_step\ndef db(): pass")
     project.tests("""
@@ -210,8 +210,8 @@ def test_rerun_test_counts_once(project: Project) -> None:
 
 
 @pytest.mark.parametrize("ending", [".json", ".md", ".mmd", ".trace.json"])
-def test_no_secret_is_told(project: Project, ending: str) -> None:
-    """Errors, logs, reasons, cleanups and node ids: a secret is `***` everywhere."""
+def test_secrets_are_masked(project: Project, ending: str) -> None:
+    """Secrets are `***` in errors, logs, reasons, cleanups and node ids."""
     project.steps("""
     @pytest.mark.plan_step(needs=())
     def token():

@@ -1,4 +1,4 @@
-"""Which files are asked for, where they go, and what is refused at the start."""
+"""Report files: how to request them, where they are written, and usage errors."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ ENDINGS = (".json", ".md", ".mmd", ".trace.json")
 
 @pytest.fixture
 def one(project: Project) -> Project:
-    """A step and a test that needs it."""
+    """A project with one step and a test that needs it."""
     project.steps(STEP)
     project.tests(TEST)
     return project
 
 
 def written(project: Project) -> set[str]:
-    """Return the reports that are there, whatever their folder."""
+    """Return the names of the reports in any folder of the project."""
     return {path.name for path in project.path.rglob("plan.*")}
 
 
-class TestAsking:
-    """--plan-report, its variable and its ini value."""
+class TestRequesting:
+    """--plan-report, its environment variable and its ini option."""
 
     @pytest.mark.parametrize("ending", ENDINGS)
     def test_ending_decides(self, one: Project, ending: str) -> None:
-        """One file is written, of the kind that its ending says, and the summary names it."""
+        """The ending of the file decides its format, and the summary lists the file."""
         result = one.run("--plan-report", f"plan{ending}")
         assert result.ret == 0
         assert written(one) == {f"plan{ending}"}
@@ -43,17 +43,17 @@ class TestAsking:
         assert text.startswith(begins.get(ending, '{"traceEvents"'))
 
     def test_several(self, one: Project) -> None:
-        """The option may be repeated; folders are made."""
+        """The option may be repeated, and missing folders are created."""
         one.run("--plan-report", "out/deep/plan.json", "--plan-report=out/plan.md")
         assert written(one) == {"plan.json", "plan.md"}
 
     def test_path_with_a_space(self, one: Project) -> None:
-        """What is given on the command line is one path as it stands."""
+        """A value of the command line is a single path, spaces included."""
         one.run("--plan-report", "the plan.json")
         assert (one.path / "the plan.json").exists()
 
     def test_variable_and_ini_file(self, one: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Several are separated as in a shell; the variable hides the ini file."""
+        """Several paths are split as in a shell; the variable overrides the ini file."""
         one.write("pytest.ini", "[pytest]\nplan_report = plan.json 'a folder/plan.md'\n")
         one.run()
         assert written(one) == {"plan.json", "plan.md"}
@@ -61,8 +61,10 @@ class TestAsking:
         one.run()
         assert written(one) == {"plan.json", "plan.md", "plan.mmd"}
 
-    def test_ini_file_means_rootdir(self, one: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A path of the ini file is the project's; one that is typed is the folder's."""
+    def test_paths_of_the_ini_file_are_relative_to_rootdir(
+        self, one: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ini paths are relative to rootdir, paths of the option to the working directory."""
         one.write("pytest.ini", "[pytest]\nplan_report = plan.json\n")
         below = one.path / "below"
         below.mkdir()
@@ -73,13 +75,13 @@ class TestAsking:
         assert (below / "plan.json").exists()
 
     def test_last_run_replaces(self, one: Project) -> None:
-        """A report that is there already is replaced."""
+        """An existing report is replaced."""
         one.write("plan.json", "x" * 10_000)
         one.run("--plan-report", "plan.json")
         assert json.loads((one.path / "plan.json").read_text())["schema"] == 1
 
-    def test_nothing_is_collected_when_nothing_was_asked(self, one: Project) -> None:
-        """Without the option no report is loaded."""
+    def test_nothing_is_loaded_without_a_request(self, one: Project) -> None:
+        """Without the option, neither the collector nor the report module is loaded."""
         one.tests("""
         def test_it(db, pytestconfig):
             manager = pytestconfig.pluginmanager
@@ -89,19 +91,17 @@ class TestAsking:
         one.run_apart().assert_outcomes(passed=1)
 
     @pytest.mark.parametrize("args", [["--collect-only"], ["--setup-plan"], ["--plan-show"]])
-    def test_nothing_is_told_of_a_run_that_did_not_happen(
-        self, one: Project, args: list[str]
-    ) -> None:
-        """Nothing ran: no report of a run is written."""
+    def test_no_report_without_a_run(self, one: Project, args: list[str]) -> None:
+        """Options that run no test write no report of a run."""
         assert one.run("--plan-report", "plan.json", *args).ret == 0
         assert written(one) == set()
 
 
 class TestRefusing:
-    """What is wrong is said before anything runs."""
+    """Wrong values are usage errors before anything runs."""
 
     def test_unknown_ending(self, one: Project) -> None:
-        """The message names the option, the value and the endings."""
+        """The message names the option, the value and the known endings."""
         result = one.run("--plan-report", "plan.pdf")
         refuses(result, "--plan-report: 'plan.pdf'", *ENDINGS, ".html")
         assert one.calls == []
@@ -115,8 +115,8 @@ class TestRefusing:
         monkeypatch.setenv("PYTEST_PLAN_REPORT", "'plan.md")
         refuses(one.run(), "environment variable PYTEST_PLAN_REPORT", "No closing quotation")
 
-    def test_folder(self, one: Project) -> None:
-        """A folder of that name is in the way."""
+    def test_directory(self, one: Project) -> None:
+        """A directory with the name of the report is a usage error."""
         (one.path / "plan.json").mkdir()
         refuses(
             one.run("--plan-report", "plan.json"), "plan.json cannot be written: it is a directory"
@@ -124,7 +124,7 @@ class TestRefusing:
         assert one.calls == []
 
     def test_file_in_the_way(self, one: Project) -> None:
-        """A file stands where a folder must be made."""
+        """A file in place of the parent directory is a usage error."""
         one.write("out", "")
         refuses(
             one.run("--plan-report", "out/plan.json"), "cannot be written", "out is not a directory"
@@ -133,19 +133,19 @@ class TestRefusing:
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
     def test_no_permission(self, one: Project) -> None:
-        """The folder may not be written."""
+        """A directory without write permission is a usage error."""
         folder = one.path / "out"
         folder.mkdir(mode=0o500)
         refuses(one.run("--plan-report", "out/plan.json"), "no permission to write to")
 
-    def test_workers_do_not_look(self, one: Project) -> None:
-        """It is the controller's report: it alone checks and writes, once."""
+    def test_only_the_controller_writes(self, one: Project) -> None:
+        """With workers, the controller alone checks and writes the report."""
         result = one.run_apart("-p", "xdist", "-n", "2", "--plan-report", "plan.json")
         assert result.ret == 0
         assert result.stdout.str().count("plan report: ") == 1
 
-    def test_disappeared_meanwhile(self, one: Project) -> None:
-        """What can only fail at the end is said, and keeps no other report from being written."""
+    def test_error_at_the_end(self, one: Project) -> None:
+        """A report that cannot be written at the end is listed in red; the others are written."""
         one.tests("""
         from pathlib import Path
         def test_it(db): Path("plan.json").mkdir()
@@ -157,27 +157,27 @@ class TestRefusing:
 
 
 class TestGithubSummary:
-    """plan_github_summary."""
+    """The ini option plan_github_summary."""
 
     @pytest.fixture
     def summary(self, one: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """The file that GitHub Actions names; something is in it already."""
+        """The summary file of GitHub Actions, which already has content."""
         monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(one.path / "summary"))
         return one.write("summary", "before\n")
 
     def test_it_is_appended(self, one: Project, summary: Path) -> None:
-        """With the ini value and the variable the Markdown is added to what is there."""
+        """With the ini option, the Markdown report is appended to the summary file."""
         result = one.run("-o", "plan_github_summary=true")
         assert summary.read_text().startswith("before\n## Plan: succeeded\n")
         result.stdout.fnmatch_lines(["plan report: $GITHUB_STEP_SUMMARY"])
 
     def test_off_by_default(self, one: Project, summary: Path) -> None:
-        """Nobody's summary is written unasked."""
+        """Without the ini option, the summary file is unchanged."""
         one.run("--plan-report", "plan.md")
         assert summary.read_text() == "before\n"
 
     def test_outside_of_github(self, one: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without the variable there is nothing to do and nothing to say."""
+        """Without $GITHUB_STEP_SUMMARY, the ini option has no effect."""
         monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
         result = one.run("-o", "plan_github_summary=true")
         assert result.ret == 0

@@ -1,4 +1,4 @@
-"""Steps in JUnit XML: an entry and a property each, however the plan ends."""
+"""Steps in JUnit XML: a test case and a property per step, however the plan ends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ARGS = ("--junitxml=junit.xml", "--plan-continue-on-error")
 
 
 def suites(folder: Path) -> dict[str, ET.Element]:
-    """Return the suites of the file, by name."""
+    """Return the suites of the file by name."""
     root = ET.parse(folder / "junit.xml").getroot()
     assert root.tag == "testsuites"
     found = {suite.get("name", ""): suite for suite in root}
@@ -81,8 +81,8 @@ def check(folder: Path) -> None:
     assert len(values) == 7
 
 
-def test_every_step_has_an_entry(project: Project) -> None:
-    """One entry and one property each; a cleanup that failed after pytest wrote the file, too."""
+def test_every_step_has_a_test_case(project: Project) -> None:
+    """Every step has a test case and a property, which include a failed cleanup."""
     project.steps(STEPS)
     project.tests(TESTS)
     result = project.run(*ARGS)
@@ -90,16 +90,16 @@ def test_every_step_has_an_entry(project: Project) -> None:
     check(project.path)
 
 
-def test_every_step_has_an_entry_with_workers(cluster: Cluster) -> None:
-    """The controller writes them, once."""
+def test_every_step_has_a_test_case_with_workers(cluster: Cluster) -> None:
+    """With workers, the controller writes the suite once."""
     cluster.steps(STEPS)
     cluster.tests(TESTS)
     cluster.two(*ARGS)
     check(cluster.path)
 
 
-def test_suite_of_pytest_is_as_it_was(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests, names, times and properties of pytest's own suite stay, also under another name."""
+def test_suite_of_pytest_is_unchanged(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests and properties of pytest's own suite stay, even if the suite has another name."""
     monkeypatch.setenv("WHERE", "junit")
     project.steps("@pytest.mark.plan_step\ndef db(): pass")
     project.tests("def test_it(db, record_property): record_property('a', 'ü <&>')")
@@ -110,8 +110,8 @@ def test_suite_of_pytest_is_as_it_was(project: Project, monkeypatch: pytest.Monk
     assert [p.get("value") for p in found["mine"].iter("property")] == ["ü <&>"]
 
 
-def test_file_that_cannot_be_read_is_said(project: Project) -> None:
-    """Another plugin broke the file: a warning names it, the run is what it was."""
+def test_broken_file_is_a_warning(project: Project) -> None:
+    """If the file is not valid XML, a warning names it, and the exit status is unchanged."""
     project.steps("""
     from pathlib import Path
 
@@ -126,8 +126,8 @@ def test_file_that_cannot_be_read_is_said(project: Project) -> None:
     result.stdout.fnmatch_lines(["*could not add the plan steps to *junit.xml: ParseError: *"])
 
 
-def test_no_file_no_suite(project: Project) -> None:
-    """Without --junitxml, or with -p no:junitxml, nothing is written and nothing breaks."""
+def test_no_suite_without_a_file(project: Project) -> None:
+    """Without --junitxml, or with -p no:junitxml, nothing is written."""
     project.steps("@pytest.mark.plan_step\ndef db(): pass")
     project.tests("def test_it(db): pass")
     assert project.run().ret == 0
@@ -135,8 +135,8 @@ def test_no_file_no_suite(project: Project) -> None:
     assert not list(project.path.glob("*.xml"))
 
 
-def test_no_secret_is_told(project: Project) -> None:
-    """Errors and logs are masked."""
+def test_secrets_are_masked(project: Project) -> None:
+    """Secrets are masked in errors and logs."""
     project.steps("""
     @pytest.mark.plan_step(needs=())
     def token(): return Secret("hunter2-hunter2")
@@ -155,7 +155,7 @@ def test_no_secret_is_told(project: Project) -> None:
 
 @pytest.mark.parametrize("outcome", list(CleanupOutcome))
 def test_every_cleanup(outcome: CleanupOutcome) -> None:
-    """A cleanup that left something is an error of its step; the first error stays the first."""
+    """A cleanup that left something is an error of its step, after the step's own error."""
     case = junit.suite(account(failed("db", cleanup=cleanup(outcome, error="gone")))).find(
         "testcase"
     )
@@ -168,7 +168,7 @@ def test_every_cleanup(outcome: CleanupOutcome) -> None:
 
 @pytest.mark.parametrize("outcome", list(StepOutcome))
 def test_every_outcome(outcome: StepOutcome) -> None:
-    """What failed is an error, what did not run is skipped, what is there is neither."""
+    """Failed steps are errors, steps that did not run are skipped, others are neither."""
     case = junit.suite(account(step("db", outcome=outcome, reason="because"))).find("testcase")
     assert case is not None
     tags = [child.tag for child in case]

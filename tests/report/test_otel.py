@@ -1,4 +1,4 @@
-"""Steps as spans of OpenTelemetry."""
+"""Steps and cleanups as OpenTelemetry spans."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the OpenTelemetry SD
 from tests.plugin.project import Project
 from tests.xdist.cluster import Cluster
 
-# Configures a provider, as an application or a plugin does, and writes what it was told.
+# Configures a tracer provider, as an application or plugin does, and writes its spans to a file.
 PROVIDER = """
 import json
 from opentelemetry import trace
@@ -32,7 +32,7 @@ def pytest_configure(config):
     config.add_cleanup(write)
 
 class Session:
-    '''What pytest-opentelemetry does: the span of the session is never the current one.'''
+    '''Imitates pytest-opentelemetry, whose session span is never the current span.'''
 
     def pytest_sessionstart(self):
         self.session_span = trace.get_tracer("session").start_span("test run")
@@ -83,7 +83,7 @@ def spans(project: Project) -> dict[str, dict[str, Any]]:
 
 
 def check(project: Project, parent: str) -> None:
-    """Check the spans of STEPS, all children of `parent`."""
+    """Check the spans of STEPS, which are all children of `parent`."""
     found = spans(project)
     assert set(found) == {
         parent, "plan step net", "plan step db", "plan step broken", "plan cleanup net"
@@ -109,7 +109,7 @@ def check(project: Project, parent: str) -> None:
 
 
 def test_steps_are_children_of_the_session(project: Project) -> None:
-    """Beside a plugin that makes a span of the session; programs get the span of their step."""
+    """Spans are children of the session span, and programs get the span of their step."""
     project.steps(STEPS, WITH_SESSION)
     project.tests(TESTS)
     project.run_apart()
@@ -117,15 +117,15 @@ def test_steps_are_children_of_the_session(project: Project) -> None:
 
 
 def test_steps_are_children_of_the_session_with_workers(cluster: Cluster) -> None:
-    """The controller makes the spans, once."""
+    """With workers, the controller records the spans once."""
     cluster.steps(STEPS, WITH_SESSION)
     cluster.tests(TESTS)
     cluster.two()
     check(cluster, "test run")
 
 
-def test_steps_have_a_span_of_our_own_else(project: Project) -> None:
-    """Without a session's span the plan has one, which continues the trace of TRACEPARENT."""
+def test_steps_are_children_of_the_plan_without_a_session(project: Project) -> None:
+    """Without a session span, the span `plan` is the parent; it continues the TRACEPARENT."""
     project.steps(STEPS, PROVIDER)
     project.tests(TESTS)
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -137,8 +137,8 @@ def test_steps_have_a_span_of_our_own_else(project: Project) -> None:
     assert (plan["context"]["trace_id"], plan["parent_id"]) == (f"0x{trace}", f"0x{parent}")
 
 
-def test_without_a_provider_nothing_is_made(project: Project) -> None:
-    """Where nobody configured one, the library is not even imported, and programs get nothing."""
+def test_nothing_happens_without_a_provider(project: Project) -> None:
+    """Without a provider, OpenTelemetry is not imported, and programs get no TRACEPARENT."""
     project.steps(STEPS)
     project.tests("""
     import sys
@@ -148,16 +148,16 @@ def test_without_a_provider_nothing_is_made(project: Project) -> None:
     assert project.calls == ["None", "None"]
 
 
-def test_environment_of_its_own_is_left_alone(project: Project) -> None:
-    """A program that gets its whole environment from the step gets that."""
+def test_explicit_environment_is_unchanged(project: Project) -> None:
+    """A program started with `env` gets no further variables."""
     project.steps(STEPS.replace("ctx.run(SHOW)", "ctx.run(SHOW, env={})"), PROVIDER)
     project.tests("def test_it(net): pass")
     project.run_apart()
     assert project.calls == ["None", "None"]
 
 
-def test_no_secret_is_told(project: Project) -> None:
-    """Errors of attempts, steps and cleanups are masked."""
+def test_secrets_are_masked(project: Project) -> None:
+    """Secrets are masked in the errors of attempts, steps and cleanups."""
     project.steps(PROVIDER, """
     @pytest.mark.plan_step(needs=())
     def token():
@@ -175,8 +175,8 @@ def test_no_secret_is_told(project: Project) -> None:
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_beside_pytest_opentelemetry(cluster: Cluster, workers: str) -> None:
-    """The real plugin: its session's span is the parent, its tests' spans are in the same trace."""
+def test_with_pytest_opentelemetry(cluster: Cluster, workers: str) -> None:
+    """With the real plugin, its session span is the parent of all spans."""
     pytest.importorskip("pytest_opentelemetry")
     cluster.steps(STEPS, PROVIDER)
     cluster.tests(TESTS)

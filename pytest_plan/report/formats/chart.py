@@ -63,7 +63,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of the run to zoom to, in seconds since the run began."""
+    """A part of the run to zoom in on, in seconds since the run began."""
 
     name: str
     began: float

@@ -133,7 +133,7 @@ def _spots(
     spots: dict[str, _Spot] = {}
 
     def pull(key: str) -> float:
-        # The mean center of what it waits for: a step is placed below that.
+        # A step is placed below the mean center of what it waits for.
         middles = [spots[name].x + spots[name].width / 2 for name in above.get(key, ())]
         return sum(middles) / len(middles) if middles else 0.0
 

@@ -36,7 +36,7 @@ def _lines(account: Account) -> Iterator[str]:
         yield from _failure(step)
     if len(failed) > _MOST_FAILURES:
         yield ""
-        yield f"{len(failed) - _MOST_FAILURES} more steps failed."
+        yield f"Failed steps not shown: {len(failed) - _MOST_FAILURES}."
 
 
 def _summary(account: Account) -> str:
@@ -67,7 +67,7 @@ def _table(account: Account) -> Iterator[str]:
         yield _row(_cells(step))
     if is_cut:
         yield ""
-        yield f"{len(steps) - _MOST_ROWS} more steps are not shown."
+        yield f"Steps not shown: {len(steps) - _MOST_ROWS}."
     yield ""
 
 

@@ -84,7 +84,8 @@ def _test_bars(account: Account) -> Iterator[str]:
     for worker, tests in list(account.tests_by_worker().items())[:_MOST_BARS]:
         began = min(test.started for test in tests)
         ended = max(test.started + test.seconds for test in tests)
-        yield _bar(f"{worker}, {len(tests)} tests", began, ended - began, "active")
+        count = "1 test" if len(tests) == 1 else f"{len(tests)} tests"
+        yield _bar(f"{worker}, {count}", began, ended - began, "active")
 
 
 def _cleanup_bars(steps: Iterable[StepAccount]) -> Iterator[str]:

@@ -125,7 +125,7 @@ def _report(
 def _node_id(config: pytest.Config, title: str, file: str) -> str:
     if config.invocation_params.dir == config.rootpath:
         return title
-    # pytest shows a node id as a path relative to where it was started, so it must begin with one.
+    # pytest shows the path of a node id relative to its working directory, so the id needs a path.
     return f"{os.path.relpath(file, config.rootpath)}::{title}"
 
 

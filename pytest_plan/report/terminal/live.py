@@ -82,7 +82,7 @@ class TerminalReport:
         }
 
     def on_event(self, event: Event) -> None:
-        """Write the line of an event; events without a handler have none."""
+        """Write a line for an event if its type has a handler."""
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)

@@ -1,4 +1,4 @@
-"""The graph of needs as it is laid out for the HTML report."""
+"""The layout of the dependency graph in the HTML report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.report.support.accounts import step
 
 
 def shapes(*steps: StepAccount) -> drawing.Drawing:
-    """Return the drawing of steps."""
+    """Return the layout of some steps."""
     drawn = drawing.draw(steps)
     assert drawn is not None
     return drawn
@@ -27,8 +27,8 @@ def many(count: int) -> list[StepAccount]:
 
 
 @pytest.mark.parametrize("count", [2, 10, drawing.MOST_STEPS])
-def test_boxes_are_apart_and_inside(count: int) -> None:
-    """No two boxes touch, and none leaves the picture."""
+def test_boxes_neither_overlap_nor_leave_the_picture(count: int) -> None:
+    """No two boxes touch, and every box is inside the picture."""
     drawn = shapes(*many(count))
     assert len(drawn.boxes) == count
     for box in drawn.boxes:
@@ -42,16 +42,16 @@ def test_boxes_are_apart_and_inside(count: int) -> None:
         assert all(a.x + a.width < b.x for a, b in pairwise(row))
 
 
-def test_needs_stand_above() -> None:
-    """Also where a need is declared later."""
+def test_needs_are_drawn_above() -> None:
+    """A step is below its needs, even if they are declared later."""
     drawn = shapes(step("web", needs=("db",)), step("db", after=("net",)), step("net"))
     heights = {box.step.name: box.y for box in drawn.boxes}
     assert heights["net"] < heights["db"] < heights["web"]
     assert [edge.kind for edge in drawn.edges] == ["need", "order"]
 
 
-def test_long_edge_passes_beside_the_boxes_between() -> None:
-    """A need of a need's need is not drawn as if it were the middle one's."""
+def test_long_edge_does_not_cross_boxes() -> None:
+    """An edge across several layers does not run through the box of another step."""
     drawn = shapes(step("a"), step("b", needs=("a",)), step("c", needs=("b", "a")))
     b = next(box for box in drawn.boxes if box.step.name == "b")
     long = max((edge.path for edge in drawn.edges), key=len)
@@ -62,11 +62,11 @@ def test_long_edge_passes_beside_the_boxes_between() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, drawing.MOST_STEPS + 1])
 def test_too_few_and_too_many_are_not_drawn(count: int) -> None:
-    """One box says nothing, and more than can be read neither."""
+    """Fewer than two steps, or more than `MOST_STEPS`, have no graph."""
     assert drawing.draw(many(count)) is None
 
 
 def test_long_list_is_drawn() -> None:
-    """Steps that are a list stand one below the other."""
+    """Steps in a list are drawn one below the other."""
     steps = [step("s0"), *(step(f"s{n}", after=(f"s{n - 1}",)) for n in range(1, 100))]
     assert len({box.y for box in shapes(*steps).boxes}) == 100

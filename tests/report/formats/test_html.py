@@ -1,4 +1,4 @@
-"""The HTML report: what is in it, and that nothing in it can do harm."""
+"""The content of the HTML report, and its protection against injected markup."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVIL = "</script></style></pre><script>alert(1)</script><img src=x onerror=alert
 
 
 class Tags(HTMLParser):
-    """Notes every tag of a document, and that each is closed."""
+    """Collects the tags of a document, and checks that each is closed."""
 
     VOID = ("meta", "link", "input", "br", "img")
 
@@ -31,29 +31,29 @@ class Tags(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a tag and that it is open."""
+        """Record a tag as open."""
         self.found.append((tag, dict(attrs)))
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a tag that closes itself."""
+        """Record a self-closing tag."""
         self.found.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        """Close the tag that was opened last."""
+        """Close the tag that was opened last; it must be this one."""
         assert self.open.pop() == tag
 
 
 def parsed(run: Account) -> Tags:
-    """Return the tags of a report; it is well formed."""
+    """Return the tags of a report, which must be well formed."""
     tags = Tags(html.text(run))
     assert tags.open == []
     return tags
 
 
-def all_sorts() -> Account:
-    """A run with a step and a test of every outcome."""
+def all_outcomes() -> Account:
+    """Return a run with every outcome of steps and cleanups."""
     steps = [step(f"step_{outcome}", outcome=outcome) for outcome in set(StepOutcome)]
     steps += [
         step(f"cleanup_{outcome}", cleanup=cleanup(outcome, error="gone"))
@@ -71,32 +71,32 @@ def all_sorts() -> Account:
     )
 
 
-def test_everything_is_told() -> None:
-    """Every outcome of steps and cleanups, errors, stacks, logs, reasons, what is left."""
-    text = html.text(all_sorts())
+def test_everything_is_on_the_page() -> None:
+    """The page shows all outcomes, errors, stacks, logs, reasons and leftovers."""
+    text = html.text(all_outcomes())
     for word in [*StepOutcome, *set(CleanupOutcome) - {CleanupOutcome.NONE}]:
         assert word.replace("_", " ") in text
-    for said in (
+    for shown in (
         "File x, line 1", "last words", "needs &#39;db&#39;: failed", "assert 0", "gone",
         "/tmp/plan-x could not be removed", "1m 30s", "step &#39;stuck&#39; failed",
     ):  # fmt: skip
-        assert said in text
+        assert shown in text
 
 
-def test_it_is_one_well_formed_file_without_a_network() -> None:
-    """Every tag is closed, every id is there once, and nothing is loaded from anywhere."""
-    tags = parsed(all_sorts())
+def test_page_is_well_formed_and_self_contained() -> None:
+    """Every tag is closed, every id is unique, and no other file or address is loaded."""
+    tags = parsed(all_outcomes())
     ids = [attrs["id"] for _, attrs in tags.found if "id" in attrs]
     assert len(ids) == len(set(ids))
     targets = [attrs["href"] for tag, attrs in tags.found if tag == "a"]
     assert {str(target)[1:] for target in targets} <= set(ids)
     assert not [attrs for _, attrs in tags.found if "src" in attrs]
     assert [attrs["href"] for tag, attrs in tags.found if tag == "link"] == ["data:,"]
-    assert "http" not in re.sub("http-equiv", "", html.text(all_sorts()))
+    assert "http" not in re.sub("http-equiv", "", html.text(all_outcomes()))
 
 
 def test_every_text_is_escaped() -> None:
-    """Names, errors, logs, reasons, node ids: whatever they hold, no tag comes of it."""
+    """No name, error, log, reason or node id can add a tag to the page."""
     attempts = (
         AttemptAccount(1, "exec", 0.0, 0.1, EVIL),
         AttemptAccount(2, "exec", 0.2, 0.1, EVIL),
@@ -123,9 +123,9 @@ def test_every_text_is_escaped() -> None:
     assert "49" not in re.findall(r"\{\{ 7\*7 \}\}|49", text)
 
 
-def test_script_is_the_one_that_the_policy_allows() -> None:
-    """The document allows one script, by its hash: no other would run."""
-    text = html.text(all_sorts())
+def test_policy_allows_only_our_script() -> None:
+    """The content security policy allows a single script, by its hash."""
+    text = html.text(all_outcomes())
     policy = next(
         str(attrs["content"])
         for tag, attrs in Tags(text).found
@@ -135,8 +135,8 @@ def test_script_is_the_one_that_the_policy_allows() -> None:
     assert re.search(r"script-src 'sha256-[\w+/]{43}='", policy)
 
 
-def test_texts_are_cut_where_the_file_would_grow_too_large() -> None:
-    """Of many long logs the ends are kept, those of failures first; it is said."""
+def test_long_texts_are_truncated() -> None:
+    """Of many long logs the last lines are kept, failed steps first, with a note."""
     log = "\n".join(f"line {number}" for number in range(20_000))
     good = [step(f"good_{number}", log=log[:30_000]) for number in range(200)]
     text = html.text(account(*good, failed("bad", error="E   first", log=log)))
@@ -147,14 +147,14 @@ def test_texts_are_cut_where_the_file_would_grow_too_large() -> None:
 
 
 def test_run_without_steps() -> None:
-    """A run that needed no step is a page, too."""
+    """A run that needed no steps has a page that says so."""
     tags = parsed(account(tests=(ran("a"),)))
     assert "details" not in {tag for tag, _ in tags.found}
     assert "No steps were needed." in html.text(account())
 
 
 def test_blocked_tests_come_after_those_that_failed() -> None:
-    """However many were blocked, no failure is lost behind them; their reason is told once."""
+    """Blocked tests never crowd out a failed one, and a shared reason is shown once."""
     many = [ran(f"waits_{n}", "blocked", message="step 'db' failed") for n in range(500)]
     text = html.text(account(tests=(*many, ran("fails", "failed", message="assert 0"))))
     assert text.index("assert 0") < text.index("step &#39;db&#39; failed")
@@ -162,10 +162,10 @@ def test_blocked_tests_come_after_those_that_failed() -> None:
 
 
 class TestChart:
-    """What is drawn where."""
+    """The bars and ticks of the timeline."""
 
     def test_retries_waits_and_pauses(self) -> None:
-        """Attempts and the waits between them, a pause, the wait for a job, the cleanup."""
+        """Attempts, retry waits, a pause, the wait for a job and the cleanup have bars."""
         attempts = (
             AttemptAccount(1, "exec", 2.0, 1.0, "no"),
             AttemptAccount(2, "exec", 4.0, 1.0, None),
@@ -182,8 +182,8 @@ class TestChart:
             "clean": (800, 100),
         }
 
-    def test_many_tests_are_thinned(self) -> None:
-        """Neighbours become one bar; none that failed gets lost among those that passed."""
+    def test_many_tests_are_grouped(self) -> None:
+        """Adjacent tests share a bar, but a failed test never shares one with passed tests."""
         tests = tuple(
             ran(f"t{n}", "failed" if n == 5_000 else "passed", "gw0", started=n / 1e3, seconds=1e-3)
             for n in range(10_000)
@@ -196,22 +196,22 @@ class TestChart:
         assert lane.bars[-1].kind == "bad"
         assert lane.summary == "9999 passed, 1 failed"
 
-    def test_few_tests_are_not_thinned(self) -> None:
-        """Each has a bar of its own that names it."""
+    def test_few_tests_are_not_grouped(self) -> None:
+        """Each test has its own bar, with its name as the title."""
         run = account(tests=tuple(ran(f"t{n}") for n in range(300)))
         (lane,) = chart.lanes(run, chart.Axis(run))
         assert [bar.title for bar in lane.bars][:1] == ["t0: passed, 0.50s"]
         assert len(lane.bars) == 300
 
-    def test_blocked_test_looks_as_a_blocked_step(self) -> None:
-        """It has not failed: what is red in a lane is a failure."""
+    def test_blocked_test_is_not_drawn_as_a_failure(self) -> None:
+        """Blocked tests have the color of blocked steps; only failures are red."""
         run = account(tests=(ran("a", "failed"), ran("b", "blocked"), ran("c")))
         (lane,) = chart.lanes(run, chart.Axis(run))
         assert [bar.kind for bar in lane.bars] == ["good", "odd", "bad"]
 
     @pytest.mark.parametrize("seconds", [0.0, 0.002, 0.9, 10.0, 59.0, 61.0, 4_000.0, 90_000.0, 1e7])
     def test_ruler(self, seconds: float) -> None:
-        """Whatever a run takes, the ruler has a few times, from 0 on and inside of it."""
+        """For any duration there are a few distinct ticks between 0 and the end of the run."""
         ticks = chart.Axis(account(seconds=seconds)).ticks()
         assert 2 <= len(ticks) <= 8
         assert ticks[0] == (0.0, "0s")
@@ -219,10 +219,8 @@ class TestChart:
         assert len({label for _, label in ticks}) == len(ticks)
 
 
-def test_without_jinja_it_is_refused_at_the_start(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The message says what to install, before anything runs."""
+def test_missing_jinja_is_a_usage_error(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the package to install, and no step runs."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     project.steps("@pytest.mark.plan_step\ndef db(): note('db')")
     project.tests("def test_it(db): pass")
@@ -236,8 +234,8 @@ def test_without_jinja_it_is_refused_at_the_start(
     assert project.calls == []
 
 
-def test_file_of_a_run_has_no_secret(project: Project) -> None:
-    """What is secret is masked in everything that the page shows."""
+def test_secrets_are_masked(project: Project) -> None:
+    """Secrets are masked everywhere on the page."""
     project.steps("""
     @pytest.mark.plan_step(needs=())
     def token(): return Secret("hunter2-hunter2")

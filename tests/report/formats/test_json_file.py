@@ -1,4 +1,4 @@
-"""The JSON report keeps to the schema that is documented."""
+"""The JSON report conforms to its documented schema."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ SCHEMA = json.loads((DOCS / "report-1.schema.json").read_text())
 
 @pytest.mark.parametrize("outcome", [one for one in StepOutcome if one is not StepOutcome.PENDING])
 def test_every_outcome_of_a_step(outcome: StepOutcome) -> None:
-    """Each is a word that the schema knows."""
+    """The schema accepts every outcome."""
     jsonschema.validate(json_file.data(account(step("db", outcome=outcome))), SCHEMA)
 
 
 @pytest.mark.parametrize("outcome", CleanupOutcome)
 def test_every_outcome_of_a_cleanup(outcome: CleanupOutcome) -> None:
-    """Each is a word that the schema knows."""
+    """The schema accepts every outcome."""
     written = json_file.data(account(step("db", cleanup=cleanup(outcome, error="no"))))
     jsonschema.validate(written, SCHEMA)
 
 
 def test_schema_refuses_what_is_not_promised() -> None:
-    """A key too many, one too few and a wrong word do not pass: the schema says something."""
+    """Extra keys, missing keys and unknown values are invalid."""
     written = json_file.data(account(failed("db"), blocked("web"), tests=(ran("a"),)))
     jsonschema.validate(written, SCHEMA)
     for broken in (
@@ -46,14 +46,14 @@ def test_schema_refuses_what_is_not_promised() -> None:
 
 
 def test_text_is_utf_8_and_ends_with_a_line() -> None:
-    """What people write stays readable."""
+    """Characters outside ASCII are not escaped, and the file ends with a line break."""
     text = json_file.text(account(failed("db", reason="kein Anschluß: ▲")))
     assert "kein Anschluß: ▲" in text
     assert text.endswith("}\n")
 
 
 def test_example_of_the_page_is_valid() -> None:
-    """The documentation shows what the schema asks for, and names every key of a step."""
+    """The example in the documentation is valid and complete."""
     page = (DOCS / "report-json.md").read_text()
     example = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert len(example) == 1

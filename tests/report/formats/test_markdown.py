@@ -1,4 +1,4 @@
-"""The Markdown report: a table, a gantt, and what failed."""
+"""The Markdown report: a table, a Gantt chart, and the failures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.report.support.accounts import account, blocked, cleanup, failed, ran
 
 
 def test_report() -> None:
-    """Outcome, counts, a row for each step, the gantt, and each failure with its log."""
+    """It has outcome, counts, a row per step, a Gantt chart, and each failure with its log."""
     lines = markdown.text(
         account(
             step("net", is_critical=True, cleanup=cleanup(CleanupOutcome.ABANDONED)),
@@ -42,8 +42,8 @@ def test_report() -> None:
     ]  # fmt: skip
 
 
-def test_nothing_of_a_text_is_markup() -> None:
-    """Pipes, tags, links and fences in errors and logs are shown, never obeyed."""
+def test_markup_in_texts_is_escaped() -> None:
+    """Pipes, tags, links and fences in errors and logs are shown as plain text."""
     evil = "a | b <script>alert(1)</script> [x](http://y) `c` *d* _e_ @someone #1"
     text = markdown.text(account(failed("db", reason=evil, error="```\n<b>", log="````x")))
     row = next(line for line in text.splitlines() if line.startswith("| db"))
@@ -58,20 +58,20 @@ def test_nothing_of_a_text_is_markup() -> None:
 
 
 def test_no_step() -> None:
-    """A run that needed no step says so and draws nothing."""
+    """The report of a run that needed no steps says so, and has no chart."""
     text = markdown.text(account(tests=(ran("a"),)))
     assert "No steps were needed." in text
     assert "mermaid" not in text
 
 
 def test_many_steps_are_cut_with_failures_first() -> None:
-    """GitHub's summary has a limit: what failed is always in it."""
+    """GitHub limits the size of a summary: failed steps are listed first."""
     steps = [step(f"s{number}") for number in range(2_000)]
     lines = markdown.text(account(*steps, failed("db"))).splitlines()
     rows = [line for line in lines if line.startswith("| ")]
     assert rows[2].startswith("| db ")
     assert len(rows) == 302
-    assert "1701 more steps are not shown." in lines
+    assert "Steps not shown: 1701." in lines
     many = markdown.text(account(*(failed(f"f{number}") for number in range(100))))
     assert many.count("\n### ") == 20
-    assert "80 more steps failed." in many
+    assert "Failed steps not shown: 80." in many

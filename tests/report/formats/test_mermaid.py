@@ -1,4 +1,4 @@
-"""The graph of needs, and the gantt of a run, as Mermaid."""
+"""The dependency graph and the Gantt chart of a run, as Mermaid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.report.support.accounts import account, blocked, cleanup, failed, ran
 
 
 def test_graph() -> None:
-    """A node for each step, an arrow for each need, a dotted one for order; coloured by outcome."""
+    """Steps are nodes colored by outcome, needs are arrows, order edges are dotted arrows."""
     text = mermaid.text(
         account(step("net"), failed("db", needs=("net",)), blocked("web", after=("db",)))
     )
@@ -28,7 +28,7 @@ def test_graph() -> None:
 
 
 def test_graph_of_a_plan_that_does_not_run(project: Project) -> None:
-    """--plan-show writes it: every declared step, needed or not, and no colour."""
+    """--plan-show writes the graph of all declared steps, needed or not, without colors."""
     project.steps("""
     @pytest.mark.plan_step
     def net(): note("net")
@@ -59,7 +59,7 @@ def test_graph_of_a_plan_that_does_not_run(project: Project) -> None:
 
 
 def test_gantt() -> None:
-    """Steps, tests by worker and cleanups are bars in milliseconds; what failed is critical."""
+    """Steps, workers and cleanups are bars in milliseconds; failures are critical."""
     text = mermaid.gantt(
         account(
             step("net", cleanup=cleanup(CleanupOutcome.FAILED)),
@@ -82,7 +82,7 @@ def test_gantt() -> None:
 
 
 def test_gantt_shows_the_longest_of_many() -> None:
-    """More bars than can be read are left out, the short ones first."""
+    """If there are too many bars, the shortest are left out."""
     steps = [step(f"s{number}", seconds=number + 1.0) for number in range(100)]
     lines = mermaid.gantt(account(*steps)).splitlines()
     bars = [line for line in lines if ":done" in line]

@@ -16,7 +16,7 @@ ATTEMPTS = (AttemptAccount(1, "exec", 0.0, 0.4, "no"), AttemptAccount(2, "exec",
 
 
 def events() -> list[dict[str, Any]]:
-    """Return the events of a run with two steps at once, a retry, cleanups and two workers."""
+    """Return the events of a run with parallel steps, a retry, cleanups and two workers."""
     text = trace.text(
         account(
             step("net", attempts=ATTEMPTS, attempts_allowed=2, cleanup=cleanup()),
@@ -31,7 +31,7 @@ def events() -> list[dict[str, Any]]:
 
 
 def test_everything_is_there() -> None:
-    """Steps, attempts, cleanups and tests, in microseconds; what did not run is not."""
+    """Steps, attempts, cleanups and tests that ran are events, in microseconds."""
     spans = [(e["cat"], e["name"], e["ts"], e["dur"]) for e in events() if e["ph"] == "X"]
     assert spans == [
         ("step", "net", 0, 1_000_000),
@@ -46,7 +46,7 @@ def test_everything_is_there() -> None:
 
 
 def test_processes_and_threads_are_named() -> None:
-    """Each that has an event has a name; workers are in the order of their numbers."""
+    """Every process and thread with events is named; workers are sorted by number."""
     found = events()
     names = {(e["pid"], e["tid"]): e["args"]["name"] for e in found if e["name"] == "thread_name"}
     assert {(e["pid"], e["tid"]) for e in found if e["ph"] == "X"} == set(names)
@@ -58,7 +58,7 @@ def test_processes_and_threads_are_named() -> None:
 
 
 def check_as_perfetto(found: list[dict[str, Any]]) -> None:
-    """Check what Perfetto's importer demands; it drops what it cannot nest."""
+    """Check the requirements of Perfetto's importer, which drops events that do not nest."""
     for event in found:
         assert event["ph"] in ("M", "X")
         numbers = [event[key] for key in ("pid", "tid", "ts", "dur") if key in event]
@@ -73,7 +73,7 @@ def check_as_perfetto(found: list[dict[str, Any]]) -> None:
 
 
 def check_nesting(spans: list[tuple[int, int]]) -> None:
-    """Check that of any two spans one lies in the other, or they lie apart."""
+    """Check that any two spans are either nested or disjoint."""
     ends: list[int] = []
     for started, negative in spans:
         while ends and ends[-1] <= started:
@@ -82,8 +82,8 @@ def check_nesting(spans: list[tuple[int, int]]) -> None:
         ends.append(started - negative)
 
 
-def test_it_can_be_imported() -> None:
-    """Integers where they must be, and the spans of a thread nest."""
+def test_perfetto_can_import_it() -> None:
+    """Times and ids are integers, and the spans of a thread nest."""
     check_as_perfetto(events())
 
 
@@ -92,7 +92,7 @@ SECONDS = st.floats(0.0, 5.0)
 
 @given(st.lists(st.tuples(SECONDS, SECONDS, SECONDS), min_size=1, max_size=8))
 def test_spans_nest_whatever_the_times(times: list[tuple[float, float, float]]) -> None:
-    """An attempt ends with its step and the next step begins then: rounding makes no overlap."""
+    """Rounding never makes the last attempt end after its step, or steps overlap."""
     steps, now = [], 0.0
     for number, (first, wait, second) in enumerate(times):
         begin = now + first + wait

@@ -1,4 +1,4 @@
-"""Accounts of runs, made by hand for the tests of what is written from them."""
+"""Accounts of runs for the tests of report formats."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cleanup(
     seconds: float = 1.0,
     error: str | None = None,
 ) -> CleanupAccount:
-    """Return a cleanup that ran."""
+    """Return a cleanup that succeeded, unless the arguments say otherwise."""
     return CleanupAccount(outcome, started, seconds, error)
 
 
@@ -62,13 +62,13 @@ def blocked(name: str, **more: Any) -> Any:
 
 
 def ran(node_id: str, outcome: str = "passed", worker: str = "main", **more: Any) -> TestAccount:
-    """Return a test."""
+    """Return a test that passed, unless the arguments say otherwise."""
     values = {"started": 2.0, "seconds": 0.5, **more}
     return TestAccount(node_id=node_id, worker=worker, outcome=outcome, **values)
 
 
 def account(*steps: StepAccount, tests: tuple[TestAccount, ...] = (), **more: Any) -> Account:
-    """Return a run of ten seconds."""
+    """Return a run of ten seconds that succeeded, unless `more` says otherwise."""
     values: dict[str, Any] = {
         "run_id": "1f0c9a3e",
         "environment": "run-1f0c9a3e",

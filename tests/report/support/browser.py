@@ -1,8 +1,7 @@
-"""A headless Chromium, spoken to over a pipe: no driver, no port, no network."""
+"""A headless Chromium, controlled through a pipe: no driver, no port, no network."""
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Any, Self
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-PATIENCE = 60.0  # real seconds for one answer
-_SETTLE = 0.1  # seconds between two looks at what must stay the same
+PATIENCE = 60.0  # seconds to wait for an answer
+_SETTLE = 0.1  # seconds between two reads of what must no longer change
 _FLAGS = (
     "--headless=new",
     "--remote-debugging-pipe",
-    "--no-sandbox",  # which root needs
+    "--no-sandbox",  # required for root
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-extensions",
@@ -33,24 +32,24 @@ _KEYS = {
 
 
 def find() -> str | None:
-    """Return the program; None when there is no Chromium here."""
+    """Return the path of Chromium, None when it is not installed."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Browser:
-    """One page of a Chromium that this process started and ends.
+    """A page in a Chromium that is started here, and ended on exit.
 
     Args:
         program: what `find` returned.
-        folder: for its profile.
+        folder: where Chromium keeps its profile.
 
     Attributes:
-        complaints: errors and warnings of the console, exceptions, refused requests.
-        requests: the addresses that were asked for.
+        problems: console errors and warnings, exceptions, and blocked requests.
+        requests: the addresses that the page requested.
     """
 
     def __init__(self, program: str, folder: Path) -> None:
-        self.complaints: list[str] = []
+        self.problems: list[str] = []
         self.requests: list[str] = []
         self._number = 0
         self._answers: dict[int, dict[str, Any]] = {}
@@ -61,7 +60,7 @@ class Browser:
     def _start(self, program: str, folder: Path) -> int:
         its_in, self._out = os.pipe()
         self._in, its_out = os.pipe()
-        # Chromium reads from 3 and writes to 4: ours must not be where those will be.
+        # Chromium reads from descriptor 3 and writes to 4, so ours must have higher numbers.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (its_in, its_out)]
         pid = os.posix_spawn(
             program,
@@ -119,11 +118,11 @@ class Browser:
         return result
 
     def open(self, path: Path) -> None:
-        """Load a file and wait until it is there."""
+        """Open a file and wait until it has loaded."""
         self.call("Page.navigate", url=path.as_uri())
         deadline = time.monotonic() + PATIENCE
         while self.ask("document.readyState + location.href") != f"complete{path.as_uri()}":
-            assert time.monotonic() < deadline, "the page does not load"
+            assert time.monotonic() < deadline, f"the page did not load within {PATIENCE} s"
 
     def ask(self, script: str) -> Any:
         """Return the value of a JavaScript expression in the page."""
@@ -134,7 +133,7 @@ class Browser:
         return answer["result"].get("value")
 
     def look(self, width: int, height: int = 900, scheme: str = "light") -> None:
-        """Give the window a size, and the system a colour scheme."""
+        """Set the size of the window and the color scheme of the system."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=width < 500,
@@ -143,7 +142,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[feature])
 
     def click(self, selector: str) -> None:
-        """Click in the middle of an element, as a mouse does."""
+        """Click on the center of an element with the mouse."""
         box = self.ask(
             f"(() => {{ const element = document.querySelector({json.dumps(selector)});"
             "element.scrollIntoView({block: 'center', behavior: 'instant'});"
@@ -157,19 +156,19 @@ class Browser:
             )  # fmt: skip
 
     def press(self, key: str) -> None:
-        """Press a key and let it go."""
+        """Press and release a key."""
         code, text = _KEYS[key]
         same = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": code}
         self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **same)
         self.call("Input.dispatchKeyEvent", type="keyUp", **same)
 
     def write(self, text: str) -> None:
-        """Type a text where the focus is."""
+        """Type a text into the focused element."""
         self.call("Input.insertText", text=text)
 
     def roles(self) -> list[tuple[str, str]]:
-        """Return role and name of everything that a screen reader is told of."""
-        # Chromium builds the tree when it is first asked, and answers before it is whole.
+        """Return the role and name of every node that a screen reader sees."""
+        # Chromium builds the tree on the first request, and answers before the tree is complete.
         before, now = None, self._roles()
         while now != before:
             time.sleep(_SETTLE)
@@ -184,16 +183,11 @@ class Browser:
             if not node["ignored"]
         ]
 
-    def shoot(self, path: Path, *, whole: bool = True) -> None:
-        """Write a picture of the page."""
-        answer = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(answer["data"]))
-
     def _read(self) -> None:
         readable, _, _ = select.select([self._in], [], [], PATIENCE)
-        assert readable, f"the browser says nothing for {PATIENCE} s"
+        assert readable, f"the browser did not answer within {PATIENCE} s"
         data = os.read(self._in, 1 << 20)
-        assert data, "the browser has ended"
+        assert data, "the browser exited"
         *messages, self._rest = (self._rest + data).split(b"\0")
         for message in messages:
             self._take(json.loads(message))
@@ -202,15 +196,15 @@ class Browser:
         if "id" in message:
             self._answers[message["id"]] = message
             return
-        said = message["params"]
+        params = message["params"]
         match message["method"]:
             case "Network.requestWillBeSent":
-                self.requests.append(said["request"]["url"])
+                self.requests.append(params["request"]["url"])
             case "Runtime.exceptionThrown":
-                self.complaints.append(str(said["exceptionDetails"]))
-            case "Runtime.consoleAPICalled" if said["type"] in ("error", "warning", "assert"):
-                self.complaints.append(str(said["args"]))
+                self.problems.append(str(params["exceptionDetails"]))
+            case "Runtime.consoleAPICalled" if params["type"] in ("error", "warning", "assert"):
+                self.problems.append(str(params["args"]))
             case "Log.entryAdded":
-                self.complaints.append(said["entry"]["text"])
+                self.problems.append(params["entry"]["text"])
             case _:
                 pass

@@ -1,4 +1,4 @@
-"""Live lines: what is said while steps run, where, and in which colour."""
+"""The lines printed during a run, their colors, and the summary table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pytest_plan.engine.execution import executor
-from pytest_plan.report.terminal import live as terminal
+from pytest_plan.report.terminal import live
 from tests.plugin.project import Project, plan_lines, without_times
 
 STEPS = """
@@ -38,21 +38,21 @@ BROKEN = "@pytest.mark.plan_step\ndef db(): raise RuntimeError('no')"
 
 @pytest.fixture
 def several(project: Project) -> Project:
-    """Steps that succeed, are retried and are skipped, and tests that need them."""
+    """A project with steps that succeed, are retried and are skipped."""
     project.steps(STEPS)
     project.tests(TESTS)
     return project
 
 
-def stands_alone(result: pytest.RunResult) -> None:
-    """Check that every line of the plan is a line, glued to nothing."""
+def check_separate_lines(result: pytest.RunResult) -> None:
+    """Check that every line of the plan begins on a new line."""
     text = "\n" + re.sub("\x1b\\[[0-9;]*m", "", result.stdout.str())
     for match in re.finditer("plan: ", text):
         assert text[match.start() - 1] == "\n"
 
 
 class TestLines:
-    """One line when a step ends."""
+    """A line is printed when a step ends."""
 
     @pytest.mark.parametrize(
         "args",
@@ -62,27 +62,27 @@ class TestLines:
         ids=" ".join,
     )  # fmt: skip
     def test_lines_are_the_same_under_every_option(self, several: Project, args: list[str]) -> None:
-        """In order, aligned, each on a line of its own; noise of steps is not between them."""
+        """Lines are in order, aligned and separate; output of steps is not between them."""
         result = several.run(*args)
         assert result.ret == 0
         assert plan_lines(result) == LINES
-        stands_alone(result)
+        check_separate_lines(result)
         assert "noise" not in result.stdout.str()
 
     @pytest.mark.parametrize(
         "args", [[], ["-v"], ["-q"], ["-s"], ["-s", "-v"], ["--capture=tee-sys"]], ids=" ".join
     )
-    def test_lines_are_the_same_in_a_process_of_its_own(
+    def test_lines_are_the_same_in_a_separate_process(
         self, several: Project, args: list[str]
     ) -> None:
-        """Where the streams are real, no line is glued to progress or output, either."""
+        """On real streams, lines are separate from progress and output."""
         result = several.run_apart(*args)
         assert result.ret == 0
         assert plan_lines(result) == ([] if "-q" in args else LINES)
         assert result.stderr.str() == ""
 
-    def test_lines_stand_before_the_first_test(self, several: Project) -> None:
-        """Provisioning is told after collection and before the first test, cleanup at the end."""
+    def test_lines_of_provisioning_come_before_the_first_test(self, several: Project) -> None:
+        """Lines of provisioning follow the collection, those of cleanup follow the last test."""
         several.run("-v").stdout.fnmatch_lines(
             [
                 "*collected 2 items",
@@ -98,13 +98,13 @@ class TestLines:
         )
 
     def test_without_capture_output_of_steps_is_shown(self, several: Project) -> None:
-        """-s shows what steps print, when they print it."""
+        """-s shows the output of steps."""
         result = several.run_apart("-s")
         assert result.stdout.str().count("noise") == 4
-        stands_alone(result)
+        check_separate_lines(result)
 
-    def test_quiet_says_failures_only(self, project: Project) -> None:
-        """-q: a failed step and a failed cleanup have their line, nothing else has."""
+    def test_quiet_shows_only_failures(self, project: Project) -> None:
+        """With -q, only failed steps and failed cleanups have a line."""
         project.steps(
             BROKEN,
             "@pytest.mark.plan_step(needs=())\ndef web():\n    yield\n    raise OSError('gone')\n"
@@ -116,26 +116,26 @@ class TestLines:
             "plan: db    FAILED    T  RuntimeError: no",
             "plan: web   cleanup FAILED T  OSError: gone",
         ]
-        stands_alone(result)
+        check_separate_lines(result)
 
-    def test_failure_is_said_before_the_tests(self, project: Project) -> None:
-        """Whoever watches learns at once that a step failed."""
+    def test_failure_is_shown_before_the_tests(self, project: Project) -> None:
+        """The line of a failed step is printed as soon as it fails."""
         project.steps(BROKEN)
         project.tests("def test_it(db): pass")
         project.run("-v").stdout.fnmatch_lines(
             ["plan: db  FAILED * RuntimeError: no", "*test_it BLOCKED*", "*= ERRORS =*"]
         )
 
-    def test_long_texts_stay_on_one_line(self, project: Project) -> None:
-        """An error of many lines is one line here; the report has it in full."""
+    def test_long_errors_stay_on_one_line(self, project: Project) -> None:
+        """An error of several lines is printed on one line; the report has all lines."""
         project.steps("@pytest.mark.plan_step\ndef db(): raise RuntimeError('one\\ntwo\\nthree')")
         project.tests("def test_it(db): pass")
         result = project.run()
         assert plan_lines(result) == ["plan: db  FAILED    T  RuntimeError: one two three"]
         result.stdout.fnmatch_lines(["E *RuntimeError: one", "E *two", "E *three"])
 
-    def test_noise_past_the_logs_is_captured(self, project: Project) -> None:
-        """What a step's own child process writes is kept back, and shown with a failure."""
+    def test_output_outside_the_logs_is_captured(self, project: Project) -> None:
+        """Output of a step's child process is captured, and shown if a step fails."""
         project.steps("""
         import subprocess, sys
 
@@ -150,11 +150,11 @@ class TestLines:
         assert "from a child" in after
 
 
-class TestColour:
-    """Colour says how it went."""
+class TestColor:
+    """Colors of the lines."""
 
-    def test_colours(self, several: Project) -> None:
-        """Green for what went well, yellow for what did not run, red for failures."""
+    def test_colors(self, several: Project) -> None:
+        """Success is green, retries and skipped steps are yellow, failures are red."""
         several.steps(
             STEPS, "@pytest.mark.plan_step(needs=())\ndef bad(): raise RuntimeError('no')"
         )
@@ -162,30 +162,30 @@ class TestColour:
         result = several.run("--color=yes", "--plan-continue-on-error")
         lines = [line for line in result.outlines if line.startswith("plan: ")]
 
-        def colours(words: str) -> set[str]:
+        def colors(words: str) -> set[str]:
             found = [re.findall("\x1b\\[(\\d+)m", line) for line in lines if words in line]
             assert len(found) == 1
             return set(found[0]) - {"0"}
 
-        assert colours("attempt 2") == {"32"}
-        assert colours("retry") == {"33"}
-        assert colours("skipped") == {"33"}
-        assert colours("FAILED") == {"31", "1"}
-        assert colours("cleanup") == {"32"}
+        assert colors("attempt 2") == {"32"}
+        assert colors("retry") == {"33"}
+        assert colors("skipped") == {"33"}
+        assert colors("FAILED") == {"31", "1"}
+        assert colors("cleanup") == {"32"}
 
-    def test_names_stay_plain(self, several: Project) -> None:
-        """Only the outcome is coloured: names and the column before it stay aligned."""
+    def test_names_are_not_colored(self, several: Project) -> None:
+        """Only the outcome and what follows it are colored."""
         result = several.run("--color=yes")
         lines = [line for line in result.outlines if line.startswith("plan: ")]
         assert {line.index("\x1b") for line in lines} == {len("plan: web_server  ")}
 
-    def test_no_colour(self, several: Project) -> None:
-        """--color=no: none."""
+    def test_no_color(self, several: Project) -> None:
+        """With --color=no there are no colors."""
         assert "\x1b" not in several.run("--color=no").stdout.str()
 
 
 class TestHeartbeat:
-    """A step that takes long."""
+    """The lines of a step that takes long."""
 
     SLOW = """
     import time
@@ -213,12 +213,12 @@ class TestHeartbeat:
 
     @pytest.fixture(autouse=True)
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Let the engine look more often than each second."""
+        """Shorten the intervals of the engine and the terminal."""
         monkeypatch.setattr(executor, "HEARTBEAT", 0.02)
-        monkeypatch.setattr(terminal, "HEARTBEAT", 0.1)
+        monkeypatch.setattr(live, "HEARTBEAT", 0.1)
 
     def test_long_step_is_mentioned_while_it_runs(self, project: Project) -> None:
-        """At every heartbeat, not more often, and its cleanup likewise."""
+        """A long step, or a long cleanup, has at most one line per heartbeat."""
         project.steps(self.SLOW)
         project.tests("def test_it(slow): pass")
         lines = plan_lines(project.run())
@@ -232,7 +232,7 @@ class TestHeartbeat:
         assert lines.index(ends[0]) == running
 
     def test_quiet_has_no_heartbeat(self, project: Project) -> None:
-        """-q: nothing."""
+        """With -q there are no heartbeat lines."""
         project.steps(self.SLOW)
         project.tests("def test_it(slow): pass")
         assert plan_lines(project.run("-q")) == []
@@ -240,23 +240,23 @@ class TestHeartbeat:
     def test_short_step_is_not_mentioned(
         self, several: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A step that ends before the first heartbeat has one line."""
-        monkeypatch.setattr(terminal, "HEARTBEAT", 60.0)
+        """A step that ends before the first heartbeat has only one line."""
+        monkeypatch.setattr(live, "HEARTBEAT", 60.0)
         assert plan_lines(several.run()) == LINES
 
 
 class TestTable:
-    """The summary at the end."""
+    """The summary table."""
 
     def table(self, result: pytest.RunResult) -> list[str]:
-        """Return the lines of the table, times replaced, spaces squeezed."""
+        """Return the lines of the table with times replaced and spaces collapsed."""
         lines = result.outlines
         start = next(i for i, line in enumerate(lines) if re.fullmatch("=+ plan =+", line))
         end = next(i for i, line in enumerate(lines) if i > start and line.startswith("="))
         return [re.sub(" +", " ", without_times(line)) for line in lines[start + 1 : end]]
 
     def test_table(self, several: Project) -> None:
-        """One row for each step that was decided, then the critical path."""
+        """The table has one row per step, then the critical path."""
         assert self.table(several.run()) == [
             "step outcome duration attempts cleanup",
             "db * succeeded T succeeded T",
@@ -266,7 +266,7 @@ class TestTable:
         ]
 
     def test_columns_are_aligned(self, several: Project) -> None:
-        """Every cell begins where its heading does."""
+        """Every cell is aligned with its heading."""
         lines = several.run().outlines
         head = next(line for line in lines if line.startswith("step "))
         rows = [line for line in lines if re.match(r"(db|web_server|absent) ", line)]
@@ -276,7 +276,7 @@ class TestTable:
             assert row[head.index("outcome")] in "s"
 
     def test_critical_path_is_the_chain_that_took_longest(self, project: Project) -> None:
-        """Of two parallel steps the slower is on it."""
+        """Of two parallel steps, the slower one is on the critical path."""
         project.steps("""
         @pytest.mark.plan_step(needs=())
         def quick(): pass
@@ -293,7 +293,7 @@ class TestTable:
         assert [line.split()[0] for line in lines if " * " in line] == ["slow", "last"]
 
     def test_single_step_has_no_critical_path(self, project: Project) -> None:
-        """It would only repeat the row."""
+        """With a single step there is no line for the critical path."""
         project.steps("@pytest.mark.plan_step\ndef db(): pass")
         project.tests("def test_it(db): pass")
         assert self.table(project.run()) == [
@@ -301,8 +301,8 @@ class TestTable:
             "db succeeded T",
         ]
 
-    def test_steps_that_no_test_needs_are_not_in_it(self, several: Project) -> None:
-        """The table tells what was done."""
+    def test_steps_that_no_test_needs_are_left_out(self, several: Project) -> None:
+        """The table lists only steps that were needed."""
         assert self.table(several.run("-k", "test_absent"))[1:-1] == [
             "db * succeeded T succeeded T",
             "web_server * succeeded T 2 of 2",
@@ -314,8 +314,8 @@ class TestTable:
         several.tests("def test_it(base): pass")
         assert self.table(several.run())[1:] == ["base succeeded T succeeded T"]
 
-    def test_failures_are_red_in_it(self, project: Project) -> None:
-        """The row of a failed step is red, that of a blocked one yellow."""
+    def test_rows_are_colored(self, project: Project) -> None:
+        """The row of a failed step is red, that of a blocked step yellow."""
         project.steps(BROKEN, "@pytest.mark.plan_step\ndef child(db): pass")
         project.tests("def test_it(child): pass")
         lines = project.run("--color=yes").outlines
@@ -327,7 +327,7 @@ class TestTable:
         assert row.startswith("\x1b[33m")
 
     def test_quiet_has_a_table_only_after_a_failure(self, several: Project) -> None:
-        """-q: a table when the plan failed."""
+        """With -q, the table is printed only if the plan failed."""
         assert "= plan =" not in several.run("-q").stdout.str()
         several.steps(BROKEN)
         several.tests("def test_it(db): pass")
@@ -335,8 +335,8 @@ class TestTable:
 
 
 @pytest.mark.parametrize("args", [[], ["-v"], ["-x"]])
-def test_no_line_is_empty_twice(project: Project, args: list[str]) -> None:
-    """Lines of the plan leave those of pytest as far apart as they are without a plan."""
+def test_there_are_no_double_blank_lines(project: Project, args: list[str]) -> None:
+    """The lines of the plan add no blank lines to pytest's output."""
     project.steps(BROKEN, "@pytest.mark.plan_step(needs=())\ndef net(): yield")
     project.tests("def test_net(net): pass\ndef test_db(db): pass\ndef test_no(net): assert net")
     result = project.run("--plan-continue-on-error", *args)

@@ -1,4 +1,4 @@
-"""Steps as a tree of needs."""
+"""The tree of steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pytest_plan.report.terminal import tree
 
 
 def test_long_chain_is_drawn() -> None:
-    """The tree has no depth at which it breaks."""
+    """The depth of the tree is not limited."""
     plan = Plan()
     for number in range(1_500):
         needs = [f"s{number - 1}"] if number else []
@@ -17,8 +17,8 @@ def test_long_chain_is_drawn() -> None:
     assert len(rows[-1].branch) == 4 * 1_499
 
 
-def test_step_with_several_needs_stands_once() -> None:
-    """Below the last of them in the order of the plan; the row names the others."""
+def test_step_with_several_needs_is_drawn_once() -> None:
+    """A step is drawn once, below the last of its needs in the order of the plan."""
     plan = Plan()
     for name, needs in {"a": (), "b": (), "both": ("b", "a"), "c": ("a",)}.items():
         plan.add_step(GenericStep(), name=name, needs=needs)

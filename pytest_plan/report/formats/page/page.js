@@ -36,8 +36,8 @@ function filter() {
     if (!step.hidden) count += 1;
   }
   get("nothing").hidden = count > 0 || !steps.length;
-  get("found").textContent =
-    `${count === steps.length ? "" : `${number(count)} of `}${number(steps.length)} steps`;
+  const all = `${number(steps.length)} ${steps.length === 1 ? "step" : "steps"}`;
+  get("found").textContent = count === steps.length ? all : `${number(count)} of ${all}`;
 }
 get("filter").addEventListener("input", filter);
 get("bad-only").addEventListener("change", filter);
