@@ -1,4 +1,4 @@
 """The plan on the terminal: live lines, reports of failed steps, the summary table, `--plan-show`.
 
-It also formats tracebacks for the report files. It uses no other part of `pytest_plan.report`.
+Report files use its tracebacks as well. It imports nothing else from `pytest_plan.report`.
 """
