@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.events import CleanupBegan, PlanFinished
 from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.model.results import CleanupError, StepError
+from pytest_plan.engine.model.secret import Secret
 from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.shared.state import State
 from tests.engine.support.fake_clock import FakeClock
-from tests.engine.support.steps import Calls, record_events
+from tests.engine.support.steps import Calls, execute, record_events
 
 
 @pytest.fixture
@@ -135,3 +138,16 @@ def test_a_cleanup_error_knows_the_result(plan: Plan, calls: Calls) -> None:
         plan.execute()
     assert caught.value.result is not None
     assert list(caught.value.result.steps) == ["one"]
+
+
+def test_a_secret_that_was_in_the_state_before_the_run_is_masked(plan: Plan) -> None:
+    """In the log of a step."""
+    plan.state["token"] = Secret("hunter2-very-secret")
+
+    def exec(ctx: Context, state: State) -> None:
+        ctx.log(f"password is {state['token'].reveal()}")
+        raise ValueError
+
+    plan.add_step(GenericStep(exec=exec), name="login")
+    execute(plan)
+    assert plan.results["login"].log_tail == "password is ***"

@@ -1,14 +1,18 @@
-"""A value that takes long to pickle holds up its own step alone."""
+"""The controller's store of the State, without workers."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.engine.model.secret import Secret
 from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.shared.state import State
 from pytest_plan.plugin.xdist.shared_store import SharedStore
 from tests.engine.support.neighbour import Neighbour
+from tests.engine.support.steps import execute
 
 
 class SlowValue:
@@ -31,3 +35,17 @@ def test_a_timeout_is_kept_beside_a_value_that_takes_long_to_pickle() -> None:
     result = plan.execute()
     neighbour.assert_kept(result)
     assert result.steps["slow"].outcome is StepOutcome.SUCCEEDED
+
+
+def test_a_secret_that_was_there_before_the_run_is_masked() -> None:
+    """In the log of a step."""
+    plan = Plan(store=SharedStore())
+    plan.state["token"] = Secret("hunter2-very-secret")
+
+    def exec(ctx: Context, state: State) -> None:
+        ctx.log(f"password is {state['token'].reveal()}")
+        raise ValueError
+
+    plan.add_step(GenericStep(exec=exec), name="login")
+    execute(plan)
+    assert plan.results["login"].log_tail == "password is ***"
