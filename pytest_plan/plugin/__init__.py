@@ -34,18 +34,18 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     """Let a conftest that is broken keep nobody from cleaning up."""
     if not getattr(early_config.known_args_namespace, "plan_cleanup", None):
         return (yield)
-    from pytest_plan.plugin.session import cleaner
+    from pytest_plan.plugin.session import cleanup
 
-    return (yield from cleaner.whatever_conftests_raise())
+    return (yield from cleanup.ignore_broken_conftests())
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Let nobody else prepare a run of tests where there is none."""
     if config.option.plan_cleanup:
-        from pytest_plan.plugin.session import cleaner
+        from pytest_plan.plugin.session import cleanup
 
-        cleaner.prepare(config)
+        cleanup.prepare(config)
 
 
 @pytest.hookimpl(tryfirst=True)

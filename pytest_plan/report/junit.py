@@ -19,7 +19,7 @@ import pytest
 
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
-from pytest_plan.plugin.compat.warn import warn
+from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.report.account import Account, StepAccount
 from pytest_plan.report.collect import Collector
 

@@ -20,8 +20,8 @@ from pytest_plan.engine.shared.state import State
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.run.host import Host
 from pytest_plan.plugin.xdist.client import Link
-from pytest_plan.plugin.xdist.endpoint import Desk, Endpoint
 from pytest_plan.plugin.xdist.remote import RemoteStore
+from pytest_plan.plugin.xdist.server import Desk, Endpoint
 from pytest_plan.plugin.xdist.shared_store import SharedStore
 from pytest_plan.plugin.xdist.wire import dump
 from tests.xdist.cluster import wait_until

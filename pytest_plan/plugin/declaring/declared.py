@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -13,6 +13,7 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan
 from pytest_plan.engine.shared.store import LocalStore
+from pytest_plan.plugin.compat.pytest_internals import fixture_definitions
 from pytest_plan.plugin.declaring.declaration import Declaration
 from pytest_plan.plugin.options import Settings
 
@@ -178,19 +179,12 @@ def _refuse_unknown(source: str, names: Iterable[str], steps: Mapping[str, Plann
             raise pytest.UsageError(f"{source}: {name!r} {no_step(name, steps)}")
 
 
-def _definitions(config: pytest.Config, name: str) -> list[Any]:
-    # Not documented: without it only the message is less exact.
-    manager: Any = config.pluginmanager.get_plugin("funcmanage")
-    find = getattr(manager, "getfixturedefs", None)
-    return [] if find is None else list(find(name, manager.session) or ())
-
-
 def _is_fixture(config: pytest.Config, name: str) -> bool:
-    return name in _ALWAYS_FIXTURES or bool(_definitions(config, name))
+    return name in _ALWAYS_FIXTURES or bool(fixture_definitions(config, name))
 
 
 def _pytest_fixture(config: pytest.Config, name: str) -> str | None:
-    for definition in _definitions(config, name):
+    for definition in fixture_definitions(config, name):
         module = str(getattr(definition.func, "__module__", ""))
         if module.startswith("_pytest."):
             return f"pytest ({module})"

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_plan.engine.definition.names import no_step
 from pytest_plan.engine.definition.planned import PlannedStep
+from pytest_plan.plugin.compat.pytest_internals import fixture_info
 from pytest_plan.plugin.declaring.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE, mark_skips
 
 
@@ -56,7 +57,7 @@ class Needs:
 
     def _taken_by(self, item: pytest.Item) -> tuple[set[str], bool]:
         """Return the steps whose fixtures the test reaches, and whether it reaches `plan`."""
-        info = getattr(item, "_fixtureinfo", None)  # public in no way; without it marks still work
+        info = fixture_info(item)
         if info is None:
             return set(), False
         # The tests that one function is parametrized to share it, and keep it alive.

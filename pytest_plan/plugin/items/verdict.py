@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 import pytest
 
+from pytest_plan.plugin.compat.pytest_internals import skip_at_item
+
 if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
     from pytest_plan.engine.shared.state import State
@@ -32,8 +34,7 @@ class Verdict(NamedTuple):
         if self.is_expected:
             pytest.xfail(self.reason)
         if self.skips:
-            # The location is the test's, as for a skip mark; ours would tell nobody anything.
-            raise pytest.skip.Exception(self.reason, _use_item_location=True)
+            skip_at_item(self.reason)
         pytest.fail(self.reason, pytrace=False)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.plugin.main_thread.output import StepOutput
+from pytest_plan.plugin.main_thread.capture import StepOutput
 from pytest_plan.plugin.main_thread.signals import Signals
 
 if TYPE_CHECKING:

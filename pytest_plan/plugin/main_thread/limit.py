@@ -8,9 +8,7 @@ it is up, the running test gets an exception in its process' main thread through
 from __future__ import annotations
 
 import signal
-import sys
 import threading
-import time
 from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any
@@ -18,7 +16,8 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.model.durations import format_duration
-from pytest_plan.plugin.compat.warn import warn
+from pytest_plan.plugin.compat import timeout_internals
+from pytest_plan.plugin.compat.pytest_internals import warn
 
 _POLL = 0.5  # seconds between two looks at the remaining time: it may have stood still
 _PATIENCE = 1.0  # seconds that a test has to end after each interruption
@@ -62,7 +61,8 @@ class Limit:
             return
         self._remaining = remaining
         self._before = signal.signal(self._signal, self._handle)
-        _bound_session_timeout(self._config, left)
+        if left > 0:  # otherwise only blocked tests are left, and each is reported
+            timeout_internals.shorten_session_timeout(self._config, left)
         threading.Thread(target=self._watch, name="plan-limit", daemon=True).start()
 
     def stop(self) -> None:
@@ -152,7 +152,7 @@ def _free_signal() -> int | None:
 
 def warn_of_thread_method(config: pytest.Config) -> None:
     """Warn where pytest-timeout would end the process, and with it the cleanup."""
-    if getattr(config, "_env_timeout_method", None) != "thread":
+    if not timeout_internals.ends_the_process(config):
         return
     text = (
         "pytest-timeout's method 'thread' ends the process, and nothing is cleaned up then: "
@@ -163,17 +163,3 @@ def warn_of_thread_method(config: pytest.Config) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"plan: {text}", yellow=True)
-
-
-def _bound_session_timeout(config: pytest.Config, remaining: float) -> None:
-    """Make pytest-timeout's session timeout the smaller of the user's and ours."""
-    timeout = sys.modules.get("pytest_timeout")
-    if remaining <= 0:
-        return  # the limit has passed while provisioning: all that is left are blocked tests
-    if timeout is None or not config.pluginmanager.has_plugin("timeout"):
-        return
-    expires = time.time() + remaining  # pytest-timeout's clock
-    theirs = config.stash.get(timeout.SESSION_EXPIRE_KEY, 0)
-    if not theirs or expires < theirs:
-        config.stash[timeout.SESSION_EXPIRE_KEY] = expires
-        config.stash[timeout.SESSION_TIMEOUT_KEY] = round(remaining, 2)

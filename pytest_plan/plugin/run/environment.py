@@ -18,7 +18,7 @@ from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import Recorded, read
 from pytest_plan.engine.model.errors import JournalError
-from pytest_plan.plugin.compat.warn import warn
+from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.options import DEFAULT_ENVIRONMENT

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_plan.engine.model.errors import JournalError, describe
 from pytest_plan.engine.model.outcomes import StepOutcome
-from pytest_plan.plugin.compat.warn import warn
+from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.main_thread.foreground import Foreground

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_plan.engine.environments.environment import Environment
 from pytest_plan.engine.environments.reaper import Reaper
 from pytest_plan.engine.model.events import Event, StepFinished
-from pytest_plan.plugin.compat.warn import warn
+from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.recovery import BY_REAPER
 

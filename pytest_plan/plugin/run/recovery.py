@@ -18,7 +18,7 @@ from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError, describe
 from pytest_plan.engine.model.events import Event, StepCleaned
 from pytest_plan.engine.model.outcomes import CleanupOutcome
-from pytest_plan.plugin.compat import conftests
+from pytest_plan.plugin.compat import pytest_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
 
@@ -119,7 +119,7 @@ class Recovery:
 
     def _load(self, file: str) -> None:
         try:
-            conftests.load(self._declared.config, file)
+            pytest_internals.load_conftest(self._declared.config, file)
         except pytest.UsageError as error:
             self.say(f"{error}; its steps cannot be cleaned up", bad=True)
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.plugin.compat import conftests
+from pytest_plan.plugin.compat import pytest_internals, xdist_internals
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.owner import Owner
 from pytest_plan.plugin.xdist import roles
 
 if TYPE_CHECKING:
-    from pytest_plan.plugin.compat.start_barrier import Roll
+    from pytest_plan.plugin.compat.xdist_internals import StartBarrier
     from pytest_plan.plugin.run.host import Host
 
 _GRACE = 3.0  # seconds that workers may take to go before cleanup
@@ -33,7 +33,7 @@ class Controller(Owner):
         self._endpoints: dict[Any, Any] = {}  # by node
         self._desk: Any = None
         self._scheduler: Any = None
-        self._roll: Roll | None = None
+        self._barrier: StartBarrier | None = None
         self._watcher: threading.Thread | None = None
         self._done = threading.Event()
 
@@ -46,7 +46,7 @@ class Controller(Owner):
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Give each worker, clones of crashed ones included, its own channel."""
-        from pytest_plan.plugin.xdist.endpoint import Endpoint
+        from pytest_plan.plugin.xdist.server import Endpoint
 
         channel = node.gateway.newchannel()
         self._endpoints[node] = Endpoint(node.gateway.id, channel, lambda: self._desk)
@@ -70,8 +70,8 @@ class Controller(Owner):
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
             raise
-        if self._roll is not None and not self._roll.is_complete:
-            text = f"worker {self._roll.lost!r} died before the tests began: no test was run"
+        if self._barrier is not None and not self._barrier.is_open:
+            text = f"worker {self._barrier.lost!r} died before the tests began: no test was run"
             session.shouldfail = text
             raise session.Failed(text)
         return result
@@ -89,7 +89,7 @@ class Controller(Owner):
         plan = lookup.of(self._config, self._settings)
         for file in needs["conftests"]:
             # A controller sees no conftest of a sub-directory by itself.
-            conftests.load(self._config, file)
+            pytest_internals.load_conftest(self._config, file)
         self._open_desk()
         names = needs["needs"]
         try:
@@ -118,8 +118,6 @@ class Controller(Owner):
     def _prepare(self) -> None:
         plan = lookup.peek(self._config)
         if plan is not None:
-            import pytest_plan.plugin.compat.start_barrier  # noqa: F401
-
             plan.host.prepare()
 
     def _watch_limit(self, host: Host) -> None:
@@ -140,14 +138,8 @@ class Controller(Owner):
             for node, endpoint in list(self._endpoints.items()):
                 is_silent = time.monotonic() > silent_until and not endpoint.is_ending
                 if endpoint.stuck is not None or is_silent:
-                    self._forbid_clones()
+                    xdist_internals.start_no_more_workers(self._config)
                     _kill(node, endpoint)
-
-    def _forbid_clones(self) -> None:
-        # What `--max-worker-restart=0` sets; without it xdist would start a new worker.
-        session: Any = self._config.pluginmanager.get_plugin("dsession")
-        if hasattr(session, "_max_worker_restart"):
-            session._max_worker_restart = 0
 
     def _variables(self) -> dict[str, str]:
         plan = lookup.peek(self._config)
@@ -158,9 +150,8 @@ class Controller(Owner):
     def _open_desk(self) -> None:
         if self._desk is not None:
             return
-        from pytest_plan.plugin.compat.start_barrier import call_roll, forgive_death
         from pytest_plan.plugin.items.gate import Gate
-        from pytest_plan.plugin.xdist.endpoint import Desk
+        from pytest_plan.plugin.xdist.server import Desk
         from pytest_plan.plugin.xdist.shared_store import SharedStore
 
         plan = lookup.of(self._config)
@@ -168,8 +159,10 @@ class Controller(Owner):
         self._config.pluginmanager.register(Gate(plan.verdict), "pytest_plan_gate")
         self._desk = Desk(plan.host, plan.store)
         for node in self._endpoints:
-            forgive_death(node)
-        self._roll = call_roll(self._scheduler, lambda node: _is_gone(node, self._endpoints[node]))
+            xdist_internals.ignore_send_errors(node)
+        self._barrier = xdist_internals.hold_tests(
+            self._scheduler, lambda node: _is_gone(node, self._endpoints[node])
+        )
 
     def _refuse_bare_worker(self, endpoint: Any) -> None:
         plan = lookup.peek(self._config)
@@ -189,22 +182,10 @@ class Controller(Owner):
 
 
 def _is_gone(node: Any, endpoint: Any) -> bool:
-    """Whether a worker has ended; what execnet started here is looked at, before it is told."""
-    popen = _popen(node)
-    return endpoint.gone.is_set() or (popen is not None and popen.poll() is not None)
-
-
-def _popen(node: Any) -> Any:
-    return getattr(getattr(node.gateway, "_io", None), "popen", None)
+    # execnet tells of the end of a worker only later.
+    return endpoint.gone.is_set() or xdist_internals.has_exited(node)
 
 
 def _kill(node: Any, endpoint: Any) -> None:
-    """Kill the process that execnet started here for a worker; not one that lives elsewhere.
-
-    Never by the pid that a worker tells: behind a proxy or in a container it means another process.
-    """
-    if endpoint.gone.is_set():
-        return
-    popen = _popen(node)
-    if popen is not None:
-        popen.kill()
+    if not endpoint.gone.is_set():
+        xdist_internals.kill(node)

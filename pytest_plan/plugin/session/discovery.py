@@ -38,7 +38,7 @@ def begin(config: pytest.Config, settings: Settings) -> None:
 def _role(config: pytest.Config, settings: Settings) -> object:
     """Return the plugin for what this process does with the plan."""
     if settings.cleanup:
-        from pytest_plan.plugin.session.cleaner import Cleaner
+        from pytest_plan.plugin.session.cleanup import Cleaner
 
         return Cleaner(config, settings)
     if roles.is_worker(config):

@@ -23,7 +23,7 @@ from pytest_plan.engine.model.events import (
 )
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import StepResult
-from pytest_plan.plugin.compat.warn import warn
+from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
 from pytest_plan.report.terminal import encoding, failure, table

@@ -26,11 +26,11 @@ _LOOK = 0.01  # seconds between two looks
 _PLUGINS = ("pytest_plan", "xdist", "pytest_timeout")
 _USED = (
     "pytest_plan.plugin.session.controller",
-    "pytest_plan.plugin.xdist.endpoint",
+    "pytest_plan.plugin.xdist.server",
     "pytest_plan.plugin.run.environment",
     "pytest_plan.plugin.items.gate",
     "pytest_plan.plugin.main_thread.limit",
-    "pytest_plan.plugin.compat.start_barrier",
+    "pytest_plan.plugin.compat.xdist_internals",
     "pytest_plan.plugin.session.session",
     "pytest_plan.plugin.session.solo",
     "pytest_plan.plugin.run.hook_caller",

@@ -20,7 +20,7 @@ def prepare(config: pytest.Config) -> None:
         config.option.xmlpath = None
 
 
-def whatever_conftests_raise() -> Generator[None]:
+def ignore_broken_conftests() -> Generator[None]:
     """Go on when a conftest cannot be loaded: what does not depend on it is cleaned up."""
     try:
         return (yield)

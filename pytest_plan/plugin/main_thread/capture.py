@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 import pytest
 
 from pytest_plan.engine.shared.log import StepLog, current_log
+from pytest_plan.plugin.compat.pytest_internals import hold_streams
 
 
 class StepOutput:
@@ -66,27 +68,23 @@ class StepOutput:
         if capture is None:
             yield
             return
-        self._switch(capture, "_old", lambda: capture.suspend_global_capture(in_=keyboard))
+        suspend = functools.partial(capture.suspend_global_capture, in_=keyboard)
+        self._switch(capture, suspend, to_terminal=True)
         self._read(capture)
         try:
             yield
         finally:
-            self._switch(capture, "tmpfile", capture.resume_global_capture)
+            self._switch(capture, capture.resume_global_capture, to_terminal=False)
 
-    def _switch(self, capture: Any, stream: str, switch: Callable[[], None]) -> None:
-        """Let pytest switch its capturing, while a step that prints still prints into its log."""
-        held = []
-        for name, router in self._routers.items():
-            if (owner := _owner(capture, name)) is not None:
-                held.append((router, owner, owner._old, owner.tmpfile))
-                owner._old = owner.tmpfile = router
-        try:
-            switch()
-        finally:
-            for router, owner, old, captured in held:
-                owner._old, owner.tmpfile = old, captured
-                router.stream = getattr(owner, stream)
-        self._route()  # where pytest does it in another way
+    def _switch(self, capture: Any, switch: Callable[[], None], *, to_terminal: bool) -> None:
+        """Let pytest switch its capturing while steps keep printing into their logs."""
+        with hold_streams(capture, self._routers) as held:
+            try:
+                switch()
+            finally:
+                for name, (terminal, captured) in held.items():
+                    self._routers[name].stream = terminal if to_terminal else captured
+        self._route()  # for a stream that pytest has set itself
 
     def _read(self, capture: Any) -> None:
         # pytest ends its capturing when it is interrupted, before the plan is cleaned up.
@@ -107,17 +105,6 @@ class StepOutput:
             if getattr(sys, name) is router:
                 router.end_lines()
                 setattr(sys, name, router.stream)
-
-
-def _owner(capture: Any, name: str) -> Any:
-    """Return what sets `sys.stdout` or `sys.stderr` for pytest, None where nothing does.
-
-    Not documented: without it, what a step prints in the moment of the switch is not in its log.
-    """
-    streams = getattr(capture, "_global_capturing", None)
-    owner = getattr(streams, name.removeprefix("std"), None)
-    owner = getattr(owner, "syscapture", owner)
-    return owner if hasattr(owner, "_old") and hasattr(owner, "tmpfile") else None
 
 
 class _Router:

@@ -1,0 +1,32 @@
+"""Parts of pytest-timeout without a public API. Without them its session timeout stays as it is."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+
+def ends_the_process(config: pytest.Config) -> bool:
+    """Whether a test that times out ends the whole process: pytest-timeout's method `thread`."""
+    return getattr(config, "_env_timeout_method", None) == "thread"
+
+
+def shorten_session_timeout(config: pytest.Config, remaining: float) -> None:
+    """Let pytest-timeout's session timeout expire in `remaining` seconds, unless it does earlier.
+
+    Without pytest-timeout, or where it keeps its deadline elsewhere, nothing changes.
+    """
+    timeout = sys.modules.get("pytest_timeout")
+    if timeout is None or not config.pluginmanager.is_registered(timeout):
+        return
+    expire_key = getattr(timeout, "SESSION_EXPIRE_KEY", None)
+    timeout_key = getattr(timeout, "SESSION_TIMEOUT_KEY", None)
+    if expire_key is None or timeout_key is None:
+        return
+    expires = time.time() + remaining  # the clock that pytest-timeout reads
+    users = config.stash.get(expire_key, 0)
+    if not users or expires < users:
+        config.stash[expire_key] = expires
+        config.stash[timeout_key] = round(remaining, 2)

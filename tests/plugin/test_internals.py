@@ -1,0 +1,156 @@
+"""pytest and pytest-timeout without the internals that the plugin prefers: it has a fallback."""
+
+from __future__ import annotations
+
+import time
+
+import pluggy
+import pytest
+import pytest_timeout  # type: ignore[import-untyped]
+
+from pytest_plan.plugin.compat import pytest_internals, timeout_internals
+from tests.plugin.project import Project, plan_lines
+
+CUSTOM_ITEMS = """
+class Line(pytest.Item):
+    def runtest(self):
+        note("ran", self.name)
+
+class File(pytest.File):
+    def collect(self):
+        item = Line.from_parent(self, name="one")
+        item.add_marker(pytest.mark.plan("db"))
+        yield item
+
+def pytest_collect_file(file_path, parent):
+    if file_path.suffix == ".lines":
+        return File.from_parent(parent, path=file_path)
+"""
+
+
+class TestPytest:
+    """Other versions of pytest."""
+
+    def test_item_without_fixtures_needs_what_its_marks_name(self, project: Project) -> None:
+        """A plugin's own kind of item has no fixture closure."""
+        project.steps("@pytest.mark.plan_step\ndef db(): note('db')", CUSTOM_ITEMS)
+        project.write("test.lines", "")
+        result = project.run_apart()
+        assert result.ret == pytest.ExitCode.OK
+        assert project.calls == ["db", "ran one"]
+
+    def test_fixture_closure_of_another_shape_is_unknown(self) -> None:
+        """One without the attributes that we read is not read."""
+
+        class Item:
+            _fixtureinfo = object()
+
+        assert pytest_internals.fixture_info(Item()) is None  # type: ignore[arg-type]
+
+    def test_conftest_is_not_loaded_without_the_loader(self) -> None:
+        """Its steps are then unknown, which is an error elsewhere; here there is none."""
+
+        class Config:
+            pluginmanager = pluggy.PluginManager("pytest")
+
+        pytest_internals.load_conftest(Config(), "conftest.py")  # type: ignore[arg-type]
+
+    def test_no_fixture_is_known_without_the_manager(self, project: Project) -> None:
+        """A message that would mention a fixture is less exact."""
+        config = project.pytester.parseconfig()
+        assert pytest_internals.fixture_definitions(config, "tmp_path") == []
+
+    def test_warning_is_given_to_a_hook_that_is_not_historic(self) -> None:
+        """Plugins that are registered by then get it."""
+        warned = []
+
+        class Spec:
+            @pytest.hookspec
+            def pytest_warning_recorded(
+                self, warning_message: object, when: str, nodeid: str, location: None
+            ) -> None:
+                """A plain hook."""
+
+        class Plugin:
+            @pytest.hookimpl
+            def pytest_warning_recorded(self, warning_message: object) -> None:
+                warned.append(str(warning_message))
+
+        class Config:
+            def __init__(self) -> None:
+                manager = pluggy.PluginManager("pytest")
+                manager.add_hookspecs(Spec)
+                manager.register(Plugin())
+                self.hook = manager.hook
+
+        pytest_internals.warn(Config(), "mind the step")  # type: ignore[arg-type]
+        assert len(warned) == 1
+        assert "mind the step" in warned[0]
+
+    def test_skip_without_a_choice_of_location(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The test is skipped all the same."""
+
+        class Skipped(pytest.skip.Exception):  # type: ignore[name-defined, misc]
+            def __init__(self, msg: str) -> None:
+                super().__init__(msg)
+
+        monkeypatch.setattr(pytest.skip, "Exception", Skipped)
+        with pytest.raises(Skipped, match="no database"):
+            pytest_internals.skip_at_item("no database")
+
+    @pytest.mark.parametrize("capture", ["fd", "sys", "tee-sys"])
+    def test_capture_manager_whose_streams_cannot_be_held(
+        self, project: Project, capture: str
+    ) -> None:
+        """The lines of the plan are shown, and what steps print between them is in their logs."""
+        project.steps(
+            """
+            from pytest_plan.plugin.compat import pytest_internals
+
+            pytest_internals._owner = lambda manager, name: None
+
+            @pytest.mark.plan_step
+            def db():
+                print("first")
+
+            @pytest.mark.plan_step
+            def web(db):
+                print("second")
+                raise RuntimeError("no")
+            """
+        )
+        project.tests("def test_it(web): pass")
+        result = project.run_apart(f"--capture={capture}")
+        lines = [line.split()[1:3] for line in plan_lines(result)]
+        assert lines[:2] == [["db", "ok"], ["web", "FAILED"]]
+        text = result.stdout.str()
+        assert text.count("second") == 2  # once in the source that the report shows
+        assert "first" not in text.replace('print("first")', "")
+
+
+class TestTimeout:
+    """Other versions of pytest-timeout."""
+
+    def test_earlier_session_timeout_wins(self, project: Project) -> None:
+        """The plan's limit shortens the user's session timeout and never lengthens it."""
+        config = project.pytester.parseconfig("-p", "pytest_timeout")
+        for remaining in (50.0, 100.0):
+            timeout_internals.shorten_session_timeout(config, remaining)
+            assert config.stash[pytest_timeout.SESSION_TIMEOUT_KEY] == 50.0
+            left = config.stash[pytest_timeout.SESSION_EXPIRE_KEY] - time.time()
+            assert 40.0 < left <= 50.0
+
+    @pytest.mark.parametrize("key", ["SESSION_EXPIRE_KEY", "SESSION_TIMEOUT_KEY"])
+    def test_session_timeout_kept_elsewhere(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch, key: str
+    ) -> None:
+        """It is not changed; the plan's own watch holds the limit."""
+        config = project.pytester.parseconfig("-p", "pytest_timeout")
+        monkeypatch.delattr(pytest_timeout, key)
+        timeout_internals.shorten_session_timeout(config, 50.0)
+        monkeypatch.undo()
+        assert not config.stash.get(pytest_timeout.SESSION_EXPIRE_KEY, 0)
+
+    def test_method_that_cannot_be_read_is_not_warned_of(self, project: Project) -> None:
+        """No attribute of the config says which method is used."""
+        assert not timeout_internals.ends_the_process(project.pytester.parseconfig())

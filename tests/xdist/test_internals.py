@@ -1,0 +1,66 @@
+"""pytest-xdist and execnet without the internals that the plugin prefers: it has a fallback."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from pytest_plan.plugin.compat import xdist_internals
+from tests.xdist.cluster import Cluster, outcomes
+
+STEPS = """
+@pytest.mark.plan_step
+def db():
+    note("db")
+    yield 7
+    note("cleaned")
+"""
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["add_node_collection", "collection_is_completed", "numnodes", "remove_node"],
+)
+def test_scheduler_of_another_kind_gets_no_start_barrier(missing: str) -> None:
+    """It is left as it is."""
+    scheduler = SimpleNamespace(
+        add_node_collection=None, collection_is_completed=False, numnodes=2, remove_node=None
+    )
+    delattr(scheduler, missing)
+    before = dict(vars(scheduler))
+    assert xdist_internals.hold_tests(scheduler, lambda node: False) is None
+    assert vars(scheduler) == before
+
+
+def test_run_without_a_start_barrier_passes(cluster: Cluster) -> None:
+    """As long as no worker dies, tests are distributed as always."""
+    cluster.steps(
+        """
+        from pytest_plan.plugin.compat import xdist_internals
+
+        xdist_internals.hold_tests = lambda scheduler, is_gone: None
+        """,
+        STEPS,
+    )
+    cluster.tests("def test_it(db): assert db == 7")
+    assert outcomes(cluster.two()) == {"passed": 1}
+    assert cluster.calls == ["db", "cleaned"]
+
+
+def test_worker_whose_process_is_unknown_is_taken_to_live() -> None:
+    """It cannot be killed either, and nothing is raised."""
+    for gateway in (SimpleNamespace(), SimpleNamespace(_io=SimpleNamespace())):
+        node = SimpleNamespace(gateway=gateway)
+        assert not xdist_internals.has_exited(node)
+        xdist_internals.kill(node)
+
+
+def test_session_without_a_bound_on_new_workers(pytester: pytest.Pytester) -> None:
+    """Nothing is changed where xdist's session, or its bound, is not found."""
+    config = pytester.parseconfig()
+    xdist_internals.start_no_more_workers(config)
+    session = SimpleNamespace()
+    config.pluginmanager.register(session, "dsession")
+    xdist_internals.start_no_more_workers(config)
+    assert vars(session) == {}
