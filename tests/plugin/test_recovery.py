@@ -150,7 +150,7 @@ class TestCommand:
         assert result.ret == 1
         text = result.stdout.str()
         assert "no route" in text
-        assert "plan: something is left of 'run-" in text
+        assert "plan: not everything could be cleaned up: 'run-" in text
         assert len(journals(project)) == 1
 
     def test_a_bad_option_is_status_4(self, project: Project) -> None:

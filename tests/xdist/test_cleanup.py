@@ -148,8 +148,8 @@ def test_worker_elsewhere_is_not_killed_by_its_pid(
     )
     role = controller.Controller(config, SimpleNamespace())  # type: ignore[arg-type]
     role.pytest_configure_node(node)
-    (endpoint,) = role._endpoints.values()
-    endpoint.receive((0, "hello", 4321))
+    (server,) = role._servers.values()
+    server.receive((0, "hello", 4321))
     role._wait_for_workers()
     assert killed == []
 

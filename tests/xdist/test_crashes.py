@@ -403,7 +403,7 @@ class TestInterrupt:
 
 
 def test_killed_controller_wakes_waiting_workers(cluster: Cluster) -> None:
-    """Whoever waits for a key, for a lock or asks later hears that the controller has gone."""
+    """Whoever waits for a key, for a lock or asks later learns that the controller has ended."""
     waiting = """
     import pytest_plan
 
@@ -441,7 +441,7 @@ def test_killed_controller_wakes_waiting_workers(cluster: Cluster) -> None:
         result = live.end(leaves_folder=True)
     forget_folders()
     assert result.ret == -signal.SIGKILL
-    said = "the controller of this run has gone: nothing of the plan can be asked any more"
+    said = "the controller of this run has ended: its State and its steps are no longer available"
     assert cluster.notes("never") == []
     assert cluster.notes("woken") == [said] * 2
     assert cluster.notes("refused") == [said] * 2
@@ -456,13 +456,13 @@ def test_error_while_answering_does_not_close_the_line(cluster: Cluster) -> None
 
     @pytest.mark.plan("db")
     def test_it(plan, request):
-        link = lookup.of(request.config).source._link
+        client = lookup.of(request.config).view._client
         with pytest.raises(StateError, match="the controller failed at 'no such thing'"):
-            link.ask("no such thing")
+            client.ask("no such thing")
         with pytest.raises(StateError, match="the controller failed at 'read'"):
-            link.ask("read", 1, 2, 3)
+            client.ask("read", 1, 2, 3)
         with pytest.raises(StateError, match="the controller failed at 'write'"):
-            link.ask("write", [], b"", None)
+            client.ask("write", [], b"", None)
         assert plan.state["log"] == []
     """)
     result = cluster.two()

@@ -19,15 +19,15 @@ from pytest_plan import StateError
 from pytest_plan.engine.shared.state import State
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.run.host import Host
-from pytest_plan.plugin.xdist.client import Link
+from pytest_plan.plugin.xdist.client import Client
 from pytest_plan.plugin.xdist.remote import RemoteStore
-from pytest_plan.plugin.xdist.server import Desk, Endpoint
+from pytest_plan.plugin.xdist.server import Answers, Server
 from pytest_plan.plugin.xdist.shared_store import SharedStore
 from pytest_plan.plugin.xdist.wire import dump
 from tests.xdist.cluster import wait_until
 
 Message = tuple[Any, ...]
-GONE = "the controller of this run has gone"
+GONE = "the controller of this run has ended"
 
 
 class Channel:
@@ -50,9 +50,9 @@ class Channel:
 
 
 class Line:
-    """A link and an endpoint, each with a receiver thread, as execnet has."""
+    """A client and a server, each with a receiver thread, as execnet has."""
 
-    def __init__(self, worker: str, desk: Desk) -> None:
+    def __init__(self, worker: str, answers: Answers) -> None:
         self._ends = Channel(), Channel()
         self._queues: list[queue.SimpleQueue[Message | None]] = []
         for sender, receiver in (self._ends, self._ends[::-1]):
@@ -60,9 +60,9 @@ class Line:
             self._queues.append(messages)
             setattr(sender, "send", messages.put)  # noqa: B010 - mypy forbids the plain form
             threading.Thread(target=self._deliver, args=(messages, receiver), daemon=True).start()
-        self.link = Link(self._ends[0], lambda: None)
-        self.endpoint = Endpoint(worker, self._ends[1], lambda: desk)
-        self.state = State(RemoteStore(self.link))
+        self.client = Client(self._ends[0], lambda: None)
+        self.server = Server(worker, self._ends[1], lambda: answers)
+        self.state = State(RemoteStore(self.client))
 
     def end(self) -> None:
         """Let both ends hear that the other has gone."""
@@ -95,17 +95,16 @@ class StoppingStore(SharedStore):
         return found
 
 
-def _desk(store: SharedStore, verdicts: dict[str, Verdict | None] | None = None) -> Desk:
+def _answers(store: SharedStore, verdicts: dict[str, Verdict | None] | None = None) -> Answers:
     known = verdicts or {}
-    variables = SimpleNamespace(current=lambda: {"DB_URL": "tcp://db"})
     host = SimpleNamespace(
         results=lambda: {},
         verdict_on=known.__getitem__,
         remaining=lambda: None,
         run_id="r1",
-        run=SimpleNamespace(services=SimpleNamespace(variables=variables)),
+        variables=lambda: {"DB_URL": "tcp://db"},
     )
-    return Desk(cast("Host", host), store)
+    return Answers(cast("Host", host), store)
 
 
 @pytest.fixture
@@ -115,16 +114,16 @@ def store() -> StoppingStore:
 
 
 @pytest.fixture
-def workers(store: StoppingStore) -> tuple[Endpoint, Endpoint, list[Message], list[Message]]:
-    """Two endpoints, and what each has answered."""
-    desk, channels = _desk(store), (Channel(), Channel())
+def workers(store: StoppingStore) -> tuple[Server, Server, list[Message], list[Message]]:
+    """Two servers, and what each has answered."""
+    answers, channels = _answers(store), (Channel(), Channel())
     one, other = (
-        Endpoint(f"gw{number}", channel, lambda: desk) for number, channel in enumerate(channels)
+        Server(f"gw{number}", channel, lambda: answers) for number, channel in enumerate(channels)
     )
     return one, other, channels[0].sent, channels[1].sent
 
 
-Workers = tuple[Endpoint, Endpoint, list[Message], list[Message]]
+Workers = tuple[Server, Server, list[Message], list[Message]]
 
 
 def _apart(act: Callable[[], object]) -> threading.Thread:
@@ -134,7 +133,7 @@ def _apart(act: Callable[[], object]) -> threading.Thread:
 
 
 class TestWaitingForAKey:
-    """A request that cannot be answered yet is parked."""
+    """A request that cannot be answered yet waits."""
 
     def test_answered_in_the_order_of_asking(self, workers: Workers) -> None:
         """A write answers all who wait for that key, and nobody else."""
@@ -147,7 +146,7 @@ class TestWaitingForAKey:
         assert said == [(1, True, (1, dump("key", "v")))]
         assert told == [(1, True, (1, dump("key", "v"))), (2, True, True)]
 
-    def test_write_between_look_and_parking_is_not_missed(
+    def test_write_between_look_and_waiting_is_not_missed(
         self, store: StoppingStore, workers: Workers
     ) -> None:
         """A key written just after the waiter has looked answers the waiter, once."""
@@ -284,7 +283,7 @@ class TestLocks:
         assert told == [(1, True, True)]
 
 
-class TestEndpoint:
+class TestServer:
     """What the controller does with what it receives."""
 
     @pytest.mark.parametrize(
@@ -314,18 +313,18 @@ class TestEndpoint:
     def test_refuses_before_the_plan_has_begun(self) -> None:
         """Whoever asks too early hears so."""
         channel = Channel()
-        endpoint = Endpoint("gw0", channel, lambda: None)
-        endpoint.receive((1, "read", "key"))
+        server = Server("gw0", channel, lambda: None)
+        server.receive((1, "read", "key"))
         assert channel.sent == [
-            (1, False, "the plan has not begun: nothing of it can be asked yet")
+            (1, False, "the plan has not begun: its State and its steps are not available yet")
         ]
-        endpoint.receive(None)
-        assert endpoint.gone.is_set()
+        server.receive(None)
+        assert server.gone.is_set()
 
     def test_answers_nobody_who_has_gone(self, store: StoppingStore) -> None:
         """A channel that is closed meanwhile disturbs no other worker."""
-        desk, channels = _desk(store), [Channel(), Channel()]
-        one, other = (Endpoint(str(n), channels[n], lambda: desk) for n in range(2))
+        answers, channels = _answers(store), [Channel(), Channel()]
+        one, other = (Server(str(n), channels[n], lambda: answers) for n in range(2))
         one.receive((1, "wait", "key"))
         channels[0].is_closed = True
         other.receive((1, "write", "key", b"", None))
@@ -342,12 +341,12 @@ class TestEndpoint:
     def test_tests_wait_until_their_steps_are_decided(self, store: StoppingStore) -> None:
         """`ensure` is answered when the last of its steps is decided, with the variables."""
         blocked = Verdict(skips=False, reason="no", steps=("db",))
-        desk, channel = _desk(store, {"db": blocked, "net": None}), Channel()
-        endpoint = Endpoint("gw0", channel, lambda: desk)
-        endpoint.receive((1, "ensure", ["net", "db"]))
-        desk.decide(["net"])
+        answers, channel = _answers(store, {"db": blocked, "net": None}), Channel()
+        server = Server("gw0", channel, lambda: answers)
+        server.receive((1, "ensure", ["net", "db"]))
+        answers.decide(["net"])
         assert channel.sent == []
-        desk.decide(["db"])
+        answers.decide(["db"])
         ((number, done, answer),) = channel.sent
         assert (number, done) == (1, True)
         assert pickle.loads(answer)[:2] == ({"net": None, "db": blocked}, {"DB_URL": "tcp://db"})
@@ -370,7 +369,7 @@ class TestEndpoint:
         ]
 
 
-class TestLink:
+class TestClient:
     """What a worker does with answers."""
 
     @pytest.fixture
@@ -379,16 +378,16 @@ class TestLink:
         return Channel()
 
     @pytest.fixture
-    def link(self, channel: Channel) -> Link:
-        """The link."""
-        return Link(channel, lambda: None)
+    def client(self, channel: Channel) -> Client:
+        """The client."""
+        return Client(channel, lambda: None)
 
-    def test_answers_find_their_thread(self, channel: Channel, link: Link) -> None:
+    def test_answers_find_their_thread(self, channel: Channel, client: Client) -> None:
         """Answers may come in any order."""
         got: dict[str, Any] = {}
 
         def ask(what: str) -> None:
-            got[what] = link.ask(what)
+            got[what] = client.ask(what)
 
         threads = [_apart(lambda what=what: ask(what)) for what in "abc"]  # type: ignore[misc]
         wait_until(lambda: len(channel.sent) == 3)
@@ -398,13 +397,13 @@ class TestLink:
             thread.join(20)
         assert got == {"a": "aa", "b": "bb", "c": "cc"}
 
-    def test_end_of_the_controller_wakes_everybody(self, channel: Channel, link: Link) -> None:
+    def test_end_of_the_controller_wakes_everybody(self, channel: Channel, client: Client) -> None:
         """Those who wait with and without a time limit, and those who ask later."""
         errors: list[str] = []
 
         def ask(timeout: float | None) -> None:
             with pytest.raises(StateError) as caught:
-                link.ask("wait", "key", timeout=timeout)
+                client.ask("wait", "key", timeout=timeout)
             errors.append(str(caught.value))
 
         threads = [_apart(lambda: ask(None)), _apart(lambda: ask(20))]
@@ -417,15 +416,15 @@ class TestLink:
         ask(None)
         assert all(error.startswith(GONE) for error in errors)
 
-    def test_giving_up_is_told(self, channel: Channel, link: Link) -> None:
+    def test_giving_up_is_told(self, channel: Channel, client: Client) -> None:
         """The controller hears of it, and an answer that comes late is nobody's."""
         with pytest.raises(TimeoutError):
-            link.ask("wait", "key", timeout=0.01)
+            client.ask("wait", "key", timeout=0.01)
         number = channel.sent[0][0]
         assert channel.sent[1] == (0, "forget", number)
         channel.receive((number, True, "late"))
 
-    def test_exception_while_waiting_is_giving_up(self, channel: Channel, link: Link) -> None:
+    def test_exception_while_waiting_is_giving_up(self, channel: Channel, client: Client) -> None:
         """What a signal handler raises (a time limit, Ctrl-C) ends the request as well."""
 
         class OfASignal(BaseException):
@@ -438,25 +437,25 @@ class TestLink:
 
         setattr(channel, "send", send)  # noqa: B010 - mypy forbids the plain form
         with pytest.raises(OfASignal):
-            link.ask("acquire", "lock", 1)
+            client.ask("acquire", "lock", 1)
         assert [message[1:] for message in channel.sent[1:]] == [("forget", channel.sent[0][0])]
 
-    def test_refusal_is_a_state_error(self, channel: Channel, link: Link) -> None:
+    def test_refusal_is_a_state_error(self, channel: Channel, client: Client) -> None:
         """It has the controller's words."""
         answered = _apart(
             lambda: wait_until(lambda: channel.sent) and channel.receive((1, False, "no, because"))
         )
         with pytest.raises(StateError, match="no, because"):
-            link.ask("write", "key", b"", None)
+            client.ask("write", "key", b"", None)
         answered.join()
 
     def test_forked_process_is_refused(
-        self, channel: Channel, link: Link, monkeypatch: pytest.MonkeyPatch
+        self, channel: Channel, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Two processes on one pipe would tear each other's messages: nothing is sent."""
         monkeypatch.setattr(os, "getpid", lambda: -1)
         with pytest.raises(StateError, match="forked from a test"):
-            link.ask("read", "key")
+            client.ask("read", "key")
         assert channel.sent == []
 
 
@@ -466,8 +465,8 @@ class TestWholeLine:
     @pytest.fixture
     def lines(self, store: StoppingStore) -> Iterator[tuple[Line, Line]]:
         """Two workers."""
-        desk = _desk(store)
-        lines = Line("gw0", desk), Line("gw1", desk)
+        answers = _answers(store)
+        lines = Line("gw0", answers), Line("gw1", answers)
         yield lines
         for line in lines:
             line.end()

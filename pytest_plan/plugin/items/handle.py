@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
     from pytest_plan.engine.shared.state import State
-    from pytest_plan.plugin.items.verdict import Source
+    from pytest_plan.plugin.items.verdict import PlanView
     from pytest_plan.plugin.options import Settings
 
 
@@ -18,7 +18,7 @@ class Access(Protocol):
     settings: Settings
 
     @property
-    def source(self) -> Source:
+    def view(self) -> PlanView:
         """Where tests learn about the plan."""
 
     def require(self, name: str) -> None:
@@ -28,34 +28,32 @@ class Access(Protocol):
 class PlanHandle:
     """The plan as a test sees it."""
 
-    __module__ = "pytest_plan"
-
-    def __init__(self, session: Access) -> None:
-        self._session = session
+    def __init__(self, plan_session: Access) -> None:
+        self._plan_session = plan_session
 
     @property
     def state(self) -> State:
         """The State that all steps and tests share."""
-        return self._session.source.state
+        return self._plan_session.view.state
 
     @property
     def results(self) -> Mapping[str, StepResult]:
         """What each step has come to, by name."""
-        return self._session.source.results()
+        return self._plan_session.view.results()
 
     @property
     def run_id(self) -> str:
         """Names this run of the plan: eight hexadecimal digits."""
-        return self._session.source.run_id
+        return self._plan_session.view.run_id
 
     @property
     def environment(self) -> str:
         """The name of the environment: `run-` and the run id, unless one was given."""
-        return self._session.settings.environment_name or f"run-{self.run_id}"
+        return self._plan_session.settings.environment_name or f"run-{self.run_id}"
 
     def remaining(self) -> float | None:
         """Return the seconds until the plan's limit, never negative; None without a limit."""
-        return self._session.source.remaining()
+        return self._plan_session.view.remaining()
 
     def need(self, *names: str) -> None:
         """Fail the test unless these steps have succeeded; nothing is provisioned.
@@ -64,7 +62,7 @@ class PlanHandle:
             pytest.fail.Exception: one has not; the message says why.
         """
         for name in names:
-            self._session.require(name)
+            self._plan_session.require(name)
 
     def __repr__(self) -> str:
         return f"<PlanHandle {self.environment}>"

@@ -38,7 +38,7 @@ class Verdict(NamedTuple):
         pytest.fail(self.reason, pytrace=False)
 
 
-class Source(Protocol):
+class PlanView(Protocol):
     """What tests of one process may know of the plan."""
 
     @property
@@ -62,7 +62,7 @@ class Source(Protocol):
         """Return the seconds until the limit passes; None without a limit."""
 
 
-class Orphan:
+class MissingPlan:
     """What the tests of a worker see when its controller has not loaded the plugin."""
 
     _REASON = (

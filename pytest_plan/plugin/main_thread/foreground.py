@@ -44,7 +44,7 @@ class Foreground:
         if run is not None:
             self._runs.append(run)
         try:
-            with self.signals.ours(), self.output:
+            with self.signals.owned(), self.output:
                 yield
         finally:
             if run is not None:

@@ -38,7 +38,7 @@ class Signals:
         # Both are changed by the main thread alone: how deep our own code is on it, and how many
         # signals are only noted while pytest winds up.
         self._depth = 0
-        self._spared = 0
+        self._to_note = 0
 
     def install(self) -> None:
         """Handle the signals that nobody else handles; on the main thread only."""
@@ -57,7 +57,7 @@ class Signals:
         self._before.clear()
 
     @contextlib.contextmanager
-    def ours(self) -> Iterator[None]:
+    def owned(self) -> Iterator[None]:
         """Only note signals in the body: it is our own code, on the main thread."""
         self._depth += 1
         try:
@@ -65,9 +65,9 @@ class Signals:
         finally:
             self._depth -= 1
 
-    def spare(self) -> None:
+    def note_only_once(self) -> None:
         """Only note the next signal: pytest has begun to wind up, and a second one may mean it."""
-        self._spared = 1
+        self._to_note = 1
 
     def raise_received(self) -> None:
         """Raise what a handler would have raised meanwhile; nothing when no signal came."""
@@ -86,8 +86,8 @@ class Signals:
         self.received.append(number)
         if self._depth:
             self._cancel(f"{signal.Signals(number).name} received")
-        elif self._spared:
-            self._spared -= 1
+        elif self._to_note:
+            self._to_note -= 1
         else:
             raise _exception(number)
 
@@ -109,10 +109,10 @@ def interrupt_on_terminate() -> Callable[[], None]:
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
     numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
-    ours = [one for one in numbers if one and signal.getsignal(one) is signal.SIG_DFL]
-    for number in ours:
+    handled = [one for one in numbers if one and signal.getsignal(one) is signal.SIG_DFL]
+    for number in handled:
         signal.signal(number, signal.default_int_handler)
-    return lambda: _put_back(ours)
+    return lambda: _put_back(handled)
 
 
 def _put_back(numbers: list[int]) -> None:

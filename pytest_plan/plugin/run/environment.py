@@ -25,7 +25,7 @@ from pytest_plan.plugin.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.reaper import LOG, Watch
 from pytest_plan.plugin.run.recovery import Recovery, references_of, scratch_of
-from pytest_plan.plugin.run.reuse import Verdicts, clean_stale, judge
+from pytest_plan.plugin.run.reuse import ReuseDecisions, clean_stale, decide
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
@@ -142,15 +142,18 @@ class RunEnvironment:
             return None
         steps = recorded.steps
         if self._declared.settings.reuse:
-            verdicts = judge(self._declared, self._foreground, recorded, self._steps, self._prints)
+            decisions = decide(
+                self._declared, self._foreground, recorded, self._steps, self._prints
+            )
         else:
-            verdicts = Verdicts({}, dict.fromkeys(steps, "this run does not reuse (--plan-reuse)"))
-        if verdicts.stale:
-            clean_stale(self._recovery, self._environment, recorded, verdicts.stale)
+            stale = dict.fromkeys(steps, "this run does not reuse (--plan-reuse)")
+            decisions = ReuseDecisions({}, stale)
+        if decisions.stale:
+            clean_stale(self._recovery, self._environment, recorded, decisions.stale)
             left = [
                 step.name
                 for step in read(self._environment.file).due()
-                if step.name in verdicts.stale
+                if step.name in decisions.stale
             ]
             if left:
                 raise JournalError(
@@ -158,7 +161,7 @@ class RunEnvironment:
                     f"environment {self._environment.name!r}: mend its cleanup, or take another "
                     "--plan-environment"
                 )
-        self._fresh = verdicts.fresh
+        self._fresh = decisions.fresh
         return recorded
 
     def _open(self) -> Journal:

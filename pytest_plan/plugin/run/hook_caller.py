@@ -1,4 +1,4 @@
-"""Tells the hooks of `hookspecs.py` what happens in the engine."""
+"""Calls the hooks of `hookspecs.py` for the engine's events."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from pytest_plan.engine.model.events import (
 )
 
 
-def hook_teller(config: pytest.Config) -> Listener:
-    """Return a listener that calls the hook for each event that has one."""
+def hook_caller(config: pytest.Config) -> Listener:
+    """Return a listener that calls the hook of each event that has one."""
     hook = config.hook
 
-    def tell(event: Event) -> None:
-        """Call the hook of this event, if it has one."""
+    def call_hook(event: Event) -> None:
         match event:
             case StepStarted(step=step):
                 hook.pytest_plan_step_started(config=config, step=step)
@@ -32,4 +31,4 @@ def hook_teller(config: pytest.Config) -> Listener:
             case _:
                 pass
 
-    return tell
+    return call_hook

@@ -57,9 +57,18 @@ class Host:
 
     @property
     def run(self) -> Run:
-        """The run, begun at the first call; from then on the limit counts."""
+        """The run, which has begun."""
+        assert self._run is not None
+        return self._run
+
+    def begin(self) -> Run:
+        """Begin the run at the first call, and return it; the limit counts from then on.
+
+        Raises:
+            pytest.UsageError: the environment is in use, or its journal cannot be written.
+        """
         if self._run is None:
-            self._run = self._begin()
+            self._run = self._new_run()
         return self._run
 
     @property
@@ -80,7 +89,7 @@ class Host:
     @property
     def run_id(self) -> str:
         """The id of the run."""
-        return self.run.run_id
+        return self.begin().run_id
 
     def prepare(self) -> None:
         """Import what a run takes, where there is time for it."""
@@ -94,11 +103,15 @@ class Host:
 
     def results(self) -> Mapping[str, StepResult]:
         """Return what each step has come to so far."""
-        return self.run.result().steps
+        return self.begin().result().steps
 
     def remaining(self) -> float | None:
         """Return the seconds until the limit passes; None without a limit."""
-        return self.run.remaining()
+        return self.begin().remaining()
+
+    def variables(self) -> Mapping[str, str]:
+        """Return the environment variables that steps have set for tests."""
+        return {} if self._run is None else self._run.services.variables.current()
 
     def provision(self, names: Collection[str]) -> None:
         """Run these steps and what they wait for; what ends the session is raised.
@@ -107,7 +120,7 @@ class Host:
             pytest.UsageError: what steps came to could not be written down.
             BaseException: `pytest.exit`, KeyboardInterrupt or SystemExit came from a step.
         """
-        run = self.run
+        run = self.begin()
         self._declared.plan.extend()
         if names and self._environment is not None:
             self._environment.watch.begin(run.remaining())
@@ -135,7 +148,7 @@ class Host:
         if self._environment is not None:
             self._environment.watch.unlimited()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Let the limit count again."""
         self.run.clock.release()
         if self._environment is not None:
@@ -239,12 +252,12 @@ class Host:
         found = self._config.hook.pytest_plan_program_variables(config=self._config, step=step)
         return {name: value for variables in found for name, value in variables.items()}
 
-    def _begin(self) -> Run:
+    def _new_run(self) -> Run:
         # Imported here, as the run is: a worker has none.
         self._load_listeners()
         from pytest_plan.engine.execution.run import new_run_id
         from pytest_plan.plugin.run.environment import RunEnvironment
-        from pytest_plan.plugin.run.hook_caller import hook_teller
+        from pytest_plan.plugin.run.hook_caller import hook_caller
 
         declared, hook = self._declared, self._config.hook
         if declared.settings.signals:
@@ -257,7 +270,7 @@ class Host:
             raise
         for listener in hook.pytest_plan_make_listener(config=self._config):
             declared.plan.add_listener(listener)
-        declared.plan.add_listener(hook_teller(self._config))
+        declared.plan.add_listener(hook_caller(self._config))
         folder = artifacts.folder(declared.settings.dir)
         if folder is None:
             warn(self._config, f"{declared.settings.dir} is not writable: no artifacts are kept")

@@ -20,7 +20,7 @@ from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.run.recovery import Recovery, references_of
 
 
-class Verdicts(NamedTuple):
+class ReuseDecisions(NamedTuple):
     """What becomes of the recorded steps.
 
     Attributes:
@@ -32,13 +32,13 @@ class Verdicts(NamedTuple):
     stale: Mapping[str, str]
 
 
-def judge(
+def decide(
     declared: DeclaredSteps,
     foreground: Foreground,
     recorded: Recorded,
     steps: Mapping[str, PlannedStep],
     prints: Fingerprints,
-) -> Verdicts:
+) -> ReuseDecisions:
     """Decide which recorded steps are still what the plan would make.
 
     Args:
@@ -62,7 +62,7 @@ def judge(
         for name in recorded.steps
         if name not in stale
     }
-    return Verdicts(fresh, stale)
+    return ReuseDecisions(fresh, stale)
 
 
 def clean_stale(

@@ -1,4 +1,4 @@
-"""`--plan-cleanup`: cleans up what earlier runs have kept or left, and runs no test."""
+"""`--plan-cleanup`: cleans up the environments of earlier runs, and runs no test."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pytest_plan.plugin.session import lookup
 
 
 def prepare(config: pytest.Config) -> None:
-    """Keep other plugins from starting workers or writing files; before pytest configures them."""
+    """Keep other plugins from starting workers or writing files, before they are configured."""
     config.option.collectonly = True
     if hasattr(config.option, "xmlpath"):
         config.option.xmlpath = None
 
 
 def ignore_broken_conftests() -> Generator[None]:
-    """Go on when a conftest cannot be loaded: what does not depend on it is cleaned up."""
+    """Go on if a conftest cannot be loaded: steps that do not need it are still cleaned up."""
     try:
         return (yield)
     except Exception as error:
@@ -29,7 +29,7 @@ def ignore_broken_conftests() -> Generator[None]:
 
 
 class Cleaner:
-    """Takes the place of collection and tests."""
+    """Cleans up instead of collecting and running tests."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
@@ -43,28 +43,29 @@ class Cleaner:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool:
-        """Clean up."""
+        """Clean up every environment that has no living owner."""
         from pytest_plan.plugin.run.recovery import BY_REAPER, Recovery
 
-        plan = lookup.of(self._config, self._settings)
-        recovery = Recovery(plan.declared, plan.host.foreground)
-        plan.host.signals.install()
-        # Nobody asked the reaper for what was kept on purpose.
+        plan_session = lookup.of(self._config, self._settings)
+        recovery = Recovery(plan_session.declared, plan_session.host.foreground)
+        plan_session.host.signals.install()
+        # The reaper cleans up after a killed run; it leaves kept environments alone.
         recovery.clean_up_all(kept=BY_REAPER not in os.environ)
-        plan.host.signals.restore()
+        plan_session.host.signals.restore()
         if recovery.left:
             self._status = pytest.ExitCode.TESTS_FAILED
-            recovery.say(f"something is left of {', '.join(map(repr, recovery.left))}", bad=True)
+            names = ", ".join(map(repr, recovery.left))
+            recovery.say(f"not everything could be cleaned up: {names}", bad=True)
         else:
             recovery.say("nothing is left of earlier runs")
         return True
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
-        """Say with the exit status whether anything is left."""
+        """Exit with status 1 if something is left, or with the status of a signal that came."""
         try:
             return (yield)
         finally:
-            plan = lookup.peek(self._config)
-            by_signal = None if plan is None else plan.host.signals.exit_status()
+            plan_session = lookup.peek(self._config)
+            by_signal = None if plan_session is None else plan_session.host.signals.exit_status()
             session.exitstatus = self._status if by_signal is None else by_signal

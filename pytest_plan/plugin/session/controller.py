@@ -18,20 +18,21 @@ from pytest_plan.plugin.xdist import roles
 if TYPE_CHECKING:
     from pytest_plan.plugin.compat.xdist_internals import StartBarrier
     from pytest_plan.plugin.run.host import Host
+    from pytest_plan.plugin.xdist.server import Answers, Server
 
-_GRACE = 3.0  # seconds that workers may take to go before cleanup
+_GRACE = 3.0  # seconds that workers may take to end before cleanup
 _KILL_WAIT = 1.0
 _POLL = 0.2
-_SILENCE = 5.0  # seconds after the limit in which a worker must say that it ends, or that it cannot
+_SILENCE = 5.0  # seconds after the limit until a worker must report that it ends or is stuck
 
 
 class Controller(Owner):
-    """Provisions as soon as the first worker says what its tests need."""
+    """Provisions as soon as the first worker has sent what its tests need."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         super().__init__(config, settings)
-        self._endpoints: dict[Any, Any] = {}  # by node
-        self._desk: Any = None
+        self._servers: dict[Any, Server] = {}  # by node
+        self._answers: Answers | None = None
         self._scheduler: Any = None
         self._barrier: StartBarrier | None = None
         self._watcher: threading.Thread | None = None
@@ -39,17 +40,17 @@ class Controller(Owner):
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_newgateway(self) -> None:
-        """Use the time in which the first worker boots; those after it may come a little later."""
-        if self._endpoints:
+        """Import the rest while the first worker boots, although this delays the later ones."""
+        if self._servers:
             self._prepare()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Give each worker, clones of crashed ones included, its own channel."""
-        from pytest_plan.plugin.xdist.server import Endpoint
+        """Give each worker, replacements for crashed ones included, its own channel."""
+        from pytest_plan.plugin.xdist.server import Server
 
         channel = node.gateway.newchannel()
-        self._endpoints[node] = Endpoint(node.gateway.id, channel, lambda: self._desk)
+        self._servers[node] = Server(node.gateway.id, channel, lambda: self._answers)
         node.workerinput[roles.CHANNEL] = channel
         node.workerinput[roles.ENVIRON] = self._variables()
 
@@ -61,12 +62,13 @@ class Controller(Owner):
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Say so when xdist gave up before any test ran: it would call the run green."""
-        self._prepare()  # there may be one worker alone
+        """Fail the session if xdist gave up before any test ran; xdist would report success."""
+        self._prepare()  # for a single worker, pytest_xdist_newgateway has not done it
         try:
             result = yield
         except RuntimeError as error:
-            # Interrupted at one point of `Condition.wait` a lock is released that is not held.
+            # A KeyboardInterrupt at one point in `Condition.wait` becomes a RuntimeError, because
+            # a lock is released that is not held.
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
             raise
@@ -78,47 +80,47 @@ class Controller(Owner):
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
-        """Provision what this worker's tests need, while others still boot."""
-        endpoint = self._endpoints[node]
-        needs = endpoint.take_needs()
+        """Provision what this worker's tests need, while other workers still boot."""
+        server = self._servers[node]
+        needs = server.take_needs()
         if needs is None:
-            self._refuse_bare_worker(endpoint)
+            self._refuse_bare_worker(server)
             return
         if needs["error"] is not None:
             raise pytest.UsageError(needs["error"])
-        plan = lookup.of(self._config, self._settings)
+        plan_session = lookup.of(self._config, self._settings)
         for file in needs["conftests"]:
-            # A controller sees no conftest of a sub-directory by itself.
+            # The controller collects nothing, so pytest has not loaded those of subdirectories.
             pytest_internals.load_conftest(self._config, file)
-        self._open_desk()
+        answers = self._start_answering()
         names = needs["needs"]
         try:
-            declared = plan.declared
+            declared = plan_session.declared
             steps = declared.steps
             declared.check(steps)
             declared.needed = declared.to_run([name for name in names if name in steps], steps)
-            plan.host.provision(declared.needed)
+            plan_session.host.provision(declared.needed)
         finally:
-            self._desk.decide(names)
-        self._watch_limit(plan.host)
+            answers.decide(names)
+        self._watch_limit(plan_session.host)
 
     @pytest.hookimpl(specname="pytest_keyboard_interrupt", tryfirst=True)
     def pytest_keyboard_interrupt_stop(self) -> None:
-        """Let the workers end at once; execnet alone gives them five seconds."""
-        for endpoint in self._endpoints.values():
-            endpoint.stop()
+        """Stop the workers at once; execnet alone would give them five seconds."""
+        for server in self._servers.values():
+            server.stop()
 
     def clean_up(self) -> None:
-        """Clean up once every worker has gone: until then a test may still use something."""
-        plan = lookup.peek(self._config)
-        if plan is not None and plan.host.is_open:
+        """Clean up after every worker has ended: until then a test may use the environment."""
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None and plan_session.host.is_open:
             self._wait_for_workers()
         super().clean_up()
 
     def _prepare(self) -> None:
-        plan = lookup.peek(self._config)
-        if plan is not None:
-            plan.host.prepare()
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None:
+            plan_session.host.prepare()
 
     def _watch_limit(self, host: Host) -> None:
         if self._watcher is None and host.remaining() is not None:
@@ -129,63 +131,63 @@ class Controller(Owner):
             self._config.add_cleanup(self._done.set)
 
     def _end_stuck_workers(self, host: Host) -> None:
-        """Once the limit has passed, kill workers whose test does not end."""
+        """Once the limit has passed, kill the workers whose test does not end."""
         while left := host.remaining() or 0.0:
             if self._done.wait(min(left, _POLL)):
                 return
         silent_until = time.monotonic() + _SILENCE
         while not self._done.wait(_POLL):
-            for node, endpoint in list(self._endpoints.items()):
-                is_silent = time.monotonic() > silent_until and not endpoint.is_ending
-                if endpoint.stuck is not None or is_silent:
+            for node, server in list(self._servers.items()):
+                is_silent = time.monotonic() > silent_until and not server.is_ending
+                if server.stuck is not None or is_silent:
                     xdist_internals.start_no_more_workers(self._config)
-                    _kill(node, endpoint)
+                    _kill(node, server)
 
     def _variables(self) -> dict[str, str]:
-        plan = lookup.peek(self._config)
-        if plan is None or not plan.host.has_begun:
-            return {}
-        return plan.host.run.facts.variables.current()
+        plan_session = lookup.peek(self._config)
+        return {} if plan_session is None else dict(plan_session.host.variables())
 
-    def _open_desk(self) -> None:
-        if self._desk is not None:
-            return
+    def _start_answering(self) -> Answers:
+        if self._answers is not None:
+            return self._answers
         from pytest_plan.plugin.items.gate import Gate
-        from pytest_plan.plugin.xdist.server import Desk
+        from pytest_plan.plugin.xdist.server import Answers
         from pytest_plan.plugin.xdist.shared_store import SharedStore
 
-        plan = lookup.of(self._config)
-        assert isinstance(plan.store, SharedStore)
-        self._config.pluginmanager.register(Gate(plan.verdict), "pytest_plan_gate")
-        self._desk = Desk(plan.host, plan.store)
-        for node in self._endpoints:
+        plan_session = lookup.of(self._config)
+        assert isinstance(plan_session.store, SharedStore)
+        self._config.pluginmanager.register(Gate(plan_session.verdict), "pytest_plan_gate")
+        self._answers = Answers(plan_session.host, plan_session.store)
+        for node in self._servers:
             xdist_internals.ignore_send_errors(node)
         self._barrier = xdist_internals.hold_tests(
-            self._scheduler, lambda node: _is_gone(node, self._endpoints[node])
+            self._scheduler, lambda node: _is_gone(node, self._servers[node])
         )
+        return self._answers
 
-    def _refuse_bare_worker(self, endpoint: Any) -> None:
-        plan = lookup.peek(self._config)
-        if endpoint.pid is None and plan is not None and plan.declared.plan.declared:
+    def _refuse_bare_worker(self, server: Server) -> None:
+        plan_session = lookup.peek(self._config)
+        has_steps = plan_session is not None and plan_session.declared.plan.declared
+        if has_steps and server.pid is None:
             raise pytest.UsageError(
-                f"worker {endpoint.worker!r} has not loaded pytest-plan: "
-                "install it for the worker's interpreter, too"
+                f"worker {server.worker!r} has not loaded pytest-plan: "
+                "install it for the worker's interpreter as well"
             )
 
     def _wait_for_workers(self) -> None:
         deadline = time.monotonic() + _GRACE
-        for node, endpoint in self._endpoints.items():
-            if endpoint.gone.wait(max(0.0, deadline - time.monotonic())):
+        for node, server in self._servers.items():
+            if server.gone.wait(max(0.0, deadline - time.monotonic())):
                 continue
-            _kill(node, endpoint)
-            endpoint.gone.wait(_KILL_WAIT)
+            _kill(node, server)
+            server.gone.wait(_KILL_WAIT)
 
 
-def _is_gone(node: Any, endpoint: Any) -> bool:
-    # execnet tells of the end of a worker only later.
-    return endpoint.gone.is_set() or xdist_internals.has_exited(node)
+def _is_gone(node: Any, server: Server) -> bool:
+    # execnet reports the end of a worker some time after its process has exited.
+    return server.gone.is_set() or xdist_internals.has_exited(node)
 
 
-def _kill(node: Any, endpoint: Any) -> None:
-    if not endpoint.gone.is_set():
+def _kill(node: Any, server: Server) -> None:
+    if not server.gone.is_set():
         xdist_internals.kill(node)

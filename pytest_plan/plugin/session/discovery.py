@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def begin(config: pytest.Config, settings: Settings) -> None:
     """Look for steps from now on; those that are there already are found at once."""
     if settings.show or settings.cleanup or config.option.setupplan:
-        roles.stay_alone(config)
+        roles.disable_workers(config)
     config.pluginmanager.register(fixtures, "pytest_plan_fixtures")
     config.pluginmanager.register(_role(config, settings), "pytest_plan_role")
     declarations = Declarations(config, settings)
@@ -32,7 +32,7 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     asked = settings.show or settings.until or settings.skip or settings.report
     # The limit is the session's: it holds in a project without any step, too.
     if by_code or asked or settings.limit is not None:
-        declarations.steps()
+        declarations.declared()
 
 
 def _role(config: pytest.Config, settings: Settings) -> object:
@@ -63,7 +63,7 @@ class Declarations:
         self._seen: set[int] = set()
         self._has_started = False
 
-    def steps(self) -> DeclaredSteps:
+    def declared(self) -> DeclaredSteps:
         """Return the steps of this process; its plan is made at the first call."""
         return lookup.of(self._config, self._settings).declared
 
@@ -107,10 +107,10 @@ class Declarations:
         )
 
     def _declare_by_code(self) -> None:
-        steps = self.steps()
+        declared = self.declared()
         try:
-            self._config.hook.pytest_plan_configure(config=self._config, plan=steps.plan)
-            added = steps.declare_added()
+            self._config.hook.pytest_plan_configure(config=self._config, plan=declared.plan)
+            added = declared.declare_added()
         except PlanDefinitionError as error:
             raise pytest.UsageError(str(error)) from None
         module = types.ModuleType("pytest_plan_configure")
@@ -123,7 +123,7 @@ class Declarations:
         from pytest_plan.plugin.declaring.declaration import declaration_of
 
         declaration = declaration_of(obj, marks, scope_of(module))
-        self.steps().add(declaration)
+        self.declared().add(declaration)
         fixtures.add_step_fixture(module, declaration)
 
     def _load_plugins_of(self, module: types.ModuleType) -> None:

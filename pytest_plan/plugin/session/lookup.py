@@ -22,12 +22,12 @@ def peek(config: pytest.Config) -> PlanSession | None:
 
 def of(config: pytest.Config, options: Settings | None = None) -> PlanSession:
     """Return the plan session of this process, made at the first call."""
-    session = peek(config)
-    if session is None:
+    plan_session = peek(config)
+    if plan_session is None:
         from pytest_plan.plugin.session.session import PlanSession
 
-        session = PlanSession(config, options or settings(config))
-        config.stash[_KEY] = session
+        plan_session = PlanSession(config, options or settings(config))
+        config.stash[_KEY] = plan_session
         if not roles.is_worker(config):
-            session.load_reports()
-    return session
+            plan_session.load_reports()
+    return plan_session

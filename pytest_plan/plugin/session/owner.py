@@ -1,4 +1,4 @@
-"""What solo and controller have in common: the plan is theirs to start and to end."""
+"""What a solo process and a controller have in common: they start and clean up the plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GREEN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 class Owner:
-    """Provisions the eager steps, and cleans up after everything else."""
+    """Provisions the eager steps, and cleans up at the end of the session."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
@@ -24,23 +24,27 @@ class Owner:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Provision the eager steps: after `pytest_plan_configure`, before all others start."""
+        """Provision the eager steps: after `pytest_plan_configure`, before other plugins start."""
         self._session = session
-        plan = lookup.peek(self._config)
-        if plan is not None and self.runs() and (eager := plan.declared.eager_steps()):
-            plan.host.provision(eager)
+        plan_session = lookup.peek(self._config)
+        if plan_session is None or not self.runs():
+            return
+        if eager := plan_session.declared.eager_steps():
+            plan_session.host.provision(eager)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Keep what pytest shows of it, one line, and spare it the rest: cleanup waits for that."""
-        plan = lookup.peek(self._config)
-        if plan is not None and plan.host.is_open and not self._config.option.fulltrace:
-            own = excinfo.traceback.filter(excinfo)
-            excinfo.traceback = own[-1:] if len(own) else excinfo.traceback[-1:]
+        """Shorten the traceback to what pytest shows: its formatting would delay the cleanup."""
+        plan_session = lookup.peek(self._config)
+        if plan_session is None or self._config.option.fulltrace:
+            return
+        if plan_session.host.is_open:
+            visible = excinfo.traceback.filter(excinfo)
+            excinfo.traceback = visible[-1:] if len(visible) else excinfo.traceback[-1:]
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
-        """Clean up after every other plugin, whatever they raised."""
+        """Clean up after the hooks of all other plugins, even if one of them raised."""
         try:
             return (yield)
         finally:
@@ -49,46 +53,46 @@ class Owner:
             self._session = None
 
     @pytest.hookimpl(specname="pytest_sessionfinish", wrapper=True, tryfirst=True)
-    def pytest_sessionfinish_spared(self) -> Generator[None]:
-        """Let a second signal not cut short how pytest winds up; a third does."""
-        plan = lookup.peek(self._config)
-        if plan is None:
+    def pytest_sessionfinish_uninterrupted(self) -> Generator[None]:
+        """Protect the session-finish hooks from a second signal; a third cuts them short."""
+        plan_session = lookup.peek(self._config)
+        if plan_session is None:
             return (yield)
-        plan.host.signals.spare()
+        plan_session.host.signals.note_only_once()
         try:
             return (yield)
         except KeyboardInterrupt:
-            if not plan.host.signals.received:
+            if not plan_session.host.signals.received:
                 raise
         return None
 
     def _clean_up_after_all(self) -> None:
-        # The net below sessionfinish, which pytest does not call when a sessionstart failed.
+        # pytest calls no sessionfinish hook when a sessionstart hook failed.
         self.clean_up()
         if self._session is not None:
             self._set_exit_status(self._session)
 
     def _set_exit_status(self, session: pytest.Session) -> None:
-        plan = lookup.peek(self._config)
-        if plan is None:
+        plan_session = lookup.peek(self._config)
+        if plan_session is None:
             return
-        by_signal = plan.host.signals.exit_status()
+        by_signal = plan_session.host.signals.exit_status()
         if by_signal is not None:
             session.exitstatus = by_signal
             return
-        has_failed = plan.host.has_failed() and session.exitstatus in _GREEN
-        if has_failed or plan.host.limit_has_passed():
+        has_failed = plan_session.host.has_failed() and session.exitstatus in _GREEN
+        if has_failed or plan_session.host.limit_has_passed():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def clean_up(self) -> None:
-        """Clean up what has begun; a second call does nothing."""
-        plan = lookup.peek(self._config)
-        if plan is not None:
+        """Clean up the steps that have begun; a second call does nothing."""
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None:
             session = self._session
             failed = session is not None and session.exitstatus not in _GREEN
-            plan.host.clean_up(failed=failed)
+            plan_session.host.clean_up(failed=failed)
 
     def runs(self) -> bool:
-        """Whether steps may run at all."""
+        """Whether this session runs steps; `--collect-only` and the like do not."""
         option = self._config.option
         return not (self._settings.show or any(getattr(option, name, None) for name in _NO_TESTS))

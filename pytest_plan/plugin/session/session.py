@@ -15,7 +15,7 @@ from pytest_plan.engine.shared.store import LocalStore
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.items.handle import PlanHandle
 from pytest_plan.plugin.items.needs import Needs
-from pytest_plan.plugin.items.verdict import Orphan, Source, Verdict
+from pytest_plan.plugin.items.verdict import MissingPlan, PlanView, Verdict
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.xdist import roles
 
@@ -44,9 +44,9 @@ class PlanSession:
         self.needs: dict[pytest.Item, tuple[str, ...]] = {}
 
     @cached_property
-    def source(self) -> Source:
+    def view(self) -> PlanView:
         """Where tests learn about the plan; a worker sets it once it has found the controller."""
-        return Orphan() if roles.is_worker(self.config) else self.host
+        return MissingPlan() if roles.is_worker(self.config) else self.host
 
     @cached_property
     def host(self) -> Host:
@@ -93,22 +93,22 @@ class PlanSession:
     def value(self, name: str) -> Any:
         """Return the value of a step for its fixture; end the test when there is none."""
         self.require(name)
-        return reveal(self.source.state.get(name))
+        return reveal(self.view.state.get(name))
 
     def require(self, name: str) -> None:
         """End the running test unless the step has succeeded."""
         if name not in self.declared.plan.declared:
             pytest.fail(f"{name!r} {no_step(name, self.declared.plan.declared)}", pytrace=False)
-        self.source.ensure(())
-        verdict = self.source.verdict_on(name)
+        self.view.ensure(())
+        verdict = self.view.verdict_on(name)
         if verdict is not None:
             verdict.apply()
 
     def verdict(self, item: pytest.Item) -> Verdict | None:
         """Return why a test cannot run, None when it can; waits until that is decided."""
         names = self.needs.get(item, ())
-        self.source.ensure(names)
-        missing = [verdict for name in names if (verdict := self.source.verdict_on(name))]
+        self.view.ensure(names)
+        missing = [verdict for name in names if (verdict := self.view.verdict_on(name))]
         blocked = [verdict for verdict in missing if not verdict.skips]
         return next(iter(blocked or missing), None)
 

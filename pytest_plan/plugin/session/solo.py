@@ -23,56 +23,56 @@ class Solo(Owner):
         """Provision what the selected tests need."""
         option = self._config.option
         is_broken = session.testsfailed and not option.continue_on_collection_errors
-        plan = self._plan_of(session)
-        if plan is None or option.collectonly or is_broken:
+        plan_session = self._plan_session_of(session)
+        if plan_session is None or option.collectonly or is_broken:
             return (yield)
-        plan.survey(session.items)
+        plan_session.survey(session.items)
         if option.setupplan:
             self._config.hook.pytest_plan_show(config=self._config)
         elif self.runs():
             from pytest_plan.plugin.items.gate import Gate
 
-            self._config.pluginmanager.register(Gate(plan.verdict), "pytest_plan_gate")
-            if plan.declared.needed:
+            self._config.pluginmanager.register(Gate(plan_session.verdict), "pytest_plan_gate")
+            if plan_session.declared.needed:
                 self._warn()
-            plan.host.provision(plan.declared.needed or ())
-            self._watch_limit(plan)
+            plan_session.host.provision(plan_session.declared.needed or ())
+            self._watch_limit(plan_session)
         return (yield)
 
     @pytest.hookimpl
     def pytest_enter_pdb(self) -> None:
         """Let the limit wait while somebody debugs."""
-        plan = lookup.peek(self._config)
-        if plan is not None and plan.host.has_begun:
-            plan.host.hold()
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None and plan_session.host.has_begun:
+            plan_session.host.hold()
 
     @pytest.hookimpl
     def pytest_leave_pdb(self) -> None:
         """Let the limit go on."""
-        plan = lookup.peek(self._config)
-        if plan is not None and plan.host.has_begun:
-            plan.host.go_on()
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None and plan_session.host.has_begun:
+            plan_session.host.resume()
 
     def _warn(self) -> None:
         from pytest_plan.plugin.main_thread.limit import warn_of_thread_method
 
         warn_of_thread_method(self._config)
 
-    def _watch_limit(self, plan: PlanSession) -> None:
+    def _watch_limit(self, plan_session: PlanSession) -> None:
         from pytest_plan.plugin.main_thread.last_resort import leave
         from pytest_plan.plugin.main_thread.limit import Limit
 
         limit = Limit(
             self._config,
-            plan.settings.limit,
-            lambda item: leave(plan.host.foreground, plan.host.clean_up, item),
-            lambda item: plan.verdict(item) is not None,
+            plan_session.settings.limit,
+            lambda item: leave(plan_session.host.foreground, plan_session.host.clean_up, item),
+            lambda item: plan_session.verdict(item) is not None,
         )
         self._config.pluginmanager.register(limit, "pytest_plan_limit")
         self._config.add_cleanup(limit.stop)
-        limit.start(plan.host.remaining)
+        limit.start(plan_session.host.remaining)
 
-    def _plan_of(self, session: pytest.Session) -> PlanSession | None:
+    def _plan_session_of(self, session: pytest.Session) -> PlanSession | None:
         # Without any step a mark that names one is still an error.
         if any(item.get_closest_marker(NEEDS) for item in session.items):
             return lookup.of(self._config, self._settings)

@@ -17,7 +17,7 @@ from pytest_plan.plugin.xdist import roles
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.session.session import PlanSession
-    from pytest_plan.plugin.xdist.client import Link
+    from pytest_plan.plugin.xdist.client import Client
 
 
 class Worker:
@@ -26,7 +26,7 @@ class Worker:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        self._link: Link | None = None
+        self._client: Client | None = None
         self._restore_handlers: Callable[[], None] = lambda: None
         os.environ.update(config.workerinput.get(roles.ENVIRON, {}))  # type: ignore[attr-defined]
         # None: the controller has not loaded the plugin.
@@ -40,75 +40,75 @@ class Worker:
         # Without any step the State still is the controller's.
         if lookup.peek(self._config) is None and not any(map(marks.takes_plan, session.items)):
             return
-        plan = lookup.of(self._config, self._settings)
-        needs = self._needs(plan, session)
+        plan_session = lookup.of(self._config, self._settings)
+        needs = self._needs(plan_session, session)
         if self._channel is not None:
             self._channel.send((0, "need", needs))
         # Imported from here on: the controller is provisioning already.
         from pytest_plan.plugin.items.gate import Gate
 
-        self._config.pluginmanager.register(Gate(plan.verdict), "pytest_plan_gate")
+        self._config.pluginmanager.register(Gate(plan_session.verdict), "pytest_plan_gate")
         if self._channel is not None:
-            self._connect(plan, self._channel)
+            self._connect(plan_session, self._channel)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Leave little for the terminal to show: nobody sees it, and it costs up to a second."""
-        if self._link is not None:
+        if self._client is not None:
             excinfo.traceback = excinfo.traceback[-1:]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
         """Say that no test runs any more, so that teardown is not taken for a hanging test."""
-        if self._link is not None:
-            self._link.is_ending = True
+        if self._client is not None:
+            self._client.is_ending = True
             with contextlib.suppress(StateError):
-                self._link.tell("ending")
+                self._client.tell("ending")
         try:
             return (yield)
         finally:
             # Not at the end of the config: a signal that comes then would skip that.
             self._restore_handlers()
 
-    def _connect(self, plan: PlanSession, channel: Any) -> None:
+    def _connect(self, plan_session: PlanSession, channel: Any) -> None:
         """Let tests ask the controller, and end when it says so."""
         from pytest_plan.plugin.main_thread.limit import Limit
         from pytest_plan.plugin.main_thread.signals import (
             interrupt_main_thread,
             interrupt_on_terminate,
         )
-        from pytest_plan.plugin.xdist.client import Link
+        from pytest_plan.plugin.xdist.client import Client
         from pytest_plan.plugin.xdist.remote import Remote
 
         if self._settings.signals:
             self._restore_handlers = interrupt_on_terminate()
             self._config.add_cleanup(self._restore_handlers)
-        self._link = link = Link(channel, interrupt_main_thread)
+        self._client = client = Client(channel, interrupt_main_thread)
         limit = Limit(
             self._config,
             self._settings.limit,
-            lambda item: link.tell("stuck", item.nodeid),
-            lambda item: plan.verdict(item) is not None,
+            lambda item: client.tell("stuck", item.nodeid),
+            lambda item: plan_session.verdict(item) is not None,
         )
         self._config.pluginmanager.register(limit, "pytest_plan_limit")
         self._config.add_cleanup(limit.stop)
-        plan.source = Remote(link, limit.start)
+        plan_session.view = Remote(client, limit.start)
 
-    def _needs(self, plan: PlanSession, session: pytest.Session) -> dict[str, Any]:
+    def _needs(self, plan_session: PlanSession, session: pytest.Session) -> dict[str, Any]:
         error = None
         try:
-            plan.survey(session.items)
+            plan_session.survey(session.items)
         except pytest.UsageError as refused:
             error = str(refused)
         return {
-            "needs": sorted({name for needs in plan.needs.values() for name in needs}),
-            "conftests": self._conftests(plan),
+            "needs": sorted({name for needs in plan_session.needs.values() for name in needs}),
+            "conftests": self._conftests(plan_session),
             "error": error,
         }
 
-    def _conftests(self, plan: PlanSession) -> list[str]:
+    def _conftests(self, plan_session: PlanSession) -> list[str]:
         """Return the conftests with steps, relative to rootdir: the controller may lack some."""
-        files = {declaration.file for declaration in plan.declared.declarations.values()}
+        files = {declaration.file for declaration in plan_session.declared.declarations.values()}
         root = self._config.rootpath
         return sorted(
             os.path.relpath(file, root) for file in files if os.path.basename(file) == "conftest.py"

@@ -1,4 +1,4 @@
-"""A worker's end of the line to the controller: requests with numbers, and their answers."""
+"""A worker's end of the line to the controller: numbered requests and their answers."""
 
 from __future__ import annotations
 
@@ -12,45 +12,53 @@ from typing import Any
 from pytest_plan.engine.model.errors import StateError
 
 __tracebackhide__ = True  # as in engine/state.py
-_POLL = 1.0  # seconds between two looks while waiting; signals get through meanwhile
-_GONE = "the controller of this run has gone: nothing of the plan can be asked any more"
+_POLL = 1.0  # seconds between two checks while waiting; signal handlers run between them
+_GONE = "the controller of this run has ended: its State and its steps are no longer available"
 
 
-class Link:
-    """Requests of any thread of this worker over one execnet channel.
+class Client:
+    """Sends requests to the controller, from any thread of this worker, over one execnet channel.
 
     Args:
-        channel: the channel that the controller made.
-        stop: called in the receiver thread when the controller wants this worker to end.
+        channel: the channel that the controller has opened.
+        stop: called in the receiver thread when the controller asks this worker to stop.
+
+    Attributes:
+        is_ending: whether the worker is finishing its session, so that `stop` is no longer called.
     """
 
     def __init__(self, channel: Any, stop: Callable[[], None]) -> None:
-        self._channel = channel  # execnet keeps it weakly; we must not
+        self._channel = channel  # execnet has only a weak reference to it
         self._stop = stop
-        self.is_ending = False  # set by the main thread, once
+        self.is_ending = False  # set once, by the main thread
         self._pid = os.getpid()
         self._numbers = itertools.count(1)
         self._is_gone = False
-        # A request adds its own queue before it sends, the receiver thread takes it out when it
-        # answers: each key is touched by one thread at a time, so no lock.
+        # A request adds its own queue before it is sent, and the receiver thread removes it when
+        # the answer arrives. One thread at a time uses a key, so no lock is needed.
         self._waiting: dict[int, queue.SimpleQueue[tuple[bool, Any]]] = {}
         channel.setcallback(self._receive, endmarker=None)
 
     def tell(self, what: str, *arguments: Any) -> None:
-        """Send something that has no answer."""
+        """Send a message that has no answer.
+
+        Raises:
+            StateError: the controller has ended.
+        """
         self._send((0, what, *arguments))
 
     def ask(self, what: str, *arguments: Any, timeout: float | None = None) -> Any:
         """Send a request and return its answer.
 
         Args:
-            what: the request.
+            what: the name of the request.
             arguments: values that execnet can send.
-            timeout: seconds; None waits for ever.
+            timeout: seconds; None means no timeout.
 
         Raises:
-            StateError: the controller refused, or has gone.
-            TimeoutError: there was no answer in time; the controller has been told.
+            StateError: the controller refused the request, or has ended.
+            TimeoutError: no answer came in time; the controller has been told to forget the
+                request.
         """
         number = next(self._numbers)
         answers: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
@@ -58,7 +66,7 @@ class Link:
         try:
             self._send((number, what, *arguments))
             done, answer = self._wait(answers, timeout)
-        except BaseException as error:  # also what a signal handler raises while we wait
+        except BaseException as error:  # including one that a signal handler raises
             with contextlib.suppress(StateError):
                 self.tell("forget", number)
             if isinstance(error, queue.Empty):
@@ -74,7 +82,7 @@ class Link:
         if os.getpid() != self._pid:
             raise StateError(
                 "the plan cannot be used in a process forked from a test: "
-                "it would share the line to the controller with its parent"
+                "it would share the connection to the controller with its parent"
             )
         try:
             self._channel.send(message)
@@ -101,7 +109,7 @@ class Link:
             return
         number, done, answer = message
         if number == 0:
-            if not self.is_ending:  # else it would cut short how the worker winds up
+            if not self.is_ending:  # otherwise it would interrupt the session-finish hooks
                 self._stop()
         elif (answers := self._waiting.pop(number, None)) is not None:
             answers.put((done, answer))

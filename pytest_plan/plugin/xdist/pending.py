@@ -9,68 +9,65 @@ from typing import Any, NamedTuple
 from pytest_plan.engine.model.errors import StateError, describe
 
 
-class Parked(NamedTuple):
+class PendingRequest(NamedTuple):
     """A request that waits for its answer.
 
     Attributes:
-        worker: who asked.
-        request: the number of the request.
-        ready: returns the answer, None while there is none.
-        reply: sends the number, whether there is an answer, and the answer or the error.
+        worker: the id of the worker that sent it.
+        number: the number of the request.
+        ready: returns the answer, or None while there is none.
+        reply: sends the number, whether the request succeeded, and the answer or the error text.
     """
 
     worker: str
-    request: int
+    number: int
     ready: Callable[[], Any]
     reply: Callable[[int, bool, Any], None]
 
 
-class Parking:
-    """The waiting requests; whoever changes something calls `sweep`."""
+class PendingRequests:
+    """The requests that wait. Code that changes the State or a decision calls `answer_ready`."""
 
     def __init__(self) -> None:
-        # Guards _waiting. Taken before the store's lock, never while that is held; nothing is
-        # sent under it, for a worker that has stopped reading would stop everyone.
+        # Guards _waiting. Taken before the store's lock, never while that is held. Nothing is sent
+        # while it is held, because a worker that has stopped reading would block all others.
         self._lock = threading.Lock()
-        self._waiting: list[Parked] = []
+        self._waiting: list[PendingRequest] = []
 
-    def add(self, parked: Parked) -> None:
-        """Let a request wait; it is answered at once if that has become possible."""
+    def add(self, request: PendingRequest) -> None:
+        """Add a request; it is answered at once if its answer is ready by now."""
         with self._lock:
-            self._waiting.append(parked)
-        self.sweep()
+            self._waiting.append(request)
+        self.answer_ready()
 
-    def sweep(self) -> None:
-        """Answer what can be answered now, in the order of asking."""
+    def answer_ready(self) -> None:
+        """Answer each request whose answer is ready, in the order in which they were added."""
         if not self._waiting:
             return
         with self._lock:
-            answers = [(parked, _answer(parked)) for parked in self._waiting]
-            self._waiting = [parked for parked, answer in answers if answer is None]
-        for parked, answer in answers:
+            answers = [(request, _answer(request)) for request in self._waiting]
+            self._waiting = [request for request, answer in answers if answer is None]
+        for request, answer in answers:
             if answer is not None:
-                parked.reply(parked.request, *answer)
+                request.reply(request.number, *answer)
 
-    def forget(self, worker: str, request: int) -> bool:
-        """Drop a request that is not awaited any more; False if it has been answered."""
+    def forget(self, worker: str, number: int) -> bool:
+        """Drop a request that the worker has given up; return False if it was answered already."""
         with self._lock:
-            count = len(self._waiting)
-            self._waiting = [
-                parked
-                for parked in self._waiting
-                if (parked.worker, parked.request) != (worker, request)
-            ]
-            return len(self._waiting) < count
+            left = [one for one in self._waiting if (one.worker, one.number) != (worker, number)]
+            is_waiting = len(left) < len(self._waiting)
+            self._waiting = left
+            return is_waiting
 
     def drop(self, worker: str) -> None:
-        """Drop every request of a worker that is gone."""
+        """Drop every request of a worker that has ended."""
         with self._lock:
-            self._waiting = [parked for parked in self._waiting if parked.worker != worker]
+            self._waiting = [request for request in self._waiting if request.worker != worker]
 
 
-def _answer(parked: Parked) -> tuple[bool, Any] | None:
+def _answer(request: PendingRequest) -> tuple[bool, Any] | None:
     try:
-        value = parked.ready()
+        value = request.ready()
     except Exception as error:
         return False, str(error) if isinstance(error, StateError) else describe(error)
     return None if value is None else (True, value)

@@ -1,4 +1,4 @@
-"""What a process does with the plan: it runs its tests itself, or it is one end of xdist."""
+"""The role of this process: solo, or a controller or worker of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def is_worker(config: pytest.Config) -> bool:
 
 
 def is_controller(config: pytest.Config) -> bool:
-    """Whether this process hands its tests to workers of pytest-xdist."""
+    """Whether this process distributes its tests to workers of pytest-xdist."""
     option = config.option
     return (
         not is_worker(config)
@@ -25,7 +25,7 @@ def is_controller(config: pytest.Config) -> bool:
     )
 
 
-def stay_alone(config: pytest.Config) -> None:
-    """Keep xdist from starting workers; it looks at these options after us."""
+def disable_workers(config: pytest.Config) -> None:
+    """Keep xdist from starting workers; it reads these options after this plugin."""
     if is_controller(config):
         config.option.dist, config.option.tx, config.option.numprocesses = "no", [], 0

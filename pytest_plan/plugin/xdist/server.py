@@ -1,7 +1,7 @@
-"""The controller's end of the line to one worker, and what it answers from.
+"""The controller's end of the line to one worker, and the facts it answers with.
 
-`receive` runs in execnet's receiver thread, which also delivers the worker's test reports: it
-does dictionary work and sends, and never raises (an exception would close the channel).
+`Server.receive` runs in execnet's receiver thread, which also delivers the worker's test reports.
+It therefore only looks up and sends. It never raises, because an exception would close the channel.
 """
 
 from __future__ import annotations
@@ -14,102 +14,107 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.model.errors import StateError, describe
 from pytest_plan.plugin.items.verdict import Verdict
-from pytest_plan.plugin.xdist.pending import Parked
+from pytest_plan.plugin.xdist.pending import PendingRequest
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.run.host import Host
     from pytest_plan.plugin.xdist.shared_store import SharedStore
 
-_PARKED = object()
+_NOT_BEGUN = "the plan has not begun: its State and its steps are not available yet"
 
 
-class Desk:
-    """What the controller can tell its workers once the plan has begun.
+class Answers:
+    """The facts that workers can ask for once the plan has begun.
 
     Args:
-        host: the run.
+        host: the run of the plan.
         store: the State.
     """
 
     def __init__(self, host: Host, store: SharedStore) -> None:
         self.host = host
         self.store = store
-        # Written by the main thread in `decide` alone, each a new object: readers need no lock.
+        # Only the main thread replaces these, in `decide`; readers need no lock.
         self._verdicts: Mapping[str, Verdict | None] | None = None
         self.results = pickle.dumps({})
 
     def decide(self, names: Iterable[str]) -> None:
-        """Settle what becomes of tests that need these steps, and answer who waits for it."""
+        """Decide about tests that need these steps, and answer the requests that wait for it."""
         self.results = pickle.dumps(dict(self.host.results()))
         self._verdicts = {
             **(self._verdicts or {}),
             **{name: self.host.verdict_on(name) for name in names},
         }
-        self.store.parking.sweep()
+        self.store.pending.answer_ready()
 
-    def answer(self, names: list[str]) -> bytes | None:
-        """Return verdicts and environment variables, None while one is not decided."""
+    def about(self, names: list[str]) -> bytes | None:
+        """Return what a worker needs to know before a test, None while a step is undecided.
+
+        That is, pickled: the verdicts on these steps, the environment variables that steps have
+        set, and the seconds until the limit passes.
+        """
         verdicts = self._verdicts
         if verdicts is None or any(name not in verdicts for name in names):
             return None
-        variables = self.host.run.facts.variables.current()
+        variables = self.host.variables()
         decided = {name: verdicts[name] for name in names}
         return pickle.dumps((decided, variables, self.host.remaining()))
 
 
-class Endpoint:
-    """One worker, as the controller hears it.
+class Server:
+    """Serves the requests of one worker, and keeps what the worker has reported.
 
     Args:
-        worker: its id, as xdist names it.
-        channel: made for it alone.
-        desk: returns the desk, None before the plan has begun.
+        worker: the worker's id in xdist.
+        channel: an execnet channel for this worker alone.
+        answers: returns the facts to answer with, None before the plan has begun.
 
     Attributes:
-        gone: set when the worker's process has ended, however it did.
-        pid: its process id; None until it said hello, so also without the plugin.
-        stuck: the test that it could not end when the limit had passed, None when it could.
-        is_ending: whether it runs no test any more.
+        gone: set once the worker's process has ended, for any reason.
+        pid: the worker's process id; None until the plugin in the worker has said hello.
+        stuck: the node id of a test that the worker could not end when the limit had passed; None
+            if there is none.
+        is_ending: whether the worker runs no more tests.
     """
 
-    def __init__(self, worker: str, channel: Any, desk: Callable[[], Desk | None]) -> None:
+    def __init__(self, worker: str, channel: Any, answers: Callable[[], Answers | None]) -> None:
         self.worker = worker
         self.gone = threading.Event()
         self.pid: int | None = None
         self.stuck: str | None = None
         self.is_ending = False
-        self._channel = channel  # execnet keeps it weakly; we must not
-        self._desk = desk
+        self._channel = channel  # execnet has only a weak reference to it
+        self._answers = answers
         self._needs: dict[str, Any] | None = None
         self._acquiring: dict[int, tuple[str, int]] = {}  # receiver thread only
         self._handlers: Mapping[str, Callable[..., Any]] = {
-            "read": lambda desk, _, key: (desk.store.read_data(key),),
+            "read": lambda answers, _, key: (answers.store.read_data(key),),
             "write": self._write,
-            "remove": lambda desk, _, key, version: (desk.store.remove(key, version, None),),
-            "versions": lambda desk, _: (desk.store.versions(),),
-            "snapshot": lambda desk, _: (desk.store.snapshot_data(),),
+            "remove": lambda answers, _, key, version: (answers.store.remove(key, version, None),),
+            "versions": lambda answers, _: (answers.store.versions(),),
+            "snapshot": lambda answers, _: (answers.store.snapshot_data(),),
             "wait": self._wait,
             "acquire": self._acquire,
             "release": self._release,
             "forget": self._forget,
             "ensure": self._ensure,
-            "verdict": lambda desk, _, name: (pickle.dumps(desk.host.verdict_on(name)),),
-            "results": lambda desk, _: (desk.results,),
-            "run_id": lambda desk, _: (desk.host.run_id,),
+            "verdict": lambda answers, _, name: (pickle.dumps(answers.host.verdict_on(name)),),
+            "results": lambda answers, _: (answers.results,),
+            "run_id": lambda answers, _: (answers.host.run_id,),
         }
         channel.setcallback(self.receive, endmarker=None)
 
     def take_needs(self) -> dict[str, Any] | None:
-        """Return what the worker's tests need, once; None when it has not said so."""
+        """Return what the worker's tests need; None if it has sent nothing since the last call."""
         needs, self._needs = self._needs, None
         return needs
 
     def stop(self) -> None:
-        """Ask the worker to end now, as after Ctrl-C."""
+        """Ask the worker to stop now, as after Ctrl-C."""
         self._send(0, True, "stop")
 
     def receive(self, message: tuple[Any, ...] | None) -> None:
-        """Handle a message; None says that the worker is gone."""
+        """Handle a message; None means that the worker has ended."""
         if message is None:
             self._end()
             return
@@ -131,56 +136,56 @@ class Endpoint:
             self._send(number, False, f"the controller failed at {what!r}: {describe(error)}")
 
     def _handle(self, number: int, what: str, arguments: list[Any]) -> None:
-        desk = self._desk()
-        if desk is None:
-            raise StateError("the plan has not begun: nothing of it can be asked yet")
-        answer = self._handlers[what](desk, number, *arguments)
+        answers = self._answers()
+        if answers is None:
+            raise StateError(_NOT_BEGUN)
+        answer = self._handlers[what](answers, number, *arguments)
         if answer is not None:
             self._send(number, True, answer[0])
 
     def _write(
-        self, desk: Desk, number: int, key: str, data: bytes, version: int | None
+        self, answers: Answers, number: int, key: str, data: bytes, version: int | None
     ) -> tuple[bool]:
-        return (desk.store.write_data(key, data, version),)
+        return (answers.store.write_data(key, data, version),)
 
-    def _wait(self, desk: Desk, number: int, key: str) -> None:
-        self._park(desk, number, lambda: desk.store.read_data(key))
+    def _wait(self, answers: Answers, number: int, key: str) -> None:
+        self._answer_later(answers, number, lambda: answers.store.read_data(key))
 
-    def _acquire(self, desk: Desk, number: int, name: str, thread: int) -> None:
-        store, worker = desk.store, self.worker
+    def _acquire(self, answers: Answers, number: int, name: str, thread: int) -> None:
+        store, worker = answers.store, self.worker
         store.refuse_again(name, worker, thread)
         self._acquiring[number] = (name, thread)
-        self._park(desk, number, lambda: store.try_acquire(name, worker, thread) or None)
+        self._answer_later(answers, number, lambda: store.try_acquire(name, worker, thread) or None)
 
-    def _release(self, desk: Desk, number: int, name: str, thread: int) -> tuple[None]:
-        desk.store.release_held(name, (self.worker, thread))
+    def _release(self, answers: Answers, number: int, name: str, thread: int) -> tuple[None]:
+        answers.store.release_held(name, (self.worker, thread))
         self._acquiring = {
             request: wanted for request, wanted in self._acquiring.items() if wanted[0] != name
         }
         return (None,)
 
-    def _forget(self, desk: Desk, number: int, request: int) -> None:
+    def _forget(self, answers: Answers, number: int, request: int) -> None:
         name, thread = self._acquiring.pop(request, ("", 0))
-        is_answered = not desk.store.parking.forget(self.worker, request)
+        is_answered = not answers.store.pending.forget(self.worker, request)
         if name and is_answered:
-            # It was granted, but nobody was waiting any more.
-            desk.store.release_held(name, (self.worker, thread))
+            # The lock was granted after the worker had stopped waiting for it.
+            answers.store.release_held(name, (self.worker, thread))
 
-    def _ensure(self, desk: Desk, number: int, names: list[str]) -> None:
-        self._park(desk, number, lambda: desk.answer(names))
+    def _ensure(self, answers: Answers, number: int, names: list[str]) -> None:
+        self._answer_later(answers, number, lambda: answers.about(names))
 
-    def _park(self, desk: Desk, number: int, ready: Callable[[], Any]) -> None:
-        desk.store.parking.add(Parked(self.worker, number, ready, self._send))
+    def _answer_later(self, answers: Answers, number: int, ready: Callable[[], Any]) -> None:
+        answers.store.pending.add(PendingRequest(self.worker, number, ready, self._send))
 
     def _send(self, number: int, done: bool, answer: Any) -> None:
-        # The worker may have gone since it asked.
+        # The worker may have ended since its request.
         with contextlib.suppress(OSError):
             self._channel.send((number, done, answer))
 
     def _end(self) -> None:
-        desk = self._desk()
+        answers = self._answers()
         try:
-            if desk is not None:
-                desk.store.free(self.worker)
+            if answers is not None:
+                answers.store.free(self.worker)
         finally:
             self.gone.set()

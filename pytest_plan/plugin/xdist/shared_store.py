@@ -1,7 +1,7 @@
 """The State of the controller, which workers share.
 
 A value is pickled once, when it is set, on the thread that sets it. The controller forwards the
-pickle as it is and opens it only when one of its own steps asks for the value.
+pickle unchanged and loads it only when one of its own steps reads the value.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_plan.engine.model.errors import StateError
-from pytest_plan.engine.shared.store import Entry, Holder, LocalStore, Prepared
-from pytest_plan.plugin.xdist.pending import Parking
+from pytest_plan.engine.shared.store import Entry, Holder, LocalStore
+from pytest_plan.plugin.xdist.pending import PendingRequests
 from pytest_plan.plugin.xdist.wire import dump, open_value
 
 __tracebackhide__ = True  # as in engine/state.py
@@ -20,7 +20,7 @@ _UNOPENED = object()
 
 
 class Shared:
-    """A value with its pickle; one that cannot be pickled serves this process alone."""
+    """A value and its pickle; a value that cannot be pickled is available in this process only."""
 
     __slots__ = ("_data", "_error", "_value")
 
@@ -31,7 +31,7 @@ class Shared:
 
     @classmethod
     def of_value(cls, key: str, value: Any) -> Shared:
-        """Return a value of this process, pickled if that can be."""
+        """Return a value that this process has set, pickled if possible."""
         try:
             return cls(value, dump(key, value), None)
         except StateError as error:
@@ -39,18 +39,18 @@ class Shared:
 
     @classmethod
     def of_data(cls, data: bytes) -> Shared:
-        """Return a value that came from a worker."""
+        """Return a value that a worker has sent."""
         return cls(_UNOPENED, data, None)
 
     def value(self, key: str) -> Any:
-        """Return the value; raise StateError when a worker's cannot be read here."""
+        """Return the value; raise StateError if a worker's value cannot be loaded here."""
         if self._value is _UNOPENED:
             assert self._data is not None
             self._value = open_value(key, self._data)
         return self._value
 
     def lasting(self, key: str, lasting: Callable[[Any], Any]) -> Any:
-        """Return what the journal needs of the value, or a function that does."""
+        """Return the value as the journal keeps it, by `lasting`, or a function that returns it."""
         if self._value is not _UNOPENED:
             return lasting(self._value)
 
@@ -58,96 +58,96 @@ class Shared:
             try:
                 return lasting(self.value(key))
             except StateError:
-                return lasting(_UNOPENED)  # an object without a meaning: it cannot be written
+                return lasting(_UNOPENED)  # recorded as a value that cannot be written
 
         return opened
 
     def data(self) -> bytes:
-        """Return the pickle; raise StateError when there is none."""
+        """Return the pickle; raise StateError if the value cannot be pickled."""
         if self._data is None:
             raise StateError(self._error)
         return self._data
 
 
 class SharedStore(LocalStore):
-    """A store that answers workers as well."""
+    """A store that also serves workers.
+
+    Attributes:
+        pending: the requests of workers that wait for a key, a lock or a decision.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.parking = Parking()
+        self.pending = PendingRequests()
 
     def read(self, key: str) -> Entry | None:
-        """Return the entry of `key`, its value opened."""
+        """Return the entry of `key` with its value, None when absent."""
         return _opened(key, super().read(key))
 
     def prepare(self, key: str, value: Any) -> Prepared:
         """Pickle a value of this process."""
         self._learn(value)
-        shared = Shared.of_value(key, value)
-        return Prepared(shared, self._lasting(key, shared))
-
-    def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
-        """Write what `prepare` returned, if `version` still holds, and answer those who wait."""
-        done = super().commit(key, prepared, version, writer)
-        self.parking.sweep()
+        done = super().write(key, Shared.of_value(key, value), version, writer)
+        self.pending.answer_ready()
         return done
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
         """Remove `key` if `version` still holds."""
         done = super().remove(key, version, writer)
-        self.parking.sweep()
+        self.pending.answer_ready()
         return done
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all values at one moment, opened."""
+        """Return all values, all read at one moment."""
         return {key: shared.value(key) for key, shared in super().snapshot().items()}
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
-        """Return the entry once there is one, its value opened."""
+        """Return the entry once there is one; see `Store.wait`."""
         return _opened(key, super().wait(key, timeout, stopping))
 
     def _lasting(self, key: str, value: Shared) -> Any:
-        # What came from a worker is opened by the journal's writer, not where others wait for it.
+        # A worker's value is loaded by the journal's writer, not on the thread that received it.
         return value.lasting(key, self._journal.lasting)
 
     def release_held(self, name: str, holder: Holder) -> None:
-        """Give the lock `name` back if `holder` has it."""
+        """Release the lock `name` if `holder` holds it."""
         super().release_held(name, holder)
-        self.parking.sweep()
+        self.pending.answer_ready()
 
     def read_data(self, key: str) -> tuple[int, bytes] | None:
-        """Return version and pickle of `key`, None when absent."""
+        """Return the version and the pickle of `key`, None when absent."""
         entry = super().read(key)
         return None if entry is None else (entry.version, entry.value.data())
 
     def write_data(self, key: str, data: bytes, version: int | None) -> bool:
         """Write a worker's value if `version` still holds."""
-        shared = Shared.of_data(data)
-        return self.commit(key, Prepared(shared, self._lasting(key, shared)), version, None)
+        done = super().write(key, Shared.of_data(data), version, None)
+        self.pending.answer_ready()
+        return done
 
     def snapshot_data(self) -> dict[str, bytes]:
-        """Return the pickles of all values at one moment."""
+        """Return the pickles of all values, all read at one moment."""
         return {key: shared.data() for key, shared in super().snapshot().items()}
 
     def refuse_again(self, name: str, worker: str, thread: int) -> None:
-        """Raise StateError when that thread of the worker holds the lock already."""
+        """Raise StateError if that thread of the worker already holds the lock."""
         with self._changed:
             self._is_free(name, (worker, thread))
 
     def try_acquire(self, name: str, worker: str, thread: int) -> bool:
-        """Take the lock `name` for a thread of a worker, if it is free."""
+        """Take the lock `name` for a thread of a worker if it is free; return whether it was."""
         with self._changed:
             return self._is_free(name, (worker, thread)) and self._take(name, (worker, thread))
 
     def free(self, worker: str) -> None:
-        """Give back every lock of a worker that is gone, and drop its requests."""
-        self.parking.drop(worker)
+        """Release every lock of a worker that has ended, and drop its requests."""
+        self.pending.drop(worker)
         with self._changed:
             self._holders = {
                 name: holder for name, holder in self._holders.items() if holder[0] != worker
             }
             self._changed.notify_all()
-        self.parking.sweep()
+        self.pending.answer_ready()
 
 
 def _opened(key: str, entry: Entry | None) -> Entry | None:

@@ -1,4 +1,7 @@
-"""wire."""
+"""How values travel between controller and workers: as pickles.
+
+Both ends belong to the same run, so pickles are never read from a stranger.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,11 @@ from pytest_plan.engine.model.errors import StateError, describe
 
 
 def dump(key: str, value: Any) -> bytes:
-    """Return the pickle of a value; raise StateError, naming key and type, when it has none."""
+    """Return the pickle of a value.
+
+    Raises:
+        StateError: it cannot be pickled; the message names the key and the type.
+    """
     try:
         return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:
@@ -20,12 +27,16 @@ def dump(key: str, value: Any) -> bytes:
 
 
 def load(data: bytes) -> Any:
-    """Return what was pickled by a process of this run."""
-    return pickle.loads(data)  # noqa: S301 - both ends of the line are our own
+    """Return the value of a pickle that a process of this run has made."""
+    return pickle.loads(data)  # noqa: S301 - both ends of the line are ours
 
 
 def open_value(key: str, data: bytes) -> Any:
-    """Return the value of `key`; raise StateError when its pickle cannot be opened here."""
+    """Return the value of `key` from its pickle.
+
+    Raises:
+        StateError: this process cannot load the pickle.
+    """
     try:
         return load(data)
     except Exception as error:

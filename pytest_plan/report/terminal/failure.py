@@ -94,7 +94,7 @@ def pause(plan: PlanSession, result: StepResult) -> None:
             writer.flush()
             sys.__stdin__.readline()
     finally:
-        plan.host.go_on()
+        plan.host.resume()
 
 
 def _report(
