@@ -52,13 +52,13 @@ class RunEnvironment:
     def __init__(self, declared: DeclaredSteps, foreground: Foreground, run_id: str) -> None:
         self._declared = declared
         self._foreground = foreground
-        self._recovery = Recovery(declared, foreground)
+        self._recovery = Recovery(declared, foreground, beside=declared.settings.environment_name)
         settings = declared.settings
         self._keeps = settings.keeps
         self._name = settings.environment_name
         self._steps = declared.steps
         if (settings.dir / FOLDER).is_dir():
-            self._recovery.clean_up_all(kept=False, beside=self._name)
+            self._recovery.clean_up_all()
         try:
             self._environment = self._claim(run_id)
         except (JournalError, OSError) as error:

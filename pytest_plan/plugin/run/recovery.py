@@ -1,18 +1,20 @@
-"""Cleans up what runs have left that were killed, before this one makes anything."""
+"""Cleans up the environments of dead runs before this run provisions anything."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.engine.environments.environment import Environment, claimed, names, tidy
+from pytest_plan.engine.environments import recovery
+from pytest_plan.engine.environments.environment import Environment, tidy
 from pytest_plan.engine.execution.restore import Restorer
-from pytest_plan.engine.journal.reader import MOST_OWNERS, Recorded, read
+from pytest_plan.engine.journal.reader import MOST_OWNERS, Recorded, RecordedStep
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError, describe
@@ -22,120 +24,128 @@ from pytest_plan.plugin.compat import pytest_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
 
-BY_REAPER = "PYTEST_PLAN_BY_REAPER"  # set where nobody reads what is said
+if TYPE_CHECKING:
+    from pytest_plan.engine.execution.run import Run
+    from pytest_plan.engine.journal.journal import Journal
+
+BY_REAPER = "PYTEST_PLAN_BY_REAPER"  # set where nobody reads the messages
 
 
-class Recovery:
-    """Cleans up environments whose owner is dead.
+class Recovery(recovery.RecoveryCallbacks):
+    """The engine's recovery, with the code of conftests and with messages in the terminal.
 
     Args:
-        declared: the steps of this process: they have the code.
-        foreground: the main thread, on which they are cleaned up.
+        declared: the steps of this process. They have the code of the recorded steps.
+        foreground: the main thread, on which everything is cleaned up.
+        kept: whether to clean up environments that were kept on purpose as well.
+        beside: the name of an environment to leave alone; None if there is none.
 
     Attributes:
-        left: the environments of which something is left.
+        left: the names of the environments that could not be cleaned up completely.
     """
 
-    def __init__(self, declared: DeclaredSteps, foreground: Foreground) -> None:
+    def __init__(
+        self,
+        declared: DeclaredSteps,
+        foreground: Foreground,
+        *,
+        kept: bool = False,
+        beside: str | None = None,
+    ) -> None:
         self._declared = declared
         self._foreground = foreground
+        self._kept = kept
+        self._beside = beside
         self.say = foreground.say
         self.left: list[str] = []
+        self._parent = declared.settings.dir
+        references = references_of(declared.config)
+        self._recovery = recovery.Recovery(
+            self._parent, declared.plan.declared, references, self._revive, self
+        )
 
-    @property
-    def parent(self) -> Path:
-        """The folder with all environments."""
-        return self._declared.settings.dir
-
-    def clean_up_all(self, *, kept: bool, beside: str | None = None) -> None:
-        """Clean up every environment without an owner.
-
-        Args:
-            kept: whether also those that were kept on purpose.
-            beside: the name of one that the caller looks after.
-        """
-        tidy(self.parent)
-        for name in names(self.parent):
-            if name == beside:
-                continue
-            try:
-                with claimed(self.parent, name) as environment:
-                    self._look_at(name, environment, kept=kept)
-            except JournalError as error:
-                self.left.append(name)
-                self.say(f"environment {name!r} is not cleaned up: {error}", bad=True)
-
-    def _look_at(self, name: str, environment: Environment | None, *, kept: bool) -> None:
-        if environment is None:
-            self.say(f"environment {name!r} is in use, and left alone")
-            return
-        try:
-            recorded = environment.recorded()
-        except JournalError as error:
-            self._leave(environment, str(error))
-            return
-        if recorded is None:
-            return
-        if recorded.is_kept and not kept:
-            self.say(f"environment {name!r} is kept: --plan-reuse uses it")
-            return
-        self.clean_up(environment, recorded)
+    def clean_up_all(self) -> None:
+        """Clean up every environment without a living owner."""
+        tidy(self._parent)
+        self._recovery.clean_up_all()
 
     def clean_up(self, environment: Environment, recorded: Recorded) -> None:
-        """Clean up an environment that we have, and let go of it when something could be done.
-
-        Args:
-            environment: its owner is dead, or has kept it.
-            recorded: what its journal tells.
-
-        Raises:
-            JournalError: its journal cannot be read or written any more.
-        """
-        if recorded.exhausted():
-            self._leave(environment, f"{MOST_OWNERS} processes have tried in vain to clean it up")
-            return
-        what = "kept" if recorded.is_kept else "left"
-        self.say(f"cleaning up environment {environment.name!r}, {what} {_age(recorded)} ago")
-        self.clean_up_steps(environment, recorded, recorded.steps)
-        environment.release(remove=not self._is_left(environment))
+        """Clean up an environment that is ours; see the engine's `Recovery.clean_up`."""
+        self._recovery.clean_up(environment, recorded)
 
     def clean_up_steps(
         self, environment: Environment, recorded: Recorded, steps: Collection[str]
     ) -> None:
-        """Clean up these steps of an environment that is ours, in reverse."""
-        plan = self._declared.plan
+        """Clean up these steps of it; see the engine's `Recovery.clean_up_steps`."""
+        self._recovery.clean_up_steps(environment, recorded, steps)
+
+    def skips(self, name: str) -> bool:
+        """Leave the environment alone that this run uses itself."""
+        return name == self._beside
+
+    def skips_recorded(self, environment: Environment, recorded: Recorded) -> bool:
+        """Leave an environment alone that was kept on purpose, unless asked to clean it up."""
+        if not recorded.is_kept or self._kept:
+            return False
+        self.say(f"environment {environment.name!r} is kept: --plan-reuse uses it")
+        return True
+
+    def in_use(self, name: str) -> None:
+        """Report it."""
+        self.say(f"environment {name!r} is in use and is left alone")
+
+    def exhausted(self, environment: Environment) -> None:
+        """Report it, with the journal."""
+        reason = f"its cleanup failed {MOST_OWNERS} times and was given up"
+        self._leave(environment.name, environment, reason)
+
+    def failed(self, name: str, environment: Environment | None, error: JournalError) -> None:
+        """Report it, with the journal if there is one, and go on."""
+        self._leave(name, environment, str(error))
+
+    def begins(self, environment: Environment, recorded: Recorded) -> None:
+        """Report it."""
+        what = "kept" if recorded.is_kept else "left"
+        self.say(f"cleaning up environment {environment.name!r}, {what} {_age(recorded)} ago")
+
+    def load(self, recorded: Recorded) -> None:
+        """Load the conftests that defined steps; one that cannot be loaded is reported."""
         for file in recorded.facts.get("launch", {}).get("conftests", ()):
-            self._load(file)
-        references = references_of(self._declared.config)
-        restorer = Restorer(recorded, steps, plan.declared, references)
-        journal = environment.open(references, lambda name: recorded.steps[name].fingerprint)
-        whole = len(steps) == len(recorded.steps)
-        scratch = scratch_of(recorded)
-        run = plan.revive(
-            restorer, journal, listeners=[self._hear], scratch=scratch if whole else None
-        )
-        with self._foreground.owned(run):
-            run.clean_up(reason="recovery")
+            try:
+                pytest_internals.load_conftest(self._declared.config, file)
+            except pytest.UsageError as error:
+                self.say(f"{error}; its steps cannot be cleaned up", bad=True)
 
-    def _load(self, file: str) -> None:
-        try:
-            pytest_internals.load_conftest(self._declared.config, file)
-        except pytest.UsageError as error:
-            self.say(f"{error}; its steps cannot be cleaned up", bad=True)
+    def running(self, run: Run) -> contextlib.AbstractContextManager[None]:
+        """Let signals stop the cleanup, and capture its output."""
+        return self._foreground.owned(run)
 
-    def _is_left(self, environment: Environment) -> bool:
-        due = read(environment.file).due()
+    def remains(self, environment: Environment, due: Collection[RecordedStep]) -> bool:
+        """Keep an environment that another process could clean up.
+
+        Anything only the dead process could undo has been listed and is then forgotten, unless
+        nobody has read the list.
+        """
         if due:
             self.left.append(environment.name)
-        # What nobody can take back was named, and is forgotten, unless nobody has read it.
-        return any(step.can_be_cleaned for step in due) or (bool(due) and BY_REAPER in os.environ)
+        is_unread = bool(due) and BY_REAPER in os.environ
+        return is_unread or any(step.can_be_cleaned for step in due)
 
-    def _leave(self, environment: Environment, reason: str) -> None:
-        self.left.append(environment.name)
-        self.say(f"environment {environment.name!r} is not cleaned up: {reason}", bad=True)
-        self.say(f"its journal is {environment.file}")
+    def _revive(self, restorer: Restorer, journal: Journal) -> Run:
+        recorded = restorer.recorded
+        is_whole = len(restorer.planned()) == len(recorded.steps)
+        scratch = scratch_of(recorded) if is_whole else None
+        return self._declared.plan.revive(
+            restorer, journal, listeners=[self._report], scratch=scratch
+        )
 
-    def _hear(self, event: Event) -> None:
+    def _leave(self, name: str, environment: Environment | None, reason: str) -> None:
+        self.left.append(name)
+        self.say(f"environment {name!r} was not cleaned up: {reason}", bad=True)
+        if environment is not None:
+            self.say(f"its journal is {environment.file}")
+
+    def _report(self, event: Event) -> None:
         if not isinstance(event, StepCleaned):
             return
         cleanup = event.result.cleanup
@@ -149,7 +159,7 @@ class Recovery:
 
 
 def references_of(config: pytest.Config) -> References:
-    """Return what finds functions again, also in conftests, whatever their module is called."""
+    """Return what finds recorded functions, including those of conftests under any module name."""
     import sys
 
     def modules() -> list[Any]:
@@ -159,7 +169,7 @@ def references_of(config: pytest.Config) -> References:
 
 
 def scratch_of(recorded: Recorded) -> Path | None:
-    """Return the temporary folder of a recorded run, None when it is not there, or not ours."""
+    """Return the temporary folder of a recorded run, None if it does not exist or is not ours."""
     text = recorded.facts.get("scratch")
     if text is None:
         return None

@@ -47,10 +47,11 @@ class Cleaner:
         from pytest_plan.plugin.run.recovery import BY_REAPER, Recovery
 
         plan_session = lookup.of(self._config, self._settings)
-        recovery = Recovery(plan_session.declared, plan_session.host.foreground)
-        plan_session.host.signals.install()
         # The reaper cleans up after a killed run; it leaves kept environments alone.
-        recovery.clean_up_all(kept=BY_REAPER not in os.environ)
+        kept = BY_REAPER not in os.environ
+        recovery = Recovery(plan_session.declared, plan_session.host.foreground, kept=kept)
+        plan_session.host.signals.install()
+        recovery.clean_up_all()
         plan_session.host.signals.restore()
         if recovery.left:
             self._status = pytest.ExitCode.TESTS_FAILED
