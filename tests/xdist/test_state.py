@@ -414,6 +414,32 @@ def test_secrets_reach_tests_and_no_output(cluster: Cluster) -> None:
     assert outcomes(cluster.two()) == {"passed": 1}
 
 
+@pytest.mark.parametrize("args", [("-n", "0"), ("-n", "1")], ids=["solo", "worker"])
+@pytest.mark.parametrize("secret", ["hunter2-secret", b"hunter2-secret"], ids=["text", "bytes"])
+def test_secret_that_a_test_sets_is_masked(
+    cluster: Cluster, args: tuple[str, str], secret: str | bytes
+) -> None:
+    """The error of a cleanup shows *** for it, whichever process has set it."""
+    cluster.steps("""
+    def show(state):
+        revealed = state["token"].reveal()
+        text = revealed if isinstance(revealed, str) else revealed.decode()
+        raise RuntimeError(f"refused with {text}")
+
+    @pytest.mark.plan_step(cleanup=show)
+    def db(): return 1
+    """)
+    cluster.tests(f"""
+    from pytest_plan import Secret
+
+    def test_it(db, plan): plan.state["token"] = Secret({secret!r})
+    """)
+    result = cluster.apart(*args)
+    assert outcomes(result) == {"passed": 1, "errors": 1}
+    assert "refused with ***" in result.stdout.str()
+    assert "hunter2" not in result.stdout.str() + result.stderr.str()
+
+
 def test_state_is_shared_without_any_step(cluster: Cluster) -> None:
     """The fixture `plan` alone is enough for tests to share a State."""
     cluster.tests(

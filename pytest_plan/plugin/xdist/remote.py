@@ -12,7 +12,7 @@ from pytest_plan.engine.shared.state import State
 from pytest_plan.engine.shared.store import Entry
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.xdist.client import Client
-from pytest_plan.plugin.xdist.wire import dump, load, open_value
+from pytest_plan.plugin.xdist.wire import dump, load, open_value, secret_in
 
 if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
@@ -90,7 +90,8 @@ class RemoteStore:
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
         """Write if `version` still holds."""
-        return bool(self._client.ask("write", key, dump(key, value), version))
+        data, secret = dump(key, value), secret_in(value)
+        return bool(self._client.ask("write", key, data, version, secret))
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
         """Remove if `version` still holds."""

@@ -89,7 +89,7 @@ class Server:
         self._acquiring: dict[int, tuple[str, int]] = {}  # receiver thread only
         self._handlers: Mapping[str, Callable[..., Any]] = {
             "read": lambda answers, _, key: (answers.store.read_data(key),),
-            "write": self._write,
+            "write": lambda answers, _, *write: (answers.store.write_data(*write),),
             "remove": lambda answers, _, key, version: (answers.store.remove(key, version, None),),
             "versions": lambda answers, _: (answers.store.versions(),),
             "snapshot": lambda answers, _: (answers.store.snapshot_data(),),
@@ -142,11 +142,6 @@ class Server:
         answer = self._handlers[what](answers, number, *arguments)
         if answer is not None:
             self._send(number, True, answer[0])
-
-    def _write(
-        self, answers: Answers, number: int, key: str, data: bytes, version: int | None
-    ) -> tuple[bool]:
-        return (answers.store.write_data(key, data, version),)
 
     def _wait(self, answers: Answers, number: int, key: str) -> None:
         self._answer_later(answers, number, lambda: answers.store.read_data(key))

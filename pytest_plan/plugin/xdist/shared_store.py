@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_plan.engine.model.errors import StateError
+from pytest_plan.engine.model.secret import Secret
 from pytest_plan.engine.shared.store import Entry, Holder, LocalStore
 from pytest_plan.plugin.xdist.pending import PendingRequests
 from pytest_plan.plugin.xdist.wire import dump, open_value
@@ -119,8 +120,20 @@ class SharedStore(LocalStore):
         entry = super().read(key)
         return None if entry is None else (entry.version, entry.value.data())
 
-    def write_data(self, key: str, data: bytes, version: int | None) -> bool:
-        """Write a worker's value if `version` still holds."""
+    def write_data(
+        self, key: str, data: bytes, version: int | None, secret: bytes | None = None
+    ) -> bool:
+        """Write a worker's value if `version` still holds.
+
+        Args:
+            key: the key.
+            data: the pickle of the value.
+            version: as for `Store.write`.
+            secret: what the value hides, if it is a `Secret`; masked from now on. The pickle itself
+                is not loaded here.
+        """
+        if secret is not None:
+            self._learn(Secret(secret))
         done = super().write(key, Shared.of_data(data), version, None)
         self.pending.answer_ready()
         return done

@@ -9,6 +9,7 @@ import pickle
 from typing import Any
 
 from pytest_plan.engine.model.errors import StateError, describe
+from pytest_plan.engine.model.secret import Secret
 
 
 def dump(key: str, value: Any) -> bytes:
@@ -24,6 +25,14 @@ def dump(key: str, value: Any) -> bytes:
             f"the value of {key!r}, of type {type(value).__qualname__!r}, cannot be pickled and so "
             f"cannot be shared with other processes: {describe(error)}"
         ) from error
+
+
+def secret_in(value: Any) -> bytes | None:
+    """Return the bytes to mask when `value` is a `Secret` of text or bytes, else None."""
+    hidden = value.reveal() if isinstance(value, Secret) else None
+    if isinstance(hidden, str):
+        return hidden.encode("utf-8", "surrogateescape")
+    return hidden if isinstance(hidden, bytes) else None
 
 
 def load(data: bytes) -> Any:
