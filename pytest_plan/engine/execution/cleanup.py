@@ -113,7 +113,7 @@ class _Cleanup:
             reason=self._reason,
         )
         self.hook_is_done = yield from self._perform(self._begun(call), "its cleanup hook")
-        # Otherwise cleanup_ended() follows at once and records it.
+        # Otherwise cleanup_ended() follows at once and step_runs it.
         if self.hook_is_done and len(self._step_run.undo) > 0:
             self._journal.hook_done(self._step_run.name)
 
@@ -149,7 +149,7 @@ class _Cleanup:
         return (yield from self._perform(call, f"kill {tree!r}"))
 
     def _begun(self, call: Call) -> Call:
-        """Have the first call of a cleanup record that the cleanup begins."""
+        """Have the first call of a cleanup step_run that the cleanup begins."""
         if self._reason != RETRY and not self._has_begun:
             self._has_begun = True
             call.before = functools.partial(self._journal.cleanup_begun, self._step_run.name)

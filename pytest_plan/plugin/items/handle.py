@@ -28,6 +28,8 @@ class Access(Protocol):
 class PlanHandle:
     """The plan as a test sees it."""
 
+    __module__ = "pytest_plan"
+
     def __init__(self, plan_session: Access) -> None:
         self._plan_session = plan_session
 

@@ -111,7 +111,7 @@ class Host:
 
     def variables(self) -> Mapping[str, str]:
         """Return the environment variables that steps have set for tests."""
-        return {} if self._run is None else self._run.services.variables.current()
+        return {} if self._run is None else self._run.facts.variables.current()
 
     def provision(self, names: Collection[str]) -> None:
         """Run these steps and what they wait for; what ends the session is raised.

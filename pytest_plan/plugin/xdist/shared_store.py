@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.secret import Secret
-from pytest_plan.engine.shared.store import Entry, Holder, LocalStore
+from pytest_plan.engine.shared.store import Entry, Holder, LocalStore, Prepared
 from pytest_plan.plugin.xdist.pending import PendingRequests
 from pytest_plan.plugin.xdist.wire import dump, open_value
 
@@ -88,7 +88,12 @@ class SharedStore(LocalStore):
     def prepare(self, key: str, value: Any) -> Prepared:
         """Pickle a value of this process."""
         self._learn(value)
-        done = super().write(key, Shared.of_value(key, value), version, writer)
+        shared = Shared.of_value(key, value)
+        return Prepared(shared, self._lasting(key, shared))
+
+    def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
+        """Write what `prepare` returned if `version` still holds, and answer waiting workers."""
+        done = super().commit(key, prepared, version, writer)
         self.pending.answer_ready()
         return done
 
@@ -134,9 +139,8 @@ class SharedStore(LocalStore):
         """
         if secret is not None:
             self._learn(Secret(secret))
-        done = super().write(key, Shared.of_data(data), version, None)
-        self.pending.answer_ready()
-        return done
+        shared = Shared.of_data(data)
+        return self.commit(key, Prepared(shared, self._lasting(key, shared)), version, None)
 
     def snapshot_data(self) -> dict[str, bytes]:
         """Return the pickles of all values, all read at one moment."""
