@@ -9,16 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pytest_plan.engine.definition.graph import OWN_PARAMETERS, VALUE, link
 from pytest_plan.engine.definition.names import check_name
-from pytest_plan.engine.definition.options import (
-    OPTION_NAMES,
-    RunOptions,
-    check_jobs,
-    check_options,
-)
-from pytest_plan.engine.definition.planned import PlannedStep
-from pytest_plan.engine.definition.signature import hooks_of
+from pytest_plan.engine.definition.options import RunOptions, check_jobs
+from pytest_plan.engine.definition.plan_definition import PlanDefinition
 from pytest_plan.engine.definition.step import Pause, Step
 from pytest_plan.engine.model.clock import Clock, SystemClock
 from pytest_plan.engine.model.durations import Duration, parse_duration
@@ -71,18 +64,17 @@ class Plan:
         journal: str | os.PathLike[str] | None = None,
     ) -> None:
         check_jobs(jobs, "jobs")
-        self._options = RunOptions(
+        options = RunOptions(
             limit=None if limit is None else parse_duration(limit, "limit", zero=False),
             continue_on_error=continue_on_error,
             cleanup_limit=parse_duration(cleanup_limit, "cleanup_limit", zero=False),
             jobs=jobs,
             parameters=dict(parameters or {}),
         )
+        self._definition = PlanDefinition(options)
         self._clock = clock or SystemClock()
         self._store = store or LocalStore(self._clock)
         self._state = State(self._store)
-        self._steps: dict[str, PlannedStep] = {}
-        self._skipped: dict[str, str] = {}
         self._journal = None if journal is None else Path(journal).absolute()
         self._listeners: list[Listener] = []
         self._run: Run | None = None
@@ -114,21 +106,17 @@ class Plan:
         origin = _caller()
         if self._run is not None:
             raise PlanDefinitionError(f"{origin}: a step comes too late: the plan runs already")
-        chosen = f"step-{1 + len(self._steps)}" if name is None else check_name(name, origin)
-        self.declare(step, chosen, options, origin)
+        number = 1 + len(self._definition.steps)
+        chosen = f"step-{number}" if name is None else check_name(name, origin)
+        self._definition.declare(step, chosen, options, origin)
         return self
 
     def add_pause(self, duration: Duration) -> Self:
         """Append a step `pause-N` that only waits, and return the plan (gsd: AddPause)."""
         origin = _caller()
         seconds = parse_duration(duration, f"{origin}: pause")
-        number = 1 + sum(isinstance(known.step, Pause) for known in self._steps.values())
-        self.declare(Pause(seconds), f"pause-{number}", {}, origin)
-        return self
-
-    def add_listener(self, listener: Listener) -> Self:
-        """Tell `listener` every event of the run, on the thread that executes the plan."""
-        self._listeners.append(listener)
+        number = 1 + sum(isinstance(known.step, Pause) for known in self._definition.steps.values())
+        self._definition.declare(Pause(seconds), f"pause-{number}", {}, origin)
         return self
 
     def execute(self) -> PlanResult:
@@ -145,7 +133,7 @@ class Plan:
             PlanTimeoutError: the limit has passed.
             CleanupError: nothing else went wrong, but cleanup did.
         """
-        run = self.begin()
+        run = self._begin("execute")
         try:
             run.provision()
         finally:
@@ -162,7 +150,7 @@ class Plan:
         Raises as `execute`; a step that failed raises before the body. What the body raises
         stays as it is; a failure of cleanup is added to it as a note and as `cleanup_error`.
         """
-        run = self.begin()
+        run = self._begin("provisioned")
         try:
             run.provision()
             failure = run.failure()
@@ -187,143 +175,82 @@ class Plan:
         if self._run is not None:
             self._run.cancel(reason)
 
-    @property
-    def declared(self) -> Mapping[str, PlannedStep]:
-        """The steps by name as they were declared, without edges."""
-        return self._steps
+    def _begin(self, method: str) -> Run:
+        refusal = self._definition.refusal
+        if refusal:
+            raise PlanDefinitionError(f"plan.{method}() was called: {refusal}")
+        return begin(self)
 
-    def linked(self) -> dict[str, PlannedStep]:
-        """Return the steps by name, in their order, with their edges.
 
-        Raises:
-            PlanDefinitionError: the plan cannot run as it is.
-        """
-        steps = [
-            step._replace(options=step.options._replace(skip=self._skipped[name]))
-            if name in self._skipped
-            else step
-            for name, step in self._steps.items()
-        ]
-        return link(steps, self._options.parameters)
+def definition_of(plan: Plan) -> PlanDefinition:
+    """Return the definition of a plan, which the plugin adds to."""
+    return plan._definition
 
-    def skip(self, name: str, reason: str) -> None:
-        """Skip a step, and with it whatever needs it, as if it had asked for that."""
-        self._skipped[name] = reason
 
-    def extend(self) -> None:
-        """Add the steps that were declared since `begin` to the run."""
-        if self._run is not None:
-            self._run.extend(self.linked())
+def listen(plan: Plan, listener: Listener) -> None:
+    """Call `listener` with every event of the run, on the thread that executes the plan."""
+    plan._listeners.append(listener)
 
-    def begin(
-        self,
-        *,
-        artifacts: Path | None = None,
-        run_id: str | None = None,
-        journal: NullJournal | None = None,
-        scratch: Path | None = None,
-        **options: Any,
-    ) -> Run:
-        """Check the plan and return its one run; `options` replace fields of `RunOptions`.
 
-        Raises:
-            PlanDefinitionError: the plan cannot run as it is, or has run before.
-        """
-        if self._run is not None:
-            raise PlanDefinitionError("this plan has been executed already: a plan runs once")
-        # Imported here: a worker of xdist declares plans and never runs one.
-        from pytest_plan.engine.execution.run import Run, new_run_id
+def begin(
+    plan: Plan,
+    *,
+    artifacts: Path | None = None,
+    run_id: str | None = None,
+    journal: NullJournal | None = None,
+    scratch: Path | None = None,
+    **options: Any,
+) -> Run:
+    """Check a plan and return its one run, for the plugin to provision and clean up.
 
-        run_options = self._options._replace(**options)
-        self._steps = self.linked()
-        run_id = run_id or new_run_id()
-        own = self._own_environment(run_id)
-        self._run = Run(
-            self._steps,
-            run_options,
-            self._store,
-            listeners=self._listeners,
-            clock=self._clock,
-            run_id=run_id,
-            artifacts=artifacts,
-            journal=journal if own is None else own.journal,
-            scratch=scratch,
-            at_end=None if own is None else own.end,
-        )
-        if self._cancelled is not None:
-            self._run.cancel(self._cancelled)
-        return self._run
+    Args:
+        plan: the plan.
+        artifacts: the folder for files that outlive the run; None: there is none.
+        run_id: the id of the run; None: a new one.
+        journal: the journal of the run; None: the plan's own, if it has one.
+        scratch: the temporary folder of the run that this one continues; None: a new one.
+        options: fields of `RunOptions` to replace.
 
-    def _own_environment(self, run_id: str) -> OwnEnvironment | None:
-        if self._journal is None:
-            return None
-        from pytest_plan.engine.environments.recovery import OwnEnvironment, recover
+    Raises:
+        PlanDefinitionError: the plan cannot run as it is declared, or has run before.
+    """
+    if plan._run is not None:
+        raise PlanDefinitionError("this plan has been executed already: a plan runs once")
+    # Imported here: a worker of xdist declares plans and never runs one.
+    from pytest_plan.engine.execution.run import Run, new_run_id
 
-        recover(
-            self._journal,
-            self._steps,
-            lambda restorer, journal: self.revive(restorer, journal, listeners=self._listeners),
-        )
-        return OwnEnvironment(self._journal, run_id)
+    steps = plan._definition.linked()
+    run_id = run_id or new_run_id()
+    own = _own_environment(plan, run_id)
+    plan._run = Run(
+        steps,
+        plan._definition.options._replace(**options),
+        plan._store,
+        listeners=plan._listeners,
+        clock=plan._clock,
+        run_id=run_id,
+        artifacts=artifacts,
+        journal=journal if own is None else own.journal,
+        scratch=scratch,
+        at_end=None if own is None else own.end,
+    )
+    if plan._cancelled is not None:
+        plan._run.cancel(plan._cancelled)
+    return plan._run
 
-    def revive(
-        self,
-        restorer: Restorer,
-        journal: NullJournal,
-        *,
-        listeners: list[Listener],
-        scratch: Path | None = None,
-    ) -> Run:
-        """Return a run of recorded steps alone, to be cleaned up; the plan itself does not run."""
-        from pytest_plan.engine.execution.run import Run
 
-        planned = restorer.planned()
-        run = Run(
-            planned,
-            self._options._replace(limit=None),
-            LocalStore(self._clock),
-            listeners=listeners,
-            clock=self._clock,
-            journal=journal,
-            scratch=scratch,
-        )
-        run.restore(restorer, dict.fromkeys(planned))
-        return run
+def _own_environment(plan: Plan, run_id: str) -> OwnEnvironment | None:
+    if plan._journal is None:
+        return None
+    from pytest_plan.engine.environments.recovery import OwnEnvironment, recover
+    from pytest_plan.engine.execution.run import revive
 
-    def declare(
-        self,
-        step: Step,
-        name: str,
-        options: Mapping[str, Any],
-        origin: str,
-        scope: tuple[str, ...] = (),
-    ) -> None:
-        """Append a step that was declared at `origin`; see `PlannedStep` for `scope`.
+    def revived(restorer: Restorer, journal: NullJournal) -> Run:
+        options = plan._definition.options
+        return revive(restorer, options, journal, clock=plan._clock, listeners=plan._listeners)
 
-        Raises:
-            PlanDefinitionError: as `add_step`.
-        """
-        if not isinstance(step, Step):
-            raise PlanDefinitionError(
-                f"{origin}: {step!r} is no step; give an instance of Step or GenericStep"
-            )
-        if name in (*OWN_PARAMETERS, VALUE, *self._options.parameters):
-            raise PlanDefinitionError(
-                f"{origin}: a step cannot be called {name!r}, which hooks take as something else",
-                step=name,
-            )
-        twin = self._steps.get(name)
-        if twin is not None:
-            raise PlanDefinitionError(
-                f"two steps are called {name!r}: {twin.origin} and {origin}; rename one",
-                step=name,
-            )
-        attributes = {
-            option: getattr(step, option) for option in OPTION_NAMES if hasattr(step, option)
-        }
-        checked = check_options({**attributes, **options}, name, origin)
-        hooks = hooks_of(step, name)
-        self._steps[name] = PlannedStep(name, step, hooks, checked, origin, scope)
+    recover(plan._journal, plan._definition.steps, revived)
+    return OwnEnvironment(plan._journal, run_id)
 
 
 def _caller() -> str:

@@ -22,6 +22,7 @@ from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import read
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.schema import connect, insert
+from pytest_plan.engine.plan import begin
 from tests.benchmarks.measure import Row, interleave, seconds
 from tests.faults.harness.scenario import Run, Tally
 
@@ -80,7 +81,7 @@ def _step(folder: Path) -> float:
     plan = Plan()
     for _ in range(STEPS):
         plan.add_step(GenericStep(exec=_nothing, cleanup=_nothing))
-    run = plan.begin(journal=Journal(file, References(folder)))
+    run = begin(plan, journal=Journal(file, References(folder)))
 
     def execute() -> None:
         run.provision()

@@ -22,6 +22,7 @@ from pytest_plan import (
     StepOutcome,
 )
 from pytest_plan.engine.model.events import Event, StepStarted
+from pytest_plan.engine.plan import listen
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Calls
 
@@ -246,7 +247,7 @@ def test_a_pause_can_be_cancelled() -> None:
         if isinstance(event, StepStarted):
             plan.cancel("enough")
 
-    plan.add_listener(cancel)
+    listen(plan, cancel)
     with pytest.raises(PlanCancelledError) as caught:
         plan.execute()
     assert caught.value.result is not None

@@ -23,7 +23,7 @@ from pytest_plan.engine.model.results import (
     PlanTimeoutError,
     StepError,
 )
-from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.plan import Plan, begin, listen
 from pytest_plan.engine.shared.state import State
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Background, Calls, Gate, cancel_and_sleep, execute
@@ -88,7 +88,7 @@ class TestDefinition:
 
     def test_what_is_no_step_is_refused(self, plan: Plan) -> None:
         """Such as a class in place of its instance."""
-        with pytest.raises(PlanDefinitionError, match=f"{HERE}:.*is no step"):
+        with pytest.raises(PlanDefinitionError, match=f"{HERE}:.*is not a step"):
             plan.add_step(GenericStep)  # type: ignore[arg-type]
 
     def test_a_bad_pause_names_its_place(self, plan: Plan) -> None:
@@ -126,7 +126,7 @@ class TestDefinition:
 
     def test_adding_is_chainable(self, plan: Plan) -> None:
         """As in gsd."""
-        assert plan.add_step(GenericStep()).add_pause(0).add_listener(print) is plan
+        assert plan.add_step(GenericStep()).add_pause(0) is plan
 
 
 class TestOptions:
@@ -520,7 +520,7 @@ class TestLimit:
     def test_the_clock_can_be_held(self, clock: FakeClock) -> None:
         """What passes while the run's clock stands still is not taken from the limit."""
         plan = Plan(limit=10, clock=clock).add_step(GenericStep())
-        run = plan.begin()
+        run = begin(plan)
         run.provision()
         run.clock.hold()
         clock.advance(100)
@@ -603,7 +603,7 @@ class TestInterrupts:
             finally:
                 calls.note("exec ended")
 
-        plan.add_listener(interrupted)
+        listen(plan, interrupted)
         plan.add_step(GenericStep(exec=exec))
         with pytest.raises(KeyboardInterrupt):
             plan.execute()
@@ -682,3 +682,11 @@ def test_parameters_are_given_by_name(clock: FakeClock) -> None:
 
     plan.add_step(GenericStep(exec=exec)).execute()
     assert seen == ["c", "default", True]
+
+
+def test_a_plan_shows_what_is_promised() -> None:
+    """What the plugin uses beyond that are functions of the module."""
+    public = {name for name in dir(Plan) if not name.startswith("_")}
+    assert public == {
+        "add_pause", "add_step", "cancel", "execute", "provisioned", "results", "state",
+    }  # fmt: skip

@@ -19,6 +19,7 @@ import pytest
 from pytest_plan import GenericStep, Plan, PlanCancelledError, PlanDefinitionError, StepError
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.events import AttemptFailed
+from pytest_plan.engine.plan import listen
 from pytest_plan.engine.processes.process import spawn
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Background
@@ -85,11 +86,11 @@ def test_g2_a_listener_that_raises_at_any_event_changes_nothing(lab: Lab, count:
     """Row 9: the run goes on, and says it once."""
     plan, heard = lab.plan({}), itertools.count(1)
 
-    def listen(event: object) -> None:
+    def hear(event: object) -> None:
         if next(heard) == count:
             raise OSError("no space left")
 
-    plan.add_listener(listen)
+    listen(plan, hear)
     result = plan.execute()
     lab.judge()
     assert len(result.listener_errors) == (count < next(heard))
@@ -130,11 +131,11 @@ def test_g18_a_cancel_ends_the_wait_between_attempts(lab: Lab) -> None:
     plan = lab.plan({"db.exec": "error"}, {"retries": 1, "retry_wait": "10m"})
     waiting = threading.Event()
 
-    def listen(event: object) -> None:
+    def hear(event: object) -> None:
         if isinstance(event, AttemptFailed):
             waiting.set()
 
-    plan.add_listener(listen)
+    listen(plan, hear)
     background = Background(plan.execute)
     assert waiting.wait(PATIENCE)
     began = time.monotonic()

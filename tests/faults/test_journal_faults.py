@@ -22,6 +22,7 @@ from pytest_plan import GenericStep, Plan
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import read
 from pytest_plan.engine.journal.reference import References
+from pytest_plan.engine.plan import begin
 from tests.faults.harness.aftermath import NO_REAPER, PLAIN, journal_of
 from tests.faults.harness.scenario import PATIENCE, Run, Stage, Story, Tally
 
@@ -147,7 +148,7 @@ def test_g9_many_threads_that_write_state_lose_nothing(tally: Tally) -> None:
                 thread.join()
 
         plan.add_step(GenericStep(exec=exec), name="writer")
-        run = plan.begin(journal=journal)
+        run = begin(plan, journal=journal)
         run.provision()
         memory = {key: json.dumps(value) for key, value in plan.state.snapshot().items()}
         run.clean_up()

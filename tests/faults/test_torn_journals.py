@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 from pytest_plan import GenericStep, Plan
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.execution.restore import Restorer
+from pytest_plan.engine.execution.run import revive
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import read
 from pytest_plan.engine.journal.reference import References
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.plan import begin, definition_of
 from tests.faults.harness.scenario import Tally
 
 REFERENCES = References(Path(__file__).parent)
@@ -94,7 +97,7 @@ class Prefixes:
         plan = Plan()
         for name, step in steps_of(shape).items():
             plan.add_step(step, name=name)
-        run = plan.begin(journal=self._journal)
+        run = begin(plan, journal=self._journal)
         run.provision()
         run.clean_up()
 
@@ -165,8 +168,10 @@ def recover(file: Path, shape: dict[str, tuple[int, bool]]) -> None:
     for name, step in steps_of(shape).items():
         plan.add_step(step, name=name)
     recorded = read(file)
-    restorer = Restorer(recorded, recorded.steps, plan.declared, REFERENCES)
-    run = plan.revive(restorer, Journal(file, REFERENCES), listeners=[])
+    restorer = Restorer(recorded, recorded.steps, definition_of(plan).steps, REFERENCES)
+    options = definition_of(plan).options
+    journal = Journal(file, REFERENCES)
+    run = revive(restorer, options, journal, clock=SystemClock(), listeners=[])
     run.clean_up(reason="recovery")
 
 

@@ -82,7 +82,7 @@ CONFTESTS = {
     ),
     "name that hooks take": (
         "@pytest.mark.plan_step\ndef state(): pass",
-        ["conftest.py:5", "a step cannot be called 'state'", "hooks take"],
+        ["conftest.py:5", "'state' is a reserved name", "rename the step"],
     ),
     "class that is no step": (
         "@pytest.mark.plan_step\nclass Db: pass",

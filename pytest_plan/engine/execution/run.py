@@ -325,6 +325,39 @@ class Run:
         return RunFolders(None if folder is None else lambda: folder, self.journal.scratch, scratch)
 
 
+def revive(
+    restorer: Restorer,
+    options: RunOptions,
+    journal: NullJournal,
+    *,
+    clock: Clock,
+    listeners: list[Listener],
+    scratch: Path | None = None,
+) -> Run:
+    """Return a run of recorded steps alone, to be cleaned up or asked whether they are alive.
+
+    Args:
+        restorer: has the recorded steps.
+        options: how the plan of the declared steps is run; its limit does not apply.
+        journal: the journal of the run.
+        clock: measures all time.
+        listeners: are called with every event.
+        scratch: the temporary folder of the recorded run; None: a new one.
+    """
+    planned = restorer.planned()
+    run = Run(
+        planned,
+        options._replace(limit=None),
+        LocalStore(clock),
+        listeners=listeners,
+        clock=clock,
+        journal=journal,
+        scratch=scratch,
+    )
+    run.restore(restorer, dict.fromkeys(planned))
+    return run
+
+
 def _emitter(inbox: Inbox, listeners: list[Listener]) -> Callable[[Event], None]:
     """Return what brings events to the coordinator: all of them, or what it must act upon."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NoReturn
 
 import pytest
 
@@ -11,41 +10,18 @@ from pytest_plan.engine.definition.graph import closure
 from pytest_plan.engine.definition.names import no_step
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
-from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan
+from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan, definition_of
 from pytest_plan.engine.shared.store import LocalStore
 from pytest_plan.plugin.compat.pytest_internals import fixture_definitions
 from pytest_plan.plugin.declaring.declaration import Declaration
 from pytest_plan.plugin.options import Settings
 
-_NOT_HERE = (
-    "plan.{}() in pytest_plan_configure: this plan is run by pytest, when tests need it; "
-    "the hook only declares steps"
-)
+_REFUSAL = "pytest executes this plan when tests need it; pytest_plan_configure only declares steps"
 _TAKEN = ("plan", "request")
 # Known before pytest knows its fixtures, when eager steps are provisioned.
 _ALWAYS_FIXTURES = frozenset(
     {"request", "tmp_path", "tmp_path_factory", "monkeypatch", "capsys", "pytestconfig"}
 )
-
-
-class DeclaredPlan(Plan):
-    """The plan that `pytest_plan_configure` gets: pytest runs it, the hook only declares."""
-
-    def execute(self) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            PlanDefinitionError: always.
-        """
-        raise PlanDefinitionError(_NOT_HERE.format("execute"))
-
-    def provisioned(self) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            PlanDefinitionError: always.
-        """
-        raise PlanDefinitionError(_NOT_HERE.format("provisioned"))
 
 
 class DeclaredSteps:
@@ -65,7 +41,7 @@ class DeclaredSteps:
     def __init__(self, config: pytest.Config, settings: Settings, store: LocalStore) -> None:
         self.config = config
         self.settings = settings
-        self.plan = DeclaredPlan(
+        self.plan = Plan(
             limit=settings.limit,
             continue_on_error=settings.continue_on_error,
             cleanup_limit=settings.cleanup_limit or DEFAULT_CLEANUP_LIMIT,
@@ -73,8 +49,10 @@ class DeclaredSteps:
             parameters={"config": config},
             store=store,
         )
+        self.definition = definition_of(self.plan)
+        self.definition.refusal = _REFUSAL
         for name in settings.skip:
-            self.plan.skip(name, f"{settings.sources['skip']} {name}")
+            self.definition.skip(name, f"{settings.sources['skip']} {name}")
         self.declarations: dict[str, Declaration] = {}
         self.needed: tuple[str, ...] | None = None
 
@@ -86,14 +64,14 @@ class DeclaredSteps:
             pytest.UsageError: the plan cannot run as it is written.
         """
         try:
-            return self.plan.linked()
+            return self.definition.linked()
         except PlanDefinitionError as error:
             raise pytest.UsageError(self._explain(error)) from None
 
     def add(self, declaration: Declaration) -> None:
         """Add a declared step; raise PlanDefinitionError when it is unusable."""
         self._refuse_name(declaration.name, declaration.origin)
-        self.plan.declare(
+        self.definition.declare(
             declaration.step,
             declaration.name,
             declaration.options,
@@ -105,7 +83,7 @@ class DeclaredSteps:
     def declare_added(self) -> list[Declaration]:
         """Return declarations for the steps that code has added under a name of their own."""
         added = []
-        for name, step in self.plan.declared.items():
+        for name, step in self.definition.steps.items():
             if name in self.declarations or not name.isidentifier():
                 continue
             self._refuse_name(name, step.origin)
@@ -149,7 +127,7 @@ class DeclaredSteps:
         Raises:
             pytest.UsageError: there are such steps, and the plan cannot run as it is written.
         """
-        declared = self.plan.declared.items()
+        declared = self.definition.steps.items()
         eager = {name for name, step in declared if step.options.eager or self.settings.eager}
         if eager and self.settings.until is not None:
             eager &= closure({self.settings.until}, self.steps)
@@ -157,13 +135,11 @@ class DeclaredSteps:
 
     def _refuse_name(self, name: str, origin: str) -> None:
         if name in _TAKEN:
-            raise PlanDefinitionError(
-                f"{origin}: a step cannot be called {name!r}, which tests take as something else"
-            )
+            raise PlanDefinitionError(f"{origin}: {name!r} is a reserved name; rename the step")
 
     def _explain(self, error: PlanDefinitionError) -> str:
         """Say it in pytest's terms when a hook takes a fixture."""
-        name, step = error.parameter, self.plan.declared.get(error.step or "")
+        name, step = error.parameter, self.definition.steps.get(error.step or "")
         if name is None or step is None or not _is_fixture(self.config, name):
             return str(error)
         return (

@@ -121,7 +121,7 @@ class Host:
             BaseException: `pytest.exit`, KeyboardInterrupt or SystemExit came from a step.
         """
         run = self.begin()
-        self._declared.plan.extend()
+        run.extend(self._declared.definition.linked())
         if names and self._environment is not None:
             self._environment.watch.begin(run.remaining())
         with self.foreground.owned():
@@ -202,7 +202,7 @@ class Host:
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, None when it can."""
         record = self._run.step_runs.get(name) if self._run is not None else None
-        if record is None and name not in self._declared.plan.declared:
+        if record is None and name not in self._declared.definition.steps:
             return self._unknown(name)
         if record is None or record.outcome is StepOutcome.PENDING:
             return self._not_provisioned(name)
@@ -220,7 +220,7 @@ class Host:
         return Verdict(skips=False, reason=reason, steps=(root.name,))
 
     def _unknown(self, name: str) -> Verdict:
-        known = ", ".join(self._declared.plan.declared) or "none"
+        known = ", ".join(self._declared.definition.steps) or "none"
         reason = f"unknown plan step {name!r} (the process that runs the plan knows: {known})"
         return Verdict(skips=False, reason=reason, steps=(name,))
 
@@ -256,6 +256,7 @@ class Host:
         # Imported here, as the run is: a worker has none.
         self._load_listeners()
         from pytest_plan.engine.execution.run import new_run_id
+        from pytest_plan.engine.plan import begin, listen
         from pytest_plan.plugin.run.environment import RunEnvironment
         from pytest_plan.plugin.run.hook_caller import hook_caller
 
@@ -269,13 +270,14 @@ class Host:
             self.signals.restore()
             raise
         for listener in hook.pytest_plan_make_listener(config=self._config):
-            declared.plan.add_listener(listener)
-        declared.plan.add_listener(hook_caller(self._config))
+            listen(declared.plan, listener)
+        listen(declared.plan, hook_caller(self._config))
         folder = artifacts.folder(declared.settings.dir)
         if folder is None:
             warn(self._config, f"{declared.settings.dir} is not writable: no artifacts are kept")
-        declared.plan.add_listener(self._environment.watch.hear)
-        run = declared.plan.begin(
+        listen(declared.plan, self._environment.watch.hear)
+        run = begin(
+            declared.plan,
             run_id=run_id,
             artifacts=folder,
             journal=self._environment.journal,

@@ -16,6 +16,7 @@ from pytest_plan.engine.environments.environment import Environment, tidy
 from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.journal.reader import MOST_OWNERS, Recorded, RecordedStep
 from pytest_plan.engine.journal.reference import References
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError, describe
 from pytest_plan.engine.model.events import Event, StepCleaned
@@ -61,7 +62,7 @@ class Recovery(recovery.RecoveryCallbacks):
         self._parent = declared.settings.dir
         references = references_of(declared.config)
         self._recovery = recovery.Recovery(
-            self._parent, declared.plan.declared, references, self._revive, self
+            self._parent, declared.definition.steps, references, self._revive, self
         )
 
     def clean_up_all(self) -> None:
@@ -135,8 +136,16 @@ class Recovery(recovery.RecoveryCallbacks):
         recorded = restorer.recorded
         is_whole = len(restorer.planned()) == len(recorded.steps)
         scratch = scratch_of(recorded) if is_whole else None
-        return self._declared.plan.revive(
-            restorer, journal, listeners=[self._report], scratch=scratch
+        from pytest_plan.engine.execution.run import revive
+
+        options = self._declared.definition.options
+        return revive(
+            restorer,
+            options,
+            journal,
+            clock=SystemClock(),
+            listeners=[self._report],
+            scratch=scratch,
         )
 
     def _leave(self, name: str, environment: Environment | None, reason: str) -> None:

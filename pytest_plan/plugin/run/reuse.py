@@ -11,8 +11,10 @@ from pytest_plan.engine.environments.environment import Environment
 from pytest_plan.engine.environments.fingerprint import Fingerprints
 from pytest_plan.engine.environments.keeping import obstacles
 from pytest_plan.engine.execution.restore import Restorer
+from pytest_plan.engine.execution.run import revive
 from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.journal.reader import Recorded, RecordedStep
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.processes.orphan import orphan_tree
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
@@ -102,7 +104,8 @@ def _dead(
             dead[name] = "a process of it has ended"
     if asked:
         restorer = Restorer(recorded, recorded.steps, steps, references_of(declared.config))
-        run = declared.plan.revive(restorer, NullJournal(), listeners=[])
+        options = declared.definition.options
+        run = revive(restorer, options, NullJournal(), clock=SystemClock(), listeners=[])
         with foreground.owned(run):
             dead.update(run.dead(asked))
         run.detach()

@@ -167,7 +167,7 @@ class Controller(Owner):
 
     def _refuse_bare_worker(self, server: Server) -> None:
         plan_session = lookup.peek(self._config)
-        has_steps = plan_session is not None and plan_session.declared.plan.declared
+        has_steps = plan_session is not None and plan_session.declared.definition.steps
         if has_steps and server.pid is None:
             raise pytest.UsageError(
                 f"worker {server.worker!r} has not loaded pytest-plan: "

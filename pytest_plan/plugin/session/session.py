@@ -97,8 +97,8 @@ class PlanSession:
 
     def require(self, name: str) -> None:
         """End the running test unless the step has succeeded."""
-        if name not in self.declared.plan.declared:
-            pytest.fail(f"{name!r} {no_step(name, self.declared.plan.declared)}", pytrace=False)
+        if name not in self.declared.definition.steps:
+            pytest.fail(f"{name!r} {no_step(name, self.declared.definition.steps)}", pytrace=False)
         self.view.ensure(())
         verdict = self.view.verdict_on(name)
         if verdict is not None:

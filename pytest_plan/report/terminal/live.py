@@ -68,7 +68,7 @@ class TerminalReport:
         self._tests_begun = 0
         self._has_warned = False
         self._mentioned: dict[str, float] = {}  # when a running step was last mentioned
-        if self._plan.declared.needed == () and self._plan.declared.plan.declared:
+        if self._plan.declared.needed == () and self._plan.declared.definition.steps:
             self._write("plan: no selected test needs a step", {})
         self._handlers: dict[type, Callable[[Any], None]] = {
             AttemptFailed: self._attempt_failed,
@@ -89,7 +89,7 @@ class TerminalReport:
 
     def pytest_report_header(self) -> str:
         """Return the number of steps; those of conftests in subdirectories are not known yet."""
-        count = len(self._plan.declared.plan.declared)
+        count = len(self._plan.declared.definition.steps)
         return f"plan: {count} step{'' if count == 1 else 's'}"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -170,7 +170,7 @@ class TerminalReport:
     def _line(
         self, step: str, word: str, detail: str, markup: Markup, *, is_bad: bool = False
     ) -> None:
-        width = max(map(len, self._plan.declared.plan.declared), default=0)
+        width = max(map(len, self._plan.declared.definition.steps), default=0)
         head = f"plan: {step:<{width}}  "
         self._write(f"{word:<9} {detail}".rstrip(), markup, head=head, is_bad=is_bad)
 

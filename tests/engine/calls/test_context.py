@@ -24,7 +24,7 @@ from pytest_plan.engine.model.results import (
     StepTimeoutError,
 )
 from pytest_plan.engine.model.secret import Secret
-from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.plan import Plan, begin
 from pytest_plan.engine.processes.process import Process
 from pytest_plan.engine.shared.state import State
 from tests.engine.support.fake_clock import FakeClock
@@ -584,7 +584,7 @@ class TestPlaces:
         plan.add_step(
             GenericStep(exec=lambda ctx: (ctx.artifacts / "dump").write_text("x")), name="it"
         )
-        run = plan.begin(artifacts=tmp_path)
+        run = begin(plan, artifacts=tmp_path)
         run.provision()
         run.clean_up()
         assert (tmp_path / run.run_id / "it" / "dump").read_text() == "x"

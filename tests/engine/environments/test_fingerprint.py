@@ -15,6 +15,7 @@ import pytest
 
 from pytest_plan import GenericStep, Plan
 from pytest_plan.engine.environments.fingerprint import Fingerprints
+from pytest_plan.engine.plan import definition_of
 
 SOURCE = """
 import os
@@ -65,7 +66,7 @@ def load(tmp_path: Path) -> Callable[[str], ModuleType]:
 def _prints(module: ModuleType, hook: str = "build", **options: Any) -> Fingerprints:
     """Return the fingerprints of one step `a` with a hook of this module."""
     plan = Plan().add_step(GenericStep(exec=getattr(module, hook)), name="a", **options)
-    return Fingerprints(plan.linked)
+    return Fingerprints(definition_of(plan).linked)
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_globs_are_relative_to_the_declaration(tmp_path: Path) -> None:
     plan = Plan().add_step(step, name="a", inputs=["sql/*.sql"])
 
     def made() -> str:
-        planned = plan.linked()["a"]._replace(origin=f"{tmp_path}/conftest.py:1")
+        planned = definition_of(plan).linked()["a"]._replace(origin=f"{tmp_path}/conftest.py:1")
         return Fingerprints(lambda: {"a": planned}).of("a")
 
     (tmp_path / "sql").mkdir()
@@ -190,7 +191,7 @@ def test_the_fingerprints_of_needs_count(load: Callable[[str], ModuleType]) -> N
         module = load(source)
         plan = Plan().add_step(GenericStep(exec=module.build), name="a")
         plan.add_step(GenericStep(exec=module.drop), name="b", needs=["a"])
-        return Fingerprints(plan.linked)
+        return Fingerprints(definition_of(plan).linked)
 
     before = second(SOURCE).of("b")
     assert second(SOURCE).fits("b", before)
@@ -203,8 +204,8 @@ def test_what_cannot_be_read_is_always_new(
     """Nothing is taken for unchanged that nobody has looked at."""
     module = load(SOURCE)
     plan = Plan().add_step(GenericStep(exec=module.build), name="a")
-    before = Fingerprints(plan.linked).of("a")
+    before = Fingerprints(definition_of(plan).linked).of("a")
     (tmp_path / "steps.py").unlink()
-    unread = Fingerprints(plan.linked)
+    unread = Fingerprints(definition_of(plan).linked)
     assert not unread.fits("a", before)
-    assert not Fingerprints(plan.linked).fits("a", unread.of("a"))
+    assert not Fingerprints(definition_of(plan).linked).fits("a", unread.of("a"))

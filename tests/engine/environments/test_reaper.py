@@ -350,7 +350,7 @@ class TestTrees:
             pids.append(ctx.start(["sleep", "600"]).pid)
 
         hook = {"cleanup": (lambda: None)} if has_hook else {}
-        run = journals.begin(tmp_path / "j", {"a": GenericStep(exec=make, **hook)})
+        run = journals.provisioned(tmp_path / "j", {"a": GenericStep(exec=make, **hook)})
         run.journal.set(status=status, launch={"cwd": str(tmp_path)})  # type: ignore[attr-defined]
         argv = [
             sys.executable,
@@ -372,7 +372,7 @@ class TestTrees:
         def make(ctx: Context) -> None:
             pids.append(ctx.start(["sleep", "600"]).pid)
 
-        run = journals.begin(tmp_path / "j", {"a": GenericStep(exec=make)})
+        run = journals.provisioned(tmp_path / "j", {"a": GenericStep(exec=make)})
         me = psutil.Process()
         stat = Path(f"/proc/{me.pid}/stat").read_text().rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

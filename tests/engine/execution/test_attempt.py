@@ -26,7 +26,7 @@ from pytest_plan.engine.model.results import (
     StepError,
     StepTimeoutError,
 )
-from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.plan import Plan, begin, listen
 from pytest_plan.engine.shared.state import State
 from pytest_plan.engine.shared.store import LocalStore
 from tests.engine.support.fake_clock import FakeClock
@@ -305,7 +305,7 @@ class TestRetryWait:
             if isinstance(event, AttemptFailed):
                 plan.cancel("enough")
 
-        plan.add_listener(cancel_once_waiting)
+        listen(plan, cancel_once_waiting)
         begun = clock.now()
         step = GenericStep(exec=calls.hook("exec", failures=9))
         result, error = execute(plan.add_step(step, name="db", retries=3, retry_wait="20s"))
@@ -802,7 +802,7 @@ class TestOtherEndings:
         plan.add_step(GenericStep(exec=hook), name="db", retries=3, retry_wait=0)
         plan.add_step(GenericStep(exec=calls.hook("never")), name="web", needs="db")
         plan.add_step(GenericStep(exec=calls.hook("other")), name="other")
-        run = plan.begin(skip_on=(self.Skip,))
+        run = begin(plan, skip_on=(self.Skip,))
         run.provision()
         run.clean_up()
         result = run.result()

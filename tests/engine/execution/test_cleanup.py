@@ -22,7 +22,7 @@ from pytest_plan.engine.model.results import (
     PlanTimeoutError,
     StepError,
 )
-from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.plan import Plan, listen
 from pytest_plan.engine.processes.process import Process
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Calls, Gate, cancel_and_sleep, execute, record_events
@@ -603,6 +603,7 @@ import signal, sys, threading, time
 from pytest_plan import GenericStep, Plan
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.events import CleanupInterrupted
+from pytest_plan.engine.plan import listen
 log = lambda text: print(text, flush=True)
 times = int(sys.argv[2])
 heard = threading.Semaphore(0)
@@ -643,7 +644,8 @@ def cleanup(ctx):
     log("upper")
 def hear(event):
     if isinstance(event, CleanupInterrupted): heard.release()
-plan = Plan(clock=clock).add_listener(hear)
+plan = Plan(clock=clock)
+listen(plan, hear)
 plan.add_step(GenericStep(cleanup=lambda: log("lower")))
 plan.add_step(GenericStep(cleanup=cleanup))
 plan.add_step(GenericStep(exec=exec))
@@ -716,7 +718,7 @@ class TestCtrlC:
             gate.hold()
             ended.set()
 
-        plan.add_listener(let_it_end)
+        listen(plan, let_it_end)
         plan.add_step(GenericStep(cleanup=cleanup), name="db")
         with pytest.raises(CleanupError, match="'db'"):
             plan.execute()

@@ -15,7 +15,7 @@ from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.model.events import Event, StepFinished, StepStarted, Waiting
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import CleanupError, PlanCancelledError, StepTimeoutError
-from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.plan import Plan, begin, listen
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.neighbour import Neighbour
 from tests.engine.support.steps import Calls, record_events
@@ -30,7 +30,7 @@ def plan(clock: FakeClock) -> Plan:
 def test_listeners_are_called_on_the_thread_that_executes(plan: Plan) -> None:
     """One at a time, whatever thread brings the news."""
     threads: set[threading.Thread] = set()
-    plan.add_listener(lambda _: threads.add(threading.current_thread()))
+    listen(plan, lambda _: threads.add(threading.current_thread()))
     for _ in range(4):
         plan.add_step(GenericStep(exec=lambda ctx: ctx.sleep(2)), needs=())
     plan.execute()
@@ -43,7 +43,7 @@ def test_an_error_in_a_listener_ends_nothing(plan: Plan, calls: Calls) -> None:
     def broken(event: Event) -> None:
         raise RuntimeError("of a listener")
 
-    plan.add_listener(broken)
+    listen(plan, broken)
     events = record_events(plan)
     result = plan.add_step(GenericStep(exec=calls.hook("exec"))).execute()
     assert calls == ["exec"]
@@ -234,7 +234,7 @@ class TestTimesAreKeptBesideSlowSteps:
         plan = Plan(continue_on_error=True)
         plan.add_step(GenericStep(exec=lambda: "value"), name="slow", needs=())
         neighbour.join(plan)
-        run = plan.begin(journal=SlowJournal(neighbour))
+        run = begin(plan, journal=SlowJournal(neighbour))
         run.provision()
         run.clean_up()
         neighbour.assert_kept(run.result())
@@ -249,7 +249,7 @@ class TestTimesAreKeptBesideSlowSteps:
         follows = GenericStep(exec=lambda: written.extend(neighbour.was_kept))
         plan.add_step(follows, name="follows", needs=["slow"])
         neighbour.join(plan)
-        run = plan.begin(journal=SlowJournal(neighbour))
+        run = begin(plan, journal=SlowJournal(neighbour))
         run.provision()
         run.clean_up()
         assert written == [True]

@@ -17,10 +17,13 @@ from pytest_plan import Plan
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.execution.restore import Restorer
+from pytest_plan.engine.execution.run import revive
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import read
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import CleanupResult
+from pytest_plan.engine.plan import definition_of
 from tests.engine.support import journals
 from tests.engine.support.journals import sealing
 
@@ -66,11 +69,12 @@ def recover(file: Path, steps: Mapping[str, GenericStep]) -> dict[str, CleanupRe
     for name, step in steps.items():
         plan.add_step(step, name=name)
     recorded = read(file)
-    restorer = Restorer(recorded, recorded.steps, plan.declared, journals.references())
+    restorer = Restorer(recorded, recorded.steps, definition_of(plan).steps, journals.references())
     journal = Journal(file, journals.references())
     scratch = recorded.facts.get("scratch")
     folder = Path(scratch) if scratch is not None and Path(scratch).exists() else None
-    run = plan.revive(restorer, journal, listeners=[], scratch=folder)
+    options = definition_of(plan).options
+    run = revive(restorer, options, journal, clock=SystemClock(), listeners=[], scratch=folder)
     run.clean_up(reason="recovery")
     return {name: record.cleanup for name, record in run.step_runs.items()}
 
@@ -241,7 +245,7 @@ class TestTrees:
                     process = ctx.start(["sleep", "600"])
                     os.write(writer, f"{process.pid}\n".encode())
 
-                run = journals.begin(Path("j").absolute(), {"a": GenericStep(exec=make)})
+                run = journals.provisioned(Path("j").absolute(), {"a": GenericStep(exec=make)})
                 journals.flush(run)
                 os.kill(os.getpid(), signal.SIGKILL)
             finally:

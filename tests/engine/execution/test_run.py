@@ -10,7 +10,7 @@ from pytest_plan.engine.model.events import CleanupBegan, PlanFinished
 from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.model.results import CleanupError, StepError
 from pytest_plan.engine.model.secret import Secret
-from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.plan import Plan, begin
 from pytest_plan.engine.shared.state import State
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Calls, execute, record_events
@@ -28,7 +28,7 @@ def test_only_what_is_wanted_and_what_it_waits_for_runs(plan: Plan, calls: Calls
     plan.add_step(GenericStep(exec=calls.hook("db")), name="db", needs="net")
     plan.add_step(GenericStep(exec=calls.hook("mail")), name="mail", needs=())
     plan.add_step(GenericStep(exec=calls.hook("web")), name="web", needs="db")
-    run = plan.begin()
+    run = begin(plan)
     run.provision(["db"])
     run.clean_up()
     assert calls == ["net", "db"]
@@ -41,7 +41,7 @@ def test_a_second_go_runs_only_what_is_missing(plan: Plan, calls: Calls) -> None
         plan.add_step(
             GenericStep(exec=calls.hook(name), cleanup=calls.hook(f"clean {name}")), name=name
         )
-    run = plan.begin()
+    run = begin(plan)
     run.provision(["one"])
     calls.note("|")
     run.provision()
@@ -53,7 +53,7 @@ def test_a_failure_of_the_first_go_stops_the_second(plan: Plan, calls: Calls) ->
     """The plan has stopped."""
     plan.add_step(GenericStep(exec=calls.hook("one", failures=1)), name="one")
     plan.add_step(GenericStep(exec=calls.hook("two")), name="two")
-    run = plan.begin()
+    run = begin(plan)
     run.provision(["one"])
     run.provision()
     run.clean_up()
@@ -65,7 +65,7 @@ def test_a_failure_of_the_first_go_stops_the_second(plan: Plan, calls: Calls) ->
 def test_cleaning_up_twice_cleans_up_once(plan: Plan, calls: Calls) -> None:
     """The second call does nothing."""
     plan.add_step(GenericStep(cleanup=calls.hook("cleanup")))
-    run = plan.begin()
+    run = begin(plan)
     run.provision()
     run.clean_up()
     run.clean_up()
@@ -76,7 +76,7 @@ def test_cleaning_up_without_provisioning_is_no_error(plan: Plan) -> None:
     """Nothing has begun; listeners hear of the end alone."""
     events = record_events(plan)
     plan.add_step(GenericStep(), name="one")
-    run = plan.begin()
+    run = begin(plan)
     run.clean_up()
     assert run.error() is None
     assert not any(isinstance(event, CleanupBegan) for event in events)
@@ -85,7 +85,7 @@ def test_cleaning_up_without_provisioning_is_no_error(plan: Plan) -> None:
 
 def test_every_run_has_a_name_of_its_own() -> None:
     """At random."""
-    names = {Plan().begin().run_id for _ in range(20)}
+    names = {begin(Plan()).run_id for _ in range(20)}
     assert len(names) == 20
 
 
@@ -97,7 +97,7 @@ def test_exceptions_that_end_the_plan_can_be_named(plan: Plan, calls: Calls) -> 
 
     plan.add_step(GenericStep(cleanup=calls.hook("cleanup")))
     plan.add_step(GenericStep(exec=calls.hook("exec", failures=1, error=Exit)), retries=3)
-    run = plan.begin(stop_on=(Exit,))
+    run = begin(plan, stop_on=(Exit,))
     run.provision()
     run.clean_up()
     assert isinstance(run.error(), Exit)
@@ -107,12 +107,12 @@ def test_exceptions_that_end_the_plan_can_be_named(plan: Plan, calls: Calls) -> 
 
 def test_remaining_counts_down_to_the_limit(clock: FakeClock) -> None:
     """Never below zero; None without a limit."""
-    run = Plan(limit=10, clock=clock).begin()
+    run = begin(Plan(limit=10, clock=clock))
     clock.advance(4)
     assert run.remaining() == pytest.approx(6)
     clock.advance(60)
     assert run.remaining() == 0
-    assert Plan(clock=clock).begin().remaining() is None
+    assert begin(Plan(clock=clock)).remaining() is None
 
 
 def test_the_result_has_what_every_step_came_to(plan: Plan, calls: Calls) -> None:

@@ -31,6 +31,7 @@ from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.model.results import StepError
+from pytest_plan.engine.plan import begin
 from tests.engine.support.no_threads import needs_limit, no_threads
 
 REFERENCES = References(Path(__file__).parent)
@@ -63,17 +64,17 @@ def journal(file: Path) -> Iterator[Journal]:
     journal.close()
 
 
-def begin(journal: Journal, *steps: GenericStep, **options: Any) -> Run:
+def run_of(journal: Journal, *steps: GenericStep, **options: Any) -> Run:
     """Return the run of these steps."""
     plan = Plan(**options)
     for number, step in enumerate(steps):
         plan.add_step(step, name=f"s{number}")
-    return plan.begin(journal=journal)
+    return begin(plan, journal=journal)
 
 
 def run(journal: Journal, *steps: GenericStep, **options: Any) -> BaseException | None:
     """Provision and clean up; return what came of it."""
-    begun = begin(journal, *steps, **options)
+    begun = run_of(journal, *steps, **options)
     try:
         begun.provision()
     except JournalError as error:
@@ -88,7 +89,7 @@ def provision(
     journal: Journal, *steps: GenericStep, **options: Any
 ) -> tuple[Callable[[], None], Run]:
     """Provision alone; return what cleans up, and the run."""
-    begun = begin(journal, *steps, **options)
+    begun = run_of(journal, *steps, **options)
     begun.provision()
     return begun.clean_up, begun
 
@@ -652,7 +653,7 @@ class TestFailingDisk:
         file.unlink()
         plan = Plan()
         plan.add_step(*made("a"), name="s0", cleanup_when="attempted")
-        begun = plan.begin(journal=journal)
+        begun = begin(plan, journal=journal)
         begun.provision()
         begun.clean_up()
         assert list(here.glob("a.*")) == []
@@ -683,7 +684,7 @@ class TestFailingDisk:
                 GenericStep(exec=lambda: seen.append(read(journal.file).steps["s0"].outcome)),
                 name="s0", retries=1, retry_wait="10ms",
             )  # fmt: skip
-            begun = plan.begin(journal=journal)
+            begun = begin(plan, journal=journal)
             patch.setattr(threading.Thread, "start", start_none)
             begun.provision()
         begun.clean_up()
@@ -728,10 +729,11 @@ def test_a_plain_script_can_have_one(tmp_path: Path) -> None:
         from pytest_plan import Plan, GenericStep
         from pytest_plan.engine.journal.journal import Journal
         from pytest_plan.engine.journal.reference import References
+        from pytest_plan.engine.plan import begin
         journal = Journal(Path({str(tmp_path / "j.sqlite")!r}), References(Path.cwd()))
         plan = Plan()
         plan.add_step(GenericStep(exec=lambda: 1), name="one")
-        run = plan.begin(journal=journal)
+        run = begin(plan, journal=journal)
         run.provision()
         run.clean_up()
         import sys

@@ -11,7 +11,7 @@ from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.model.events import Event, PlanFinished, StepFinished, StopRequested
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
-from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.plan import Plan, listen
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Calls, execute, record_events
 
@@ -97,7 +97,7 @@ def test_an_event_is_frozen_and_has_a_time(kind: Any) -> None:
 def test_a_listener_that_is_added_later_hears_the_rest(plan: Plan) -> None:
     """Such as one that a step adds."""
     heard: list[Event] = []
-    plan.add_step(GenericStep(exec=lambda: str(plan.add_listener(heard.append))))
+    plan.add_step(GenericStep(exec=lambda: listen(plan, heard.append)))
     plan.execute()
     assert isinstance(heard[-1], PlanFinished)
 

@@ -14,6 +14,7 @@ from pytest_plan.engine.execution.run import Run
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.schema import TABLES, connect
+from pytest_plan.engine.plan import begin
 
 ROOT = Path(__file__).parent
 
@@ -23,12 +24,12 @@ def references() -> References:
     return References(ROOT)
 
 
-def begin(file: Path, steps: Mapping[str, Step], **options: Any) -> Run:
+def provisioned(file: Path, steps: Mapping[str, Step], **options: Any) -> Run:
     """Provision steps with a journal; the run is for the caller to clean up."""
     plan = Plan()
     for name, step in steps.items():
         plan.add_step(step, name=name, **options)
-    run = plan.begin(journal=Journal(file, references()))
+    run = begin(plan, journal=Journal(file, references()))
     run.provision()
     return run
 
@@ -41,7 +42,7 @@ def flush(run: Run) -> None:
 
 def left(file: Path, copy: Path, steps: Mapping[str, Step], **options: Any) -> Path:
     """Return the journal of a run that was killed when all steps had ended."""
-    run = begin(file, steps, **options)
+    run = provisioned(file, steps, **options)
     flush(run)
     copy_journal(file, copy)
     run.clean_up()

@@ -9,7 +9,7 @@ from typing import Any
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.model.events import Event
 from pytest_plan.engine.model.results import PlanResult
-from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.plan import Plan, listen
 from tests.engine.support.fake_clock import FakeClock
 
 LONGEST_WAIT = 10.0  # real seconds until a test that waits for a thread gives up
@@ -120,5 +120,5 @@ def cancel_and_sleep(plan: Plan) -> Callable[[Context], None]:
 def record_events(plan: Plan) -> list[Event]:
     """Return a list that fills with the events of `plan`."""
     events: list[Event] = []
-    plan.add_listener(events.append)
+    listen(plan, events.append)
     return events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_plan import GenericStep, Plan
+from pytest_plan.engine.plan import definition_of
 from pytest_plan.report.terminal import tree
 
 
@@ -12,7 +13,7 @@ def test_long_chain_is_drawn() -> None:
     for number in range(1_500):
         needs = [f"s{number - 1}"] if number else []
         plan.add_step(GenericStep(), name=f"s{number}", needs=needs)
-    rows = list(tree.rows(list(plan.linked().values()), can_draw=True))
+    rows = list(tree.rows(list(definition_of(plan).linked().values()), can_draw=True))
     assert [row.step.name for row in rows] == [f"s{number}" for number in range(1_500)]
     assert len(rows[-1].branch) == 4 * 1_499
 
@@ -22,5 +23,5 @@ def test_step_with_several_needs_is_drawn_once() -> None:
     plan = Plan()
     for name, needs in {"a": (), "b": (), "both": ("b", "a"), "c": ("a",)}.items():
         plan.add_step(GenericStep(), name=name, needs=needs)
-    rows = tree.rows(list(plan.linked().values()), can_draw=False)
+    rows = tree.rows(list(definition_of(plan).linked().values()), can_draw=False)
     assert [row.branch + row.step.name for row in rows] == ["a", "`-- c", "b", "`-- both"]
