@@ -1,8 +1,8 @@
-"""The pytest side: the hooks that every run of pytest sees, and the fixture `plan`.
+"""The pytest plugin: the hooks that every run of pytest calls.
 
-They are cheap: whatever works with steps is imported when the first step is found, and nothing
-of ours before it can be imported plainly.
-PYTEST_DONT_REWRITE (nothing here has asserts that pytest should rewrite)
+They are cheap. Code that works with steps is imported when the first step is found, and no module
+of this package is imported before pytest's search for asserts is bypassed (see `plain_imports`).
+PYTEST_DONT_REWRITE (there are no asserts here that pytest should rewrite)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pytest_plan.plugin.compat import plain_imports
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Add the hooks that others can implement; pytest calls this one first."""
+    """Add the hooks that plugins and conftests can implement; pytest calls this hook first."""
     plain_imports.begin()
     from pytest_plan.plugin import hookspecs
 
@@ -23,7 +23,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options, each also an ini value."""
+    """Add the command line options and ini values."""
     from pytest_plan.plugin import options
 
     options.add(parser)
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
-    """Let a conftest that is broken keep nobody from cleaning up."""
+    """Let `--plan-cleanup` go on if a conftest is broken."""
     if not getattr(early_config.known_args_namespace, "plan_cleanup", None):
         return (yield)
     from pytest_plan.plugin.session import cleanup
@@ -41,7 +41,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Let nobody else prepare a run of tests where there is none."""
+    """Keep other plugins from preparing a run of tests for `--plan-cleanup`."""
     if config.option.plan_cleanup:
         from pytest_plan.plugin.session import cleanup
 
@@ -50,21 +50,24 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the options and begin to look for steps."""
+    """Read the options and start to look for steps."""
     config.add_cleanup(plain_imports.end)
     if config.pluginmanager.is_blocked("pytest_plan"):
-        # `-p pytest_plan -p no:pytest_plan`: pytest took back the package, but not this module.
+        # `-p pytest_plan -p no:pytest_plan`: pytest has unregistered the package but not this
+        # module, which the package names in `pytest_plugins`.
         config.pluginmanager.unregister(name="pytest_plan.plugin")
         return
     from pytest_plan.plugin import options
-    from pytest_plan.plugin.session import discovery as discover
+    from pytest_plan.plugin.session import discovery
 
     config.addinivalue_line(
         "markers",
-        "plan_step(...): the function, generator function or Step class in a conftest.py or "
-        "plugin is a step of the plan",
+        "plan_step(...): declare a function, generator function or Step class in a conftest.py or "
+        "plugin as a step of the plan",
     )
     config.addinivalue_line(
-        "markers", "plan(*steps): the test needs these steps; without names, every visible step"
+        "markers",
+        "plan(*steps): run the test only after these steps have succeeded; without names, after "
+        "every step visible to it",
     )
-    discover.begin(config, options.settings(config))
+    discovery.begin(config, options.settings(config))

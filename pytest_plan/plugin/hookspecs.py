@@ -1,7 +1,8 @@
 """The hooks of pytest-plan.
 
-All are called on the main thread of the process that runs the plan, except for
-`pytest_plan_configure`, which every process calls, and `pytest_plan_program_variables`.
+They are called on the main thread of the process that runs the plan, with two exceptions. Every
+process calls `pytest_plan_configure`. `pytest_plan_program_variables` is called on the thread of a
+step.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 @pytest.hookspec
 def pytest_plan_configure(config: pytest.Config, plan: Plan) -> None:
-    """Add steps to `plan`; nothing may run yet.
+    """Add steps to `plan`; it cannot be run here.
 
-    Called once, after the initial conftests and before collection. An implementation in a
-    conftest.py that is loaded later is an error.
+    Called once, after the initial conftests are loaded and before collection. An implementation in
+    a conftest.py that is loaded later is an error.
 
     Args:
         config: the config of this process.
@@ -31,27 +32,27 @@ def pytest_plan_configure(config: pytest.Config, plan: Plan) -> None:
 
 @pytest.hookspec
 def pytest_plan_step_started(config: pytest.Config, step: str) -> None:
-    """A step began its first attempt."""
+    """Called when a step begins its first attempt."""
 
 
 @pytest.hookspec
 def pytest_plan_step_finished(config: pytest.Config, result: StepResult) -> None:
-    """A step ended, or was decided without running; its cleanup is still to come."""
+    """Called when a step has ended, or will not run; its cleanup follows later."""
 
 
 @pytest.hookspec
 def pytest_plan_step_cleaned(config: pytest.Config, result: StepResult) -> None:
-    """The cleanup of a step ended."""
+    """Called when the cleanup of a step has ended."""
 
 
 @pytest.hookspec
 def pytest_plan_finished(config: pytest.Config, result: PlanResult) -> None:
-    """The plan is over, its cleanup included."""
+    """Called when the plan has finished, including its cleanup."""
 
 
 @pytest.hookspec
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | None:
-    """Return a function that hears every event of the engine, or None.
+    """Return a function to be called with every event of the engine, or None.
 
     Called once, before the first step. The events are those of `pytest_plan.engine.model.events`.
     """
@@ -59,10 +60,10 @@ def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | 
 
 @pytest.hookspec
 def pytest_plan_program_variables(config: pytest.Config, step: str) -> Mapping[str, str] | None:
-    """Return environment variables for a program that a hook of the step starts by `ctx`.
+    """Return environment variables for a program that a hook of the step starts through `ctx`.
 
-    Called on the thread of the step, for each `ctx.run` and `ctx.start` without an `env` of its
-    own; what it raises fails them.
+    Called on the thread of the step, for each `ctx.run` and `ctx.start` without an `env` argument.
+    An exception makes that call fail.
     """
 
 

@@ -1,4 +1,4 @@
-"""Options: one table, read from the command line, the environment, the ini file, the code."""
+"""The options in one table, and their values from the command line, environment or ini file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 from pytest_plan.engine.model.errors import PlanDefinitionError
 
-DEFAULT_ENVIRONMENT = "default"  # what is kept or reused without a name
+DEFAULT_ENVIRONMENT = "default"  # the environment to keep or reuse if no name is given
 _ENVIRONMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 class _Kind(enum.Enum):
-    """What the value of an option is."""
+    """The kind of value that an option takes."""
 
     DURATION = "duration"
     LONGER_THAN_ZERO = "duration longer than zero"
@@ -54,117 +54,127 @@ class _Option(NamedTuple):
         return f"PYTEST_{self.dest.upper()}"
 
 
-# What a report is decided by; the longer ending first.
+# The file names that select a kind of report; the longer ending first.
 REPORT_ENDINGS = (".trace.json", ".json", ".html", ".md", ".mmd")
 _LISTS = (_Kind.NAMES, _Kind.REPORTS)
 
 _OPTIONS = (
-    _Option("show", _Kind.FLAG, "print the plan and which tests need what; run nothing"),
+    _Option("show", _Kind.FLAG, "Show the plan and which tests need which steps; run nothing"),
     _Option(
         "limit",
         _Kind.DURATION,
-        "the longest that provisioning and tests may take together; 0: no limit",
+        "Maximum total time for provisioning and tests; 0 means no limit (default: no limit)",
         "DURATION",
     ),
     _Option(
         "cleanup_limit",
         _Kind.LONGER_THAN_ZERO,
-        "the longest that the whole cleanup may take (default: 5m)",
+        "Maximum total time for cleanup (default: 5m)",
         "DURATION",
     ),
-    _Option("jobs", _Kind.COUNT, "how many steps may run at the same time (default: 8)", "N"),
+    _Option("jobs", _Kind.COUNT, "Maximum number of steps to run in parallel (default: 8)", "N"),
     _Option(
-        "continue_on_error", _Kind.FLAG, "a failed step stops only the steps and tests that need it"
+        "continue_on_error",
+        _Kind.FLAG,
+        "After a failed step, continue with all steps and tests that do not need it",
     ),
     _Option(
-        "until", _Kind.NAME, "run this step and what it needs; skip tests that need more", "STEP"
+        "until",
+        _Kind.NAME,
+        "Run only this step and the steps it needs; skip tests that need other steps",
+        "STEP",
     ),
-    _Option("skip", _Kind.NAMES, "skip this step and whatever needs it (may be repeated)", "STEP"),
+    _Option(
+        "skip",
+        _Kind.NAMES,
+        "Skip this step, and all steps and tests that need it. Can be specified multiple times.",
+        "STEP",
+    ),
     _Option(
         "keep",
         _Kind.KEEP,
-        "leave the environment as it is after the run: never, failed (when something failed), "
-        "always (default: never)",
+        "When to keep the environment after the run: 'never', 'failed' (if a step, a test or a "
+        "cleanup failed) or 'always' (default: never)",
         "WHEN",
     ),
-    _Option("reuse", _Kind.FLAG, "use what an earlier run has kept, and keep it again"),
-    _Option("cleanup", _Kind.FLAG, "clean up what earlier runs have kept or left; run no test"),
+    _Option("reuse", _Kind.FLAG, "Reuse the environment kept by an earlier run, and keep it again"),
+    _Option("cleanup", _Kind.FLAG, "Clean up the environments of earlier runs; run no tests"),
     _Option(
         "environment",
         _Kind.ENVIRONMENT,
-        "the name of the environment to keep or reuse (default: 'default')",
+        "Name of the environment to keep or reuse (default: 'default')",
         "NAME",
     ),
     _Option(
         "reaper",
         _Kind.FLAG,
-        "start a process that cleans up when this one is killed (default: true)",
+        "Start the reaper, a process that cleans up if pytest is killed (default: true)",
         in_command_line=False,
     ),
     _Option(
         "report",
         _Kind.REPORTS,
-        f"write a report of the run; its ending says which: {' '.join(REPORT_ENDINGS)} "
-        "(may be repeated)",
+        f"Write a report of the run; the file name ends in {', '.join(REPORT_ENDINGS[:-1])} or "
+        f"{REPORT_ENDINGS[-1]}. Can be specified multiple times.",
         "PATH",
     ),
     _Option(
         "github_summary",
         _Kind.FLAG,
-        "add the report to the job summary of GitHub Actions ($GITHUB_STEP_SUMMARY)",
+        "Add the report to the job summary of GitHub Actions ($GITHUB_STEP_SUMMARY)",
         in_command_line=False,
     ),
     _Option(
         "pause_on_failure",
         _Kind.FLAG,
-        "wait for Enter after a failed step, before its cleanup (needs a terminal)",
+        "Wait for Enter after a failed step, before its cleanup (requires a terminal)",
     ),
     _Option(
         "dir",
         _Kind.NAME,
-        "the folder for what a run leaves behind, relative to rootdir (default: .pytest_plan)",
+        "Folder for journals and artifacts, relative to rootdir (default: .pytest_plan)",
         in_command_line=False,
     ),
-    _Option("autouse", _Kind.FLAG, "every test needs every step", in_command_line=False),
+    _Option("autouse", _Kind.FLAG, "Make every test need every step", in_command_line=False),
     _Option(
         "eager",
         _Kind.FLAG,
-        "provision every step of the initial conftests before collection",
+        "Provision every step of the initial conftests before collection",
         in_command_line=False,
     ),
     _Option(
         "signals",
         _Kind.FLAG,
-        "clean up after SIGINT, SIGTERM and SIGHUP, too (default: true)",
+        "Handle SIGINT, SIGTERM and SIGHUP: stop and clean up (default: true)",
         in_command_line=False,
     ),
 )
 
 
 class Settings(NamedTuple):
-    """The options of this run, each valid.
+    """The options of this run; each value is valid.
 
     Attributes:
         show: whether to print the plan and run nothing.
         limit: seconds; None means no limit.
         cleanup_limit: seconds; None means the engine's default.
-        jobs: how many steps at the same time; None means the engine's default.
-        continue_on_error: whether a failure stops only what needs the step.
-        until: run only this step and what it needs; None means all that are needed.
-        skip: steps to skip.
-        keep: when to keep the environment; None: only a run that reuses does.
-        reuse: whether to use what was kept.
-        cleanup: whether to clean up what earlier runs kept or left, and run nothing.
-        environment: its name; None: it was not asked for.
-        reaper: whether a process watches over this one.
+        jobs: the number of steps that may run at the same time; None means the engine's default.
+        continue_on_error: whether to continue with everything that does not need a failed step.
+        until: the one step to run, with the steps it needs; None means all steps that tests need.
+        skip: the steps to skip.
+        keep: when to keep the environment; None means always with `reuse`, else never.
+        reuse: whether to reuse a kept environment.
+        cleanup: whether to clean up the environments of earlier runs and run nothing.
+        environment: the name of the environment; None if no name was given.
+        reaper: whether to start the reaper.
         report: the files to write a report of the run to, each ending in one of `REPORT_ENDINGS`.
-        github_summary: whether to add to the job summary of GitHub Actions.
-        pause_on_failure: whether to wait after a failed step.
-        dir: the folder for what a run leaves behind.
+        github_summary: whether to add the report to the job summary of GitHub Actions.
+        pause_on_failure: whether to wait for Enter after a failed step.
+        dir: the folder for journals and artifacts.
         autouse: whether every test needs every step.
         eager: whether every step of the initial conftests is eager.
-        signals: whether SIGINT, SIGTERM and SIGHUP are handled.
-        sources: where the value of each option came from, by the option's name.
+        signals: whether to handle SIGINT, SIGTERM and SIGHUP.
+        sources: the source of each option's value, for error messages, by the option's name.
     """
 
     show: bool
@@ -195,14 +205,14 @@ class Settings(NamedTuple):
 
     @property
     def environment_name(self) -> str | None:
-        """The name of the environment; None for one that only this run has."""
+        """The name of the environment; None for an environment of this run alone."""
         is_named = self.reuse or self.keeps != "never"
         return self.environment or (DEFAULT_ENVIRONMENT if is_named else None)
 
 
 def add(parser: pytest.Parser) -> None:
     """Add the options to pytest's parser."""
-    group = parser.getgroup("plan", "staged test environments (pytest-plan)")
+    group = parser.getgroup("plan", "pytest-plan: staged test environments")
     for option in _OPTIONS:
         if option.in_command_line:
             group.addoption(option.flag, **_argument(option))
@@ -225,7 +235,7 @@ def _addini(parser: pytest.Parser, option: _Option) -> None:
         parser.addini(option.dest, option.help, type="args", default=None)
         return
     try:
-        # Native TOML (pytest 9.2) gives numbers as numbers: `plan_limit = 300`.
+        # In native TOML (pytest 9.2), the value of `plan_limit = 300` is a number.
         parser.addini(option.dest, option.help, type=str | int | float, default=None)
     except (AssertionError, TypeError, ValueError):
         parser.addini(option.dest, option.help, default=None)
@@ -235,7 +245,7 @@ def settings(config: pytest.Config) -> Settings:
     """Return the settings of this run: command line, then environment, then ini file.
 
     Raises:
-        pytest.UsageError: a value is unusable; the message names its source.
+        pytest.UsageError: a value is invalid; the message names its source.
     """
     found = {option.name: _find(option, config) for option in _OPTIONS}
     values = {option.name: _read(option, *found[option.name]) for option in _OPTIONS}
@@ -260,7 +270,7 @@ def settings(config: pytest.Config) -> Settings:
 
 
 def _report_files(config: pytest.Config, names: tuple[str, ...], source: str) -> tuple[Path, ...]:
-    # What is in the ini file belongs to the project, what was typed to where it was typed.
+    # A path in the ini file is relative to rootdir, one from the command line to its directory.
     is_typed = not source.startswith("plan_report")
     folder = config.invocation_params.dir if is_typed else config.rootpath
     return tuple(dict.fromkeys(folder / os.path.expanduser(name) for name in names))
@@ -276,7 +286,7 @@ def _read(option: _Option, value: Any, source: str) -> Any:
 
 
 def _find(option: _Option, config: pytest.Config) -> tuple[Any, str]:
-    """Return the value that wins and the source to name in an error."""
+    """Return the value with the highest precedence, and its source for error messages."""
     given = config.getoption(option.dest, None) if option.in_command_line else None
     if given is not None:
         return given, option.flag
@@ -290,7 +300,7 @@ def _find(option: _Option, config: pytest.Config) -> tuple[Any, str]:
 
 
 def _duration(value: Any, source: str) -> float:
-    # Imported here: a run without any option of ours does not pay for the engine.
+    # Imported here, so that a run without these options does not import the engine.
     from pytest_plan.engine.model.durations import parse_duration
 
     return parse_duration(value, source)
@@ -305,7 +315,7 @@ def _longer_than_zero(value: Any, source: str) -> float:
 def _count(value: Any, source: str) -> int:
     text = str(value).strip()
     if not text.isdecimal() or int(text) < 1:
-        raise PlanDefinitionError(f"{source}: {value!r} is not a whole number, 1 or more")
+        raise PlanDefinitionError(f"{source}: {value!r} is not a positive integer")
     return int(text)
 
 
@@ -322,7 +332,7 @@ def _flag(value: Any, source: str) -> bool:
 
 def _name(value: Any, source: str) -> str | None:
     if not isinstance(value, str):
-        raise PlanDefinitionError(f"{source}: {value!r} is no name")
+        raise PlanDefinitionError(f"{source}: {value!r} is not a name")
     return value.strip() or None
 
 
@@ -333,7 +343,9 @@ def _names(value: Any, source: str) -> tuple[str, ...]:
 
 def _keep(value: Any, source: str) -> str:
     if value not in ("never", "failed", "always"):
-        raise PlanDefinitionError(f"{source}: {value!r} is none of never, failed, always")
+        raise PlanDefinitionError(
+            f"{source}: invalid value {value!r}; choose never, failed or always"
+        )
     return str(value)
 
 
@@ -342,8 +354,8 @@ def _environment(value: Any, source: str) -> str | None:
     if name is None or (re.fullmatch(_ENVIRONMENT, name) and not name.startswith("run-")):
         return name
     raise PlanDefinitionError(
-        f"{source}: {name!r} cannot name an environment: take up to 64 letters, digits, "
-        "'.', '_' or '-', beginning with a letter or digit, and not with 'run-'"
+        f"{source}: invalid environment name {name!r}: use at most 64 letters, "
+        "digits, '.', '_' or '-', starting with a letter or digit, but not with 'run-'"
     )
 
 
@@ -352,8 +364,7 @@ def _reports(value: Any, source: str) -> tuple[str, ...]:
     for name in names:
         if not name.endswith(REPORT_ENDINGS):
             raise PlanDefinitionError(
-                f"{source}: {name!r} is no report that is known; a report ends in "
-                f"{', '.join(REPORT_ENDINGS)}"
+                f"{source}: unknown report type {name!r}; use one of {', '.join(REPORT_ENDINGS)}"
             )
     return names
 
@@ -364,7 +375,7 @@ def _words(value: Any, source: str) -> list[Any]:
     try:
         return shlex.split(value)
     except ValueError as error:
-        raise PlanDefinitionError(f"{source}: {value!r} cannot be read: {error}") from None
+        raise PlanDefinitionError(f"{source}: cannot parse {value!r}: {error}") from None
 
 
 _READERS: Mapping[_Kind, Callable[[Any, str], Any]] = {

@@ -86,11 +86,11 @@ CONFTESTS = {
     ),
     "class that is no step": (
         "@pytest.mark.plan_step\nclass Db: pass",
-        ["conftest.py:5", "class 'Db' is no Step", "pytest_plan.Step"],
+        ["conftest.py:5", "class 'Db' is not a Step", "pytest_plan.Step"],
     ),
     "class that needs arguments": (
         "@pytest.mark.plan_step\nclass Db(Step):\n    def __init__(self, port): pass",
-        ["conftest.py:5", "'Db' cannot be made without arguments"],
+        ["conftest.py:5", "cannot create 'Db' without arguments"],
     ),
     "positional-only parameter": (
         "@pytest.mark.plan_step\ndef db(ctx, /): pass",
@@ -253,7 +253,10 @@ class TestMark:
             ("'wep'", ["test_it.py::test_it", "'wep'", "no step", "did you mean 'web'", "web"]),
             ("3", ["test_it.py::test_it", "3"]),
             ("['web']", ["test_it.py::test_it", "['web']"]),
-            ("needs='web'", ["test_it.py::test_it", "takes names of steps", "'needs': 'web'"]),
+            (
+                "needs='web'",
+                ["test_it.py::test_it", "takes step names as arguments", "'needs': 'web'"],
+            ),
         ],
     )
     def test_mark_is_refused(self, project: Project, mark: str, says: list[str]) -> None:
@@ -374,4 +377,6 @@ class TestLateConftest:
         """pytest_plan_configure in a late conftest would never be called: an error says so."""
         project.steps("def pytest_plan_configure(config, plan): pass", name="unit/conftest.py")
         project.tests("def test_unit(): pass", name="unit/test_unit.py")
-        refuses(project.run("."), "pytest_plan_configure comes too late", status=COLLECTION)
+        refuses(
+            project.run("."), "pytest_plan_configure is called before collection", status=COLLECTION
+        )

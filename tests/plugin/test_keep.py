@@ -100,9 +100,9 @@ def test_a_second_run_makes_nothing(kept: Project) -> None:
     assert result.ret == 0, result.stdout.str()
     assert kept.calls == []
     lines = plan_lines(result)
-    assert "plan: db      reused    T  unchanged, its processes live" in lines
+    assert "plan: db      reused    T  unchanged, its processes are running" in lines
     assert "plan: other   reused    T  unchanged, unchecked" in lines
-    assert "plan: use it again: pytest --plan-reuse" in lines
+    assert "plan: to reuse it:    pytest --plan-reuse" in lines
     _clean(kept)
     assert kept.calls == ["drop schema", "drop 5432 recovery"]
 
@@ -122,7 +122,7 @@ def test_a_changed_step_is_made_again_with_what_needs_it(kept: Project) -> None:
     result = kept.run_apart("--plan-reuse")
     assert result.ret == 0, result.stdout.str()
     assert kept.calls == ["drop schema", "schema 2"]
-    result.stdout.fnmatch_lines(["plan: schema is made again: its code*have changed"])
+    result.stdout.fnmatch_lines(["plan: schema is rebuilt: its code*have changed"])
     _clean(kept)
 
 
@@ -133,7 +133,7 @@ def test_a_step_whose_process_died_is_made_again_with_what_needs_it(kept: Projec
     result = kept.run_apart("--plan-reuse", "--plan-jobs", "1")
     assert result.ret == 0, result.stdout.str()
     assert kept.calls == ["drop schema", "drop 5432 recovery", "db", "schema 1"]
-    result.stdout.fnmatch_lines(["plan: db is made again: a process of it has ended"])
+    result.stdout.fnmatch_lines(["plan: db is rebuilt: one of its processes has exited"])
     _clean(kept)
 
 
@@ -160,7 +160,7 @@ def test_a_step_that_is_not_alive_is_made_again(project: Project, answer: str, r
     project.run_apart("--plan-keep", "always")
     result = project.run_apart("--plan-reuse")
     assert project.calls == ["web", "alive? 80", "web"]
-    result.stdout.fnmatch_lines([f"plan: web is made again: {reason}"])
+    result.stdout.fnmatch_lines([f"plan: web is rebuilt: {reason}"])
     _clean(project)
 
 
@@ -281,7 +281,7 @@ def test_environments_with_names_do_not_meet(project: Project) -> None:
         project.run_apart("--plan-keep", "always", "--plan-environment", name)
     result = project.run_apart("--plan-reuse", "--plan-environment", "blue")
     assert project.calls == ["db", "blue", "db", "green", "blue"]
-    assert "plan: use it again: pytest --plan-reuse --plan-environment blue" in result.outlines
+    assert "plan: to reuse it:    pytest --plan-reuse --plan-environment blue" in result.outlines
     result = _clean(project)
     result.stdout.fnmatch_lines_random(["*'blue', kept * ago", "*'green', kept * ago"])
 
@@ -346,9 +346,15 @@ def test_the_reaper_can_be_turned_off(project: Project, setting: str, watched: b
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--plan-keep", "sometimes"], "--plan-keep: 'sometimes' is none of never, failed, always"),
-        (["--plan-environment", "../x"], "--plan-environment: '../x' cannot name an environment"),
-        (["--plan-environment", "run-1"], "--plan-environment: 'run-1' cannot name"),
+        (
+            ["--plan-keep", "sometimes"],
+            "--plan-keep: invalid value 'sometimes'; choose never, failed or always",
+        ),
+        (
+            ["--plan-environment", "../x"],
+            "--plan-environment: invalid environment name '../x'",
+        ),
+        (["--plan-environment", "run-1"], "--plan-environment: invalid environment name 'run-1'"),
     ],
 )
 def test_bad_values_are_refused(project: Project, options: list[str], text: str) -> None:

@@ -157,7 +157,9 @@ class TestCommand:
         """Nothing is cleaned up by a command that is wrong."""
         project.steps(STEPS)
         killed(project)
-        refuses(clean_up(project, "--plan-jobs=many"), "--plan-jobs: 'many' is not a whole number")
+        refuses(
+            clean_up(project, "--plan-jobs=many"), "--plan-jobs: 'many' is not a positive integer"
+        )
         assert project.calls == []
 
     def test_an_environment_in_use_is_left_alone(self, project: Project) -> None:
@@ -469,8 +471,8 @@ class TestReaper:
         result = project.pytester.runpytest_subprocess("-p", "pytest_plan")
         text = result.stdout.str()
         assert (result.ret, project.calls) == (0, ["killed", "killed", "test"])
-        assert text.count("has died: it is started again") == 1
-        assert text.count("has died: from now on nobody watches over this run") == 1
+        assert text.count("has died: it is restarted") == 1
+        assert text.count("has died: this run continues without one") == 1
 
     def test_without_it_there_is_no_process(self, project: Project) -> None:
         """`plan_reaper = false`."""

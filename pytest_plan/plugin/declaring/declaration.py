@@ -1,4 +1,4 @@
-"""Marks to steps: what `@pytest.mark.plan_step` makes of a function or a class."""
+"""Turns a function or class with `@pytest.mark.plan_step` into the declaration of a step."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Declaration(NamedTuple):
         name: the name of the step.
         step: the step.
         options: the options of the step.
-        file: where it is.
+        file: the source file of the function or class.
         line: its first line.
         scope: the parts of the path of the conftest's folder; empty for a plugin.
-        doc: the docstring, None when there is none.
+        doc: the docstring; None if there is none.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Declaration(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """`file:line`, as short as it can be said from here."""
+        """`file:line`, relative to the working directory where possible."""
         return place(self.file, self.line)
 
 
@@ -51,7 +51,7 @@ def declaration_of(obj: Any, marks: list[pytest.Mark], scope: tuple[str, ...]) -
     """Return the declaration of a marked function or class.
 
     Raises:
-        PlanDefinitionError: it cannot be a step; the message says why and where.
+        PlanDefinitionError: it cannot be a step; the message gives the reason and the place.
     """
     file, line = _position(obj)
     origin = place(file, line)
@@ -77,17 +77,17 @@ def _step(obj: Any, options: dict[str, Any], origin: str) -> Step:
         return FunctionStep(exec=obj, **hooks)
     if not issubclass(obj, Step):
         raise PlanDefinitionError(
-            f"{origin}: class {obj.__name__!r} is no Step; derive it from pytest_plan.Step"
+            f"{origin}: class {obj.__name__!r} is not a Step; derive it from pytest_plan.Step"
         )
     if hooks:
         raise PlanDefinitionError(
-            f"{origin}: {', '.join(hooks)} of {obj.__name__!r} belong into the class, not its mark"
+            f"{origin}: define {', '.join(hooks)} in the class {obj.__name__!r}, not in its mark"
         )
     try:
         return obj()
     except TypeError as error:
         raise PlanDefinitionError(
-            f"{origin}: {obj.__name__!r} cannot be made without arguments: {error}"
+            f"{origin}: cannot create {obj.__name__!r} without arguments: {error}"
         ) from error
 
 
@@ -111,6 +111,6 @@ def _position(obj: Any) -> tuple[str, int]:
 
 
 def place(file: str, line: int) -> str:
-    """Return `file:line`, relative to the working directory if the file lies below it."""
+    """Return `file:line`, relative to the working directory if the file is below it."""
     relative = os.path.relpath(file)
     return f"{file if relative.startswith('..') else relative}:{line}"

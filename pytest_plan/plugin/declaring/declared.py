@@ -1,4 +1,4 @@
-"""The steps that this process knows: declared by marks, by code, and checked together."""
+"""All steps that are declared in this process, by marks or by code, and checks of them together."""
 
 from __future__ import annotations
 
@@ -16,26 +16,49 @@ from pytest_plan.plugin.compat.pytest_internals import fixture_definitions
 from pytest_plan.plugin.declaring.declaration import Declaration
 from pytest_plan.plugin.options import Settings
 
-_REFUSAL = "pytest executes this plan when tests need it; pytest_plan_configure only declares steps"
+_NOT_HERE = (
+    "plan.{}() cannot be called in pytest_plan_configure: the hook only declares steps, and pytest "
+    "runs the plan when tests need it"
+)
 _TAKEN = ("plan", "request")
-# Known before pytest knows its fixtures, when eager steps are provisioned.
+# Fixtures that are recognized even before pytest has its own, when eager steps are provisioned.
 _ALWAYS_FIXTURES = frozenset(
     {"request", "tmp_path", "tmp_path_factory", "monkeypatch", "capsys", "pytestconfig"}
 )
 
 
+class DeclaredPlan(Plan):
+    """The plan that `pytest_plan_configure` receives: steps can be added, but it cannot be run."""
+
+    def execute(self) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            PlanDefinitionError: always.
+        """
+        raise PlanDefinitionError(_NOT_HERE.format("execute"))
+
+    def provisioned(self) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            PlanDefinitionError: always.
+        """
+        raise PlanDefinitionError(_NOT_HERE.format("provisioned"))
+
+
 class DeclaredSteps:
-    """The steps that this process knows.
+    """The steps that are declared in this process.
 
     Args:
         config: the config of this process.
         settings: the options.
-        store: where the State is.
+        store: the store of the State.
 
     Attributes:
-        plan: the plan that they make.
-        declarations: where each was declared, by name.
-        needed: the steps to run for the selected tests; None until it is known.
+        plan: the plan with these steps.
+        declarations: the declaration of each step, by name.
+        needed: the steps to run for the selected tests; None until they have been collected.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings, store: LocalStore) -> None:
@@ -58,10 +81,10 @@ class DeclaredSteps:
 
     @property
     def steps(self) -> Mapping[str, PlannedStep]:
-        """Every step by name, linked.
+        """Every step by name, with its edges.
 
         Raises:
-            pytest.UsageError: the plan cannot run as it is written.
+            pytest.UsageError: the plan is invalid, for example because of a cycle.
         """
         try:
             return self.definition.linked()
@@ -69,7 +92,11 @@ class DeclaredSteps:
             raise pytest.UsageError(self._explain(error)) from None
 
     def add(self, declaration: Declaration) -> None:
-        """Add a declared step; raise PlanDefinitionError when it is unusable."""
+        """Add a declared step.
+
+        Raises:
+            PlanDefinitionError: the step is invalid, or its name is taken.
+        """
         self._refuse_name(declaration.name, declaration.origin)
         self.definition.declare(
             declaration.step,
@@ -81,7 +108,7 @@ class DeclaredSteps:
         self.declarations[declaration.name] = declaration
 
     def declare_added(self) -> list[Declaration]:
-        """Return declarations for the steps that code has added under a name of their own."""
+        """Declare the steps that `pytest_plan_configure` has added by name, and return them."""
         added = []
         for name, step in self.definition.steps.items():
             if name in self.declarations or not name.isidentifier():
@@ -95,19 +122,19 @@ class DeclaredSteps:
         return added
 
     def to_run(self, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> tuple[str, ...]:
-        """Return the steps to run for tests that need `names`, in their order.
+        """Return the steps to run for tests that need `names`, in the order of the plan.
 
-        With `--plan-until` they are those of that step, whatever tests need.
+        With `--plan-until` they are that step and what it needs, regardless of the tests.
         """
         until = self.settings.until
         wanted = closure(names if until is None else {until}, steps)
         return tuple(name for name in steps if name in wanted)
 
     def check(self, steps: Mapping[str, PlannedStep]) -> None:
-        """Refuse options that name no step, and steps that hide a fixture of pytest.
+        """Check that options name existing steps, and that no step hides a fixture of pytest.
 
         Raises:
-            pytest.UsageError: there is one.
+            pytest.UsageError: one of them does not exist, or hides a fixture.
         """
         until = self.settings.until
         sources = self.settings.sources
@@ -125,7 +152,7 @@ class DeclaredSteps:
         """Return the steps to provision before collection.
 
         Raises:
-            pytest.UsageError: there are such steps, and the plan cannot run as it is written.
+            pytest.UsageError: there are such steps, and the plan is invalid.
         """
         declared = self.definition.steps.items()
         eager = {name for name, step in declared if step.options.eager or self.settings.eager}
@@ -135,11 +162,14 @@ class DeclaredSteps:
 
     def _refuse_name(self, name: str, origin: str) -> None:
         if name in _TAKEN:
-            raise PlanDefinitionError(f"{origin}: {name!r} is a reserved name; rename the step")
+            raise PlanDefinitionError(
+                f"{origin}: {name!r} is a reserved name, because tests take it as a fixture; "
+                "rename the step"
+            )
 
     def _explain(self, error: PlanDefinitionError) -> str:
-        """Say it in pytest's terms when a hook takes a fixture."""
-        name, step = error.parameter, self.definition.steps.get(error.step or "")
+        """Return the text of an error; if a hook takes a fixture, say so in pytest's terms."""
+        name, step = error.parameter, self.plan.declared.get(error.step or "")
         if name is None or step is None or not _is_fixture(self.config, name):
             return str(error)
         return (

@@ -1,4 +1,4 @@
-"""Reading marks: `plan_step` on a function or class, and the marks that skip."""
+"""Reads marks: `plan_step` on functions and classes, `plan` on tests, `skip` and `skipif`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 STEP = "plan_step"
 NEEDS = "plan"
 
-# An attribute of the functions behind our fixtures: the step whose value it gives.
+# An attribute of the functions behind the plugin's fixtures: the step whose value they return.
 STEP_OF_FIXTURE = "plan_step_name"
 ALL_STEPS = "*"
 
 
 def step_marks(obj: object) -> list[pytest.Mark]:
-    """Return the `plan_step` marks of a function or class itself, not those it inherits."""
-    # Only functions and classes: other objects may answer any attribute (xdist's Producer does).
+    """Return the `plan_step` marks of a function or class, without inherited ones."""
+    # Other objects are not asked, because some have any attribute (xdist's Producer).
     if not isinstance(obj, (types.FunctionType, type)):
         return []
     marks = vars(obj).get("pytestmark", ())
@@ -30,18 +30,23 @@ def step_marks(obj: object) -> list[pytest.Mark]:
 
 
 def steps_of(module: types.ModuleType) -> list[tuple[object, list[pytest.Mark]]]:
-    """Return the functions and classes of a module that are marked as steps, and their marks."""
+    """Return the functions and classes of a module that are marked as steps, with these marks."""
     found = [(obj, step_marks(obj)) for obj in vars(module).values()]
     return [(obj, marks) for obj, marks in found if marks]
 
 
 def takes_plan(item: pytest.Item) -> bool:
-    """Whether the test may ask for the plan: by its mark or, at some distance, its fixture."""
+    """Whether the test uses the plan: by its mark, or by the fixture, directly or indirectly."""
     return NEEDS in getattr(item, "fixturenames", ()) or item.get_closest_marker(NEEDS) is not None
 
 
 def skip_reason(obj: object, names: Mapping[str, Any] | None = None) -> str | None:
-    """Return why a `skip` mark or a true `skipif` mark skips the object; None when none does."""
+    """Return the reason of the first `skip` or true `skipif` mark of the object, None without one.
+
+    Args:
+        obj: the function or class.
+        names: for conditions written as text; None means the globals of the function.
+    """
     marks = vars(obj).get("pytestmark", ()) if hasattr(obj, "__dict__") else ()
     for mark in marks if isinstance(marks, (list, tuple)) else [marks]:
         reason = mark_skips(mark, names or getattr(obj, "__globals__", {}))
@@ -51,7 +56,7 @@ def skip_reason(obj: object, names: Mapping[str, Any] | None = None) -> str | No
 
 
 def mark_skips(mark: pytest.Mark, names: Mapping[str, Any]) -> str | None:
-    """Return why this mark skips, None when it does not; `names` are for conditions in text."""
+    """Return the reason if this mark skips, else None; `names` are for conditions as text."""
     reason = str(mark.kwargs.get("reason", ""))
     if mark.name == "skip":
         return reason or str(mark.args[0] if mark.args else "unconditional skip")
@@ -67,6 +72,6 @@ def mark_skips(mark: pytest.Mark, names: Mapping[str, Any]) -> str | None:
 def _is_true(condition: object, names: Mapping[str, Any]) -> bool:
     if not isinstance(condition, str):
         return bool(condition)
-    # pytest evaluates such text with these names, too.
+    # pytest evaluates such conditions with these names as well.
     known = {"os": os, "sys": sys, "platform": platform, **names}
     return bool(eval(condition, known))  # noqa: S307 - text from the user's own mark

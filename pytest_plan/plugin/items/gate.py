@@ -1,4 +1,4 @@
-"""What stands before each test: it runs, is skipped, or is blocked."""
+"""Decides before each test whether it runs, is skipped, or is blocked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from pytest_plan.plugin.items.verdict import Verdict
 
 
 class Gate:
-    """Registered only when there is a plan to wait for."""
+    """Skips or blocks tests; registered only if there is a plan.
+
+    Args:
+        verdict: returns why a test cannot run, None if it can; waits until that is decided.
+    """
 
     def __init__(self, verdict: Callable[[pytest.Item], Verdict | None]) -> None:
         self._verdict = verdict
@@ -19,11 +23,11 @@ class Gate:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Decide about the test before anything of it runs."""
+        """Decide about the test before any of its code runs."""
         verdict = self._verdict(item)
         if verdict is not None:
             self._verdicts[item] = verdict
-            # pytest-rerunfailures would run a blocked test again, and count it each time.
+            # pytest-rerunfailures would run a blocked test again and count it each time.
             if _is_known(item.config, "flaky"):
                 item.add_marker(pytest.mark.flaky(reruns=0))
             with _no_debugger(item.config):
@@ -32,7 +36,7 @@ class Gate:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """End the test before any fixture runs, if it cannot run."""
+        """End a test that cannot run before any of its fixtures is set up."""
         if item in self._verdicts and not item.config.option.setupplan:
             self._verdicts[item].apply()
 
@@ -40,7 +44,7 @@ class Gate:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Note in the report which steps blocked the test."""
+        """Record in the report which steps blocked the test."""
         report = yield
         verdict = self._verdicts.get(item)
         if verdict is not None and call.when == "setup" and report.failed:
@@ -59,7 +63,7 @@ class Gate:
 
 @contextlib.contextmanager
 def _no_debugger(config: pytest.Config) -> Iterator[None]:
-    """Keep `--pdb` away from a test that does not run: there is nothing of it to look at."""
+    """Keep `--pdb` from stopping at a test that does not run: it has no code to inspect."""
     debugger = config.pluginmanager.unregister(name="pdbinvoke")
     try:
         yield

@@ -1,4 +1,4 @@
-"""What tests see of the plan: the fixture `plan`."""
+"""The object that the fixture `plan` returns to tests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Access(Protocol):
-    """What the handle of a test asks: the plan of its process."""
+    """The part of `PlanSession` that a handle uses."""
 
     settings: Settings
 
     @property
     def view(self) -> PlanView:
-        """Where tests learn about the plan."""
+        """The plan as tests of this process see it."""
 
     def require(self, name: str) -> None:
         """End the running test unless the step has succeeded."""
@@ -40,17 +40,17 @@ class PlanHandle:
 
     @property
     def results(self) -> Mapping[str, StepResult]:
-        """What each step has come to, by name."""
+        """The result of each step so far, by name."""
         return self._plan_session.view.results()
 
     @property
     def run_id(self) -> str:
-        """Names this run of the plan: eight hexadecimal digits."""
+        """The id of this run of the plan: eight hexadecimal digits."""
         return self._plan_session.view.run_id
 
     @property
     def environment(self) -> str:
-        """The name of the environment: `run-` and the run id, unless one was given."""
+        """The name of the environment; `run-` and the run id unless a name was given."""
         return self._plan_session.settings.environment_name or f"run-{self.run_id}"
 
     def remaining(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Which steps a test needs."""
+"""Finds the steps that a test needs: by its marks, its fixtures, and the `autouse` options."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pytest_plan.plugin.declaring.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE
 
 
 class Needs:
-    """What tests need; what many tests have in common is looked at once.
+    """Finds the steps that tests need; facts that several tests share are computed once.
 
     Args:
-        steps: all steps.
-        autouse: whether every test needs every step it can see.
+        steps: all steps by name.
+        autouse: whether every test needs every step that is visible to it.
     """
 
     def __init__(self, steps: Mapping[str, PlannedStep], *, autouse: bool) -> None:
         self._steps = steps
         self._autouse = autouse
         self._visible: dict[Path, list[str]] = {}  # by the test's file
-        self._taken: dict[int, tuple[set[str], bool]] = {}  # by the id of what pytest knows
+        self._taken: dict[int, tuple[set[str], bool]] = {}  # by the id of pytest's fixture info
 
     def of(self, item: pytest.Item) -> tuple[str, ...]:
-        """Return the steps that a test needs, in their order; none if a mark skips it.
+        """Return the steps that a test needs, in the order of the plan; none if a mark skips it.
 
         Raises:
             pytest.UsageError: a mark names a step that does not exist.
@@ -45,7 +45,7 @@ class Needs:
         return tuple(name for name in self._steps if name in wanted)
 
     def _visible_to(self, item: pytest.Item) -> list[str]:
-        """Return the steps declared at or above the test's directory, or in a plugin."""
+        """Return the steps declared in plugins and in the test's directory or one above it."""
         visible = self._visible.get(item.path)
         if visible is None:
             parts = item.path.parent.parts
@@ -56,11 +56,14 @@ class Needs:
         return visible
 
     def _taken_by(self, item: pytest.Item) -> tuple[set[str], bool]:
-        """Return the steps whose fixtures the test reaches, and whether it reaches `plan`."""
+        """Return the steps whose fixtures the test uses, and whether it uses `plan`.
+
+        A test also uses the fixtures of its fixtures.
+        """
         info = fixture_info(item)
         if info is None:
             return set(), False
-        # The tests that one function is parametrized to share it, and keep it alive.
+        # The tests of one parametrized function share it and keep it alive.
         if id(info) not in self._taken:
             self._taken[id(info)] = _reached(info.initialnames, info.name2fixturedefs)
         return self._taken[id(info)]
@@ -73,12 +76,12 @@ def _is_skipped(item: pytest.Item) -> bool:
             if mark_skips(mark, names) is not None:
                 return True
         except Exception:
-            return False  # pytest reports a condition that fails, at setup
+            return False  # pytest reports the broken condition at setup
     return False
 
 
 def _marked(item: pytest.Item, steps: Mapping[str, PlannedStep]) -> tuple[set[str], bool]:
-    """Return the steps that marks name, and whether there is a mark without names."""
+    """Return the steps that the test's marks name, and whether one of the marks has no names."""
     named: set[str] = set()
     is_bare = False
     for mark in item.iter_markers(NEEDS):
@@ -91,12 +94,12 @@ def _marked(item: pytest.Item, steps: Mapping[str, PlannedStep]) -> tuple[set[st
 def _check_mark(item: pytest.Item, mark: pytest.Mark, steps: Iterable[str]) -> None:
     if mark.kwargs:
         raise pytest.UsageError(
-            f"{item.nodeid}: @pytest.mark.plan takes names of steps, not {mark.kwargs!r}"
+            f"{item.nodeid}: @pytest.mark.plan takes step names as arguments, not {mark.kwargs!r}"
         )
     for name in mark.args:
         if not isinstance(name, str):
             raise pytest.UsageError(
-                f"{item.nodeid}: @pytest.mark.plan takes names of steps, not {name!r}"
+                f"{item.nodeid}: @pytest.mark.plan takes step names as arguments, not {name!r}"
             )
         if name not in steps:
             raise pytest.UsageError(
@@ -109,8 +112,8 @@ def _reached(
 ) -> tuple[set[str], bool]:
     """Return the steps whose fixtures are reached from `names`, and whether `plan` is.
 
-    Decided by definition: a fixture that overrides a step's and does not ask for it ends the
-    way there.
+    Each definition of a fixture counts for itself: if a fixture overrides that of a step and does
+    not request it, the step is not reached.
     """
     steps: set[str] = set()
     waiting = [(name, -1) for name in names]

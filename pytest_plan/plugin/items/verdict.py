@@ -1,4 +1,4 @@
-"""Where tests learn about the plan: from the run in this process, or from the controller."""
+"""The plan as tests see it: `Host` in the process that runs it, `Remote` in a worker."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Verdict(NamedTuple):
     """Why a test cannot run.
 
     Attributes:
-        skips: whether it is skipped; else it is blocked.
-        reason: in words.
-        steps: the steps at fault.
+        skips: whether the test is skipped; otherwise it is blocked.
+        reason: the text for the test's report.
+        steps: the steps that are the cause.
         is_expected: whether the step called `pytest.xfail`.
     """
 
@@ -30,7 +30,7 @@ class Verdict(NamedTuple):
     is_expected: bool = False
 
     def apply(self) -> NoReturn:
-        """End the running test."""
+        """End the running test: expected failure, skipped or failed."""
         if self.is_expected:
             pytest.xfail(self.reason)
         if self.skips:
@@ -39,7 +39,11 @@ class Verdict(NamedTuple):
 
 
 class PlanView(Protocol):
-    """What tests of one process may know of the plan."""
+    """The plan as the tests of one process see it.
+
+    `Host` implements it where the plan runs, `Remote` in a worker, and `MissingPlan` in a worker
+    whose controller does not have the plugin.
+    """
 
     @property
     def state(self) -> State:
@@ -50,20 +54,20 @@ class PlanView(Protocol):
         """The id of the run."""
 
     def ensure(self, names: Iterable[str]) -> None:
-        """Wait until it is decided what becomes of these steps."""
+        """Wait until these steps are decided: each has ended, or will not run."""
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, None when it can."""
 
     def results(self) -> Mapping[str, StepResult]:
-        """Return what each step has come to so far."""
+        """Return the result of each step so far."""
 
     def remaining(self) -> float | None:
         """Return the seconds until the limit passes; None without a limit."""
 
 
 class MissingPlan:
-    """What the tests of a worker see when its controller has not loaded the plugin."""
+    """The plan view of a worker whose controller has not loaded the plugin: there is no plan."""
 
     _REASON = (
         "the controller of this run has not loaded pytest-plan, so no step was provisioned: "
@@ -72,25 +76,25 @@ class MissingPlan:
 
     @property
     def state(self) -> State:
-        """There is none."""
+        """Fail the test: there is no State."""
         pytest.fail(self._REASON, pytrace=False)
 
     @property
     def run_id(self) -> str:
-        """There is none."""
+        """Fail the test: there is no run."""
         pytest.fail(self._REASON, pytrace=False)
 
     def ensure(self, names: Iterable[str]) -> None:
         """Return at once."""
 
     def verdict_on(self, name: str) -> Verdict | None:
-        """Return that nothing was provisioned."""
+        """Return a verdict that blocks the test, because nothing was provisioned."""
         return Verdict(skips=False, reason=self._REASON, steps=(name,))
 
     def results(self) -> Mapping[str, StepResult]:
-        """Return nothing."""
+        """Return no results."""
         return {}
 
     def remaining(self) -> float | None:
-        """Return that there is no limit."""
+        """Return None: there is no limit."""
         return None

@@ -1,4 +1,4 @@
-"""Where the output of steps goes: into their logs, never between pytest's lines."""
+"""Captures the output of steps: it goes to their logs, never between pytest's lines."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from pytest_plan.plugin.compat.pytest_internals import hold_streams
 
 
 class StepOutput:
-    """While entered, `print` and `logging` of a step's hooks go to its log.
+    """A reentrant context manager that sends `print` and `logging` of a step's hooks to its log.
 
-    What reaches the standard file descriptors by another way (a child process of the step's
-    own) is captured as pytest captures a test's. With `-s` both are shown as well.
+    Other output to the standard file descriptors, for example of a child process, is captured as
+    pytest captures that of a test. With `-s`, both are also shown in the terminal.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._handler = _LogHandler()
         shows = config.getoption("capture", "fd") == "no"
-        # The same two for the whole run: before Python 3.13 `print` only borrows sys.stdout, and
-        # freeing it while a step prints ends the process with a segmentation fault (measured).
+        # Never replaced during the run: before Python 3.13 `print` only borrows sys.stdout, and
+        # freeing that while a step prints ends the process with a segmentation fault (measured).
         self._routers = {name: _Router(shows=shows) for name in ("stdout", "stderr")}
         self._depth = 0
         self._text = ""
 
     @property
     def text(self) -> str:
-        """What steps wrote past their logs, so far."""
+        """The output of steps so far that did not go to a log."""
         return self._text
 
     def __enter__(self) -> None:
@@ -63,7 +63,7 @@ class StepOutput:
 
     @contextlib.contextmanager
     def visible(self, *, keyboard: bool = False) -> Iterator[None]:
-        """Let what is written reach the terminal; with `keyboard` also read from it."""
+        """In the body, output reaches the terminal; with `keyboard`, input can be read from it."""
         capture = self._capture() if self._depth else None
         if capture is None:
             yield
@@ -87,7 +87,7 @@ class StepOutput:
         self._route()  # for a stream that pytest has set itself
 
     def _read(self, capture: Any) -> None:
-        # pytest ends its capturing when it is interrupted, before the plan is cleaned up.
+        # When pytest is interrupted, it stops capturing before the plan is cleaned up.
         with contextlib.suppress(AssertionError):
             self._text += "".join(capture.read_global_capture())
 
@@ -108,17 +108,24 @@ class StepOutput:
 
 
 class _Router:
-    """A text stream that sends what the hook of a step writes to the step's log."""
+    """A text stream that sends the output of a step's hooks to the step's log.
+
+    Args:
+        shows: whether to show a copy of it in the terminal.
+
+    Attributes:
+        stream: receives all other output, and the copies.
+    """
 
     def __init__(self, *, shows: bool) -> None:
         self.stream: TextIO = sys.stdout
         self._shows = shows
-        # What each step wrote since its last line end: shown as whole lines, lest those of other
-        # steps and pytest's own come between. One thread at a time writes for a step.
+        # The unfinished line of each step: only whole lines are shown, so that lines of other steps
+        # and of pytest do not come between. One thread at a time writes for a step.
         self._partial: dict[StepLog, str] = {}
 
     def write(self, text: str) -> int:
-        """Write to the log of the step that runs here, or to the stream when none does."""
+        """Write to the log of the step that runs on this thread, or to the stream if none does."""
         log = current_log.get()
         if log is None:
             self.stream.write(text)
@@ -132,18 +139,18 @@ class _Router:
         return len(text)
 
     def end_lines(self) -> None:
-        """Show what has not ended with a line end."""
+        """Show the unfinished lines."""
         for text in self._partial.values():
             self._show(f"{text}\n")
         self._partial.clear()
 
     def _show(self, text: str) -> None:
-        # A copy, of what is in the log: it fails no step where the terminal cannot show a sign.
+        # The log has the exact text. A character that the terminal cannot show fails no step.
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
         self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
     def writelines(self, lines: list[str]) -> None:
-        """Write each of `lines`, as it is."""
+        """Write each of `lines` unchanged."""
         for line in lines:
             self.write(line)
 
@@ -159,7 +166,7 @@ class _LogHandler(logging.Handler):
         self.setFormatter(logging.Formatter("%(levelname)-8s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append the record to the log of the step that runs here; of others nothing is kept."""
+        """Append the record to the log of the step that runs on this thread, if there is one."""
         log: StepLog | None = current_log.get()
         if log is not None:
             log.write(self.format(record) + "\n")

@@ -1,4 +1,4 @@
-"""Our own code on pytest's main thread: what it prints, which signals stop it, what it says."""
+"""The plugin's own code on pytest's main thread: its output, its signals, its messages."""
 
 from __future__ import annotations
 
@@ -16,31 +16,35 @@ if TYPE_CHECKING:
 
 
 class Foreground:
-    """The main thread while our own code has it.
+    """The main thread while the plugin's own code runs on it.
 
     Args:
-        config: of this process.
+        config: the config of this process.
 
     Attributes:
-        output: where the output of steps goes.
-        signals: the handlers of this process.
+        output: captures the output of steps.
+        signals: the signal handlers of this process.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._runs: list[Run] = []  # changed by the main thread alone; a handler reads it there
+        self._runs: list[Run] = []  # used by the main thread alone, also in signal handlers
         self._mask: Callable[[str], str] = str
         self.output = StepOutput(config)
         self.signals = Signals(self.cancel)
 
     def watch(self, run: Run) -> None:
-        """Let a signal stop this run, and let no secret of it be shown, until the end."""
+        """Stop this run on a signal and mask its secrets, until the end of the process."""
         self._runs.append(run)
         self._mask = run.facts.masker.mask
 
     @contextlib.contextmanager
     def owned(self, run: Run | None = None) -> Iterator[None]:
-        """Our code has the thread in the body; a signal stops `run`, too."""
+        """In the body, the plugin's own code runs: its output is captured, and a signal stops it.
+
+        Args:
+            run: a run to stop on a signal, besides those that are watched.
+        """
         if run is not None:
             self._runs.append(run)
         try:
@@ -51,7 +55,7 @@ class Foreground:
                 self._runs.remove(run)
 
     def cancel(self, reason: str) -> None:
-        """Stop what runs; from any thread or signal handler."""
+        """Stop the running phases; can be called from any thread or signal handler."""
         for run in self._runs:
             run.cancel(reason)
 
@@ -60,7 +64,7 @@ class Foreground:
         return self._mask(text)
 
     def say(self, text: str, *, bad: bool = False) -> None:
-        """Write a line in the terminal, if there is one."""
+        """Write a line to the terminal, if there is one; with `-q` only if it is `bad`."""
         if self._config.pluginmanager.get_plugin("terminalreporter") is None:
             return
         if self._config.get_verbosity() < 0 and not bad:

@@ -1,4 +1,4 @@
-"""A test that nothing could end, in a process that runs its tests itself."""
+"""Ends a solo process whose test could not be stopped when the plan's limit had passed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from pytest_plan.plugin.main_thread.foreground import Foreground
 
 
 def leave(foreground: Foreground, clean_up: Callable[[], None], item: pytest.Item) -> None:
-    """Clean up on this thread, say which test hangs and where, and end the process.
+    """Clean up on this thread, report which test hangs and where, and end the process.
 
-    The main thread cannot be made to return, so nothing of pytest runs after this: no summary,
-    no JUnit file. The exit status is 1.
+    The main thread does not return, so none of pytest's own reporting follows: no summary and no
+    JUnit file. The exit status is 1.
+
+    Args:
+        foreground: where the report is written.
+        clean_up: cleans up the plan.
+        item: the test.
     """
     stack = _stack_of_test(item)
     try:
@@ -27,15 +32,15 @@ def leave(foreground: Foreground, clean_up: Callable[[], None], item: pytest.Ite
             writer = item.config.get_terminal_writer()
             writer.line()
             writer.sep("=", "plan: limit", red=True)
-            writer.line(f"{item.nodeid} did not end when the plan's limit had passed:", red=True)
+            writer.line(f"{item.nodeid} did not end after the plan's limit had passed:", red=True)
             writer.line(foreground.mask(stack))
-            writer.line("the plan has been cleaned up; pytest leaves without a summary", red=True)
+            writer.line("the plan was cleaned up; pytest exits without a summary", red=True)
             writer.flush()
         os._exit(pytest.ExitCode.TESTS_FAILED)
 
 
 def _stack_of_test(item: pytest.Item) -> str:
-    """Return where the main thread is, from the test's own module on."""
+    """Return the stack of the main thread, starting in the test's own module."""
     frame = frame_of(threading.main_thread().ident)
     entries = list(traceback.extract_stack(frame))
     own = [index for index, entry in enumerate(entries) if entry.filename == str(item.path)]

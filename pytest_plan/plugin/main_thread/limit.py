@@ -1,8 +1,9 @@
-"""The plan's limit while tests run: it is the session's timeout, also for a test that hangs.
+"""The plan's limit while tests run: a session timeout that also ends a test that hangs.
 
-pytest-timeout looks at its session timeout only between tests. Here a thread watches the time; when
-it is up, the running test gets an exception in its process' main thread through a signal handler
-(never SIGALRM, which pytest-timeout uses), armed only inside setup, call and teardown.
+pytest-timeout checks its session timeout only between tests. Here a thread watches the time. When
+the limit has passed, the thread sends a signal to the main thread (never SIGALRM, which
+pytest-timeout uses), and the signal handler raises an exception in the running test. It does so
+only during the test's setup, call and teardown.
 """
 
 from __future__ import annotations
@@ -19,19 +20,22 @@ from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.plugin.compat import timeout_internals
 from pytest_plan.plugin.compat.pytest_internals import warn
 
-_POLL = 0.5  # seconds between two looks at the remaining time: it may have stood still
-_PATIENCE = 1.0  # seconds that a test has to end after each interruption
+_POLL = 0.5  # seconds between two checks of the remaining time, which may have been paused
+_PATIENCE = 1.0  # seconds that a test may take to end after each interruption
 _INTERRUPTIONS = 2
 
 
 class Limit:
-    """Watches the time of one process, and ends its running test.
+    """Holds the tests of one process to the limit.
 
     Args:
         config: the config of this process.
         seconds: the whole limit, for messages; None without a limit.
-        stuck: called in the watching thread with a test that could not be ended.
-        is_blocked: whether a test does not run anyway.
+        stuck: called in the watching thread with a test that did not end when interrupted.
+        is_blocked: whether a test is blocked or skipped by the plan, and so does not run.
+
+    Attributes:
+        reason: the message of a test that the limit has ended.
     """
 
     def __init__(
@@ -47,14 +51,18 @@ class Limit:
         self._remaining: Callable[[], float | None] = lambda: None
         self._done = threading.Event()
         self.reason = f"the plan's limit of {format_duration(seconds or 0.0)} has passed"
-        # Written by the main thread alone: the test that may be interrupted now, None outside
-        # of its phases. The watching thread reads it, and the handler on the main thread.
+        # The test that may be interrupted now, None outside of its phases. Only the main thread
+        # writes it; the watching thread and the signal handler read it.
         self._running: pytest.Item | None = None
         self._signal: int | None = None
         self._before: Any = None
 
     def start(self, remaining: Callable[[], float | None]) -> None:
-        """Begin to watch; `remaining` returns the seconds that are left, None: no limit."""
+        """Begin to watch.
+
+        Args:
+            remaining: returns the seconds until the limit passes; None means no limit.
+        """
         left = remaining()
         self._signal = None if left is None else _free_signal()
         if left is None or self._signal is None:
@@ -66,14 +74,14 @@ class Limit:
         threading.Thread(target=self._watch, name="plan-limit", daemon=True).start()
 
     def stop(self) -> None:
-        """End watching and put the handler back that was there before."""
+        """Stop watching and restore the previous signal handler."""
         self._done.set()
         if self._signal is not None:
             signal.signal(self._signal, self._before)
             self._signal = None
 
     def has_passed(self) -> bool:
-        """Whether no further test may begin."""
+        """Whether the limit has passed, so that no further test may begin."""
         remaining = self._remaining()
         return remaining is not None and remaining <= 0
 
@@ -82,7 +90,7 @@ class Limit:
         """Run no further test once the limit has passed."""
         if self.has_passed():
             if self._is_blocked(item):
-                return (yield)  # and told so
+                return (yield)  # it does not run, and its report says why
             item.session.shouldfail = self.reason
             raise item.session.Failed(self.reason)
         result = yield
@@ -92,19 +100,19 @@ class Limit:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
-        """Setup may be interrupted."""
+        """Allow interruptions during setup."""
         __tracebackhide__ = True
         return (yield from self._armed(item))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
-        """The call may be interrupted."""
+        """Allow interruptions during the call."""
         __tracebackhide__ = True
         return (yield from self._armed(item))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:
-        """Teardown may be interrupted."""
+        """Allow interruptions during teardown."""
         __tracebackhide__ = True
         return (yield from self._armed(item))
 
@@ -140,7 +148,7 @@ class Limit:
 
 
 def _free_signal() -> int | None:
-    """Return a signal that nobody handles; None where there is none or off the main thread."""
+    """Return a signal without a handler; None if there is none, or not on the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return None
     for name in ("SIGRTMAX", "SIGUSR2", "SIGUSR1"):
@@ -151,15 +159,15 @@ def _free_signal() -> int | None:
 
 
 def warn_of_thread_method(config: pytest.Config) -> None:
-    """Warn where pytest-timeout would end the process, and with it the cleanup."""
+    """Warn if pytest-timeout would end the process, which would prevent the cleanup."""
     if not timeout_internals.ends_the_process(config):
         return
     text = (
-        "pytest-timeout's method 'thread' ends the process, and nothing is cleaned up then: "
-        "use --timeout-method=signal, or run the tests in a worker (-n 1)"
+        "pytest-timeout's method 'thread' ends the process without any cleanup: use "
+        "--timeout-method=signal, or run the tests in a worker (-n 1)"
     )
     warn(config, text)
-    # Said now as well: when it comes true nobody writes a summary.
+    # Also written now, because there will be no summary if it happens.
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"plan: {text}", yellow=True)

@@ -1,8 +1,9 @@
-"""What SIGINT, SIGTERM and SIGHUP do while there is an environment to clean up.
+"""Handlers for SIGINT, SIGTERM and SIGHUP while there is an environment to clean up.
 
-While our own code runs on the main thread a handler only notes the signal and wakes the plan: an
-exception in the middle of, say, `Thread.start` would lose the thread. It raises only while
-pytest or a test runs. POSIX has all three; elsewhere those that exist are handled.
+While the plugin's own code runs on the main thread, a handler only records the signal and stops the
+plan: an exception in the middle of `Thread.start`, for example, would lose the thread. A handler
+raises only while pytest or a test runs. On systems without one of the three signals the others are
+handled.
 """
 
 from __future__ import annotations
@@ -18,30 +19,30 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came: pytest ends as after Ctrl-C, but with the signal's exit status."""
+    """SIGTERM or SIGHUP was received: pytest ends as after Ctrl-C, but exits with its status."""
 
 
 class Signals:
-    """The handlers of the process that owns the plan.
+    """The signal handlers of the process that runs the plan.
 
     Args:
-        cancel: stops the running phase of the plan; takes no lock.
+        cancel: stops the running phase of the plan, for the given reason; takes no lock.
 
     Attributes:
-        received: the signals that came, in their order.
+        received: the signals received so far, in order.
     """
 
     def __init__(self, cancel: Callable[[str], None]) -> None:
         self._cancel = cancel
         self.received: list[int] = []
         self._before: dict[int, Any] = {}
-        # Both are changed by the main thread alone: how deep our own code is on it, and how many
-        # signals are only noted while pytest winds up.
+        # Changed by the main thread alone: how many `owned` blocks it is in, and how many signals
+        # to record without raising.
         self._depth = 0
         self._to_note = 0
 
     def install(self) -> None:
-        """Handle the signals that nobody else handles; on the main thread only."""
+        """Install a handler for each signal that has the default one, if on the main thread."""
         if threading.current_thread() is not threading.main_thread():
             return
         for name in _NAMES:
@@ -50,7 +51,7 @@ class Signals:
                 self._before[number] = signal.signal(number, self._handle)
 
     def restore(self) -> None:
-        """Put the handlers back that were there before."""
+        """Restore the previous handlers."""
         for number, handler in self._before.items():
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler)
@@ -58,7 +59,7 @@ class Signals:
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
-        """Only note signals in the body: it is our own code, on the main thread."""
+        """In the body, the plugin's own code runs: signals stop the plan and do not raise."""
         self._depth += 1
         try:
             yield
@@ -66,16 +67,20 @@ class Signals:
             self._depth -= 1
 
     def note_only_once(self) -> None:
-        """Only note the next signal: pytest has begun to wind up, and a second one may mean it."""
+        """Record the next signal without raising.
+
+        pytest is shutting down, and a second Ctrl-C must not cut its session-finish hooks short.
+        The one after that raises.
+        """
         self._to_note = 1
 
     def raise_received(self) -> None:
-        """Raise what a handler would have raised meanwhile; nothing when no signal came."""
+        """Raise the exception for the first signal that was received; do nothing without one."""
         if self.received:
             raise _exception(self.received[0])
 
     def exit_status(self) -> int | None:
-        """Return the exit status for the first signal that came, None when none did."""
+        """Return the exit status for the first signal received, None without one."""
         if not self.received:
             return None
         first = self.received[0]
@@ -84,6 +89,8 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
         self.received.append(number)
+        # Every signal in our own code cancels the plan once more: the first cancel stops steps, one
+        # during cleanup reports what is still being cleaned up, the next leaves it to the reaper.
         if self._depth:
             self._cancel(f"{signal.Signals(number).name} received")
         elif self._to_note:
@@ -102,9 +109,9 @@ def _exception(number: int) -> KeyboardInterrupt:
 
 
 def interrupt_on_terminate() -> Callable[[], None]:
-    """Let SIGTERM and SIGHUP interrupt this worker as Ctrl-C does: its fixtures are torn down.
+    """Let SIGTERM and SIGHUP interrupt this worker as Ctrl-C does, so that fixtures are torn down.
 
-    Returns a function that puts the handlers back that were there before.
+    Returns a function that restores the previous handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
@@ -122,10 +129,13 @@ def _put_back(numbers: list[int]) -> None:
 
 
 def interrupt_main_thread() -> None:
-    """Interrupt the main thread of this process, also in a blocking call; from any thread."""
+    """Interrupt the main thread of this process, even in a blocking call.
+
+    It can be called from any thread.
+    """
     number = signal.SIGINT
     if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
-        number = signal.SIGTERM  # SIGINT is ignored where a shell started us in the background
+        number = signal.SIGTERM  # a shell has pytest ignore SIGINT if it runs in the background
     ident = threading.main_thread().ident
     if ident is not None and hasattr(signal, "pthread_kill"):
         signal.pthread_kill(ident, number)

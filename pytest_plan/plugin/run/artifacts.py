@@ -1,4 +1,4 @@
-"""The folder for what outlives a run: `plan_dir/artifacts/<run id>`, of the last three runs."""
+"""The folders with the artifacts of the last three runs: `plan_dir/artifacts/<run id>`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 KEPT_RUNS = 3
 _CACHE_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
-    "# This folder was made by pytest-plan; it can be removed at any time.\n"
+    "# This folder was created by pytest-plan; it can be removed at any time.\n"
 )
 
 
 def folder(plan_dir: Path) -> Path | None:
-    """Return the folder of artifacts; None when nothing can be written there.
+    """Return the folder for artifacts; None if it is not writable.
 
-    Nothing is made yet: a run that leaves nothing behind makes no folder.
+    The folder is not created here, so a run without artifacts creates none.
     """
     parent = plan_dir if plan_dir.exists() else plan_dir.parent
     return plan_dir / "artifacts" if _is_writable(parent) else None
 
 
 def tidy(plan_dir: Path) -> None:
-    """Mark `plan_dir` as a cache and remove the artifacts of all but the last runs."""
+    """Mark `plan_dir` as a cache, and remove the artifacts of all but the last three runs."""
     if not plan_dir.is_dir():
         return
     for name, text in ((".gitignore", "*\n"), ("CACHEDIR.TAG", _CACHE_TAG)):

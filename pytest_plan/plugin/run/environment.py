@@ -1,4 +1,4 @@
-"""The environment of this run: whose it is, what of it is used again, and what is kept."""
+"""The environment of this run: claims it, reuses kept steps, and keeps or removes it at the end."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
 
 class RunEnvironment:
-    """The environment of this run, ours until `finish`.
+    """The environment of this run; it belongs to this process until `finish`.
 
     Args:
         declared: the steps of this process.
         foreground: the main thread.
-        run_id: names an environment that has no name.
+        run_id: the id of the run, which names an environment without a name.
 
     Attributes:
-        watch: has the reaper look after it.
-        journal: what the run writes in.
-        scratch: the temporary folder of the run that this one continues; None: there is none.
+        watch: the reaper of this environment.
+        journal: the journal of the run.
+        scratch: the temporary folder of the run that this one continues; None without one.
 
     Raises:
-        pytest.UsageError: somebody else has the environment that was asked for, or the journal
-            cannot be written.
+        pytest.UsageError: another process uses the named environment, or the journal cannot be
+            written.
     """
 
     def __init__(self, declared: DeclaredSteps, foreground: Foreground, run_id: str) -> None:
@@ -79,7 +79,7 @@ class RunEnvironment:
         self.watch = Watch(declared.config, self._environment, self._facts, wanted=settings.reaper)
 
     def reuse(self, run: Run) -> None:
-        """Give the run what is used again."""
+        """Restore the steps that are reused in the run."""
         self._announce(run)
         if self._recorded is not None and self._fresh:
             references = references_of(self._declared.config)
@@ -87,7 +87,11 @@ class RunEnvironment:
             run.restore(restorer, self._fresh)
 
     def keep(self, *, failed: bool) -> Collection[str]:
-        """Return the steps to keep; say which are not, and why."""
+        """Return the steps to keep, and report which cannot be kept and why.
+
+        Args:
+            failed: whether a step, a test or the cleanup failed.
+        """
         if self._keeps == "never" or (self._keeps == "failed" and not failed):
             return ()
         try:
@@ -104,11 +108,11 @@ class RunEnvironment:
         return self._kept
 
     def finish(self, *, is_clean: bool, was_left: bool) -> None:
-        """Let go of it; its journal stays only when a later process can still do something.
+        """Release the environment; its journal stays only if a later process could still clean up.
 
         Args:
-            is_clean: whether everything has been taken back, as far as this process knows.
-            was_left: whether cleanup was interrupted for good: the reaper then goes on with it.
+            is_clean: whether everything was undone, as far as this process knows.
+            was_left: whether a signal ended the cleanup early, so that the reaper completes it.
         """
         if not was_left:
             self.watch.end()
@@ -119,11 +123,11 @@ class RunEnvironment:
         if self._kept:
             self._say_how_to_go_on()
         elif is_left:
-            text = "not everything is cleaned up; to go on with it: pytest --plan-cleanup"
+            text = "not everything was cleaned up; to finish it: pytest --plan-cleanup"
             self._foreground.say(text, bad=True)
 
     def _is_left(self, *, is_clean: bool) -> bool:
-        """Whether a later process can still do something; what the journal tells is more exact."""
+        """Whether a later process could still clean something up; the journal knows it exactly."""
         if self.journal.failure is None:
             with contextlib.suppress(JournalError):
                 due = read(self._environment.file).due()
@@ -131,7 +135,10 @@ class RunEnvironment:
         return not is_clean
 
     def _look_back(self, run_id: str) -> Recorded | None:
-        """Clean up what is there already and not used again; return what is, with it."""
+        """Clean up the recorded steps that are not reused; return the journal's contents before it.
+
+        Returns None if there is no step to reuse or to clean up.
+        """
         recorded = self._environment.recorded()
         if recorded is not None and not recorded.is_kept:
             self._recovery.clean_up(self._environment, recorded)
@@ -157,15 +164,15 @@ class RunEnvironment:
             ]
             if left:
                 raise JournalError(
-                    f"the kept step {left[0]!r} cannot be cleaned up, so nothing new is made in "
-                    f"environment {self._environment.name!r}: mend its cleanup, or take another "
-                    "--plan-environment"
+                    f"the kept step {left[0]!r} cannot be cleaned up, so nothing is provisioned in "
+                    f"environment {self._environment.name!r}: fix its cleanup function, or use "
+                    "another --plan-environment"
                 )
         self._fresh = decisions.fresh
         return recorded
 
     def _open(self) -> Journal:
-        # What has no name is never used again: nobody will ask what its steps were made of.
+        # An environment without a name is never reused, so its fingerprints are never compared.
         prints = (lambda step: "") if self._name is None else self._prints.of
         references = references_of(self._declared.config)
         journal = self._environment.open(references, prints, launch=self._facts)
@@ -187,7 +194,7 @@ class RunEnvironment:
                 own = folder / FOLDER / f"run-{run_id}"
                 with contextlib.suppress(OSError):
                     (own / LOCK).unlink(missing_ok=True)
-                    for path in (own, own.parent, folder):  # rmtree needs a descriptor
+                    for path in (own, own.parent, folder):  # rmtree needs a file descriptor
                         path.rmdir()
                 raise
 
@@ -200,15 +207,15 @@ class RunEnvironment:
         for name in self._declared.needed or ():
             if name not in self._fresh and _is_generator(run.step_runs[name].planned):
                 self._say(
-                    f"{name} will not be kept: it yields; to keep it, return its value and give "
-                    "it cleanup=FUNCTION"
+                    f"{name} will not be kept, because it is a generator; to keep it, return its "
+                    "value and give it cleanup=FUNCTION"
                 )
 
     def _say_how_to_go_on(self) -> None:
         name = "" if self._name == DEFAULT_ENVIRONMENT else f" --plan-environment {self._name}"
         self._say(f"kept: {', '.join(self._kept)}")
-        self._say(f"use it again: pytest --plan-reuse{name}")
-        self._say("clean it up:  pytest --plan-cleanup")
+        self._say(f"to reuse it:    pytest --plan-reuse{name}")
+        self._say("to clean it up: pytest --plan-cleanup")
 
     def _say(self, text: str) -> None:
         self._foreground.say(text)

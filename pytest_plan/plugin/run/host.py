@@ -33,16 +33,18 @@ def _exit_code(error: SystemExit) -> int:
 
 
 class Host:
-    """Provisions, answers for the run, and cleans up.
+    """Provisions, tells tests about the run, and cleans up.
+
+    It is the `PlanView` of a solo process and of the controller.
 
     Args:
         declared: the steps of this process.
         load_listeners: registers the reports that listen to a run.
 
     Attributes:
-        foreground: the main thread while our code has it.
-        output: where the output of steps goes.
-        signals: the handlers of this process.
+        foreground: the main thread while the plugin's own code runs on it.
+        output: captures the output of steps.
+        signals: the signal handlers of this process.
     """
 
     def __init__(self, declared: DeclaredSteps, load_listeners: Callable[[], None]) -> None:
@@ -78,12 +80,12 @@ class Host:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a run that is not cleaned up yet."""
+        """Whether there is a run that has not been cleaned up."""
         return self._run is not None and not self._run.is_cleaned
 
     @property
     def state(self) -> State:
-        """The State as tests see it."""
+        """The State, as tests see it."""
         return self._declared.plan.state
 
     @property
@@ -92,17 +94,17 @@ class Host:
         return self.begin().run_id
 
     def prepare(self) -> None:
-        """Import what a run takes, where there is time for it."""
+        """Import the modules that a run needs, at a time when this delays nothing."""
         self._load_listeners()
         import pytest_plan.engine.execution.run
         import pytest_plan.plugin.run.environment
         import pytest_plan.plugin.run.hook_caller  # noqa: F401
 
     def ensure(self, names: Iterable[str]) -> None:
-        """Return at once: here everything is decided before the first test."""
+        """Return at once: in this process, all steps are decided before the first test."""
 
     def results(self) -> Mapping[str, StepResult]:
-        """Return what each step has come to so far."""
+        """Return the result of each step so far."""
         return self.begin().result().steps
 
     def remaining(self) -> float | None:
@@ -114,11 +116,12 @@ class Host:
         return {} if self._run is None else self._run.facts.variables.current()
 
     def provision(self, names: Collection[str]) -> None:
-        """Run these steps and what they wait for; what ends the session is raised.
+        """Run these steps and the steps that they wait for.
 
         Raises:
-            pytest.UsageError: what steps came to could not be written down.
-            BaseException: `pytest.exit`, KeyboardInterrupt or SystemExit came from a step.
+            pytest.UsageError: the environment is in use, or the journal cannot be written.
+            BaseException: a step raised KeyboardInterrupt or SystemExit or called `pytest.exit`,
+                or a signal was received.
         """
         run = self.begin()
         run.extend(self._declared.definition.linked())
@@ -131,7 +134,7 @@ class Host:
                 raise pytest.UsageError(str(error)) from None
         self.signals.raise_received()
         if isinstance(run.fatal, SystemExit):
-            # Outside of a test pytest would call it an internal error.
+            # pytest would report a SystemExit outside of a test as an INTERNALERROR.
             raise pytest.exit.Exception(
                 f"a step raised {run.fatal!r}", returncode=_exit_code(run.fatal)
             ) from run.fatal
@@ -139,23 +142,23 @@ class Host:
             raise run.fatal
 
     def cancel(self, reason: str) -> None:
-        """Stop what runs of the plan; from any thread or signal handler."""
+        """Stop the running phase of the plan; can be called from any thread or signal handler."""
         self.foreground.cancel(reason)
 
     def hold(self) -> None:
-        """Let the limit wait."""
+        """Suspend the limit until `resume`."""
         self.run.clock.hold()
         if self._environment is not None:
             self._environment.watch.unlimited()
 
     def resume(self) -> None:
-        """Let the limit count again."""
+        """Let the time count towards the limit again."""
         self.run.clock.release()
         if self._environment is not None:
             self._environment.watch.begin(self.run.remaining())
 
     def clean_up(self, *, failed: bool = False) -> None:
-        """Clean up what has begun, or keep it; a second call does nothing.
+        """Clean up the steps that have begun, or keep them; a second call does nothing.
 
         Args:
             failed: whether the tests have failed.
@@ -185,7 +188,7 @@ class Host:
         return self._run is not None and self._run.has_passed_limit
 
     def has_failed(self) -> bool:
-        """Whether a step or a cleanup failed, so that the run cannot be green."""
+        """Whether a step or a cleanup failed, so that pytest must not exit with status 0."""
         if self._run is None:
             return False
         result = self._run.result()
@@ -233,9 +236,9 @@ class Host:
         hint = f"mark the test with @pytest.mark.plan({name!r})"
         return Verdict(skips=False, reason=reason + hint, steps=(name,))
 
-    def _root_cause(self, record: StepRun) -> StepRun:
-        """Follow the needs to the step where it began; what is skipped goes back to a skip."""
-        records = self.run.step_runs
+    def _root_cause(self, record: StepRecord) -> StepRecord:
+        """Follow the needs to the step that is the cause; for a skipped step, to the first skip."""
+        records = self.run.records
         is_skip = record.outcome is StepOutcome.SKIPPED
         while True:
             needs = [records[need] for need in record.planned.needs]
@@ -253,7 +256,7 @@ class Host:
         return {name: value for variables in found for name, value in variables.items()}
 
     def _new_run(self) -> Run:
-        # Imported here, as the run is: a worker has none.
+        # Imported here, because a worker has no run.
         self._load_listeners()
         from pytest_plan.engine.execution.run import new_run_id
         from pytest_plan.engine.plan import begin, listen
@@ -274,10 +277,9 @@ class Host:
         listen(declared.plan, hook_caller(self._config))
         folder = artifacts.folder(declared.settings.dir)
         if folder is None:
-            warn(self._config, f"{declared.settings.dir} is not writable: no artifacts are kept")
-        listen(declared.plan, self._environment.watch.hear)
-        run = begin(
-            declared.plan,
+            warn(self._config, f"{declared.settings.dir} is not writable: artifacts are not kept")
+        declared.plan.add_listener(self._environment.watch.on_event)
+        run = declared.plan.begin(
             run_id=run_id,
             artifacts=folder,
             journal=self._environment.journal,

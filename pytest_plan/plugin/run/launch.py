@@ -1,4 +1,4 @@
-"""How this run of pytest was started, so that another process can clean up what it made."""
+"""How this run of pytest was started, so that another process can clean up after it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 
 def describe(config: pytest.Config, files: Iterable[str]) -> dict[str, Any]:
-    """Return what a journal records of this run.
+    """Return the facts about this run that its journal records.
 
     Args:
-        config: of this run.
-        files: where its steps are declared.
+        config: the config of this run.
+        files: the files in which its steps are declared.
     """
     root = config.rootpath
     conftests = {file for file in files if os.path.basename(file) == "conftest.py"}
@@ -34,7 +34,7 @@ def describe(config: pytest.Config, files: Iterable[str]) -> dict[str, Any]:
 
 
 def command(launch: Mapping[str, Any], plan_dir: Path) -> list[str]:
-    """Return the program that cleans up after the run that `launch` describes."""
+    """Return the command line that cleans up after the run that `launch` describes."""
     argv = [launch["python"], "-m", "pytest", "--plan-cleanup", f"--rootdir={launch['root']}"]
     if launch["ini"] is not None:
         argv += ["-c", launch["ini"]]
@@ -46,6 +46,6 @@ def command(launch: Mapping[str, Any], plan_dir: Path) -> list[str]:
 
 
 def environ(launch: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables of that program: ours, without what changes pytest."""
+    """Return the environment for that command: `variables` without those that change pytest."""
     kept = {name: value for name, value in variables.items() if name != "PYTEST_ADDOPTS"}
     return {**kept, "PYTHONPATH": os.pathsep.join(launch["path"])}

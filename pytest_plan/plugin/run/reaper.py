@@ -1,4 +1,4 @@
-"""Has the reaper watch over this run, and notices when nobody does any more."""
+"""Starts the reaper for this run, and notices if it dies."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LOG = "reaper.log"
 
 
 class Watch:
-    """The reaper of one run; none when `plan_reaper` is false.
+    """The reaper of one run; there is none if `plan_reaper` is false.
 
     Args:
-        config: of this process.
-        environment: what is to be cleaned up.
+        config: the config of this process.
+        environment: the environment that the reaper cleans up if this process is killed.
         facts: how this run was started.
-        wanted: whether anybody is to watch.
+        wanted: whether to start a reaper.
     """
 
     def __init__(
@@ -45,26 +45,30 @@ class Watch:
         self._reaper: Reaper | None = None
 
     def begin(self, remaining: float | None) -> None:
-        """Watch from now on; the limit passes in `remaining` seconds, None: never."""
+        """Start the reaper if it is not running, and set the time until the limit passes.
+
+        Args:
+            remaining: seconds; None means no limit.
+        """
         if self._reaper is None and self._wanted:
-            self._wanted = False  # when it cannot be started, once is enough to say so
+            self._wanted = False  # if it cannot be started, one warning is enough
             self._start()
-        self._look()
+        self._check()
         if self._reaper is not None:
             self._reaper.limit(remaining)
 
-    def hear(self, event: Event) -> None:
-        """Notice between two steps that the reaper has died."""
+    def on_event(self, event: Event) -> None:
+        """Check after each step that the reaper is alive."""
         if isinstance(event, StepFinished):
-            self._look()
+            self._check()
 
     def unlimited(self) -> None:
-        """Wait however long it takes: somebody debugs, or cleanup has begun."""
+        """Lift the limit: a debugger is open, or cleanup has begun."""
         if self._reaper is not None:
             self._reaper.limit(None)
 
     def end(self) -> None:
-        """Watch no more."""
+        """Stop the reaper."""
         if self._reaper is not None:
             self._reaper.stop()
             self._reaper = None
@@ -82,18 +86,18 @@ class Watch:
             warn(
                 self._config,
                 f"the reaper cannot be started ({error}): if pytest is killed, the next run or "
-                "`pytest --plan-cleanup` cleans up",
+                "`pytest --plan-cleanup` will clean up",
             )
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         reaper = self._reaper
         if reaper is None or reaper.is_alive():
             return
         again = reaper.restarts == 0
-        what = "it is started again" if again else "from now on nobody watches over this run"
+        what = "it is restarted" if again else "this run continues without one"
         warn(self._config, f"the reaper (process {reaper.pid}) has died: {what}")
         if again:
-            with contextlib.suppress(OSError):  # then it is found dead once more
+            with contextlib.suppress(OSError):  # the next check finds it dead again
                 reaper.restart()
         else:
             self.end()

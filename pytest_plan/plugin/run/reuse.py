@@ -1,4 +1,4 @@
-"""What of a kept environment this run uses again: `make` for test environments."""
+"""Decides which steps of a kept environment this run reuses: `make` for test environments."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pytest_plan.plugin.run.recovery import Recovery, references_of
 
 
 class ReuseDecisions(NamedTuple):
-    """What becomes of the recorded steps.
+    """Which recorded steps are reused; each recorded step is in one of the two mappings.
 
     Attributes:
-        fresh: why each step that is used again is trusted.
-        stale: why each other step is cleaned up.
+        fresh: the steps to reuse, each with the evidence that it is up to date.
+        stale: the steps to clean up, each with the reason.
     """
 
     fresh: Mapping[str, str]
@@ -41,14 +41,14 @@ def decide(
     steps: Mapping[str, PlannedStep],
     prints: Fingerprints,
 ) -> ReuseDecisions:
-    """Decide which recorded steps are still what the plan would make.
+    """Decide which recorded steps are still as the plan would provision them.
 
     Args:
         declared: the steps of this process.
-        foreground: the main thread, on which `alive` hooks are asked.
-        recorded: what was kept.
-        steps: the declared steps, linked.
-        prints: their fingerprints.
+        foreground: the main thread, which waits for the `alive` hooks.
+        recorded: the contents of the journal.
+        steps: the declared steps, with their edges.
+        prints: the fingerprints of the declared steps.
     """
     cannot = obstacles(recorded)
     stale = {}
@@ -70,9 +70,9 @@ def decide(
 def clean_stale(
     recovery: Recovery, environment: Environment, recorded: Recorded, stale: Mapping[str, str]
 ) -> None:
-    """Clean up what is not used again, and say why it is not."""
+    """Clean up the steps that are not reused, and report each reason."""
     for name, reason in stale.items():
-        recovery.say(f"{name} is made again: {reason}")
+        recovery.say(f"{name} is rebuilt: {reason}")
     recovery.clean_up_steps(environment, recorded, stale)
 
 
@@ -101,7 +101,7 @@ def _dead(
         if Hook.ALIVE in steps[name].hooks:
             asked.append(name)
         elif any(not _tree_lives(data) for data in _trees(recorded.steps[name])):
-            dead[name] = "a process of it has ended"
+            dead[name] = "one of its processes has exited"
     if asked:
         restorer = Restorer(recorded, recorded.steps, steps, references_of(declared.config))
         options = declared.definition.options
@@ -113,7 +113,7 @@ def _dead(
 
 
 def _dependents(recorded: Recorded, stale: Mapping[str, str]) -> dict[str, str]:
-    """Return the steps that need or follow a stale one: what was reversed has to be complete."""
+    """Return the steps that need or follow a stale one: cleanup is in reverse, so they go first."""
     found: dict[str, str] = {}
     known = set(stale)
     is_growing = True
@@ -132,7 +132,7 @@ def _dependents(recorded: Recorded, stale: Mapping[str, str]) -> dict[str, str]:
 def _evidence(step: RecordedStep, planned: PlannedStep) -> str:
     if Hook.ALIVE in planned.hooks:
         return "alive"
-    return "its processes live" if any(_trees(step)) else "unchecked"
+    return "its processes are running" if any(_trees(step)) else "unchecked"
 
 
 def _trees(step: RecordedStep) -> list[str]:

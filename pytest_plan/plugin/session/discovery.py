@@ -1,4 +1,4 @@
-"""Finds the steps of plugins and conftests, early or late, and gives the process its role."""
+"""Finds the steps of plugins and conftests, and registers the role of this process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def begin(config: pytest.Config, settings: Settings) -> None:
-    """Look for steps from now on; those that are there already are found at once."""
+    """Look for steps in all plugins and conftests: those already registered, and later ones."""
     if settings.show or settings.cleanup or config.option.setupplan:
         roles.disable_workers(config)
     config.pluginmanager.register(fixtures, "pytest_plan_fixtures")
@@ -30,13 +30,13 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     config.pluginmanager.register(declarations, "pytest_plan_declarations")
     by_code = config.hook.pytest_plan_configure.get_hookimpls()
     asked = settings.show or settings.until or settings.skip or settings.report
-    # The limit is the session's: it holds in a project without any step, too.
+    # The limit is one for the session: it also holds in a project without any step.
     if by_code or asked or settings.limit is not None:
         declarations.declared()
 
 
 def _role(config: pytest.Config, settings: Settings) -> object:
-    """Return the plugin for what this process does with the plan."""
+    """Return the plugin object for the role of this process."""
     if settings.cleanup:
         from pytest_plan.plugin.session.cleanup import Cleaner
 
@@ -55,7 +55,7 @@ def _role(config: pytest.Config, settings: Settings) -> object:
 
 
 class Declarations:
-    """Looks at every plugin and conftest that pytest registers, early or late."""
+    """Finds steps in every plugin and conftest that pytest registers, before and after `begin`."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
@@ -64,14 +64,14 @@ class Declarations:
         self._has_started = False
 
     def declared(self) -> DeclaredSteps:
-        """Return the steps of this process; its plan is made at the first call."""
+        """Return the steps of this process; the first call creates its plan."""
         return lookup.of(self._config, self._settings).declared
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_plugin_registered(self, plugin: object, plugin_name: str) -> None:
         """Look for steps in a plugin, before pytest looks for fixtures in it.
 
-        Historic: told about those registered before, too.
+        The hook is historic: it is also called for plugins that are registered already.
         """
         if not isinstance(plugin, types.ModuleType) or plugin.__name__.startswith("_pytest."):
             return
@@ -89,7 +89,7 @@ class Declarations:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionstart(self) -> Generator[None]:
-        """Let plugins add steps by code, before the plan starts anything."""
+        """Let plugins add steps by code before anything is provisioned."""
         self._has_started = True
         if self._config.hook.pytest_plan_configure.get_hookimpls():
             self._declare_by_code()
@@ -98,7 +98,7 @@ class Declarations:
     def pytest_pycollect_makeitem(
         self, collector: pytest.Module | pytest.Class, name: str, obj: object
     ) -> None:
-        """Refuse steps in test modules: they would silently never run."""
+        """Refuse steps in test modules, because they would silently never run."""
         if not step_marks(obj) or getattr(obj, "__module__", None) != _module_name(collector):
             return
         raise pytest.Collector.CollectError(
@@ -119,7 +119,7 @@ class Declarations:
         self._config.pluginmanager.register(module, "pytest_plan_steps")
 
     def _declare(self, module: types.ModuleType, obj: Any, marks: list[pytest.Mark]) -> None:
-        # Imported here, as the session is: a run without steps imports no engine.
+        # Imported here, so that a run without steps does not import the engine.
         from pytest_plan.plugin.declaring.declaration import declaration_of
 
         declaration = declaration_of(obj, marks, scope_of(module))
@@ -127,7 +127,7 @@ class Declarations:
         fixtures.add_step_fixture(module, declaration)
 
     def _load_plugins_of(self, module: types.ModuleType) -> None:
-        # pytest does so after this hook; but the steps of a conftest come after those of the
+        # pytest loads them after this hook, but the steps of a conftest come after those of the
         # plugins that it names.
         named = getattr(module, "pytest_plugins", ())
         manager = self._config.pluginmanager
@@ -138,13 +138,13 @@ class Declarations:
     def _refuse_late_hook(self, module: types.ModuleType) -> None:
         if self._has_started and hasattr(module, "pytest_plan_configure"):
             raise PlanDefinitionError(
-                f"{module.__file__}: pytest_plan_configure comes too late: it is called before "
-                "collection; move it to the conftest.py of rootdir, or mark functions with "
-                "@pytest.mark.plan_step here"
+                f"{module.__file__}: pytest_plan_configure is called before collection, and this "
+                "file is loaded later: move the hook to the conftest.py of rootdir, or mark "
+                "functions here with @pytest.mark.plan_step"
             )
 
     def _usage_error(self, text: str) -> Exception:
-        # While a directory is collected a usage error would be an INTERNALERROR.
+        # While a directory is collected, pytest reports a usage error as an INTERNALERROR.
         if self._has_started:
             return pytest.Collector.CollectError(text)
         return pytest.UsageError(text)
@@ -160,7 +160,7 @@ def _nearest_conftest(collector: pytest.Collector) -> str:
 
 
 def scope_of(module: types.ModuleType) -> tuple[str, ...]:
-    """Return the parts of a conftest's folder, nothing for a plugin."""
+    """Return the parts of the path of a conftest's folder; empty for a plugin."""
     file = getattr(module, "__file__", None)
     if file is None or Path(file).name != "conftest.py":
         return ()

@@ -1,4 +1,4 @@
-"""The values of steps, and the plan, as fixtures."""
+"""The fixtures of the plugin: `plan`, and the value of each step."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def _plan(request: pytest.FixtureRequest) -> PlanHandle:
     """The plan: its state, results, remaining time, run id and environment.
 
-    A test that takes it needs every step that is visible from its directory; beside it
-    `@pytest.mark.plan("a", "b")` narrows that to those.
+    A test that requests it needs every step visible from its directory. With
+    `@pytest.mark.plan("a", "b")` it needs only those.
     """
     return lookup.of(request.config).handle
 
@@ -29,7 +29,7 @@ plan = pytest.fixture(scope="session", name="plan")(_plan)
 
 
 def add_step_fixture(module: types.ModuleType, declaration: Declaration) -> None:
-    """Give `module` a session fixture for the step's value, visible where the module's are."""
+    """Add a session fixture for the value of the step to `module`."""
     fixture = pytest.fixture(scope="session", name=declaration.name)(_function(module, declaration))
     setattr(module, f"__plan_fixture_{declaration.name}", fixture)
 
@@ -40,7 +40,7 @@ def _function(module: types.ModuleType, declaration: Declaration) -> Any:
     def value_of_step(request: pytest.FixtureRequest) -> Any:
         return lookup.of(request.config).value(name)
 
-    # `--fixtures` shows where the code of a fixture is: the step's place, not ours.
+    # `--fixtures` shows where the code of a fixture is: that must be the step's place.
     code = value_of_step.__code__.replace(
         co_filename=declaration.file, co_firstlineno=max(1, declaration.line), co_name=name
     )

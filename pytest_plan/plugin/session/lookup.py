@@ -1,4 +1,4 @@
-"""Finds the plan of a process; light, so that a run without steps imports no engine."""
+"""Finds the `PlanSession` of this process without importing the engine in a run without steps."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _KEY: pytest.StashKey[PlanSession] = pytest.StashKey()
 
 
 def peek(config: pytest.Config) -> PlanSession | None:
-    """Return the plan session of this process, None when nothing has asked for one yet."""
+    """Return the plan session of this process, None if none has been created."""
     return config.stash.get(_KEY, None)
 
 
 def of(config: pytest.Config, options: Settings | None = None) -> PlanSession:
-    """Return the plan session of this process, made at the first call."""
+    """Return the plan session of this process; the first call creates it."""
     plan_session = peek(config)
     if plan_session is None:
         from pytest_plan.plugin.session.session import PlanSession

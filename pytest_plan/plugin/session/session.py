@@ -1,4 +1,4 @@
-"""The plan of this process: one object in `config.stash`, everything hangs off it."""
+"""The plan session of this process: the object that puts the parts of the plugin together."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ if TYPE_CHECKING:
 
 
 class PlanSession:
-    """What this process knows of the plan, and what its tests need of it.
+    """The plan in this process, and what its tests need of it.
 
     Args:
         config: the config of this process.
         settings: the options.
 
     Attributes:
-        declared: the steps.
-        needs: what each selected test needs; empty before `survey`.
+        store: the store of the State. In a worker, the State is in the controller.
+        declared: the steps that this process knows.
+        handle: the object that the fixture `plan` returns.
+        needs: the steps that each selected test needs; empty before `survey`.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
@@ -45,43 +47,43 @@ class PlanSession:
 
     @cached_property
     def view(self) -> PlanView:
-        """Where tests learn about the plan; a worker sets it once it has found the controller."""
+        """The plan as tests of this process see it; a worker sets it when it connects."""
         return MissingPlan() if roles.is_worker(self.config) else self.host
 
     @cached_property
     def host(self) -> Host:
-        """The run, in the process that owns it; a worker has none and need not import it."""
+        """The run of the plan in the process that owns it; a worker never imports it."""
         from pytest_plan.plugin.run.host import Host
 
         return Host(self.declared, self.load_listeners)
 
     def load_reports(self) -> None:
-        """Register the reports that have a say before there is a run."""
+        """Register the reports that are needed before a run begins."""
         if self.settings.show or self.config.option.setupplan:
             self._load("terminal.show")
         if self.settings.report or self.settings.github_summary:
             self._load("files")
 
     def load_listeners(self) -> None:
-        """Register the reports that only listen to a run."""
+        """Register the reports that listen to a run."""
         self._load("terminal.live")
         self._load("otel")
         if self.config.getoption("xmlpath", None):
             self._load("junit")
 
     def _load(self, report: str) -> None:
-        # By name: reports know the plugin, and it does not know them. pytest's `import_plugin`
-        # would warn where they are imported already and were not rewritten.
+        # By name, because reports import the plugin and not the other way round. pytest's own
+        # `import_plugin` would warn about modules that were imported without being rewritten.
         name = f"pytest_plan.report.{report}"
         manager = self.config.pluginmanager
         if not manager.has_plugin(name):
             manager.register(importlib.import_module(name), name)
 
     def survey(self, items: Iterable[pytest.Item]) -> None:
-        """Find out what the selected tests need.
+        """Find the steps that the selected tests need.
 
         Raises:
-            pytest.UsageError: the plan or a test names something that does not exist.
+            pytest.UsageError: the plan is invalid, or a test or an option names an unknown step.
         """
         steps = self.declared.steps
         self.declared.check(steps)
@@ -91,7 +93,7 @@ class PlanSession:
         self.declared.needed = self.declared.to_run(names, steps)
 
     def value(self, name: str) -> Any:
-        """Return the value of a step for its fixture; end the test when there is none."""
+        """Return the value of a step for its fixture; end the test if it has not succeeded."""
         self.require(name)
         return reveal(self.view.state.get(name))
 
@@ -105,7 +107,7 @@ class PlanSession:
             verdict.apply()
 
     def verdict(self, item: pytest.Item) -> Verdict | None:
-        """Return why a test cannot run, None when it can; waits until that is decided."""
+        """Return why a test cannot run, None if it can; waits until that is decided."""
         names = self.needs.get(item, ())
         self.view.ensure(names)
         missing = [verdict for name in names if (verdict := self.view.verdict_on(name))]

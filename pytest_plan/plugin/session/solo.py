@@ -1,4 +1,4 @@
-"""The plan in a process that runs its tests itself."""
+"""The role of a process that runs its tests itself."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Solo(Owner):
 
     @pytest.hookimpl
     def pytest_enter_pdb(self) -> None:
-        """Let the limit wait while somebody debugs."""
+        """Suspend the limit while a debugger is open."""
         plan_session = lookup.peek(self._config)
         if plan_session is not None and plan_session.host.has_begun:
             plan_session.host.hold()
 
     @pytest.hookimpl
     def pytest_leave_pdb(self) -> None:
-        """Let the limit go on."""
+        """Let the time count towards the limit again."""
         plan_session = lookup.peek(self._config)
         if plan_session is not None and plan_session.host.has_begun:
             plan_session.host.resume()
@@ -73,7 +73,7 @@ class Solo(Owner):
         limit.start(plan_session.host.remaining)
 
     def _plan_session_of(self, session: pytest.Session) -> PlanSession | None:
-        # Without any step a mark that names one is still an error.
+        # A mark that names a step is an error in a project without steps as well.
         if any(item.get_closest_marker(NEEDS) for item in session.items):
             return lookup.of(self._config, self._settings)
         return lookup.peek(self._config)

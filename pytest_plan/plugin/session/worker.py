@@ -1,4 +1,4 @@
-"""The plan in a worker of pytest-xdist: it asks the controller."""
+"""The role of a worker of pytest-xdist: its plan is that of the controller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """Tells the controller what the tests of this worker need."""
+    """Sends the needs of its tests to the controller, and asks it before each test."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
@@ -29,7 +29,7 @@ class Worker:
         self._client: Client | None = None
         self._restore_handlers: Callable[[], None] = lambda: None
         os.environ.update(config.workerinput.get(roles.ENVIRON, {}))  # type: ignore[attr-defined]
-        # None: the controller has not loaded the plugin.
+        # None if the controller has not loaded the plugin.
         self._channel = config.workerinput.get(roles.CHANNEL)  # type: ignore[attr-defined]
         if self._channel is not None:
             self._channel.send((0, "hello", os.getpid()))
@@ -37,14 +37,14 @@ class Worker:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Send what the selected tests need."""
-        # Without any step the State still is the controller's.
+        # Tests that only use the State need the controller as well.
         if lookup.peek(self._config) is None and not any(map(marks.takes_plan, session.items)):
             return
         plan_session = lookup.of(self._config, self._settings)
         needs = self._needs(plan_session, session)
         if self._channel is not None:
             self._channel.send((0, "need", needs))
-        # Imported from here on: the controller is provisioning already.
+        # Imported this late, because the controller provisions in the meantime.
         from pytest_plan.plugin.items.gate import Gate
 
         self._config.pluginmanager.register(Gate(plan_session.verdict), "pytest_plan_gate")
@@ -53,13 +53,13 @@ class Worker:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Leave little for the terminal to show: nobody sees it, and it costs up to a second."""
+        """Shorten the traceback, which is never shown: formatting it takes up to a second."""
         if self._client is not None:
             excinfo.traceback = excinfo.traceback[-1:]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
-        """Say that no test runs any more, so that teardown is not taken for a hanging test."""
+        """Report that no more tests run, so that teardown is not taken for a test that hangs."""
         if self._client is not None:
             self._client.is_ending = True
             with contextlib.suppress(StateError):
@@ -67,11 +67,11 @@ class Worker:
         try:
             return (yield)
         finally:
-            # Not at the end of the config: a signal that comes then would skip that.
+            # Not only as a cleanup of the config: a signal at that time would skip it.
             self._restore_handlers()
 
     def _connect(self, plan_session: PlanSession, channel: Any) -> None:
-        """Let tests ask the controller, and end when it says so."""
+        """Connect the tests of this worker to the controller, and stop when it says so."""
         from pytest_plan.plugin.main_thread.limit import Limit
         from pytest_plan.plugin.main_thread.signals import (
             interrupt_main_thread,
@@ -107,7 +107,7 @@ class Worker:
         }
 
     def _conftests(self, plan_session: PlanSession) -> list[str]:
-        """Return the conftests with steps, relative to rootdir: the controller may lack some."""
+        """Return the conftests with steps, relative to rootdir, for the controller to load."""
         files = {declaration.file for declaration in plan_session.declared.declarations.values()}
         root = self._config.rootpath
         return sorted(
