@@ -93,8 +93,8 @@ _OPTIONS = (
     _Option(
         "keep",
         _Kind.KEEP,
-        "When to keep the environment after the run: 'never', 'failed' (if a step, a test or a "
-        "cleanup failed) or 'always' (default: never)",
+        "When to keep the environment after the run: 'never', 'failed' (after any failure, a "
+        "timeout or a signal) or 'always' (default: never; with --plan-reuse: always)",
         "WHEN",
     ),
     _Option("reuse", _Kind.FLAG, "Reuse the environment kept by an earlier run, and keep it again"),
@@ -270,7 +270,7 @@ def settings(config: pytest.Config) -> Settings:
 
 
 def _report_files(config: pytest.Config, names: tuple[str, ...], source: str) -> tuple[Path, ...]:
-    # A path in the ini file is relative to rootdir, one from the command line to its directory.
+    # A path in the ini file is relative to rootdir, any other path to the invocation directory.
     is_typed = not source.startswith("plan_report")
     folder = config.invocation_params.dir if is_typed else config.rootpath
     return tuple(dict.fromkeys(folder / os.path.expanduser(name) for name in names))

@@ -29,7 +29,7 @@ def load_conftest(config: pytest.Config, file: str) -> None:
             consider_namespace_packages=config.getini("consider_namespace_packages"),
         )
     except Exception as error:
-        text = f"{file}, where a needed step is, cannot be loaded: {error}"
+        text = f"{file}, which defines a needed step, cannot be loaded: {error}"
         raise pytest.UsageError(text) from error
 
 
@@ -45,9 +45,9 @@ def warn(config: pytest.Config, text: str) -> None:
 
 
 def skip_at_item(reason: str) -> NoReturn:
-    """Skip the running test; its own location is reported, as for a skip mark.
+    """Skip the running test and report the location of the test, as for a skip mark.
 
-    Where pytest does not offer that, the location of this function is reported.
+    If pytest cannot do that, the location of this function is reported.
     """
     try:
         skipped = pytest.skip.Exception(reason, _use_item_location=True)
@@ -57,19 +57,19 @@ def skip_at_item(reason: str) -> NoReturn:
 
 
 def fixture_info(item: pytest.Item) -> Any | None:
-    """Return what pytest knows of a test's fixtures: `initialnames` and `name2fixturedefs`.
+    """Return pytest's object with a test's fixtures: `initialnames` and `name2fixturedefs`.
 
-    Tests of one parametrized function share this object. None means that a test's fixtures are
-    unknown; needs declared by marks still work.
+    Tests of one parametrized function share this object. None means that the fixtures of the test
+    are unknown. Its marks still declare its needs.
     """
     info = getattr(item, "_fixtureinfo", None)
     return info if hasattr(info, "initialnames") and hasattr(info, "name2fixturedefs") else None
 
 
 def fixture_definitions(config: pytest.Config, name: str) -> list[Any]:
-    """Return the fixtures with this name; empty where pytest does not tell.
+    """Return the definitions of the fixture `name`; empty if pytest cannot be asked.
 
-    Error messages alone depend on it.
+    Only the wording of error messages depends on it.
     """
     manager: Any = config.pluginmanager.get_plugin("funcmanage")
     find = getattr(manager, "getfixturedefs", None)
@@ -92,15 +92,16 @@ class CapturedStream(NamedTuple):
 def hold_streams(
     manager: Any, streams: Mapping[str, Any]
 ) -> Iterator[Mapping[str, CapturedStream]]:
-    """Keep `streams` in place while the capture manager suspends or resumes in the body.
+    """Context manager that keeps `streams` in place while pytest suspends or resumes capturing.
 
     Args:
         manager: pytest's capture manager.
-        streams: what `sys.stdout` and `sys.stderr` stay, by the names `stdout` and `stderr`.
+        streams: the streams to keep in `sys.stdout` and `sys.stderr`, by the names `stdout` and
+            `stderr`.
 
     Yields:
-        The streams that pytest would have used, by name. One that pytest handles in another way
-        is missing: then `sys` has pytest's stream after the switch.
+        The streams that pytest would have used, by name. If pytest handles one of them in another
+        way, its name is missing, and `sys` has pytest's stream afterwards.
     """
     owners = {name: owner for name in streams if (owner := _owner(manager, name)) is not None}
     held = {name: CapturedStream(owner._old, owner.tmpfile) for name, owner in owners.items()}

@@ -14,9 +14,9 @@ def ends_the_process(config: pytest.Config) -> bool:
 
 
 def shorten_session_timeout(config: pytest.Config, remaining: float) -> None:
-    """Let pytest-timeout's session timeout expire in `remaining` seconds, unless it does earlier.
+    """Let pytest-timeout's session timeout expire in at most `remaining` seconds.
 
-    Without pytest-timeout, or where it keeps its deadline elsewhere, nothing changes.
+    Without pytest-timeout, or if it keeps its deadline elsewhere, nothing changes.
     """
     timeout = sys.modules.get("pytest_timeout")
     if timeout is None or not config.pluginmanager.is_registered(timeout):

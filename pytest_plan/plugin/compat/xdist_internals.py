@@ -2,7 +2,7 @@
 
 The start barrier is needed because xdist handles no event while the controller provisions.
 Afterwards it would send tests to workers that died in the meantime, which is an INTERNALERROR; with
-some schedulers so is a replacement worker that has not collected yet.
+some schedulers, a replacement worker that has not collected yet causes one as well.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def ignore_send_errors(node: Any) -> None:
 def start_no_more_workers(config: pytest.Config) -> None:
     """Keep xdist from replacing crashed workers, as `--max-worker-restart=0` does.
 
-    Where xdist does not allow that, it starts a replacement, whose tests end at once.
+    If xdist has no such setting, it starts a replacement.
     """
     session: Any = config.pluginmanager.get_plugin("dsession")
     if hasattr(session, "_max_worker_restart"):

@@ -21,7 +21,7 @@ _NOT_HERE = (
     "runs the plan when tests need it"
 )
 _TAKEN = ("plan", "request")
-# Fixtures that are recognized even before pytest has its own, when eager steps are provisioned.
+# Recognized even before pytest has registered its fixtures, when eager steps are provisioned.
 _ALWAYS_FIXTURES = frozenset(
     {"request", "tmp_path", "tmp_path_factory", "monkeypatch", "capsys", "pytestconfig"}
 )

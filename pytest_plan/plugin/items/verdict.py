@@ -71,7 +71,7 @@ class MissingPlan:
 
     _REASON = (
         "the controller of this run has not loaded pytest-plan, so no step was provisioned: "
-        "load it there too (-p pytest_plan, or install it)"
+        "load it there as well (-p pytest_plan, or install it)"
     )
 
     @property

@@ -63,7 +63,7 @@ class StepOutput:
 
     @contextlib.contextmanager
     def visible(self, *, keyboard: bool = False) -> Iterator[None]:
-        """In the body, output reaches the terminal; with `keyboard`, input can be read from it."""
+        """Context manager in which output reaches the terminal; `keyboard` allows input as well."""
         capture = self._capture() if self._depth else None
         if capture is None:
             yield

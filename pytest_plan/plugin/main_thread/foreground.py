@@ -28,7 +28,7 @@ class Foreground:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._runs: list[Run] = []  # used by the main thread alone, also in signal handlers
+        self._runs: list[Run] = []  # changed by the main thread alone, read by handlers on it
         self._mask: Callable[[str], str] = str
         self.output = StepOutput(config)
         self.signals = Signals(self.cancel)
@@ -40,10 +40,10 @@ class Foreground:
 
     @contextlib.contextmanager
     def owned(self, run: Run | None = None) -> Iterator[None]:
-        """In the body, the plugin's own code runs: its output is captured, and a signal stops it.
+        """Context manager around the plugin's own code: captures output, stops it on a signal.
 
         Args:
-            run: a run to stop on a signal, besides those that are watched.
+            run: a run to stop on a signal, in addition to the watched one.
         """
         if run is not None:
             self._runs.append(run)

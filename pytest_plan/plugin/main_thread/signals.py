@@ -59,7 +59,7 @@ class Signals:
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
-        """In the body, the plugin's own code runs: signals stop the plan and do not raise."""
+        """Context manager around the plugin's own code: signals stop the plan and do not raise."""
         self._depth += 1
         try:
             yield

@@ -90,7 +90,7 @@ class RunEnvironment:
         """Return the steps to keep, and report which cannot be kept and why.
 
         Args:
-            failed: whether a step, a test or the cleanup failed.
+            failed: whether a step, a test or a cleanup failed, the limit passed, or a signal came.
         """
         if self._keeps == "never" or (self._keeps == "failed" and not failed):
             return ()
@@ -127,7 +127,7 @@ class RunEnvironment:
             self._foreground.say(text, bad=True)
 
     def _is_left(self, *, is_clean: bool) -> bool:
-        """Whether a later process could still clean something up; the journal knows it exactly."""
+        """Whether a later process could still clean something up, according to the journal."""
         if self.journal.failure is None:
             with contextlib.suppress(JournalError):
                 due = read(self._environment.file).due()
@@ -135,9 +135,9 @@ class RunEnvironment:
         return not is_clean
 
     def _look_back(self, run_id: str) -> Recorded | None:
-        """Clean up the recorded steps that are not reused; return the journal's contents before it.
+        """Clean up the recorded steps that are not reused, and return the journal read before that.
 
-        Returns None if there is no step to reuse or to clean up.
+        Returns None if no step was recorded.
         """
         recorded = self._environment.recorded()
         if recorded is not None and not recorded.is_kept:

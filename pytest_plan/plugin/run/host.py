@@ -59,7 +59,7 @@ class Host:
 
     @property
     def run(self) -> Run:
-        """The run, which has begun."""
+        """The run; it must have begun."""
         assert self._run is not None
         return self._run
 

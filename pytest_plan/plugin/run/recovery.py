@@ -92,20 +92,20 @@ class Recovery(recovery.RecoveryCallbacks):
         return True
 
     def in_use(self, name: str) -> None:
-        """Report it."""
+        """Report that the environment is left alone."""
         self.say(f"environment {name!r} is in use and is left alone")
 
     def exhausted(self, environment: Environment) -> None:
-        """Report it, with the journal."""
+        """Report that the environment is left as it is, and where its journal is."""
         reason = f"its cleanup failed {MOST_OWNERS} times and was given up"
         self._leave(environment.name, environment, reason)
 
     def failed(self, name: str, environment: Environment | None, error: JournalError) -> None:
-        """Report it, with the journal if there is one, and go on."""
+        """Report the error, and where the journal is if there is one, and go on."""
         self._leave(name, environment, str(error))
 
     def begins(self, environment: Environment, recorded: Recorded) -> None:
-        """Report it."""
+        """Report that the cleanup begins."""
         what = "kept" if recorded.is_kept else "left"
         self.say(f"cleaning up environment {environment.name!r}, {what} {_age(recorded)} ago")
 

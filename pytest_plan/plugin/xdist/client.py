@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_plan.engine.model.errors import StateError
 
-__tracebackhide__ = True  # as in engine/state.py
+__tracebackhide__ = True  # as in engine/shared/state.py
 _POLL = 1.0  # seconds between two checks while waiting; signal handlers run between them
 _GONE = "the controller of this run has ended: its State and its steps are no longer available"
 
@@ -28,7 +28,7 @@ class Client:
     """
 
     def __init__(self, channel: Any, stop: Callable[[], None]) -> None:
-        self._channel = channel  # execnet has only a weak reference to it
+        self._channel = channel  # execnet keeps only a weak reference
         self._stop = stop
         self.is_ending = False  # set once, by the main thread
         self._pid = os.getpid()

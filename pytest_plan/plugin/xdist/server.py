@@ -83,7 +83,7 @@ class Server:
         self.pid: int | None = None
         self.stuck: str | None = None
         self.is_ending = False
-        self._channel = channel  # execnet has only a weak reference to it
+        self._channel = channel  # execnet keeps only a weak reference
         self._answers = answers
         self._needs: dict[str, Any] | None = None
         self._acquiring: dict[int, tuple[str, int]] = {}  # receiver thread only

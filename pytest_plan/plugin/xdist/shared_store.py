@@ -15,7 +15,7 @@ from pytest_plan.engine.shared.store import Entry, Holder, LocalStore, Prepared
 from pytest_plan.plugin.xdist.pending import PendingRequests
 from pytest_plan.plugin.xdist.wire import dump, open_value
 
-__tracebackhide__ = True  # as in engine/state.py
+__tracebackhide__ = True  # as in engine/shared/state.py
 
 _UNOPENED = object()
 
