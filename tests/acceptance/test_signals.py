@@ -158,7 +158,7 @@ def test_interrupt_while_cleaning_up(project: Project) -> None:
 
 
 def test_two_interrupts_while_cleaning_up_leave_the_rest(project: Project) -> None:
-    """The second interrupt ends a cleanup that hangs; what is left is said."""
+    """The second interrupt ends a cleanup that hangs; everything left is reported."""
     project.steps(
         """
         import time

@@ -189,7 +189,7 @@ def test_plan_is_refused_where_nothing_would_run(project: Project, option: str) 
 
 @pytest.mark.parametrize("option", ["--plan-show", "--setup-plan"])
 def test_cycle_is_refused_where_the_plan_is_printed(project: Project, option: str) -> None:
-    """A cycle is told as a path, not printed as a plan."""
+    """A cycle is reported as a path, not printed as a plan."""
     project.steps(PLANS["cycle"][0])
     project.tests("def test_it(a): pass")
     refuses(project.run(option), *PLANS["cycle"][1])
@@ -211,7 +211,7 @@ class TestInTestModule:
         assert project.calls == []
 
     def test_conftest_of_the_modules_folder_is_named(self, project: Project) -> None:
-        """A module in a folder is told about the conftest beside it."""
+        """The error for a module in a folder names the conftest in that folder."""
         project.tests(
             "@pytest.mark.plan_step\ndef db(): pass\ndef test_it(): pass",
             name="unit/deep/test_it.py",

@@ -29,7 +29,7 @@ def test_failing(good):
 
 
 def debug(project: Project, *args: str) -> str:
-    """Run pytest with somebody who goes on at every prompt; return what it printed."""
+    """Run pytest, enter `continue` at every prompt, and return the output."""
     command = [sys.executable, "-m", "pytest", "-p", "pytest_plan", "-W", "error"]
     done = subprocess.run(
         [*command, "--plan-continue-on-error", *args], cwd=project.path, input="c\n" * 20,
@@ -42,7 +42,7 @@ def debug(project: Project, *args: str) -> str:
 
 @pytest.mark.parametrize("option", ["--pdb", "--trace"])
 def test_blocked_tests_do_not_enter_the_debugger(project: Project, option: str) -> None:
-    """There is nothing of them to look at; the failed step is told as in every run."""
+    """The debugger does not open for them; the failed step is reported as in every run."""
     project.steps(STEPS)
     project.tests(BLOCKED)
     said = debug(project, option)
@@ -53,7 +53,7 @@ def test_blocked_tests_do_not_enter_the_debugger(project: Project, option: str) 
 
 
 def test_failing_test_after_blocked_ones_enters_it(project: Project) -> None:
-    """A test that runs and fails stops in the debugger, once, whatever was blocked before it."""
+    """A test that runs and fails opens the debugger once, even after blocked tests."""
     project.steps(STEPS)
     project.tests(BLOCKED + FAILING)
     said = debug(project, "--pdb")

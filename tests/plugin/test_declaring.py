@@ -344,7 +344,7 @@ class TestPlaces:
         assert project.calls == ["c", "b", "a", "test", "undo a", "undo b", "undo c"]
 
     def test_other_objects_with_a_mark_are_ignored(self, project: Project) -> None:
-        """Only functions and classes of the module count, whatever else answers to `pytestmark`."""
+        """Only functions and classes count, not other objects with an attribute `pytestmark`."""
         project.steps("""
         class Anything:
             def __getattr__(self, name): return [pytest.mark.plan_step]

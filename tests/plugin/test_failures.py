@@ -1,4 +1,4 @@
-"""A step or its cleanup fails: what is said, what is blocked, how the run ends."""
+"""A step or its cleanup fails: the report, the blocked tests, and the exit status."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def broken(project: Project) -> Project:
 
 
 class TestReport:
-    """What is said about a failed step."""
+    """The report of a failed step."""
 
     def test_step_is_reported_once(self, broken: Project) -> None:
         """One section with source, error, place and advice; one line in the short summary."""
@@ -704,7 +704,7 @@ class TestCleanup:
     def test_cleanup_that_takes_too_long_is_abandoned_aloud(
         self, project: Project, quick_escalation: None
     ) -> None:
-        """What exceeds its cleanup_timeout is said, and the run is red."""
+        """A cleanup that exceeds its cleanup_timeout is reported, and the run fails."""
         project.steps(
             STUCK,
             """
@@ -751,7 +751,7 @@ class TestCleanup:
     def test_failed_sessionfinish_of_another_plugin_does_not_stop_cleanup(
         self, project: Project
     ) -> None:
-        """Cleanup runs after everything else, whatever that raised."""
+        """Cleanup runs after all other hooks, even if they raised."""
         project.steps("""
         @pytest.mark.plan_step
         def db():

@@ -79,7 +79,7 @@ def test_hooks_of_a_folder_are_called(project: Project) -> None:
              "finished(result)"],
 )  # fmt: skip
 def test_error_in_a_hook_does_not_end_the_run(project: Project, hook: str) -> None:
-    """The run goes on to its end, and the error is told."""
+    """The run continues to its end, and the error is reported."""
     project.steps(
         f"""
         @pytest.mark.plan_step

@@ -1,4 +1,4 @@
-"""An environment that is kept and used again: what runs, what does not, and what is said."""
+"""A kept environment is reused: which steps run, which do not, and the messages."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def test_environments_with_names_do_not_meet(project: Project) -> None:
 
 
 def test_a_named_environment_in_use_is_refused(project: Project) -> None:
-    """At once, with who has it; nothing runs."""
+    """The run is refused at once and names the owner; nothing runs."""
     project.steps("""
     @pytest.mark.plan_step
     def db(ctx):

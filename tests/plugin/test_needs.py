@@ -350,7 +350,7 @@ class TestNeverProvision:
         ],
     )
     def test_missing_step_fails_with_the_cure(self, three: Project, line: str) -> None:
-        """The test fails and is told which mark it lacks."""
+        """The test fails, and the message names the missing mark."""
         three.tests(f"@pytest.mark.plan('db')\ndef test_it(request): {line}")
         result = three.run()
         result.assert_outcomes(failed=1)

@@ -115,7 +115,7 @@ class TestOrder:
     def test_flag_on_the_command_line_wins(
         self, read: Project, option: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A flag on the command line is true whatever else says."""
+        """A flag on the command line wins over the environment and the ini file."""
         monkeypatch.setenv(variable(option), "no")
         read.write("pytest.ini", INI.format(f"plan_{option}", "false"))
         read.run(flag(option)).assert_outcomes(passed=1)

@@ -82,7 +82,7 @@ class TestNothingRuns:
         assert "= plan =" not in result.stdout.str()
 
     def test_no_step_is_declared(self, project: Project) -> None:
-        """Nothing at all is said where there is no plan."""
+        """Nothing is printed without a plan."""
         project.tests("def test_it(): pass")
         result = project.run()
         assert plan_lines(result) == []

@@ -145,7 +145,7 @@ class Cluster(Project):
         return self.apart("-n", "2", *args, **options)
 
     def apart(self, *args: str | os.PathLike[str], **options: Any) -> pytest.RunResult:
-        """Run with xdist loaded; how many workers there are is said by `args`."""
+        """Run with xdist loaded; `args` give the number of workers."""
         with self.start(*args, **options) as live:
             return live.end()
 

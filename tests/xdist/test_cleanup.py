@@ -1,4 +1,4 @@
-"""Cleanup under xdist: once, in the controller, when every worker has gone, whatever happens."""
+"""Cleanup under xdist: once, in the controller, after every worker has ended, whatever happens."""
 
 from __future__ import annotations
 

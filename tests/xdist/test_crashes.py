@@ -220,7 +220,7 @@ def test_worker_killed_while_the_plan_runs(cluster: Cluster) -> None:
 
 
 class TestDeathWhileThePlanRuns:
-    """A worker that has collected dies, and xdist hears of it when the plan is provisioned."""
+    """A worker dies after collection; xdist notices when the plan is provisioned."""
 
     STEPS = """
     import psutil

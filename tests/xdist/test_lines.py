@@ -79,7 +79,7 @@ class Line:
 
 
 class StoppingStore(SharedStore):
-    """A store that stops after it has looked for a key, until it is told to go on."""
+    """A store that pauses after reading a key until `go_on` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class TestWaitingForAKey:
     """A request that cannot be answered yet waits."""
 
     def test_answered_in_the_order_of_asking(self, workers: Workers) -> None:
-        """A write answers all who wait for that key, and nobody else."""
+        """A write answers all requests that wait for that key, and no others."""
         one, other, said, told = workers
         one.receive((1, "wait", "key"))
         one.receive((2, "wait", "else"))
@@ -202,7 +202,7 @@ class TestWaitingForAKey:
     def test_value_that_cannot_be_pickled_answers_with_the_error(
         self, store: StoppingStore, workers: Workers
     ) -> None:
-        """Who waits hears why; who wrote it, and everybody after, is not disturbed."""
+        """The waiting request gets the error; the writer and later requests are not affected."""
         one, other, said, told = workers
         one.receive((1, "wait", "key"))
         store.write("key", threading.Lock(), None, None)
@@ -250,7 +250,7 @@ class TestLocks:
         assert said == [(1, True, True)]
 
     def test_given_up_while_waiting(self, workers: Workers) -> None:
-        """It passes by who has given up."""
+        """A request that was given up does not get the lock."""
         one, other, said, told = workers
         one.receive((1, "acquire", "lock", 1))
         other.receive((1, "acquire", "lock", 1))
@@ -311,7 +311,7 @@ class TestServer:
         assert said[-1] == (2, True, None)
 
     def test_refuses_before_the_plan_has_begun(self) -> None:
-        """Whoever asks too early hears so."""
+        """A request before the plan has begun gets an error that says so."""
         channel = Channel()
         server = Server("gw0", channel, lambda: None)
         server.receive((1, "read", "key"))
@@ -322,7 +322,7 @@ class TestServer:
         assert server.gone.is_set()
 
     def test_answers_nobody_who_has_gone(self, store: StoppingStore) -> None:
-        """A channel that is closed meanwhile disturbs no other worker."""
+        """A closed channel does not affect other workers."""
         answers, channels = _answers(store), [Channel(), Channel()]
         one, other = (Server(str(n), channels[n], lambda: answers) for n in range(2))
         one.receive((1, "wait", "key"))
@@ -398,7 +398,7 @@ class TestClient:
         assert got == {"a": "aa", "b": "bb", "c": "cc"}
 
     def test_end_of_the_controller_wakes_everybody(self, channel: Channel, client: Client) -> None:
-        """Those who wait with and without a time limit, and those who ask later."""
+        """Requests with and without a timeout get an error, and so do later requests."""
         errors: list[str] = []
 
         def ask(timeout: float | None) -> None:
@@ -417,7 +417,7 @@ class TestClient:
         assert all(error.startswith(GONE) for error in errors)
 
     def test_giving_up_is_told(self, channel: Channel, client: Client) -> None:
-        """The controller hears of it, and an answer that comes late is nobody's."""
+        """The controller is notified, and a late answer is dropped."""
         with pytest.raises(TimeoutError):
             client.ask("wait", "key", timeout=0.01)
         number = channel.sent[0][0]

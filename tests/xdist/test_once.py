@@ -143,7 +143,7 @@ class TestOneRun:
         assert result.stdout.str().count("= plan =") == 1
 
     def test_live_lines_stand_between_those_of_xdist(self, result: pytest.RunResult) -> None:
-        """Provisioning is told before the number of workers, cleanup after the last test."""
+        """Provisioning is reported before the number of workers, cleanup after the last test."""
         result.stdout.fnmatch_lines(
             [
                 "created: 2/2 workers",
@@ -395,7 +395,7 @@ def test_last_failed_needs_only_its_steps(cluster: Cluster) -> None:
 
 
 def test_variables_reach_tests_that_need_no_step(cluster: Cluster) -> None:
-    """`ctx.setenv` is for the tests of every process, whatever they need, as without xdist."""
+    """`ctx.setenv` sets a variable for all tests in every process, as without xdist."""
     cluster.steps("""
     @pytest.mark.plan_step
     def db(ctx): ctx.setenv("DB_URL", "tcp://db")

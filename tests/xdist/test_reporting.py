@@ -1,4 +1,4 @@
-"""What is said under xdist: by the controller, once, and on lines of its own."""
+"""Output under xdist: written by the controller, once, on separate lines."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TestFailedStep:
         assert verdicts(result)["test_blocked[3]"] == ["BLOCKED"]
 
     def test_step_is_reported_once(self, result: pytest.RunResult) -> None:
-        """The failure is told once and in full, by the controller."""
+        """The controller reports the failure once and in full."""
         text = result.stdout.str()
         assert text.count("ERROR at setup of plan step 'db'") == 1
         assert text.count('>       raise RuntimeError("no port 5432")') == 1
