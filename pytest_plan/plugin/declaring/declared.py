@@ -16,35 +16,12 @@ from pytest_plan.plugin.compat.pytest_internals import fixture_definitions
 from pytest_plan.plugin.declaring.declaration import Declaration
 from pytest_plan.plugin.options import Settings
 
-_NOT_HERE = (
-    "plan.{}() cannot be called in pytest_plan_configure: the hook only declares steps, and pytest "
-    "runs the plan when tests need it"
-)
+_REFUSAL = "pytest_plan_configure only declares steps, and pytest runs the plan when tests need it"
 _TAKEN = ("plan", "request")
 # Recognized even before pytest has registered its fixtures, when eager steps are provisioned.
 _ALWAYS_FIXTURES = frozenset(
     {"request", "tmp_path", "tmp_path_factory", "monkeypatch", "capsys", "pytestconfig"}
 )
-
-
-class DeclaredPlan(Plan):
-    """The plan that `pytest_plan_configure` receives: steps can be added, but it cannot be run."""
-
-    def execute(self) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            PlanDefinitionError: always.
-        """
-        raise PlanDefinitionError(_NOT_HERE.format("execute"))
-
-    def provisioned(self) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            PlanDefinitionError: always.
-        """
-        raise PlanDefinitionError(_NOT_HERE.format("provisioned"))
 
 
 class DeclaredSteps:
@@ -169,7 +146,7 @@ class DeclaredSteps:
 
     def _explain(self, error: PlanDefinitionError) -> str:
         """Return the text of an error; if a hook takes a fixture, say so in pytest's terms."""
-        name, step = error.parameter, self.plan.declared.get(error.step or "")
+        name, step = error.parameter, self.definition.steps.get(error.step or "")
         if name is None or step is None or not _is_fixture(self.config, name):
             return str(error)
         return (

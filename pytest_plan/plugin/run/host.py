@@ -236,9 +236,9 @@ class Host:
         hint = f"mark the test with @pytest.mark.plan({name!r})"
         return Verdict(skips=False, reason=reason + hint, steps=(name,))
 
-    def _root_cause(self, record: StepRecord) -> StepRecord:
+    def _root_cause(self, record: StepRun) -> StepRun:
         """Follow the needs to the step that is the cause; for a skipped step, to the first skip."""
-        records = self.run.records
+        records = self.run.step_runs
         is_skip = record.outcome is StepOutcome.SKIPPED
         while True:
             needs = [records[need] for need in record.planned.needs]
@@ -278,8 +278,9 @@ class Host:
         folder = artifacts.folder(declared.settings.dir)
         if folder is None:
             warn(self._config, f"{declared.settings.dir} is not writable: artifacts are not kept")
-        declared.plan.add_listener(self._environment.watch.on_event)
-        run = declared.plan.begin(
+        listen(declared.plan, self._environment.watch.on_event)
+        run = begin(
+            declared.plan,
             run_id=run_id,
             artifacts=folder,
             journal=self._environment.journal,

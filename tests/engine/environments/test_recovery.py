@@ -12,10 +12,14 @@ import pytest
 from pytest_plan import Plan
 from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.environments.environment import Environment, names
-from pytest_plan.engine.environments.recovery import Recovery, RecoveryCallbacks, recover
-from pytest_plan.engine.execution.run import Run
+from pytest_plan.engine.environments.recovery import Recovery, RecoveryCallbacks, Revive, recover
+from pytest_plan.engine.execution.restore import Restorer
+from pytest_plan.engine.execution.run import Run, revive
+from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import Recorded, RecordedStep
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.plan import definition_of
 from tests.engine.support import journals
 
 CLEANED: list[str] = []
@@ -91,13 +95,23 @@ class Noting(RecoveryCallbacks):
         return bool(due)
 
 
+def revived(plan: Plan) -> Revive:
+    """Return what makes runs of recorded steps for the plan."""
+    options = definition_of(plan).options
+
+    def make(restorer: Restorer, journal: Journal) -> Run:
+        return revive(restorer, options, journal, clock=SystemClock(), listeners=[])
+
+    return make
+
+
 def recovery(parent: Path, plan: Plan, callbacks: RecoveryCallbacks) -> Recovery:
     """Return a recovery by the plan's steps."""
     return Recovery(
         parent,
-        plan.declared,
+        definition_of(plan).steps,
         journals.references(),
-        lambda restorer, journal: plan.revive(restorer, journal, listeners=[]),
+        revived(plan),
         callbacks,
     )
 
@@ -158,8 +172,8 @@ def test_a_script_gets_the_first_error(parent: Path, plan: Plan) -> None:
     with pytest.raises(JournalError, match="broken"):
         recover(
             parent,
-            plan.declared,
-            lambda restorer, journal: plan.revive(restorer, journal, listeners=[]),
+            definition_of(plan).steps,
+            revived(plan),
         )
     assert CLEANED == ["db"]
     assert names(parent) == ["broken", "left"]
