@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the names of the table below, for type checkers
     from pytest_plan.engine.processes.process import Process as Process
     from pytest_plan.engine.shared.state import State as State
     from pytest_plan.plugin.items.handle import PlanHandle as PlanHandle
+    from pytest_plan.plugin.main_thread.signals import Terminated as Terminated
 
 # For `-p pytest_plan` where the package is not installed but importable.
 pytest_plugins = ("pytest_plan.plugin",)
@@ -67,6 +68,7 @@ _HOMES = {
     "engine.processes.process": "Process",
     "engine.shared.state": "State",
     "plugin.items.handle": "PlanHandle",
+    "plugin.main_thread.signals": "Terminated",
 }
 
 __all__ = sorted(" ".join(_HOMES.values()).split())  # noqa: PLE0605 - made from the table

@@ -45,6 +45,7 @@ from pytest_plan import (
     StepStarted,
     StepTimeoutError,
     StopRequested,
+    Terminated,
     Waiting,
 )
 
@@ -158,6 +159,15 @@ def test_order(web: str, plan: PlanHandle) -> None:
     assert_type(plan.run_id, str)
     assert_type(plan.environment, str)
     plan.need("web", "orders")
+
+
+@pytest.fixture
+def connection() -> Iterator[str]:
+    try:
+        yield "open"
+    except Terminated:
+        print("SIGTERM or SIGHUP")
+        raise
 
 
 @pytest.mark.plan("web", "orders")

@@ -21,6 +21,8 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP was received: pytest ends as after Ctrl-C, but exits with its status."""
 
+    __module__ = "pytest_plan"
+
 
 class Signals:
     """The signal handlers of the process that runs the plan.
