@@ -103,15 +103,15 @@ class TestRefusing:
     def test_unknown_ending(self, one: Project) -> None:
         """The message names the option, the value and the known endings."""
         result = one.run("--plan-report", "plan.pdf")
-        refuses(result, "--plan-report: 'plan.pdf'", *ENDINGS, ".html")
+        refuses(result, "--plan-report: unknown report type 'plan.pdf'", *ENDINGS, ".html")
         assert one.calls == []
 
     def test_unknown_ending_elsewhere(self, one: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         """The message names the source of the value."""
         one.write("pytest.ini", "[pytest]\nplan_report = plan.pdf\n")
-        refuses(one.run(), "plan_report in pytest.ini: 'plan.pdf'")
+        refuses(one.run(), "plan_report in pytest.ini: unknown report type 'plan.pdf'")
         monkeypatch.setenv("PYTEST_PLAN_REPORT", "plan")
-        refuses(one.run(), "environment variable PYTEST_PLAN_REPORT: 'plan'")
+        refuses(one.run(), "environment variable PYTEST_PLAN_REPORT: unknown report type 'plan'")
         monkeypatch.setenv("PYTEST_PLAN_REPORT", "'plan.md")
         refuses(one.run(), "environment variable PYTEST_PLAN_REPORT", "No closing quotation")
 

@@ -163,7 +163,7 @@ def warn_of_thread_method(config: pytest.Config) -> None:
     if not timeout_internals.ends_the_process(config):
         return
     text = (
-        "pytest-timeout's method 'thread' ends the process without any cleanup: use "
+        "pytest-timeout's method 'thread' ends the process, which then cannot clean up: use "
         "--timeout-method=signal, or run the tests in a worker (-n 1)"
     )
     warn(config, text)
