@@ -1,4 +1,7 @@
-"""Time as the engine sees it: monotonic, and injected so that tests need not sleep."""
+"""The engine's source of time: monotonic, and injected so that tests need not sleep.
+
+All deadlines and waits of the engine go through a `Clock`.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +12,54 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
-_SLICE = 0.2  # seconds
+_SLICE = 0.2  # seconds that the system clock waits in one piece
 
 
 class Clock(Protocol):
-    """Tells the time and does all waiting of the engine."""
+    """Interface for reading the time and for waiting."""
 
     def now(self) -> float:
-        """Return seconds that never go back and ignore changes of the wall clock."""
+        """Return seconds that never decrease and do not follow changes of the wall clock."""
 
     def get(self, inbox: queue.SimpleQueue[T], timeout: float | None) -> T:
-        """Return the next item; raise `queue.Empty` after `timeout` seconds, None: never."""
+        """Wait for the next item of `inbox` and return it.
+
+        Args:
+            inbox: the queue to read.
+            timeout: the longest wait in seconds; None means no limit.
+
+        Raises:
+            queue.Empty: no item arrived within `timeout`.
+        """
 
     def wait_for(
         self, condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None
     ) -> bool:
-        """Wait until `predicate()`; the caller holds `condition`; False after `timeout` seconds."""
+        """Wait until `predicate()` is true.
+
+        Args:
+            condition: held by the caller, and notified when the predicate may have changed.
+            predicate: called with `condition` held.
+            timeout: the longest wait in seconds; None means no limit.
+
+        Returns:
+            True when the predicate is true, False after `timeout`.
+        """
 
 
 class SystemClock:
-    """The clock of the machine."""
+    """The monotonic clock of the machine."""
 
     now = staticmethod(time.monotonic)
 
     def get(self, inbox: queue.SimpleQueue[T], timeout: float | None) -> T:
-        """Return the next item of `inbox`; see `Clock.get`."""
+        """Wait for the next item of `inbox`; see `Clock.get`."""
         if timeout is None:
             return inbox.get()
         deadline = self.now() + timeout
         while True:
             left = max(0.0, deadline - self.now())
-            # In slices: a signal that the kernel gives to another thread wakes nobody here.
+            # Wait in slices: a signal delivered to another thread does not interrupt this wait.
             try:
                 return inbox.get(timeout=min(left, _SLICE))
             except queue.Empty:
@@ -54,32 +74,32 @@ class SystemClock:
 
 
 class PlanClock:
-    """A clock that can stand still, so that a debugger or a question costs no limit.
+    """A clock that can be paused, so that time in a debugger or at a prompt counts for no limit.
 
-    Deadlines are times of this clock; waiting is the inner clock's.
+    Deadlines are measured on this clock. Waiting is left to the inner clock.
     """
 
     def __init__(self, inner: Clock) -> None:
         self._read = inner.now
-        # Seconds held so far, and since when it stands still: one tuple, so that a reader on
-        # another thread never sees half of a change.
+        # Seconds paused so far, and the start of the current pause or None. It is one tuple, so
+        # that a reader on another thread never sees half of a change.
         self._held: tuple[float, float | None] = (0.0, None)
         self.get = inner.get
         self.wait_for = inner.wait_for
 
     def now(self) -> float:
-        """Return the inner clock's time less the time that was held."""
+        """Return the inner clock's time minus the time spent paused."""
         lost, since = self._held
         return (self._read() if since is None else since) - lost
 
     def hold(self) -> None:
-        """Stand still until `release`."""
+        """Pause the clock until `release`; do nothing if it is already paused."""
         lost, since = self._held
         if since is None:
             self._held = (lost, self._read())
 
     def release(self) -> None:
-        """Go on from where `hold` stopped."""
+        """Continue from where `hold` stopped; do nothing if the clock is not paused."""
         lost, since = self._held
         if since is not None:
             self._held = (lost + self._read() - since, None)

@@ -1,4 +1,4 @@
-"""Durations as people write them, and back."""
+"""Durations: parsed from what people write, and formatted for people to read."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ def parse_duration(value: object, what: str, *, zero: bool = True) -> float:
 
     Args:
         value: seconds as a number, a `timedelta`, or text such as "90s", "1h 30m", "500ms".
-        what: names the value and its source in the error, as in "timeout of step 'web'".
+        what: the subject of the error message, as in "timeout of step 'web'".
         zero: whether 0 is allowed.
 
     Raises:
-        PlanDefinitionError: `value` is no duration, negative, not finite, or a forbidden zero.
+        PlanDefinitionError: `value` is not a duration, is negative or not finite, or is 0 where
+                that is not allowed.
     """
     seconds = _seconds(value)
     if seconds is None or not math.isfinite(seconds):
         raise PlanDefinitionError(
             f"{what}: {value!r} is not a duration; "
-            "write seconds or text such as '90s', '5m', '1h 30m'"
+            "use seconds or text such as '90s', '5m' or '1h 30m'"
         )
     if seconds < 0:
-        raise PlanDefinitionError(f"{what}: {value!r} is negative; a duration is not")
+        raise PlanDefinitionError(f"{what}: {value!r} is negative; use 0 or more")
     if seconds == 0 and not zero:
-        raise PlanDefinitionError(f"{what}: {value!r} is zero; it must be longer")
+        raise PlanDefinitionError(f"{what}: {value!r} is zero; use a duration longer than zero")
     return seconds
 
 
@@ -53,7 +54,7 @@ def _seconds(value: object) -> float | None:
 def _seconds_of_text(text: str) -> float | None:
     with contextlib.suppress(ValueError):
         return float(text.removesuffix("s"))
-    # Imported here: most runs of pytest read no duration, or one of seconds.
+    # Imported late: most runs parse no duration, or only ones in seconds.
     import pytimeparse2
 
     seconds = pytimeparse2.parse(text)
@@ -61,7 +62,7 @@ def _seconds_of_text(text: str) -> float | None:
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds for people: `0.42s`, `12.3s`, `2m 05s`, `1h 02m`."""
+    """Format seconds for people to read, as in `0.42s`, `12.3s`, `2m 05s` or `1h 02m`."""
     if seconds < 9.995:
         return f"{seconds:.2f}s"
     if seconds < 59.95:

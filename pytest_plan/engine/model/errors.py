@@ -1,36 +1,33 @@
-"""Every error the engine raises.
+"""The base errors of the engine; errors that carry results are in `results`.
 
-All of them pickle, copy and repr: xdist and process pools carry errors between processes.
-What cannot be pickled inside one (a user's exception, a lock) is replaced by its text.
+Every error can be pickled, copied and shown by `repr`, because pytest-xdist and process pools send
+errors between processes. A user's exception that cannot be pickled is replaced by its text.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 def picklable(error: BaseException) -> BaseException:
-    """Return `error` itself if it survives pickling, else a `PlanError` with its type and text."""
+    """Return `error` if it can be pickled, else a `PlanError` with its type and text."""
     import pickle
 
     if isinstance(error, PlanError):
         return error
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes, made in this line
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - bytes pickled in this line
     except Exception:
         return PlanError(describe(error))
     return error
 
 
 def describe(error: BaseException) -> str:
-    """Return `Type: text` of an exception on one line, or `Type` alone when it has no text."""
+    """Return `Type: text` for an exception on one line, or just `Type` if it has no text."""
     try:
         text = " ".join(str(error).split())
     except Exception:
-        text = "(its text cannot be shown)"
+        text = "<exception str() failed>"
     name = type(error).__qualname__
     return f"{name}: {text}" if text else name
 
@@ -42,13 +39,13 @@ def _rebuild(cls: type[PlanError], args: tuple[Any, ...]) -> PlanError:
 
 
 class PlanError(Exception):
-    """Base of every error of pytest-plan."""
+    """Base class of all pytest-plan errors."""
 
     __module__ = "pytest_plan"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The attributes go in as state, after the error itself is known to the pickle: its
-        # result leads back to it.
+        # The attributes are pickled as state, after the error itself, because the result among
+        # them refers back to the error.
         attributes = {
             name: picklable(value) if isinstance(value, BaseException) else value
             for name, value in self.__dict__.items()
@@ -59,11 +56,11 @@ class PlanError(Exception):
 
 
 class PlanDefinitionError(PlanError, ValueError):
-    """The plan cannot run as it is written: raised before any step runs.
+    """The plan is invalid. Raised before any step runs.
 
     Attributes:
-        step: name of the step at fault, None when the plan as a whole is.
-        parameter: name of the parameter at fault, None when there is none.
+        step: name of the invalid step; None if the error concerns the whole plan.
+        parameter: name of the invalid hook parameter; None if the error concerns no parameter.
     """
 
     __module__ = "pytest_plan"
@@ -77,12 +74,12 @@ class PlanDefinitionError(PlanError, ValueError):
 
 
 class StateError(PlanError):
-    """A key or value that `State` refuses: the message names the key and the rule."""
+    """The State refuses an operation. The message names the key and the rule."""
 
     __module__ = "pytest_plan"
 
 
 class JournalError(PlanError):
-    """The journal cannot be kept or read: the message says which file and what to do."""
+    """The journal cannot be written or read. The message names the file and says what to do."""
 
     __module__ = "pytest_plan"

@@ -1,7 +1,7 @@
-"""The events of a run, as listeners get them.
+"""The events of a run, which listeners receive.
 
-Listeners are called one at a time, on the thread that executes the plan. An error in a listener
-ends neither the run nor the other listeners. `at` is the time in seconds since the run began.
+Listeners are called one at a time, on the thread that executes the plan. An exception in a listener
+stops neither the run nor the other listeners. `at` is the time in seconds since the run began.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 def _event(event: type[T]) -> type[T]:
-    """Make a named tuple an event: public, and equal to itself alone.
+    """Turn a named tuple into an event, which is public and equal only to itself.
 
-    Plain named tuples of two kinds are equal when their fields are. Dataclasses are not used
-    because they take six times as long to define, in every run with steps; annotations are not
-    postponed because each would be compiled on its own.
+    Without this, named tuples of different classes compare equal when their fields are equal.
+    Dataclasses are not used because they take six times as long to define, in every run with
+    steps. This module does not postpone annotations, because each would be compiled separately.
     """
     event.__module__ = "pytest_plan"
     event.__eq__ = object.__eq__  # type: ignore[method-assign]
@@ -28,7 +28,7 @@ def _event(event: type[T]) -> type[T]:
 
 @_event
 class StepStarted(NamedTuple):
-    """A step began its first attempt."""
+    """A step has begun its first attempt."""
 
     step: str
     at: float
@@ -36,7 +36,7 @@ class StepStarted(NamedTuple):
 
 @_event
 class AttemptFailed(NamedTuple):
-    """An attempt failed and the step will be tried again after `wait` seconds."""
+    """An attempt failed, and the step will be retried after `wait` seconds."""
 
     step: str
     attempt: int
@@ -48,7 +48,7 @@ class AttemptFailed(NamedTuple):
 
 @_event
 class StepFinished(NamedTuple):
-    """A step ended, or was decided without running; `result.cleanup` is still to come."""
+    """A step ended, or got its outcome without running. `result.cleanup` is not decided yet."""
 
     result: StepResult
     at: float
@@ -56,7 +56,7 @@ class StepFinished(NamedTuple):
 
 @_event
 class StopRequested(NamedTuple):
-    """Something makes the plan stop."""
+    """The plan stops because it was cancelled or reached its limit; `reason` says which."""
 
     reason: str
     at: float
@@ -64,7 +64,7 @@ class StopRequested(NamedTuple):
 
 @_event
 class CleanupBegan(NamedTuple):
-    """The reverse phase began, for this many steps."""
+    """Cleanup began, for this number of steps."""
 
     steps: int
     reason: str
@@ -73,7 +73,7 @@ class CleanupBegan(NamedTuple):
 
 @_event
 class StepCleaned(NamedTuple):
-    """The cleanup of a step ended."""
+    """The cleanup of a step has ended."""
 
     result: StepResult
     at: float
@@ -81,7 +81,7 @@ class StepCleaned(NamedTuple):
 
 @_event
 class CleanupInterrupted(NamedTuple):
-    """A signal came while cleanup runs; it goes on with these steps."""
+    """A signal arrived during cleanup, which continues; `steps` are still to be cleaned up."""
 
     steps: tuple[str, ...]
     at: float
@@ -89,7 +89,10 @@ class CleanupInterrupted(NamedTuple):
 
 @_event
 class Waiting(NamedTuple):
-    """Nothing happened for about a second; these steps run, since so many seconds."""
+    """There was no event for about a second.
+
+    `steps` are the running steps, each with the seconds since it began.
+    """
 
     steps: tuple[tuple[str, float], ...]
     cleaning: bool
@@ -98,7 +101,7 @@ class Waiting(NamedTuple):
 
 @_event
 class PlanFinished(NamedTuple):
-    """The run is over."""
+    """The run has ended."""
 
     result: PlanResult
     at: float

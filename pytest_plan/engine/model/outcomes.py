@@ -1,4 +1,4 @@
-"""How a step and its cleanup can stand, and which change of standing is legal."""
+"""The outcomes of a step and of its cleanup, and the allowed transitions between them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class StepOutcome(enum.StrEnum):
-    """How a step stands or ended."""
+    """The status of a step, or how it ended."""
 
     __module__ = "pytest_plan"
 
@@ -22,17 +22,17 @@ class StepOutcome(enum.StrEnum):
 
     @property
     def provides(self) -> bool:
-        """Whether what needs the step may run."""
+        """Whether the steps and tests that need this step may run."""
         return self in _PROVIDING
 
     @property
     def is_failure(self) -> bool:
-        """Whether the step itself went wrong (and did not merely not run)."""
+        """Whether the step itself failed, as opposed to not having run."""
         return self in _FAILING
 
 
 class CleanupOutcome(enum.StrEnum):
-    """How the cleanup of a step stands or ended."""
+    """The status of a step's cleanup, or how it ended."""
 
     __module__ = "pytest_plan"
 
@@ -46,7 +46,7 @@ class CleanupOutcome(enum.StrEnum):
 
 
 class Hook(enum.StrEnum):
-    """The hooks of a step: gsd's four in the order in which they run, and one for kept steps."""
+    """The hooks of a step: gsd's four in the order they run, and `alive` for kept steps."""
 
     PRE_EXEC = "pre_exec"
     EXEC = "exec"
@@ -56,7 +56,7 @@ class Hook(enum.StrEnum):
 
 
 EXEC_HOOKS = (Hook.PRE_EXEC, Hook.EXEC, Hook.POST_EXEC)
-WITH_VALUE = (Hook.POST_EXEC, Hook.CLEANUP, Hook.ALIVE)  # may take the step's own value
+WITH_VALUE = (Hook.POST_EXEC, Hook.CLEANUP, Hook.ALIVE)  # can take the step's own value
 
 _PROVIDING = frozenset({StepOutcome.SUCCEEDED, StepOutcome.REUSED})
 _FAILING = frozenset({StepOutcome.FAILED, StepOutcome.TIMED_OUT})
@@ -81,14 +81,14 @@ _CLEANUP_CHANGES = {
 
 
 def change_step(old: StepOutcome, new: StepOutcome) -> StepOutcome:
-    """Return `new`; raise ValueError when a step that is `old` cannot become it."""
+    """Return `new`; raise ValueError if a step cannot change from `old` to `new`."""
     if new not in _STEP_CHANGES.get(old, frozenset()):
         raise ValueError(f"a step that is {old.value!r} cannot become {new.value!r}")
     return new
 
 
 def change_cleanup(old: CleanupOutcome, new: CleanupOutcome) -> CleanupOutcome:
-    """Return `new`; raise ValueError when a cleanup that is `old` cannot become it."""
+    """Return `new`; raise ValueError if a cleanup cannot change from `old` to `new`."""
     if new not in _CLEANUP_CHANGES.get(old, frozenset()):
         raise ValueError(f"a cleanup that is {old.value!r} cannot become {new.value!r}")
     return new

@@ -1,4 +1,7 @@
-"""The results of a run, and the errors that carry them. All of them pickle, copy and repr."""
+"""The results of a run, and the errors that carry them.
+
+All of them can be pickled, copied and shown by `repr`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +12,14 @@ from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 
 
 class StepError(PlanError):
-    """A step failed; `__cause__` is the user's exception.
+    """A step failed. `__cause__` is the user's exception.
 
     Attributes:
         step: name of the step.
         hook: name of the hook that failed (`pre_exec`, `exec`, `post_exec`, `cleanup`).
-        attempt: the attempt that failed, counted from 1.
-        result: the `PlanResult` of the run when `execute()` raised this, else None.
-        cleanup_error: the `CleanupError` of the same run, None when cleanup succeeded.
+        attempt: number of the failed attempt, counted from 1.
+        result: the `PlanResult` of the run if `execute()` raised this error, else None.
+        cleanup_error: the `CleanupError` of the same run; None if cleanup succeeded.
     """
 
     __module__ = "pytest_plan"
@@ -31,12 +34,12 @@ class StepError(PlanError):
 
     @property
     def summary(self) -> str:
-        """The class and message of the user's exception, on one line."""
+        """The type and message of the user's exception, on one line."""
         return describe(self.__cause__ or self)
 
 
 class StepTimeoutError(StepError, TimeoutError):
-    """An attempt took longer than its step's `timeout`, or a cleanup longer than its budget."""
+    """An attempt exceeded its step's `timeout`, or a cleanup exceeded its time limit."""
 
     __module__ = "pytest_plan"
 
@@ -45,8 +48,8 @@ class PlanCancelledError(PlanError):
     """The plan was cancelled (gsd: ErrCancelled).
 
     Attributes:
-        result: the `PlanResult` of the run when `execute()` raised this, else None.
-        cleanup_error: the `CleanupError` of the same run, None when cleanup succeeded.
+        result: the `PlanResult` of the run if `execute()` raised this error, else None.
+        cleanup_error: the `CleanupError` of the same run; None if cleanup succeeded.
     """
 
     __module__ = "pytest_plan"
@@ -58,11 +61,11 @@ class PlanCancelledError(PlanError):
 
 
 class PlanTimeoutError(PlanError, TimeoutError):
-    """The plan took longer than its limit (gsd: ErrTimeout).
+    """The plan exceeded its limit (gsd: ErrTimeout).
 
     Attributes:
-        result: the `PlanResult` of the run when `execute()` raised this, else None.
-        cleanup_error: the `CleanupError` of the same run, None when cleanup succeeded.
+        result: the `PlanResult` of the run if `execute()` raised this error, else None.
+        cleanup_error: the `CleanupError` of the same run; None if cleanup succeeded.
     """
 
     __module__ = "pytest_plan"
@@ -74,12 +77,15 @@ class PlanTimeoutError(PlanError, TimeoutError):
 
 
 class CleanupError(PlanError, ExceptionGroup[StepError]):
-    """Some cleanups failed; the others ran. One `StepError` with hook `cleanup` each."""
+    """Some cleanups failed; the other cleanups ran.
+
+    The group has one `StepError` with the hook `cleanup` for each failure.
+    """
 
     __module__ = "pytest_plan"
 
     def __new__(cls, message: str, errors: Sequence[StepError]) -> Self:
-        """Build the group; see `ExceptionGroup` for what its methods do."""
+        """Create the group; see `ExceptionGroup` for its methods."""
         return super().__new__(cls, message, errors)
 
     def __init__(self, message: str, errors: Sequence[StepError]) -> None:
@@ -87,7 +93,7 @@ class CleanupError(PlanError, ExceptionGroup[StepError]):
         self.result: PlanResult | None = None
 
     def derive(self, errors: Sequence[StepError], /) -> "CleanupError":  # type: ignore[override]
-        """Return a group of the same class with `errors`, as `split` and `except*` need."""
+        """Return a `CleanupError` with `errors`; `split` and `except*` call this."""
         return CleanupError(self.message, errors)
 
 
@@ -96,11 +102,11 @@ class AttemptResult:
     """One attempt of a step.
 
     Attributes:
-        number: counted from 1.
-        hook: the last hook that was called.
-        started: seconds since the run began.
-        seconds: how long it took.
-        error: what it failed with, None when it succeeded.
+        number: number of the attempt, counted from 1.
+        hook: name of the last hook that was called.
+        started: start time in seconds since the run began.
+        seconds: duration of the attempt.
+        error: the exception that ended it; None if it succeeded.
     """
 
     __module__ = "pytest_plan"
@@ -121,11 +127,11 @@ class CleanupResult:
     """The cleanup of a step.
 
     Attributes:
-        outcome: how it ended.
-        started: seconds since the run began, None when it did not start.
-        seconds: how long it took.
-        errors: what failed in it.
-        left: what was not taken back, in words.
+        outcome: status of the cleanup.
+        started: start time in seconds since the run began; None if it did not start.
+        seconds: duration of the cleanup.
+        errors: the failures during cleanup.
+        left: descriptions of what was not undone.
     """
 
     __module__ = "pytest_plan"
@@ -139,23 +145,23 @@ class CleanupResult:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step came to.
+    """The result of a step.
 
     Attributes:
         name: name of the step.
-        outcome: how it ended.
-        reason: why it did not succeed, in words; None when it did.
-        needs: the steps that it needs.
-        after: the steps that it is ordered after.
+        outcome: status of the step.
+        reason: why it did not succeed; None if it succeeded.
+        needs: names of the steps that it needs.
+        after: names of the steps that it is ordered after.
         origin: `file:line` of the declaration.
-        started: seconds since the run began, None when it did not run.
-        seconds: how long it took, retries and pause included.
+        started: start time in seconds since the run began; None if it did not run.
+        seconds: duration of the step, including retries and its pause.
         attempts: every attempt, in order.
-        attempts_allowed: at most so many.
-        error: what it failed with, None when it did not.
-        log_tail: the last lines of its log, when it failed.
-        stack: where it was stuck, when it had to be abandoned.
-        cleanup: how its cleanup ended.
+        attempts_allowed: the maximum number of attempts.
+        error: the failure; None if it did not fail.
+        log_tail: the last lines of its log if it failed, else empty.
+        stack: the stack of its thread if it was abandoned, else empty.
+        cleanup: the result of its cleanup.
     """
 
     __module__ = "pytest_plan"
@@ -178,17 +184,17 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class PlanResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        run_id: names the run.
+        run_id: identifier of the run.
         outcome: `succeeded`, `failed`, `cancelled` or `timed_out`.
-        reason: why the plan stopped early, None when it did not.
-        seconds: how long it took.
-        limit: the plan's limit in seconds, None when it had none.
-        steps: every step by name, in their order.
-        left: what cleanup could not take back, in words.
-        listener_errors: what listeners raised, one line each.
+        reason: why the plan stopped early; None if it did not.
+        seconds: duration of the run.
+        limit: the plan's limit in seconds; None means no limit.
+        steps: the result of every step by name, in the plan's order.
+        left: descriptions of what cleanup could not undo.
+        listener_errors: the exceptions of listeners, one line each.
     """
 
     __module__ = "pytest_plan"
@@ -203,19 +209,20 @@ class PlanResult:
     listener_errors: tuple[str, ...] = ()
 
     def failures(self) -> list[StepError]:
-        """Return the error of every failed step, in their order."""
+        """Return the errors of all failed steps, in the order of the steps."""
         return [step.error for step in self.steps.values() if step.error is not None]
 
     def raise_for_failures(self) -> None:
-        """Raise an `ExceptionGroup` of all failed steps; nothing when there is none."""
+        """Raise an `ExceptionGroup` of `failures()`; do nothing if no step failed."""
         if failures := self.failures():
-            raise ExceptionGroup(f"{len(failures)} steps failed", failures)
+            steps = "1 step" if len(failures) == 1 else f"{len(failures)} steps"
+            raise ExceptionGroup(f"{steps} failed", failures)
 
 
 def critical_path(steps: Mapping[str, StepResult]) -> tuple[str, ...]:
-    """Return the chain of steps that decided how long provisioning took, first step first.
+    """Return the chain of steps that determined how long provisioning took, first step first.
 
-    Each is the one that ended last among those its successor had to wait for.
+    Each step in the chain ended last among those that its successor had to wait for.
     """
     ends = {
         name: step.started + step.seconds

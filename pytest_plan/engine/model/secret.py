@@ -1,4 +1,7 @@
-"""Values that must not be seen."""
+"""Secrets, and the masker that replaces them in output.
+
+A `Secret` never shows its value, and a `Masker` removes the values of secrets it knows from text.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,17 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MASK = "***"
-_SHORTEST = 4  # shorter texts would turn ordinary output into asterisks
+_SHORTEST = 4  # masking shorter text would turn ordinary output into asterisks
 
 
 class Secret(Generic[T]):
-    """A value that is shown as `***` everywhere and never written to the journal.
+    """A value that is always shown as `***` and never written to the journal.
 
-    The step's fixture and `reveal()` give the value itself.
+    The step's fixture and `reveal()` return the value itself.
 
     Args:
-        value: what to hide; text and bytes are also masked inside other output, as they are
-            and URL-quoted or base64-encoded, from a length of 4.
+        value: the value to hide. Text and bytes of 4 characters or more are also masked inside
+            other output: as they are, URL-quoted and base64-encoded.
     """
 
     __module__ = "pytest_plan"
@@ -54,19 +57,19 @@ class Secret(Generic[T]):
 
 
 def reveal(value: object) -> object:
-    """Return what a `Secret` hides, any other value as it is."""
+    """Return the value inside a `Secret`; return any other value unchanged."""
     return value.reveal() if isinstance(value, Secret) else value
 
 
 class Masker:
-    """Replaces the secrets it knows in text."""
+    """Replaces known secrets in text."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._texts: tuple[str, ...] = ()  # replaced as a whole under _lock, read without it
+        self._texts: tuple[str, ...] = ()  # replaced under _lock, read without it
 
     def learn(self, value: object) -> None:
-        """Mask `value` from now on, if it is a `Secret` of text or bytes long enough to mask."""
+        """Mask `value` from now on if it is a `Secret` with text or bytes that can be masked."""
         if not isinstance(value, Secret):
             return
         forms = _forms(value.reveal())

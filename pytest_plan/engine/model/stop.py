@@ -1,4 +1,4 @@
-"""Why something must stop, and the flag that says so to one call."""
+"""Requests to stop: what kind there are, and the outcome and error that each leads to."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from pytest_plan.engine.model.results import PlanCancelledError, PlanTimeoutErro
 
 
 class StopKind(enum.Enum):
-    """What makes a plan or a call stop."""
+    """The causes for which a plan or a call stops."""
 
-    FAILURE = "failure"  # a step failed: nothing new starts, what runs may finish
+    FAILURE = "failure"  # a step failed: no new step starts, running steps may finish
     CANCEL = "cancel"
     LIMIT = "limit"
-    TIMEOUT = "timeout"  # the attempt's own timeout, or a cleanup's budget
+    TIMEOUT = "timeout"  # the `timeout` of an attempt, or the time limit of a cleanup
 
 
 class Stop(NamedTuple):
-    """A request to stop, and its reason in words."""
+    """A request to stop, with the reason that reports show."""
 
     kind: StopKind
     reason: str
 
     @property
     def ends_running_steps(self) -> bool:
-        """Whether steps that run are stopped too."""
+        """Whether running steps are stopped as well."""
         return self.kind is not StopKind.FAILURE
 
     @property
     def outcome(self) -> StepOutcome:
-        """How a step ends that this kept from starting, or that it stopped."""
+        """The outcome of a step that this request stopped or kept from starting."""
         return _OUTCOMES[self.kind]
 
     def error(self, step: str, hook: Hook, attempt: int) -> PlanError:
-        """Return what `ctx.check()` raises in a hook that must stop."""
+        """Return the error that `ctx.check()` raises in a hook that must stop."""
         if self.kind is StopKind.TIMEOUT:
             return StepTimeoutError(
                 f"step {step!r} {self.reason} in {hook.value}, attempt {attempt}",

@@ -1,4 +1,4 @@
-"""The clock of the machine, the one that can stand still, and the one of these tests."""
+"""The system clock, the clock that can be paused, and the fake clock of these tests."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from tests.engine.support.steps import Background
 
 
 class TestSystemClock:
-    """Real time."""
+    """The system clock measures real time."""
 
     def test_it_never_goes_back(self) -> None:
-        """It is monotonic."""
+        """Successive readings never decrease."""
         times = [SystemClock().now() for _ in range(1000)]
         assert times == sorted(times)
 
     @pytest.mark.parametrize("timeout", [None, 10, 0, -1])
-    def test_an_item_that_is_there_is_got_at_once(self, timeout: float | None) -> None:
-        """Whatever the timeout."""
+    def test_an_available_item_is_returned_at_once(self, timeout: float | None) -> None:
+        """The timeout makes no difference, even if it is zero, negative or None."""
         inbox: queue.SimpleQueue[int] = queue.SimpleQueue()
         inbox.put(7)
         assert SystemClock().get(inbox, timeout) == 7
 
     @pytest.mark.parametrize("timeout", [0.01, 0, -1])
-    def test_no_item_in_time_is_empty(self, timeout: float) -> None:
-        """A time that has passed already is no error."""
+    def test_get_raises_empty_after_the_timeout(self, timeout: float) -> None:
+        """A timeout of zero or less raises the same exception."""
         with pytest.raises(queue.Empty):
             SystemClock().get(queue.SimpleQueue(), timeout)
 
-    def test_waiting_says_whether_it_was_worth_it(self) -> None:
-        """True when the predicate is, False after the timeout."""
+    def test_wait_for_returns_whether_the_predicate_came_true(self) -> None:
+        """It returns True when the predicate is true, and False after the timeout."""
         condition = threading.Condition()
         with condition:
             assert SystemClock().wait_for(condition, lambda: True, 10)
@@ -42,10 +42,10 @@ class TestSystemClock:
 
 
 class TestPlanClock:
-    """It can be held."""
+    """A clock that `hold` pauses and `release` continues."""
 
-    def test_time_that_was_held_does_not_count(self) -> None:
-        """Neither while it stands still nor afterwards; twice too."""
+    def test_paused_time_does_not_count(self) -> None:
+        """Paused time is not counted during a pause or after it, for any number of pauses."""
         inner = FakeClock(0)
         clock = PlanClock(inner)
         for _ in range(2):
@@ -58,8 +58,8 @@ class TestPlanClock:
             inner.advance(1)
             assert clock.now() == begun + 2
 
-    def test_holding_twice_is_holding_once(self) -> None:
-        """One release lets it go on; a second does nothing."""
+    def test_hold_and_release_are_idempotent(self) -> None:
+        """One `release` continues after two calls of `hold`; a second one does nothing."""
         inner = FakeClock(0)
         clock = PlanClock(inner)
         clock.hold()
@@ -73,22 +73,22 @@ class TestPlanClock:
 
 
 class TestFakeClock:
-    """What the other tests rely on."""
+    """Properties of the fake clock that the other tests rely on."""
 
     def test_time_jumps_to_the_end_of_the_wait(self) -> None:
-        """An hour takes no time."""
+        """Waiting for an hour takes no real time."""
         clock = FakeClock()
         with pytest.raises(queue.Empty):
             clock.get(queue.SimpleQueue(), 3600)
         assert clock.now() == 1000 + 3600
 
-    def test_time_jumps_to_the_nearest_of_several(self) -> None:
-        """Both threads see their own end, in order."""
+    def test_time_jumps_to_the_earliest_of_several_deadlines(self) -> None:
+        """Each thread wakes up at its own deadline, in order."""
         clock = FakeClock()
         ends: list[float] = []
 
         def wait(seconds: float) -> None:
-            clock.now()  # from here on the clock waits for this thread
+            clock.now()  # from now on the clock waits for this thread
             ready.wait(10)
             condition = threading.Condition()
             with condition:
@@ -100,8 +100,8 @@ class TestFakeClock:
             thread.result()
         assert ends == [1002, 1005]
 
-    def test_time_stands_still_for_a_thread_at_work(self) -> None:
-        """However long another one waits."""
+    def test_time_stands_still_while_a_thread_works(self) -> None:
+        """A waiting thread does not make time pass for a thread that is working."""
         clock = FakeClock()
         go_on = threading.Event()
 
@@ -120,14 +120,14 @@ class TestFakeClock:
         waiting = Background(wait)
         while not clock._waiters:
             pass
-        assert not threading.Event().wait(0.02)  # many looks of the waiter
+        assert not threading.Event().wait(0.02)  # long enough for many polls by the waiting thread
         go_on.set()
         assert working.result() == 1000
         waiting.result()
         assert clock.now() == 1005
 
-    def test_a_wait_that_is_not_notified_is_noticed(self) -> None:
-        """A predicate that came true in silence."""
+    def test_a_missing_notification_is_detected(self) -> None:
+        """A predicate that becomes true without a notification raises `LostWakeup`."""
         clock = FakeClock()
         true: list[int] = []
         condition = threading.Condition()

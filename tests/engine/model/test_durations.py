@@ -1,4 +1,4 @@
-"""Durations as people write them, and back."""
+"""Durations: parsed from what people write, and formatted for people to read."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from pytest_plan.engine.model.errors import PlanDefinitionError
         (timedelta(milliseconds=1), 0.001),
     ],
 )
-def test_a_duration_is_seconds(value: Any, seconds: float) -> None:
-    """Numbers, text, timedelta."""
+def test_a_duration_is_parsed_to_seconds(value: Any, seconds: float) -> None:
+    """Numbers, text and timedelta objects are accepted, and the result is a float."""
     parsed = parse_duration(value, "limit")
     assert parsed == pytest.approx(seconds)
     assert type(parsed) is float
@@ -46,8 +46,8 @@ def test_a_duration_is_seconds(value: Any, seconds: float) -> None:
     ],
     ids=lambda value: repr(value)[:20],
 )  # fmt: skip
-def test_what_is_no_duration_is_refused(value: Any) -> None:
-    """The message names source and value, and shows what would do."""
+def test_an_invalid_duration_is_refused(value: Any) -> None:
+    """The message names the option and shows a valid example."""
     with pytest.raises(PlanDefinitionError) as caught:
         parse_duration(value, "limit of x")
     assert str(caught.value).startswith("limit of x: ")
@@ -56,14 +56,14 @@ def test_what_is_no_duration_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [-1, -0.5, "-1", "-5m", timedelta(seconds=-1)])
 def test_a_negative_duration_is_refused(value: Any) -> None:
-    """The message says why."""
+    """The message says that the value is negative."""
     with pytest.raises(PlanDefinitionError, match="negative"):
         parse_duration(value, "limit")
 
 
 @pytest.mark.parametrize("value", [0, 0.0, "0s", timedelta(0)])
-def test_zero_is_refused_where_it_makes_no_sense(value: Any) -> None:
-    """As for a timeout; a pause may be nothing."""
+def test_zero_can_be_refused(value: Any) -> None:
+    """A pause may be zero, a timeout may not."""
     assert parse_duration(value, "pause") == 0
     with pytest.raises(PlanDefinitionError, match="zero"):
         parse_duration(value, "timeout", zero=False)
@@ -86,6 +86,6 @@ def test_zero_is_refused_where_it_makes_no_sense(value: Any) -> None:
         (90000, "25h 00m"),
     ],
 )
-def test_durations_are_shown_for_people(seconds: float, text: str) -> None:
-    """Three digits or so, never `60.0s`."""
+def test_a_duration_is_formatted_for_people(seconds: float, text: str) -> None:
+    """The text is rounded to about three digits and is never `60.0s`."""
     assert format_duration(seconds) == text

@@ -1,4 +1,4 @@
-"""Every error pickles, copies and reprs."""
+"""Every error can be pickled, copied and shown by `repr`."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def ids(value: object) -> str:
 
 
 def facts(error: BaseException) -> Any:
-    """Return what must survive: type, text, attributes, and the same of what is inside."""
+    """Return what must survive: type, text and attributes, also of the errors inside a group."""
     inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     attributes = {name: value for name, value in vars(error).items() if not name.startswith("_")}
     return type(error), str(error), attributes, [facts(one) for one in inner]
 
 
-class Unpicklable(Exception):  # noqa: N818 - what it is
-    """An exception of a user's, such as drivers raise."""
+class Unpicklable(Exception):  # noqa: N818 - named after its property
+    """A user's exception that cannot be pickled, like those of some database drivers."""
 
     def __init__(self) -> None:
         super().__init__("of a user")
@@ -65,38 +65,38 @@ class Unpicklable(Exception):  # noqa: N818 - what it is
 
 @pytest.mark.parametrize("error", ERRORS, ids=ids)
 class TestEachClass:
-    """What holds for each."""
+    """Properties that every error class has."""
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
     def test_it_pickles(self, error: PlanError, protocol: int) -> None:
-        """With every protocol; text and attributes survive."""
+        """Its text and attributes survive pickling with every protocol."""
         assert facts(pickle.loads(pickle.dumps(error, protocol))) == facts(error)
 
     @pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy])
     def test_it_copies(self, error: PlanError, twin: Callable[[PlanError], PlanError]) -> None:
-        """Another object with the same text and attributes."""
+        """A copy is another object with the same text and attributes."""
         other = twin(error)
         assert other is not error
         assert facts(other) == facts(error)
 
     def test_its_repr_has_its_name_and_text(self, error: PlanError) -> None:
-        """As of any exception."""
+        """The repr shows the class and the text, as for any exception."""
         assert type(error).__name__ in repr(error)
         assert "text" in repr(error)
 
     def test_it_is_a_plan_error(self, error: PlanError) -> None:
-        """One `except PlanError` catches them all."""
+        """`except PlanError` catches every error."""
         assert isinstance(error, PlanError)
 
     def test_its_notes_survive_pickling(self, error: PlanError) -> None:
-        """`__notes__` too."""
+        """`__notes__` is part of the pickle."""
         noted = copy.copy(error)
         noted.__notes__ = ["a note"]
         assert pickle.loads(pickle.dumps(noted)).__notes__ == ["a note"]
 
 
 class TestFamilies:
-    """What else an error is."""
+    """The built-in base classes of the errors."""
 
     @pytest.mark.parametrize(
         ("kind", "base"),
@@ -108,12 +108,12 @@ class TestFamilies:
             (CleanupError, ExceptionGroup),
         ],
     )
-    def test_it_is_one_of_pythons_too(self, kind: type, base: type) -> None:
-        """So code that knows nothing of plans can catch it."""
+    def test_it_has_a_built_in_base_class(self, kind: type, base: type) -> None:
+        """Code that does not know pytest-plan can catch it."""
         assert issubclass(kind, base)
 
     def test_a_cleanup_error_splits_into_cleanup_errors(self) -> None:
-        """As `except*` does."""
+        """Both halves of a split are `CleanupError` groups, as `except*` needs them."""
         one = StepError("one", step="one", hook="cleanup", attempt=1)
         two = StepTimeoutError("two", step="two", hook="cleanup", attempt=1)
         match, rest = CleanupError("text", [one, two]).split(StepTimeoutError)
@@ -124,13 +124,13 @@ class TestFamilies:
 
 @pytest.mark.timeout(20)
 class TestErrorsOfARun:
-    """What `execute` raises, results and all."""
+    """The errors that `execute` raises, with their results."""
 
     @pytest.mark.parametrize("ending", ["failure", "timeout", "cancel", "limit", "cleanup"])
-    def test_what_execute_raises_pickles_with_its_result(
+    def test_an_error_of_execute_pickles_with_its_result(
         self, clock: FakeClock, calls: Calls, ending: str
     ) -> None:
-        """Although the error is in the result, and the result in the error."""
+        """The error and its result refer to each other, and pickling handles this cycle."""
         plan = Plan(clock=clock, limit=10)
         hooks: dict[str, Any] = {
             "failure": {"exec": calls.hook("exec", failures=1)},
@@ -155,10 +155,10 @@ class TestErrorsOfARun:
         assert isinstance(copy.deepcopy(error), type(error))
         repr(error)
 
-    def test_a_users_exception_that_does_not_pickle_is_replaced_by_its_text(
+    def test_an_exception_that_cannot_be_pickled_is_replaced_by_its_text(
         self, clock: FakeClock
     ) -> None:
-        """In the attempts of the result."""
+        """The attempts of the unpickled result have the text of the user's exception."""
 
         def exec() -> None:
             raise Unpicklable
@@ -170,25 +170,25 @@ class TestErrorsOfARun:
 
 
 class TestDescribe:
-    """`describe` and `picklable`."""
+    """The functions `describe` and `picklable`."""
 
-    def test_it_is_one_line_of_type_and_text(self) -> None:
-        """Whatever the text looks like."""
+    def test_the_description_is_one_line_of_type_and_text(self) -> None:
+        """Line breaks are replaced, and an empty text is left out."""
         assert describe(ValueError("two\n  lines")) == "ValueError: two lines"
         assert describe(KeyError()) == "KeyError"
         assert describe(Unpicklable()) == "Unpicklable: of a user"
 
-    def test_a_text_that_raises_is_no_second_error(self) -> None:
-        """Its type is shown."""
+    def test_an_exception_whose_str_fails_is_described_by_its_type(self) -> None:
+        """The error in `__str__` is not raised."""
 
-        class Rude(Exception):  # noqa: N818 - what it is
+        class Rude(Exception):  # noqa: N818 - named after its property
             def __str__(self) -> str:
                 raise RuntimeError
 
         assert "Rude: " in describe(Rude())
 
-    def test_what_pickles_stays_what_it_is(self) -> None:
-        """Only the others become text."""
+    def test_an_exception_that_can_be_pickled_is_kept(self) -> None:
+        """Only exceptions that cannot be pickled are replaced by their text."""
         error = ValueError("text")
         assert picklable(error) is error
         assert type(picklable(Unpicklable())) is PlanError

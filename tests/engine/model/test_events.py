@@ -1,4 +1,4 @@
-"""What happens in a run, told to whoever listens."""
+"""The events of a run, as listeners receive them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.engine.support.steps import Calls, execute, record_events
 
 @pytest.fixture
 def plan(clock: FakeClock) -> Plan:
-    """An empty plan that needs no real time."""
+    """An empty plan with a fake clock."""
     return Plan(clock=clock)
 
 
-def test_a_run_is_told_from_its_first_step_to_its_end(plan: Plan, calls: Calls) -> None:
-    """Every kind of event has its place."""
+def test_events_cover_a_run_from_its_first_step_to_its_end(plan: Plan, calls: Calls) -> None:
+    """The events of a run arrive in the order in which things happen."""
     events = record_events(plan)
     plan.add_step(GenericStep(cleanup=calls.hook("cleanup")), name="one")
     plan.add_step(GenericStep(exec=calls.hook("two", failures=2)), name="two", retries=1,
@@ -43,8 +43,8 @@ def test_a_run_is_told_from_its_first_step_to_its_end(plan: Plan, calls: Calls) 
     ]
 
 
-def test_a_step_that_does_not_run_is_told_as_finished(plan: Plan, calls: Calls) -> None:
-    """With its outcome and reason; its cleanup is still to come."""
+def test_a_step_that_does_not_run_is_reported_as_finished(plan: Plan, calls: Calls) -> None:
+    """The event has its outcome and reason, and its cleanup has not been decided yet."""
     events = record_events(plan)
     plan.add_step(GenericStep(exec=calls.hook("one", failures=1)), name="one")
     plan.add_step(GenericStep(), name="two")
@@ -57,8 +57,8 @@ def test_a_step_that_does_not_run_is_told_as_finished(plan: Plan, calls: Calls) 
 
 
 @pytest.mark.parametrize("ending", ["cancel", "limit"])
-def test_a_request_to_stop_is_told_with_its_reason(clock: FakeClock, ending: str) -> None:
-    """Once."""
+def test_a_request_to_stop_is_reported_with_its_reason(clock: FakeClock, ending: str) -> None:
+    """Two requests to cancel lead to one event, which has the first reason."""
     plan = Plan(clock=clock, limit=5)
     events = record_events(plan)
 
@@ -74,8 +74,8 @@ def test_a_request_to_stop_is_told_with_its_reason(clock: FakeClock, ending: str
     assert {"cancel": "enough", "limit": "limit of 5.00s"}[ending] in stop.reason
 
 
-def test_the_last_event_has_the_result_that_is_returned(plan: Plan) -> None:
-    """But for what it cannot know yet: the errors of those who hear it."""
+def test_the_last_event_has_the_result_of_the_run(plan: Plan) -> None:
+    """It equals the returned result, except that errors of listeners may be missing."""
     events = record_events(plan)
     result = plan.add_step(GenericStep(), name="one").execute()
     last = events[-1]
@@ -86,7 +86,7 @@ def test_the_last_event_has_the_result_that_is_returned(plan: Plan) -> None:
 
 @pytest.mark.parametrize("kind", get_args(Event))
 def test_an_event_is_frozen_and_has_a_time(kind: Any) -> None:
-    """Seconds since the run began, as the last field."""
+    """Its last field, `at`, is the time in seconds since the run began."""
     *others, last = kind._fields
     assert last == "at"
     event = kind(*others, at=1.0)
@@ -94,8 +94,8 @@ def test_an_event_is_frozen_and_has_a_time(kind: Any) -> None:
         event.at = 2.0
 
 
-def test_a_listener_that_is_added_later_hears_the_rest(plan: Plan) -> None:
-    """Such as one that a step adds."""
+def test_a_listener_added_later_receives_the_rest(plan: Plan) -> None:
+    """A listener that a step adds receives the events that follow."""
     heard: list[Event] = []
     plan.add_step(GenericStep(exec=lambda: listen(plan, heard.append)))
     plan.execute()
@@ -103,7 +103,7 @@ def test_a_listener_that_is_added_later_hears_the_rest(plan: Plan) -> None:
 
 
 def test_errors_of_a_run_are_plan_errors(plan: Plan, calls: Calls) -> None:
-    """One class catches them."""
+    """`except PlanError` catches the error of a failed run."""
     plan.add_step(GenericStep(exec=calls.hook("exec", failures=1)))
     with pytest.raises(PlanError):
         plan.execute()

@@ -1,4 +1,4 @@
-"""How a step can stand, and which change is legal."""
+"""The outcomes of steps and cleanups, and the allowed transitions."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LEGAL_CLEANUP = {
 
 
 @pytest.mark.parametrize(("old", "new"), list(itertools.product(S, S)))
-def test_a_step_changes_as_it_may(old: StepOutcome, new: StepOutcome) -> None:
-    """An end is final; success and failure come only from running."""
+def test_a_step_makes_only_allowed_transitions(old: StepOutcome, new: StepOutcome) -> None:
+    """An ended step never changes, and only a running step can succeed or fail."""
     if new in LEGAL_STEP.get(old, ()):
         assert change_step(old, new) is new
     else:
@@ -36,8 +36,8 @@ def test_a_step_changes_as_it_may(old: StepOutcome, new: StepOutcome) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), list(itertools.product(C, C)))
-def test_a_cleanup_changes_as_it_may(old: CleanupOutcome, new: CleanupOutcome) -> None:
-    """An end is final, and comes after a beginning."""
+def test_a_cleanup_makes_only_allowed_transitions(old: CleanupOutcome, new: CleanupOutcome) -> None:
+    """An ended cleanup never changes, and only a pending cleanup can succeed or fail."""
     if new in LEGAL_CLEANUP.get(old, ()):
         assert change_cleanup(old, new) is new
     else:
@@ -45,14 +45,14 @@ def test_a_cleanup_changes_as_it_may(old: CleanupOutcome, new: CleanupOutcome) -
             change_cleanup(old, new)
 
 
-def test_the_words_are_those_of_the_design() -> None:
-    """Outcomes are their own text."""
+def test_the_names_of_the_outcomes() -> None:
+    """Each outcome is a string that users can compare with."""
     steps = "pending running succeeded failed blocked skipped cancelled timed_out reused"
     assert " ".join(S) == steps
     assert " ".join(C) == "none pending succeeded failed timed_out abandoned kept"
 
 
-def test_what_provides_and_what_failed() -> None:
-    """A step provides when it succeeded or was reused; it failed by itself or by its timeout."""
+def test_which_outcomes_provide_and_which_are_failures() -> None:
+    """A succeeded or reused step provides; a failed or timed-out step is a failure."""
     assert {outcome for outcome in S if outcome.provides} == {S.SUCCEEDED, S.REUSED}
     assert {outcome for outcome in S if outcome.is_failure} == {S.FAILED, S.TIMED_OUT}

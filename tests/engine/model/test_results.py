@@ -1,4 +1,4 @@
-"""What a run came to."""
+"""The results of a run."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ from pytest_plan.engine.model.results import (
 
 
 def step(name: str, started: float | None = None, seconds: float = 0, **more: Any) -> StepResult:
-    """Return the result of a step that succeeded."""
+    """Return the result of a successful step."""
     return StepResult(name, StepOutcome.SUCCEEDED, started=started, seconds=seconds, **more)
 
 
 def plan(*steps: StepResult) -> PlanResult:
-    """Return the result of a plan."""
+    """Return the result of a plan with these steps."""
     by_name = {one.name: one for one in steps}
     return PlanResult("run", StepOutcome.SUCCEEDED, None, 1.0, None, by_name)
 
 
 def failed(name: str) -> StepResult:
-    """Return the result of a step that failed."""
+    """Return the result of a failed step."""
     error = StepError(f"{name} failed", step=name, hook="exec", attempt=1)
     return StepResult(name, StepOutcome.FAILED, error=error)
 
 
-def test_no_failure_raises_nothing() -> None:
-    """An empty plan included."""
+def test_without_failures_nothing_is_raised() -> None:
+    """This also holds for an empty plan."""
     plan().raise_for_failures()
     plan(step("a")).raise_for_failures()
 
 
 def test_every_failure_is_raised() -> None:
-    """In the order of the steps, also a single one as a group."""
+    """The group has the errors in the order of the steps; a single failure is a group, too."""
     with pytest.raises(ExceptionGroup, match="2 steps failed") as caught:
         plan(failed("b"), step("c"), failed("a")).raise_for_failures()
     assert [str(error) for error in caught.value.exceptions] == ["b failed", "a failed"]
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(ExceptionGroup, match="1 step failed"):
         plan(failed("a")).raise_for_failures()
 
 
 def test_results_are_frozen() -> None:
-    """Nobody changes what has been."""
+    """The attributes of a result cannot be set."""
     for result in (plan(), step("a"), step("a").cleanup, AttemptResult(1, "exec", 0, 0)):
         with pytest.raises(AttributeError):
             result.seconds = 7  # type: ignore[misc]
 
 
 def test_results_pickle() -> None:
-    """With an error that cannot, it is replaced by its text."""
+    """An exception inside that cannot be pickled is replaced by its text."""
 
-    class Local(Exception):  # noqa: N818 - it cannot be found by name
+    class Local(Exception):  # noqa: N818 - pickle cannot find a local class
         pass
 
     attempt = AttemptResult(1, "exec", 0.0, 1.0, Local("text"))
@@ -71,19 +71,19 @@ def test_results_pickle() -> None:
 
 
 class TestCriticalPath:
-    """The chain that decided how long provisioning took."""
+    """The chain of steps that determined how long provisioning took."""
 
     def path(self, *steps: StepResult) -> tuple[str, ...]:
-        """Return the path through these steps."""
+        """Return the critical path of these steps."""
         return critical_path({one.name: one for one in steps})
 
-    def test_without_steps_that_ran_there_is_none(self) -> None:
-        """Blocked ones do not count."""
+    def test_it_is_empty_if_no_step_ran(self) -> None:
+        """A step that did not start is not part of it."""
         assert self.path() == ()
         assert self.path(step("a")) == ()
 
-    def test_it_follows_whoever_ended_last(self) -> None:
-        """By needs and by order edges."""
+    def test_it_follows_the_dependency_that_ended_last(self) -> None:
+        """Needs and order edges both count."""
         assert self.path(
             step("net", 0, 1),
             step("slow", 0, 5),
@@ -93,9 +93,9 @@ class TestCriticalPath:
         ) == ("slow", "db", "web")
 
     def test_it_leads_to_the_step_that_ended_last(self) -> None:
-        """Not to the last of the list."""
+        """It does not lead to the step that was declared last."""
         assert self.path(step("a", 0, 9), step("b", 0, 1)) == ("a",)
 
     def test_it_passes_over_steps_that_did_not_run(self) -> None:
-        """A skipped step costs nothing."""
+        """A dependency that did not run is left out."""
         assert self.path(step("a"), step("b", 0, 1, after=("a",))) == ("b",)

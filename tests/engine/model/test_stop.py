@@ -1,4 +1,4 @@
-"""Why something must stop."""
+"""Requests to stop, and their outcomes and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pytest_plan.engine.model.stop import Stop, StopKind
     ],
 )
 def test_each_kind_has_its_outcome(kind: StopKind, outcome: StepOutcome, ends: bool) -> None:
-    """A failure alone lets steps finish that run."""
+    """Only a failure lets running steps finish."""
     stop = Stop(kind, "reason")
     assert stop.outcome is outcome
     assert stop.ends_running_steps is ends
@@ -35,15 +35,15 @@ def test_each_kind_has_its_outcome(kind: StopKind, outcome: StepOutcome, ends: b
     ],
 )
 def test_each_kind_has_its_error(kind: StopKind, error: type[Exception]) -> None:
-    """It names reason, step and hook."""
+    """The message has the reason, the step and the hook."""
     raised = Stop(kind, "exceeded its time").error("db", Hook.POST_EXEC, 2)
     assert type(raised) is error
     for word in ("exceeded its time", "'db'", "post_exec"):
         assert word in str(raised)
 
 
-def test_a_flag_is_raised_once() -> None:
-    """The first reason stays."""
+def test_a_stop_flag_keeps_its_first_reason() -> None:
+    """Raising the flag again does not replace the stop it has."""
     flag = StopFlag()
     assert not flag.is_raised()
     first = Stop(StopKind.CANCEL, "first")
