@@ -417,7 +417,7 @@ class TestByCode:
         ("line", "says"),
         [
             ("plan.add_step(GenericStep(), name='net')", "two steps are called 'net'"),
-            ("plan.add_step(GenericStep(), name='a b')", "'a b' cannot be the name of a step"),
+            ("plan.add_step(GenericStep(), name='a b')", "invalid step name 'a b'"),
             ("plan.add_step(GenericStep(), name='ctx')", "'ctx'"),
             ("plan.add_step(print)", "is not a step"),
             ("plan.add_step(GenericStep(), name='x', retires=1)", "unknown option 'retires'"),

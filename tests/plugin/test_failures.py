@@ -787,5 +787,5 @@ def test_usage_error_is_no_failure_of_a_step(project: Project) -> None:
     """A plan that cannot run says so and runs nothing."""
     project.steps("@pytest.mark.plan_step(needs=['dbb'])\ndef seed(): note('seed')")
     project.tests("def test_it(seed): pass")
-    refuses(project.run_apart(), "needs 'dbb', which is no step")
+    refuses(project.run_apart(), "needs an unknown step 'dbb'")
     assert project.calls == []

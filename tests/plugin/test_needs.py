@@ -376,7 +376,7 @@ class TestNeverProvision:
         three.tests("@pytest.mark.plan('web')\ndef test_it(plan): plan.need('wep')")
         result = three.run()
         result.assert_outcomes(failed=1)
-        result.stdout.fnmatch_lines(["*'wep' is no step; did you mean 'web'?*"])
+        result.stdout.fnmatch_lines(["*unknown step 'wep'; did you mean 'web'?*"])
 
     def test_failed_step_fails_with_its_reason(self, three: Project) -> None:
         """plan.need of a failed step says why it failed."""

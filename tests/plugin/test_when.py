@@ -365,7 +365,7 @@ class TestEager:
         """A plan that cannot run is refused before anything runs."""
         project.steps(self.STEP, "@pytest.mark.plan_step(needs=['b'])\ndef b(): pass")
         project.tests("def test_it(web): pass")
-        refuses(project.run(), "wait for each other")
+        refuses(project.run(), "dependency cycle")
         assert project.calls == []
 
     def test_limit_counts_from_eager_steps(self, project: Project) -> None:

@@ -57,7 +57,7 @@ def test_needs_no_more_{name}(request, plan):
         request.getfixturevalue("unneeded")
     with pytest.raises(pytest.fail.Exception, match="was not provisioned"):
         plan.need("unneeded")
-    with pytest.raises(pytest.fail.Exception, match="'dv' is no step"):
+    with pytest.raises(pytest.fail.Exception, match="unknown step 'dv'"):
         plan.need("dv")
 """
 

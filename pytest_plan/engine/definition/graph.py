@@ -1,7 +1,8 @@
-"""The two kinds of edges between steps, and what follows from them.
+"""The edges between steps: which step needs which, and which is ordered after which.
 
-A *need* must have succeeded; an *order edge* must have ended. A step that names no need is
-ordered after all steps declared before it, as in a plain list.
+A step with a *need* waits until the needed step has succeeded. A step with an *order edge* waits
+until the other step has ended. A step without needs is ordered after all steps declared before it,
+as in a plain list.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import graphlib
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from pytest_plan.engine.definition.names import no_step, suggest
+from pytest_plan.engine.definition.names import suggest, unknown_step
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.outcomes import WITH_VALUE, Hook
@@ -23,11 +24,12 @@ def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str,
     """Return the steps by name, in their order, with `needs` and `after` filled in.
 
     Args:
-        steps: in order of declaration.
-        parameters: the names that the plan gives to hooks beside `ctx` and `state`.
+        steps: the steps in order of declaration.
+        parameters: names of the parameters that the plan passes to hooks in addition to `ctx`
+            and `state`.
 
     Raises:
-        PlanDefinitionError: an unknown need or parameter, or a cycle.
+        PlanDefinitionError: a need or parameter is unknown, or the edges form a cycle.
     """
     names = {step.name for step in steps}
     linked: dict[str, PlannedStep] = {}
@@ -45,13 +47,13 @@ def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str,
             frontiers[step.scope] = [step.name]
         else:
             frontiers.setdefault(step.scope, []).append(step.name)
-    if looks_ahead:  # else each waits for earlier ones only
+    if looks_ahead:  # otherwise every edge leads to an earlier step, and no cycle is possible
         _refuse_cycle(linked)
     return linked
 
 
 def closure(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> set[str]:
-    """Return `names` and every step that must have ended before them."""
+    """Return `names` and all steps that must have ended before them, along both kinds of edges."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -65,7 +67,7 @@ def closure(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> set[str]:
 def _visible(
     frontiers: Mapping[tuple[str, ...], list[str]], scope: tuple[str, ...]
 ) -> tuple[str, ...]:
-    # Only the last of each list: whatever came before it had to end before it began.
+    # The last steps of each list are enough: they are ordered after those before them.
     seen = (frontiers.get(scope[:length], ()) for length in range(len(scope) + 1))
     return tuple(name for frontier in seen for name in frontier)
 
@@ -92,9 +94,8 @@ def _unknown_parameter(
     others = sorted(set(names) - {step.name})
     known = ", ".join((*sorted(own), *others))
     return PlanDefinitionError(
-        f"step {step.name!r} ({step.origin}): {hook.value} takes {parameter!r}, "
-        "which is neither a parameter of hooks nor a step"
-        f"{suggest(parameter, (*own, *others))}; known here: {known}",
+        f"step {step.name!r} ({step.origin}): {hook.value} has an unknown parameter {parameter!r}"
+        f"{suggest(parameter, (*own, *others))} (available: {known})",
         step=step.name,
         parameter=parameter,
     )
@@ -104,8 +105,7 @@ def _check_needs(step: PlannedStep, needs: Iterable[str], names: Collection[str]
     for need in needs:
         if need not in names:
             raise PlanDefinitionError(
-                f"step {step.name!r} ({step.origin}) needs {need!r}, which "
-                f"{no_step(need, sorted(names))}",
+                f"step {step.name!r} ({step.origin}) needs an {unknown_step(need, sorted(names))}",
                 step=step.name,
             )
 
@@ -114,16 +114,17 @@ def _refuse_cycle(steps: Mapping[str, PlannedStep]) -> None:
     try:
         graphlib.TopologicalSorter({name: step.edges for name, step in steps.items()}).prepare()
     except graphlib.CycleError as error:
-        # graphlib lists each node before those that wait for it.
+        # graphlib lists each step before the steps that wait for it.
         path: list[str] = error.args[1][::-1]
         raise PlanDefinitionError(
-            f"the steps wait for each other: {_words(path, steps)}", step=path[0]
+            f"dependency cycle: {_describe(path, steps)}; remove a need or move a step",
+            step=path[0],
         ) from None
 
 
-def _words(path: Sequence[str], steps: Mapping[str, PlannedStep]) -> str:
+def _describe(path: Sequence[str], steps: Mapping[str, PlannedStep]) -> str:
     links = [
-        f"{'needs' if after in steps[before].needs else 'is listed after'} {after!r}"
+        f"{'needs' if after in steps[before].needs else 'is declared after'} {after!r}"
         for before, after in itertools.pairwise(path)
     ]
     origins = ", ".join(dict.fromkeys(steps[name].origin for name in path))

@@ -1,4 +1,4 @@
-"""names."""
+"""Names of steps: whether a name is valid, and suggestions for an unknown one."""
 
 from __future__ import annotations
 
@@ -9,25 +9,35 @@ from pytest_plan.engine.model.errors import PlanDefinitionError
 
 
 def check_name(name: object, origin: str) -> str:
-    """Return `name` if it can be a step's: an identifier, since it is a parameter and a fixture."""
+    """Return `name` if it is a valid step name.
+
+    A step name is an identifier, because it is also the name of a parameter and of a fixture.
+
+    Args:
+        name: the name to check.
+        origin: `file:line` of the declaration, for the error.
+
+    Raises:
+        PlanDefinitionError: `name` is not an identifier, or is a keyword of Python.
+    """
     if isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name):
         return name
     raise PlanDefinitionError(
-        f"{origin}: {name!r} cannot be the name of a step: it must be an identifier, "
-        "because hooks and tests take the step's value under that name"
+        f"{origin}: invalid step name {name!r}; use a Python identifier, "
+        "because hooks and tests take the step's value as a parameter of that name"
     )
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest of `known`, or nothing."""
-    import difflib  # here, for every worker of pytest-xdist would pay for it
+    """Return `; did you mean 'x'?` with the closest of `known`, or "" if none is close."""
+    import difflib  # imported late: every xdist worker would pay for it
 
     near = difflib.get_close_matches(name, list(known), n=3)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
-def no_step(name: str, steps: Iterable[str]) -> str:
-    """Return what is said of a name that is no step: the nearest, and all there are."""
+def unknown_step(name: str, steps: Iterable[str]) -> str:
+    """Return the message for a name that no step has, with suggestions and all step names."""
     names = ", ".join(steps)
-    there_are = f"the steps are {names}" if names else "no step is declared"
-    return f"is no step{suggest(name, steps)}; {there_are}"
+    known = f"known steps: {names}" if names else "no steps are declared"
+    return f"unknown step {name!r}{suggest(name, steps)} ({known})"

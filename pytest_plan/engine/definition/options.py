@@ -1,4 +1,4 @@
-"""options."""
+"""The options of a step and of a run, and the checks of what users give for them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ DEFAULT_CLEANUP_TIMEOUT = 60.0
 
 
 class StepOptions(NamedTuple):
-    """The options of a step, each valid.
+    """The checked options of a step.
 
     Attributes:
-        needs: names of the steps that must have succeeded; None means none is named, and the
-            step keeps its place in the list.
-        retries: how often a failed attempt is repeated.
+        needs: names of the steps that must have succeeded; None means that none are named, so
+            the step keeps its place in the list unless a parameter takes another step.
+        retries: the maximum number of retries after a failed attempt.
         retry_wait: seconds between attempts, or a tenacity wait; None means exponential
-            with jitter, from 0.5 to 30 s.
-        retry_on: the exceptions that are retried.
-        timeout: seconds for one attempt; None means no limit.
-        cleanup_timeout: seconds for the whole cleanup of the step.
-        cleanup_when: `succeeded` or `attempted`: what the `cleanup` hook asks of the step.
+            backoff with jitter, from 0.5 to 30 seconds.
+        retry_on: the exception classes that lead to a retry.
+        timeout: the longest duration of one attempt in seconds; None means no limit.
+        cleanup_timeout: the longest duration of the step's whole cleanup in seconds.
+        cleanup_when: when the `cleanup` hook runs: `succeeded` means only if the step
+            succeeded, `attempted` means also after a failure or an interruption.
         pause: seconds to wait after the step.
-        inputs: files that the step depends on, as globs relative to its declaration or as
-            absolute paths: a change makes it new.
-        autouse: every test at or below the place of declaration needs the step (plugin).
-        eager: provisioned before collection (plugin).
-        skip: why the step is skipped; None means it is not.
+        inputs: files that the step depends on, as globs relative to the declaring file or as
+            absolute paths; if one changes, a kept step is rebuilt.
+        autouse: whether every test in or below the declaring folder needs the step (plugin).
+        eager: whether the step is provisioned before collection (plugin).
+        skip: the reason for skipping the step; None means that it is not skipped.
     """
 
     needs: tuple[str, ...] | None = None
@@ -52,12 +53,21 @@ OPTION_NAMES = StepOptions._fields
 
 
 def check_options(values: Mapping[str, Any], name: str, origin: str) -> StepOptions:
-    """Return the options of step `name`; raise PlanDefinitionError for an unusable one."""
+    """Return the checked options of a step.
+
+    Args:
+        values: the options by name, as the user gave them; missing ones get their default.
+        name: name of the step, for the error.
+        origin: `file:line` of its declaration, for the error.
+
+    Raises:
+        PlanDefinitionError: an option is unknown or has an invalid value.
+    """
     for option in values:
         if option not in OPTION_NAMES:
             raise PlanDefinitionError(
                 f"step {name!r} ({origin}): unknown option {option!r}"
-                f"{suggest(option, OPTION_NAMES)}; the options are {', '.join(OPTION_NAMES)}",
+                f"{suggest(option, OPTION_NAMES)} (known options: {', '.join(OPTION_NAMES)})",
                 step=name,
             )
     checked = {
@@ -68,10 +78,8 @@ def check_options(values: Mapping[str, Any], name: str, origin: str) -> StepOpti
 
 
 def check_jobs(value: object, what: str) -> int:
-    """Return `value` if it can be a number of jobs: a whole number, 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _refuse(what, "a whole number, 1 or more", value)
-    return value
+    """Return `value` if it is a valid number of jobs, else raise PlanDefinitionError."""
+    return _whole_number(value, what, least=1)
 
 
 def _refuse(what: str, wanted: str, value: object) -> PlanDefinitionError:
@@ -92,9 +100,9 @@ def _names(value: Any, what: str) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(names))
 
 
-def _count(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _refuse(what, "a whole number, 0 or more", value)
+def _whole_number(value: object, what: str, *, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise _refuse(what, f"a whole number, {least} or more", value)
     return value
 
 
@@ -107,7 +115,7 @@ def _wait(value: Any, what: str) -> float | Callable[..., float] | None:
 def _exceptions(value: Any, what: str) -> tuple[type[BaseException], ...]:
     kinds = value if isinstance(value, (tuple, list)) else (value,)
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
-        raise _refuse(what, "an exception class or a tuple of them", value)
+        raise _refuse(what, "an exception class or a tuple of exception classes", value)
     return tuple(kinds)
 
 
@@ -119,7 +127,7 @@ def _cleanup_timeout(value: Any, what: str) -> float:
     return DEFAULT_CLEANUP_TIMEOUT if value is None else parse_duration(value, what, zero=False)
 
 
-def _when(value: Any, what: str) -> str:
+def _cleanup_when(value: Any, what: str) -> str:
     if value not in ("succeeded", "attempted"):
         raise _refuse(what, "'succeeded' or 'attempted'", value)
     return str(value)
@@ -131,9 +139,9 @@ def _pause(value: Any, what: str) -> float:
 
 def _inputs(value: Any, what: str) -> tuple[str, ...]:
     given = value if isinstance(value, (list, tuple)) else [value]
-    paths: list[Any] = [getattr(one, "__file__", one) for one in given]  # a module means its file
+    paths: list[Any] = [getattr(one, "__file__", one) for one in given]  # a module is its file
     if not all(isinstance(path, (str, os.PathLike)) for path in paths):
-        raise _refuse(what, "a glob, a module, or a list of them", value)
+        raise _refuse(what, "a glob, a module or a list of globs and modules", value)
     return tuple(os.fspath(path) for path in paths)
 
 
@@ -146,17 +154,17 @@ def _flag(value: Any, what: str) -> bool:
 def _reason(value: Any, what: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    raise _refuse(what, "a reason in words", value)
+    raise _refuse(what, "a string that gives the reason", value)
 
 
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "needs": _names,
-    "retries": _count,
+    "retries": _whole_number,
     "retry_wait": _wait,
     "retry_on": _exceptions,
     "timeout": _timeout,
     "cleanup_timeout": _cleanup_timeout,
-    "cleanup_when": _when,
+    "cleanup_when": _cleanup_when,
     "pause": _pause,
     "inputs": _inputs,
     "autouse": _flag,
@@ -166,18 +174,20 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
 
 
 class RunOptions(NamedTuple):
-    """How a plan is run.
+    """The options of a run.
 
     Attributes:
-        limit: seconds for the whole run without cleanup; None means no limit.
-        continue_on_error: whether a failure stops only what needs the step.
-        cleanup_limit: seconds for the whole cleanup.
-        jobs: how many steps may run at the same time.
-        parameters: what hooks may take beside `ctx`, `state` and the values of steps.
-        skip_on: exceptions by which a step asks to be skipped.
-        stop_on: exceptions that end the plan and are raised as they are.
-        program_variables: returns the environment variables for the programs of a step, given
-            its name; called on the step's thread.
+        limit: the longest duration of the run without its cleanup, in seconds; None means no
+            limit.
+        continue_on_error: whether a failed step stops only the steps that need it.
+        cleanup_limit: the longest duration of the whole cleanup, in seconds.
+        jobs: the maximum number of steps that run at the same time.
+        parameters: the values that hooks can take by name, in addition to `ctx`, `state` and
+            the values of steps.
+        skip_on: exceptions that a step raises to be skipped.
+        stop_on: exceptions that end the plan and are raised unchanged.
+        program_variables: takes the name of a step and returns the environment variables for
+            its programs; called on the step's thread. None means that there are none.
     """
 
     limit: float | None

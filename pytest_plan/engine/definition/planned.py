@@ -1,4 +1,4 @@
-"""A step in its plan: its options, checked, and its place."""
+"""A declared step together with its checked options and its place in the plan."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ class PlannedStep(NamedTuple):
     """A step of a plan.
 
     Attributes:
-        name: unique in the plan.
-        step: the step itself.
-        hooks: the hooks that it has.
-        options: its options.
+        name: name of the step, unique in the plan.
+        step: the step object that the user gave.
+        hooks: the hooks that the step defines.
+        options: its checked options.
         origin: `file:line` of the declaration.
-        scope: the folder of the declaration as path parts; a step is ordered after those
-            declared before it in the same scope or in one that contains it.
-        needs: steps that must have succeeded, named or taken as a parameter.
-        after: steps that must have ended (order edges), fewest that imply the rest.
+        scope: the folder of the declaration as path parts; a step is ordered after the steps
+            declared before it in the same scope or in a scope that contains it.
+        needs: names of the steps that must have succeeded, whether named or taken as a
+            parameter.
+        after: names of the steps that must have ended (order edges); only the fewest that
+            imply all others.
     """
 
     name: str
@@ -37,5 +39,5 @@ class PlannedStep(NamedTuple):
 
     @property
     def edges(self) -> tuple[str, ...]:
-        """Every step that must have ended before this one begins."""
+        """The names of all steps that must have ended before this one begins."""
         return (*self.needs, *self.after)

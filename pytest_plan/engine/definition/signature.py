@@ -1,4 +1,4 @@
-"""A hook as a plan sees it: the function, how it runs, and what it takes by name."""
+"""The signatures of hooks: the function, its kind, and the parameters it takes by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_plan.engine.model.outcomes import Hook
 
 
 class Kind(enum.Enum):
-    """How a function runs."""
+    """The kinds of functions that can be hooks."""
 
     PLAIN = "plain"
     COROUTINE = "coroutine"
@@ -22,7 +22,7 @@ class Kind(enum.Enum):
 
     @property
     def yields(self) -> bool:
-        """Whether it has a tail after its `yield`."""
+        """Whether the function has a tail, which is the code after its `yield`."""
         return self in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
 
 
@@ -30,10 +30,11 @@ class HookFunction(NamedTuple):
     """One hook of one step.
 
     Attributes:
-        function: what is called.
-        kind: how it runs.
-        required: parameters without a default.
-        optional: parameters with a default; given when the plan knows them.
+        function: the function to call.
+        kind: the kind of the function.
+        required: names of the parameters without a default.
+        optional: names of the parameters with a default; they are passed if the plan knows a
+            parameter or a step of that name.
     """
 
     function: Callable[..., Any]
@@ -43,7 +44,7 @@ class HookFunction(NamedTuple):
 
 
 def hooks_of(step: Step, name: str) -> dict[Hook, HookFunction]:
-    """Return the hooks that `step` has; raise PlanDefinitionError when one cannot be called."""
+    """Return the hooks that `step` defines; raise PlanDefinitionError if one is unusable."""
     found = {}
     for hook in Hook:
         function = getattr(step, hook.value)
@@ -51,15 +52,15 @@ def hooks_of(step: Step, name: str) -> dict[Hook, HookFunction]:
             continue
         if not callable(function):
             raise PlanDefinitionError(
-                f"{hook.value} of step {name!r} is no function: {function!r}", step=name
+                f"{hook.value} of step {name!r} must be callable, not {function!r}", step=name
             )
         found[hook] = _inspect(function, hook, name)
     return found
 
 
 def kind_of(function: Callable[..., Any]) -> Kind:
-    """Return how `function` runs; a callable object counts as its `__call__`."""
-    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004 - not a test
+    """Return the kind of `function`; for a callable object, the kind of its `__call__`."""
+    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004 - not a test for callability
         if inspect.isasyncgenfunction(candidate):
             return Kind.ASYNC_GENERATOR
         if inspect.iscoroutinefunction(candidate):
@@ -79,8 +80,8 @@ def _inspect(function: Callable[..., Any], hook: Hook, step: str) -> HookFunctio
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         raise PlanDefinitionError(
-            f"{hook.value} of step {step!r}: the parameters of {function!r} cannot be read; "
-            "call it from a function of your own",
+            f"{hook.value} of step {step!r}: cannot read the signature of {function!r}; "
+            "call it from a function that you define",
             step=step,
         ) from None
     required: list[str] = []
@@ -90,8 +91,8 @@ def _inspect(function: Callable[..., Any], hook: Hook, step: str) -> HookFunctio
             continue
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise PlanDefinitionError(
-                f"{hook.value} of step {step!r} takes {parameter.name!r} by position only; "
-                "hooks get their parameters by name",
+                f"{hook.value} of step {step!r}: parameter {parameter.name!r} is positional-only, "
+                "but hooks take their parameters by name; remove the '/' from the signature",
                 step=step,
                 parameter=parameter.name,
             )

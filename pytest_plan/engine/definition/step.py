@@ -1,4 +1,4 @@
-"""Steps: what a plan is made of (gsd: Step, GenericStep, AddPause)."""
+"""Steps, the units of a plan (gsd: Step, GenericStep, AddPause)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from pytest_plan.engine.model.errors import PlanDefinitionError
 
 
 class Step:
-    """One unit of provisioning; override the hooks you need.
+    """One unit of provisioning. Override the hooks you need.
 
-    An attempt runs `pre_exec`, then `exec` if that returned, then `post_exec` if that
+    An attempt runs `pre_exec`, then `exec` if `pre_exec` returned, then `post_exec` if `exec`
     returned. After a failure all three run again, at most `retries` times. `cleanup` runs
-    once, in the reverse phase, if all three succeeded.
+    once, during cleanup of the plan, if all three succeeded.
 
-    A hook takes any of these by name: `ctx` (`Context`), `state` (`State`), the plan's
+    A hook can take these parameters by name: `ctx` (`Context`), `state` (`State`), the plan's
     parameters, the names of other steps (their values), and, in `post_exec`, `cleanup` and
-    `alive`, `value` (the step's own). Each may be `async def`; `exec` may be a generator whose
-    tail, after the one `yield`, is its undo. What `exec` returns or yields is the step's value.
+    `alive`, `value` (the step's own value). Every hook may be `async def`. `exec` may be a
+    generator with one `yield`; the code after it, the tail, undoes the step. The value of the
+    step is what `exec` returns or yields.
 
-    The options of `Plan.add_step` may also be class attributes; a keyword there wins.
+    The options of `Plan.add_step` can also be set as class attributes; keyword arguments of
+    `add_step` take precedence.
 
     Attributes:
-        retries: how often a failed attempt is repeated; 0 means never.
+        retries: the maximum number of retries after a failed attempt; 0 means no retry.
     """
 
     __module__ = "pytest_plan"
@@ -33,35 +35,41 @@ class Step:
     retries: int = 0
     repeats_succeeded_hooks = True
 
-    # The parameters here only say that each step chooses its own, by name.
+    # The signatures are this wide so that type checkers let a step choose its own parameters.
     def pre_exec(self, *args: Any, **kwargs: Any) -> Any:
-        """Prepare; nothing by default."""
+        """Prepare the work. Does nothing by default."""
 
     def exec(self, *args: Any, **kwargs: Any) -> Any:
-        """Do the work; what it returns is the step's value."""
+        """Do the work and return the step's value."""
 
     def post_exec(self, *args: Any, **kwargs: Any) -> Any:
-        """Check the work; nothing by default."""
+        """Check the work. Does nothing by default."""
 
     def cleanup(self, *args: Any, **kwargs: Any) -> Any:
-        """Undo the work; nothing by default."""
+        """Undo the work. Does nothing by default."""
 
     def alive(self, *args: Any, **kwargs: Any) -> Any:
-        """Say whether what an earlier run kept still works: False or an error means no."""
+        """Check whether a step kept by an earlier run still works.
+
+        Returning False or raising an exception means that it does not.
+        """
 
 
 class GenericStep(Step):
-    """A step made of functions, each of which may be missing.
+    """A step made of functions, all of which are optional.
 
-    Unlike any other step it does not repeat a hook that succeeded in an earlier attempt
-    (gsd meant this, its flags are never set).
+    Unlike other steps, it does not repeat a hook that succeeded in an earlier attempt. (gsd
+    intends the same, but never sets the flags for it.)
 
     Args:
-        pre_exec: see `Step`; None means nothing.
-        exec: see `Step`; None means nothing.
-        post_exec: see `Step`; None means nothing.
-        cleanup: see `Step`; None means nothing.
-        alive: see `Step`; None means nothing.
+        pre_exec: the hook `pre_exec` of `Step`; None means no such hook.
+        exec: the hook `exec` of `Step`; None means no such hook.
+        post_exec: the hook `post_exec` of `Step`; None means no such hook.
+        cleanup: the hook `cleanup` of `Step`; None means no such hook.
+        alive: the hook `alive` of `Step`; None means no such hook.
+
+    Raises:
+        PlanDefinitionError: a hook is not callable.
     """
 
     __module__ = "pytest_plan"
@@ -87,27 +95,29 @@ class GenericStep(Step):
             if function is None:
                 continue
             if not callable(function):
-                raise PlanDefinitionError(f"{name} of a GenericStep is no function: {function!r}")
+                raise PlanDefinitionError(
+                    f"{name} of a GenericStep must be callable, not {function!r}"
+                )
             setattr(self, name, function)
 
     def with_retries(self, retries: int) -> Self:
-        """Return the same step with another number of retries (gsd: WithRetries)."""
+        """Return a copy of the step with this number of retries (gsd: WithRetries)."""
         twin = copy.copy(self)
         twin.retries = retries
         return twin
 
 
 class FunctionStep(GenericStep):
-    """A step made of one function, and perhaps of more; every attempt repeats all hooks."""
+    """A step made of one or more functions. Unlike `GenericStep`, it repeats all hooks."""
 
     repeats_succeeded_hooks = True
 
 
 class Pause(Step):
-    """A step that only waits; cancelling the plan ends it, and cleanup ignores it.
+    """A step that only waits. Cancelling the plan ends it at once, and cleanup ignores it.
 
     Attributes:
-        seconds: how long it waits.
+        seconds: duration of the wait.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -115,5 +125,5 @@ class Pause(Step):
 
 
 def snake_case(name: str) -> str:
-    """Return the name of a class as a step's name: `HTTPServer` becomes `http_server`."""
+    """Convert the name of a class to a step name, as in `HTTPServer` to `http_server`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

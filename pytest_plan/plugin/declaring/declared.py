@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import pytest
 
 from pytest_plan.engine.definition.graph import closure
-from pytest_plan.engine.definition.names import no_step
+from pytest_plan.engine.definition.names import unknown_step
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan, definition_of
@@ -159,7 +159,7 @@ class DeclaredSteps:
 def _refuse_unknown(source: str, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> None:
     for name in names:
         if name not in steps:
-            raise pytest.UsageError(f"{source}: {name!r} {no_step(name, steps)}")
+            raise pytest.UsageError(f"{source}: {unknown_step(name, steps)}")
 
 
 def _is_fixture(config: pytest.Config, name: str) -> bool:

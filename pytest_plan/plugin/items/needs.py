@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.definition.names import no_step
+from pytest_plan.engine.definition.names import unknown_step
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.plugin.compat.pytest_internals import fixture_info
 from pytest_plan.plugin.declaring.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE, mark_skips
@@ -103,7 +103,7 @@ def _check_mark(item: pytest.Item, mark: pytest.Mark, steps: Iterable[str]) -> N
             )
         if name not in steps:
             raise pytest.UsageError(
-                f"{item.nodeid}: @pytest.mark.plan names {name!r}, which {no_step(name, steps)}"
+                f"{item.nodeid}: @pytest.mark.plan names an {unknown_step(name, steps)}"
             )
 
 

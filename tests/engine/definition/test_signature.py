@@ -1,4 +1,4 @@
-"""Hooks as a plan sees them."""
+"""The signatures of hooks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytest_plan.engine.model.outcomes import Hook
 
 
 def plain() -> None:
-    """A function."""
+    """A plain function."""
 
 
 async def coroutine() -> None:
@@ -42,29 +42,31 @@ KINDS = [
 
 @pytest.mark.parametrize(("function", "kind"), KINDS)
 class TestKind:
-    """How a function runs."""
+    """The kind of a function."""
 
-    def test_a_function_is_known_by_its_definition(
-        self, function: Callable[[], Any], kind: Kind
-    ) -> None:
-        """And whether it has a tail."""
+    def test_a_function_has_a_kind(self, function: Callable[[], Any], kind: Kind) -> None:
+        """Generators also have a tail."""
         assert kind_of(function) is kind
         assert kind.yields is (kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR))
 
-    def test_a_partial_is_what_it_calls(self, function: Callable[[], Any], kind: Kind) -> None:
-        """functools.partial hides nothing."""
+    def test_a_partial_has_the_kind_of_its_function(
+        self, function: Callable[[], Any], kind: Kind
+    ) -> None:
+        """`functools.partial` does not change how the function runs."""
         assert kind_of(functools.partial(function)) is kind
 
-    def test_an_object_is_its_call(self, function: Callable[[], Any], kind: Kind) -> None:
-        """`__call__` decides."""
+    def test_an_object_has_the_kind_of_its_call_method(
+        self, function: Callable[[], Any], kind: Kind
+    ) -> None:
+        """The kind of `__call__` decides."""
         callable_object = type("Callable", (), {"__call__": lambda self: function()})()
-        assert kind_of(callable_object) is Kind.PLAIN  # the lambda is what is called
+        assert kind_of(callable_object) is Kind.PLAIN  # `__call__` is the lambda
         bound = type("Callable", (), {"__call__": staticmethod(function)})()
         assert kind_of(bound) is kind
 
     @pytest.mark.parametrize("hook", ["pre_exec", "post_exec", "cleanup"])
     def test_only_exec_may_yield(self, function: Callable[[], Any], kind: Kind, hook: str) -> None:
-        """Any other generator is refused by name of step and hook."""
+        """A generator for another hook is refused; the message has the hook and the step."""
         step = GenericStep(**{hook: function})
         if kind.yields:
             with pytest.raises(PlanDefinitionError, match=f"{hook} of step 'db'.*only exec"):
@@ -74,10 +76,10 @@ class TestKind:
 
 
 class TestHooksOf:
-    """What a step has."""
+    """The hooks that a step defines."""
 
-    def test_only_hooks_that_are_overridden(self) -> None:
-        """The defaults of Step are not called."""
+    def test_only_overridden_hooks_count(self) -> None:
+        """The default hooks of `Step` are left out."""
 
         class Web(Step):
             def exec(self) -> None:
@@ -86,13 +88,13 @@ class TestHooksOf:
         assert list(hooks_of(Web(), "web")) == [Hook.EXEC]
         assert hooks_of(GenericStep(), "none") == {}
 
-    def test_in_the_order_in_which_they_run(self) -> None:
-        """Whatever the order of their definition."""
+    def test_hooks_are_in_the_order_in_which_they_run(self) -> None:
+        """The order of their definition does not matter."""
         step = GenericStep(alive=plain, cleanup=plain, post_exec=plain, exec=plain, pre_exec=plain)
         assert list(hooks_of(step, "all")) == list(Hook)
 
     def test_parameters_with_and_without_defaults(self) -> None:
-        """Variable ones get nothing; `self` is no parameter."""
+        """`*args`, `**kwargs` and `self` are left out."""
 
         class Web(Step):
             def exec(self, ctx: Any, *args: Any, db: Any, port: int = 1, **kwargs: Any) -> None:
@@ -101,25 +103,27 @@ class TestHooksOf:
         function = hooks_of(Web(), "web")[Hook.EXEC]
         assert (function.required, function.optional) == (("ctx", "db"), ("port",))
 
-    def test_a_parameter_by_position_only_is_refused(self) -> None:
-        """Hooks get theirs by name; the error names it."""
+    def test_a_positional_only_parameter_is_refused(self) -> None:
+        """Hooks take their parameters by name; the error has the name of this one."""
 
         def exec(ctx: Any, /) -> None: ...
 
-        with pytest.raises(PlanDefinitionError, match="'ctx' by position only") as caught:
+        with pytest.raises(PlanDefinitionError, match="'ctx' is positional-only") as caught:
             hooks_of(GenericStep(exec=exec), "db")
         assert (caught.value.step, caught.value.parameter) == ("db", "ctx")
 
-    def test_a_hook_that_is_no_function_is_refused(self) -> None:
-        """Such as a class attribute of that name."""
+    def test_a_hook_that_is_not_callable_is_refused(self) -> None:
+        """A class attribute may have the name of a hook by mistake."""
 
         class Web(Step):
             exec = "work"  # type: ignore[assignment]
 
-        with pytest.raises(PlanDefinitionError, match="exec of step 'web' is no function: 'work'"):
+        with pytest.raises(
+            PlanDefinitionError, match="exec of step 'web' must be callable, not 'work'"
+        ):
             hooks_of(Web(), "web")
 
-    def test_a_function_whose_parameters_cannot_be_read_is_refused(self) -> None:
-        """Some builtin ones have no signature: the error names step and hook."""
+    def test_a_function_without_a_signature_is_refused(self) -> None:
+        """Some built-in functions have no signature; the message has the hook and the step."""
         with pytest.raises(PlanDefinitionError, match="exec of step 'db'"):
             hooks_of(GenericStep(exec=min), "db")

@@ -1,4 +1,4 @@
-"""Steps: classes, functions, pauses."""
+"""Steps made of classes and functions, and pauses."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from tests.engine.support.steps import Calls
         ("_Private", "_private"),
     ],
 )
-def test_the_name_of_a_class_becomes_that_of_a_step(name: str, step: str) -> None:
-    """In snake_case."""
+def test_the_name_of_a_class_is_converted_to_a_step_name(name: str, step: str) -> None:
+    """The step name is the class name in snake_case."""
     assert snake_case(name) == step
 
 
 def test_every_hook_of_a_step_has_a_default() -> None:
-    """Override what you need."""
+    """A step that overrides no hook succeeds."""
     assert Plan().add_step(Step(), name="it").execute().steps["it"].error is None
 
 
 def test_retries_are_an_attribute() -> None:
-    """An int, 0 by default, as in gsd."""
+    """`retries` is an int and 0 by default, as in gsd."""
     assert Step().retries == 0
     assert GenericStep().retries == 0
 
 
 def test_with_retries_returns_another_step(calls: Calls) -> None:
-    """The same hooks, another number; the first stays as it was."""
+    """The copy has the same hooks and its own number; the original is unchanged."""
     step = GenericStep(exec=calls.hook("exec"))
     twin = step.with_retries(3)
     assert (step.retries, twin.retries) == (0, 3)
@@ -52,20 +52,20 @@ def test_with_retries_returns_another_step(calls: Calls) -> None:
 
 @pytest.mark.parametrize("hook", ["pre_exec", "exec", "post_exec", "cleanup"])
 @pytest.mark.parametrize("junk", [7, "exec", []])
-def test_a_hook_of_a_generic_step_is_a_function(hook: str, junk: Any) -> None:
-    """The error names the hook and shows what it is."""
+def test_a_hook_of_a_generic_step_must_be_callable(hook: str, junk: Any) -> None:
+    """The message has the hook and the value."""
     with pytest.raises(PlanDefinitionError) as caught:
         GenericStep(**{hook: junk})
     assert hook in str(caught.value)
     assert repr(junk) in str(caught.value)
 
 
-def test_a_generic_step_takes_hooks_by_name_only() -> None:
-    """Four functions in a row could be anything."""
+def test_a_generic_step_takes_its_hooks_by_keyword_only() -> None:
+    """Positional functions could be mistaken for another hook."""
     with pytest.raises(TypeError):
         GenericStep(print)  # type: ignore[call-arg]
 
 
-def test_a_pause_knows_how_long() -> None:
-    """In seconds."""
+def test_a_pause_has_its_duration() -> None:
+    """The attribute `seconds` is the duration of the wait."""
     assert Pause(1.5).seconds == 1.5

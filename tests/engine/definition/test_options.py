@@ -7,26 +7,25 @@ from typing import Any
 import pytest
 import tenacity
 
-from pytest_plan.engine.definition.names import suggest
 from pytest_plan.engine.definition.options import OPTION_NAMES, StepOptions, check_options
 from pytest_plan.engine.model.errors import PlanDefinitionError
 
 
 def check(**options: Any) -> StepOptions:
-    """Check the options of a step `db` at `conftest.py:7`."""
+    """Check options of the step `db` declared at `conftest.py:7`."""
     return check_options(options, "db", "conftest.py:7")
 
 
-def test_defaults_are_no_limit_and_no_retry() -> None:
-    """And a minute for cleanup."""
+def test_defaults_are_no_timeout_and_no_retry() -> None:
+    """Cleanup may take a minute, and runs the hook only after success."""
     options = check()
     assert (options.needs, options.retries, options.timeout, options.skip) == (None, 0, None, None)
     assert options.retry_on == (Exception,)
     assert (options.cleanup_timeout, options.cleanup_when) == (60.0, "succeeded")
 
 
-def test_an_unknown_option_lists_the_known_and_the_nearest() -> None:
-    """With step and place."""
+def test_an_unknown_option_gets_a_suggestion_and_the_known_options() -> None:
+    """The message also has the step and where it is declared."""
     with pytest.raises(PlanDefinitionError) as caught:
         check(retry=3)
     text = str(caught.value)
@@ -60,8 +59,8 @@ def test_an_unknown_option_lists_the_known_and_the_nearest() -> None:
         ("skip", "why", "why"),
     ],
 )
-def test_what_an_option_takes(option: str, value: Any, checked: Any) -> None:
-    """Each in the forms that people write."""
+def test_accepted_values(option: str, value: Any, checked: Any) -> None:
+    """Each accepted form is converted to one type."""
     assert getattr(check(**{option: value}), option) == checked
 
 
@@ -95,8 +94,8 @@ def test_what_an_option_takes(option: str, value: Any, checked: Any) -> None:
         ("skip", True),
     ],
 )
-def test_what_an_option_refuses(option: str, value: Any) -> None:
-    """The error names option, step, place and value."""
+def test_refused_values(option: str, value: Any) -> None:
+    """The message has the option, the step, where it is declared, and the value."""
     with pytest.raises(PlanDefinitionError) as caught:
         check(**{option: value})
     text = str(caught.value)
@@ -104,13 +103,7 @@ def test_what_an_option_refuses(option: str, value: Any) -> None:
     assert repr(value) in text
 
 
-def test_a_tenacity_wait_is_taken_as_it_is() -> None:
-    """It is called later, with tenacity's state."""
+def test_a_tenacity_wait_is_kept_unchanged() -> None:
+    """It is called later, with tenacity's retry state."""
     wait = tenacity.wait_fixed(2)
     assert check(retry_wait=wait).retry_wait is wait
-
-
-def test_the_nearest_names_are_suggested() -> None:
-    """None when nothing is near."""
-    assert suggest("orders", ["order", "web"]) == "; did you mean 'order'?"
-    assert suggest("xyz", ["order", "web"]) == ""
