@@ -1,4 +1,4 @@
-"""Which process a number means: numbers are used again, and void after a reboot."""
+"""Identities of processes. A pid alone is not one: pids are reused, also after a reboot."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """A process, so that no stranger can be taken for it.
+    """The identity of a process, which no other process can have.
 
     Attributes:
-        pid: its number.
-        birth: when it began, as the system counts.
-        boot: the boot of the system that it lives in.
+        pid: its process id.
+        birth: its start time in the system's own unit; empty if the process had ended.
+        boot: the boot id of the system on which it runs.
     """
 
     pid: int
@@ -21,14 +21,14 @@ class Identity(NamedTuple):
     boot: str
 
     def is_alive(self) -> bool:
-        """Whether this very process still runs."""
+        """Whether exactly this process is still running."""
         if not self.birth or self.boot != boot_id():
             return False
         return birth_of(self.pid) == self.birth
 
 
 def identify(pid: int) -> Identity:
-    """Return the identity of a process; its birth is empty when it has gone."""
+    """Return the identity of a process; its `birth` is empty if the process has ended."""
     return Identity(pid, birth_of(pid), boot_id())
 
 
@@ -38,7 +38,7 @@ def ourselves() -> Identity:
 
 
 def boot_id() -> str:
-    """Return what changes with every start of the system."""
+    """Return a value that changes with every boot of the system."""
     file = Path("/proc/sys/kernel/random/boot_id")
     if file.exists():
         return file.read_text().strip()
@@ -48,7 +48,7 @@ def boot_id() -> str:
 
 
 def birth_of(pid: int) -> str:
-    """Return when a process began, empty when there is none or it is a zombie."""
+    """Return the start time of a process, or "" if it does not exist or is a zombie."""
     if Path("/proc/self/stat").exists():
         return _birth_on_linux(pid)
     import psutil
@@ -63,7 +63,7 @@ def birth_of(pid: int) -> str:
 
 def _birth_on_linux(pid: int) -> str:
     try:
-        # The name of the program, in parentheses, may hold anything.
+        # The program name before these fields is in parentheses and may contain any character.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""

@@ -1,10 +1,11 @@
-"""Process trees that another process has started, found again by what a journal tells of them."""
+"""Process trees started by a process that has ended, found again from the journal's record."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.processes.identity import Identity, boot_id
@@ -20,19 +21,16 @@ from pytest_plan.engine.processes.tree import (
 if TYPE_CHECKING:
     import psutil
 
-from collections.abc import Mapping
-from typing import Any
-
-_SLACK = 2.0  # seconds that the system's clock may have been set back since
+_CLOCK_SLACK = 2.0  # seconds by which the system clock may have been set back
 
 
 class OrphanTree(NamedTuple):
-    """A tree of a process that has ended, or of an earlier run.
+    """A process tree started by a process that has ended or by an earlier run.
 
     Attributes:
-        cookie: what its members carry in their environment.
-        since: no member is older, in seconds since the epoch.
-        root: its first process; None when it is not known.
+        cookie: the value of `COOKIE` in the environment of its members.
+        since: earliest start time of a member, in seconds since the epoch.
+        root: the identity of its first process; None if it was not recorded.
     """
 
     cookie: str
@@ -40,32 +38,37 @@ class OrphanTree(NamedTuple):
     root: Identity | None
 
     def is_alive(self) -> bool:
-        """Whether its first process still runs."""
+        """Whether its first process is still running."""
         return self.root is not None and self.root.is_alive()
 
     def members(self) -> list[psutil.Process]:
-        """Return its living processes; none after a reboot."""
+        """Return its running processes; after a reboot there are none."""
         if self.root is not None and self.root.boot != boot_id():
             return []
         root = self.root.pid if self.root is not None and self.root.is_alive() else None
-        found = tree_members(self.cookie, self.since - _SLACK, root=root, session=root)
+        found = tree_members(self.cookie, self.since - _CLOCK_SLACK, root=root, session=root)
         if root is None and self.root is not None and self._owns_session(found):
-            # The number of a session is nobody else's while one of its members lives.
+            # A session id is not reused while one member of the session is running.
             session = self.root.pid
-            found = tree_members(self.cookie, self.since - _SLACK, session=session)
+            found = tree_members(self.cookie, self.since - _CLOCK_SLACK, session=session)
         return found
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
         """End the tree as `Process.end` does.
 
+        Args:
+            clock: measures the waits.
+            number: the signal that asks the first process to stop.
+            grace: seconds that it may take before the whole tree is killed.
+
         Raises:
-            TimeoutError: something survived even SIGKILL; the message names it.
+            TimeoutError: some processes survived SIGKILL; the message lists their pids.
         """
         if number != KILL and (members := self.members()):
             first = [member for member in members if self._is_root(member.pid)]
             signal_all(first or members, number)
-            wait_until(clock, lambda: not self._lives_on(first or members), grace)
-            signal_all(self.members(), KILL if number == KILL else number)
+            wait_until(clock, lambda: not self._any_running(first or members), grace)
+            signal_all(self.members(), number)
         kill_all(clock, self.members)
         if left := [member.pid for member in self.members()]:
             raise TimeoutError(f"processes {left} survived SIGKILL")
@@ -73,7 +76,7 @@ class OrphanTree(NamedTuple):
     def _is_root(self, pid: int) -> bool:
         return self.root is not None and self.root.pid == pid
 
-    def _lives_on(self, processes: list[psutil.Process]) -> bool:
+    def _any_running(self, processes: list[psutil.Process]) -> bool:
         pids = {process.pid for process in processes}
         return any(member.pid in pids for member in self.members())
 
@@ -87,6 +90,6 @@ class OrphanTree(NamedTuple):
 
 
 def orphan_tree(how: Mapping[str, Any]) -> OrphanTree:
-    """Return the tree that a journal describes."""
+    """Return the tree for a journal entry, which has its cookie, start time and first process."""
     root = Identity(how["pid"], how["birth"], how["boot"]) if "pid" in how else None
     return OrphanTree(how["cookie"], how["since"], root)

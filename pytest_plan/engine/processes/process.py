@@ -1,8 +1,7 @@
-"""Process trees: started in a session of their own, found again, and ended whole.
+"""Programs of steps: started in their own session, and ended with everything they started.
 
-A tree is the root's descendants, the members of its session, and every process that carries
-its cookie in the environment: a double-forked daemon leaves the first two, not the third.
-Everything here is psutil's, which signals a pid only while its creation time is the same.
+Also the temporary files that `ctx.run` connects to a program. Processes are signalled through
+psutil, which first checks that the pid still belongs to the same process.
 """
 
 from __future__ import annotations
@@ -12,36 +11,33 @@ import os
 import secrets
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_plan.engine.model.clock import Clock
-
-if TYPE_CHECKING:
-    import psutil
-
-
-import tempfile
-
 from pytest_plan.engine.processes.tree import (
     COOKIE,
     KILL,
-    _created,
-    _lives,
+    created_at,
+    is_alive,
     kill_all,
     signal_all,
     tree_members,
     wait_until,
 )
 
-_REST_GRACE = 2.0  # seconds for what outlives its root before SIGKILL
+if TYPE_CHECKING:
+    import psutil
+
+_REST_GRACE = 2.0  # most seconds between SIGTERM and SIGKILL for processes that outlive the root
 
 
 class Process:
-    """A running program of a step, ended with everything it started when the step is cleaned up.
+    """A program started by a step. Cleanup of the step ends it and everything that it started.
 
     Attributes:
-        args: the argv it was started with.
+        args: the command-line arguments it was started with.
         pid: its process id.
     """
 
@@ -50,57 +46,65 @@ class Process:
     def __init__(self, popen: subprocess.Popen[bytes], cookie: str) -> None:
         self._popen = popen
         self._cookie = cookie
-        self._since = _created(popen.pid)
+        self._since = created_at(popen.pid)
         self._session_over = False
-        # Whoever was a member once stays one: the children of a PostgreSQL server leave its
-        # session and overwrite their environment; when it dies nothing else leads to them.
+        # A process that was once found stays a member. The children of a PostgreSQL server, for
+        # example, leave its session and overwrite their environment, so after its death they
+        # could not be found again.
         self._known: dict[int, psutil.Process] = {}
         self.args: Sequence[str] = tuple(str(part) for part in _argv(popen))
         self.pid: int = popen.pid
 
     @property
     def returncode(self) -> int | None:
-        """The exit status; None while it runs, negative when a signal ended it."""
+        """The exit status: None while it runs, the negative signal number if a signal ended it."""
         return self.poll()
 
     def poll(self) -> int | None:
-        """Return the exit status, None while it runs."""
+        """Return the exit status; None while the program runs."""
         return self._popen.poll()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the exit status; raise `subprocess.TimeoutExpired` after `timeout` seconds."""
+        """Wait until the program has ended and return its exit status.
+
+        Args:
+            timeout: the longest wait in seconds; None means no limit.
+
+        Raises:
+            subprocess.TimeoutExpired: the program was still running after `timeout`.
+        """
         return self._popen.wait(timeout)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the program itself; nothing when it has ended."""
+        """Send a signal to the program itself; do nothing if it has ended."""
         self._popen.send_signal(number)
 
     def members(self) -> list[psutil.Process]:
-        """Return the living processes of the tree."""
+        """Return the running processes of the tree."""
         ended = self.poll() is not None
         session = None if self._session_over else self.pid
         found = tree_members(self._cookie, self._since, root=self.pid, session=session)
-        # The number of a session is free for strangers once its last member has gone.
+        # Once its last member has ended, the session id can be reused by other programs.
         self._session_over = self._session_over or (ended and not found)
         self._known.update({process.pid: process for process in found})
-        self._known = {pid: process for pid, process in self._known.items() if _lives(process)}
+        self._known = {pid: process for pid, process in self._known.items() if is_alive(process)}
         return list(self._known.values())
 
     def signal_tree(self, number: int) -> None:
-        """Send a signal to every living process of the tree."""
+        """Send a signal to every running process of the tree."""
         signal_all(self.members(), number)
         self.poll()
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
-        """End the tree: `number` to the root, SIGTERM to what outlives it, then SIGKILL.
+        """End the tree: `number` to the root, SIGTERM to processes that outlive it, then SIGKILL.
 
         Args:
-            clock: measures the waiting.
+            clock: measures the waits.
             number: the signal that asks the root to stop.
-            grace: seconds the root may take.
+            grace: seconds that the root may take before the whole tree is killed.
 
         Raises:
-            TimeoutError: something survived even SIGKILL; the message names it.
+            TimeoutError: some processes survived SIGKILL; the message lists their pids.
         """
         if number != KILL:
             self.members()
@@ -113,7 +117,7 @@ class Process:
 
     def __repr__(self) -> str:
         status = self.poll()
-        state = "running" if status is None else f"ended with {status}"
+        state = "running" if status is None else f"exited with status {status}"
         return f"<Process {self.pid} {self.args[0]!r} {state}>"
 
     def _end_rest(self, clock: Clock, grace: float) -> None:
@@ -124,9 +128,9 @@ class Process:
             wait_until(clock, lambda: not self.members(), grace)
 
     def _kill(self, clock: Clock) -> list[int]:
-        self.members()  # so that those are known who lose their way back to the root with it
+        self.members()  # remember processes that cannot be found once the root is dead
         if not self._session_over and hasattr(os, "killpg"):
-            # The group dies at one blow, also one that forks faster than it can be listed.
+            # This kills the whole group at once, even if it forks faster than it can be listed.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, KILL)
         kill_all(clock, self.members)
@@ -146,7 +150,24 @@ def spawn(
     group: str | int | None = None,
     cookie: str | None = None,
 ) -> Process:
-    """Start `argv` in a session of its own, with a cookie and no input of ours."""
+    """Start a program in its own session, with a cookie in its environment.
+
+    Args:
+        argv: the program and its arguments.
+        output: where its standard output goes, as for `subprocess.Popen`.
+        errors: where its standard error goes, as for `subprocess.Popen`.
+        input: the file for its standard input; None means `/dev/null`.
+        env: its environment variables; None means those of this process.
+        cwd: its working directory; None means that of this process.
+        user: the user to run it as, by name or id; None means the current user.
+        group: the group to run it as, by name or id; None means the primary group of `user`, or
+            the current group if `user` is None.
+        cookie: the cookie of its tree; None means a new random one.
+
+    Raises:
+        OSError: the program cannot be started.
+        KeyError: the system does not know `user` or `group`.
+    """
     cookie = cookie or secrets.token_hex(16)
     identity: dict[str, Any] = {}
     if user is not None:
@@ -180,10 +201,12 @@ def _argv(popen: subprocess.Popen[bytes]) -> Sequence[str]:
 
 
 class ProgramFiles:
-    """Temporary files for a program's input, output and errors: never a pipe of ours.
+    """Temporary files for a program's standard input, output and error.
+
+    They are never pipes: a daemon that inherits a pipe keeps its reader waiting.
 
     Args:
-        text: what the program reads; None: nothing.
+        text: the text for its standard input; None means no input.
     """
 
     def __init__(self, text: str | None) -> None:
@@ -191,7 +214,7 @@ class ProgramFiles:
         self._open: list[IO[bytes]] = []
 
     def __enter__(self) -> tuple[IO[bytes] | None, IO[bytes], IO[bytes]]:
-        """Return the files for input (None: there is none), output and errors."""
+        """Return the files for input (None if there is no input), output and error."""
         source = None
         if self._text is not None:
             source = self._new()
@@ -210,6 +233,6 @@ class ProgramFiles:
 
 
 def content(file: IO[bytes]) -> str:
-    """Return what a program has written."""
+    """Return what a program has written to `file`, decoded as UTF-8."""
     file.seek(0)
     return file.read().decode("utf-8", "replace")

@@ -1,7 +1,8 @@
-"""Process trees: found by session, descent and cookie, signalled and ended whole.
+"""Process trees: found by session, descent and cookie, and signalled and ended as a whole.
 
-A tree is the descendants of its first process, the members of its session, and every process that
-carries its cookie in the environment: a double-forked daemon leaves the first two, not the third.
+A tree consists of the descendants of its first process, the members of its session, and every
+process with its cookie in the environment. A daemon that forks twice is no longer one of the first
+two, but still has the cookie.
 """
 
 from __future__ import annotations
@@ -18,35 +19,40 @@ from pytest_plan.engine.model.clock import Clock
 if TYPE_CHECKING:
     import psutil
 
+COOKIE = "PYTEST_PLAN_COOKIE"  # the environment variable that marks the members of a tree
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
 
-COOKIE = "PYTEST_PLAN_COOKIE"
-
-
-_FREEZE_ROUNDS = 50
-
-
-_POLL = 0.02  # seconds between two looks at a tree that is ending
-
-
-_KILL_WAIT = 1.0  # seconds that a killed process may take to disappear
+_FREEZE = getattr(signal, "SIGSTOP", signal.SIGTERM)  # Windows has no SIGSTOP either
+_FREEZE_ROUNDS = 50  # most rounds in which new processes of a forking tree are looked for
+_POLL = 0.02  # seconds between two checks of a tree that is ending
+_KILL_WAIT = 1.0  # seconds that killed processes may take to disappear
 
 
 class Tree(Protocol):
-    """A process tree that can be ended: `Process`, `Leftovers` or `OrphanTree`."""
+    """Interface of a process tree that can be ended: `Process`, `Leftovers` or `OrphanTree`."""
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
-        """Ask it to end by signal `number`; kill what lives on after `grace` seconds."""
+        """Ask the tree to end, then kill what is still running.
+
+        Args:
+            clock: measures the waits.
+            number: the signal that asks it to end.
+            grace: seconds that it may take before it is killed.
+
+        Raises:
+            TimeoutError: some processes survived SIGKILL; the message lists their pids.
+        """
 
 
 class Leftovers:
-    """What programs have left running that were run to their end: daemons, by their cookie."""
+    """The daemons left running by programs that have ended, found by their cookie."""
 
     def __init__(self, cookie: str) -> None:
         self._cookie = cookie
-        self._since = _created(os.getpid())
+        self._since = created_at(os.getpid())
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
-        """Send `number` to each, and SIGKILL to those that still live after `grace` seconds."""
+        """Send `number` to each, and SIGKILL to those still running after `grace` seconds."""
         signal_all(self._members(), number)
         wait_until(clock, lambda: not self._members(), grace)
         kill_all(clock, self._members)
@@ -55,22 +61,16 @@ class Leftovers:
         return tree_members(self._cookie, self._since)
 
 
-_FREEZE = getattr(signal, "SIGSTOP", signal.SIGTERM)  # neither has Windows
-
-
-KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
-
-
 def tree_members(
     cookie: str, since: float, *, root: int | None = None, session: int | None = None
 ) -> list[psutil.Process]:
-    """Return the living processes that carry `cookie`, descend from `root` or share `session`.
+    """Return the running processes that have `cookie`, descend from `root` or are in `session`.
 
     Args:
-        cookie: what the tree has in its environment under `COOKIE`.
-        since: when the first of them was created, in psutil's time: older ones are strangers.
-        root: process id of the first process; None: it has gone.
-        session: the id of their session; None: it is not theirs any more.
+        cookie: the value of `COOKIE` in the environment of the tree.
+        since: start time of the first process, as psutil gives it; older processes are left out.
+        root: process id of the first process; None means that it has ended.
+        session: id of the tree's session; None means that it no longer belongs to the tree.
     """
     import psutil
 
@@ -81,23 +81,24 @@ def tree_members(
             if carries(process, cookie):
                 found = {child.pid: child for child in [process, *process.children(recursive=True)]}
     for process in psutil.process_iter():
-        if process.pid in found or _created_of(process) < since:
+        if process.pid in found or _created(process) < since:
             continue
         if (session is not None and _session(process.pid) == session) or carries(process, cookie):
             found[process.pid] = process
-    return [process for process in found.values() if _lives(process)]
+    return [process for process in found.values() if is_alive(process)]
 
 
-def _created(pid: int) -> float:
+def created_at(pid: int) -> float:
+    """Return the start time of a process as psutil gives it, or 0 if it has ended."""
     import psutil
 
     try:
-        return _created_of(psutil.Process(pid))
+        return _created(psutil.Process(pid))
     except psutil.Error:
         return 0.0
 
 
-def _created_of(process: psutil.Process) -> float:
+def _created(process: psutil.Process) -> float:
     import psutil
 
     try:
@@ -107,7 +108,7 @@ def _created_of(process: psutil.Process) -> float:
 
 
 def carries(process: psutil.Process, cookie: str) -> bool:
-    """Whether the process has the cookie in its environment."""
+    """Whether the process has `cookie` in its environment."""
     import psutil
 
     try:
@@ -123,7 +124,8 @@ def _session(pid: int) -> int | None:
         return None
 
 
-def _lives(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
+    """Whether the process is running and not a zombie."""
     import psutil
 
     try:
@@ -133,17 +135,24 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def signal_all(processes: Iterable[psutil.Process], number: int) -> None:
-    """Send a signal to each process that still lives and is ours."""
+    """Send a signal to each process that is still running and that we may signal."""
     import psutil
 
     for process in processes:
-        # It may have died since it was listed, or (session members) be another user's.
+        # It may have ended since it was listed, or belong to another user.
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             process.send_signal(number)
 
 
 def kill_all(clock: Clock, members: Callable[[], list[psutil.Process]]) -> None:
-    """Kill a tree that may go on forking: freeze who is found until nobody new is, then kill."""
+    """Kill a tree, even one that keeps forking.
+
+    Processes are stopped in rounds until no new one is found, and then all are killed.
+
+    Args:
+        clock: measures the wait for the killed processes to disappear.
+        members: returns the running processes of the tree.
+    """
     frozen: set[int] = set()
     for _ in range(_FREEZE_ROUNDS):
         found = [process for process in members() if process.pid not in frozen]
@@ -156,7 +165,7 @@ def kill_all(clock: Clock, members: Callable[[], list[psutil.Process]]) -> None:
 
 
 def wait_until(clock: Clock, done: Callable[[], bool], seconds: float) -> None:
-    """Look until `done` says so, at most so many seconds."""
+    """Poll `done` until it returns true, for at most this many seconds."""
     condition = threading.Condition()
     deadline = clock.now() + seconds
     while not done() and clock.now() < deadline:

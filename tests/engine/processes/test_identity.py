@@ -1,4 +1,4 @@
-"""Which process a number means."""
+"""Identities of processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import psutil
 from pytest_plan.engine.processes.identity import Identity, birth_of, boot_id, identify, ourselves
 
 
-def test_we_are_alive() -> None:
-    """The easiest case."""
+def test_this_process_is_alive() -> None:
+    """`ourselves` returns the identity of the current process."""
     assert ourselves().is_alive()
     assert ourselves() == identify(os.getpid())
 
 
-def test_a_process_that_has_ended_is_not() -> None:
-    """Also while it is a zombie, and after it was one."""
+def test_an_ended_process_is_not_alive() -> None:
+    """This holds while it is a zombie and after it has been reaped."""
     child = subprocess.Popen(["sleep", "60"])
     who = identify(child.pid)
     assert who.is_alive()
@@ -32,8 +32,8 @@ def test_a_process_that_has_ended_is_not() -> None:
     assert not who.is_alive()
 
 
-def test_a_process_that_had_ended_when_it_was_looked_at_is_not() -> None:
-    """Nothing is known of it: nobody may be taken for it."""
+def test_a_process_that_ended_before_it_was_identified_is_not_alive() -> None:
+    """Its birth is unknown, so no other process can be mistaken for it."""
     child = subprocess.Popen(["true"])
     child.wait()
     who = identify(child.pid)
@@ -41,18 +41,18 @@ def test_a_process_that_had_ended_when_it_was_looked_at_is_not() -> None:
     assert not who.is_alive()
 
 
-def test_a_stranger_with_the_same_number_is_not() -> None:
-    """It began at another time."""
+def test_another_process_with_the_same_pid_is_not_alive() -> None:
+    """It has another start time."""
     assert not ourselves()._replace(birth="1").is_alive()
 
 
-def test_nobody_lives_on_after_a_reboot() -> None:
-    """Numbers and births begin anew."""
+def test_no_process_survives_a_reboot() -> None:
+    """An identity from an earlier boot is not alive, because pids and start times repeat."""
     assert not ourselves()._replace(boot="an earlier one").is_alive()
 
 
 def test_a_stopped_process_is_alive() -> None:
-    """It can go on."""
+    """A process stopped by SIGSTOP can continue."""
     child = subprocess.Popen(["sleep", "60"])
     child.send_signal(signal.SIGSTOP)
     assert identify(child.pid).is_alive()
@@ -60,8 +60,8 @@ def test_a_stopped_process_is_alive() -> None:
     child.wait()
 
 
-def test_a_name_with_spaces_and_parentheses_misleads_nobody() -> None:
-    """The system shows the name before the time at which the process began."""
+def test_a_program_name_with_spaces_and_parentheses_is_parsed() -> None:
+    """The name comes before the start time in the same line of `/proc`."""
     code = (
         "import ctypes, sys; ctypes.CDLL(None).prctl(15, b') R 1 (x', 0, 0, 0);"
         "print(flush=True); sys.stdin.read()"
@@ -77,8 +77,8 @@ def test_a_name_with_spaces_and_parentheses_misleads_nobody() -> None:
         assert birth_of(child.pid) == before != ""
 
 
-def test_it_goes_into_plain_json() -> None:
-    """And comes back by its fields."""
+def test_an_identity_can_be_rebuilt_from_its_fields() -> None:
+    """The fields are plain JSON values, as the journal needs them."""
     who = ourselves()
     assert Identity(**who._asdict()) == who
     assert boot_id() == boot_id() != ""

@@ -1,4 +1,4 @@
-"""Process trees of others, found again by what a journal tells. Real programs, short waits."""
+"""Process trees of an ended process, found again from the journal. Real programs, short waits."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ Start = Callable[[str], OrphanTree]
 
 
 def wait_until(done: Callable[[], bool]) -> None:
-    """Wait for what another process does."""
+    """Wait for something that another process does."""
     deadline = time.monotonic() + LONGEST
     while not done():
-        assert time.monotonic() < deadline, "it took too long"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.002)
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start Python code with a cookie, and tell of it as a journal does."""
+    """Start Python code with a cookie, and describe it as a journal does."""
     started: list[tuple[subprocess.Popen[bytes], OrphanTree]] = []
 
     def start(code: str) -> OrphanTree:
@@ -97,12 +97,12 @@ def root(tree: OrphanTree) -> Identity:
 
 
 def pids(tree: OrphanTree) -> set[int]:
-    """Return the living members of a tree."""
+    """Return the pids of the running members of a tree."""
     return {member.pid for member in tree.members()}
 
 
-def test_descendants_belong_to_it(start: Start) -> None:
-    """Also those in sessions of their own, and without the cookie."""
+def test_descendants_are_members(start: Start) -> None:
+    """This includes those in another session and those without the cookie."""
     tree = start(FAMILY)
     children = {child.pid for child in psutil.Process(root(tree).pid).children()}
     assert len(children) == 3
@@ -111,8 +111,8 @@ def test_descendants_belong_to_it(start: Start) -> None:
     assert not tree.is_alive()
 
 
-def test_members_of_its_session_belong_to_it_when_the_root_has_gone(start: Start) -> None:
-    """As long as one of them carries the cookie; so the one without it is found, too."""
+def test_the_session_is_still_found_after_the_root_has_ended(start: Start) -> None:
+    """While one of them has the cookie, session members without it are found as well."""
     tree = start(FAMILY)
     family = pids(tree)
     os.kill(root(tree).pid, signal.SIGKILL)
@@ -122,8 +122,8 @@ def test_members_of_its_session_belong_to_it_when_the_root_has_gone(start: Start
     assert pids(tree) == set()
 
 
-def test_a_daemon_belongs_to_it(start: Start) -> None:
-    """It carries the cookie, and nothing else leads to it."""
+def test_a_daemon_is_a_member(start: Start) -> None:
+    """It is found by its cookie alone."""
     tree = start(DAEMON)
     wait_until(lambda: not tree.is_alive())
     assert len(pids(tree)) == 1
@@ -131,8 +131,8 @@ def test_a_daemon_belongs_to_it(start: Start) -> None:
     assert pids(tree) == set()
 
 
-def test_one_whose_root_was_not_noted_is_found(start: Start) -> None:
-    """Its owner died between the start and the note."""
+def test_a_tree_without_a_recorded_root_is_found(start: Start) -> None:
+    """Its owner may die after starting the program and before recording its pid."""
     tree = start(SLEEP)._replace(root=None)
     assert len(pids(tree)) == 1
     assert not tree.is_alive()
@@ -140,8 +140,8 @@ def test_one_whose_root_was_not_noted_is_found(start: Start) -> None:
     assert pids(tree) == set()
 
 
-def test_a_program_that_obeys_is_not_killed(start: Start, tmp_path: Path) -> None:
-    """It gets its signal and its grace."""
+def test_a_program_that_reacts_to_the_signal_is_not_killed(start: Start, tmp_path: Path) -> None:
+    """It gets the given signal and has time to stop."""
     tree = start("""
         def leave(*_):
             pathlib.Path(READY + ".left").touch()
@@ -156,8 +156,8 @@ def test_a_program_that_obeys_is_not_killed(start: Start, tmp_path: Path) -> Non
     assert time.monotonic() - begun < LONGEST / 2
 
 
-def test_one_that_does_not_is_killed_after_its_grace(start: Start) -> None:
-    """And no sooner."""
+def test_a_program_that_ignores_the_signal_is_killed(start: Start) -> None:
+    """It is not killed before the grace has passed."""
     tree = start(DEAF)
     begun = time.monotonic()
     tree.end(CLOCK, signal.SIGTERM, 0.3)
@@ -166,7 +166,7 @@ def test_one_that_does_not_is_killed_after_its_grace(start: Start) -> None:
 
 
 def test_a_stopped_program_is_ended(start: Start) -> None:
-    """SIGTERM alone would wait for ever."""
+    """A stopped process does not react to SIGTERM, so SIGKILL must follow."""
     tree = start(SLEEP)
     os.kill(root(tree).pid, signal.SIGSTOP)
     tree.end(CLOCK, signal.SIGTERM, 0.1)
@@ -174,18 +174,18 @@ def test_a_stopped_program_is_ended(start: Start) -> None:
 
 
 class TestStrangers:
-    """Who is left alone."""
+    """Processes that are not members, and must not be signalled."""
 
-    def test_nobody_after_a_reboot(self, start: Start) -> None:
-        """Even if the number, the birth and the cookie were the same."""
+    def test_there_are_no_members_after_a_reboot(self, start: Start) -> None:
+        """This holds even if pid, start time and cookie are the same."""
         tree = start(SLEEP)
         rebooted = tree._replace(root=root(tree)._replace(boot="old"))
         assert rebooted.members() == []
         rebooted.end(CLOCK, KILL, 0.0)
         assert tree.is_alive()
 
-    def test_a_process_with_its_number(self, start: Start) -> None:
-        """It was born at another time, and has no cookie of the tree."""
+    def test_a_process_with_the_same_pid(self, start: Start) -> None:
+        """It has another start time, and not the cookie of the tree."""
         stranger = start(SLEEP)
         who = root(stranger)._replace(birth="1")
         tree = OrphanTree("another", stranger.since, who)
@@ -193,22 +193,22 @@ class TestStrangers:
         tree.end(CLOCK, KILL, 0.0)
         assert stranger.is_alive()
 
-    def test_the_session_that_has_its_number_now(self, start: Start) -> None:
-        """None of its members carries the cookie."""
+    def test_a_session_with_the_same_id(self, start: Start) -> None:
+        """None of its members has the cookie."""
         stranger = start(FAMILY)
         tree = OrphanTree("another", stranger.since, root(stranger)._replace(birth="1"))
         assert tree.members() == []
 
-    def test_one_that_was_known_to_be_gone(self, start: Start) -> None:
-        """Its birth could not be noted: no process is taken for it."""
+    def test_a_root_without_a_birth_matches_no_process(self, start: Start) -> None:
+        """The root had ended before its start time could be recorded."""
         stranger = start(SLEEP)
         who = root(stranger)._replace(birth="")
         assert not OrphanTree("another", stranger.since, who).is_alive()
         assert OrphanTree("another", stranger.since, who).members() == []
 
 
-def test_ending_what_has_gone_is_no_error(start: Start) -> None:
-    """It may have died between listing and signal."""
+def test_ending_an_ended_tree_does_nothing(start: Start) -> None:
+    """A tree may end by itself before it is signalled."""
     tree = start(SLEEP)
     tree.end(CLOCK, KILL, 0.0)
     tree.end(CLOCK, signal.SIGTERM, LONGEST)

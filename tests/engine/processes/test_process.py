@@ -1,4 +1,4 @@
-"""Process trees: found again and ended whole. Real programs, and so real (short) time."""
+"""Process trees: found again and ended as a whole. Real programs, short waits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Start = Callable[..., Process]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start Python code as a process tree; wait until it says that it is ready."""
+    """Start Python code as a process tree, and wait until it is ready."""
     started: list[Process] = []
 
     def start(code: str) -> Process:
@@ -47,15 +47,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def wait_until(done: Callable[[], bool]) -> None:
-    """Wait for what another process does."""
+    """Wait for something that another process does."""
     deadline = time.monotonic() + LONGEST
     while not done():
-        assert time.monotonic() < deadline, "it took too long"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.002)
 
 
 def pids(process: Process) -> set[int]:
-    """Return the living members of a tree."""
+    """Return the pids of the running members of a tree."""
     return {member.pid for member in process.members()}
 
 
@@ -82,7 +82,7 @@ CHILDREN = """
     time.sleep(60)
 """
 DAEMON = """
-    # As pg_ctl does: fork twice, in a session of its own; the root ends.
+    # As pg_ctl does: fork twice, with a new session in between, and let the root end.
     if os.fork():
         os.wait()
         while not pathlib.Path(READY).exists():
@@ -97,72 +97,72 @@ DAEMON = """
 
 
 class TestSpawn:
-    """How a program is started."""
+    """Starting a program."""
 
-    def test_it_gets_a_session_of_its_own(self, start: Start) -> None:
-        """So Ctrl-C of the terminal does not reach it."""
+    def test_it_gets_its_own_session(self, start: Start) -> None:
+        """Ctrl-C in the terminal does not reach it."""
         process = start(SLEEP)
         assert os.getsid(process.pid) == process.pid
 
     def test_each_tree_has_its_own_cookie(self, start: Start) -> None:
-        """At random, in its environment."""
+        """The cookie is a random value in its environment."""
         cookies = {psutil.Process(start(SLEEP).pid).environ()[COOKIE] for _ in range(3)}
         assert len(cookies) == 3
         assert all(len(cookie) == 32 for cookie in cookies)
 
-    def test_it_inherits_no_open_file_of_ours(self, tmp_path: Path) -> None:
-        """Only the three standard ones."""
+    def test_it_inherits_none_of_our_open_files(self, tmp_path: Path) -> None:
+        """It has only the three standard files."""
         output = tmp_path / "output"
         with output.open("wb") as file, (tmp_path / "ours").open("wb"):
             process = spawn(["ls", "/proc/self/fd"], output=file, errors=subprocess.STDOUT)
             process.wait(LONGEST)
-        assert len(output.read_text().split()) == 4  # and the folder that it lists
+        assert len(output.read_text().split()) == 4  # the fourth is the folder that it lists
 
-    def test_it_shows_its_state(self, start: Start) -> None:
-        """In its repr: pid, program, how it ended."""
+    def test_its_repr_shows_its_state(self, start: Start) -> None:
+        """The repr has the pid, the program, and its exit status once it has ended."""
         process = start(SLEEP)
         assert repr(process) == f"<Process {process.pid} {sys.executable!r} running>"
         process.end(CLOCK, signal.SIGKILL, LONGEST)
-        assert repr(process) == f"<Process {process.pid} {sys.executable!r} ended with -9>"
+        assert repr(process) == f"<Process {process.pid} {sys.executable!r} exited with status -9>"
 
 
 class TestMembers:
-    """Who belongs to a tree."""
+    """Which processes are members of a tree."""
 
-    def test_children_and_other_sessions_belong_to_it(self, start: Start) -> None:
-        """The root and its four children."""
+    def test_children_are_members_in_any_session(self, start: Start) -> None:
+        """The members are the root and its four children."""
         process = start(CHILDREN)
         children = {child.pid for child in psutil.Process(process.pid).children()}
         assert len(children) == 4
         assert pids(process) == {process.pid, *children}
 
-    def test_a_daemon_that_forked_twice_belongs_to_it(self, start: Start) -> None:
-        """After its root has ended: it carries the cookie."""
+    def test_a_daemon_that_forked_twice_is_a_member(self, start: Start) -> None:
+        """After its root has ended it is found by its cookie."""
         process = start(DAEMON)
         wait_until(lambda: process.poll() == 0)
         assert len(pids(process)) == 1
 
-    def test_a_stranger_does_not(self, start: Start) -> None:
-        """Neither another tree nor we."""
+    def test_another_tree_is_not_a_member(self, start: Start) -> None:
+        """Two trees have no member in common, and pytest belongs to neither."""
         one, other = start(SLEEP), start(SLEEP)
         assert pids(one) == {one.pid}
         assert pids(other) == {other.pid}
 
-    def test_a_stranger_with_the_same_pid_does_not(self, start: Start) -> None:
-        """Pids are used again: without the cookie a process is nobody's root."""
+    def test_another_process_with_the_pid_of_the_root_is_not_a_member(self, start: Start) -> None:
+        """Pids are reused, so the root must have the cookie."""
         stranger = start(SLEEP)
         assert tree_members("another cookie", 0.0, root=stranger.pid) == []
 
-    def test_a_process_that_was_there_before_does_not(self, start: Start) -> None:
-        """The number of a session is used again, too: members are no older than the tree."""
+    def test_a_process_older_than_the_tree_is_not_a_member(self, start: Start) -> None:
+        """Session ids are reused as well, so members must not be older than the tree."""
         stranger = start(SLEEP)
         created = psutil.Process(stranger.pid).create_time()
         assert tree_members("another", created + 1, session=stranger.pid) == []
         (found,) = tree_members("another", created, session=stranger.pid)
         assert found.pid == stranger.pid
 
-    def test_a_zombie_does_not(self, start: Start) -> None:
-        """It has ended already."""
+    def test_a_zombie_is_not_a_member(self, start: Start) -> None:
+        """A zombie has already ended."""
         process = start(SLEEP)
         os.kill(process.pid, signal.SIGKILL)
         wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
@@ -170,28 +170,28 @@ class TestMembers:
 
 
 class TestEnd:
-    """How a tree is ended."""
+    """Ending a tree."""
 
     def end(self, process: Process, grace: float = LONGEST) -> float:
-        """End the tree by SIGTERM; return how long that took."""
+        """End the tree with SIGTERM, and return how many seconds that took."""
         begun = CLOCK.now()
         process.end(CLOCK, signal.SIGTERM, grace)
         return CLOCK.now() - begun
 
-    def test_a_program_that_obeys_ends_at_once(self, start: Start) -> None:
-        """By the signal, without waiting for the grace."""
+    def test_a_program_that_reacts_to_the_signal_ends_at_once(self, start: Start) -> None:
+        """It is ended by the signal, and the rest of the grace is not waited for."""
         process = start(SLEEP)
         assert self.end(process) < LONGEST / 2
         assert process.returncode == -signal.SIGTERM
 
-    def test_one_that_does_not_is_killed_after_its_grace(self, start: Start) -> None:
-        """Not before."""
+    def test_a_program_that_ignores_the_signal_is_killed(self, start: Start) -> None:
+        """It is not killed before the grace has passed."""
         process = start(DEAF)
         assert 0.2 <= self.end(process, 0.2) < LONGEST / 2
         assert process.returncode == -signal.SIGKILL
 
     def test_nothing_of_the_tree_is_left(self, start: Start) -> None:
-        """Children that ignore SIGTERM or left the session included."""
+        """Children that ignore SIGTERM or are in another session are ended as well."""
         process = start(CHILDREN)
         members = process.members()
         assert len(members) == 5
@@ -201,8 +201,8 @@ class TestEnd:
             member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in members
         )
 
-    def test_a_daemon_is_ended_although_its_root_has_ended(self, start: Start) -> None:
-        """By its cookie."""
+    def test_a_daemon_is_ended_after_its_root_has_ended(self, start: Start) -> None:
+        """It is found by its cookie."""
         process = start(DAEMON)
         wait_until(lambda: process.poll() == 0)
         (daemon,) = process.members()
@@ -210,7 +210,7 @@ class TestEnd:
         assert not daemon.is_running() or daemon.status() == psutil.STATUS_ZOMBIE
 
     def test_children_get_sigterm_before_sigkill(self, start: Start, tmp_path: Path) -> None:
-        """A child whose parent has died may still clean up."""
+        """A child whose parent has ended has time to clean up."""
         process = start(f"""
             child = '''if True:
                 import pathlib, signal, sys, time
@@ -228,21 +228,21 @@ class TestEnd:
         assert (tmp_path / "bye").exists()
 
     def test_ending_twice_does_nothing(self, start: Start) -> None:
-        """It is gone."""
+        """The exit status stays the same."""
         process = start(SLEEP)
         self.end(process)
         self.end(process)
         assert process.returncode == -signal.SIGTERM
 
     def test_a_program_that_has_ended_keeps_its_status(self, start: Start) -> None:
-        """It is not signalled."""
+        """A program that ended by itself is not signalled."""
         process = start("pathlib.Path(READY).touch(); sys.exit(3)")
         assert process.wait(LONGEST) == 3
         self.end(process)
         assert process.returncode == 3
 
     def test_a_tree_that_forks_all_the_time_is_ended(self, start: Start) -> None:
-        """It is killed in rounds."""
+        """It is stopped and killed in rounds."""
         process = start("""
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             pathlib.Path(READY).touch()
@@ -250,15 +250,15 @@ class TestEnd:
             while time.monotonic() < until:
                 pid = os.fork()
                 if pid and os.getpid() != os.getsid(0):
-                    os._exit(0)  # the child goes on in our place
+                    os._exit(0)  # the child continues in its place
                 if pid:
                     os.waitpid(pid, 0)
         """)
         self.end(process, 0.1)
         assert process.members() == []
 
-    def test_waiting_for_it_has_a_timeout(self, start: Start) -> None:
-        """As of subprocess."""
+    def test_wait_has_a_timeout(self, start: Start) -> None:
+        """`wait` raises `TimeoutExpired`, as in `subprocess`."""
         process = start(SLEEP)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.01)
