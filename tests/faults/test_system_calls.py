@@ -29,7 +29,7 @@ OTHERS = {
     "pread64": ("EIO:when={}+",),
     "unlink": ("EIO:when={}+",),
 }
-REASONS = r"journal \S+ cannot be (made|written|continued): "
+REASONS = r"journal \S+ cannot be (created|written|opened for writing): "
 
 
 @functools.cache

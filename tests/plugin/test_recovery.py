@@ -233,7 +233,7 @@ class TestNextRun:
         file.chmod(0o600)
         result = project.run_apart()
         assert result.ret == 0
-        assert "no readable journal" in result.stdout.str()
+        assert "cannot read the journal" in result.stdout.str()
         assert file.read_bytes() == b"garbage" * 1000
         assert clean_up(project).ret == 1
 
@@ -338,7 +338,7 @@ class TestLost:
         killed(project)
         result = clean_up(project)
         assert result.ret == 1
-        assert "a object cannot be written as JSON" in result.stdout.str()
+        assert "a value of type 'object' cannot be written as JSON" in result.stdout.str()
         assert project.calls == ["web undo"]
 
 

@@ -1,6 +1,7 @@
-"""Values as JSON text: what a later process can read, and nothing that runs when it is read.
+"""Encodes values as JSON text for a later process, and decodes them again.
 
-No pickle: a journal is data. What the format cannot hold is refused by its type.
+Pickle is not used, because reading a journal must not run code. A value that the format cannot
+represent is refused, with its type as the reason.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from pytest_plan.engine.journal.reference import NotDurableError, Reference, References
 
-_TAG = "$"
+_TAG = "$"  # the key that marks an object of a type that JSON does not have
 _TEXTS: Mapping[type, Callable[[Any], str]] = {
     bytes: lambda value: base64.b64encode(value).decode(),
     datetime.date: datetime.date.isoformat,
@@ -42,11 +43,11 @@ _COLLECTIONS: Mapping[str, Callable[[list[Any]], Any]] = {
 
 
 class Codec:
-    """Turns values into JSON text and back.
+    """Converts values to JSON text and back.
 
     Args:
         references: finds the classes of dataclasses and enums.
-        is_secret: whether a text must not be written.
+        is_secret: returns whether a text contains a secret, which must not be written.
     """
 
     def __init__(
@@ -56,34 +57,34 @@ class Codec:
         self._is_secret = is_secret
 
     def encode(self, value: Any) -> str:
-        """Return the text of a value.
+        """Return the JSON text for a value.
 
         Raises:
-            NotDurableError: it is, or holds, something that cannot be written; the text names
-                the type.
+            NotDurableError: the value is or contains something that cannot be written. The
+                message has its type, never the value.
         """
         try:
             return json.dumps(self._plain(value))
         except RecursionError:
-            raise NotDurableError("it is nested too deeply, or holds itself") from None
+            raise NotDurableError("it is nested too deeply or contains itself") from None
         except NotDurableError:
             raise
-        except (ValueError, AttributeError) as error:  # a number of thousands of digits, no field
+        except (ValueError, AttributeError) as error:  # an int that is too long, an unset field
             raise NotDurableError(str(error)) from None
 
     def decode(self, text: str) -> Any:
-        """Return the value of a text.
+        """Return the value for a JSON text.
 
         Raises:
-            LookupError: a class in it is not there any more.
-            ValueError: it is no text of `encode`.
+            LookupError: a class in the text no longer exists.
+            ValueError: the text was not written by `encode`.
         """
         return self._value(json.loads(text))
 
     def _plain(self, value: Any) -> Any:
         kind = type(value)
         if kind is str:
-            return self._open(value)
+            return self._without_secret(value)
         if value is None or kind in (bool, int, float):
             return value
         if kind is list:
@@ -96,32 +97,32 @@ class Codec:
         kind = type(value)
         if kind in _TEXTS:
             if kind is bytes:
-                self._open(value.decode("utf-8", "surrogateescape"))
+                self._without_secret(value.decode("utf-8", "surrogateescape"))
             return {_TAG: kind.__name__, "of": _TEXTS[kind](value)}
         if kind.__name__ in _COLLECTIONS and kind is _COLLECTIONS[kind.__name__]:
             return {_TAG: kind.__name__, "of": [self._plain(item) for item in value]}
         if isinstance(value, pathlib.Path):
-            return {_TAG: "path", "of": self._open(str(value))}
+            return {_TAG: "path", "of": self._without_secret(str(value))}
         if kind is datetime.datetime:
             return _plain_datetime(value)
         if kind is datetime.timedelta:
             return {_TAG: "timedelta", "of": [value.days, value.seconds, value.microseconds]}
         return self._plain_object(value)
 
-    def _open(self, text: str) -> str:
+    def _without_secret(self, text: str) -> str:
         if self._is_secret(text):
-            raise NotDurableError("it holds a secret")
+            raise NotDurableError("it contains a secret")
         return text
 
     def _plain_dict(self, value: Mapping[Any, Any]) -> Any:
         if all(type(key) is str for key in value) and _TAG not in value:
-            return {self._open(key): self._plain(item) for key, item in value.items()}
+            return {self._without_secret(key): self._plain(item) for key, item in value.items()}
         pairs = [[self._plain(key), self._plain(item)] for key, item in value.items()]
         return {_TAG: "dict", "of": pairs}
 
     def _plain_object(self, value: Any) -> Any:
         kind = type(value)
-        if isinstance(value, enum.Flag):  # several at once have no name of their own
+        if isinstance(value, enum.Flag):  # a combination of flags has no name
             return {_TAG: "flag", "type": self._type(kind), "of": value.value}
         if isinstance(value, enum.Enum):
             return {_TAG: "enum", "type": self._type(kind), "of": value.name}
@@ -131,7 +132,7 @@ class Codec:
                 for field in dataclasses.fields(value)
             }
             return {_TAG: "dataclass", "type": self._type(kind), "of": fields}
-        raise NotDurableError(f"a {kind.__qualname__} cannot be written as JSON")
+        raise NotDurableError(f"a value of type {kind.__qualname__!r} cannot be written as JSON")
 
     def _type(self, kind: type) -> list[Any]:
         reference = self._references.of(kind)
@@ -159,7 +160,7 @@ class Codec:
         if tag == "dict":
             return {self._value(key): self._value(item) for key, item in of}
         if tag not in ("enum", "flag", "dataclass"):
-            raise ValueError(f"unknown kind of value {tag!r}")
+            raise ValueError(f"unknown type of value {tag!r}")
         return self._object(tag, self._references.follow(Reference(*plain["type"])), of)
 
     def _object(self, tag: str, kind: Any, of: Any) -> Any:
@@ -167,23 +168,26 @@ class Codec:
             return kind[of]
         if tag == "flag":
             return kind(of)
-        made = object.__new__(kind)
+        # Without `__init__`, so that no code of the user runs; `object.__setattr__` also works for
+        # frozen dataclasses.
+        instance = object.__new__(kind)
         for name, item in of.items():
-            object.__setattr__(made, name, self._value(item))
-        return made
+            object.__setattr__(instance, name, self._value(item))
+        return instance
 
 
 def _plain_datetime(value: datetime.datetime) -> dict[str, Any]:
-    """Keep the name of the zone: in the hour that a clock is set back the offset is not enough."""
+    """Keep the name of the time zone: in the hour when clocks go back, the offset is ambiguous."""
     plain = {_TAG: "datetime", "of": value.replace(tzinfo=None).isoformat(), "fold": value.fold}
     if value.tzinfo is None:
         return plain
-    key = getattr(value.tzinfo, "key", None)  # of a zoneinfo.ZoneInfo
+    key = getattr(value.tzinfo, "key", None)  # the name of a zoneinfo.ZoneInfo
     if key is not None:
         return {**plain, "zone": key}
     offset = {**plain, "of": value.isoformat()}
     if _datetime(offset) != value:
-        raise NotDurableError(f"a time in a {type(value.tzinfo).__qualname__} cannot be written")
+        zone = type(value.tzinfo).__qualname__
+        raise NotDurableError(f"a datetime with a tzinfo of type {zone!r} cannot be written")
     return offset
 
 
@@ -191,6 +195,6 @@ def _datetime(plain: Mapping[str, Any]) -> datetime.datetime:
     value = datetime.datetime.fromisoformat(plain["of"]).replace(fold=plain["fold"])
     if "zone" not in plain:
         return value
-    import zoneinfo  # here: most journals hold no such value
+    import zoneinfo  # imported late: most journals have no such value
 
     return value.replace(tzinfo=zoneinfo.ZoneInfo(plain["zone"]))

@@ -1,7 +1,7 @@
-"""The durable record of an environment: what is noted of it, and when.
+"""The journal of an environment: what is recorded about it, and when.
 
-Write-ahead: what a later process must know is on the disk before it is true. What only helps is
-written with the next of these, or a moment later.
+Write-ahead: anything that a later process must know is on the disk before it happens. Everything
+else is written together with the next such record, or a moment later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.journal.codec import Codec
 from pytest_plan.engine.journal.null import Deferred, NullJournal
 from pytest_plan.engine.journal.reference import NotDurableError, References
-from pytest_plan.engine.journal.schema import insert, last_number, make, replace, update
+from pytest_plan.engine.journal.schema import create, insert, last_number, replace, update
 from pytest_plan.engine.journal.writer import Statement, Writer
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import EXEC_HOOKS, CleanupOutcome, Hook, StepOutcome
@@ -36,11 +36,11 @@ _VALUE = replace("state")
 
 
 class Lasting(NamedTuple):
-    """A value of the State on its way to the disk.
+    """A snapshot of a State value, ready to be written.
 
     Attributes:
-        text: the value as `Codec` writes it; None when it cannot be.
-        lost: why it cannot be written; None when it can.
+        text: the value as encoded by `Codec`; None if it cannot be written.
+        lost: the reason why it cannot be written; None if it can.
     """
 
     text: str | None
@@ -51,12 +51,12 @@ class Journal(NullJournal):
     """The journal of one environment.
 
     Args:
-        file: the database; made when it is missing, in a folder that is there.
-        references: how functions and classes are found again.
-        fingerprint: returns the fingerprint of a step by its name.
+        file: the database file; it is created if it is missing, but its folder must exist.
+        references: finds functions and classes again.
+        fingerprint: returns the fingerprint of the step with a name.
 
     Raises:
-        JournalError: the file cannot be made, or is no journal.
+        JournalError: the file cannot be created or opened, or is not a journal.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Journal(NullJournal):
         self._fingerprint = fingerprint
         is_new = not file.exists()
         if is_new:
-            make(file)
+            create(file)
         self._numbers = itertools.count(1 if is_new else last_number(file) + 1)
         try:
             self._writer = Writer(file)
@@ -83,31 +83,31 @@ class Journal(NullJournal):
 
     @property
     def failure(self) -> JournalError | None:
-        """Why nothing can be written any more; None while it can."""
+        """The error after which nothing more is written; None while the journal works."""
         return self._writer.failure
 
     def mask_with(self, mask: Callable[[str], str]) -> None:
-        """Let nothing be written that `mask`, which replaces secrets, would change."""
+        """Never write text that `mask`, which replaces secrets, would change."""
         self._mask = mask
 
     def set(self, **values: Any) -> None:
-        """Note facts about the environment, durably; each must be plain JSON."""
+        """Record durably facts about the environment; each value must be plain JSON."""
         self._writer.durably(_header(values))
 
     def flush(self) -> None:
-        """Return when all that was noted is on the disk; raise JournalError when it cannot be."""
+        """Return once everything recorded so far is on the disk, else raise `JournalError`."""
         self._writer.durably([])
 
     def before(self, step: PlannedStep) -> Callable[[], None]:
-        """Return what must be called before user code of the step."""
+        """Return the function to call before the step's first user code."""
         return lambda: self.step_begun(step)
 
     def step_begun(self, step: PlannedStep) -> None:
-        """Note, durably, that user code of the step may run from now on."""
+        """Record durably that user code of the step may run from now on."""
         self._writer.durably([self._begun(step)])
 
     def ends_durably(self, step: PlannedStep) -> bool:
-        """Whether `step_ended` waits for the disk: the `cleanup` hook takes the value or State."""
+        """Whether `step_ended` is durable: the `cleanup` hook takes the value or the State."""
         return _takes(step, "value", "state")
 
     def step_ended(
@@ -119,33 +119,36 @@ class Journal(NullJournal):
         *,
         has_begun: bool,
     ) -> None:
-        """Record how the step ended; durably if its `cleanup` hook takes its value or the State."""
+        """Record how the step ended, durably if its `cleanup` hook takes its value or the State."""
         ended: Statement = (_ENDED, (outcome.value, completed, log_tail, step.name))
-        # One that only cleans up has begun without any code of its own.
+        # A step without exec hooks runs no code that would have recorded its beginning.
         is_new = has_begun and not step.hooks.keys() & set(EXEC_HOOKS)
         statements = [self._begun(step), ended] if is_new else [ended]
         if not self.ends_durably(step):
             self._writer.note(lambda: statements)
             return
-        # What its cleanup is made with is on the disk before anybody can rely on the step.
+        # The arguments of its `cleanup` hook are on the disk before another step relies on it.
         with contextlib.suppress(JournalError):
             self._writer.durably(statements)
 
     def cleanup_begun(self, step: str) -> None:
-        """Note, durably if that can be, that the step is being cleaned up by one owner more."""
-        with contextlib.suppress(JournalError):
+        """Record durably that one more owner cleans the step up; errors are ignored."""
+        with contextlib.suppress(JournalError):  # cleanup also runs when the disk fails
             self._writer.durably([(_CLEANUP_BEGUN, (step,))])
 
     def cleanup_ended(self, step: str, outcome: CleanupOutcome, *, hook_is_done: bool) -> None:
-        """Note how the cleanup of the step ended, and whether its hook has succeeded by now."""
+        """Record how the cleanup of the step ended, and whether its `cleanup` hook succeeded."""
         self._note(_CLEANUP_ENDED, (outcome.value, hook_is_done, step))
 
     def hook_done(self, step: str) -> None:
-        """Note that the `cleanup` hook has succeeded, when more is to be taken back."""
+        """Record that the `cleanup` hook succeeded while other undos of the step remain."""
         self._note(_HOOK_DONE, (step,))
 
     def deferred(self, step: str, hook: Hook, label: str, call: Deferred) -> int | None:
-        """Note a deferred call, durably; one that no later process could make is noted as lost."""
+        """Record a deferred call durably, and return its number.
+
+        A call that no later process could make is recorded as lost, with the reason.
+        """
         try:
             reference = self._references.of(call.function)
             given = self._codec.encode([list(call.arguments), dict(call.keywords)])
@@ -155,34 +158,39 @@ class Journal(NullJournal):
         return self._undo(step, hook, label, "call", json.dumps(data))
 
     def tree_planned(self, step: str, hook: Hook, label: str, how: Mapping[str, Any]) -> int | None:
-        """Note a process tree that is about to start, durably; return its number."""
+        """Record durably that a process tree is about to start, and return its number."""
         return self._undo(step, hook, label, "tree", json.dumps(dict(how)))
 
     def tree_started(self, number: int | None, pid: int) -> None:
-        """Note the first process of a tree, durably: it may soon write over its mark."""
-        who = identify(pid)
-        known = json.dumps({"pid": who.pid, "birth": who.birth, "boot": who.boot})
-        self._writer.durably([(_TREE_STARTED, (known, number))])
+        """Record durably the first process of a tree, which may soon overwrite its cookie."""
+        root = json.dumps(identify(pid)._asdict())
+        self._writer.durably([(_TREE_STARTED, (root, number))])
 
     def tail_made(self, step: str) -> int | None:
-        """Note that a generator has yielded: its tail lives in this process alone."""
+        """Record that a generator has yielded, and return the number of its tail.
+
+        Only this process can run the tail.
+        """
         number = next(self._numbers)
         row = (number, step, Hook.EXEC.value, "what follows its yield", "tail", "", 0)
         self._note(_UNDO, row)
         return number
 
     def variable_set(self, step: str, hook: Hook, name: str, value: str) -> int | None:
-        """Note an environment variable; return its number."""
+        """Record durably an environment variable, and return its number.
+
+        A value that contains a secret is left out.
+        """
         is_secret = self._mask(value) != value
         data = json.dumps([name, None if is_secret else value])
         return self._undo(step, hook, f"restore ${name}", "variable", data)
 
     def scratch(self, folder: Path) -> None:
-        """Note, durably, the folder that the run makes."""
+        """Record durably the temporary folder that the run creates."""
         self.set(scratch=str(folder))
 
     def forget(self, steps: Iterable[str]) -> None:
-        """Note that nothing of these steps is there any more."""
+        """Remove everything recorded about these steps, because nothing of them is left."""
         columns = (("step", "name"), ("undo", "step"), ("state", "key"))
         statements = [
             (f"DELETE FROM {table} WHERE {column} = ?", (step,))  # noqa: S608 - ours
@@ -192,32 +200,37 @@ class Journal(NullJournal):
         self._writer.note(lambda: statements)
 
     def undone(self, number: int | None) -> None:
-        """Note that something has been taken back."""
+        """Record that the entry with this number has been undone; None is ignored."""
         if number is not None:
             self._note(_UNDONE, (number,))
 
     def lasting(self, value: Any) -> Lasting:
-        """Return the value as it will be written, whatever becomes of it in memory."""
+        """Return a snapshot of a value, which later changes in memory do not affect."""
         try:
             return Lasting(self._codec.encode(value))
         except NotDurableError as error:
             return Lasting(None, str(error))
 
     def state_set(self, key: str, lasting: Lasting | Callable[[], Lasting]) -> None:
-        """Note a value of the State; a function is called by the writer."""
+        """Record the value of a key of the State.
+
+        Args:
+            key: the key.
+            lasting: its snapshot, or a function that the writer calls to get it.
+        """
 
         def statements() -> Sequence[Statement]:
-            made = lasting() if callable(lasting) else lasting
-            return [(_VALUE, (key, made.text, made.lost))]
+            snapshot = lasting() if callable(lasting) else lasting
+            return [(_VALUE, (key, snapshot.text, snapshot.lost))]
 
         self._writer.note(statements)
 
     def state_removed(self, key: str) -> None:
-        """Note that a key is gone."""
+        """Record that a key was removed from the State."""
         self._note("DELETE FROM state WHERE key = ?", (key,))
 
     def close(self) -> None:
-        """Write what is noted, and let go of the file."""
+        """Write everything recorded so far, and close the file."""
         self._writer.close()
 
     def _begun(self, step: PlannedStep) -> Statement:

@@ -1,4 +1,4 @@
-"""What a run tells its journal; here there is none, and everything is let pass."""
+"""The journal's interface, and the null implementation for runs without a journal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Deferred(NamedTuple):
-    """A call to make at cleanup."""
+    """A deferred call, which cleanup makes."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -22,32 +22,32 @@ class Deferred(NamedTuple):
 
 
 class NullJournal:
-    """A run without a journal.
+    """The interface of a journal. Here every method does nothing.
 
-    Methods that are *durable* in a journal return when what they note is on the disk, and raise
-    JournalError when it cannot be written; the others note, and it is written soon.
+    In a `Journal`, methods that record something *durably* return once it is on the disk, and raise
+    `JournalError` if it cannot be written. The other methods only queue it to be written soon.
     """
 
     @property
     def failure(self) -> JournalError | None:
-        """Why nothing can be written any more; None while it can."""
+        """The error after which nothing more is written; None while the journal works."""
         return None
 
     def flush(self) -> None:
-        """Return when all that was noted is on the disk."""
+        """Return once everything recorded so far is on the disk."""
 
     def before(self, step: PlannedStep) -> Callable[[], None] | None:
-        """Return what must be called before user code of the step; None: nothing."""
+        """Return a function to call before the step's first user code; None if there is none."""
         return None
 
     def mask_with(self, mask: Callable[[str], str]) -> None:
-        """Let nothing be written that `mask`, which replaces secrets, would change."""
+        """Never write text that `mask`, which replaces secrets, would change."""
 
     def step_begun(self, step: PlannedStep) -> None:
-        """Note, durably, that user code of the step may run from now on."""
+        """Record durably that user code of the step may run from now on."""
 
     def ends_durably(self, step: PlannedStep) -> bool:
-        """Whether `step_ended` waits for the disk."""
+        """Whether `step_ended` is durable for this step."""
         return False
 
     def step_ended(
@@ -59,51 +59,57 @@ class NullJournal:
         *,
         has_begun: bool,
     ) -> None:
-        """Record how the step ended; durably if its `cleanup` hook takes its value or the State."""
+        """Record how the step ended, durably if its `cleanup` hook takes its value or the State."""
 
     def cleanup_begun(self, step: str) -> None:
-        """Note, durably if that can be, that the step is being cleaned up."""
+        """Record durably that cleanup of the step begins; errors are ignored."""
 
     def cleanup_ended(self, step: str, outcome: CleanupOutcome, *, hook_is_done: bool) -> None:
-        """Note how the cleanup of the step ended, and whether its hook has succeeded by now."""
+        """Record how the cleanup of the step ended, and whether its `cleanup` hook succeeded."""
 
     def hook_done(self, step: str) -> None:
-        """Note that the `cleanup` hook has succeeded, when more is to be taken back."""
+        """Record that the `cleanup` hook succeeded while other undos of the step remain."""
 
     def deferred(self, step: str, hook: Hook, label: str, call: Deferred) -> int | None:
-        """Note a deferred call, durably; return its number."""
+        """Record a deferred call durably, and return its number; None without a journal."""
         return None
 
     def tree_planned(self, step: str, hook: Hook, label: str, how: Mapping[str, Any]) -> int | None:
-        """Note a process tree that is about to start, durably; return its number."""
+        """Record durably that a process tree is about to start, and return its number.
+
+        None means that there is no journal.
+        """
         return None
 
     def tree_started(self, number: int | None, pid: int) -> None:
-        """Note the first process of a tree."""
+        """Record durably the first process of the tree with this number."""
 
     def tail_made(self, step: str) -> int | None:
-        """Note that a generator has yielded: its tail lives in this process alone."""
+        """Record that a generator has yielded, and return the number of its tail.
+
+        Only this process can run the tail. None means that there is no journal.
+        """
         return None
 
     def undone(self, number: int | None) -> None:
-        """Note that something has been taken back."""
+        """Record that the entry with this number has been undone; None is ignored."""
 
     def variable_set(self, step: str, hook: Hook, name: str, value: str) -> int | None:
-        """Note an environment variable; return its number."""
+        """Record durably an environment variable, and return its number; None without a journal."""
         return None
 
     def scratch(self, folder: Path) -> None:
-        """Note, durably, the folder that the run makes."""
+        """Record durably the temporary folder that the run creates."""
 
     def lasting(self, value: Any) -> Any:
-        """Return what `state_set` will need of a value, as the value is now."""
+        """Return a snapshot of a value for `state_set`."""
         return None
 
     def state_set(self, key: str, lasting: Any) -> None:
-        """Note a value of the State."""
+        """Record the value of a key of the State, from its snapshot by `lasting`."""
 
     def state_removed(self, key: str) -> None:
-        """Note that a key is gone."""
+        """Record that a key was removed from the State."""
 
     def close(self) -> None:
-        """Write what is noted, and let go."""
+        """Write everything recorded so far, and close the journal."""

@@ -1,4 +1,4 @@
-"""What a journal tells about an environment: read whole, checked, and never run here."""
+"""Reads a journal as a whole and checks it. Nothing recorded in it is run here."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook, StepOutcome
 from pytest_plan.engine.processes.identity import Identity
 
-MOST_OWNERS = 3  # that try the cleanup of a step
+MOST_OWNERS = 3  # most processes that try to clean a step up
 
 
 class RecordedUndo(NamedTuple):
-    """Something to take back.
+    """An entry of the journal for something to undo.
 
     Attributes:
-        number: names it in the journal.
-        step: the step that made it.
-        hook: the hook that made it.
-        label: names it in reports.
+        number: identifier of the entry in the journal.
+        step: name of the step that it belongs to.
+        hook: the hook that registered it.
+        label: description for reports.
         kind: `call`, `tree`, `variable`, `tail` or `lost`.
-        data: what a later process needs of it; for `lost`, why there is nothing.
+        data: the data that a later process needs to undo it; for `lost`, the reason why no later
+            process can.
     """
 
     number: int
@@ -38,21 +39,21 @@ class RecordedUndo(NamedTuple):
 
 
 class RecordedStep(NamedTuple):
-    """A step that had begun.
+    """A step that has begun, as recorded in the journal.
 
     Attributes:
-        name: its name.
-        needs: the steps it needs.
-        after: the steps it is ordered after.
-        has_cleanup_hook: whether it had a `cleanup` hook that could do anything.
-        cleanup_when: its option.
-        fingerprint: of its code and options, as it was.
-        outcome: how it stood.
-        completed: its rank among those that had ended, 0 if it had not.
-        cleanup: how its cleanup stood.
+        name: name of the step.
+        needs: names of the steps that it needs.
+        after: names of the steps that it is ordered after.
+        has_cleanup_hook: whether it has a `cleanup` hook with something to do.
+        cleanup_when: its option `cleanup_when`.
+        fingerprint: fingerprint of its code and options at the time of the run.
+        outcome: last recorded status of the step.
+        completed: its rank among the steps that have ended; 0 if it has not ended.
+        cleanup: last recorded status of its cleanup.
         hook_done: whether its `cleanup` hook has succeeded.
-        owners: how many have begun to clean it up.
-        undos: what is still to be taken back, as it was made.
+        owners: number of processes that have begun to clean it up.
+        undos: the entries that are not undone yet, in the order in which they were registered.
     """
 
     name: str
@@ -70,7 +71,7 @@ class RecordedStep(NamedTuple):
 
     @property
     def hook_is_due(self) -> bool:
-        """Whether its `cleanup` hook must run; a step whose end is not known may have succeeded."""
+        """Whether its `cleanup` hook must run; without a recorded end, it may have succeeded."""
         if not self.has_cleanup_hook or self.hook_done:
             return False
         return self.cleanup_when == "attempted" or self.outcome in (
@@ -81,24 +82,24 @@ class RecordedStep(NamedTuple):
 
     @property
     def needs_cleanup(self) -> bool:
-        """Whether anything of it is left."""
+        """Whether anything of the step is left to clean up."""
         return self.hook_is_due or any(undo.kind != "variable" for undo in self.undos)
 
     @property
     def can_be_cleaned(self) -> bool:
-        """Whether another process could take back anything of what is left."""
+        """Whether another process could clean up anything that is left."""
         return self.hook_is_due or any(undo.kind in ("call", "tree") for undo in self.undos)
 
 
 class Recorded(NamedTuple):
-    """An environment as its journal tells it.
+    """An environment, as recorded in its journal.
 
     Attributes:
         file: the journal.
-        facts: what its owners noted about it.
-        steps: the steps that had begun, by name, in the order in which they began.
-        state: the text of each value; None where it could not be written.
-        lost: why a value could not be written, by key.
+        facts: facts about the environment that its owners recorded.
+        steps: the steps that have begun, by name, in the order in which they began.
+        state: the encoded value of each key; None if it could not be written.
+        lost: the reasons why values could not be written, by key.
     """
 
     file: Path
@@ -109,33 +110,33 @@ class Recorded(NamedTuple):
 
     @property
     def owner(self) -> Identity | None:
-        """Who made it, or cleaned it up last; None when it died before it could say so."""
+        """The process that created it or cleaned it up last; None if it was not recorded."""
         owner = self.facts.get("owner")
         return None if owner is None else Identity(**owner)
 
     @property
     def is_kept(self) -> bool:
-        """Whether it was left on purpose."""
+        """Whether the environment was kept on purpose."""
         return self.facts.get("status") == "kept"
 
     def due(self) -> list[RecordedStep]:
-        """Return the steps of which something is left."""
+        """Return the steps with anything left to clean up."""
         return [step for step in self.steps.values() if step.needs_cleanup]
 
     def exhausted(self) -> bool:
-        """Whether enough owners have tried."""
+        """Whether cleanup is given up because `MOST_OWNERS` processes have tried every step."""
         due = self.due()
         return bool(due) and all(step.owners >= MOST_OWNERS for step in due)
 
 
 def read(file: Path) -> Recorded:
-    """Return what a journal tells.
+    """Read a journal and check it. The file is not changed.
 
     Raises:
-        JournalError: it is no journal, damaged, or of another format; it is left as it is.
+        JournalError: the file is not a journal, is damaged, or has another format.
     """
     try:
-        # Read only: what cannot be read stays as it is, and what is not there is not made.
+        # Read-only, so that a damaged file is not changed and a missing file is not created.
         where = f"{file.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(where, uri=True, timeout=5.0)) as connection:
             _check(connection, file)
@@ -149,8 +150,8 @@ def read(file: Path) -> Recorded:
         RecursionError,
     ) as error:
         raise JournalError(
-            f"{file} is no readable journal ({error}): it is kept and nothing of it is cleaned up; "
-            "remove its folder when you have made sure that nothing is left"
+            f"cannot read the journal {file} ({error}); it is left unchanged and nothing in it is "
+            "cleaned up; make sure that nothing is left of its environment, then remove its folder"
         ) from error
 
 
@@ -158,13 +159,13 @@ def _check(connection: sqlite3.Connection, file: Path) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION:
-        raise ValueError("it was not made by pytest-plan")
+        raise ValueError("it was not created by pytest-plan")
     if version != FORMAT:
         raise JournalError(
-            f"{file} has format {version}, this pytest-plan reads format {FORMAT}: it is kept as "
-            "it is; clean it up with the version that made it"
+            f"the journal {file} has format {version}, but this version of pytest-plan reads "
+            f"format {FORMAT}; it is left unchanged; clean it up with the version that wrote it"
         )
-    # An index is checked, too: what it misses would not be found when it is to change.
+    # This also checks indexes: an update would not find a row that an index misses.
     problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if problem != "ok":
         raise ValueError(problem)
@@ -175,10 +176,10 @@ def _check_undo(kind: str, data: str) -> None:
     if kind in ("tail", "lost"):
         return
     if kind not in ("call", "tree", "variable"):
-        raise ValueError(f"unknown kind {kind!r} of undo")
+        raise ValueError(f"an undo entry has the unknown kind {kind!r}")
     plain = json.loads(data)
     if kind == "tree" and not {"cookie", "since", "signal", "grace"} <= plain.keys():
-        raise ValueError("a process tree without its cookie")
+        raise ValueError("the entry of a process tree is incomplete")
 
 
 def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
@@ -192,7 +193,7 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
     rows = connection.execute(
         "SELECT number, step, hook, label, kind, data FROM undo WHERE NOT done ORDER BY number"
     )
-    for number, step, hook, label, kind, data in list(rows):  # or the file stays open
+    for number, step, hook, label, kind, data in list(rows):  # an open cursor keeps the file open
         _check_undo(kind, data)
         undos.setdefault(step, []).append(RecordedUndo(number, step, Hook(hook), label, kind, data))
     columns = (
@@ -202,18 +203,18 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
     steps = {}
     found = connection.execute(f"SELECT {columns} FROM step ORDER BY number")  # noqa: S608 - ours
     for row in list(found):
-        name, needs, after, hook, when, print_, outcome, completed, cleanup, done, owners = row
-        # A step that has not ended and has no value did not succeed: a hook that takes the value
-        # (2) has nothing to remove.
+        name, needs, after, hook, when, fingerprint, outcome, completed, cleanup, done, owners = row
+        # A step without a recorded end and without a value did not succeed, so a hook that takes
+        # the value (2) has nothing to remove.
         unmade = hook == 2 and outcome == "running" and when != "attempted" and name not in valued
         has_hook = bool(hook) and not unmade
         steps[name] = RecordedStep(
-            name, tuple(json.loads(needs)), tuple(json.loads(after)), has_hook, when, print_,
+            name, tuple(json.loads(needs)), tuple(json.loads(after)), has_hook, when, fingerprint,
             StepOutcome(outcome).value, completed, CleanupOutcome(cleanup).value, bool(done),
             owners, tuple(undos.pop(name, ())),
         )  # fmt: skip
     if undos:
-        raise ValueError(f"something belongs to no step: {next(iter(undos))!r}")
+        raise ValueError(f"an undo entry belongs to an unknown step: {next(iter(undos))!r}")
     return Recorded(
         file, facts, steps,
         {key: value for key, value, _ in values},

@@ -1,4 +1,4 @@
-"""Functions and classes by where they are written, for a later process to find again."""
+"""References to functions and classes by their location, for a later process to find them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any, NamedTuple
 
 
 class NotDurableError(ValueError):
-    """A value or a function that no later process could read or run; the text says why."""
+    """A later process could not read this value or call this function. The message says why."""
 
 
 class Reference(NamedTuple):
-    """Where a function or a class is.
+    """The location of a function or a class.
 
     Attributes:
-        module: the name under which it can be imported; a conftest never is.
-        qualname: its name in the module.
-        file: its file, relative to the root when it lies below it; None: built in.
+        module: the name of its module. A conftest is never imported by it.
+        qualname: its qualified name in the module.
+        file: the file of the module, relative to the root if it is below the root; None means
+            that it is built in.
     """
 
     module: str
@@ -34,50 +35,53 @@ def _loaded_modules() -> Iterable[types.ModuleType]:
 
 
 class References(NamedTuple):
-    """Makes references and follows them.
+    """Creates references and resolves them.
 
     Attributes:
-        root: the folder that the files of a project are relative to.
-        modules: returns the modules that are loaded, whatever name they go by.
+        root: the folder that the files of the project are relative to.
+        modules: returns the loaded modules, under any name.
     """
 
     root: Path
     modules: Callable[[], Iterable[types.ModuleType]] = _loaded_modules
 
     def of(self, target: Any) -> Reference:
-        """Return where a function or a class is.
+        """Return the reference to a function or a class.
 
         Raises:
-            NotDurableError: it has no place: a lambda, a nested function, a bound method.
+            NotDurableError: it cannot be found by name, such as a lambda, a nested function or a
+                bound method.
         """
         name = getattr(target, "__qualname__", None)
         module = sys.modules.get(getattr(target, "__module__", None) or "")
         if name is None or isinstance(target, types.MethodType):
-            # Not its repr: it may show what nobody should see.
-            what = f"a {type(target).__qualname__}" if name is None else repr(name)
-            raise NotDurableError(f"{what} is no function of a module")
+            # The message must not have its repr, which may contain a secret.
+            kind = f"an object of type {type(target).__qualname__!r}"
+            what = kind if name is None else repr(name)
+            raise NotDurableError(f"{what} is not a module-level function")
         if "<" in name:
             raise NotDurableError(f"{name!r} is a lambda or a nested function")
         module = module if _found(module, name) is target else self._module_with(target, name)
         if module is None:
-            raise NotDurableError(f"{name!r} cannot be found again in a module")
+            raise NotDurableError(f"{name!r} cannot be found by name in any module")
         return Reference(module.__name__, name, self._relative(module))
 
     def follow(self, reference: Reference) -> Any:
-        """Return the function or class.
+        """Return the function or class that a reference refers to.
 
         Raises:
-            LookupError: its file, or it in its file, is not there any more; the text says which.
+            LookupError: its file cannot be loaded or no longer defines it; the message says
+                which.
         """
         module = self._loaded(reference) or self._imported(reference)
         found = _found(module, reference.qualname)
         if found is None:
             where = reference.file or reference.module
-            raise LookupError(f"{where} has no {reference.qualname!r} any more")
+            raise LookupError(f"{where} no longer defines {reference.qualname!r}")
         return found
 
     def _module_with(self, target: Any, name: str) -> types.ModuleType | None:
-        """Find a module that pytest has loaded but that goes by another name, or by none."""
+        """Find the module among those that pytest loaded under another name, or under none."""
         code = getattr(target, "__code__", None)
         file = None if code is None else code.co_filename
         for module in self.modules():
@@ -103,7 +107,7 @@ class References(NamedTuple):
     def _imported(self, reference: Reference) -> types.ModuleType:
         where = reference.file or reference.module
         if Path(where).name == "conftest.py" or reference.module == "__main__":
-            # Another file may go by that name.
+            # Importing it by name could load another file.
             raise LookupError(f"{where} is not loaded")
         try:
             return importlib.import_module(reference.module)

@@ -1,6 +1,6 @@
-"""The tables of a journal, and the seal that tells whether a row is as it was written.
+"""The tables of a journal, and the seal of each row, a checksum that detects changes.
 
-SQLite has checksums for its write-ahead log, none for the file that the log is merged into.
+SQLite has checksums for its write-ahead log, but not for the database file it is merged into.
 """
 
 from __future__ import annotations
@@ -48,61 +48,67 @@ TABLES = {
 
 
 def schema() -> Iterator[str]:
-    """Yield the statements that make an empty journal."""
+    """Yield the SQL statements that create an empty journal."""
     yield f"PRAGMA application_id = {APPLICATION}"
     yield f"PRAGMA user_version = {FORMAT}"
     for table, columns in TABLES.items():
         typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-        # Its writes are waited for: without an index beside the table they change one page less.
+        # Writes to `step` are durable, and without a separate index each changes one page less.
         how = " WITHOUT ROWID" if table == "step" else ""
         yield f"CREATE TABLE {table}({typed}, seal INTEGER){how}"
 
 
-def make(file: Path) -> None:
-    """Make an empty journal.
+def create(file: Path) -> None:
+    """Create an empty journal.
 
     Raises:
-        JournalError: it cannot be made.
+        JournalError: it cannot be created.
     """
-    # Under another name until it is whole: a journal is never half made.
+    # It has another name until it is complete, so that nobody sees an incomplete journal.
     unfinished = file.with_name(f"{file.name}.new")
     try:
         for left in file.parent.glob(f"{unfinished.name}*"):
             left.unlink()
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
         os.close(os.open(unfinished, flags, 0o600))
-        # Only then with a write-ahead log: closing one does not say when it could not be merged.
+        # The write-ahead log comes last: closing it hides an error while merging it.
         with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
             for sql in ("PRAGMA journal_mode = MEMORY", "BEGIN", *schema(), "COMMIT"):
                 connection.execute(sql)
             connection.execute("PRAGMA journal_mode = WAL")
         unfinished.rename(file)
     except (sqlite3.Error, OSError) as error:
-        raise JournalError(f"the journal {file} cannot be made: {error}") from error
+        raise JournalError(
+            f"the journal {file} cannot be created: {error}; free disk space, make its folder "
+            "writable, or set plan_dir to another folder"
+        ) from error
 
 
 def last_number(file: Path) -> int:
-    """Return the highest number in a journal, of a step or of what it would undo; 0 without any.
+    """Return the highest number of a step or an undo entry in a journal; 0 if it is empty.
 
     Raises:
-        JournalError: the journal cannot be written in.
+        JournalError: the journal cannot be opened for writing.
     """
     try:
         with contextlib.closing(connect(file)) as connection:
             numbers = "SELECT number FROM step UNION ALL SELECT number FROM undo"
-            rows = connection.execute(f"SELECT coalesce(max(number), 0) FROM ({numbers})")  # noqa: S608 - ours
+            rows = connection.execute(f"SELECT coalesce(max(number), 0) FROM ({numbers})")  # noqa: S608 - fixed text
             return int(rows.fetchone()[0])
     except sqlite3.Error as error:
-        raise JournalError(f"the journal {file} cannot be continued: {error}") from error
+        raise JournalError(
+            f"the journal {file} cannot be opened for writing: {error}; check the file, or set "
+            "plan_dir to another folder"
+        ) from error
 
 
 def connect(file: Path) -> sqlite3.Connection:
-    """Return a connection whose commits are on the disk when they return.
+    """Return a connection whose commits return once they are on the disk.
 
-    Any thread may use it, one at a time.
+    Every thread may use it, but only one at a time.
 
     Raises:
-        sqlite3.Error: the file cannot be written, or is no journal.
+        sqlite3.Error: the file cannot be written, or is not a database.
     """
     connection = sqlite3.connect(file, isolation_level=None, timeout=5.0, check_same_thread=False)
     try:
@@ -116,30 +122,30 @@ def connect(file: Path) -> sqlite3.Connection:
 
 
 def insert(table: str) -> str:
-    """Return SQL that inserts a sealed row; its parameters are the columns."""
+    """Return the SQL that inserts a row with its seal; its parameters are the columns."""
     values = ", ".join(f"?{number}" for number, _ in enumerate(TABLES[table], start=1))
-    return f"INSERT INTO {table} VALUES ({values}, seal({values}))"  # noqa: S608 - ours
+    return f"INSERT INTO {table} VALUES ({values}, seal({values}))"  # noqa: S608 - fixed text
 
 
 def replace(table: str) -> str:
-    """Return SQL that inserts a sealed row in place of one with the same key."""
+    """Return the SQL that inserts a row with its seal, and replaces a row with the same key."""
     return insert(table).replace("INSERT", "INSERT OR REPLACE", 1)
 
 
 def update(table: str, where: str, **changes: str) -> str:
-    """Return SQL that changes columns, each to an expression, and seals the row again."""
+    """Return the SQL that sets columns to expressions, and renews the seal of each row."""
     changes["seal"] = f"seal({', '.join(changes.get(name, name) for name in TABLES[table])})"
     sets = ", ".join(f"{name} = {expression}" for name, expression in changes.items())
-    return f"UPDATE {table} SET {sets} WHERE {where}"  # noqa: S608 - ours
+    return f"UPDATE {table} SET {sets} WHERE {where}"  # noqa: S608 - fixed text
 
 
 def check_seals(connection: sqlite3.Connection) -> None:
-    """Raise ValueError when a row is not as it was written."""
+    """Raise ValueError if the seal of a row does not match its columns."""
     _define_seal(connection)
     for table, columns in TABLES.items():
-        broken = f"SELECT 1 FROM {table} WHERE seal IS NOT seal({', '.join(columns)}) LIMIT 1"  # noqa: S608 - ours
+        broken = f"SELECT 1 FROM {table} WHERE seal IS NOT seal({', '.join(columns)}) LIMIT 1"  # noqa: S608 - fixed text
         if connection.execute(broken).fetchone() is not None:
-            raise ValueError(f"a row of the table {table!r} is not as it was written")
+            raise ValueError(f"the table {table!r} has a damaged row: its checksum does not match")
 
 
 def _define_seal(connection: sqlite3.Connection) -> None:
@@ -147,5 +153,5 @@ def _define_seal(connection: sqlite3.Connection) -> None:
 
 
 def _seal(*values: Any) -> int:
-    """Return a checksum of the values of a row, their types included."""
+    """Return the checksum of the values of a row and their types."""
     return zlib.crc32(ascii(values).encode())

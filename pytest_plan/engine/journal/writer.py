@@ -1,8 +1,8 @@
-"""Brings what is noted to the disk, one transaction at a time, for all threads.
+"""Writes records to the disk, in one transaction at a time for all threads.
 
-Who waits for the disk writes, and takes along what others have noted: to let another thread do it
-and to be woken by it costs as much as the write. What nobody waits for is written by a thread of
-the writer's, a moment later.
+Group commit: a thread that needs durability writes the batch itself, including what other threads
+have queued. Handing over to a writer thread and being woken costs as much as the write. The
+writer's own thread writes, a moment later, the records that no thread waits for.
 """
 
 from __future__ import annotations
@@ -21,40 +21,46 @@ from typing import Any, NamedTuple, TypeAlias
 from pytest_plan.engine.journal.schema import connect
 from pytest_plan.engine.model.errors import JournalError
 
-_LINGER = 0.002  # seconds that what nobody waits for may wait for company
-_MOST = 1_000  # requests in one transaction
-_LOOK = 1.0  # seconds after which who waits looks whether the thread is still there
-_ROOM = bytes(64 << 10)  # what the log is made longer by at a time
+_LINGER = 0.002  # seconds before records that no thread waits for are written as a batch
+_MAX_BATCH = 1_000  # most requests in one transaction
+_CHECK_INTERVAL = 1.0  # seconds between checks that the writer's thread is still alive
+_PADDING = bytes(64 << 10)  # zeros that are appended to the write-ahead log at a time
 
 Statement: TypeAlias = tuple[str, Sequence[Any]]
 
 
 class Request(NamedTuple):
-    """Statements to write; who waits for them hears their end by `answer`."""
+    """Statements to write.
+
+    Attributes:
+        statements: returns the statements; called when they are written.
+        answer: receives None once they are on the disk, or the error if they cannot be written;
+            None means that no thread waits for them.
+    """
 
     statements: Callable[[], Sequence[Statement]]
     answer: queue.SimpleQueue[JournalError | None] | None = None
 
 
-class _Ring(enum.Enum):
-    """What the thread is woken for."""
+class _Wakeup(enum.Enum):
+    """The reasons for waking the writer's thread."""
 
-    NOTED = enum.auto()  # something that nobody waits for
-    AWAITED = enum.auto()
+    QUEUED = enum.auto()  # a request that no thread waits for
+    AWAITED = enum.auto()  # a request that the main thread waits for
     END = enum.auto()
 
 
 class Writer:
-    """Writes into one journal.
+    """Writes to one journal.
 
     Args:
         file: the journal.
 
     Attributes:
-        failure: why nothing can be written any more; None while it can.
+        failure: the error after which nothing more is written; None while writing works.
 
     Raises:
-        JournalError: the system gives no thread.
+        JournalError: the writer's thread cannot be started.
     """
 
     def __init__(self, file: Path) -> None:
@@ -63,15 +69,16 @@ class Writer:
         self._inode = os.stat(self._path).st_ino
         self._pid = os.getpid()
         self._requests: collections.deque[Request] = collections.deque()
-        self._bell: queue.SimpleQueue[_Ring] = queue.SimpleQueue()
-        self._is_idle = False  # whether the thread must be woken; it looks once more when it is set
-        # Everything below changes only under _writing, which is held for one transaction. It is
-        # never taken on the main thread, where a signal handler may raise in the middle of one.
+        self._wakeups: queue.SimpleQueue[_Wakeup] = queue.SimpleQueue()
+        # Whether the thread must be woken; it checks the requests once more after setting this.
+        self._is_idle = False
+        # Everything below changes only under _writing, which is held for one transaction. The main
+        # thread never takes it, because a signal handler may raise there during a transaction.
         self._writing = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._transactions = 0
         self._log: int | None = None  # the write-ahead log
-        self._log_size = 0  # with its room
+        self._log_size = 0  # with its padding
         self._is_closed = False
         self.failure: JournalError | None = None
         self._thread = threading.Thread(target=self._serve, name="plan-journal", daemon=True)
@@ -79,17 +86,17 @@ class Writer:
             self._thread.start()
         except RuntimeError as error:
             raise JournalError(
-                f"the journal {file} cannot be written: {error}; nothing was begun: raise the "
-                "system's limit of processes (ulimit -u) or of memory (ulimit -v)"
+                f"the journal {file} cannot be written: {error}; no step has run; raise the limit "
+                "on processes (ulimit -u) or on memory (ulimit -v)"
             ) from error
 
     def note(self, statements: Callable[[], Sequence[Statement]]) -> None:
-        """Write statements soon; the function is called when they are written."""
+        """Write statements soon, without waiting; the function is called when they are written."""
         if self._put(Request(statements)) and self._is_idle:
-            self._bell.put(_Ring.NOTED)
+            self._wakeups.put(_Wakeup.QUEUED)
 
     def durably(self, statements: Sequence[Statement]) -> None:
-        """Return when the statements, and all that was noted before, are on the disk.
+        """Return once the statements and all earlier ones are on the disk.
 
         Raises:
             JournalError: they cannot be written, or the writer is closed.
@@ -98,59 +105,59 @@ class Writer:
         if not self._put(Request(lambda: statements, answer)):
             return
         if threading.current_thread() is threading.main_thread():
-            self._bell.put(_Ring.AWAITED)
+            self._wakeups.put(_Wakeup.AWAITED)
         else:
             self._write_until(lambda: not answer.empty())
-        if (error := self._heard(answer)) is not None:
+        if (error := self._wait_for(answer)) is not None:
             raise error
 
     def close(self) -> None:
-        """Write what is noted, and let go of the file."""
+        """Write all queued requests, and close the file."""
         if os.getpid() == self._pid:
-            self._bell.put(_Ring.END)
+            self._wakeups.put(_Wakeup.END)
             self._thread.join()
 
     def _put(self, request: Request) -> bool:
-        # In a child that a step has forked there is no thread, and nothing of it is ours to note.
+        # A forked child has no writer thread, and its records do not belong to this run.
         if os.getpid() != self._pid:
             return False
         self._requests.append(request)
         return True
 
-    def _heard(self, answer: queue.SimpleQueue[JournalError | None]) -> JournalError | None:
+    def _wait_for(self, answer: queue.SimpleQueue[JournalError | None]) -> JournalError | None:
         while True:
             try:
-                return answer.get(timeout=_LOOK)
+                return answer.get(timeout=_CHECK_INTERVAL)
             except queue.Empty:
                 if not self._thread.is_alive() and answer.empty():
                     return self._closed_error()
 
     def _serve(self) -> None:
-        """Write what nobody else does, until the end."""
+        """Write the requests that no other thread writes, until the writer is closed."""
         try:
-            while self._is_called():
+            while self._is_needed():
                 self._write_until(lambda: not self._requests)
         finally:
             self._end()
 
-    def _is_called(self) -> bool:
-        """Wait until there is something that no other thread is about to write; False: the end."""
+    def _is_needed(self) -> bool:
+        """Wait for requests that no other thread is about to write; False means the end."""
         self._is_idle = True
-        ring = _Ring.NOTED if self._requests else self._bell.get()
+        wakeup = _Wakeup.QUEUED if self._requests else self._wakeups.get()
         self._is_idle = False
-        while ring is _Ring.NOTED:
+        while wakeup is _Wakeup.QUEUED:
             transactions = self._transactions
             try:
-                ring = self._bell.get(timeout=_LINGER)
+                wakeup = self._wakeups.get(timeout=_LINGER)
             except queue.Empty:
                 if transactions == self._transactions:
-                    break  # else it has been taken along, and what came since is younger
-        return ring is not _Ring.END
+                    break  # otherwise another thread has written them: linger for newer ones
+        return wakeup is not _Wakeup.END
 
     def _write_until(self, is_done: Callable[[], bool]) -> None:
         while not is_done():
             with self._writing:
-                if not is_done():  # else whoever had the lock has written it
+                if not is_done():  # otherwise the thread that held the lock has written it
                     self._write_batch()
 
     def _write_batch(self) -> None:
@@ -161,22 +168,22 @@ class Writer:
         if batch and self.failure is None:
             try:
                 self._write(self._opened(), batch)
-            except BaseException as error:  # whatever it is: nobody may wait for ever
+            except BaseException as error:  # every waiting thread must get an answer
                 self.failure = self._failed(error)
         if self.failure is not None:
             self._refuse(batch, self.failure)
 
     def _next_batch(self) -> list[Request]:
         batch: list[Request] = []
-        while self._requests and len(batch) < _MOST:
-            batch.append(self._requests[0])  # may find no memory: then it is still there
+        while self._requests and len(batch) < _MAX_BATCH:
+            batch.append(self._requests[0])  # if this raises MemoryError, the request stays queued
             self._requests.popleft()
         return batch
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = connect(self._file)
-            with contextlib.suppress(OSError):  # commits take longer without it
+            with contextlib.suppress(OSError):  # without it commits only take longer
                 self._log = os.open(f"{self._path}-wal", os.O_WRONLY | os.O_APPEND)
         return self._connection
 
@@ -188,22 +195,22 @@ class Writer:
                 _execute(connection, *statement)
         connection.execute("COMMIT")
         if os.stat(self._path).st_ino != self._inode:
-            raise OSError(f"{self._file} is not the file any more that it was")
+            raise OSError(f"{self._file} has been replaced by another file")
         for request in batch:
             if request.answer is not None:
                 request.answer.put(None)
-        self._make_room()
+        self._pad_log()
 
-    def _make_room(self) -> None:
-        """Keep the write-ahead log longer than what is in it; SQLite ends at the first zeros."""
+    def _pad_log(self) -> None:
+        """Keep zeros at the end of the write-ahead log; SQLite stops reading at the first zeros."""
         if self._log is None:
             return
-        # A commit that makes the file longer takes twice as long (ext4). So does one after the
-        # file was asked for its times (Linux 6.13, multigrain timestamps): no stat, no `open`.
-        with contextlib.suppress(OSError):  # on a full disk the next commit says so
+        # A commit that extends the file takes twice as long (ext4). So does a commit after the
+        # file's times were read (Linux 6.13, multigrain timestamps), hence no stat and no `open`.
+        with contextlib.suppress(OSError):  # on a full disk the next commit fails and reports it
             size = os.lseek(self._log, 0, os.SEEK_END)
             if size != self._log_size:
-                self._log_size = size + os.write(self._log, _ROOM)
+                self._log_size = size + os.write(self._log, _PADDING)
 
     def _refuse(self, batch: Sequence[Request], failure: JournalError) -> None:
         for request in batch:
@@ -213,12 +220,12 @@ class Writer:
     def _failed(self, error: BaseException) -> JournalError:
         return JournalError(
             f"the journal {self._file} cannot be written: {str(error) or type(error).__name__}; "
-            "nothing more is begun, and what has begun is cleaned up: free the disk, or set "
+            "no further step starts, and the started ones are cleaned up; free disk space, or set "
             "plan_dir to another folder"
         )
 
     def _closed_error(self) -> JournalError:
-        return JournalError(f"the journal {self._file} is closed: the run is over")
+        return JournalError(f"the journal {self._file} is closed because the run has ended")
 
     def _end(self) -> None:
         with self._writing:
@@ -234,10 +241,10 @@ class Writer:
 def _execute(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> None:
     try:
         connection.execute(sql, values)
-    except UnicodeEncodeError:  # names of programs and keys may be no UTF-8
+    except UnicodeEncodeError:  # names of programs and keys may not be valid UTF-8
         connection.execute(sql, [_writable(value) for value in values])
 
 
 def _writable(value: Any) -> Any:
-    """Return the value as SQLite can take it."""
+    """Return the value in a form that SQLite accepts."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -394,4 +394,4 @@ class TestTrees:
         argv = [sys.executable, "-m", "pytest_plan.engine.environments.reap", str(tmp_path / "j")]
         done = run_argv([*argv, "/bin/echo", "ran"])
         assert done.stdout == "ran\n"
-        assert "no readable journal" in done.stderr
+        assert "cannot read the journal" in done.stderr

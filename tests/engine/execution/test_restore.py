@@ -186,7 +186,7 @@ class TestChangedCode:
                 "UPDATE undo SET data = replace(data, '\"note\"', '\"gone\"') WHERE step = 'db'"
             )
         results = recover(file, three())
-        assert "has no 'gone' any more" in str(results["db"].errors[0])
+        assert "no longer defines 'gone'" in str(results["db"].errors[0])
         assert len([line for line in calls() if line.startswith("undo")]) == 2
 
 

@@ -1,4 +1,4 @@
-"""Values as text, and back."""
+"""Values encoded as text and decoded again."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ CODEC = Codec(References(Path(__file__).parent))
 class Colour(enum.Enum):
     """A plain enum."""
 
-    RED = object()  # what its value is does not matter
+    RED = object()  # the value is not used
 
 
 class Number(enum.IntEnum):
-    """One whose members are numbers, too."""
+    """An enum whose members are also numbers."""
 
     ONE = 1
 
 
 class Rights(enum.Flag):
-    """One whose members can be put together."""
+    """An enum whose members can be combined."""
 
     READ = enum.auto()
     WRITE = enum.auto()
@@ -46,7 +46,7 @@ class Rights(enum.Flag):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Server:
-    """A value as users write them."""
+    """A value like those of users."""
 
     host: str
     ports: tuple[int, ...] = ()
@@ -54,7 +54,7 @@ class Server:
 
 
 class Text(str):
-    """Not what JSON would make of it."""
+    """A subclass of str, which JSON would turn into a plain str."""
 
     __slots__ = ()
 
@@ -73,8 +73,8 @@ plain = st.recursive(
 
 
 @given(plain)
-def test_what_is_written_is_read_back(value: Any) -> None:
-    """Equal, and of the same type, however it is nested."""
+def test_a_value_survives_encoding(value: Any) -> None:
+    """The decoded value is equal and of the same type, for any nesting."""
     back = CODEC.decode(CODEC.encode(value))
     assert back == value
     assert type(back) is type(value)
@@ -99,8 +99,8 @@ def test_what_is_written_is_read_back(value: Any) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_these_are_read_back(value: Any) -> None:
-    """Each kind that the format knows, and texts that look like its own marks."""
+def test_special_values_survive_encoding(value: Any) -> None:
+    """These are all supported types, and dicts that look like the format's own marks."""
     back = CODEC.decode(CODEC.encode(value))
     assert back == value
     assert type(back) is type(value)
@@ -108,8 +108,8 @@ def test_these_are_read_back(value: Any) -> None:
 
 @pytest.mark.parametrize("fold", [0, 1])
 @pytest.mark.parametrize("hour", [1, 2, 12])
-def test_a_time_keeps_its_zone_and_fold(hour: int, fold: int) -> None:
-    """Also in the hour that a clock is set back: 2:59 comes twice on that day."""
+def test_a_datetime_keeps_its_zone_and_fold(hour: int, fold: int) -> None:
+    """This includes the hour when clocks go back: on that day 2:59 comes twice."""
     zone = zoneinfo.ZoneInfo("Europe/Berlin")
     time = datetime.datetime(2024, 10, 27, hour, 59, tzinfo=zone, fold=fold)
     back = CODEC.decode(CODEC.encode(time))
@@ -118,22 +118,22 @@ def test_a_time_keeps_its_zone_and_fold(hour: int, fold: int) -> None:
 
 
 class Ambiguous(datetime.tzinfo):
-    """A zone without a name, whose offset depends on the fold."""
+    """A time zone without a name, whose offset depends on the fold."""
 
     def utcoffset(self, dt: datetime.datetime | None) -> datetime.timedelta:
-        """Two hours; one, when the hour comes the second time."""
+        """Return two hours, or one hour when the time comes for the second time."""
         return datetime.timedelta(hours=1 if dt and dt.fold else 2)
 
     def dst(self, dt: datetime.datetime | None) -> None:
-        """Not known."""
+        """Return None, which means unknown."""
 
     def tzname(self, dt: datetime.datetime | None) -> str:
-        """A name that nobody can look up."""
+        """Return a name that cannot be looked up."""
         return "?"
 
 
-def test_a_time_that_would_come_back_as_another_is_refused() -> None:
-    """A zone that is no `ZoneInfo` has its offset alone, which does not tell the fold."""
+def test_a_datetime_that_would_be_decoded_differently_is_refused() -> None:
+    """Without a `ZoneInfo`, only the offset is written, which does not include the fold."""
     time = datetime.datetime(2024, 10, 27, 2, 59, tzinfo=Ambiguous())
     with pytest.raises(NotDurableError, match="Ambiguous"):
         CODEC.encode(time)
@@ -154,18 +154,18 @@ def test_a_time_that_would_come_back_as_another_is_refused() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_what_cannot_be_written_is_refused_by_its_type(value: Any, named: str) -> None:
-    """Never its value, which may be what nobody should see."""
+def test_the_refusal_of_a_value_has_its_type(value: Any, named: str) -> None:
+    """The message never has the value, which may be secret."""
     with pytest.raises(NotDurableError, match=named):
         CODEC.encode(value)
 
 
-def test_a_class_of_a_function_is_refused() -> None:
-    """No later process could find it."""
+def test_a_local_class_is_refused() -> None:
+    """A later process could not find it."""
 
     @dataclasses.dataclass
     class Local:
-        """Nobody else has it."""
+        """A class inside a function."""
 
         number: int = 1
 
@@ -173,11 +173,11 @@ def test_a_class_of_a_function_is_refused() -> None:
         CODEC.encode(Local())
 
 
-def test_what_holds_itself_is_refused() -> None:
-    """As is what is nested without end."""
+def test_a_value_that_contains_itself_is_refused() -> None:
+    """Unlimited nesting does not crash the encoder."""
     value: list[Any] = []
     value.append(value)
-    with pytest.raises(NotDurableError, match="holds itself"):
+    with pytest.raises(NotDurableError, match="contains itself"):
         CODEC.encode(value)
 
 
@@ -186,8 +186,8 @@ def test_what_holds_itself_is_refused() -> None:
     ["a canary here", ["canary"], {"canary": 1}, {1: "canary"}, b"\xffcanary", Path("canary")],
     ids=lambda value: type(value).__name__,
 )
-def test_what_holds_a_secret_is_refused(value: Any) -> None:
-    """In a text, a key, bytes, a path."""
+def test_a_value_that_contains_a_secret_is_refused(value: Any) -> None:
+    """The secret may be in a text, a key, bytes or a path."""
     codec = Codec(References(Path("/")), lambda text: "canary" in text)
     with pytest.raises(NotDurableError) as caught:
         codec.encode(value)
@@ -198,27 +198,27 @@ def test_what_holds_a_secret_is_refused(value: Any) -> None:
     "text",
     ["", "{", '{"$": "new", "of": 1}', '{"$": "bytes"}', '{"$": "UUID", "of": "x"}'],
 )
-def test_a_text_of_somebody_else_is_refused(text: str) -> None:
-    """As a ValueError or LookupError, for the caller to tell."""
+def test_a_text_in_another_format_is_refused(text: str) -> None:
+    """`decode` raises ValueError or LookupError."""
     with pytest.raises((ValueError, LookupError)):
         CODEC.decode(text)
 
 
-def test_a_class_that_is_gone_is_named() -> None:
-    """With the file that it was in."""
+def test_a_missing_class_is_reported() -> None:
+    """The message has the file and the name of the class."""
     text = CODEC.encode(Server("h")).replace('"Server"', '"Server2"')
-    with pytest.raises(LookupError, match=r"test_codec\.py has no 'Server2' any more"):
+    with pytest.raises(LookupError, match=r"test_codec\.py no longer defines 'Server2'"):
         CODEC.decode(text)
 
 
-def test_nothing_runs_when_a_dataclass_is_read() -> None:
-    """Not even its own code: what was checked when it was made is not checked again."""
+def test_decoding_a_dataclass_runs_no_user_code() -> None:
+    """The instance is created without calling `__init__`."""
     text = CODEC.encode(Server("h"))
     assert json.loads(text)["$"] == "dataclass"
     assert CODEC.decode(text) == Server("h")
 
 
-def test_uuids_and_paths_in_sets_are_read_back() -> None:
-    """What can be hashed before can be hashed after."""
+def test_hashable_values_in_a_set_survive_encoding() -> None:
+    """UUIDs, paths, dataclasses and tuples are hashable again after decoding."""
     value = {uuid.UUID(int=1), Path("a"), Server("h"), (1, frozenset({2}))}
     assert CODEC.decode(CODEC.encode(value)) == value

@@ -1,4 +1,4 @@
-"""The journal: what is on the disk when, and what happens when the disk fails."""
+"""The journal: when records are on the disk, and what happens when the disk fails."""
 
 from __future__ import annotations
 
@@ -35,37 +35,37 @@ from pytest_plan.engine.plan import begin
 from tests.engine.support.no_threads import needs_limit, no_threads
 
 REFERENCES = References(Path(__file__).parent)
-LONGEST = 30.0  # real seconds that a child process may take
+LONGEST = 30.0  # most real seconds for a child process
 
 
 def undo(*words: Any, **named: Any) -> None:
-    """What the steps of these tests defer."""
+    """The function that the steps of these tests defer."""
 
 
 def wait_until(done: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
+    """Wait for something that another thread does."""
     deadline = time.monotonic() + LONGEST
     while not done():
-        assert time.monotonic() < deadline, "it took too long"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.002)
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the journal will be."""
+    """The path of the journal, which does not exist yet."""
     return tmp_path / "journal.sqlite"
 
 
 @pytest.fixture
 def journal(file: Path) -> Iterator[Journal]:
-    """A journal that can be written."""
+    """A new journal."""
     journal = Journal(file, REFERENCES, lambda step: f"print of {step}")
     yield journal
     journal.close()
 
 
-def run_of(journal: Journal, *steps: GenericStep, **options: Any) -> Run:
-    """Return the run of these steps."""
+def begin(journal: Journal, *steps: GenericStep, **options: Any) -> Run:
+    """Return a run of these steps that has not started."""
     plan = Plan(**options)
     for number, step in enumerate(steps):
         plan.add_step(step, name=f"s{number}")
@@ -73,8 +73,8 @@ def run_of(journal: Journal, *steps: GenericStep, **options: Any) -> Run:
 
 
 def run(journal: Journal, *steps: GenericStep, **options: Any) -> BaseException | None:
-    """Provision and clean up; return what came of it."""
-    begun = run_of(journal, *steps, **options)
+    """Provision and clean up; return the error, or None."""
+    begun = begin(journal, *steps, **options)
     try:
         begun.provision()
     except JournalError as error:
@@ -88,8 +88,8 @@ def run(journal: Journal, *steps: GenericStep, **options: Any) -> BaseException 
 def provision(
     journal: Journal, *steps: GenericStep, **options: Any
 ) -> tuple[Callable[[], None], Run]:
-    """Provision alone; return what cleans up, and the run."""
-    begun = run_of(journal, *steps, **options)
+    """Provision only; return the function that cleans up, and the run."""
+    begun = begin(journal, *steps, **options)
     begun.provision()
     return begun.clean_up, begun
 
@@ -116,10 +116,10 @@ def child(function: Callable[[], Any]) -> Any:
 
 
 class TestWriteAhead:
-    """What is durable before it is true."""
+    """Records that are on the disk before the thing itself happens."""
 
     def test_a_step_is_on_the_disk_before_its_code_runs(self, journal: Journal) -> None:
-        """As running, with its edges and what will clean it up."""
+        """It is recorded as running, with its edges, its fingerprint and its cleanup hook."""
         seen: list[Recorded] = []
         step = GenericStep(exec=lambda: seen.append(read(journal.file)), cleanup=undo)
         assert run(journal, GenericStep(exec=lambda: None), step) is None
@@ -130,7 +130,7 @@ class TestWriteAhead:
         assert seen[0].steps["s0"].outcome == "succeeded"
 
     def test_a_deferred_call_is_on_the_disk_when_defer_returns(self, journal: Journal) -> None:
-        """With function, arguments and hook."""
+        """The entry has the function, its arguments and the hook."""
         seen: list[Recorded] = []
 
         def make(ctx: Context) -> None:
@@ -142,7 +142,7 @@ class TestWriteAhead:
         assert (entry.kind, entry.hook, entry.label) == ("call", Hook.EXEC, "undo")
 
     def test_a_tree_is_on_the_disk_before_it_starts(self, journal: Journal) -> None:
-        """Its cookie is; so it is found even when we die in the middle of starting it."""
+        """Its cookie is recorded, so the tree is found even if pytest dies while starting it."""
         seen: list[tuple[str, str]] = []
 
         def make(ctx: Context) -> None:
@@ -155,8 +155,8 @@ class TestWriteAhead:
         assert run(journal, GenericStep(exec=make)) is None
         assert '"cookie"' in seen[0][0]
 
-    def test_a_tree_has_its_process_on_the_disk_when_start_returns(self, journal: Journal) -> None:
-        """A program that writes over its mark is found by it."""
+    def test_the_root_of_a_tree_is_on_the_disk_when_start_returns(self, journal: Journal) -> None:
+        """A program that overwrites its cookie can be found by its pid."""
         seen: list[tuple[str, int]] = []
 
         def make(ctx: Context) -> None:
@@ -168,7 +168,7 @@ class TestWriteAhead:
         assert json.loads(data)["pid"] == pid
 
     def test_a_cleanup_is_on_the_disk_before_it_runs(self, journal: Journal) -> None:
-        """As pending, with one owner more; the outcome of the step is there, too."""
+        """It is recorded as pending with one more owner, together with the step's outcome."""
         seen: list[Recorded] = []
         step = GenericStep(cleanup=lambda: seen.append(read(journal.file)))
         assert run(journal, step) is None
@@ -177,7 +177,7 @@ class TestWriteAhead:
         assert recorded.outcome == "succeeded"
 
     def test_a_step_that_only_cleans_up_is_on_the_disk(self, journal: Journal) -> None:
-        """It has no code that could begin, and yet something to do when we are killed."""
+        """It runs no exec hook, but its cleanup hook is due if pytest is killed."""
         clean_up, _ = provision(journal, GenericStep(cleanup=lambda: None))
         journal.set(flushed=True)
         assert read(journal.file).steps["s0"].hook_is_due
@@ -187,14 +187,14 @@ class TestWriteAhead:
     def test_a_value_that_cleanup_takes_is_on_the_disk_when_the_step_has_ended(
         self, journal: Journal
     ) -> None:
-        """So no hook is ever called with something else in its place."""
+        """A later process can call the cleanup hook with the right value."""
         clean_up, _ = provision(journal, GenericStep(exec=lambda: 7, cleanup=lambda value: None))
         recorded = read(journal.file)
         assert (recorded.steps["s0"].outcome, recorded.state["s0"]) == ("succeeded", "7")
         clean_up()
 
     def test_a_hook_without_the_value_that_it_takes_is_not_due(self, journal: Journal) -> None:
-        """The step was killed before it had made anything; another hook may have work to do."""
+        """A step killed before it had a value has nothing that such a hook could remove."""
         seen: list[Recorded] = []
         for hook in (lambda value: None, lambda: None):
             step = GenericStep(exec=lambda: seen.append(read(journal.file)), cleanup=hook)
@@ -204,7 +204,7 @@ class TestWriteAhead:
         assert [one.steps["s0"].hook_is_due for one in seen] == [False, True]
 
     def test_nothing_is_due_after_a_clean_run(self, journal: Journal) -> None:
-        """Everything that was noted is noted as taken back."""
+        """Every recorded entry is also recorded as undone."""
 
         def make(ctx: Context) -> None:
             ctx.defer(undo)
@@ -217,7 +217,7 @@ class TestWriteAhead:
         assert recorded.steps["s0"].cleanup == "succeeded"
 
     def test_a_step_that_failed_keeps_its_log(self, journal: Journal) -> None:
-        """Its tail; of one that succeeded nobody needs it."""
+        """The tail of the log of a failed step is recorded."""
 
         def make(ctx: Context) -> None:
             ctx.log("what happened")
@@ -231,30 +231,33 @@ class TestWriteAhead:
 
 
 class TestWhatIsLost:
-    """What no later process can do."""
+    """Calls and values that no later process can use."""
 
     @pytest.mark.parametrize(
-        ("call", "said"),
+        ("call", "reason"),
         [
             (lambda ctx: ctx.defer(lambda: None), "lambda"),
-            (lambda ctx: ctx.defer(undo, object()), "a object cannot be written"),
-            (lambda ctx: ctx.defer(undo, Secret("canary")), "a Secret cannot be written"),
-            (lambda ctx: ctx.defer(threading.Event().set), "is no function of a module"),
+            (lambda ctx: ctx.defer(undo, object()), "type 'object' cannot be written as JSON"),
+            (
+                lambda ctx: ctx.defer(undo, Secret("canary")),
+                "type 'Secret' cannot be written as JSON",
+            ),
+            (lambda ctx: ctx.defer(threading.Event().set), "is not a module-level function"),
         ],
     )
-    def test_a_call_that_cannot_be_written_is_named(
-        self, journal: Journal, call: Callable[[Context], None], said: str
+    def test_a_call_that_cannot_be_written_is_recorded_as_lost(
+        self, journal: Journal, call: Callable[[Context], None], reason: str
     ) -> None:
-        """With the reason; in this process it is made all the same."""
+        """The entry has the reason, and this process makes the call anyway."""
         clean_up, _ = provision(journal, GenericStep(exec=lambda ctx: call(ctx)))
         (entry,) = read(journal.file).steps["s0"].undos
         assert entry.kind == "lost"
-        assert said in entry.data
+        assert reason in entry.data
         clean_up()
         assert read(journal.file).due() == []
 
-    def test_a_value_that_cannot_be_written_is_named(self, journal: Journal) -> None:
-        """In memory it is there; on the disk is why it is not."""
+    def test_a_value_that_cannot_be_written_is_recorded_as_lost(self, journal: Journal) -> None:
+        """The value stays in memory, and the journal has the reason."""
         clean_up, _ = provision(journal, GenericStep(exec=lambda: object()))
         journal.set(flushed=True)
         recorded = read(journal.file)
@@ -262,8 +265,8 @@ class TestWhatIsLost:
         assert "object" in recorded.lost["s0"]
         clean_up()
 
-    def test_a_value_is_what_was_set(self, journal: Journal) -> None:
-        """Changing it in place later changes nothing on the disk."""
+    def test_a_value_is_recorded_as_it_was_when_it_was_set(self, journal: Journal) -> None:
+        """Changing it in place later does not change the journal."""
         value = [1]
         clean_up, _ = provision(journal, GenericStep(exec=lambda: value))
         value.append(2)
@@ -271,8 +274,8 @@ class TestWhatIsLost:
         assert read(journal.file).state["s0"] == "[1]"
         clean_up()
 
-    def test_a_key_that_is_gone_is_gone(self, journal: Journal) -> None:
-        """The last word counts."""
+    def test_the_last_change_of_a_key_counts(self, journal: Journal) -> None:
+        """A key has its last value, and a removed key is missing."""
 
         def make(state: Any) -> None:
             state["a"], state["b"] = 1, 2
@@ -284,10 +287,10 @@ class TestWhatIsLost:
 
 
 class TestSecrets:
-    """What is nowhere in its bytes."""
+    """Values that must not appear in the bytes of the journal."""
 
     def test_a_known_secret_is_never_written(self, journal: Journal, tmp_path: Path) -> None:
-        """In whatever a user hides it by accident: a URL, an argument, a variable, a log."""
+        """It is left out even inside a URL, an argument, a variable or a log."""
 
         def make(ctx: Context, state: Any) -> None:
             state["password"] = Secret("canary/äß")
@@ -304,14 +307,14 @@ class TestSecrets:
         assert b"canary" not in found
         recorded = read(journal.file)
         assert recorded.state == {"password": None, "dsn": None}
-        assert recorded.lost["dsn"] == "it holds a secret"
+        assert recorded.lost["dsn"] == "it contains a secret"
 
 
 class TestNumbers:
-    """What names an entry."""
+    """The numbers that identify entries."""
 
-    def test_they_go_on_where_another_process_ended(self, file: Path) -> None:
-        """Two entries never have the same."""
+    def test_they_continue_where_an_earlier_process_ended(self, file: Path) -> None:
+        """Two entries never have the same number."""
         call = Deferred(undo, (), {})
         first = Journal(file, REFERENCES)
         numbers = [first.deferred("s0", Hook.EXEC, "undo", call) for _ in range(3)]
@@ -321,8 +324,8 @@ class TestNumbers:
         second.close()
         assert numbers == [1, 2, 3, 4]
 
-    def test_text_that_is_no_utf8_stops_nobody(self, journal: Journal) -> None:
-        """Names of files and programs may be anything."""
+    def test_text_that_is_not_utf8_can_be_written(self, journal: Journal) -> None:
+        """Names of files and programs can have any bytes."""
         name = os.fsdecode(b"\xff")
         number = journal.deferred("s0", Hook.EXEC, name, Deferred(undo, (name,), {}))
         journal.state_set(name, journal.lasting(name))
@@ -332,16 +335,16 @@ class TestNumbers:
 
 
 class TestFile:
-    """The file itself."""
+    """The file of the journal."""
 
-    def test_it_is_ours_alone(self, journal: Journal) -> None:
-        """Whatever the umask."""
+    def test_only_its_owner_can_read_it(self, journal: Journal) -> None:
+        """The files have mode 0600 with any umask."""
         journal.set(a=1)
         modes = {path.stat().st_mode & 0o777 for path in journal.file.parent.glob("journal*")}
         assert modes == {0o600}
 
-    def test_it_is_never_half_made(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Until it is whole it has another name; what is left of that is no obstacle."""
+    def test_it_is_never_incomplete(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Until it is complete it has another name, and a leftover of that is replaced."""
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", lambda self, target: os._exit(7))
             assert child(lambda: Journal(file, REFERENCES)) == 7
@@ -352,21 +355,21 @@ class TestFile:
         assert read(file).steps == {}
 
     def test_a_link_in_its_place_is_not_followed(self, file: Path, tmp_path: Path) -> None:
-        """Nothing is made where it leads."""
+        """Nothing is created at the target of the link."""
         (tmp_path / "journal.sqlite.new").symlink_to(tmp_path / "elsewhere")
         Journal(file, REFERENCES).close()
         assert not (tmp_path / "elsewhere").exists()
         assert not file.is_symlink()
 
-    def test_garbage_in_its_place_is_refused(self, file: Path) -> None:
-        """And left as it is."""
+    def test_a_file_with_garbage_is_refused(self, file: Path) -> None:
+        """The file is left unchanged."""
         file.write_bytes(b"garbage" * 1000)
-        with pytest.raises(JournalError, match="cannot be continued"):
+        with pytest.raises(JournalError, match="cannot be opened for writing"):
             Journal(file, REFERENCES)
         assert file.read_bytes() == b"garbage" * 1000
 
-    def test_who_writes_after_the_end_is_told(self, file: Path) -> None:
-        """A step that was left behind does not wait for ever."""
+    def test_writing_after_close_is_an_error(self, file: Path) -> None:
+        """An abandoned step does not wait forever."""
         journal = Journal(file, REFERENCES)
         journal.close()
         with pytest.raises(JournalError, match="closed"):
@@ -374,10 +377,10 @@ class TestFile:
 
 
 class TestGroupCommit:
-    """Many at once cost one commit."""
+    """Many requests at once cost one commit."""
 
     def test_threads_share_commits(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whoever comes while one is written is in the next one, with all others who came."""
+        """All requests that arrive during a commit are in the next one."""
         write, batches = journal._writer._write, []
         entered, gate = threading.Event(), threading.Event()
 
@@ -402,8 +405,10 @@ class TestGroupCommit:
             thread.join(LONGEST)
         assert batches == [1, 15]
 
-    def test_who_waits_writes(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-        """And takes along what others have noted; what the main thread needs another writes."""
+    def test_a_waiting_thread_writes(
+        self, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It also writes queued records; for the main thread the writer's thread does it."""
         write, writers = journal._writer._write, []
 
         def named(connection: sqlite3.Connection, batch: Any) -> None:
@@ -419,13 +424,13 @@ class TestGroupCommit:
         journal.flush()
         assert writers == [("step", 2), ("plan-journal", 1)]
 
-    def test_what_nobody_waits_for_is_written_soon(self, journal: Journal) -> None:
-        """Without anything after it that would take it along."""
+    def test_a_record_that_no_thread_waits_for_is_written_soon(self, journal: Journal) -> None:
+        """It does not need a later durable record."""
         journal.state_set("a", journal.lasting(1))
         wait_until(lambda: "a" in read(journal.file).state)
 
-    def test_a_commit_seldom_makes_the_log_longer(self, journal: Journal) -> None:
-        """That is what takes long; who reads ends where the writer did."""
+    def test_a_commit_rarely_extends_the_log(self, journal: Journal) -> None:
+        """Extending the file is slow, and readers ignore the padding."""
         log, sizes = Path(f"{journal.file}-wal"), set()
         for number in range(100):
             journal.set(**{f"fact {number}": number})
@@ -433,8 +438,8 @@ class TestGroupCommit:
         assert len(sizes) < 40
         assert len(read(journal.file).facts) == 100
 
-    def test_all_is_on_the_disk_when_provisioning_has_ended(self, journal: Journal) -> None:
-        """Also what nobody waited for: from now on tests run, which may kill us."""
+    def test_everything_is_on_the_disk_when_provisioning_has_ended(self, journal: Journal) -> None:
+        """This includes records that no thread waits for, because a test may kill pytest."""
 
         def make(state: Any) -> None:
             state["a"] = 1
@@ -444,10 +449,10 @@ class TestGroupCommit:
         assert (recorded.state, recorded.steps["s0"].outcome) == ({"a": "1"}, "succeeded")
         clean_up()
 
-    def test_an_empty_step_costs_two_commits(
+    def test_an_empty_step_costs_two_durable_commits(
         self, journal: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """That somebody waits for: its begin, and that of its cleanup; and the plan one more."""
+        """One is for its beginning and one for its cleanup; the plan costs one more."""
         waited, durably = [], journal._writer.durably
 
         def counting(statements: Any) -> None:
@@ -461,10 +466,10 @@ class TestGroupCommit:
 
 
 class TestFork:
-    """A child that a step forks."""
+    """A child process forked by a step."""
 
     def test_it_writes_nothing(self, journal: Journal) -> None:
-        """Nothing of it is ours to note; and it breaks nothing when it ends."""
+        """It records nothing, and its end does not affect the journal."""
 
         def do() -> int:
             number = journal.deferred("s0", Hook.EXEC, "child", Deferred(undo, (), {}))
@@ -484,7 +489,7 @@ class TestFork:
 
 
 def made(*names: str) -> list[GenericStep]:
-    """Return steps that note, in files, that they were made and cleaned up."""
+    """Return steps that create files when they run and when they are cleaned up."""
 
     def step(name: str) -> GenericStep:
         def make(ctx: Context, state: Any) -> None:
@@ -498,7 +503,7 @@ def made(*names: str) -> list[GenericStep]:
 
 
 def judge(folder: Path, error: BaseException | None) -> None:
-    """Check that what began was cleaned up, whatever the disk did."""
+    """Check that every step that began was cleaned up, and that the error says what to do."""
     begun = {path.stem for path in folder.glob("*.made")}
     done = {path.stem for path in folder.glob("*.deferred")}
     assert begun <= done
@@ -510,17 +515,17 @@ def judge(folder: Path, error: BaseException | None) -> None:
 
 
 class TestFailingDisk:
-    """Provisioning stops with the reason, and what has begun is cleaned up from memory."""
+    """Provisioning stops with the reason, and the steps are cleaned up from memory."""
 
     @pytest.fixture(autouse=True)
     def here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """Where the steps note what they do."""
+        """The folder for the files of the steps."""
         monkeypatch.chdir(tmp_path)
         return tmp_path
 
     @pytest.mark.parametrize("continues", [False, True])
     def test_a_full_disk(self, file: Path, here: Path, continues: bool) -> None:
-        """At each size of the database, until one is large enough."""
+        """The disk is full at each size of the database, up to one that is large enough."""
         failed, connect = 0, tables.connect
         for pages in range(6, 60, 3):
 
@@ -546,11 +551,11 @@ class TestFailingDisk:
             pytest.fail("it was never large enough")
         assert failed >= 2
 
-    def test_the_nth_byte_cannot_be_written(self, file: Path, here: Path) -> None:
-        """By RLIMIT_FSIZE: at each 4 KiB until all fit; no signal, no hang, no torn journal."""
+    def test_a_file_size_limit(self, file: Path, here: Path) -> None:
+        """At each RLIMIT_FSIZE there is no signal, no hang and no damaged journal."""
 
         def do(size: int) -> int:
-            sys.dont_write_bytecode = True  # it would be cut off
+            sys.dont_write_bytecode = True  # bytecode files would be truncated
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             journal = Journal(file, REFERENCES)
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -569,8 +574,8 @@ class TestFailingDisk:
         assert set(statuses) == {0, 7}
 
     @pytest.mark.parametrize("what", ["deleted", "replaced", "folder"])
-    def test_the_file_goes_away(self, file: Path, here: Path, what: str) -> None:
-        """Noticed at the next write that counts."""
+    def test_a_file_that_disappears_is_noticed(self, file: Path, here: Path, what: str) -> None:
+        """The next durable record fails, and no further step runs."""
         folder = here / "journal"
         folder.mkdir()
         journal = Journal(folder / file.name, REFERENCES)
@@ -590,8 +595,8 @@ class TestFailingDisk:
         assert not Path("b.made").exists()
         assert Path("a.cleaned").exists()
 
-    def test_a_folder_that_cannot_be_written(self, here: Path) -> None:
-        """Refused at once, with the reason; as somebody who is not root."""
+    def test_a_folder_that_is_not_writable(self, here: Path) -> None:
+        """The journal is refused at once with the reason, for a user other than root."""
         folder = here / "closed"
         folder.mkdir(0o500)
         here.chmod(0o777)
@@ -606,13 +611,13 @@ class TestFailingDisk:
             try:
                 Journal(folder / "journal.sqlite", REFERENCES)
             except JournalError as error:
-                return 7 if "cannot be made" in str(error) else 1
+                return 7 if "cannot be created" in str(error) else 1
             return 2
 
         assert child(do) == 7
 
-    def test_what_nobody_waits_for_fails_silently_until_it_matters(self, file: Path) -> None:
-        """Nothing that only helps ends a plan; the next thing that counts says why."""
+    def test_a_record_that_no_thread_waits_for_fails_silently(self, file: Path) -> None:
+        """The plan continues until the next durable record, which raises the error."""
         journal = Journal(file, REFERENCES)
         file.unlink()
         journal.state_set("a", journal.lasting(1))
@@ -621,18 +626,18 @@ class TestFailingDisk:
             journal.set(a=1)
         journal.close()
 
-    def test_a_cleanup_runs_when_it_cannot_be_noted(self, file: Path, here: Path) -> None:
-        """The disk fails in between: no cleanup is given up for that."""
+    def test_a_cleanup_runs_when_it_cannot_be_recorded(self, file: Path, here: Path) -> None:
+        """No cleanup is left out because the disk fails after provisioning."""
         journal = Journal(file, REFERENCES)
         clean_up, _ = provision(journal, *made("a", "b"))
         file.unlink()
         clean_up()
         assert {path.name for path in here.glob("*.cleaned")} == {"a.cleaned", "b.cleaned"}
 
-    def test_what_was_made_before_a_defer_that_fails_is_undone(
+    def test_a_deferred_call_that_cannot_be_recorded_is_still_made(
         self, file: Path, here: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """In memory it is registered; so is a variable."""
+        """It is registered in memory, and so is an environment variable."""
         journal = Journal(file, REFERENCES)
 
         def make(ctx: Context) -> None:
@@ -648,7 +653,7 @@ class TestFailingDisk:
         assert "JOURNAL_TEST" not in os.environ
 
     def test_a_step_that_could_not_begin_is_not_cleaned_up(self, file: Path, here: Path) -> None:
-        """Not even one that is cleaned up when it was attempted: none of its code ran."""
+        """Even with `cleanup_when="attempted"` it is not, because none of its code ran."""
         journal = Journal(file, REFERENCES)
         file.unlink()
         plan = Plan()
@@ -659,17 +664,17 @@ class TestFailingDisk:
         assert list(here.glob("a.*")) == []
 
     @needs_limit
-    def test_no_thread_for_the_journal(self, file: Path) -> None:
-        """It says so, and leaves nothing that the next would have to look at."""
+    def test_a_journal_without_a_thread_is_refused(self, file: Path) -> None:
+        """The error has the reason, and no file is left for a later run."""
         with no_threads(), pytest.raises(JournalError, match="can't start new thread"):
             Journal(file, REFERENCES)
         assert not file.exists()
 
     @needs_limit
-    def test_a_step_that_could_not_begin_at_first_is_on_the_disk_when_it_does(
+    def test_a_step_that_begins_with_its_second_attempt_is_on_the_disk(
         self, journal: Journal
     ) -> None:
-        """Its first attempt had no thread: it is the second that is noted before its code runs."""
+        """The first attempt gets no thread; the second is recorded before its code runs."""
         seen: list[str] = []
         start = threading.Thread.start
         with pytest.MonkeyPatch.context() as patch:
@@ -691,8 +696,8 @@ class TestFailingDisk:
         assert seen == ["running"]
         assert len(begun.step_runs["s0"].attempts) == 2
 
-    def test_whoever_waits_at_the_end_is_answered(self, file: Path) -> None:
-        """The write fails in the batch that is the last one."""
+    def test_threads_that_wait_at_the_end_get_an_error(self, file: Path) -> None:
+        """The write fails in the last batch before the journal is closed."""
         journal = Journal(file, REFERENCES)
         gate, write = threading.Event(), journal._writer._write
 
@@ -722,8 +727,8 @@ class TestFailingDisk:
         assert len(errors) == 3
 
 
-def test_a_plain_script_can_have_one(tmp_path: Path) -> None:
-    """The engine knows no pytest."""
+def test_a_plain_script_can_have_a_journal(tmp_path: Path) -> None:
+    """The journal works without pytest."""
     code = f"""
         from pathlib import Path
         from pytest_plan import Plan, GenericStep

@@ -1,4 +1,4 @@
-"""Journals that are read again: whole ones, damaged ones, and those of somebody else."""
+"""Reading journals: complete ones, damaged ones, and files of other programs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FLIPS = 400
 
 
 def undo(*words: str) -> None:
-    """What the steps defer."""
+    """The function that the steps defer."""
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    """The journal of a run that was killed: three steps, each with things to undo."""
+    """The journal of a killed run with three steps, each with entries to undo."""
 
     def make(ctx: Context) -> str:
         ctx.defer(undo, ctx.step, "x" * 300)
@@ -37,31 +37,31 @@ def journal(tmp_path: Path) -> Path:
     steps = {name: GenericStep(exec=make, cleanup=lambda: None) for name in ("net", "db", "web")}
     (tmp_path / "run").mkdir()
     copy = journals.left(tmp_path / "run" / "j.sqlite", tmp_path / "journal.sqlite", steps)
-    with contextlib.closing(sqlite3.connect(copy)) as connection:  # merged into one file
+    with contextlib.closing(sqlite3.connect(copy)) as connection:  # merge the log into the file
         connection.execute("PRAGMA journal_mode = DELETE")
     return copy
 
 
-def refused(file: Path, *said: str) -> None:
-    """Check that a journal is refused with what to do, and left as it is."""
+def refused(file: Path, *parts: str) -> None:
+    """Check that a journal is refused with these parts in the message, and left unchanged."""
     before = {path: path.read_bytes() for path in file.parent.glob(f"{file.name}*")}
     with pytest.raises(JournalError) as caught:
         read(file)
-    for text in (str(file), "it is kept", *said):
+    for text in (str(file), "it is left unchanged", *parts):
         assert text in str(caught.value)
     assert {path: path.read_bytes() for path in file.parent.glob(f"{file.name}*")} == before
 
 
 def change(file: Path, *statements: str) -> None:
-    """Change a journal as a version of ours would that knows other words."""
+    """Change a journal, with valid seals, as another version of pytest-plan could."""
     with sealing(file) as connection:
         for statement in statements:
             connection.execute(statement)
         connection.execute("PRAGMA journal_mode = DELETE")
 
 
-def test_it_tells_what_is_left(journal: Path) -> None:
-    """Steps in the order in which they began, each with what it must take back, as made."""
+def test_it_has_everything_that_is_left(journal: Path) -> None:
+    """The steps are in the order in which they began, and so are the undo entries of each."""
     recorded = read(journal)
     assert list(recorded.steps) == ["net", "db", "web"]
     web = recorded.steps["web"]
@@ -73,7 +73,7 @@ def test_it_tells_what_is_left(journal: Path) -> None:
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:
-    """Not even when it must look into what was not merged yet."""
+    """This also holds when it has to read the write-ahead log."""
     (tmp_path / "run").mkdir()
     file = journals.left(tmp_path / "run" / "j", tmp_path / "copy", {"a": GenericStep()})
     before = {path.name: path.read_bytes() for path in tmp_path.glob("copy*")}
@@ -83,8 +83,8 @@ def test_reading_changes_nothing(tmp_path: Path) -> None:
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
-def test_one_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    """Whoever looks must not leave a file in the way of its owner."""
+def test_a_missing_journal_is_not_created(tmp_path: Path) -> None:
+    """Reading must not create a file that the owner did not expect."""
     with pytest.raises(JournalError):
         read(tmp_path / "journal.sqlite")
     assert list(tmp_path.iterdir()) == []
@@ -94,38 +94,38 @@ def test_one_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     "content", [b"", b"garbage" * 2000, b"SQLite format 3\0" + b"\xff" * 5000, b"\0" * 4096]
 )
 def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
-    """Also an empty file, and one that only begins like a database."""
+    """An empty file is refused, and so is one that only starts like a database."""
     file = tmp_path / "journal.sqlite"
     file.write_bytes(content)
-    refused(file, "no readable journal")
+    refused(file, "cannot read the journal")
 
 
 def test_a_database_of_another_application_is_refused(tmp_path: Path) -> None:
-    """Whatever tables it has."""
+    """The names of its tables do not matter."""
     file = tmp_path / "journal.sqlite"
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("CREATE TABLE step(name)")
-    refused(file, "was not made by pytest-plan")
+    refused(file, "was not created by pytest-plan")
 
 
 @pytest.mark.parametrize("version", [FORMAT - 1, FORMAT + 1])
 def test_another_format_is_refused(journal: Path, version: int) -> None:
-    """And not guessed."""
+    """The message has the format and says what to do."""
     change(journal, f"PRAGMA user_version = {version}")
-    refused(journal, f"has format {version}", "with the version that made it")
+    refused(journal, f"has format {version}", "with the version that wrote it")
 
 
 def test_a_journal_cut_at_any_page_is_refused(journal: Path) -> None:
-    """Nothing is cleaned up by half of it."""
+    """An incomplete journal is never used for cleanup."""
     content = journal.read_bytes()
     assert len(content) >= 5 * 4096
     for size in range(0, len(content), 4096):
         journal.write_bytes(content[:size])
-        refused(journal, "no readable journal")
+        refused(journal, "cannot read the journal")
 
 
-def test_a_wal_cut_at_any_byte_gives_an_earlier_moment(tmp_path: Path) -> None:
-    """What was written last is lost, and nothing else: never more, never other things."""
+def test_a_truncated_log_is_consistent(tmp_path: Path) -> None:
+    """Only the last commits are lost, at whatever byte the log is cut."""
     (tmp_path / "run").mkdir()
     steps = {name: GenericStep(cleanup=lambda: None) for name in ("a", "b", "c")}
     file = journals.left(tmp_path / "run" / "j", tmp_path / "copy", steps)
@@ -160,14 +160,14 @@ def test_a_wal_cut_at_any_byte_gives_an_earlier_moment(tmp_path: Path) -> None:
         "INSERT INTO environment(key, value) VALUES ('x', replace(hex(zeroblob(9999)), '00', '['))",
     ],
 )
-def test_what_no_version_of_ours_writes_is_refused(journal: Path, statement: str) -> None:
-    """Each word is one of those that are known."""
+def test_content_that_no_version_writes_is_refused(journal: Path, statement: str) -> None:
+    """Every value is checked, not only the seals."""
     change(journal, statement)
     refused(journal)
 
 
-def test_flipped_bits_crash_nobody(journal: Path) -> None:
-    """Wherever they are: refused in words, or read; a step never becomes two."""
+def test_flipped_bits_do_not_crash_the_reader(journal: Path) -> None:
+    """The journal is refused with a `JournalError` or read, and never has more steps."""
     content = journal.read_bytes()
     dice, refusals = random.Random(1), 0
     for _ in range(FLIPS):
@@ -183,26 +183,26 @@ def test_flipped_bits_crash_nobody(journal: Path) -> None:
 
 
 class TestOwners:
-    """How many may try."""
+    """The number of processes that have tried a cleanup."""
 
     @pytest.mark.parametrize(
         ("owners", "expected"),
         [("0", False), (str(MOST_OWNERS - 1), False), (str(MOST_OWNERS), True)],
     )
-    def test_after_the_last_it_is_given_up(
+    def test_cleanup_is_given_up_after_the_last_owner(
         self, journal: Path, owners: str, expected: bool
     ) -> None:
-        """When each step that is left has had its owners."""
+        """It is given up when every remaining step has had that many owners."""
         change(journal, f"UPDATE step SET owners = {owners}")
         assert read(journal).exhausted() is expected
 
-    def test_a_step_that_was_not_tried_so_often_still_counts(self, journal: Path) -> None:
-        """One is enough to go on."""
+    def test_one_step_with_fewer_owners_is_enough_to_try_again(self, journal: Path) -> None:
+        """Cleanup is not given up while one step has had fewer owners."""
         change(journal, "UPDATE step SET owners = 3 WHERE name != 'db'")
         assert not read(journal).exhausted()
 
-    def test_one_that_died_before_it_said_who_it_was_is_unknown(self, journal: Path) -> None:
-        """No name is no error."""
+    def test_an_owner_that_was_not_recorded_is_unknown(self, journal: Path) -> None:
+        """A missing owner is not an error."""
         change(journal, "DELETE FROM environment")
         assert read(journal).owner is None
 
@@ -218,15 +218,15 @@ class TestOwners:
         ("failed", "attempted", True),
     ],
 )
-def test_a_hook_is_due_by_the_rule_of_the_run(
+def test_a_cleanup_hook_is_due_by_the_rule_of_cleanup_when(
     journal: Path, outcome: str, cleanup_when: str, expected: bool
 ) -> None:
-    """A step whose end was not written may have succeeded."""
+    """A step without a recorded end may have succeeded."""
     change(journal, f"UPDATE step SET outcome = '{outcome}', cleanup_when = '{cleanup_when}'")
     assert read(journal).steps["db"].hook_is_due is expected
 
 
-def test_a_hook_that_has_run_is_not_due(journal: Path) -> None:
-    """Nor are entries that were undone."""
+def test_a_completed_hook_is_not_due(journal: Path) -> None:
+    """The same holds for undo entries that are done."""
     change(journal, "UPDATE step SET hook_done = 1", "UPDATE undo SET done = 1")
     assert read(journal).due() == []

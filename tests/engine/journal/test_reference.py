@@ -1,4 +1,4 @@
-"""Functions and classes, found again by where they are written."""
+"""References to functions and classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFERENCES = References(HERE.parent)
 
 
 class Client:
-    """What users have."""
+    """A class of a user."""
 
     def __repr__(self) -> str:
         return "Client('canary')"
@@ -30,20 +30,20 @@ class Client:
 
     @staticmethod
     def drop() -> None:
-        """As good as a function."""
+        """A static method, which can be found like a function."""
 
     @classmethod
     def make(cls) -> None:
-        """Bound to its class."""
+        """A class method, which is bound to its class."""
 
 
 def function(*args: Any) -> None:
-    """A function of a module."""
+    """A module-level function."""
 
 
 @pytest.fixture
 def conftest(tmp_path: Path) -> Iterator[types.ModuleType]:
-    """A module as pytest loads it: under a name that leads nowhere, known to the plugin alone."""
+    """A module loaded as pytest does it: not importable by name, and known only to the plugin."""
     file = tmp_path / "conftest.py"
     file.write_text("def undo(): ...\nclass Box:\n    def open(self): ...\n")
     specification = importlib.util.spec_from_file_location("conftest", file)
@@ -55,59 +55,62 @@ def conftest(tmp_path: Path) -> Iterator[types.ModuleType]:
     sys.modules.pop("conftest", None)
 
 
-def test_a_function_is_named_by_its_file() -> None:
-    """Relative to the root, so that a checkout may move."""
+def test_a_reference_has_the_file_of_the_function() -> None:
+    """The file is relative to the root, so that a checkout can be moved."""
     assert REFERENCES.of(function) == Reference(__name__, "function", HERE.name)
 
 
 @pytest.mark.parametrize("target", [function, Client, Client.close, Client.drop, os.path.join, len])
-def test_what_has_a_place_is_found_again(target: Any) -> None:
-    """Functions, classes, functions of classes, built-in ones."""
+def test_a_module_level_target_is_found_again(target: Any) -> None:
+    """This includes classes, functions of classes, and built-in functions."""
     assert REFERENCES.follow(REFERENCES.of(target)) is target
 
 
 def test_a_file_outside_of_the_root_is_absolute(tmp_path: Path) -> None:
-    """It is somebody else's, and does not move with the project."""
+    """It does not belong to the project, and does not move with it."""
     references = References(tmp_path)
     assert references.of(function).file == str(HERE)
     assert references.follow(references.of(function)) is function
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         (lambda: None, "lambda"),
-        (Client().close, "'Client.close' is no function of a module"),
-        (Client.make, "'Client.make' is no function of a module"),
-        (functools.partial(function, "canary"), "a partial is no function of a module"),
-        (Client(), "a Client is no function of a module"),
+        (Client().close, "'Client.close' is not a module-level function"),
+        (Client.make, "'Client.make' is not a module-level function"),
+        (
+            functools.partial(function, "canary"),
+            "an object of type 'partial' is not a module-level function",
+        ),
+        (Client(), "an object of type 'Client' is not a module-level function"),
     ],
     ids=["lambda", "method", "classmethod", "partial", "object"],
 )
-def test_what_has_none_is_refused(target: Any, said: str) -> None:
-    """In words that show no value: it may hold what nobody should see."""
+def test_a_target_without_a_location_is_refused(target: Any, message: str) -> None:
+    """The message has no repr of the target, which may contain a secret."""
     with pytest.raises(NotDurableError) as caught:
         REFERENCES.of(target)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "canary" not in str(caught.value)
 
 
-def test_what_only_looks_like_it_is_refused() -> None:
-    """Another function goes by that name now."""
+def test_a_function_with_a_wrong_name_is_refused() -> None:
+    """Its module has another function of that name."""
 
     def other() -> None:
-        """Claim to be somebody else."""
+        """A function that claims to be another one."""
 
     other.__qualname__ = "function"
-    with pytest.raises(NotDurableError, match="cannot be found again"):
+    with pytest.raises(NotDurableError, match="cannot be found by name"):
         REFERENCES.of(other)
 
 
 class TestConftest:
-    """Modules that only pytest knows."""
+    """Modules that only pytest has loaded."""
 
     def test_its_functions_are_found_by_the_file(self, conftest: types.ModuleType) -> None:
-        """Whatever the module is called."""
+        """The name of the module does not matter."""
         references = References(Path(str(conftest.__file__)).parent, lambda: [conftest])
         for target in (conftest.undo, conftest.Box, conftest.Box.open):
             reference = references.of(target)
@@ -115,18 +118,18 @@ class TestConftest:
             assert references.follow(reference) is target
 
     def test_it_is_never_imported(self, conftest: types.ModuleType) -> None:
-        """Another conftest may be found by that name."""
+        """An import by name could find another conftest."""
         root = Path(str(conftest.__file__)).parent
         reference = References(root, lambda: [conftest]).of(conftest.undo)
         with pytest.raises(LookupError, match=r"conftest\.py is not loaded"):
             References(root, lambda: []).follow(reference)
 
-    def test_what_is_gone_from_it_is_named(self, conftest: types.ModuleType) -> None:
-        """Renamed or removed since."""
+    def test_a_missing_function_is_reported(self, conftest: types.ModuleType) -> None:
+        """The function may have been renamed or removed since."""
         references = References(Path(str(conftest.__file__)).parent, lambda: [conftest])
         reference = references.of(conftest.undo)
         del conftest.undo
-        with pytest.raises(LookupError, match=r"conftest\.py has no 'undo' any more"):
+        with pytest.raises(LookupError, match=r"conftest\.py no longer defines 'undo'"):
             references.follow(reference)
 
 
@@ -135,25 +138,25 @@ class TestModule:
 
     @pytest.fixture(autouse=True)
     def path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """A folder that is searched for modules."""
+        """A folder on the import path."""
         monkeypatch.syspath_prepend(tmp_path)
         return tmp_path
 
     def test_it_is_imported_when_it_is_not_loaded(self, path: Path) -> None:
-        """As in a process that did not need it until now."""
+        """The process may not have needed the module until now."""
         (path / "undo_module.py").write_text("def undo(): return 7\n")
         found = References(path).follow(Reference("undo_module", "undo", "undo_module.py"))
         assert found() == 7
         del sys.modules["undo_module"]
 
     @pytest.mark.parametrize("source", ["raise OSError('no disk')", "def undo(:"])
-    def test_one_that_cannot_be_imported_is_named(self, path: Path, source: str) -> None:
-        """With the reason."""
+    def test_a_module_that_cannot_be_imported_is_reported(self, path: Path, source: str) -> None:
+        """The message has the file and the reason."""
         (path / "broken_module.py").write_text(source)
         with pytest.raises(LookupError, match=r"broken_module\.py cannot be imported: "):
             References(path).follow(Reference("broken_module", "undo", "broken_module.py"))
 
-    def test_one_that_is_gone_is_named(self, path: Path) -> None:
-        """It was removed since."""
+    def test_a_missing_module_is_reported(self, path: Path) -> None:
+        """The file may have been removed since."""
         with pytest.raises(LookupError, match=r"gone_module\.py cannot be imported"):
             References(path).follow(Reference("gone_module", "undo", "gone_module.py"))
