@@ -361,7 +361,7 @@ class TestServer:
         one.receive((2, "write", "key", dump("key", 2), None))
         one.receive((3, "remove", "key", 1))
         one.receive((4, "read", "key"))
-        refused = "key 'key' cannot be written any more: cleanup has begun"
+        refused = "key 'key' can no longer be written: cleanup has begun"
         assert said[1:] == [
             (2, False, refused),
             (3, False, refused),

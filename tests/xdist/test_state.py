@@ -103,7 +103,7 @@ HERE = {
             plan.state["base"] = 1
         with pytest.raises(StateError, match="belongs to the step"):
             del plan.state["base"]
-        with pytest.raises(StateError, match="a key is a string, not 5"):
+        with pytest.raises(StateError, match="a key must be a string, not 5"):
             plan.state[5] = 1
         assert plan.state["base"] == [1, 2]
         """,
@@ -115,7 +115,8 @@ HERE = {
         """,
     "wait_for_ends_in_time": """
         began = time.monotonic()
-        with pytest.raises(TimeoutError, match="state has no 'never' after 0.2 s"):
+        text = "timed out after 0.2 s: the State has no key 'never'"
+        with pytest.raises(TimeoutError, match=text):
             plan.state.wait_for("never", 0.2)
         assert 0.2 <= time.monotonic() - began < 5
         """,

@@ -10,14 +10,14 @@ from pytest_plan.engine.model.errors import PlanDefinitionError
 
 
 class Ports:
-    """Hands out free ports of the loopback interface, none of them twice."""
+    """Hands out free ports of the loopback interface, each at most once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _given
         self._given: set[int] = set()
 
     def take(self) -> int:
-        """Return a port that was free a moment ago and that this run has not handed out."""
+        """Return a port that is free now and that was not handed out before."""
         with self._lock:
             while True:
                 with socket.socket() as probe:
@@ -29,15 +29,19 @@ class Ports:
 
 
 class Variables:
-    """Environment variables that steps have set, each owned by one step."""
+    """The environment variables that steps set. Each belongs to one step."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _owners and the pair of read and write of environ
-        # The step that has set a variable, and what was there before each time that it did.
+        self._lock = threading.Lock()  # guards _owners, and each read and write of os.environ
+        # For each variable the step that sets it, and its earlier values; None: it was unset.
         self._owners: dict[str, tuple[str, list[str | None]]] = {}
 
     def set(self, name: str, value: str, step: str) -> None:
-        """Set `name` for this process; raise PlanDefinitionError when another step holds it."""
+        """Set the environment variable `name` of this process.
+
+        Raises:
+            PlanDefinitionError: another step has set it.
+        """
         with self._lock:
             owner, before = self._owners.get(name, (step, []))
             if owner != step:
@@ -50,7 +54,7 @@ class Variables:
             self._owners[name] = (owner, [*before, was])
 
     def restore(self, name: str) -> None:
-        """Put back what `name` was before the last `set` that has not been restored."""
+        """Undo the last `set` of `name` that was not undone yet."""
         with self._lock:
             owner, before = self._owners.pop(name)
             *earlier, was = before
@@ -62,6 +66,6 @@ class Variables:
                 os.environ[name] = was
 
     def current(self) -> dict[str, str]:
-        """Return the variables that are set now."""
+        """Return the variables that steps have set, with their current values."""
         with self._lock:
             return {name: os.environ[name] for name in self._owners if name in os.environ}

@@ -1,4 +1,4 @@
-"""The folders of a run: scratch below the system's temporary folder, and artifacts."""
+"""The folders of a run: its scratch folder below the system's temporary folder, and artifacts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pathlib import Path
 
 from pytest_plan.engine.model.errors import PlanError
 
-_PASSABLE = 0o711  # another user may pass through (a server that refuses root), but not list
+_PASSABLE = 0o711  # other users may pass through (a server that refuses root), but not list it
 
 
 class RunFolders:
-    """Makes folders when they are asked for and removes the scratch ones at the end.
+    """Creates folders on demand, and removes the scratch folder at the end of the run.
 
     Args:
-        artifacts: returns the folder that holds what is kept after the run, one folder per
-            step in it; None keeps artifacts in the scratch folder, which goes with the run.
-        note: told the scratch folder before it is made.
-        root: the scratch folder of the run that this one continues; None: a new one.
+        artifacts: returns the folder for artifacts, which outlive the run; each step gets a
+            folder in it. None keeps artifacts in the scratch folder, which is removed.
+        note: called with the path of the scratch folder before it is created.
+        root: the scratch folder of the run that this run continues; None creates a new one.
     """
 
     def __init__(
@@ -35,35 +35,45 @@ class RunFolders:
     ) -> None:
         self._artifacts_root = artifacts
         self._note = note
-        self._lock = threading.Lock()  # guards _root and all making of folders
+        self._lock = threading.Lock()  # guards _root and the creation of folders
         self._root = root
         self._is_over = False
 
     @property
     def is_over(self) -> bool:
-        """Whether the scratch folder has been removed for good."""
+        """Whether `remove` was called: there is no scratch folder from then on."""
         return self._is_over
 
     def scratch(self, step: str) -> Path:
-        """Return the step's own temporary folder, made when missing."""
+        """Return the step's temporary folder; create it if it is missing.
+
+        Raises:
+            PlanError: the scratch folder was removed.
+            OSError: the folder cannot be created.
+        """
         with self._lock:
-            return _made(self._scratch_root() / step, _PASSABLE)
+            return _create(self._scratch_root() / step, _PASSABLE)
 
     def empty(self, step: str) -> None:
-        """Remove what is in the step's temporary folder, if there is one."""
+        """Remove the step's temporary folder and its contents, if there is one."""
         with self._lock:
             root = self._root
         if root is not None:
             _remove(root / step)
 
     def artifacts(self, step: str) -> Path:
-        """Return the step's folder for what should outlive the run, made when missing."""
+        """Return the step's folder for artifacts; create it if it is missing.
+
+        Raises:
+            PlanError: artifacts are kept in the scratch folder, and it was removed.
+            OSError: the folder cannot be created.
+        """
         with self._lock:
             root = self._artifacts_root() if self._artifacts_root else self._own_artifacts()
-            return _made(root / step, 0o700)
+            return _create(root / step, 0o700)
 
     def remove(self) -> str | None:
-        """Remove the scratch folder; return what could not be removed and why, None when gone."""
+        """Remove the scratch folder; return a message if that failed, else None."""
         with self._lock:
             root, self._root, self._is_over = self._root, None, True
         if root is None:
@@ -75,8 +85,8 @@ class RunFolders:
         if self._is_over:
             raise PlanError("the run is over: its temporary folder has been removed")
         if self._root is None:
-            # The name is short: a socket's path ends at 107 bytes. It is noted first: a folder
-            # that nobody knows of would stay for ever.
+            # The name is short because the path of a socket has at most 107 bytes. It is noted
+            # first: a folder that no process knows of would never be removed.
             root = Path(tempfile.gettempdir()) / f"plan-{secrets.token_hex(6)}"
             self._note(root)
             root.mkdir(0o700)
@@ -85,10 +95,10 @@ class RunFolders:
         return self._root
 
     def _own_artifacts(self) -> Path:
-        return _made(self._scratch_root() / ".artifacts", 0o700)
+        return _create(self._scratch_root() / ".artifacts", 0o700)
 
 
-def _made(folder: Path, mode: int) -> Path:
+def _create(folder: Path, mode: int) -> Path:
     if not folder.is_dir():
         folder.mkdir(parents=True)
         folder.chmod(mode)
@@ -96,10 +106,10 @@ def _made(folder: Path, mode: int) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder of ours, also what its owner may not write in."""
+    """Remove one of our folders, including read-only files and folders in it."""
 
     def open_and_retry(_: object, path: str, __: object) -> None:
-        # Only below the folder: what it lies in is not ours to open.
+        # Change modes only inside the folder: its parents are not ours.
         for part in (Path(path).parent, Path(path)):
             if part.is_relative_to(folder) and not part.is_symlink():
                 with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What a step wrote: one file per step, made when there is a first line."""
+"""The log of a step: one file, created with its first line."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ current_log: contextvars.ContextVar[StepLog | None] = contextvars.ContextVar(
 
 
 class StepLog:
-    """The log of one step: `ctx.log`, the output of its processes, what its hooks print.
+    """The log of one step: the lines of `ctx.log`, and the output of its programs and hooks.
 
     Args:
         step: the step's name.
-        folders: asked for the folder of the file at the first line.
-        masker: hides secrets.
+        folders: gives the artifacts folder in which the file is created.
+        masker: masks secrets.
     """
 
     __slots__ = ("_folders", "_lock", "_masker", "_path", "_step")
@@ -34,27 +34,31 @@ class StepLog:
         self._step = step
         self._folders = folders
         self._masker = masker
-        self._lock = threading.Lock()  # guards the making of the file and each append to it
+        self._lock = threading.Lock()  # guards the creation of the file and each append to it
         self._path: Path | None = None
 
     @property
     def path(self) -> Path:
-        """The file; made if it was not there."""
+        """The path of the file, which is created if it is missing."""
         with self._lock:
             return self._file()
 
     def write(self, text: str) -> None:
-        """Append `text` as it is, secrets masked; after the run drop it."""
+        """Append `text` with its secrets masked; drop it if the run is over.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         with self._lock:
             try:
                 self._append(self._masker.mask(text))
             except (OSError, PlanError):
-                # A step that was left behind may still print; its log has gone with the run.
+                # An abandoned step may still print after the run, when its log was removed.
                 if not self._folders.is_over:
                     raise
 
     def tail(self, lines: int = TAIL_LINES) -> str:
-        """Return the last `lines` lines, secrets masked; empty when nothing was written."""
+        """Return the last `lines` lines with secrets masked; "" if nothing was written."""
         with self._lock:
             path = self._path
         if path is None:

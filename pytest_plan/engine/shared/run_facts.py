@@ -1,4 +1,4 @@
-"""What every step of a run shares, and what the flows of a run know about it."""
+"""The facts about one run, and the facilities that its steps share."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ class RunFacts:
     """The facts about one run, and the facilities that its steps share.
 
     Attributes:
-        run_id: the name of the run.
-        clock: measures its time.
+        run_id: the id of the run.
+        clock: the plan's clock.
         began: when the run began, as a time of `clock`.
         deadline: when the plan's limit passes, as a time of `clock`; None without a limit.
         store: the entries of the State.
         folders: the temporary folders and the artifacts.
         journal: records what a later process must know.
-        masker: replaces known secrets in text.
+        masker: masks known secrets in text.
         ports: hands out free ports.
         variables: the environment variables that steps have set.
-        parameters: what hooks may take beside `ctx`, `state` and the values of steps.
+        parameters: the arguments that hooks may take in addition to `ctx`, `state` and the
+            values of steps.
         emit: delivers an event to the listeners.
         skip_on: the exceptions by which a step asks to be skipped.
         stop_on: the exceptions that end the whole plan and are raised unchanged.
@@ -91,7 +92,16 @@ class RunFacts:
     def program_environment(
         self, step: str, given: Mapping[str, str] | None
     ) -> Mapping[str, str] | None:
-        """Return the environment of a program of `step`: `given` unchanged, else ours and more."""
+        """Return the environment variables for a program of `step`.
+
+        Args:
+            step: the step's name.
+            given: the whole environment that the step asked for; None means it asked for none.
+
+        Returns:
+            `given` if it is not None. Otherwise our own environment with the plan's additions,
+            or None (inherit ours) if the plan adds nothing.
+        """
         if given is not None or self._program_variables is None:
             return given
         return {**os.environ, **self._program_variables(step)}

@@ -1,7 +1,7 @@
 """The key/value map that steps and tests share (gsd: State, a sync.Map).
 
-`State` is the handle people use. It speaks to a `Store` in a few primitive operations, each
-conditional on a version, so that the same handle works on a store in another process.
+`State` is the handle that users see. It calls a few primitive operations of a `Store`. Each write
+is conditional on a version, so the same handle works with a store in another process.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from typing import Any
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.shared.store import ABSENT, Entry, Guard, LocalStore, Store
 
-__tracebackhide__ = True  # pytest shows the line of the test that we refuse, not ours
+__tracebackhide__ = True  # pytest shows the refused line of the test, not a line of this module
 
 
 class State(MutableMapping[str, Any]):
-    """The values that steps and tests share, safe from every thread.
+    """The values that steps and tests share. Every method is thread-safe.
 
-    A value is what was set: changing it in place is not a write. Each method is atomic, but for
-    `update` and `clear`, which go key by key.
-    Keys are strings; the name of a step is that step's alone. Writes raise `StateError` when
-    the key is no string, belongs to a step, or (from a test) once cleanup has begun.
+    Changing a stored value in place is not a write. Each method is atomic, except `update` and
+    `clear`, which handle one key at a time.
+
+    Keys are strings. The key named after a step belongs to that step. A write raises `StateError`
+    if the key is not a string or belongs to another step. A write from a test also raises it once
+    cleanup has begun.
     """
 
     __module__ = "pytest_plan"
@@ -36,7 +38,7 @@ class State(MutableMapping[str, Any]):
         self._guard = guard or Guard()
 
     def __getitem__(self, key: str) -> Any:
-        """Return the value of `key`; raise KeyError when there is none (gsd: Load)."""
+        """Return the value of `key`; raise KeyError if it is missing (gsd: Load)."""
         entry = self._read(key)
         if entry is None:
             raise KeyError(key)
@@ -47,7 +49,7 @@ class State(MutableMapping[str, Any]):
         self._write(key, value, None)
 
     def __delitem__(self, key: str) -> None:
-        """Remove `key`; raise KeyError when it is missing (gsd: Delete)."""
+        """Remove `key`; raise KeyError if it is missing (gsd: Delete)."""
         while True:
             version = self._versions().get(_key(key))
             if version is None:
@@ -71,7 +73,7 @@ class State(MutableMapping[str, Any]):
             return f"State(keys: {', '.join(self)})"
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return the value of `key`, after setting it to `default` if missing (LoadOrStore)."""
+        """Return the value of `key`; set it to `default` first if missing (gsd: LoadOrStore)."""
         while True:
             entry = self._read(key)
             if entry is not None:
@@ -82,8 +84,13 @@ class State(MutableMapping[str, Any]):
     def pop(self, key: str, *default: Any) -> Any:
         """Remove `key` and return its value (gsd: LoadAndDelete).
 
+        Args:
+            key: the key.
+            default: returned if `key` is missing.
+
         Raises:
             KeyError: `key` is missing and no default was given.
+            TypeError: more than one default was given.
         """
         if len(default) > 1:
             raise TypeError("pop takes a key and at most one default")
@@ -97,22 +104,25 @@ class State(MutableMapping[str, Any]):
                 return entry.value
 
     def clear(self) -> None:
-        """Remove every key that no step owns (gsd: Clear)."""
+        """Remove every key that does not belong to a step (gsd: Clear)."""
         for key in self:
             with contextlib.suppress(KeyError, StateError):
                 del self[key]
 
     def swap(self, key: str, value: Any) -> Any:
-        """Set `key` and return what was there before, None when missing (gsd: Swap)."""
+        """Set `key` and return its previous value, None if it was missing (gsd: Swap)."""
         while True:
             entry = self._read(key)
             if self._write(key, value, ABSENT if entry is None else entry.version):
                 return None if entry is None else entry.value
 
     def compare_and_swap(self, key: str, old: Any, new: Any) -> bool:
-        """Set `key` to `new` if it equals `old`; False if not, or if missing (CompareAndSwap).
+        """Set `key` to `new` if its value equals `old` (gsd: CompareAndSwap).
 
-        Values are compared by `==`, in the caller.
+        Values are compared with `==` in the calling process.
+
+        Returns:
+            Whether the value was set; False if `key` is missing.
         """
         while True:
             entry = self._read(key)
@@ -122,7 +132,13 @@ class State(MutableMapping[str, Any]):
                 return True
 
     def compare_and_delete(self, key: str, old: Any) -> bool:
-        """Remove `key` if it equals `old`; False if not, or if missing (CompareAndDelete)."""
+        """Remove `key` if its value equals `old` (gsd: CompareAndDelete).
+
+        Values are compared with `==` in the calling process.
+
+        Returns:
+            Whether the key was removed; False if it is missing.
+        """
         while True:
             entry = self._read(key)
             if entry is None or not _equal(entry.value, old):
@@ -131,38 +147,42 @@ class State(MutableMapping[str, Any]):
                 return True
 
     def snapshot(self) -> dict[str, Any]:
-        """Return a copy of the whole map at one moment (gsd: Range)."""
+        """Return a consistent copy of all entries (gsd: Range)."""
         with self._guard.uninterrupted:
             return self._store.snapshot()
 
     def wait_for(self, key: str, timeout: float | None = None) -> Any:
-        """Return the value of `key` as soon as there is one.
+        """Wait until `key` has a value, and return the value.
 
         Args:
             key: the key.
-            timeout: seconds; None waits until the plan stops the caller.
+            timeout: the longest to wait, in seconds; None waits until the plan stops the caller.
 
         Raises:
-            TimeoutError: there was none in time.
+            TimeoutError: the key was not set within `timeout`.
+            PlanError: the plan stopped the calling hook, as in `Context.check`.
         """
         with self._guard.uninterrupted:
             entry = self._store.wait(_key(key), timeout, self._guard.stopping)
         if entry is not None:
             return entry.value
         self._guard.check()
-        raise TimeoutError(f"state has no {key!r} after {timeout} s")
+        raise TimeoutError(f"timed out after {timeout} s: the State has no key {key!r}")
 
     @contextlib.contextmanager
     def lock(self, name: str, timeout: float | None = None) -> Iterator[None]:
-        """Hold the mutex `name`, one for all tests and steps of the run.
+        """Hold the lock `name` for the body of the `with` statement.
+
+        A lock has one holder at a time among all tests and steps of the run.
 
         Args:
-            name: any string; not related to the keys.
-            timeout: seconds to wait for it; None waits until the plan stops the caller.
+            name: any string; it is unrelated to the keys.
+            timeout: the longest to wait, in seconds; None waits until the plan stops the caller.
 
         Raises:
-            TimeoutError: another holder kept it for longer.
-            StateError: this thread holds it already.
+            TimeoutError: the lock was not free within `timeout`.
+            StateError: this thread already holds the lock.
+            PlanError: the plan stopped the calling hook, as in `Context.check`.
         """
         held, thread = False, threading.get_ident()
         try:
@@ -203,5 +223,5 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _key(key: object) -> str:
     if not isinstance(key, str):
-        raise StateError(f"a key is a string, not {key!r} of type {type(key).__name__!r}")
+        raise StateError(f"a key must be a string, not {key!r} of type {type(key).__name__!r}")
     return key

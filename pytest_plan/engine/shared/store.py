@@ -1,4 +1,4 @@
-"""Where the entries of the State are, in this process or another, and what admits changes."""
+"""The interface to the entries of the State, the store of one process, and access checks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from pytest_plan.engine.model.clock import Clock, SystemClock
 from pytest_plan.engine.model.errors import StateError
 
 __tracebackhide__ = True  # as in state.py
-Holder: TypeAlias = tuple[str, int]  # who holds a lock: a worker, "" for ourselves, and a thread
-ABSENT = 0  # the version of a key that is not there
+
+Holder: TypeAlias = tuple[str, int]  # the holder of a lock: a worker ("": this process), a thread
+
+ABSENT = 0  # the version of a missing key
 
 
 class Entry(NamedTuple):
-    """A value and the version under which it was written; versions only grow."""
+    """A value and its version. Every write gets a higher version than all writes before it."""
 
     version: int
     value: Any
@@ -27,8 +29,8 @@ class Prepared(NamedTuple):
     """A value that is ready to be written.
 
     Attributes:
-        value: the value as the store keeps it.
-        lasting: the value as the journal keeps it.
+        value: the form that the store keeps.
+        lasting: the form that the journal keeps.
     """
 
     value: Any
@@ -36,55 +38,80 @@ class Prepared(NamedTuple):
 
 
 class Store(Protocol):
-    """Where the entries are. `version` None means whatever is there, 0 means absent."""
+    """The entries and locks of a State.
+
+    A `version` is that of the entry to change: `ABSENT` (0) means there must be no entry, None
+    means any. A `writer` is the name of the step that writes; None means a test. A `timeout` is
+    in seconds; None means no timeout. `stopping` tells whether the caller must stop waiting.
+    """
 
     def read(self, key: str) -> Entry | None:
-        """Return the entry of `key`, None when absent."""
+        """Return the entry of `key`, None if there is none."""
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
-        """Write if `version` still holds; raise StateError when `writer` may not."""
+        """Write if the entry has `version`, and return whether it had.
+
+        Raises:
+            StateError: `writer` may not write this key.
+        """
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
-        """Remove if `version` still holds; raise StateError when `writer` may not."""
+        """Remove the entry if it has `version`, and return whether it had.
+
+        Raises:
+            StateError: `writer` may not write this key.
+        """
 
     def versions(self) -> dict[str, int]:
-        """Return the version of every key at one moment."""
+        """Return a consistent copy of the version of every key."""
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all values at one moment."""
+        """Return a consistent copy of all values."""
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
-        """Return the entry once there is one; None after `timeout` seconds or when stopping."""
+        """Wait for an entry of `key` and return it; None after `timeout` or when stopping."""
 
     def acquire(self, name: str, timeout: float | None, stopping: Callable[[], bool]) -> bool:
-        """Take the lock `name`; False after `timeout` seconds or when stopping."""
+        """Acquire the lock `name`; return False after `timeout` or when stopping.
+
+        Raises:
+            StateError: the calling thread already holds it.
+        """
 
     def release(self, name: str, thread: int) -> None:
-        """Give the lock `name` back, if that thread of this process still holds it."""
+        """Release the lock `name` if this `thread` of this process holds it."""
 
 
 class Guard:
-    """Access checks that a State makes before each operation. This base class allows everything."""
+    """Access checks that a State makes before each operation. This base class allows everything.
+
+    Attributes:
+        uninterrupted: a context manager that holds back an injected exception.
+    """
 
     uninterrupted: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
     def stopping(self) -> bool:
-        """Whether waiting should end."""
+        """Return whether the caller must stop waiting."""
         return False
 
     def check(self) -> None:
-        """Raise the reason when the caller must stop."""
+        """Raise the error that stops the caller, if it must stop."""
 
     def admit(self) -> None:
-        """Raise when the caller may change nothing any more."""
+        """Raise StateError if the caller may no longer change anything."""
 
 
 class LocalStore:
-    """The store of one process."""
+    """The store of one process.
+
+    Args:
+        clock: measures timeouts; None means the machine's monotonic clock.
+    """
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        # Every attribute below changes only under _changed, which is notified of each change.
+        # Every attribute below changes only under _changed, and each change notifies it.
         self._changed = threading.Condition()
         self._entries: dict[str, Entry] = {}
         self._version = ABSENT
@@ -95,52 +122,55 @@ class LocalStore:
         self._journal = NullJournal()
 
     def on_write(self, learn: Callable[[Any], None]) -> None:
-        """Call `learn` with every value: now with those that are here, later before each write."""
+        """Call `learn` with every value: at once with the present ones, then before each write."""
         self._learn = learn
         for value in self.snapshot().values():
             learn(value)
 
     def attach_journal(self, journal: NullJournal) -> None:
-        """Record in `journal` what is here, and every change from now on."""
+        """Record all present entries in `journal`, and every change from now on."""
         with self._changed:
             self._journal = journal
             for key, entry in self._entries.items():
                 journal.state_set(key, self._lasting(key, entry.value))
 
     def reserve(self, key: str) -> None:
-        """Make `key` the key of the step with that name."""
+        """Reserve `key` for the step of the same name."""
         with self._changed:
             self._reserved.add(key)
 
     def is_reserved(self, key: str) -> bool:
-        """Whether `key` is a step's."""
+        """Return whether `key` belongs to a step."""
         return key in self._reserved
 
     def close(self) -> None:
-        """Refuse writes from tests from now on: cleanup has begun."""
+        """Refuse all further writes from tests, because cleanup has begun."""
         with self._changed:
             self._closed = True
 
     def wake(self) -> None:
-        """Let waiters look again at whether they are stopping."""
+        """Make every waiting caller check again whether it must stop."""
         with self._changed:
             self._changed.notify_all()
 
     def read(self, key: str) -> Entry | None:
         """Return the entry of `key`; see `Store.read`."""
-        return self._entries.get(key)  # one look, at one moment
+        return self._entries.get(key)  # needs no lock: one lookup is atomic
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
-        """Write if `version` still holds; see `Store.write`."""
+        """Write if the entry has `version`; see `Store.write`."""
         return self.commit(key, self.prepare(key, value), version, writer)
 
     def prepare(self, key: str, value: Any) -> Prepared:
-        """Do what takes long or runs code of the value; call it without holding a lock."""
+        """Do the part of a write that may be slow or runs code of the value.
+
+        Call it without holding a lock.
+        """
         self._learn(value)
         return Prepared(value, self._lasting(key, value))
 
     def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
-        """Write what `prepare` returned, if `version` still holds; see `Store.write`."""
+        """Write what `prepare` returned if the entry has `version`; see `Store.write`."""
         with self._changed:
             self._refuse(key, writer)
             if version is not None and version != self._version_of(key):
@@ -152,7 +182,7 @@ class LocalStore:
             return True
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
-        """Remove if `version` still holds; see `Store.remove`."""
+        """Remove the entry if it has `version`; see `Store.remove`."""
         with self._changed:
             self._refuse(key, writer)
             if version != self._version_of(key):
@@ -168,18 +198,18 @@ class LocalStore:
             return {key: entry.version for key, entry in self._entries.items()}
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all values at one moment; see `Store.snapshot`."""
+        """Return all values; see `Store.snapshot`."""
         with self._changed:
             return {key: entry.value for key, entry in self._entries.items()}
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
-        """Return the entry once there is one; see `Store.wait`."""
+        """Wait for an entry and return it; see `Store.wait`."""
         with self._changed:
             self._clock.wait_for(self._changed, lambda: key in self._entries or stopping(), timeout)
             return self._entries.get(key)
 
     def acquire(self, name: str, timeout: float | None, stopping: Callable[[], bool]) -> bool:
-        """Take the lock `name`; see `Store.acquire`."""
+        """Acquire the lock `name`; see `Store.acquire`."""
         me = ("", threading.get_ident())
         with self._changed:
             self._clock.wait_for(
@@ -188,18 +218,18 @@ class LocalStore:
             return self._take(name, me)
 
     def release(self, name: str, thread: int) -> None:
-        """Give the lock `name` back; see `Store.release`."""
+        """Release the lock `name`; see `Store.release`."""
         self.release_held(name, ("", thread))
 
     def release_held(self, name: str, holder: Holder) -> None:
-        """Give the lock `name` back if `holder` has it."""
+        """Release the lock `name` if `holder` holds it."""
         with self._changed:
             if self._holders.get(name) == holder:
                 del self._holders[name]
                 self._changed.notify_all()
 
     def abandon(self, thread: int) -> None:
-        """Give back every lock of a thread of this process that was left behind."""
+        """Release every lock of an abandoned thread of this process."""
         with self._changed:
             names = [name for name, holder in self._holders.items() if holder == ("", thread)]
         for name in names:
@@ -226,8 +256,8 @@ class LocalStore:
     def _refuse(self, key: str, writer: str | None) -> None:
         if key in self._reserved and key != writer:
             raise StateError(
-                f"key {key!r} belongs to the step {key!r}: its value is what the step returns; "
-                "write under another key"
+                f"key {key!r} belongs to the step {key!r} and holds the value that it returns; "
+                "use another key"
             )
         if self._closed and writer is None:
-            raise StateError(f"key {key!r} cannot be written any more: cleanup has begun")
+            raise StateError(f"key {key!r} can no longer be written: cleanup has begun")
