@@ -156,7 +156,7 @@ def test_g7_closures_of_a_dead_owner_are_named_once(stage: Stage) -> None:
         yield run.ended
         run.expect(run.status == 0, f"exit status {run.status}")
         said = run.output()
-        for part in ("tail", "what follows its yield", "deferred", "lambda"):
+        for part in ("tail", "code after its yield", "deferred", "lambda"):
             run.expect(part in said.partition("plan: tree ")[0], f"{part} is not named")
         run.start(argv=PLAIN)
         yield run.ended

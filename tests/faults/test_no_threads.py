@@ -31,7 +31,7 @@ def limited(thread):
 threading.Thread.start = limited
 """
 THREADS = 8  # more than a run without a limit starts
-REASONS = ("the system gives no thread for it", "cannot be written: can't start new thread")
+REASONS = ("the system refused a new thread", "cannot be written: can't start new thread")
 
 
 @needs_limit

@@ -24,7 +24,7 @@ from tests.faults.harness.scenario import ROOT, Run, Stage, Story
 
 MOST = 14  # processes and threads; more than a run has
 REASONS = (
-    "the system gives no thread for it",
+    "the system refused a new thread",
     "cannot be written: can't start new thread",
     "Resource temporarily unavailable",
 )

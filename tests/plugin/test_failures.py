@@ -718,7 +718,7 @@ class TestCleanup:
         result = project.run()
         assert result.ret == 1
         result.stdout.fnmatch_lines(
-            ["plan: stuck  cleanup ABANDONED *not undone: what follows its yield*", "*1 error*"]
+            ["plan: stuck  cleanup ABANDONED *not undone: code after its yield*", "*1 error*"]
         )
 
     def test_cleanup_limit_bounds_all_cleanups(self, project: Project) -> None:

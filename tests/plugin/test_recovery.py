@@ -325,7 +325,7 @@ class TestLost:
         killed(project)
         result = clean_up(project)
         assert result.ret == 1
-        assert "what follows its yield" in result.stdout.str()
+        assert "code after its yield" in result.stdout.str()
         assert "lived only in the process that has ended" in result.stdout.str()
         assert project.calls == ["undone"]
         again = clean_up(project)

@@ -1,4 +1,8 @@
-"""body."""
+"""How a plain or an `async def` function of a step runs, and how it is asked to stop.
+
+A body runs the function on the calling thread, where it can be interrupted only while user code
+runs. Generators are in `generator.py`.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +19,26 @@ if TYPE_CHECKING:
 
 
 class Body(Protocol):
-    """The way in which a function runs."""
+    """Runs one function of a step."""
 
     def perform(self, interrupt: Interrupt) -> Any:
-        """Run on the calling thread (or on one of its own, and wait); return or raise."""
+        """Run the function and return its value, or raise its exception.
+
+        It runs on the calling thread, or on a thread of the body while the caller waits.
+        """
 
     def stop(self) -> None:
-        """Ask to stop, if this kind of function can be asked; from any thread."""
+        """Ask the function to stop, if its kind supports that. Callable from any thread."""
 
     def abandon(self) -> None:
-        """Note that nobody waits for this any more; from any thread."""
+        """Note that no caller waits for the function any longer. Callable from any thread."""
 
     def thread(self) -> int | None:
-        """Return the thread the function runs on, None when it is the caller's."""
+        """Return the id of the thread that the function runs on; None: the calling thread."""
 
 
-def armed(interrupt: Interrupt, function: Callable[[], Any]) -> Any:
-    """Call `function`; while it runs its thread may be interrupted."""
+def call_interruptibly(interrupt: Interrupt, function: Callable[[], Any]) -> Any:
+    """Call `function` on the calling thread, which `interrupt` may interrupt meanwhile."""
     try:
         interrupt.arm()
         return function()
@@ -40,7 +47,7 @@ def armed(interrupt: Interrupt, function: Callable[[], Any]) -> Any:
 
 
 class PlainBody:
-    """A plain function."""
+    """Runs a plain function. It cannot be asked to stop, except through its `ctx`."""
 
     __slots__ = ("_arguments", "_function", "_keywords")
 
@@ -50,54 +57,56 @@ class PlainBody:
         self._keywords = keywords
 
     def perform(self, interrupt: Interrupt) -> Any:
-        """Call the function here."""
-        return armed(interrupt, lambda: self._function(*self._arguments, **self._keywords))
+        """Call the function on the calling thread."""
+        return call_interruptibly(
+            interrupt, lambda: self._function(*self._arguments, **self._keywords)
+        )
 
     def stop(self) -> None:
-        """Do nothing: a plain function notices by its `ctx`."""
+        """Do nothing: the function learns from its `ctx` that it must stop."""
 
     def abandon(self) -> None:
-        """Do nothing: the thread is the caller's."""
+        """Do nothing: the body has no thread."""
 
     def thread(self) -> int | None:
-        """Return None: it runs on the caller's thread."""
+        """Return None: the function runs on the calling thread."""
         return None
 
 
 class CoroutineBody:
-    """An `async def` function, in an event loop of its own; stopped as asyncio cancels."""
+    """Runs an `async def` function in a new event loop; stops it by cancelling its task."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
         self._function = function
         self._arguments = arguments
         self._keywords = keywords
-        self._cancel = _Cancel()
+        self._cancellation = TaskCancellation()
 
     def perform(self, interrupt: Interrupt) -> Any:
-        """Run the coroutine to its end here."""
-        import asyncio  # 20 ms that a plan without coroutines does not pay
+        """Run the coroutine to its end on the calling thread."""
+        import asyncio  # late: the import takes 20 ms, and most plans have no coroutines
 
         with asyncio.Runner() as runner:
-            return armed(interrupt, lambda: runner.run(self._main()))
+            return call_interruptibly(interrupt, lambda: runner.run(self._main()))
 
     def stop(self) -> None:
         """Cancel the task."""
-        self._cancel()
+        self._cancellation.request()
 
     def abandon(self) -> None:
-        """Do nothing: the thread is the caller's."""
+        """Do nothing: the body has no thread."""
 
     def thread(self) -> int | None:
-        """Return None: it runs on the caller's thread."""
+        """Return None: the function runs on the calling thread."""
         return None
 
     async def _main(self) -> Any:
-        self._cancel.bind()
+        self._cancellation.bind()
         return await self._function(*self._arguments, **self._keywords)
 
 
-class _Cancel:
-    """Cancels the task that runs a part of user code, now or as soon as there is one."""
+class TaskCancellation:
+    """Cancels the asyncio task that runs user code, now or as soon as there is one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all attributes
@@ -106,7 +115,7 @@ class _Cancel:
         self._was_bound = False
 
     def bind(self) -> None:
-        """The current task may be cancelled from now on."""
+        """Make the current task the one to cancel; cancel it if that was requested before."""
         import asyncio
 
         task = asyncio.current_task()
@@ -119,23 +128,24 @@ class _Cancel:
             task.cancel()
 
     def unbind(self) -> None:
-        """The part has ended; whoever asks now comes too late."""
+        """Note that the user code has ended; a request that comes later has no effect."""
         with self._lock:
             self._bound = None
             self._wanted = False
 
-    def __call__(self) -> None:
+    def request(self) -> None:
+        """Cancel the user code. Callable from any thread."""
         with self._lock:
             bound = self._bound
-            # Once a part has ended a request for it comes too late: the next is another call.
+            # A request that comes after `unbind` must not cancel the next call.
             self._wanted = bound is not None or not self._was_bound
         if bound is not None:
-            # The loop may have closed since: then there is nothing to cancel.
+            # A RuntimeError means that the loop is closed, so there is nothing to cancel.
             with contextlib.suppress(RuntimeError):
                 bound[0].call_soon_threadsafe(self._cancel_bound)
 
     def _cancel_bound(self) -> None:
-        # In the loop, as `unbind` is: the part that was meant either runs or is not bound.
+        # This and `unbind` both run in the loop, so the task is either still running or unbound.
         with self._lock:
             bound = self._bound
         if bound is not None:
@@ -143,7 +153,7 @@ class _Cancel:
 
 
 def body_of(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Body:
-    """Return the body of a plain or `async def` function."""
+    """Return the body of a plain or `async def` function with these arguments."""
     if kind_of(function) is Kind.COROUTINE:
         return CoroutineBody(function, *arguments, **keywords)
     return PlainBody(function, *arguments, **keywords)

@@ -1,4 +1,4 @@
-"""One call of one function of a step: its scope, how it ended, and how it is asked to stop."""
+"""One call of one function of a step: its scope, its ending, and the request to stop it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from pytest_plan.engine.calls.body import Body, armed
+from pytest_plan.engine.calls.body import Body, call_interruptibly
 from pytest_plan.engine.calls.interrupt import Interrupt
 from pytest_plan.engine.model.errors import StateError, describe
 from pytest_plan.engine.model.outcomes import Hook
@@ -21,8 +21,8 @@ class Returned:
     """The function returned, or its generator yielded.
 
     Attributes:
-        value: what it returned or yielded.
-        prepared: what `Call.after` made of the value; None without `after`.
+        value: the value that it returned or yielded.
+        prepared: the value that `Call.after` returned; None without `after`.
     """
 
     __slots__ = ("prepared", "value")
@@ -37,8 +37,8 @@ class Raised:
 
     Attributes:
         error: the exception.
-        text: its class and message on one line, made on the thread of the call: `__str__` of a
-            user's exception is user code.
+        text: its class and message on one line. It was made on the thread of the call, because
+            `__str__` of a user's exception is user code.
     """
 
     __slots__ = ("error", "text")
@@ -58,10 +58,10 @@ class Refused(Raised):
 
 
 class Abandoned:
-    """The call did not stop when it had to, and its thread was left behind.
+    """The call did not stop when requested, and its thread was abandoned.
 
     Attributes:
-        stack: where the thread is stuck.
+        stack: the stack of the thread at that time, formatted.
     """
 
     __slots__ = ("stack",)
@@ -74,39 +74,44 @@ Ending: TypeAlias = Returned | Raised | Abandoned
 
 
 class StopFlag:
-    """The request that one call should stop. Raised at most once; wakes waiters on `condition`."""
+    """The request that one call should stop.
+
+    Attributes:
+        condition: notified when the request is made.
+        stop: why the call should stop; None before the request.
+    """
 
     __slots__ = ("condition", "stop")
 
     def __init__(self) -> None:
-        # `stop` goes from None to its one value with `condition` held; readers need no lock.
+        # `stop` is set once, with `condition` held. Reading it needs no lock.
         self.condition: threading.Condition = threading.Condition()
         self.stop: Stop | None = None
 
     def raise_(self, stop: Stop) -> None:
-        """Ask to stop for this reason; a second request changes nothing."""
+        """Request the stop and wake all waiters; a second request does not change the reason."""
         with self.condition:
             self.stop = self.stop or stop
             self.condition.notify_all()
 
     def is_raised(self) -> bool:
-        """Whether the call was asked to stop."""
+        """Return whether the stop was requested."""
         return self.stop is not None
 
 
 class CallScope(Guard):
-    """What belongs to one call: its deadline, its stop flag, and the programs it has started.
+    """The state of one call: its deadline, its stop flag, and the programs it has started.
 
     Attributes:
-        step: name of the step.
+        step: the step's name.
         hook: the hook that runs.
         attempt: the attempt, counted from 1.
         deadline: when the hook must have ended, as a time of the plan's clock; None: never.
         reason: why cleanup runs; None in other hooks.
-        flag: asks the hook to stop.
+        flag: the request to stop.
         interrupt: injects an exception into the thread of the hook.
-        uninterrupted: a context manager that holds such an exception back.
-        cookie: marks the programs that the hook runs to their end; None before the first.
+        uninterrupted: a context manager that holds back such an exception.
+        cookie: marks the programs that the hook runs with `ctx.run`; None before the first.
         processes: the programs that the hook has started and not waited for.
     """
 
@@ -121,12 +126,12 @@ class CallScope(Guard):
         self.step = step
         self.attempt = attempt
         self.renew(hook, deadline, reason)
-        self._abandoned: int | None = None  # a thread; set once, by the coordinator
+        self._abandoned: int | None = None  # the id of a thread; set once, by the coordinator
         self.cookie: str | None = None
-        self.processes: list[Process] = []  # appended by the call's thread, read by others
+        self.processes: list[Process] = []  # changed by the call's thread only, read by others
 
     def renew(self, hook: Hook, deadline: float | None, reason: str | None) -> None:
-        """Start over: the tail of a generator is another call with the `ctx` of the first."""
+        """Reset the scope for another call that uses the same `ctx`: an undo, or a tail."""
         self.hook = hook
         self.deadline = deadline
         self.reason = reason
@@ -134,29 +139,36 @@ class CallScope(Guard):
         self.interrupt = self.uninterrupted = Interrupt()
 
     def stopping(self) -> bool:
-        """Whether this call was asked to stop."""
+        """Return whether the call was asked to stop."""
         return self.flag.is_raised()
 
     def check(self) -> None:
-        """Raise the reason if this call was asked to stop."""
+        """Raise the error that stops the call, if it must stop.
+
+        Raises:
+            StateError: the call was abandoned.
+            StepTimeoutError: its time is up.
+            PlanTimeoutError: the plan's limit has passed.
+            PlanCancelledError: the plan was cancelled.
+        """
         self.admit()
         if self.flag.stop is not None:
             raise self.flag.stop.error(self.step, self.hook, self.attempt)
 
     def abandon(self, thread: int) -> None:
-        """Refuse everything that the call's thread does from now on: it was left behind."""
+        """Abandon the call on this thread, which may not change anything from now on."""
         self._abandoned = thread
 
     def is_abandoned(self) -> bool:
-        """Whether the calling thread is the one that was left behind."""
+        """Return whether the calling thread is the abandoned one."""
         return self._abandoned == threading.get_ident()
 
     def admit(self) -> None:
-        """Raise StateError if the call was abandoned: it may not change anything any more."""
+        """Raise StateError if the calling thread is the abandoned one."""
         if self.is_abandoned():
             raise StateError(
                 f"step {self.step!r} was abandoned in {self.hook.value}, attempt {self.attempt}: "
-                "what it does now is refused"
+                "it can no longer use its ctx or change the State"
             )
 
 
@@ -164,21 +176,21 @@ class Call:
     """One call of one function of a step, to be performed once.
 
     Attributes:
-        scope: what stops the call, and what it has started.
-        body: the function.
+        scope: the state of the call.
+        body: runs the function.
         log: the log of the step.
         expires: when the executor asks the call to stop, as a time of the plan's clock; None:
             never.
-        budget: what `expires` is called in messages.
-        is_shielded: whether the call goes on when the plan is cancelled or its limit passes.
-        before: called on the thread of the call before any user code, which does not run if this
-            raises; None: nothing is called.
-        after: called on the thread of the call with what the function returned, before the call
-            counts as ended: whatever takes time or runs code of the value belongs here, because
-            flows must not block; None: nothing is called.
-        thread: the thread that performs the call, 0 before.
-        has_run: whether any user code of the call may have run.
-        has_returned: whether the function has returned; `after` may still run.
+        budget: the name of that time limit in messages.
+        is_shielded: whether the call continues when the plan is cancelled or its limit passes.
+        before: called on the thread of the call before any user code; if it raises an Exception,
+            no user code runs. None: nothing is called.
+        after: called with the function's return value, on the thread of the call, before the call
+            counts as ended. Work that may be slow or run the user's code belongs here, because
+            flows must not block. None: nothing is called.
+        thread: the id of the thread that performs the call; 0 before it does.
+        has_run: whether user code of the call may have run.
+        has_returned: whether the function has returned; `after` may still be running.
     """
 
     __slots__ = (
@@ -218,7 +230,7 @@ class Call:
         self.has_returned: bool = False
 
     def perform(self) -> Ending:
-        """Run the function on the calling thread."""
+        """Run the function on the calling thread; return how it ended. Never raises."""
         try:
             self.scope.check()
             if self.before is not None and (refused := self._refused(self.before)) is not None:
@@ -229,18 +241,18 @@ class Call:
             return Raised(error, self._text(error))
 
     def stop(self, stop: Stop) -> None:
-        """Ask the function to stop: wake its `ctx`, cancel its task."""
+        """Ask the function to stop: wake its `ctx`, and cancel its task if it has one."""
         self.scope.flag.raise_(stop)
         self.body.stop()
 
     def abandon(self, thread: int) -> None:
-        """Leave the call behind on `thread`; a generator at its `yield` keeps its tail."""
+        """Abandon the call on `thread`; a generator that has yielded keeps its tail."""
         self.scope.abandon(thread)
         if not self.has_returned:
             self.body.abandon()
 
     def runs_on(self) -> int:
-        """Return the thread that user code of the call runs on."""
+        """Return the id of the thread that runs the user code of the call."""
         return self.thread if self.has_returned else self.body.thread() or self.thread
 
     def _refused(self, before: Callable[[], None]) -> Refused | None:
@@ -258,10 +270,10 @@ class Call:
         after = self.after
         if after is None:
             return Returned(value)
-        return Returned(value, armed(interrupt, lambda: after(value)))
+        return Returned(value, call_interruptibly(interrupt, lambda: after(value)))
 
     def _text(self, error: BaseException) -> str:
         try:
-            return str(armed(self.scope.interrupt, lambda: describe(error)))
-        except BaseException:  # interrupted in `__str__`
+            return str(call_interruptibly(self.scope.interrupt, lambda: describe(error)))
+        except BaseException:  # `__str__` was interrupted
             return f"{type(error).__qualname__}: (its text cannot be shown)"

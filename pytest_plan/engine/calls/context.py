@@ -1,4 +1,4 @@
-"""What a running hook gets: time, cancellation, processes, undo (gsd: context.Context)."""
+"""The Context that a running hook gets as `ctx` (gsd: context.Context)."""
 
 from __future__ import annotations
 
@@ -30,23 +30,20 @@ Argv = Sequence["str | os.PathLike[str]"]
 
 
 class Context:
-    """What a running hook gets as `ctx`.
+    """What a running hook gets as `ctx`: time, cancellation, programs, and deferred calls.
+
+    Durations are seconds as a number, text such as `"90s"` or `"1h 30m"`, or a `timedelta`. A
+    method that takes one raises `PlanDefinitionError` if it is not a valid duration.
 
     Attributes:
-        step: name of the step.
+        step: the step's name.
         attempt: the attempt, counted from 1.
         state: the shared `State`.
     """
 
     __module__ = "pytest_plan"
 
-    def __init__(
-        self,
-        scope: CallScope,
-        facts: RunFacts,
-        undo: UndoStack,
-        log: StepLog,
-    ) -> None:
+    def __init__(self, scope: CallScope, facts: RunFacts, undo: UndoStack, log: StepLog) -> None:
         self._scope = scope
         self._facts = facts
         self._undo = undo
@@ -57,12 +54,16 @@ class Context:
 
     @property
     def reason(self) -> str | None:
-        """Why cleanup runs: `success failure cancelled timeout retry`; None in other hooks."""
+        """Why cleanup runs; None in other hooks.
+
+        It is `success`, `failure`, `cancelled` or `timeout` after a run, `retry` before another
+        attempt, and `recovery` when a later process cleans up.
+        """
         return self._scope.reason
 
     @property
     def cancelled(self) -> bool:
-        """Whether the hook should stop: the plan was cancelled, or the time is up."""
+        """Whether the hook must stop: the plan was cancelled, or the time is up."""
         return self._scope.stopping()
 
     @property
@@ -72,18 +73,26 @@ class Context:
 
     @property
     def tmp_path(self) -> Path:
-        """A folder for this step alone, gone after cleanup.
+        """The step's temporary folder. It is removed after cleanup.
 
-        It is short enough for a socket and another user may pass through it, so that a server
-        that refuses root can live below it. Empty at the start of an attempt that repeats
-        every hook.
+        Its path is short enough for a socket. Other users may pass through it, so a server that
+        refuses to run as root can use it. An attempt that repeats every hook starts with it empty.
+
+        Raises:
+            PlanError: the run is over, and the folder was removed.
+            OSError: the folder cannot be created.
         """
         with self._scope.uninterrupted:
             return self._facts.folders.scratch(self.step)
 
     @property
     def artifacts(self) -> Path:
-        """A folder for what should outlive the run: dumps, screenshots, server logs."""
+        """The step's folder for files that outlive the run: dumps, screenshots, server logs.
+
+        Raises:
+            PlanError: the run keeps no artifacts and is over.
+            OSError: the folder cannot be created.
+        """
         with self._scope.uninterrupted:
             return self._facts.folders.artifacts(self.step)
 
@@ -93,28 +102,34 @@ class Context:
         return None if deadline is None else max(0.0, deadline - self._facts.clock.now())
 
     def check(self) -> None:
-        """Raise when the hook should stop.
+        """Raise an error if the hook must stop.
 
         Raises:
-            StepTimeoutError: the attempt took longer than the step's `timeout`.
+            StepTimeoutError: the attempt exceeded the step's `timeout`, or the cleanup its time.
             PlanTimeoutError: the plan's limit has passed.
             PlanCancelledError: the plan was cancelled.
+            StateError: the step was abandoned.
         """
         with self._scope.uninterrupted:
             self._scope.check()
 
     def log(self, text: object) -> None:
-        """Add a line to the step's log; its tail is shown when the step fails.
+        """Add the line `str(text)` to the step's log. The last lines are shown if the step fails.
 
         Raises:
-            StateError: the step was abandoned meanwhile.
+            StateError: the step was abandoned.
+            OSError: the log cannot be written.
         """
         with self._scope.uninterrupted:
             self._scope.admit()
             self._log.write(f"{text}\n")
 
     def sleep(self, duration: Duration) -> None:
-        """Wait; raise as `check` does as soon as the hook should stop."""
+        """Sleep for `duration`, or until the hook must stop.
+
+        Raises:
+            PlanError: the hook must stop; see `check`.
+        """
         seconds = parse_duration(duration, "ctx.sleep")
         with self._scope.uninterrupted:
             self._pause(seconds)
@@ -122,9 +137,10 @@ class Context:
     def wait_until(
         self, fn: Callable[[], T], timeout: Duration | None = None, every: Duration = 0.2
     ) -> T:
-        """Call `fn` until it returns something true, and return that.
+        """Call `fn` until it returns a true value, and return that value.
 
-        An exception of `fn` counts as "not yet"; the last one is the cause of the timeout.
+        An exception of `fn`, except a `PlanError`, counts as "not yet". That of the last call is
+        the cause of the `TimeoutError`.
 
         Args:
             fn: called without arguments.
@@ -133,8 +149,8 @@ class Context:
 
         Raises:
             TimeoutError: `timeout` has passed.
-            RuntimeError: a program that this hook started with `start` ended with an error.
-            PlanError: as `check`.
+            RuntimeError: a program that this hook started with `start` exited with an error.
+            PlanError: the hook must stop; see `check`.
         """
         pause = parse_duration(every, "ctx.wait_until: every")
         longest = None if timeout is None else parse_duration(timeout, "ctx.wait_until: timeout")
@@ -159,25 +175,29 @@ class Context:
         user: str | int | None = None,
         group: str | int | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end; its output goes to the step's log and is returned.
+        """Run a program to its end; return its exit status, standard output and standard error.
 
-        Whatever it started is ended with it when the hook must stop.
+        The output also goes to the step's log. If the hook must stop, the program is ended with
+        every process that it started. Daemons that it leaves running are ended at cleanup.
 
         Args:
             argv: the program and its arguments, never a shell string.
-            check: whether an exit status other than 0 raises.
-            timeout: the longest it may take; None means until the hook's deadline.
-            input: text for its standard input, which is empty otherwise.
-            env: its whole environment; None means ours.
-            cwd: its working directory; None means ours.
-            user: run as this user (name or id); None means as ours.
-            group: run with this group; None means the user's own.
+            check: whether an exit status other than 0 raises an error.
+            timeout: the longest that the program may take; None means until `deadline`.
+            input: text for its standard input; None means an empty input.
+            env: its whole environment; None means a copy of pytest's.
+            cwd: its working directory; None means that of pytest.
+            user: the user (name or id) to run it as; None means the current user.
+            group: the group (name or id) to run it with; None means the group of `user`.
 
         Raises:
-            subprocess.CalledProcessError: it failed and `check` is true.
-            subprocess.TimeoutExpired: it took longer than `timeout`; it has been ended.
-            OSError: it cannot be started.
-            PlanError: as `check`.
+            subprocess.CalledProcessError: it exited with a status other than 0 and `check` is true.
+            subprocess.TimeoutExpired: it took longer than `timeout` and was ended.
+            TypeError: `argv` is empty or a string.
+            KeyError: `user` or `group` is an unknown name.
+            OSError: the program cannot be started.
+            JournalError: the program cannot be recorded in the journal.
+            PlanError: the hook must stop; see `check`.
         """
         arguments = _argv(argv)
         longest = None if timeout is None else parse_duration(timeout, "ctx.run: timeout")
@@ -212,22 +232,14 @@ class Context:
         stop_signal: int = signal.SIGTERM,
         stop_grace: Duration = "10s",
     ) -> Process:
-        """Start a program that stays; at cleanup it is ended with everything it started.
+        """Start a program and return it while it runs. Cleanup ends its whole process tree.
 
-        Its output goes to the step's log.
-
-        Args:
-            argv: the program and its arguments, never a shell string.
-            env: its whole environment; None means ours.
-            cwd: its working directory; None means ours.
-            user: run as this user (name or id); None means as ours.
-            group: run with this group; None means the user's own.
-            stop_signal: what asks it to end.
-            stop_grace: how long it may take to end before it is killed.
+        Its output goes to the step's log. Its standard input is empty. `stop_signal` asks it to
+        stop; whatever of its tree still lives after `stop_grace` is killed. The other arguments
+        have the same meaning as in `run`.
 
         Raises:
-            OSError: it cannot be started.
-            PlanError: as `check`.
+            TypeError, KeyError, OSError, JournalError, PlanError: as `run`.
         """
         arguments = _argv(argv)
         grace = parse_duration(stop_grace, "ctx.start: stop_grace")
@@ -236,7 +248,7 @@ class Context:
             self._scope.check()
             self._log.write(f"$ {shlex.join(arguments)} &\n")
             name, cookie = Path(arguments[0]).name, secrets.token_hex(16)
-            number = self._plan_tree(f"end {name}", cookie, stop_signal, grace)
+            number = self._plan_tree(f"process {name!r}", cookie, stop_signal, grace)
             try:
                 with self._log.path.open("ab") as output:
                     process = spawn(
@@ -249,21 +261,25 @@ class Context:
                 raise
             self._scope.processes.append(process)
             body = body_of(process.end, clock, stop_signal, grace)
-            self._push(f"end {name} (pid {process.pid})", body, process, number)
+            self._push(f"process {name!r} (pid {process.pid})", body, process, number)
             self._facts.journal.tree_started(number, process.pid)
         return process
 
     def defer(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Call `fn(*args, **kwargs)` at cleanup, however the step ends.
 
-        Register the undo the moment a thing exists. The last registered runs first, after the
-        step's `cleanup` hook.
+        Defer the undo of a resource as soon as the resource exists. Deferred calls run after the
+        step's `cleanup` hook, in reverse order of registration. `fn` may be an `async def`
+        function. A later process can make the call only if it can import `fn` and read the
+        arguments from the journal.
 
         Raises:
-            StateError: the step was abandoned meanwhile; `fn` has been called at once.
+            TypeError: `fn` is not callable.
+            StateError: the step was abandoned; `fn` was called at once.
+            JournalError: the call cannot be recorded in the journal; it is made at cleanup anyway.
         """
         if not callable(fn):
-            raise TypeError(f"ctx.defer needs a function and its arguments, not {fn!r}")
+            raise TypeError(f"ctx.defer takes a function and its arguments, not {fn!r}")
         if self._scope.is_abandoned():
             fn(*args, **kwargs)
             self._scope.admit()
@@ -273,16 +289,18 @@ class Context:
             number = None
             try:
                 number = self._facts.journal.deferred(self.step, self._scope.hook, label, call)
-            finally:  # what it undoes is there, whether or not it can be written down
+            finally:  # the resource exists, so it must be undone even if the journal fails
                 self._push(label, body_of(fn, *args, **kwargs), number=number)
 
     def setenv(self, name: str, value: str) -> None:
-        """Set an environment variable until cleanup, for the tests of every process.
+        """Set the environment variable `name` to `str(value)` until cleanup.
 
-        Steps that start later and programs started from now on see it too.
+        The tests in every process get it, and so do steps and programs that start later.
 
         Raises:
             PlanDefinitionError: another step has set the same variable.
+            StateError: the step was abandoned.
+            JournalError: the variable cannot be recorded in the journal.
         """
         with self._scope.uninterrupted:
             self._scope.admit()
@@ -293,20 +311,24 @@ class Context:
                     self.step, self._scope.hook, name, str(value)
                 )
             finally:
-                self._push(f"restore ${name}", body, number=number)
+                self._push(f"environment variable {name}", body, number=number)
 
     def free_port(self) -> int:
-        """Return a TCP port that is free on 127.0.0.1, never the same twice in a run."""
+        """Return a TCP port that is free on 127.0.0.1; each call in a run returns another one.
+
+        Raises:
+            OSError: no port is free.
+        """
         with self._scope.uninterrupted:
             return self._facts.ports.take()
 
     def _cookie(self) -> str:
-        """Return the cookie of what this hook runs; daemons that carry it end at cleanup."""
+        """Return the cookie of what this hook runs; cleanup ends the processes that carry it."""
         if self._scope.cookie is None:
             cookie = self._scope.cookie = secrets.token_hex(16)
             left = Leftovers(cookie)
             body = body_of(left.end, self._facts.clock, signal.SIGTERM, 2.0)
-            label = "end what its programs left running"
+            label = "processes that its programs left running"
             number = self._plan_tree(label, cookie, signal.SIGTERM, 2.0)
             self._push(label, body, left, number)
         return self._scope.cookie
@@ -335,17 +357,20 @@ class Context:
     def _refuse_to_wait(
         self, begun: float, longest: float | None, error: BaseException | None
     ) -> float:
-        """Raise when waiting has no point any more; return how long it may go on."""
+        """Raise an error if waiting is pointless; return how many seconds it may go on."""
         self._check(error)
         for process in self._scope.processes:
             if status := process.poll():
-                text = f"{Path(process.args[0]).name!r} ended with {status}"
-                raise RuntimeError(f"{text} while step {self.step!r} waited for it") from error
+                name = Path(process.args[0]).name
+                ending = (
+                    f"exited with status {status}" if status > 0 else f"died of signal {-status}"
+                )
+                text = f"{name!r} {ending} during startup of step {self.step!r}"
+                raise RuntimeError(text) from error
         waited = self._facts.clock.now() - begun
         if longest is not None and waited >= longest:
-            last = "" if error is None else f"; the last error was {describe(error)}"
-            text = f"step {self.step!r} waited {format_duration(longest)} in vain{last}"
-            raise TimeoutError(text) from error
+            last = "condition not met" if error is None else f"last error: {describe(error)}"
+            raise TimeoutError(f"timed out after {format_duration(longest)}; {last}") from error
         return math.inf if longest is None else longest - waited
 
     def _finish(self, process: Process, longest: float | None) -> int:
@@ -370,5 +395,5 @@ def _attempt(fn: Callable[[], T]) -> tuple[T | None, BaseException | None]:
 
 def _argv(argv: Argv) -> list[str]:
     if isinstance(argv, (str, bytes)) or not argv:
-        raise TypeError(f"a program is a list such as ['prog', 'argument'], not {argv!r}")
+        raise TypeError(f"argv must be a list such as ['prog', 'argument'], not {argv!r}")
     return [os.fspath(part) for part in argv]

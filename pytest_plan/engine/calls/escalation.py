@@ -1,7 +1,11 @@
-"""The four stages by which a call is made to stop; the coordinator advances them.
+"""The four stages in which a call is made to stop. The coordinator advances them.
 
-It wakes the call's `ctx`; ends its process trees; interrupts its Python code; and leaves its
-thread behind. No stage blocks, and a call that ends in between takes the escalation with it.
+1. The call's `ctx` is woken, and its task is cancelled.
+2. Its process trees get SIGTERM.
+3. They get SIGKILL, and an exception is injected into its Python code.
+4. It is abandoned: nothing waits for its thread any longer.
+
+No stage blocks. When the call ends, its escalation ends too.
 """
 
 from __future__ import annotations
@@ -15,17 +19,24 @@ from pytest_plan.engine.calls.threads import frame_of
 from pytest_plan.engine.model.stop import Stop
 from pytest_plan.engine.processes.tree import KILL
 
-TERMINATE_AFTER = 0.1  # seconds for a woken hook to end by itself, before its programs are
+# Seconds after the first stage. Until TERMINATE_AFTER a woken hook can end its own programs.
+TERMINATE_AFTER = 0.1
 KILL_AFTER = 1.0
 ABANDON_AFTER = 3.0
 
 
 class Escalation:
-    """The way up for one call; `wake` lets those look again who wait in the State.
+    """The escalation for one call.
+
+    Args:
+        call: the call that must stop.
+        stop: why it must stop.
+        now: the time of the plan's clock.
+        wake: makes every caller that waits in the State check whether it must stop.
 
     Attributes:
-        call: what must stop.
-        next_at: when to advance next.
+        call: as given.
+        next_at: when to advance next, as a time of the plan's clock.
     """
 
     __slots__ = ("_began", "_stage", "_stop", "_wake", "call", "next_at")
@@ -39,7 +50,7 @@ class Escalation:
         self._stage = 0
 
     def advance(self) -> bool:
-        """Take the next stage; return True when the last one has been reached."""
+        """Enter the next stage; return whether it is the last one: the call is to be abandoned."""
         self._stage += 1
         if self._stage == 1:
             self.call.stop(self._stop)
@@ -55,7 +66,7 @@ class Escalation:
         return self._stage > 3
 
     def stack(self) -> str:
-        """Return where the call is stuck."""
+        """Return the stack of the call's thread, formatted."""
         frame = frame_of(self.call.runs_on())
         if frame is None:
             return "(its thread has ended)"

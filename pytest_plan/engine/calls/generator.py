@@ -1,4 +1,8 @@
-"""generator."""
+"""How a generator function of a step runs: to its `yield`, and at cleanup from there to its end.
+
+Both parts run on the same thread and in the same context (an async generator: in the same task).
+The code after the `yield` runs at most once.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,31 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from pytest_plan.engine.calls.body import Body, CoroutineBody, PlainBody, _Cancel, armed
+from pytest_plan.engine.calls.body import (
+    Body,
+    CoroutineBody,
+    PlainBody,
+    TaskCancellation,
+    call_interruptibly,
+)
 from pytest_plan.engine.calls.call import Raised, Returned
 from pytest_plan.engine.calls.interrupt import Interrupt
 from pytest_plan.engine.definition.signature import HookFunction, Kind
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import PlanDefinitionError
 
-_NO_YIELD = "step {!r} is a generator function but ended without a yield"
-
-
+_NO_YIELD = "step {!r} is a generator function but ended without a yield; it must yield once"
 _TWO_YIELDS = (
-    "step {!r} yielded twice; a step yields once, what follows is its cleanup: make two steps of it"
+    "step {!r} yielded twice; a step yields once, and the code after its yield is its cleanup: "
+    "split it into two steps"
 )
 
 
 class GeneratorBody:
-    """A generator from its first line to its last, on one thread and in one context.
+    """Runs a generator from its first line to its last on one thread and in one context.
 
-    The thread is parked at the `yield`: elsewhere sqlite3 and `ContextVar.reset` would break.
-    Performed once it runs up to its `yield`, performed again to its end.
+    The thread waits at the `yield`. On another thread sqlite3 and `ContextVar.reset` would fail.
+    The first `perform` runs the generator up to its `yield`, the second one to its end.
     """
 
     def __init__(
@@ -37,8 +46,8 @@ class GeneratorBody:
         self._function = function
         self._keywords = keywords
         self._clock = clock
-        # All of these change only under _changed. The performer sets _asked and clears _ending,
-        # the generator's thread takes _asked and answers by setting _ending.
+        # All of these change only under _changed. `perform` sets _asked and clears _ending. The
+        # generator's thread takes _asked, runs the next part, and then sets _ending.
         self._changed = threading.Condition()
         self._asked: Interrupt | None = None
         self._ending: Returned | Raised | None = None
@@ -48,11 +57,15 @@ class GeneratorBody:
 
     @property
     def has_yielded(self) -> bool:
-        """Whether there is a tail to run."""
+        """Whether the generator has yielded, so that there is code after its `yield` to run."""
         return self._has_yielded
 
     def perform(self, interrupt: Interrupt) -> Any:
-        """Let the generator run on and wait for it; return what it yields."""
+        """Run the next part of the generator and wait for it; return the value that it yields.
+
+        Raises:
+            PlanDefinitionError: the generator did not yield, or yielded twice.
+        """
         with self._changed:
             self._asked, self._ending = interrupt, None
             self._changed.notify_all()
@@ -64,14 +77,14 @@ class GeneratorBody:
         return ending.value if ending else None
 
     def stop(self) -> None:
-        """Do nothing: a generator notices by its `ctx`."""
+        """Do nothing: the generator learns from its `ctx` that it must stop."""
 
     def thread(self) -> int | None:
-        """Return the thread of the generator."""
+        """Return the id of the generator's thread; None before it starts."""
         return None if self._thread is None else self._thread.ident
 
     def abandon(self) -> None:
-        """Let the thread end once the generator yields: nobody will ask for its tail."""
+        """End the thread once the generator yields; the code after its `yield` will not run."""
         with self._changed:
             self._is_abandoned = True
             self._changed.notify_all()
@@ -98,15 +111,15 @@ class GeneratorBody:
         process = os.getpid()
         ending: Returned | Raised
         try:
-            ending = Returned(armed(interrupt, function))
+            ending = Returned(call_interruptibly(interrupt, function))
         except BaseException as error:
             ending = Raised(error, "")
         if os.getpid() != process:
-            os._exit(1 if isinstance(ending, Raised) else 0)  # a fork came back: see threads.py
+            os._exit(1 if isinstance(ending, Raised) else 0)  # a forked child: see threads.py
         self._end(ending)
 
     def _take(self) -> Interrupt | None:
-        """Wait to be performed; None when that will never be."""
+        """Wait for the next `perform`; return None if there will be none."""
         with self._changed:
             self._clock.wait_for(
                 self._changed, lambda: self._asked is not None or self._is_abandoned, None
@@ -132,21 +145,21 @@ class GeneratorBody:
 
 
 class AsyncGeneratorBody(GeneratorBody):
-    """An async generator, driven by one task in a loop that goes on at the `yield`."""
+    """Runs an async generator in one task, whose event loop keeps running at the `yield`."""
 
     def __init__(
         self, step: str, function: Callable[..., Any], keywords: Mapping[str, Any], clock: Clock
     ) -> None:
         super().__init__(step, function, keywords, clock)
-        self._cancel = _Cancel()
+        self._cancellation = TaskCancellation()
         self._resume: Callable[[], object] | None = None
 
     def stop(self) -> None:
         """Cancel the task."""
-        self._cancel()
+        self._cancellation.request()
 
     def abandon(self) -> None:
-        """Let the loop end once the generator yields."""
+        """End the loop once the generator yields."""
         super().abandon()
         if self._resume is not None:
             self._resume()
@@ -190,13 +203,13 @@ class AsyncGeneratorBody(GeneratorBody):
             self._end(Raised(error, ""))
 
     async def _armed(self, interrupt: Interrupt, part: Coroutine[Any, Any, Any]) -> Any:
-        self._cancel.bind()
+        self._cancellation.bind()
         try:
             interrupt.arm()
             return await part
         finally:
             interrupt.disarm()
-            self._cancel.unbind()
+            self._cancellation.unbind()
 
     async def _async_head(self, generator: Any) -> Any:
         async for value in generator:
@@ -211,7 +224,7 @@ class AsyncGeneratorBody(GeneratorBody):
 
 
 def hook_body(step: str, hook: HookFunction, keywords: Mapping[str, Any], clock: Clock) -> Body:
-    """Return the body of a hook; that of `exec` may be a generator."""
+    """Return the body of a hook; only an `exec` hook may be a generator function."""
     function = hook.function
     match hook.kind:
         case Kind.GENERATOR:

@@ -1,8 +1,9 @@
 """Ends the Python code of one call from another thread (stage three of the escalation).
 
-CPython can set an exception in another thread; it arrives at some later bytecode. In the middle
-of engine code that would tear data (measured: 241 of 300 locked updates), so it is armed only
-while user code runs: the engine's own methods mask it, and it is withdrawn when the call ends.
+CPython can set an exception in another thread, where it is raised at some later bytecode. Inside
+engine code it would leave data half changed (measured: 241 of 300 locked updates). It is therefore
+armed only while user code runs: the engine's own methods mask it, and it is withdrawn when the
+call ends.
 """
 
 from __future__ import annotations
@@ -14,38 +15,39 @@ from types import TracebackType
 
 
 class StepInterrupted(BaseException):
-    """Injected into a hook that did not stop when asked; let it propagate."""
+    """Injected into a hook that did not stop when requested. Do not suppress it."""
 
     __module__ = "pytest_plan"
 
 
 class Interrupt:
-    """One chance to interrupt one call; a context manager that masks it.
+    """Interrupts one call, at most once.
 
-    `arm` and the masking run on the thread of the call, `inject` on any other. The instance
-    also is the mask: `with interrupt:` may be nested.
+    As a context manager it masks the interruption, and it may be nested. Masking, `arm` and
+    `disarm` belong to the thread of the call; `inject` is called on any other thread.
     """
 
     __slots__ = ("_depth", "_gate", "_injected", "_thread")
 
     def __init__(self) -> None:
-        # Invariant: `_injected` is set, and an exception sent, only with `_gate` held, and sent
-        # only while `_depth` is 0. `_depth` is written by the call's thread alone, which after
-        # raising it waits until the gate is free: from then on nothing new is sent, and what was
-        # sent shows. It never takes the gate: from Python 3.14 on, an exception may arrive
-        # between a lock's `__enter__` and the body of the `with`, and nobody would give it back.
+        # Invariant: `_injected` is set, and an exception is sent, only with `_gate` held; it is
+        # sent only while `_depth` is 0. Only the call's thread writes `_depth`. After increasing
+        # it, that thread waits until the gate is free: from then on nothing is sent, and
+        # `_injected` tells whether something was. It never takes the gate itself: since Python
+        # 3.14 an exception may arrive between a lock's `__enter__` and the body of the `with`
+        # statement, and the lock would stay locked.
         self._gate = threading.Lock()
         self._depth = 1
         self._injected = False
         self._thread = 0
 
     def arm(self) -> None:
-        """Allow interruption of the calling thread until `disarm`."""
+        """Allow the calling thread to be interrupted until `disarm`."""
         self._thread = threading.get_ident()
         self.__exit__(None, None, None)
 
     def disarm(self) -> None:
-        """End what `arm` began; nothing arrives after this has returned."""
+        """Forbid the interruption that `arm` allowed; nothing arrives after this returns."""
         while True:
             try:
                 self.__enter__()
@@ -54,7 +56,7 @@ class Interrupt:
             return
 
     def inject(self) -> None:
-        """Interrupt the call now, or as soon as it is back in user code."""
+        """Interrupt the call now, or as soon as it returns to user code."""
         with self._gate:
             if self._injected:
                 return
@@ -66,7 +68,7 @@ class Interrupt:
         self._depth += 1
         try:
             while self._gate.locked():
-                time.sleep(0)  # the other thread holds it for a moment only
+                time.sleep(0)  # the other thread holds it only briefly
             if self._injected:
                 _send(self._thread, None)
         except StepInterrupted:
@@ -82,13 +84,13 @@ class Interrupt:
         self._depth -= 1
         if self._depth or not self._injected or error is not None:
             return
-        # Masked when it was sent: deliver it here, unless user code is already unwinding from it.
+        # It was sent while masked: raise it here, unless user code is already unwinding from it.
         if not isinstance(sys.exception(), StepInterrupted):
             raise StepInterrupted
 
 
 def _send(thread: int, error: type[BaseException] | None) -> None:
-    # Imported here: only a step that does not stop needs it.
+    # A late import: only a step that does not stop needs it.
     import ctypes
 
     ctypes.pythonapi.PyThreadState_SetAsyncExc(

@@ -1,7 +1,7 @@
 """The daemon threads that perform calls.
 
-Not an executor of the standard library: those delay the interpreter's exit until a stuck task
-ends (measured).
+`concurrent.futures` is not used because it delays the interpreter's exit until a stuck task ends
+(measured).
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ Completed: TypeAlias = Callable[[Call, Ending], "Call | None"]
 _Inbox: TypeAlias = "queue.SimpleQueue[Call | None]"
 
 _NO_THREAD = (
-    "the system gives no thread for it: {}; raise its limit of processes (ulimit -u, pids.max of "
-    "the container) or of memory (ulimit -v)"
+    "the system refused a new thread: {}; raise the limit on processes (ulimit -u, pids.max of "
+    "the container) or on memory (ulimit -v)"
 )
 
 
 class Threads:
-    """As many threads as there are calls at the same time; idle ones are used again.
+    """A pool with one thread for each concurrent call. Idle threads are reused.
 
-    Where the system gives no thread a cleanup runs on the calling one, where it cannot be stopped;
-    every other call fails.
+    If the system refuses a new thread, a shielded call such as a cleanup runs on the calling
+    thread, where it cannot be stopped. Every other call is refused.
 
     Args:
-        completed: told how a call ended, on its thread; returns the next call for that thread.
-        clock: waits for work.
+        completed: called with each call and its ending, on the thread of the call; returns the
+            next call for that thread, None if there is none.
+        clock: used by idle threads to wait for work.
     """
 
     def __init__(self, completed: Completed, clock: Clock) -> None:
@@ -52,7 +53,7 @@ class Threads:
             following = self._hand_over(following)
 
     def close(self) -> None:
-        """Let idle threads end, and the others when they become idle."""
+        """End the idle threads now, and every other thread when it becomes idle."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -60,7 +61,7 @@ class Threads:
             inbox.put(None)
 
     def _hand_over(self, call: Call) -> Call | None:
-        """Let a thread perform the call; without one, return the call that follows it."""
+        """Hand the call to a thread. If there is none, end it here and return the next call."""
         with self._lock:
             inbox = self._idle.pop() if self._idle else None
         if inbox is not None:
@@ -85,7 +86,7 @@ class Threads:
             call.thread = threading.get_ident()
             ending = call.perform()
             if os.getpid() != process:
-                # A fork in a step came back here: the plan goes on in the parent alone.
+                # The step forked, and this is the child: only the parent continues the plan.
                 os._exit(1 if isinstance(ending, Raised) else 0)
             following = self._completed(call, ending)
             if following is None and self._rest(inbox):
@@ -108,8 +109,8 @@ def _ending_without_thread(call: Call, error: RuntimeError) -> Ending:
 
 
 def frame_of(thread: int | None) -> FrameType | None:
-    """Return the frame that a thread is in; None when there is no such thread."""
-    # A garbage collection in the middle of it would never return before Python 3.11.9 (gh-106883).
+    """Return the current frame of the thread with this id; None if there is no such thread."""
+    # Before Python 3.11.9 a garbage collection during _current_frames deadlocks (gh-106883).
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What a step must take back, last made first."""
+"""The undo stack of a step: what must be undone, in reverse order of registration."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pytest_plan.engine.processes.tree import Tree
 
 
 class Undo(NamedTuple):
-    """One thing to take back; it belongs to the hook that made it.
+    """One thing to undo. It belongs to the hook that registered it.
 
     Attributes:
         hook: the hook whose call registered it.
-        label: names it in reports.
-        body: takes it back.
+        label: the thing to undo, as reports show it after `not undone: `.
+        body: undoes it.
         scope: the scope of the call that registered it.
-        tree: the process tree that this ends, None for everything else.
-        number: names it in the journal; None where there is none.
+        tree: the process tree that the undo ends; None for every other undo.
+        number: its number in the journal; None if it has none.
     """
 
     hook: Hook
@@ -31,25 +31,25 @@ class Undo(NamedTuple):
 
 
 class UndoStack:
-    """The undos of one step."""
+    """The undos of one step, the last one registered on top."""
 
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        # Needs no lock: any thread appends, only the flow of the step pops, one at a time, and
-        # what it found stays at its index whatever is appended meanwhile.
+        # Needs no lock: any thread appends, but only the flow of the step removes entries, one at
+        # a time, and appending does not change the index of an entry.
         self._entries: list[Undo] = []
 
     def push(self, entry: Undo) -> None:
-        """Register an undo; it will be the first to run."""
+        """Register an undo, which runs before all earlier ones."""
         self._entries.append(entry)
 
     def push_tail(self, body: Body, scope: CallScope, number: int | None) -> None:
-        """Register what follows the `yield` of `exec`."""
-        self.push(Undo(Hook.EXEC, "what follows its yield", body, scope, number=number))
+        """Register the code after the `yield` of `exec`."""
+        self.push(Undo(Hook.EXEC, "code after its yield", body, scope, number=number))
 
     def pop(self, hooks: frozenset[Hook]) -> Undo | None:
-        """Return and forget the last undo that one of `hooks` made, None when there is none."""
+        """Remove and return the last undo that one of `hooks` registered; None without any."""
         for index in range(len(self._entries) - 1, -1, -1):
             if self._entries[index].hook in hooks:
                 return self._entries.pop(index)

@@ -172,7 +172,7 @@ class Journal(NullJournal):
         Only this process can run the tail.
         """
         number = next(self._numbers)
-        row = (number, step, Hook.EXEC.value, "what follows its yield", "tail", "", 0)
+        row = (number, step, Hook.EXEC.value, "code after its yield", "tail", "", 0)
         self._note(_UNDO, row)
         return number
 
@@ -183,7 +183,7 @@ class Journal(NullJournal):
         """
         is_secret = self._mask(value) != value
         data = json.dumps([name, None if is_secret else value])
-        return self._undo(step, hook, f"restore ${name}", "variable", data)
+        return self._undo(step, hook, f"environment variable {name}", "variable", data)
 
     def scratch(self, folder: Path) -> None:
         """Record durably the temporary folder that the run creates."""

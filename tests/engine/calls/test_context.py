@@ -233,7 +233,7 @@ class TestWaitUntil:
 
         error = cause_of(plan, exec)
         assert isinstance(error, RuntimeError)
-        assert "ended with 3" in str(error)
+        assert "exited with status 3 during startup of step" in str(error)
 
     def test_it_goes_on_when_a_program_of_the_hook_has_succeeded(self, plan: Plan) -> None:
         """One that went into the background, for example."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pytest_plan.engine.calls.body import armed
+from pytest_plan.engine.calls.body import call_interruptibly
 from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted
 
 ROUNDS = 300
@@ -39,7 +39,7 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            armed(self._interrupt, self._loop)
+            call_interruptibly(self._interrupt, self._loop)
         except BaseException as error:
             self.error = error
 
@@ -125,7 +125,7 @@ class TestInterrupt:
 
         def run() -> None:
             try:
-                armed(interrupt, call)
+                call_interruptibly(interrupt, call)
             except StepInterrupted as error:
                 errors.append(error)
 
@@ -150,7 +150,7 @@ class TestInterrupt:
                 reached.append("between the ends")
 
         with pytest.raises(StepInterrupted):
-            armed(interrupt, call)
+            call_interruptibly(interrupt, call)
         assert reached == ["between the ends"]
 
     def test_an_error_inside_the_mask_is_not_replaced(self) -> None:
@@ -163,7 +163,7 @@ class TestInterrupt:
                 raise KeyError("mine")
 
         with pytest.raises(KeyError, match="mine"):
-            armed(interrupt, call)
+            call_interruptibly(interrupt, call)
 
     def test_a_finally_clause_can_use_masked_calls(self) -> None:
         """While StepInterrupted unwinds it is not raised again."""
@@ -180,7 +180,7 @@ class TestInterrupt:
                 reached.append("after")
 
         with pytest.raises(StepInterrupted):
-            armed(interrupt, call)
+            call_interruptibly(interrupt, call)
         assert reached == ["masked", "after"]
 
     def test_who_swallows_it_gets_it_again_at_the_next_masked_call(self) -> None:
@@ -200,7 +200,7 @@ class TestInterrupt:
                         raise
 
         with pytest.raises(StepInterrupted):
-            armed(interrupt, call)
+            call_interruptibly(interrupt, call)
         assert turns == 3
 
     def test_nothing_arrives_after_the_call_has_ended(self) -> None:
@@ -212,7 +212,7 @@ class TestInterrupt:
 
             def run(interrupt: Interrupt = interrupt, ready: threading.Barrier = ready) -> None:
                 try:
-                    armed(interrupt, ready.wait)
+                    call_interruptibly(interrupt, ready.wait)
                     outcomes.add("returned")
                 except StepInterrupted:
                     outcomes.add("interrupted")
@@ -238,7 +238,7 @@ class TestInterrupt:
         interrupt.inject()
         reached: list[str] = []
         with pytest.raises(StepInterrupted):
-            armed(interrupt, lambda: reached.append("never"))
+            call_interruptibly(interrupt, lambda: reached.append("never"))
         assert reached == []
 
     def test_it_is_no_exception(self) -> None:
