@@ -38,7 +38,7 @@ def test_g18_a_step_that_exceeds_its_timeout_is_stopped(stage: Stage) -> None:
         run.expect(-0.5 < took < longest, f"it stopped {took:.1f} s after its timeout")
         text = run.output()
         run.expect("TIMED OUT" in text and "exceeded its timeout" in text, "it is not named")
-        run.expect(("its thread was left here" in text) is is_left, "left behind or not?")
+        run.expect(("stack of its abandoned thread:" in text) is is_left, "left behind or not?")
         run.expect(not is_left or f"_{fault}" in text, "its stack is missing")
         exit = run.time_of("leaving") - run.time_of("undo", "net")
         run.expect(exit < 2.0 * SLACK, f"the exit took {exit:.1f} s")

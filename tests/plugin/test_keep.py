@@ -140,7 +140,7 @@ def test_a_step_whose_process_died_is_made_again_with_what_needs_it(kept: Projec
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("return False", "its alive hook says no"),
+        ("return False", "its alive hook returned False"),
         ("raise OSError('no answer')", "its alive hook raised OSError: no answer"),
     ],
 )

@@ -284,7 +284,7 @@ class TestChangedCode:
         project.steps(STEPS.replace('name="web"', 'name="site"'))
         result = clean_up(project)
         assert result.ret == 1
-        assert "no step 'web' is declared any more" in result.stdout.str()
+        assert "step 'web' is no longer declared" in result.stdout.str()
         assert project.calls == ["web undo"]
         assert [step.name for step in read(journals(project)[0]).due()] == ["web"]
 
@@ -326,7 +326,7 @@ class TestLost:
         result = clean_up(project)
         assert result.ret == 1
         assert "code after its yield" in result.stdout.str()
-        assert "lived only in the process that has ended" in result.stdout.str()
+        assert "only the process that ran the step can run this code" in result.stdout.str()
         assert project.calls == ["undone"]
         again = clean_up(project)
         assert (again.ret, plan_lines(again)) == (0, ["plan: nothing is left of earlier runs"])

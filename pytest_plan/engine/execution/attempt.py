@@ -1,4 +1,7 @@
-"""The forward flow of one step: attempts, each over three hooks, and the waits between them."""
+"""The forward flow of one step: its attempts, the waits between them, and its pause.
+
+An attempt calls the three exec hooks in their order. An abandoned attempt is never retried.
+"""
 
 from __future__ import annotations
 
@@ -34,20 +37,21 @@ from pytest_plan.engine.model.results import (
 from pytest_plan.engine.model.stop import Stop, StopKind
 from pytest_plan.engine.shared.run_facts import RunFacts
 
-FIRST_WAIT = 0.5  # seconds
-LONGEST_WAIT = 30.0  # seconds
-_JITTER = 1.0  # seconds
+# The default wait between two attempts, in seconds.
+FIRST_WAIT = 0.5
+LONGEST_WAIT = 30.0
+_JITTER = 1.0
 
 
 class _Failure(NamedTuple):
-    """An attempt that did not succeed.
+    """A failed attempt.
 
     Attributes:
         hook: the hook that failed.
-        error: the user's exception, or ours that says why the hook was stopped.
+        error: the user's exception, or our error that says why the hook was stopped.
         text: class and message of `error` on one line.
-        stop: what stopped the hook, None if it failed by itself.
-        is_final: whether no further attempt is possible.
+        stop: the request that stopped the hook; None if it failed by itself.
+        is_final: whether there can be no further attempt.
     """
 
     hook: Hook
@@ -58,7 +62,7 @@ class _Failure(NamedTuple):
 
 
 def provision(step_run: StepRun, facts: RunFacts) -> Flow:
-    """Run attempts until one succeeds or none is left; `step_run` holds the outcome."""
+    """Run attempts until one succeeds or none is left, then pause. Set the step's outcome."""
     at = facts.elapsed()
     step_run.begin(at)
     facts.emit(StepStarted(step_run.name, at))
@@ -82,10 +86,9 @@ def provision(step_run: StepRun, facts: RunFacts) -> Flow:
 
 
 def close(step_run: StepRun, facts: RunFacts) -> Flow:
-    """Record how the step ended, durably where the journal asks for it.
+    """Record in the journal how the step ended, and read the log of a failed step.
 
-    What waits for the disk gets a call of its own: reading the log of a failed step, a durable
-    write.
+    Reading the log and a durable write wait for the disk, so they are made in a call.
     """
     failed = step_run.error is not None
     if not failed and not facts.journal.ends_durably(step_run.planned):
@@ -192,10 +195,13 @@ def _failure(
         step_run.stack = ending.stack
         assert stop is not None
         error = stop.error(step_run.name, hook, call.scope.attempt)
-        error.add_note("it did not stop when asked: its thread was left behind")
+        error.add_note("it did not stop when requested, and its thread was abandoned")
         return _Failure(hook, error, describe(error), stop, is_final=True)
     if isinstance(ending, Raised):
         return _raised(step_run, facts, hook, call, ending)
+    # If the last hook returned although the plan is being cancelled or its limit has passed, the
+    # step is complete. It must count as a success, because by default only a step that succeeded
+    # gets its `cleanup` hook. A step that exceeded its own timeout fails nevertheless.
     if stop is None or (stop.kind is not StopKind.TIMEOUT and _is_last(step_run, hook)):
         return None
     error = stop.error(step_run.name, hook, call.scope.attempt)
@@ -212,7 +218,7 @@ def _raised(step_run: StepRun, facts: RunFacts, hook: Hook, call: Call, raised: 
         return _Failure(hook, error, raised.text, stop)
     ours = stop.error(step_run.name, hook, call.scope.attempt)
     if isinstance(error, StepInterrupted):
-        # The interruption is how we stopped the hook; its traceback shows where the hook was.
+        # We interrupted the hook. The traceback of the interruption shows where the hook was.
         ours.__traceback__ = error.__traceback__
     else:
         ours.__cause__ = error
@@ -234,7 +240,7 @@ def _may_retry(step_run: StepRun, failure: _Failure, number: int) -> bool:
 def _before_next(
     step_run: StepRun, facts: RunFacts, number: int, failure: _Failure
 ) -> Generator[Effect, Any, _Failure | None]:
-    """Undo what will be made again and wait; return a failure when there can be no next attempt."""
+    """Undo what the next attempt repeats, then wait; return a failure if it cannot be made."""
     again = frozenset(step_run.hooks_to_run())
     undone = yield from undo_hooks(step_run, facts, again)
     if undone.errors or undone.left:
@@ -242,7 +248,7 @@ def _before_next(
     if again >= frozenset(EXEC_HOOKS) & step_run.planned.hooks.keys():
         yield own_call(step_run, facts.folders.empty, step_run.name)
     wait = step_run.planned.options.retry_wait
-    # A call of its own: a tenacity wait is the user's code.
+    # In a call, because a tenacity wait is the user's code.
     call = own_call(step_run, seconds_to_wait, wait, number, failure.error)
     ending: Ending = yield call
     if call.scope.flag.stop is not None:
@@ -259,11 +265,11 @@ def _before_next(
 
 
 def _not_undone(undone: Undone, failure: _Failure, facts: RunFacts) -> _Failure:
-    """Return why there is no next attempt: what the last one made could not be undone."""
+    """Return the failure of a step whose last attempt could not be undone."""
     for error in undone.errors:
         if isinstance(error.__cause__, facts.stop_on):
             return _Failure(failure.hook, error.__cause__, error.summary, is_final=True)
-        failure.error.add_note(f"and could not be undone for another attempt: {error}")
+        failure.error.add_note(f"no further attempt, because the last was not undone: {error}")
     return failure
 
 
@@ -317,19 +323,19 @@ def _forget_value(step_run: StepRun, facts: RunFacts) -> None:
 def seconds_to_wait(
     wait: float | Callable[..., float] | None, attempt: int, error: BaseException
 ) -> float:
-    """Return the seconds between a failed attempt and the next.
+    """Return the seconds to wait between a failed attempt and the next.
 
     Args:
-        wait: seconds, a tenacity wait, or None for exponential with jitter, 0.5 to 30 s.
+        wait: seconds, a tenacity wait, or None for exponential waits with jitter, 0.5 to 30 s.
         attempt: the attempt that failed, counted from 1.
-        error: what it failed with.
+        error: the error of that attempt.
 
     Raises:
-        PlanDefinitionError: the tenacity wait returned no usable number.
+        PlanDefinitionError: the tenacity wait returned something else than a number of seconds.
     """
     if isinstance(wait, (int, float)):
         return float(wait)
-    # Imported here: tenacity brings asyncio, and most plans never retry.
+    # A late import: tenacity imports asyncio, and most plans never retry.
     import tenacity
 
     if wait is None:
@@ -342,5 +348,7 @@ def seconds_to_wait(
     state.set_exception((type(error), error, error.__traceback__))
     seconds: object = wait(state)
     if not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds < 0:
-        raise PlanDefinitionError(f"retry_wait returned {seconds!r}, which is no time to wait")
+        raise PlanDefinitionError(
+            f"retry_wait returned {seconds!r}; it must return a finite number of seconds, 0 or more"
+        )
     return float(seconds)

@@ -1,4 +1,8 @@
-"""The reverse flow of one step: its `cleanup` hook, then what it must undo, last made first."""
+"""The reverse flow of one step: its `cleanup` hook, then its undos in reverse order.
+
+A cleanup that fails does not stop the ones after it. When the time is up, process trees are still
+ended, and everything else is listed as left.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +27,20 @@ from pytest_plan.engine.processes.tree import KILL, Tree
 from pytest_plan.engine.shared.run_facts import RunFacts
 
 ALL_HOOKS = frozenset(Hook)
-RETRY = "retry"  # the `ctx.reason` between two attempts
-_KILL_SECONDS = 5.0  # to end the process trees of a step whose time is up
+RETRY = "retry"  # `ctx.reason` between two attempts
+_KILL_SECONDS = 5.0  # for SIGKILL to end a process tree after the cleanup's time is up
+_HOOK = "its cleanup hook"  # the label of the hook
 
 
 @dataclass(slots=True, eq=False)
 class Undone:
-    """What came of taking things back.
+    """The result of undoing.
 
     Attributes:
-        errors: what failed.
-        left: what was not taken back, in words.
-        was_stopped: whether something was stopped because its time was up.
-        was_abandoned: whether something did not stop even then.
+        errors: the failures.
+        left: the labels of what was not undone.
+        was_stopped: whether a call was stopped because its time was up.
+        was_abandoned: whether a call was abandoned because it did not stop.
     """
 
     errors: list[StepError] = field(default_factory=list)
@@ -53,7 +58,14 @@ class Undone:
 
 
 def clean(step_run: StepRun, facts: RunFacts, reason: str, until: float) -> Flow:
-    """Clean the step up before the time `until`; the step_run says how that ended."""
+    """Clean up the step, and set the outcome of its cleanup.
+
+    Args:
+        step_run: the step.
+        facts: the run.
+        reason: `ctx.reason` of the hook and of deferred calls.
+        until: when the cleanup of the whole plan must have ended, as a time of the plan's clock.
+    """
     step_run.begin_cleanup(facts.elapsed())
     cleanup = _Cleanup(step_run, facts, reason, until)
     if step_run.cleanup_hook_is_due():
@@ -71,14 +83,14 @@ def clean(step_run: StepRun, facts: RunFacts, reason: str, until: float) -> Flow
 def undo_hooks(
     step_run: StepRun, facts: RunFacts, hooks: frozenset[Hook]
 ) -> Generator[Effect, Any, Undone]:
-    """Take back what `hooks` made, so that they can run again."""
+    """Undo what `hooks` registered, so that they can run again."""
     cleanup = _Cleanup(step_run, facts, RETRY, None)
     yield from cleanup.undo(hooks | {Hook.CLEANUP})
     return cleanup.undone
 
 
 class _Cleanup:
-    """One cleanup of one step, within its budget of time."""
+    """One cleanup of one step, within its time limit."""
 
     def __init__(
         self, step_run: StepRun, facts: RunFacts, reason: str, until: float | None
@@ -96,12 +108,12 @@ class _Cleanup:
         self._until = own if until is None else min(own, until)
         self._budget = f"its cleanup_timeout of {format_duration(seconds)}"
         if until is not None and until < own:
-            self._budget = "the plan's cleanup limit"
+            self._budget = "the cleanup limit of the plan"
 
     def run_hook(self) -> Generator[Effect, Any, None]:
         """Run the step's `cleanup` hook."""
         if self._is_over():
-            self.undone.left.append("its cleanup hook")
+            self.undone.left.append(_HOOK)
             return
         call = hook_call(
             self._step_run,
@@ -112,16 +124,16 @@ class _Cleanup:
             budget=self._budget,
             reason=self._reason,
         )
-        self.hook_is_done = yield from self._perform(self._begun(call), "its cleanup hook")
-        # Otherwise cleanup_ended() follows at once and step_runs it.
+        self.hook_is_done = yield from self._perform(self._begun(call), _HOOK)
+        # Without an undo, cleanup_ended() follows at once and records it.
         if self.hook_is_done and len(self._step_run.undo) > 0:
             self._journal.hook_done(self._step_run.name)
 
     def undo(self, hooks: frozenset[Hook]) -> Generator[Effect, Any, None]:
-        """Take back what `hooks` made; process trees are ended even when the time is up."""
+        """Undo what `hooks` registered; end process trees even when the time is up."""
         while (entry := self._step_run.undo.pop(hooks)) is not None:
             if self._is_over() and self._reason == RETRY:
-                # Nothing is lost: the cleanup at the end of the run goes on from here.
+                # The entry is not lost: the cleanup at the end of the run continues with it.
                 self._step_run.undo.push(entry)
                 self.undone.left.append(entry.label)
                 return
@@ -130,26 +142,26 @@ class _Cleanup:
     def _undo_one(self, entry: Undo) -> Generator[Effect, Any, None]:
         is_done = False
         if not self._is_over():
-            # What it was registered with may be used again: `ctx.defer(ctx.run, [...])`.
+            # The undo may use the `ctx` of its hook, as `ctx.defer(ctx.run, [...])` does.
             entry.scope.renew(Hook.CLEANUP, self._until, self._reason)
             call = Call(entry.scope, entry.body, self._step_run.log, self._until, self._budget)
             is_done = yield from self._perform(self._begun(call), entry.label)
         elif entry.tree is None:
             self.undone.left.append(entry.label)
         if entry.tree is not None and not is_done:
-            is_done = yield from self._kill(entry.tree)
+            is_done = yield from self._kill(entry.tree, entry.label)
         if is_done:
             self._journal.undone(entry.number)
 
-    def _kill(self, tree: Tree) -> Generator[Effect, Any, bool]:
+    def _kill(self, tree: Tree, label: str) -> Generator[Effect, Any, bool]:
         expires = self._clock.now() + _KILL_SECONDS
         body = body_of(tree.end, self._clock, KILL, 0.0)
         scope = CallScope(self._step_run.name, Hook.CLEANUP, 1, self._until, self._reason)
-        call = Call(scope, body, self._step_run.log, expires, "the time for SIGKILL")
-        return (yield from self._perform(call, f"kill {tree!r}"))
+        call = Call(scope, body, self._step_run.log, expires, "the time limit for SIGKILL")
+        return (yield from self._perform(call, f"{label}, by SIGKILL"))
 
     def _begun(self, call: Call) -> Call:
-        """Have the first call of a cleanup step_run that the cleanup begins."""
+        """Make the first call of a cleanup record that the cleanup begins."""
         if self._reason != RETRY and not self._has_begun:
             self._has_begun = True
             call.before = functools.partial(self._journal.cleanup_begun, self._step_run.name)
@@ -159,7 +171,7 @@ class _Cleanup:
         return self._clock.now() >= self._until
 
     def _perform(self, call: Call, label: str) -> Generator[Effect, Any, bool]:
-        """Perform a call and note what went wrong; return whether nothing did."""
+        """Perform a call and note its failure; return whether it succeeded."""
         ending: Ending = yield call
         stop = call.scope.flag.stop
         if isinstance(ending, Returned) and stop is None:
@@ -177,7 +189,7 @@ class _Cleanup:
         return False
 
     def _error_of(self, ending: Ending, stop: Stop | None, label: str) -> tuple[BaseException, str]:
-        """Return why a call did not do its work, and that on one line."""
+        """Return why a call failed, and the same on one line."""
         if stop is None:
             assert isinstance(ending, Raised)
             return ending.error, ending.text

@@ -1,9 +1,8 @@
 """Runs the flows of many steps at once, in the order of a graph.
 
-Flows are resumed under one lock, by whichever thread brings their news: the thread that ends a
-call takes the next one itself, so that a chain of short steps costs no switch of threads. The
-coordinator (the thread that called) delivers the events, keeps the time and advances the
-escalations.
+A flow is resumed under one lock by the thread that ended its call. That thread then performs the
+next call itself, so a chain of short steps needs no thread switch. The coordinator, which is the
+thread that called `run`, delivers events, acts on deadlines and advances escalations.
 """
 
 from __future__ import annotations
@@ -26,12 +25,21 @@ from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.events import Event, Listener, Waiting
 from pytest_plan.engine.model.stop import Stop, StopKind
 
-HEARTBEAT = 1.0  # the longest the coordinator sleeps, in seconds
+HEARTBEAT = 1.0  # the longest that the coordinator sleeps, in seconds
 
 
 @dataclass(slots=True, eq=False)
 class _Active:
-    """A flow that has begun and not ended: it waits for a call or for a time."""
+    """A flow that has begun and not ended. It waits for a call or for a time.
+
+    Attributes:
+        name: the step's name.
+        flow: the flow.
+        since: when it began, as a time of the plan's clock.
+        call: the call that it waits for, if any.
+        wake_at: the time that it waits for, if any.
+        escalation: the escalation of `call`, once the call must stop.
+    """
 
     name: str
     flow: Flow
@@ -42,7 +50,7 @@ class _Active:
 
 
 class _Crash(NamedTuple):
-    """The engine itself failed on a thread; the coordinator raises it."""
+    """An error of the engine itself on some thread. The coordinator raises it."""
 
     error: BaseException
 
@@ -54,11 +62,14 @@ class Executor:
     """Runs phases one after the other.
 
     Args:
-        status: where the run stands.
-        inbox: brings events and requests to the coordinator.
-        jobs: at most so many flows at the same time.
-        clock: tells the time and waits.
-        listeners: hear every event on the coordinating thread.
+        status: the status of the run.
+        inbox: the queue of events for the coordinator; None in it only wakes the coordinator.
+        jobs: the largest number of flows at the same time.
+        clock: the plan's clock.
+        listeners: called with every event, on the coordinator's thread.
+
+    Attributes:
+        listener_errors: the exceptions that listeners raised, one line each.
     """
 
     def __init__(
@@ -69,40 +80,40 @@ class Executor:
         self._jobs = jobs
         self._clock = clock
         self._listeners = listeners
-        # Who asks to stop may be a signal handler: a deque needs no lock.
+        # A deque needs no lock, so a signal handler may append to it.
         self._cancels: collections.deque[str] = collections.deque()
         self._threads = Threads(self._completed, clock)
-        # Everything below changes only under _lock. While it is held no user code runs and nothing
-        # waits for a disk: every limit, timeout and signal goes through it.
+        # Everything below changes only under _lock. Every limit, timeout and signal needs the
+        # lock, so nothing may run user code or wait for the disk while it holds the lock.
         self._lock = threading.Lock()
         self._phase = Phase(status, {})
         self._ready: list[tuple[int, str]] = []
         self._active: dict[str, _Active] = {}
-        self._looks_at = 0.0  # when the coordinator acts on the times next, by itself
+        self._looks_at = 0.0  # when the coordinator next checks deadlines without being woken
         self._crash: BaseException | None = None
         self.listener_errors: list[str] = []
 
     def run(self, phase: Phase) -> None:
-        """Run a phase to its end, whatever its steps do."""
+        """Run a phase until all its flows have ended, or until it is left."""
         with self._lock:
             self._phase = phase
-        self._deliver_rest()  # a cancellation that came first keeps everything from beginning
+        self._deliver_rest()  # events from before the phase, such as a request to stop
         with self._lock:
             calls = self._fill()
         self._dispatch(calls)
         while not self._is_finished():
             self._turn()
         with self._lock:
-            self._active.clear()  # a phase that was left leaves nothing that could still end
+            self._active.clear()  # calls of a phase that was left may end later: ignore them
         self._deliver_rest()
 
     def cancel(self, reason: str) -> None:
-        """Ask to stop, from any thread or signal handler: nothing here takes a lock."""
+        """Request a stop. Takes no lock, so any thread or signal handler may call it."""
         self._cancels.append(reason)
         self._inbox.put(None)
 
     def catch_up(self) -> None:
-        """Handle what was asked while no phase ran: it belongs to the last one."""
+        """Apply stop requests that came while no phase ran to the last phase."""
         with self._lock:
             self._take_cancels()
         self._deliver_rest()
@@ -113,12 +124,12 @@ class Executor:
         return self._phase.is_left
 
     def close(self) -> None:
-        """Let the threads go."""
+        """End the threads, and deliver the remaining events."""
         self._threads.close()
         self._deliver_rest()
 
     def _turn(self) -> None:
-        """Wait for news or the next deadline, then act on it."""
+        """Wait for a message or the next deadline, then act on it."""
         try:
             self._listen()
         except BaseException as error:
@@ -134,7 +145,8 @@ class Executor:
             self._emit_waiting()
             return
         self._handle(message)
-        # What came meanwhile, no more: short steps cost one look at the times for many news.
+        # Handle a whole batch before `_watch` checks the times: with short steps that is cheaper.
+        # Later messages wait for the next turn, so that deadlines are not held up.
         for _ in range(self._inbox.qsize()):
             self._handle(self._inbox.get())
 
@@ -179,7 +191,7 @@ class Executor:
         """Act on what is due: the phase's deadline, waits that are over, calls that must stop."""
         now = self._clock.now()
         with self._lock:
-            self._take_cancels()  # first: calls that must stop for it are looked at below
+            self._take_cancels()  # first, because the calls that they stop are checked below
             if self._phase.deadline is not None and now >= self._phase.deadline:
                 self._phase.expired()
             calls = [
@@ -227,12 +239,12 @@ class Executor:
         self._dispatch(calls)
 
     def _completed(self, call: Call, ending: Ending) -> Call | None:
-        """Take the news that a call ended, on its thread; return what the thread does next."""
+        """Resume the flow whose call has ended, on the call's thread; return the next call."""
         try:
             with self._lock:
                 active = self._active.get(call.scope.step)
                 if active is None or active.call is not call:
-                    return None  # it had been abandoned
+                    return None  # the call was abandoned
                 calls = self._resume(active, ending) + self._fill()
                 if not self._active:
                     self._inbox.put(None)
@@ -247,12 +259,12 @@ class Executor:
             self._threads.run(call)
 
     def _take_cancels(self) -> None:
-        """Act on requests to stop, before anything else begins."""
+        """Act on requests to stop. Called before any flow begins or is resumed."""
         while self._cancels:
             self._phase.cancelled(self._cancels.popleft())
 
     def _fill(self) -> list[Call]:
-        """Begin flows while there is room; return the calls that they ask for."""
+        """Begin ready flows, at most `jobs` at a time; return the calls that they yield."""
         self._take_cancels()
         calls: list[Call] = []
         sorter = self._phase.sorter
@@ -294,7 +306,7 @@ class Executor:
         return [effect]
 
     def _look_by(self, time: float) -> None:
-        """Have the coordinator act on a time that is new to it, when it would come too late."""
+        """Wake the coordinator if it would check deadlines only after `time`."""
         if time < self._looks_at:
             self._inbox.put(None)
 

@@ -1,9 +1,9 @@
-"""What a step's flow may ask of the executor: calls and waits.
+"""What a step's flow may request from the executor: calls and waits.
 
-A flow is a generator that decides and never blocks: it yields a `Call` (and gets its `Ending`)
-or a `Wait` (and gets None, or the `Stop` that cut it short). It runs under the executor's lock
-and calls no user code, so it can be read, and tested, as if there were no threads. Whatever waits
-for a disk or runs a user's code belongs in a `Call`.
+A flow is a generator that makes decisions and never blocks. It yields a `Call` and gets the
+call's `Ending`, or it yields a `Wait` and gets None or the `Stop` that ended the wait early. It
+runs under the executor's lock and calls no user code, so it can be read and tested as if there
+were no threads. Work that waits for the disk or runs the user's code belongs in a `Call`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pytest_plan.engine.shared.run_facts import RunFacts
 
 
 class Wait(NamedTuple):
-    """Let this many seconds pass; ended at once when the plan stops running steps."""
+    """A wait of so many seconds. It ends at once when the plan stops running steps."""
 
     seconds: float
 
@@ -52,7 +52,7 @@ def hook_call(
         attempt: the attempt, counted from 1.
         deadline: `ctx.deadline` of the hook, as a time of the plan's clock; None: no limit.
         expires: when the call must stop, as a time of the plan's clock; None: never.
-        budget: what `expires` is called in messages.
+        budget: the name of that time limit in messages.
         reason: `ctx.reason` of the hook.
     """
     scope = CallScope(step_run.name, hook, attempt, deadline, reason)
@@ -65,13 +65,13 @@ def hook_call(
 def own_call(
     step_run: StepRun, function: Callable[..., Any], *arguments: Any, shielded: bool = False
 ) -> Call:
-    """Return a call of a function of the engine, to be made on the step's thread.
+    """Return a call of a function of the engine, to be performed on the step's thread.
 
     Args:
         step_run: the step.
-        function: may wait for a disk, or run code that a user gave as an option.
+        function: a function that may wait for the disk, or run code from an option.
         arguments: its arguments.
-        shielded: whether the call is made although the plan is being stopped.
+        shielded: whether the call continues when the plan is stopped.
     """
     scope = CallScope(step_run.name, Hook.EXEC, len(step_run.attempts), None)
     return Call(scope, body_of(function, *arguments), step_run.log, shielded=shielded)

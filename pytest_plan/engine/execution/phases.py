@@ -1,8 +1,8 @@
-"""The two passes over the graph: forward to provision, in reverse to clean up.
+"""The three passes over the graph of the steps: forward, in reverse, and the `alive` hooks.
 
-A phase answers what the executor asks: which flow a step gets, if any, and what a deadline, a
-cancellation or an interrupt means. Its methods run with the executor's lock held, except for
-`interrupted`, and call no user code.
+The executor asks a phase which flow a step gets, and what a deadline, a cancellation or an
+interrupt means. Its methods run with the executor's lock held, except `interrupted`, and call no
+user code.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook, StepOutcome
 from pytest_plan.engine.model.stop import Stop, StopKind
 from pytest_plan.engine.shared.run_facts import RunFacts
 
-INTERRUPTS_TO_LEAVE = 2  # interrupts during cleanup before the rest is left
-ALIVE_TIMEOUT = 30.0  # seconds for an answer of a step that has no `timeout`
+INTERRUPTS_TO_LEAVE = 2  # this many interrupts during cleanup end it
+ALIVE_TIMEOUT = 30.0  # seconds for the `alive` hook of a step that has no `timeout`
 
 
 @dataclass(slots=True, eq=False)
 class RunStatus:
-    """Where a run stands; changes only under the executor's lock or on the coordinator.
+    """The status of a run. It changes only under the executor's lock or on the coordinator.
 
     Attributes:
-        step_runs: every step.
-        facts: what the flows know of the run.
-        continue_on_error: whether a failure stops only what needs the step.
-        stop: why nothing new begins; None while the run goes on.
-        fatal: what must be raised as it is, once cleanup has run.
-        completed: how many steps have completed, to clean up in reverse.
+        step_runs: every step, by name.
+        facts: the facts about the run.
+        continue_on_error: whether a failure blocks only the steps that need the failed one.
+        stop: why no further step begins; None while the run continues.
+        fatal: the exception to raise unchanged once cleanup has run; None without one.
+        completed: numbers the steps in the order of their completion, which cleanup reverses.
     """
 
     step_runs: Mapping[str, StepRun]
@@ -50,7 +50,7 @@ class RunStatus:
     completed: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def request_stop(self, stop: Stop) -> None:
-        """Stop what goes forward; the first reason stays, unless it let running steps finish."""
+        """Stop the forward phase. The first request counts, unless it let running steps finish."""
         if self.stop is None or (stop.ends_running_steps and not self.stop.ends_running_steps):
             self.stop = stop
             self.facts.store.wake()
@@ -58,18 +58,18 @@ class RunStatus:
                 self.facts.emit(StopRequested(stop.reason, self.facts.elapsed()))
 
     def is_stopping(self) -> bool:
-        """Whether steps that run must stop."""
+        """Return whether running steps must stop."""
         return self.stop is not None and self.stop.ends_running_steps
 
 
 class Phase:
-    """What the executor asks of a pass over the graph; this one is empty.
+    """One pass over the graph of the steps. This base class runs no step.
 
     Attributes:
         sorter: the graph, prepared.
-        deadline: when `expired` is due, as a time of the plan's clock; None: never.
+        deadline: when the executor calls `expired`, as a time of the plan's clock; None: never.
         is_cleanup: whether this is the reverse phase.
-        is_left: whether to return at once, leaving what still runs.
+        is_left: whether the executor must return at once and leave calls that still run.
     """
 
     is_cleanup = False
@@ -84,24 +84,24 @@ class Phase:
         self.sorter.prepare()
 
     def priority(self, name: str) -> int:
-        """Return the rank of a step among those that are ready; the lowest begins first."""
+        """Return the rank of a step; of the steps that are ready, the lowest begins first."""
         raise KeyError(name)
 
     def begin(self, name: str) -> Flow | None:
-        """Return the flow of a step, None when it has nothing to do."""
+        """Return the flow of a step; None if it has nothing to do."""
         raise KeyError(name)
 
     def ended(self, name: str) -> None:
         """Note that the flow of a step has ended."""
 
     def expired(self) -> None:
-        """Act on the deadline."""
+        """Handle the deadline."""
 
     def cancelled(self, reason: str) -> None:
-        """Act on a request to stop."""
+        """Handle a request to stop."""
 
     def interrupted(self, error: BaseException) -> None:
-        """Act on what a signal handler raised in the coordinator."""
+        """Handle an exception that a signal handler raised in the coordinator."""
         raise error
 
     def elapsed(self) -> float:
@@ -110,7 +110,7 @@ class Phase:
 
 
 class Forward(Phase):
-    """Provisions `names`, none of which has ended, each after those it waits for."""
+    """Provisions `names`, none of which has ended. A step begins after the steps it waits for."""
 
     def __init__(self, status: RunStatus, names: Collection[str]) -> None:
         wanted = [name for name in status.step_runs if name in names]
@@ -122,11 +122,11 @@ class Forward(Phase):
         self.deadline = status.facts.deadline
 
     def priority(self, name: str) -> int:
-        """Steps begin in the order of their declaration."""
+        """Return the position of the step's declaration."""
         return self._ranks[name]
 
     def begin(self, name: str) -> Flow | None:
-        """Run a step, or decide that it does not run."""
+        """Return the flow of a step; None if the step does not run, which sets its outcome."""
         step_run = self._step_runs[name]
         decision = self._decision(step_run)
         if decision is None:
@@ -137,7 +137,7 @@ class Forward(Phase):
         return None
 
     def ended(self, name: str) -> None:
-        """Stop the plan if the outcome of the step asks for that."""
+        """Stop the plan if the outcome of the step requires it."""
         step_run = self._step_runs[name]
         self._facts.emit(StepFinished(step_run.result(), self.elapsed()))
         if step_run.cause is not None and isinstance(step_run.cause, self._facts.stop_on):
@@ -149,7 +149,7 @@ class Forward(Phase):
             self._status.request_stop(Stop(StopKind.FAILURE, f"step {name!r} failed"))
 
     def expired(self) -> None:
-        """Stop the plan: its limit has passed."""
+        """Stop the plan because its limit has passed."""
         assert self.deadline is not None
         limit = format_duration(self.deadline - self._facts.began)
         self._status.request_stop(Stop(StopKind.LIMIT, f"the plan's limit of {limit} has passed"))
@@ -160,7 +160,7 @@ class Forward(Phase):
         self._status.request_stop(Stop(StopKind.CANCEL, reason))
 
     def interrupted(self, error: BaseException) -> None:
-        """Stop the plan; the error is raised once cleanup has run."""
+        """Stop the plan; `error` is raised once cleanup has run."""
         self._status.fatal = self._status.fatal or error
         self.cancelled(f"interrupted by {describe(error)}")
 
@@ -170,7 +170,7 @@ class Forward(Phase):
         yield from close(step_run, self._facts)
 
     def _decision(self, step_run: StepRun) -> tuple[StepOutcome, str] | None:
-        """Return how a step ends that does not run, and why; None when it runs."""
+        """Return the outcome and reason of a step that does not run; None if it runs."""
         skip = step_run.planned.options.skip
         if skip is not None:
             return StepOutcome.SKIPPED, skip
@@ -193,7 +193,10 @@ class Forward(Phase):
 
 
 class Reverse(Phase):
-    """Cleans up every step that has begun, each after those that need or follow it."""
+    """Cleans up every step that has begun, except `kept` ones.
+
+    A step is cleaned up after the steps that need it or are ordered after it.
+    """
 
     is_cleanup = True
 
@@ -211,12 +214,15 @@ class Reverse(Phase):
         self._interrupts = 0
 
     def priority(self, name: str) -> int:
-        """What completed last is cleaned up first; what never began stands in nobody's way."""
+        """Rank the steps by completion, the last one first, and steps that never ran before all.
+
+        A step that never ran takes no time, and others may wait for it.
+        """
         completed = self._step_runs[name].completed
         return -completed if completed else -sys.maxsize
 
     def begin(self, name: str) -> Flow | None:
-        """Clean a step up, if it has anything to take back."""
+        """Return the flow that cleans up a step; None if there is nothing to undo."""
         step_run = self._step_runs[name]
         if name in self._kept:
             step_run.keep()
@@ -226,13 +232,13 @@ class Reverse(Phase):
         return clean(step_run, self._facts, self._reason, self._until)
 
     def ended(self, name: str) -> None:
-        """Note what must be raised as it is, once all cleanups have run."""
+        """Note an exception that must be raised unchanged once all cleanups have run."""
         for error in self._step_runs[name].cleanup.errors:
             if isinstance(error.__cause__, self._facts.stop_on):
                 self._status.fatal = self._status.fatal or error.__cause__
 
     def cancelled(self, reason: str) -> None:
-        """Say what still runs; the second time leave it."""
+        """Report the cleanups that are unfinished; the second time, leave them."""
         self._interrupts += 1
         names = self._unfinished()
         self._facts.emit(CleanupInterrupted(names, self.elapsed()))
@@ -240,7 +246,7 @@ class Reverse(Phase):
             self._leave(names)
 
     def interrupted(self, error: BaseException) -> None:
-        """Go on, once; the error is raised when cleanup has ended or has been left."""
+        """Handle it like a request to stop; `error` is raised when cleanup has ended or is left."""
         self._status.fatal = self._status.fatal or error
         self.cancelled(describe(error))
 
@@ -262,12 +268,12 @@ class Reverse(Phase):
             step_run = self._step_runs[name]
             if step_run.cleanup.outcome is CleanupOutcome.NONE:
                 step_run.begin_cleanup(self.elapsed())
-            left = ("interrupted before it was done",)
+            left = ("the rest of its cleanup, which was interrupted",)
             step_run.end_cleanup(CleanupOutcome.ABANDONED, self.elapsed(), left=left)
 
 
 class Probe(Phase):
-    """Calls the `alive` hook of each step in `names`, all at the same time.
+    """Calls the `alive` hook of each step in `names` that has one.
 
     Attributes:
         dead: why a step is not alive, by its name.
@@ -279,15 +285,15 @@ class Probe(Phase):
         self.dead: dict[str, str] = {}
 
     def priority(self, name: str) -> int:
-        """None goes first."""
+        """Return the same rank for every step."""
         return 0
 
     def begin(self, name: str) -> Flow | None:
-        """Ask the step."""
+        """Return the flow that calls the step's `alive` hook."""
         return self._ask(self._step_runs[name])
 
     def cancelled(self, reason: str) -> None:
-        """Believe nobody: what has not answered counts as dead."""
+        """Count every step as dead, and return at once."""
         self.dead.update(dict.fromkeys(self._step_runs, reason))
         self.is_left = True
 
@@ -295,7 +301,7 @@ class Probe(Phase):
         facts = self._facts
         seconds = step_run.planned.options.timeout or ALIVE_TIMEOUT
         until = facts.clock.now() + seconds
-        budget = f"the {format_duration(seconds)} it has to answer"
+        budget = f"its timeout of {format_duration(seconds)}"
         call = hook_call(step_run, facts, Hook.ALIVE, deadline=until, expires=until, budget=budget)
         ending: Ending = yield call
         if isinstance(ending, Abandoned) or call.scope.flag.stop is not None:
@@ -303,4 +309,4 @@ class Probe(Phase):
         elif isinstance(ending, Raised):
             self.dead[step_run.name] = f"its alive hook raised {ending.text}"
         elif ending.value is False:
-            self.dead[step_run.name] = "its alive hook says no"
+            self.dead[step_run.name] = "its alive hook returned False"

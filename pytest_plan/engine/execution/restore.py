@@ -1,4 +1,4 @@
-"""Steps as a journal tells them, for another process to clean up or to use again."""
+"""Restores steps from a journal, so that this process can clean them up or reuse them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from pytest_plan.engine.shared.run_facts import RunFacts
 
 
 class Restorer:
-    """Puts recorded steps back into a run.
+    """Restores recorded steps in a run.
 
     Args:
-        recorded: what the journal tells.
-        names: the steps to put back.
-        declared: the steps that are declared now, by name: the code is theirs.
-        references: finds functions and classes.
+        recorded: the content of the journal.
+        names: the steps to restore.
+        declared: the steps that are declared now, by name; their hooks are used.
+        references: finds functions and classes by their recorded addresses.
 
     Attributes:
         recorded: as given.
-        lost: why a value is not there any more, by key.
+        lost: why a value of the State cannot be restored, by its key.
     """
 
     def __init__(
@@ -52,23 +52,23 @@ class Restorer:
         self._values = self._decoded()
 
     def planned(self) -> dict[str, PlannedStep]:
-        """Return the steps with the edges that they had: cleanup is the reverse of what was."""
+        """Return the steps with their recorded edges, because cleanup reverses the earlier run."""
         return {name: self._planned(step) for name, step in self._steps.items()}
 
     def fill_state(self, facts: RunFacts) -> None:
-        """Put the recorded values into the State."""
+        """Write the recorded values to the State, except those of steps that are not restored."""
         gone = self.recorded.steps.keys() - self._steps.keys()
         for key, value in self._values.items():
             if key not in gone:
                 facts.store.write(key, value, None, key)
 
     def fill(self, step_run: StepRun, facts: RunFacts, reused: str | None) -> None:
-        """Put back what the step had come to, and what it must take back.
+        """Restore the outcome, the value and the undo stack of a step.
 
         Args:
-            step_run: of the step.
-            facts: of the run.
-            reused: why the step is used again; None: it is only cleaned up.
+            step_run: the step.
+            facts: the run.
+            reused: why the step is reused; None: it is only cleaned up.
         """
         step = self._steps[step_run.name]
         value = self._values.get(step_run.name)
@@ -97,16 +97,16 @@ class Restorer:
         )
 
     def _missing(self, step: RecordedStep) -> str | None:
-        """Return why the `cleanup` hook of a step cannot run, None when it can."""
+        """Return why the `cleanup` hook of a step cannot run; None if it can."""
         declared = self._declared.get(step.name)
         if declared is None:
-            return f"no step {step.name!r} is declared any more"
+            return f"step {step.name!r} is no longer declared"
         if Hook.CLEANUP not in declared.hooks:
-            return f"the step {step.name!r} has none any more"
+            return f"step {step.name!r} no longer has one"
         taken = declared.hooks[Hook.CLEANUP].required
         wanted = {step.name if name == "value" else name for name in taken}
         for key in wanted & self.lost.keys():
-            return f"the value of {key!r} did not outlive its process ({self.lost[key]})"
+            return f"the value of {key!r} was lost with its process ({self.lost[key]})"
         return None
 
     def _decoded(self) -> dict[str, Any]:
@@ -134,9 +134,11 @@ class Restorer:
 
     def _call(self, undo: RecordedUndo) -> Body:
         if undo.kind == "tail":
-            return body_of(_refuse, "it lived only in the process that has ended")
+            return body_of(_refuse, "only the process that ran the step can run this code")
         if undo.kind == "lost":
-            return body_of(_refuse, f"no other process can make this call: {undo.data}")
+            return body_of(
+                _refuse, f"only the process that ran the step can make this call: {undo.data}"
+            )
         reference, call = json.loads(undo.data)
         try:
             arguments, keywords = self._codec.decode(call)
@@ -147,7 +149,7 @@ class Restorer:
 
 
 def _set_again(variable: tuple[str, str | None], step: str, facts: RunFacts) -> Body:
-    """Set an environment variable as the step had, unless it was a secret; return its undo."""
+    """Set an environment variable as the step did, unless it is a secret; return its undo."""
     name, value = variable
     if value is None:
         return body_of(bool)
@@ -159,7 +161,7 @@ def _outcome(step: RecordedStep, *, reused: bool) -> StepOutcome:
     if reused:
         return StepOutcome.REUSED
     outcome = StepOutcome(step.outcome)
-    # A step whose end was not written may have succeeded.
+    # A step whose end was not recorded may have succeeded.
     provides = (StepOutcome.RUNNING, StepOutcome.REUSED)
     return StepOutcome.SUCCEEDED if outcome in provides else outcome
 

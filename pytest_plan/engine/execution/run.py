@@ -1,4 +1,4 @@
-"""One execution of a plan: provision, perhaps in several goes, then clean up once."""
+"""One execution of a plan: it provisions steps, possibly in several calls, and cleans up once."""
 
 from __future__ import annotations
 
@@ -49,19 +49,26 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One execution of a plan. The limit starts when this is made.
+    """One execution of a plan. Its limit counts from the creation of this object.
 
     Args:
         steps: the linked steps, by name and in order.
-        options: how to run them.
-        store: where the State is.
-        listeners: hear every event, on the thread that calls `provision` and `clean_up`.
+        options: the options of the run.
+        store: the entries of the State.
+        listeners: called with every event, on the thread that calls `provision` and `clean_up`.
         clock: measures all time.
-        run_id: names it; None: a new one.
-        artifacts: the folder for what outlives the run; None: nothing does.
-        journal: hears what a later process must know.
-        scratch: the temporary folder of the run that this one continues; None: a new one.
-        at_end: called when cleanup is over and the journal is closed.
+        run_id: the id of the run; None creates a new one.
+        artifacts: the folder for files that outlive the run; None: no files do.
+        journal: records what a later process must know; None: nothing is recorded.
+        scratch: the scratch folder of the run that this run continues; None creates a new one.
+        at_end: called when cleanup has ended and the journal is closed; None: nothing is called.
+
+    Attributes:
+        run_id: the id of the run.
+        clock: the plan's clock.
+        journal: as given.
+        facts: the facts about the run.
+        step_runs: every step, by name.
     """
 
     def __init__(
@@ -99,8 +106,8 @@ class Run:
             stop_on=options.stop_on,
             program_variables=options.program_variables,
         )
-        # In this order: the journal is given every entry when it is attached, and what was a
-        # secret before the run must be known by then.
+        # The order matters: attaching the journal writes all present entries to it, and their
+        # secrets must be known by then.
         store.on_write(self.facts.masker.learn)
         self.journal.mask_with(self.facts.masker.mask)
         store.attach_journal(self.journal)
@@ -110,7 +117,7 @@ class Run:
         self._executor = Executor(self._status, inbox, options.jobs, self.clock, listeners)
         self._left: tuple[str, ...] = ()
         self._is_cleaned = False
-        atexit.register(self.clean_up)  # a script may end in the middle of `provisioned`
+        atexit.register(self.clean_up)  # a script may exit in the body of `provisioned`
 
     @property
     def deadline(self) -> float | None:
@@ -119,23 +126,23 @@ class Run:
 
     @property
     def fatal(self) -> BaseException | None:
-        """What must be raised, as it is, once cleanup has run; None when nothing must."""
+        """The exception to raise unchanged once cleanup has run; None without one."""
         return self._status.fatal
 
     @property
     def has_passed_limit(self) -> bool:
-        """Whether the limit has ended the run."""
+        """Whether the run was stopped by its limit."""
         stop = self._status.stop
         return stop is not None and stop.kind is StopKind.LIMIT
 
     @property
     def was_left(self) -> bool:
-        """Whether cleanup was interrupted for good, so that others have to go on."""
+        """Whether cleanup was interrupted and left, so that another process must continue it."""
         return self._executor.was_left
 
     @property
     def is_cleaned(self) -> bool:
-        """Whether cleanup has begun, or is over."""
+        """Whether cleanup has begun or ended."""
         return self._is_cleaned
 
     def remaining(self) -> float | None:
@@ -143,32 +150,35 @@ class Run:
         return None if self.deadline is None else max(0.0, self.deadline - self.clock.now())
 
     def extend(self, steps: Mapping[str, PlannedStep]) -> None:
-        """Add the steps that were declared since; the edges of the others stay as they are."""
+        """Add the steps that were declared since; do not change steps that the run has."""
         for name, step in steps.items():
             if name not in self.step_runs:
                 self.step_runs[name] = self._step_run(step)
                 self._store.reserve(name)
 
     def provision(self, names: Collection[str] | None = None) -> None:
-        """Run `names` and what they wait for, all steps when None; again for further ones.
+        """Provision steps and the steps that they wait for. A step that has ended is not repeated.
+
+        Args:
+            names: the steps to provision; None: all.
 
         Raises:
-            JournalError: what they came to could not be written down.
+            JournalError: the outcomes could not be recorded in the journal.
         """
         planned = {name: step_run.planned for name, step_run in self.step_runs.items()}
         wanted = closure(planned if names is None else names, planned)
         self._executor.run(
             Forward(self._status, {name for name in wanted if not self.step_runs[name].has_ended})
         )
-        if self.journal.failure is None:  # else steps have failed for it
+        if self.journal.failure is None:  # a broken journal has already failed a step
             self.journal.flush()
 
     def restore(self, restorer: Restorer, steps: Mapping[str, str | None]) -> None:
-        """Take over steps of an earlier run, before anything begins.
+        """Take over steps of an earlier run, before any step of this run begins.
 
         Args:
-            restorer: tells what they were.
-            steps: why each is used again, by name; None: it is only cleaned up.
+            restorer: restores the steps.
+            steps: why each step is reused, by name; None: it is only cleaned up.
         """
         restorer.fill_state(self.facts)
         for name, reused in steps.items():
@@ -180,26 +190,26 @@ class Run:
         self._status.completed = itertools.count(last + 1)
 
     def dead(self, names: Collection[str]) -> dict[str, str]:
-        """Ask the `alive` hooks of restored steps; return why some are dead, by name."""
+        """Call the `alive` hooks of restored steps; return why steps are not alive, by name."""
         probe = Probe(self._status, names)
         self._executor.run(probe)
         return probe.dead
 
     def detach(self) -> None:
-        """End without cleaning up: what was restored belongs to another run."""
+        """End the run without cleaning up, because the restored steps belong to another run."""
         self._is_cleaned = True
         atexit.unregister(self.clean_up)
         self.facts.folders.remove()
         self._executor.close()
 
     def clean_up(self, keep: Collection[str] = (), reason: str | None = None) -> None:
-        """Clean up every step that has begun, in reverse; a second call does nothing.
+        """Clean up every step that has begun, in reverse. A second call does nothing.
 
         Args:
-            keep: the steps to leave as they are.
-            reason: what `ctx.reason` says; None: what the run came to.
+            keep: the steps to keep; they are not cleaned up.
+            reason: the value of `ctx.reason`; None: it follows from the outcome of the run.
         """
-        if self._is_cleaned or sys.is_finalizing():  # then the threads it needs are gone
+        if self._is_cleaned or sys.is_finalizing():  # a finalizing interpreter starts no threads
             return
         self._is_cleaned = True
         atexit.unregister(self.clean_up)
@@ -222,11 +232,11 @@ class Run:
             self._at_end()
 
     def cancel(self, reason: str) -> None:
-        """Ask to stop; from any thread or signal handler."""
+        """Request a stop. Callable from any thread or signal handler."""
         self._executor.cancel(reason)
 
     def result(self) -> PlanResult:
-        """Return what the run has come to so far."""
+        """Return the results so far."""
         stop = self._status.stop
         return PlanResult(
             run_id=self.run_id,
@@ -240,11 +250,14 @@ class Run:
         )
 
     def failure(self) -> BaseException | None:
-        """Return why provisioning did not succeed: the fatal error, the stop, the first failure."""
+        """Return why provisioning failed: a fatal exception, the stop, or the first failed step.
+
+        None means that it did not fail.
+        """
         return self._status.fatal or self._stop_error() or self._first_failure()
 
     def error(self) -> BaseException | None:
-        """Return what `execute` raises: the failure, else cleanup's, else None."""
+        """Return what `execute` raises: the failure, or else cleanup's error; None if neither."""
         failure = self.failure()
         if failure is None:
             return self.cleanup_error()
@@ -252,7 +265,7 @@ class Run:
         return failure
 
     def explain(self, error: BaseException) -> None:
-        """Add to `error` what the run came to and what its cleanup failed with."""
+        """Add the result of the run and the error of its cleanup to `error`."""
         cleanup = self.cleanup_error()
         if isinstance(error, (StepError, PlanCancelledError, PlanTimeoutError)):
             error.result = self.result()
@@ -263,7 +276,7 @@ class Run:
             error.cleanup_error = cleanup  # type: ignore[attr-defined]
 
     def cleanup_error(self) -> CleanupError | None:
-        """Return all failures of cleanup together, None when there is none."""
+        """Return all failures of cleanup as one error; None without failures."""
         step_runs = self.step_runs.values()
         errors = [error for step_run in step_runs for error in step_run.cleanup.errors]
         errors += [
@@ -294,7 +307,7 @@ class Run:
         ended = sum(step_run.outcome.provides for step_run in self.step_runs.values())
         return kind(
             f"{stop.reason}: {ended} of {len(self.step_runs)} steps had succeeded; "
-            "what had begun was cleaned up"
+            "the steps that had begun were cleaned up"
         )
 
     def _outcome(self) -> StepOutcome:
@@ -311,7 +324,7 @@ class Run:
         return "success" if self._outcome() is StepOutcome.SUCCEEDED else "failure"
 
     def _note_limit(self) -> None:
-        """The limit covers what ran between provisioning and now, too."""
+        """Stop the plan if its limit passed after provisioning, for example during the tests."""
         deadline, limit = self.deadline, self._options.limit
         if deadline is not None and limit is not None and self.clock.now() >= deadline:
             reason = f"the plan's limit of {format_duration(limit)} has passed"
@@ -359,10 +372,10 @@ def revive(
 
 
 def _emitter(inbox: Inbox, listeners: list[Listener]) -> Callable[[Event], None]:
-    """Return what brings events to the coordinator: all of them, or what it must act upon."""
+    """Return the function that delivers events to the coordinator."""
 
     def emit(event: Event) -> None:
-        # With nobody to hear, each event would only wake the coordinator, who gets in the way.
+        # Without listeners an event would only wake the coordinator, which slows the steps down.
         if listeners or isinstance(event, StopRequested):
             inbox.put(event)
 
@@ -370,14 +383,14 @@ def _emitter(inbox: Inbox, listeners: list[Listener]) -> Callable[[Event], None]
 
 
 def new_run_id() -> str:
-    """Return a name that no other run has."""
+    """Return an id that no other run has."""
     return secrets.token_hex(4)
 
 
 def _left_error(step_run: StepRun) -> StepError:
     left = "; ".join(step_run.cleanup.left)
     return StepError(
-        f"the cleanup of step {step_run.name!r} was abandoned; not taken back: {left}",
+        f"the cleanup of step {step_run.name!r} was abandoned; not undone: {left}",
         step=step_run.name,
         hook="cleanup",
         attempt=1,

@@ -1,4 +1,4 @@
-"""What has become of one step of a run so far."""
+"""The state of one step in a run: its outcome, its attempts, its value and its cleanup."""
 
 from __future__ import annotations
 
@@ -30,22 +30,27 @@ _NO_HOOKS: frozenset[Hook] = frozenset()
 
 
 class StepRun:
-    """What has become of one step so far. Changes only under the executor's lock.
+    """The state of one step in a run. It changes only under the executor's lock.
 
     Attributes:
         planned: the step.
-        log: what it wrote.
-        undo: what it must take back.
-        outcome: how it stands.
-        reason: why it did not succeed.
-        error: what it failed with.
-        cause: the user's exception behind the outcome, whatever its kind.
-        value: what `exec` returned last; State has it only while the step has not failed.
+        log: its log.
+        undo: its undo stack.
+        outcome: its outcome so far.
+        reason: why it did not succeed; None while there is no such reason.
+        error: the error that it failed with; None without one.
+        cause: the exception behind the outcome, even if the step was skipped or cancelled.
+        value: the last return value of `exec`; the State has it only if the step has not failed.
         attempts: the attempts that have ended.
-        remembered: hooks that succeeded and are not repeated.
+        remembered: the hooks that succeeded and are not repeated.
+        stack: the stack of its abandoned thread; "" without one.
+        log_tail: the last lines of its log if it failed, else "".
         has_run: whether any of its exec hooks may have run.
-        was_refused: whether none could, for the disk or the system did not allow it.
-        completed: when it ended among the others, counted from 1; 0 while it has not.
+        was_refused: whether no exec hook could run because the disk or the system refused.
+        completed: its position in the order of completion, counted from 1; 0 before it ends.
+        started: when it began, in seconds since the run began; None if it did not.
+        ended: when it ended, in seconds since the run began; None if it did not.
+        cleanup: the result of its cleanup so far.
     """
 
     def __init__(self, planned: PlannedStep, log: StepLog) -> None:
@@ -75,12 +80,12 @@ class StepRun:
 
     @property
     def attempts_allowed(self) -> int:
-        """At most so many attempts."""
+        """The largest number of attempts."""
         return 1 + self.planned.options.retries
 
     @property
     def has_begun(self) -> bool:
-        """Whether any of its code may have run."""
+        """Whether its first attempt has begun."""
         return self.started is not None
 
     @property
@@ -89,7 +94,7 @@ class StepRun:
         return self.outcome not in (StepOutcome.PENDING, StepOutcome.RUNNING)
 
     def restore(self, outcome: StepOutcome, completed: int, value: Any, reason: str | None) -> None:
-        """Stand as a journal tells, before anything of the run begins."""
+        """Set the state that a journal recorded, before any step of the run begins."""
         self.outcome = outcome
         self.reason = reason
         self.completed = completed
@@ -97,18 +102,18 @@ class StepRun:
         self.started = self.ended = 0.0
 
     def begin(self, at: float) -> None:
-        """Note that the first attempt begins."""
+        """Record that the first attempt begins."""
         self.outcome = change_step(self.outcome, StepOutcome.RUNNING)
         self.started = at
 
     def end(self, outcome: StepOutcome, at: float, reason: str | None = None) -> None:
-        """Note how the step ended."""
+        """Record the final outcome."""
         self.outcome = change_step(self.outcome, outcome)
         self.reason = reason
         self.ended = at
 
     def as_step_error(self, hook: Hook, attempt: int, error: BaseException, text: str) -> StepError:
-        """Return `error`, described by `text`, as an error of this step; wrapped if needed."""
+        """Return `error`, whose description is `text`, wrapped in a StepError if it is none."""
         if isinstance(error, StepError) and error.step == self.name:
             return error
         where = f"in {hook.value}"
@@ -124,7 +129,7 @@ class StepRun:
         return wrapped
 
     def as_timeout_error(self, hook: Hook, attempt: int, error: BaseException) -> StepError:
-        """Return the error of this step for having been stopped by the plan's limit."""
+        """Return the error of this step when the plan's limit stopped it."""
         wrapped = StepTimeoutError(str(error), step=self.name, hook=hook.value, attempt=attempt)
         wrapped.__cause__ = error
         return wrapped
@@ -138,37 +143,41 @@ class StepRun:
         ]
 
     def called(self, *, has_run: bool, was_refused: bool) -> None:
-        """Note that a call of an exec hook has ended, or could not be made."""
+        """Record that a call of an exec hook has ended or was refused."""
         self.has_run = self.has_run or has_run
         self.was_refused = was_refused and not self.has_run
 
     def attempted(self, attempt: AttemptResult) -> None:
-        """Note that an attempt has ended."""
+        """Record that an attempt has ended."""
         self.attempts = (*self.attempts, attempt)
 
     def remember(self, hooks: Iterable[Hook]) -> None:
-        """Note that these succeeded in an attempt that failed: not every kind repeats them."""
+        """Record the hooks that succeeded in a failed attempt, unless the step repeats them."""
         if not self.planned.step.repeats_succeeded_hooks:
             self.remembered = self.remembered.union(hooks)
 
     def cleanup_hook_is_due(self) -> bool:
-        """Whether the `cleanup` hook must run: gsd's rule, or `cleanup_when="attempted"`."""
+        """Return whether the `cleanup` hook must run.
+
+        By default it runs if the step succeeded (gsd's rule). With `cleanup_when="attempted"` it
+        also runs if the step has begun.
+        """
         if Hook.CLEANUP not in self.planned.hooks or not self.has_begun or self.was_refused:
             return False
         attempted = self.planned.options.cleanup_when == "attempted"
         return attempted or self.outcome.provides
 
     def needs_cleanup(self) -> bool:
-        """Whether anything must be taken back."""
+        """Return whether there is anything to undo."""
         return self.cleanup_hook_is_due() or len(self.undo) > 0
 
     def keep(self) -> None:
-        """Note that the step is left as it is, for a later run."""
+        """Record that the step is kept for a later run."""
         outcome = change_cleanup(self.cleanup.outcome, CleanupOutcome.KEPT)
         self.cleanup = CleanupResult(outcome)
 
     def begin_cleanup(self, at: float) -> None:
-        """Note that cleanup begins."""
+        """Record that cleanup begins."""
         outcome = change_cleanup(self.cleanup.outcome, CleanupOutcome.PENDING)
         self.cleanup = CleanupResult(outcome, at)
 
@@ -179,14 +188,14 @@ class StepRun:
         errors: tuple[StepError, ...] = (),
         left: tuple[str, ...] = (),
     ) -> None:
-        """Note how cleanup ended."""
+        """Record how cleanup ended."""
         started = self.cleanup.started
         outcome = change_cleanup(self.cleanup.outcome, outcome)
         seconds = 0.0 if started is None else at - started
         self.cleanup = CleanupResult(outcome, started, seconds, errors, left)
 
     def result(self) -> StepResult:
-        """Return what has become of the step so far, frozen."""
+        """Return the result of the step so far."""
         seconds = 0.0 if self.started is None or self.ended is None else self.ended - self.started
         return StepResult(
             name=self.name,
@@ -207,5 +216,5 @@ class StepRun:
 
 
 def tail_of(body: object) -> GeneratorBody | None:
-    """Return the generator of a body that has yielded and so has a tail to run."""
+    """Return `body` if it is a generator that has yielded, so that its tail must run."""
     return body if isinstance(body, GeneratorBody) and body.has_yielded else None

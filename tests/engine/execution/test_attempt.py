@@ -544,7 +544,7 @@ class TestTimeout:
         plan.add_step(GenericStep(exec=hang_here), name="db", timeout=5)
         result, error = execute(plan)
         assert isinstance(error, StepTimeoutError)
-        assert any("left behind" in note for note in error.__notes__)
+        assert any("its thread was abandoned" in note for note in error.__notes__)
         assert "hang_here" in result.steps["db"].stack
         assert result.steps["db"].outcome is StepOutcome.TIMED_OUT
         assert clock.now() - begun == pytest.approx(5 + 3, abs=0.05)

@@ -143,7 +143,7 @@ class TestChangedCode:
         del now["db"]
         results = recover(file, now)
         assert results["db"].outcome is CleanupOutcome.FAILED
-        assert "no step 'db' is declared any more" in str(results["db"].errors[0])
+        assert "step 'db' is no longer declared" in str(results["db"].errors[0])
         assert [step.name for step in read(file).due()] == ["db"]
         assert "undo db {'a': (1,)}" in calls()
         assert [line for line in calls() if line.startswith("clean")] == [
@@ -168,7 +168,7 @@ class TestChangedCode:
         """It had one when it was provisioned."""
         file = killed({"a": Named()})
         results = recover(file, {"a": GenericStep(exec=lambda: None)})
-        assert "the step 'a' has none any more" in str(results["a"].errors[0])
+        assert "step 'a' no longer has one" in str(results["a"].errors[0])
         assert [step.name for step in read(file).due()] == ["a"]
 
     def test_the_order_is_that_of_the_run(self) -> None:
@@ -203,14 +203,16 @@ class TestLost:
         steps = {"a": GenericStep(exec=make)}
         results = recover(killed(steps), steps)
         assert calls() == ["durable"]
-        assert "no other process can make this call" in str(results["a"].errors[0])
+        assert "only the process that ran the step can make this call" in str(
+            results["a"].errors[0]
+        )
 
     def test_a_hook_that_takes_what_is_lost_is_not_called(self) -> None:
         """With something else in its place it might remove the wrong thing."""
         steps = {"a": Named(lambda: object()), "b": Named(lambda: 1)}
         results = recover(killed(steps), steps)
         assert calls() == ["clean b 1"]
-        assert "did not outlive its process" in str(results["a"].errors[0])
+        assert "was lost with its process" in str(results["a"].errors[0])
 
     def test_a_variable_of_a_dead_process_needs_nothing(self) -> None:
         """It went with the process."""
