@@ -111,7 +111,9 @@ def test_g1_a_project_that_may_not_be_written_runs_with_a_journal_elsewhere(stag
         run._tally.faults += 1
         run.judge(0)
         said = " ".join(run.output().split())
-        run.expect("cannot be made: Permission denied; the journal of this run is in" in said, said)
+        run.expect(
+            "cannot be created: Permission denied; the journal of this run is in" in said, said
+        )
 
     stage.add("read only", story)
     stage.play()
@@ -127,7 +129,7 @@ def test_g1_a_named_environment_that_may_not_be_made_is_refused(stage: Stage) ->
         yield run.ended
         run._tally.faults += 1
         run.judge(4)
-        run.expect("cannot be made: Permission denied" in run.output(), run.output())
+        run.expect("cannot be created: Permission denied" in run.output(), run.output())
         run.expect(not run.notes("begin"), "a step has begun")
 
     stage.add("named", story)

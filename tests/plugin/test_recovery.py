@@ -366,26 +366,26 @@ class TestPlace:
     def test_a_folder_that_cannot_be_written(self, project: Project) -> None:
         """A checkout that is read-only."""
         (project.path / ".pytest_plan").mkdir(0o500)
-        self.refuse(project, "cannot be made")
+        self.refuse(project, "cannot be created")
 
     def test_a_folder_that_others_can_change(self, project: Project) -> None:
         """They could put another one in its place."""
         (project.path / ".pytest_plan").mkdir()
         (project.path / ".pytest_plan").chmod(0o770)
-        self.refuse(project, "is open to other users (mode 0770): chmod 700 it")
+        self.refuse(project, "is accessible to other users (mode 0770); run: chmod 700 ")
 
     def test_a_folder_that_is_a_link(self, project: Project, tmp_path: Path) -> None:
         """Nothing is made where it leads."""
         target = project.path / "target"
         target.mkdir(0o700)
         (project.path / ".pytest_plan").symlink_to(target)
-        self.refuse(project, "is a symbolic link: remove it, or set plan_dir elsewhere")
+        self.refuse(project, "is a symbolic link; remove it, or set plan_dir to another path")
         assert not (target / "environments").exists()
 
     def test_a_file_in_its_place(self, project: Project) -> None:
         """In words."""
         (project.path / ".pytest_plan").touch(0o600)
-        self.refuse(project, "is no folder: set plan_dir elsewhere")
+        self.refuse(project, "is not a directory; remove it, or set plan_dir to another path")
 
 
 def test_what_another_process_has_removed_meanwhile_is_not_made_again(project: Project) -> None:

@@ -1,4 +1,4 @@
-"""The folder of one environment: its lock, its journal, and who has it."""
+"""The folder of one environment, with its lock and its journal."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from pytest_plan.engine.processes.identity import ourselves
 FOLDER = "environments"
 JOURNAL = "journal.sqlite"
 LOCK = "lock"
-_TRIES = 20  # to lock a folder that others remove
-_INTRODUCTION = 1.0  # seconds in which who has just begun writes down who it is
-_LOOK = 0.01  # seconds between two looks
+_TRIES = 20  # attempts to lock a folder that other processes remove
+_OWNER_TIMEOUT = 1.0  # seconds for a process that just took the lock to record itself as owner
+_POLL = 0.01  # seconds
 
 
 class BusyError(JournalError):
-    """Another process has the environment."""
+    """Another process owns the environment."""
 
 
 class Environment:
-    """An environment that is ours until `release`.
+    """An environment that this process owns until `release`.
 
     Args:
         parent: the `plan_dir`.
-        name: names it in there; letters, digits, `.`, `_` and `-`.
+        name: the environment's name: letters, digits, `.`, `_` and `-`.
 
     Attributes:
-        name: its name.
-        folder: where its journal is.
+        name: as given.
+        folder: the folder of its journal and its lock.
 
     Raises:
-        BusyError: another process has it; the message names it.
+        BusyError: another process owns it; the message says which.
         JournalError: its folder is unusable; the message says what to do.
     """
 
@@ -55,7 +55,7 @@ class Environment:
         self._claim()
 
     def _claim(self) -> None:
-        """Make the folder and lock it, again when whoever had it removes it meanwhile."""
+        """Create and lock the folder; try again if its last owner removes it meanwhile."""
         for left in reversed(range(_TRIES)):
             try:
                 self._lock_folder()
@@ -79,11 +79,11 @@ class Environment:
 
     @property
     def file(self) -> Path:
-        """Its journal."""
+        """The path of its journal."""
         return self.folder / JOURNAL
 
     def recorded(self) -> Recorded | None:
-        """Return what its journal tells; None when it has none.
+        """Return the content of its journal; None if it has no journal.
 
         Raises:
             JournalError: the journal cannot be read.
@@ -96,10 +96,15 @@ class Environment:
     def open(
         self, references: References, fingerprint: Callable[[str], str], **facts: Any
     ) -> Journal:
-        """Return its journal, to write in; note `facts`, and that we have the environment now.
+        """Open its journal for writing; create it if it is missing. Record this process as owner.
+
+        Args:
+            references: gives functions and classes the addresses that the journal records.
+            fingerprint: returns the fingerprint of a step, given its name.
+            facts: further facts about the run to record.
 
         Raises:
-            JournalError: the journal cannot be made, or not be written in.
+            JournalError: the journal cannot be created or written.
         """
         who = ourselves()
         journal = Journal(self.file, references, fingerprint)
@@ -118,15 +123,17 @@ class Environment:
         return journal
 
     def release(self, *, remove: bool = False) -> None:
-        """Let go of it; `remove` it when nothing is left of it. A second call does nothing.
+        """Give up the environment. A second call does nothing.
 
-        Without a journal nothing is: none was made, or whoever had it before us removed it.
+        Args:
+            remove: whether to remove its folder, because there is nothing left to clean up. A
+                folder without a journal is always removed.
         """
         if not self._lock.is_held:
             return
         remove = remove or not self.file.exists()
         if remove:
-            # While it is locked: who waits for the lock sees that it is not this folder any more.
+            # Before the lock is released, so that a process that gets the lock sees the removal.
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
         if remove:
@@ -136,23 +143,23 @@ class Environment:
 
 
 def names(parent: Path) -> list[str]:
-    """Return the environments that have a journal, the oldest first."""
+    """Return the names of the environments that have a journal, the oldest first."""
     files = list((parent / FOLDER).glob(f"*/{JOURNAL}"))
     return [file.parent.name for file in sorted(files, key=lambda file: file.stat().st_mtime)]
 
 
 def tidy(parent: Path) -> None:
-    """Remove what is there of runs that died before they had a journal: nothing of theirs is."""
+    """Remove the folders of runs that died before they had a journal."""
     for folder in (parent / FOLDER).glob("run-*"):
         if (folder / JOURNAL).exists():
             continue
         with contextlib.suppress(JournalError), claimed(parent, folder.name):
-            pass  # without a journal there is nothing of it
+            pass  # `release` removes a folder that has no journal
 
 
 @contextlib.contextmanager
 def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
-    """Give an environment whose owner is dead, None while somebody has it.
+    """Own an environment for the body of the `with` statement; None if it is in use.
 
     Raises:
         JournalError: its folder is unusable; the message says what to do.
@@ -169,17 +176,19 @@ def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
 
 
 def _busy(name: str, folder: Path) -> str:
-    text = f"the environment {name!r} is in use"
-    until = time.monotonic() + _INTRODUCTION
+    until = time.monotonic() + _OWNER_TIMEOUT
     while not (owner := _owner(folder)) and time.monotonic() < until:
-        time.sleep(_LOOK)
-    return f"{text}{owner}: wait for it, or take another name (--plan-environment NAME)"
+        time.sleep(_POLL)
+    return (
+        f"the environment {name!r} is in use{owner}; wait until it is free, "
+        "or choose another one with --plan-environment NAME"
+    )
 
 
 def _owner(folder: Path) -> str:
     with contextlib.suppress(JournalError):
         recorded = read(folder / JOURNAL)
-        if recorded.owner is not None:  # else it has only just begun
+        if recorded.owner is not None:  # None: the owner has only just begun
             age = format_duration(max(0.0, time.time() - recorded.facts["since"]))
-            return f" by process {recorded.owner.pid} on {recorded.facts['host']}, for {age}"
+            return f" by process {recorded.owner.pid} on {recorded.facts['host']} for {age}"
     return ""

@@ -1,7 +1,8 @@
-"""Whether a step is still what it was: its source, and whatever else it is made of.
+"""Fingerprints of steps, which tell whether a step has changed since it was kept.
 
-Of a step's file counts what its hooks name, and what that names in turn; of other files only
-what the option `inputs` lists. What cannot be read counts as changed.
+A fingerprint covers the step's options, the fingerprints of the steps that it needs, and the files
+of its `inputs`. In the step's own file it covers the hooks and, directly or indirectly, all that
+they name at the top level. A step whose source cannot be read counts as changed.
 """
 
 from __future__ import annotations
@@ -18,48 +19,49 @@ from typing import Any, TypeAlias
 from pytest_plan.engine.definition.options import StepOptions
 from pytest_plan.engine.definition.planned import PlannedStep
 
-_Reader: TypeAlias = Callable[[Any], Iterator[bytes]]  # gives what counts of a function
-_Tops: TypeAlias = dict[str, list[ast.stmt]]  # the statements at the top of a file, by name
+_Reader: TypeAlias = Callable[[Any], Iterator[bytes]]  # yields the parts of a function to hash
+_Definitions: TypeAlias = dict[str, list[ast.stmt]]  # a file's top-level statements, by name
 
-_NOT_PART = ("eager", "autouse", "skip", "inputs")  # when a step runs, not what it makes
+# These options do not change what a step provides. The files of `inputs` are hashed themselves.
+_NOT_PART = ("eager", "autouse", "skip", "inputs")
 
 
 class Fingerprints:
-    """The fingerprints of linked steps, each made once.
+    """The fingerprints of linked steps, each computed once.
 
-    One is a pair: of the files as they stand, which takes little to make again, and of what the
-    hooks name in them, which counts where a file has changed.
+    A fingerprint is a pair of hashes. The first covers whole files, so it is cheap to compute. The
+    second covers only what the hooks name in them, and decides if a file has changed.
 
     Args:
-        steps: returns every step by name; asked again for one that was declared since.
+        steps: returns every step by name; called again for a step that was declared since.
     """
 
     def __init__(self, steps: Callable[[], Mapping[str, PlannedStep]]) -> None:
         self._look_up = steps
         self._steps = steps()
-        self._made: dict[tuple[_Reader, str], str] = {}
-        # Steps of one file share it, and what they call.
+        self._hashes: dict[tuple[_Reader, str], str] = {}
+        # Cached because the steps of one file share the file and its functions.
         self._file_digest = functools.cache(_file_digest)
-        self._tops = functools.cache(_tops)
+        self._definitions = functools.cache(_definitions)
         self._read = functools.cache(_read)
 
     def of(self, name: str) -> str:
-        """Return the fingerprint of a step; never twice the same where it cannot be read."""
-        return f"{self._print(self._whole, name)} {self._print(self._named, name)}"
+        """Return the fingerprint of a step; a random one if its source cannot be read."""
+        return f"{self._hash(self._whole, name)} {self._hash(self._named, name)}"
 
     def fits(self, name: str, fingerprint: str) -> bool:
-        """Return whether a step is still what it was when it had this fingerprint."""
+        """Return whether a step is unchanged since it had this fingerprint."""
         whole, _, named = fingerprint.partition(" ")
-        return whole == self._print(self._whole, name) or named == self._print(self._named, name)
+        return whole == self._hash(self._whole, name) or named == self._hash(self._named, name)
 
-    def _print(self, reader: _Reader, name: str) -> str:
+    def _hash(self, reader: _Reader, name: str) -> str:
         if name not in self._steps:
             self._steps = self._look_up()
-        if (reader, name) not in self._made:
-            self._made[reader, name] = self._make(reader, self._steps[name])
-        return self._made[reader, name]
+        if (reader, name) not in self._hashes:
+            self._hashes[reader, name] = self._compute(reader, self._steps[name])
+        return self._hashes[reader, name]
 
-    def _make(self, reader: _Reader, step: PlannedStep) -> str:
+    def _compute(self, reader: _Reader, step: PlannedStep) -> str:
         digest = hashlib.sha256()
         try:
             for part in (*_options(step.options), *_sources(step, reader), *_inputs(step)):
@@ -67,34 +69,37 @@ class Fingerprints:
         except (OSError, TypeError, SyntaxError, ValueError):
             return secrets.token_hex(32)
         for need in step.needs:
-            digest.update(self._print(reader, need).encode())
+            digest.update(self._hash(reader, need).encode())
         return digest.hexdigest()
 
     def _whole(self, function: Any) -> Iterator[bytes]:
-        """Give the file of a function as it stands, and which function of it that is."""
+        """Yield the name and line of a function, and the digest of its file."""
         code = function.__code__
         yield f"{function.__qualname__}:{code.co_firstlineno}".encode()
         yield self._file_digest(code.co_filename)
 
     def _named(self, function: Any) -> Iterator[bytes]:
-        """Give what a function names in its file, wherever it stands there."""
+        """Yield the source of a function and of all that it names in its file.
+
+        Comments and the order of definitions do not count.
+        """
         qualname = function.__qualname__
         if "<" in qualname:
             yield inspect.getsource(function).encode()
-        tops = self._tops(function.__code__.co_filename)
-        reachable = self._reachable(tops, qualname.split(".", maxsplit=1)[0])
+        definitions = self._definitions(function.__code__.co_filename)
+        reachable = self._reachable(definitions, qualname.split(".", maxsplit=1)[0])
         for name, text in sorted(reachable.items()):
             yield f"{name}\n{text}".encode()
 
-    def _reachable(self, tops: _Tops, name: str) -> dict[str, str]:
-        """Return the source of `name` and of all that it names, at the top of the same file."""
+    def _reachable(self, definitions: _Definitions, name: str) -> dict[str, str]:
+        """Return the source of `name` and of all definitions that it names, by name."""
         found: dict[str, str] = {}
         waiting = [name]
         while waiting:
             one = waiting.pop()
-            if one in found or one not in tops:
+            if one in found or one not in definitions:
                 continue
-            parts = [self._read(node) for node in tops[one]]
+            parts = [self._read(node) for node in definitions[one]]
             found[one] = "\n".join(text for text, _ in parts)
             waiting += [named for _, names in parts for named in names]
         return found
@@ -118,7 +123,7 @@ def _options(options: StepOptions) -> Iterator[bytes]:
 
 
 def _read(node: ast.stmt) -> tuple[str, list[str]]:
-    """Return a statement, without comments and wherever it stands, and what it names."""
+    """Return the source of a statement without its comments, and the names that it uses."""
     names = [inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)]
     return ast.unparse(node), names
 
@@ -127,15 +132,15 @@ def _file_digest(file: str) -> bytes:
     return hashlib.sha256(Path(file).read_bytes()).digest()
 
 
-def _tops(file: str) -> _Tops:
-    found: _Tops = {}
+def _definitions(file: str) -> _Definitions:
+    found: _Definitions = {}
     for node in ast.parse(Path(file).read_bytes()).body:
-        for name in _names(node):
+        for name in _defined_names(node):
             found.setdefault(name, []).append(node)
     return found
 
 
-def _names(node: ast.stmt) -> Iterator[str]:
+def _defined_names(node: ast.stmt) -> Iterator[str]:
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         yield node.name
     elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):

@@ -1,4 +1,4 @@
-"""Which steps can outlive their process, and why the others cannot."""
+"""Which steps can be kept for a later process, and why the others cannot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pytest_plan.engine.journal.reader import Recorded, RecordedStep
 
 
 def obstacles(recorded: Recorded) -> dict[str, str]:
-    """Return why a step cannot be kept, with the cure, by its name; the others can be."""
+    """Return why steps cannot be kept, by name; a step that is not in the result can be kept."""
     found: dict[str, str] = {}
     for name, step in recorded.steps.items():
         reason = _own_obstacle(step, recorded) or _needed_obstacle(step, found)
@@ -19,19 +19,19 @@ def obstacles(recorded: Recorded) -> dict[str, str]:
 
 def _own_obstacle(step: RecordedStep, recorded: Recorded) -> str | None:
     if step.outcome not in ("succeeded", "reused"):
-        return f"it has not succeeded ({step.outcome})"
+        return f"it did not succeed ({step.outcome})"
     for undo in step.undos:
         if undo.kind == "tail":
             return (
-                "its cleanup follows a yield, which lives in this process alone: "
-                "return the value, and give the step cleanup=FUNCTION"
+                "its cleanup is the code after its yield, which no other process can run; "
+                "return the value instead, and give the step cleanup=FUNCTION"
             )
         if undo.kind == "variable" and json.loads(undo.data)[1] is None:
-            return "it has set a variable to a secret, which is written nowhere"
+            return "it set an environment variable to a secret, and the journal holds no secrets"
         if undo.kind == "lost":
             return f"it deferred a call that no other process can make: {undo.data}"
     if step.name in recorded.lost:
-        return f"its value cannot be written down: {recorded.lost[step.name]}"
+        return f"its value cannot be recorded: {recorded.lost[step.name]}"
     return None
 
 

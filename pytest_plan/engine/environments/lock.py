@@ -1,8 +1,8 @@
-"""A file that one process at a time has locked, until it lets go or ends, however it ends.
+"""A file lock that one process at a time holds, until it releases the lock or ends.
 
-It is the lock that the library filelock takes, so that each keeps the other out. Where there is
-`flock`, it is taken here: a lock of the library shows its descriptor to nobody, and by that we
-tell that the file is still the one with its name, and close it in a child that a step forks.
+The lock is compatible with the library filelock. Where the system has `flock`, this module calls
+it directly, because it needs the file descriptor, which filelock hides: to check that the locked
+file still has its name, and to close the file in a child that a step forks.
 """
 
 from __future__ import annotations
@@ -19,34 +19,36 @@ _PRIVATE = 0o600
 
 
 class Flock:
-    """A lock by `flock` on a file that is made when missing; it is its owner's alone.
+    """A lock by `flock`.
 
     Args:
-        file: what is locked; its folder is there.
+        file: the file to lock. It is created with mode 0600 if it is missing; its folder must
+            exist.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._descriptor: int | None = None
-        # A child that a step forks has the descriptor, too: it would hold the lock after us.
+        # A child that a step forks inherits the descriptor, and would hold the lock after us.
         os.register_at_fork(after_in_child=self._close)
 
     @property
     def is_held(self) -> bool:
-        """Whether we have it."""
+        """Whether this process holds the lock."""
         return self._descriptor is not None
 
     def acquire(self) -> bool:
-        """Take it; return whether we have it now. Never waits.
+        """Try to acquire the lock without waiting; return whether it is held now.
 
         Raises:
-            OSError: the file cannot be made or locked, is a link, or was removed meanwhile.
+            OSError: the file cannot be created or locked, is a symbolic link, or was removed
+                meanwhile.
         """
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, _PRIVATE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(descriptor), self._file.lstat()):
-                raise FileNotFoundError(f"{self._file} was made again")
+                raise FileNotFoundError(f"{self._file} was replaced by another process")
         except BlockingIOError:
             os.close(descriptor)
             return False
@@ -57,9 +59,9 @@ class Flock:
         return True
 
     def release(self) -> None:
-        """Let go of it. A second call does nothing."""
+        """Release the lock. A second call does nothing."""
         if self._descriptor is not None:
-            # Closing alone is not enough: a child forked by a C library may have it open, too.
+            # Closing is not enough: a child that a C library forked may have the file open.
             with contextlib.suppress(OSError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self._close()
@@ -72,10 +74,10 @@ class Flock:
 
 
 class LibraryLock:
-    """The same by filelock, where nobody forks and what is open cannot be removed.
+    """A lock by filelock, for Windows, which has no `fork` and cannot remove an open file.
 
     Args:
-        file: what is locked.
+        file: the file to lock; it is created if it is missing.
     """
 
     def __init__(self, file: Path) -> None:
@@ -85,24 +87,24 @@ class LibraryLock:
 
     @property
     def is_held(self) -> bool:
-        """Whether we have it."""
+        """Whether this process holds the lock."""
         return self._lock.is_locked
 
     def acquire(self) -> bool:
-        """Take it; return whether we have it now. Never waits.
+        """Try to acquire the lock without waiting; return whether it is held now.
 
         Raises:
-            OSError: the file cannot be made or locked.
+            OSError: the file cannot be created or locked.
         """
         with contextlib.suppress(TimeoutError):
             self._lock.acquire(timeout=0)
         return self.is_held
 
     def release(self) -> None:
-        """Let go of it. A second call does nothing."""
+        """Release the lock. A second call does nothing."""
         self._lock.release()
 
 
 def file_lock(file: Path) -> Flock | LibraryLock:
-    """Return the lock on `file` that this system has."""
+    """Return the lock on `file` for this operating system."""
     return LibraryLock(file) if sys.platform == "win32" else Flock(file)

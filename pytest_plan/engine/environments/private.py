@@ -1,4 +1,8 @@
-"""Folders that nobody else may read or change: private, ours, and no way around by a link."""
+"""Creates and checks private folders.
+
+They belong to the current user and have mode 0700. No part of their path below `plan_dir` is a
+symbolic link, and they are not on a network file system.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,21 @@ from pathlib import Path
 from pytest_plan.engine.model.errors import JournalError
 
 _PRIVATE = 0o700
-_CHANGE = 0o022  # what lets others put other things in
+_CHANGE = 0o022  # the permissions to change a folder's content, for group and others
 _MOUNTS = Path("/proc/self/mounts")
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "fuse.sshfs", "ceph"})
 
 
 def make_private(folder: Path, below: Path) -> None:
-    """Make a folder, and those between it and `below`, for us alone.
+    """Create a private folder, and make every folder between it and `below` private.
 
     Args:
-        folder: what is made; it may be there already.
-        below: where it lies, made when missing; others may read it, not change it.
+        folder: the folder; it may exist.
+        below: a parent of it, created if missing. Other users may read it but not change it.
 
     Raises:
-        JournalError: one of them is a link, somebody else's, may be changed by others, or lies
-            on a network file system; the message says what to do.
+        JournalError: a folder cannot be created, is a symbolic link, belongs to another user, can
+            be changed by other users, or is on a network file system. The message says what to do.
     """
     _make(below)
     _check(below, others=_CHANGE)
@@ -36,7 +40,8 @@ def make_private(folder: Path, below: Path) -> None:
         try:
             path.chmod(_PRIVATE)
         except OSError as error:
-            raise JournalError(f"{path} cannot be closed: {error.strerror or error}") from error
+            text = f"{path} cannot be made private: {error.strerror or error}"
+            raise JournalError(text) from error
     _refuse_remote(folder)
 
 
@@ -45,13 +50,19 @@ def _make(path: Path) -> None:
         path.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     except FileExistsError as error:
         if not path.is_symlink():
-            raise JournalError(f"{path} is no folder: set plan_dir elsewhere") from error
+            text = f"{path} is not a directory; remove it, or set plan_dir to another path"
+            raise JournalError(text) from error
     except OSError as error:
-        raise JournalError(f"{path} cannot be made: {error.strerror or error}") from error
+        raise JournalError(f"{path} cannot be created: {error.strerror or error}") from error
 
 
 def check_private(path: Path) -> None:
-    """Raise JournalError unless a file or folder is ours, no link, and closed to others."""
+    """Check that a file or folder is private.
+
+    Raises:
+        JournalError: it is missing, is a symbolic link, belongs to another user, or is accessible
+            to other users. The message says what to do.
+    """
     _check(path, others=0o077)
 
 
@@ -59,20 +70,22 @@ def _check(path: Path, others: int) -> None:
     try:
         status = path.lstat()
     except OSError as error:
-        raise JournalError(f"{path} cannot be looked at: {error.strerror or error}") from error
+        raise JournalError(f"{path} cannot be checked: {error.strerror or error}") from error
     if stat.S_ISLNK(status.st_mode):
-        raise JournalError(f"{path} is a symbolic link: remove it, or set plan_dir elsewhere")
+        raise JournalError(f"{path} is a symbolic link; remove it, or set plan_dir to another path")
     if not hasattr(os, "geteuid"):
         return
     if status.st_uid != os.geteuid():
         raise JournalError(
-            f"{path} belongs to user {status.st_uid}, not to us ({os.geteuid()}): "
-            "remove it, or set plan_dir elsewhere"
+            f"{path} belongs to user {status.st_uid}, not to the current user ({os.geteuid()}); "
+            "remove it, or set plan_dir to another path"
         )
     if status.st_mode & others:
         mode = f"{status.st_mode & 0o777:04o}"
         wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"
-        raise JournalError(f"{path} is open to other users (mode {mode}): chmod {wanted} it")
+        raise JournalError(
+            f"{path} is accessible to other users (mode {mode}); run: chmod {wanted} {path}"
+        )
 
 
 def _refuse_remote(folder: Path) -> None:
@@ -87,6 +100,6 @@ def _refuse_remote(folder: Path) -> None:
             best, kind = point, name
     if kind in _REMOTE:
         raise JournalError(
-            f"{folder} lies on a network file system ({kind}), where a journal is not safe: "
-            "set plan_dir to a local folder"
+            f"{folder} is on a network file system ({kind}), where a journal is not safe; "
+            "set plan_dir to a local directory"
         )

@@ -1,7 +1,7 @@
-"""What the reaper does when its owner has died: process trees first, then everything else.
+"""The program that the reaper becomes when its owner has died.
 
-`python -m pytest_plan.engine.environments.reap JOURNAL COMMAND...` ends every tree that no
-remaining cleanup depends on, then runs COMMAND, which does the rest in reverse order.
+`python -m pytest_plan.engine.environments.reap JOURNAL COMMAND...` ends every process tree that no
+remaining cleanup depends on. It then becomes COMMAND, which cleans up the rest in reverse order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pytest_plan.engine.processes.tree import KILL
 
 
 def end_trees(recorded: Recorded) -> None:
-    """End every process tree that nothing depends on any more, with SIGKILL."""
+    """End every process tree that no remaining cleanup depends on, with SIGKILL."""
     needed = set(_needed(recorded))
     for name, step in recorded.steps.items():
         for undo in step.undos:
@@ -33,7 +33,7 @@ def end_trees(recorded: Recorded) -> None:
 
 
 def _needed(recorded: Recorded) -> Iterator[str]:
-    """Yield the steps that a step with a cleanup still to run needs or follows, and itself."""
+    """Yield the steps that still have a cleanup to run, and all steps that they depend on."""
     waiting = [
         name
         for name, step in recorded.steps.items()
@@ -50,7 +50,10 @@ def _needed(recorded: Recorded) -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> Any:
-    """End the trees, then become the program that does the rest."""
+    """End the trees, then become the command that cleans up the rest.
+
+    Do not end the trees of an environment that is kept, or that another living process owns.
+    """
     journal, *command = arguments
     try:
         recorded = read(Path(journal))
@@ -60,7 +63,7 @@ def main(arguments: list[str]) -> Any:
         os.chdir(recorded.facts["launch"]["cwd"])
     except (JournalError, LookupError, OSError) as error:
         sys.stderr.write(f"{error}\n")
-    os.execv(command[0], command)  # noqa: S606 - a program of its owner, by its path
+    os.execv(command[0], command)  # noqa: S606 - the owner chose this command
 
 
 if __name__ == "__main__":

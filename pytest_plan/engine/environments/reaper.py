@@ -1,4 +1,4 @@
-"""The process that cleans up when this one is killed: started, spoken to, let go."""
+"""Starts, instructs and stops the reaper: the process that cleans up when this one is killed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from pytest_plan.engine.environments import watchdog as lease
+from pytest_plan.engine.environments import watchdog
 
-PATIENCE = 5.0  # seconds after the limit that a process may take to end by itself
-_GOODBYE = 1.0  # seconds that the reaper may take to go
-# By these, CI systems find what a job has left running, and end it.
-_TRACES = (
+PATIENCE = 5.0  # seconds after the limit until the reaper kills a process that has not ended
+_STOP_TIMEOUT = 1.0  # seconds
+# CI systems find and end what a job left running by these variables. The reaper must survive.
+_CI_MARKS = (
     "RUNNER_TRACKING_ID",
     "JENKINS_NODE_COOKIE",
     "HUDSON_SERVER_COOKIE",
@@ -25,16 +25,19 @@ _TRACES = (
 
 
 class Reaper:
-    """A watcher of this process, in a session of its own, without a port or a file.
+    """The reaper of this process. It runs in a new session and uses no port and no lock file.
 
     Args:
-        journal: what it reads when this process has died.
-        command: the program that then does what needs the project's code.
-        environ: the environment variables of both.
-        log: the file that they write to.
+        journal: the journal that it reads when this process has died.
+        command: the program that then runs the cleanups, which need the project's code.
+        environ: the environment variables of the reaper and of `command`.
+        log: the file for their output.
 
     Attributes:
-        restarts: how often it has been started again.
+        restarts: how many times it was restarted.
+
+    Raises:
+        OSError: it cannot be started.
     """
 
     def __init__(
@@ -47,8 +50,8 @@ class Reaper:
             str(journal),
             *command,
         ]
-        self._argv = [sys.executable, "-I", "-S", str(lease.__file__), str(os.getpid()), *reap]
-        self._environ = {name: value for name, value in environ.items() if name not in _TRACES}
+        self._argv = [sys.executable, "-I", "-S", str(watchdog.__file__), str(os.getpid()), *reap]
+        self._environ = {name: value for name, value in environ.items() if name not in _CI_MARKS}
         self._log = log
         self._limit = "limit none"
         self.restarts = 0
@@ -60,28 +63,28 @@ class Reaper:
         return self._process.pid
 
     def is_alive(self) -> bool:
-        """Whether it still watches."""
+        """Return whether it still runs."""
         return self._process.poll() is None
 
     def restart(self) -> None:
-        """Start it again after it has died; raise OSError when that cannot be."""
+        """Start it again after it has died; raise OSError if it cannot be started."""
         self.restarts += 1
         self._close()
         self._process = self._start()
         self._tell(self._limit)
 
     def limit(self, seconds: float | None) -> None:
-        """Let it end this process some time after `seconds`; None: never."""
+        """Have it kill this process `PATIENCE` after `seconds` from now; None: never."""
         at = "none" if seconds is None else str(time.monotonic() + seconds + PATIENCE)
         self._limit = f"limit {at}"
         self._tell(self._limit)
 
     def stop(self) -> None:
-        """Let it go: everything is cleaned up, or is left on purpose."""
+        """Stop it, because everything is cleaned up or deliberately kept."""
         self._tell("done")
         self._close()
         try:
-            self._process.wait(_GOODBYE)
+            self._process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -99,7 +102,7 @@ class Reaper:
             )
 
     def _tell(self, line: str) -> None:
-        # It may have died: whoever looks at it next will see.
+        # It may have died, which `is_alive` will tell.
         with contextlib.suppress(OSError, ValueError):
             os.write(self._stdin().fileno(), f"{line}\n".encode())
 

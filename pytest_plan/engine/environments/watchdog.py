@@ -1,9 +1,9 @@
-"""The reaper while it waits: a program of its own, small, that outlives what it watches.
+"""The reaper while it waits: a small program that outlives the process that it watches.
 
-`python -I -S lease.py PID COMMAND...` becomes COMMAND as soon as the process PID has ended,
-unless it was told `done` before. It reads lines from its standard input: `done`, and
-`limit SECONDS` or `limit none`: a time of the monotonic clock at which the process is ended by
-SIGKILL, since it could not do that itself. Nothing of the package is imported here.
+`python -I -S watchdog.py PID COMMAND...` becomes COMMAND as soon as the process PID has ended. It
+reads lines from its standard input. After `done` it ends without running COMMAND. At the time
+`limit SECONDS`, a time of the monotonic clock, it kills the process with SIGKILL; `limit none`
+removes that limit. This module imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import time
 
 
 def watch(pid: int) -> bool:
-    """Wait; return whether the process has died with work to do."""
-    lease = _Lease(pid)
-    while not lease.is_over:
-        lease.turn()
-    return not lease.is_done
+    """Wait for the end of the process; return whether it ended without `done`."""
+    state = _Watch(pid)
+    while not state.is_over:
+        state.turn()
+    return not state.is_done
 
 
-class _Lease:
-    """What is known of the watched process.
+class _Watch:
+    """The watch over one process.
 
     Attributes:
-        is_over: whether there is nothing to wait for.
-        is_done: whether the process has said that it needs nobody.
+        is_over: whether the watch has ended: the process has, or it sent `done`.
+        is_done: whether the process sent `done`.
     """
 
     def __init__(self, pid: int) -> None:
@@ -41,17 +41,17 @@ class _Lease:
         self._files = [0]
         self._handle = -1
         if hasattr(os, "pidfd_open"):
-            # A descriptor of the process itself: the pipe may have been inherited by others.
+            # Other processes may have inherited the pipe, so its end does not tell enough.
             with contextlib.suppress(OSError):
                 self._handle = os.pidfd_open(pid)
                 self._files.append(self._handle)
         if os.getppid() != pid:
-            # It has ended before we looked; what goes by its number may be another.
+            # The process has already ended; another process may have its pid by now.
             self._read_rest()
             self.is_over = True
 
     def turn(self) -> None:
-        """Wait for news and act on it."""
+        """Wait for a line, the limit or the end of the process, and act on it."""
         left = None if self._limit is None else max(0.0, self._limit - time.monotonic())
         ready = select.select(self._files, [], [], left)[0]
         if 0 in ready:
@@ -71,7 +71,7 @@ class _Lease:
                 os.kill(self._pid, signal.SIGKILL)
 
     def _read_rest(self) -> None:
-        # It may have said its last word in the moment in which it ended.
+        # The process may have sent a line just before it ended.
         while 0 in self._files and select.select([0], [], [], 0)[0]:
             self._read()
 
@@ -79,7 +79,7 @@ class _Lease:
         data = os.read(0, 4096)
         if not data:
             self._files.remove(0)
-            # Without a descriptor of the process the end of the pipe is its end.
+            # Without a pidfd, the end of the pipe counts as the end of the process.
             self.is_over = self._handle < 0
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
@@ -92,5 +92,5 @@ class _Lease:
 
 if __name__ == "__main__":
     if watch(int(sys.argv[1])):
-        os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - a program of its owner, by its path
-    os._exit(0)  # without the end of an interpreter: who said `done` waits for that
+        os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - the owner chose this command
+    os._exit(0)  # skips the interpreter's shutdown, because the owner waits for this process

@@ -83,7 +83,7 @@ class TestClaim:
             Environment(parent, "staging")
         assert time.monotonic() - begun < 1.0
         text = str(caught.value)
-        assert f"'staging' is in use by process {holder.pid} on {os.uname().nodename}, for" in text
+        assert f"'staging' is in use by process {holder.pid} on {os.uname().nodename} for " in text
         assert "--plan-environment NAME" in text
 
     def test_another_name_is_free(self, parent: Path, holder: subprocess.Popen[str]) -> None:
@@ -121,7 +121,7 @@ class TestClaim:
     def test_a_thread_of_ours_is_another(self, parent: Path) -> None:
         """One process can have it once."""
         environment = Environment(parent, "staging")
-        with pytest.raises(BusyError, match="'staging' is in use: wait"):
+        with pytest.raises(BusyError, match="'staging' is in use; wait"):
             Environment(parent, "staging")
         environment.release(remove=True)
 

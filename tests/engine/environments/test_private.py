@@ -98,7 +98,7 @@ def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     """In words."""
     (tmp_path / "plan").touch(0o600)
-    refused(tmp_path / "plan" / "a", tmp_path / "plan", "is no folder", "plan_dir")
+    refused(tmp_path / "plan" / "a", tmp_path / "plan", "is not a directory", "plan_dir")
 
 
 @needs_root
@@ -110,7 +110,12 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, part: str) -> None
         (tmp_path / made).chmod(0o700)
     os.chown(tmp_path / part, NOBODY, NOBODY)
     folder = tmp_path / "plan" / "a"
-    refused(folder, tmp_path / "plan", f"belongs to user {NOBODY}, not to us (0)", "plan_dir")
+    refused(
+        folder,
+        tmp_path / "plan",
+        f"belongs to user {NOBODY}, not to the current user (0)",
+        "plan_dir",
+    )
 
 
 @pytest.mark.parametrize("bits", [0o640, 0o604])
@@ -119,7 +124,7 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path, bits: int) -> No
     file = tmp_path / "journal"
     file.touch()
     file.chmod(bits)
-    with pytest.raises(JournalError, match="chmod 600 it"):
+    with pytest.raises(JournalError, match=r"run: chmod 600 /"):
         check_private(file)
     file.chmod(0o600)
     check_private(file)

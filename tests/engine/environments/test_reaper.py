@@ -303,7 +303,7 @@ class TestManners:
 
     def test_it_drops_what_ci_finds_it_by(self, start: Callable[..., Owner]) -> None:
         """Other variables it has."""
-        dropped = dict.fromkeys(reaper._TRACES, "1")
+        dropped = dict.fromkeys(reaper._CI_MARKS, "1")
         owner = start(WAIT, **dropped, KEPT="1")
         owner.files()
         variables = owner.reaper.environ()
