@@ -227,7 +227,7 @@ def test_what_cannot_be_kept_is_cleaned_up_and_said_with_its_cure(project: Proje
     result.stdout.fnmatch_lines_random([
         "plan: server is not kept: its cleanup is the code after its yield*cleanup=FUNCTION",
         "plan: client is not kept: it needs 'server', which is not kept",
-        "plan: opaque is not kept: its value cannot be recorded: a object*",
+        "plan: opaque is not kept: its value cannot be recorded: a value of type 'object'*",
         "plan: deferring is not kept: it deferred a call that no other process can make*",
     ])  # fmt: skip
     assert sorted(project.calls) == ["deferred", "server cleaned"]

@@ -99,10 +99,10 @@ class PlanSession:
 
     def require(self, name: str) -> None:
         """End the running test unless the step has succeeded."""
-        if name not in self.declared.plan.declared:
-            pytest.fail(unknown_step(name, self.declared.plan.declared), pytrace=False)
-        self.source.ensure(())
-        verdict = self.source.verdict_on(name)
+        if name not in self.declared.definition.steps:
+            pytest.fail(unknown_step(name, self.declared.definition.steps), pytrace=False)
+        self.view.ensure(())
+        verdict = self.view.verdict_on(name)
         if verdict is not None:
             verdict.apply()
 

@@ -64,7 +64,7 @@ def journal(file: Path) -> Iterator[Journal]:
     journal.close()
 
 
-def begin(journal: Journal, *steps: GenericStep, **options: Any) -> Run:
+def run_of(journal: Journal, *steps: GenericStep, **options: Any) -> Run:
     """Return a run of these steps that has not started."""
     plan = Plan(**options)
     for number, step in enumerate(steps):
@@ -74,7 +74,7 @@ def begin(journal: Journal, *steps: GenericStep, **options: Any) -> Run:
 
 def run(journal: Journal, *steps: GenericStep, **options: Any) -> BaseException | None:
     """Provision and clean up; return the error, or None."""
-    begun = begin(journal, *steps, **options)
+    begun = run_of(journal, *steps, **options)
     try:
         begun.provision()
     except JournalError as error:
@@ -89,7 +89,7 @@ def provision(
     journal: Journal, *steps: GenericStep, **options: Any
 ) -> tuple[Callable[[], None], Run]:
     """Provision only; return the function that cleans up, and the run."""
-    begun = begin(journal, *steps, **options)
+    begun = run_of(journal, *steps, **options)
     begun.provision()
     return begun.clean_up, begun
 
