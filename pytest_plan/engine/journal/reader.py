@@ -14,7 +14,7 @@ from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook, StepOutcome
 from pytest_plan.engine.processes.identity import Identity
 
-MOST_OWNERS = 3  # most processes that try to clean a step up
+MOST_OWNERS = 3  # maximum number of processes that try to clean up a step
 
 
 class RecordedUndo(NamedTuple):

@@ -71,7 +71,8 @@ def create(file: Path) -> None:
             left.unlink()
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
         os.close(os.open(unfinished, flags, 0o600))
-        # The write-ahead log comes last: closing it hides an error while merging it.
+        # The write-ahead log comes last, because closing a connection that has one does not report
+        # an error in merging it.
         with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
             for sql in ("PRAGMA journal_mode = MEMORY", "BEGIN", *schema(), "COMMIT"):
                 connection.execute(sql)

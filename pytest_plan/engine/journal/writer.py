@@ -22,7 +22,7 @@ from pytest_plan.engine.journal.schema import connect
 from pytest_plan.engine.model.errors import JournalError
 
 _LINGER = 0.002  # seconds before records that no thread waits for are written as a batch
-_MAX_BATCH = 1_000  # most requests in one transaction
+_MAX_BATCH = 1_000  # maximum number of requests in one transaction
 _CHECK_INTERVAL = 1.0  # seconds between checks that the writer's thread is still alive
 _PADDING = bytes(64 << 10)  # zeros that are appended to the write-ahead log at a time
 
@@ -78,7 +78,7 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self._transactions = 0
         self._log: int | None = None  # the write-ahead log
-        self._log_size = 0  # with its padding
+        self._log_size = 0  # including the padding
         self._is_closed = False
         self.failure: JournalError | None = None
         self._thread = threading.Thread(target=self._serve, name="plan-journal", daemon=True)
@@ -86,8 +86,8 @@ class Writer:
             self._thread.start()
         except RuntimeError as error:
             raise JournalError(
-                f"the journal {file} cannot be written: {error}; no step has run; raise the limit "
-                "on processes (ulimit -u) or on memory (ulimit -v)"
+                f"the journal {file} cannot be written: {error}; nothing was started; raise the "
+                "limit on processes (ulimit -u) or on memory (ulimit -v)"
             ) from error
 
     def note(self, statements: Callable[[], Sequence[Statement]]) -> None:

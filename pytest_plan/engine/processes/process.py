@@ -30,7 +30,7 @@ from pytest_plan.engine.processes.tree import (
 if TYPE_CHECKING:
     import psutil
 
-_REST_GRACE = 2.0  # most seconds between SIGTERM and SIGKILL for processes that outlive the root
+_REST_GRACE = 2.0  # maximum seconds between SIGTERM and SIGKILL after the root has ended
 
 
 class Process:

@@ -23,7 +23,7 @@ COOKIE = "PYTEST_PLAN_COOKIE"  # the environment variable that marks the members
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
 
 _FREEZE = getattr(signal, "SIGSTOP", signal.SIGTERM)  # Windows has no SIGSTOP either
-_FREEZE_ROUNDS = 50  # most rounds in which new processes of a forking tree are looked for
+_FREEZE_ROUNDS = 50  # maximum number of rounds for stopping a tree that keeps forking
 _POLL = 0.02  # seconds between two checks of a tree that is ending
 _KILL_WAIT = 1.0  # seconds that killed processes may take to disappear
 

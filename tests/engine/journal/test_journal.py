@@ -35,7 +35,7 @@ from pytest_plan.engine.plan import begin
 from tests.engine.support.no_threads import needs_limit, no_threads
 
 REFERENCES = References(Path(__file__).parent)
-LONGEST = 30.0  # most real seconds for a child process
+LONGEST = 30.0  # maximum real seconds for a child process
 
 
 def undo(*words: Any, **named: Any) -> None:
