@@ -13,13 +13,13 @@ from tests.leftovers import nothing_left_behind, own_temporary_folder  # noqa: F
 
 @pytest.fixture
 def calls() -> Calls:
-    """A fresh record of calls."""
+    """An empty list of calls."""
     return Calls()
 
 
 @pytest.fixture
 def clock() -> Iterator[FakeClock]:
-    """A clock that needs no real time; whoever waits in it must be told of what he waits for."""
+    """A clock that needs no real time; the test fails if a waiting thread was not notified."""
     clock = FakeClock()
     yield clock
     assert clock.lost_wakeups == 0
@@ -27,7 +27,7 @@ def clock() -> Iterator[FakeClock]:
 
 @pytest.fixture
 def make_gate(clock: FakeClock) -> Iterator[Callable[[], Gate]]:
-    """Make gates; all are open when the test ends."""
+    """Creates gates, and opens all of them when the test ends."""
     gates: list[Gate] = []
 
     def make() -> Gate:
@@ -41,5 +41,5 @@ def make_gate(clock: FakeClock) -> Iterator[Callable[[], Gate]]:
 
 @pytest.fixture
 def gate(make_gate: Callable[[], Gate]) -> Gate:
-    """One point at which a step stops; open when the test ends."""
+    """A gate, opened when the test ends."""
     return make_gate()

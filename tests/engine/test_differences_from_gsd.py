@@ -1,4 +1,4 @@
-"""What `docs/explanation/differences-from-gsd.md` says, one test per sentence."""
+"""Each difference in `docs/explanation/differences-from-gsd.md` has one test."""
 
 import inspect
 import re
@@ -46,7 +46,7 @@ class TestTable:
     ROWS = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", PAGE.read_text(), re.MULTILINE)
 
     def test_every_go_name_has_one_row(self) -> None:
-        """No public name of gsd is missing, and none is there twice."""
+        """Every public name of gsd is in the table exactly once."""
         assert [go for go, _ in self.ROWS] == GO_NAMES
 
     @pytest.mark.parametrize("ours", sorted({ours for _, ours in ROWS}))
@@ -107,7 +107,7 @@ def test_the_error_of_every_attempt_is_kept(calls: Calls) -> None:
 
 
 def test_attempts_are_apart_by_retry_wait(clock: FakeClock) -> None:
-    """Between two attempts lie 0.5 to 30 seconds, or what `retry_wait` says."""
+    """Between two attempts pass 0.5 to 30 seconds, or the time given by `retry_wait`."""
 
     def waits(**options: Any) -> list[float]:
         times: list[float] = []
@@ -126,7 +126,7 @@ def test_attempts_are_apart_by_retry_wait(clock: FakeClock) -> None:
 
 
 def test_generic_step_remembers_hooks_that_succeeded(calls: Calls) -> None:
-    """A retry of a `GenericStep` goes on at the hook that failed."""
+    """A retry of a `GenericStep` continues with the hook that failed."""
     step = GenericStep(
         pre_exec=calls.hook("pre_exec"),
         exec=calls.hook("exec", failures=1),
@@ -158,21 +158,21 @@ def test_other_steps_repeat_all_hooks(calls: Calls) -> None:
 
 
 def test_exec_is_not_called_when_pre_exec_failed(calls: Calls) -> None:
-    """A failed `pre_exec` ends the attempt, also the last one with `continue_on_error`."""
+    """A failed `pre_exec` ends every attempt, even the last one with `continue_on_error`."""
     step = GenericStep(pre_exec=calls.hook("pre_exec", failures=2), exec=calls.hook("exec"))
     Plan(continue_on_error=True).add_step(step, retries=1, retry_wait=0).execute()
     assert calls == ["pre_exec", "pre_exec"]
 
 
 def test_post_exec_is_not_called_when_exec_failed(calls: Calls) -> None:
-    """A failed `exec` ends the attempt, also the last one with `continue_on_error`."""
+    """A failed `exec` ends every attempt, even the last one with `continue_on_error`."""
     step = GenericStep(exec=calls.hook("exec", failures=2), post_exec=calls.hook("post_exec"))
     Plan(continue_on_error=True).add_step(step, retries=1, retry_wait=0).execute()
     assert calls == ["exec", "exec"]
 
 
 def test_continue_on_error_loses_no_failure(calls: Calls) -> None:
-    """Failures are all in the result, also when the last step succeeds."""
+    """The result has all failures, even if the last step succeeds."""
     plan = Plan(continue_on_error=True)
     plan.add_step(GenericStep(exec=calls.hook("first", failures=1)), name="first")
     plan.add_step(GenericStep(exec=calls.hook("second", failures=1)), name="second")
@@ -199,7 +199,7 @@ def test_continue_on_error_skips_the_cleanup_hook_of_a_failed_step(calls: Calls)
 
 
 def test_the_limit_runs_cleanup(calls: Calls, clock: FakeClock) -> None:
-    """Past its limit, a plan cleans up what it has made before it raises."""
+    """A plan that exceeds its limit cleans up before it raises."""
     plan = Plan(limit="10m", clock=clock)
     plan.add_step(GenericStep(exec=calls.hook("exec"), cleanup=calls.hook("cleanup")))
     plan.add_step(GenericStep(exec=lambda ctx: ctx.sleep("1h")))
@@ -209,7 +209,7 @@ def test_the_limit_runs_cleanup(calls: Calls, clock: FakeClock) -> None:
 
 
 def test_cancel_runs_cleanup(calls: Calls) -> None:
-    """A plan that is cancelled cleans up what it has made before it raises."""
+    """A cancelled plan cleans up before it raises."""
     plan = Plan()
 
     def cancel(ctx: Context) -> None:
@@ -224,7 +224,7 @@ def test_cancel_runs_cleanup(calls: Calls) -> None:
 
 
 def test_execute_waits_for_the_step_that_it_stops(calls: Calls) -> None:
-    """When `execute` raises, the interrupted step has run its own `finally`."""
+    """The stopped step has run its `finally` clause when `execute` raises."""
     plan = Plan()
 
     def cancel(ctx: Context) -> None:
@@ -255,7 +255,7 @@ def test_a_pause_can_be_cancelled() -> None:
 
 
 def test_deferred_calls_of_a_failed_step_run(calls: Calls) -> None:
-    """What a step made before it failed is undone, last first, without its `cleanup` hook."""
+    """They run in reverse order, without the `cleanup` hook."""
 
     def fail_half_way(ctx: Context, state: State) -> None:
         ctx.defer(calls.append, "undo one")
@@ -269,7 +269,7 @@ def test_deferred_calls_of_a_failed_step_run(calls: Calls) -> None:
 
 
 def test_failed_cleanups_are_raised_together(calls: Calls) -> None:
-    """Every cleanup runs, and all that failed are in one `CleanupError`."""
+    """Every cleanup runs, and one `CleanupError` has all that failed."""
     plan = Plan()
     for name, failures in [("one", 1), ("two", 0), ("three", 1)]:
         plan.add_step(GenericStep(cleanup=calls.hook(name, failures=failures)), name=name)

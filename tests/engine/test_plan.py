@@ -1,4 +1,4 @@
-"""The plan: what it refuses, in which order it runs, and how it ends."""
+"""The plan: which definitions it rejects, in which order its steps run, and how it ends."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ def plan(clock: FakeClock) -> Plan:
 
 
 class TestDefinition:
-    """What cannot run is refused before anything runs."""
+    """A plan that cannot run is rejected before any step runs."""
 
     @pytest.mark.parametrize("jobs", [0, -1, 1.5, "8", True, None])
     def test_jobs_must_be_a_number_of_threads(self, jobs: Any) -> None:
-        """A whole number, 1 or more."""
+        """It must be an integer, 1 or more."""
         with pytest.raises(PlanDefinitionError, match="jobs"):
             Plan(jobs=jobs)
 
     @pytest.mark.parametrize("option", ["limit", "cleanup_limit"])
     @pytest.mark.parametrize("value", ["soon", -1, "-5m", 0, True, [], float("nan")])
     def test_limits_must_be_durations(self, option: str, value: Any) -> None:
-        """The message names the option and the value."""
+        """The message names the option and shows the value."""
         with pytest.raises(PlanDefinitionError) as caught:
             Plan(**{option: value})
         assert str(caught.value).startswith(f"{option}: {value!r} ")
 
     def test_no_limit_is_none(self) -> None:
-        """None is the default, and may be written."""
+        """None is the default and may be given."""
         assert Plan(limit=None).execute().limit is None
 
     def test_a_name_names_one_step(self, plan: Plan) -> None:
-        """The message has both places."""
+        """The message has the places of both declarations."""
         plan.add_step(GenericStep(), name="db")
         line = sys._getframe().f_lineno - 1
         with pytest.raises(PlanDefinitionError) as caught:
@@ -70,34 +70,34 @@ class TestDefinition:
 
     @pytest.mark.parametrize("name", ["", "1st", "a-b", "a b", "class", "None", 7])
     def test_a_name_is_an_identifier(self, plan: Plan, name: Any) -> None:
-        """It will be a parameter and a fixture."""
+        """It becomes a parameter and a fixture."""
         with pytest.raises(PlanDefinitionError, match=HERE):
             plan.add_step(GenericStep(), name=name)
 
     @pytest.mark.parametrize("name", ["ctx", "state", "value", "config"])
     def test_a_name_is_not_one_that_hooks_take_already(self, clock: FakeClock, name: str) -> None:
-        """Nobody could take the value of such a step."""
+        """No hook could take the value of such a step."""
         plan = Plan(clock=clock, parameters={"config": 1})
         with pytest.raises(PlanDefinitionError, match=name):
             plan.add_step(GenericStep(), name=name).execute()
 
     def test_steps_without_names_are_numbered(self, plan: Plan) -> None:
-        """`step-N` by place, `pause-N` by pause: no identifiers, so no fixtures."""
+        """They are `step-N` and `pause-N`; no identifiers, so they are no fixtures."""
         plan.add_step(GenericStep()).add_pause(0).add_step(GenericStep()).add_pause(0)
         assert list(plan.execute().steps) == ["step-1", "pause-1", "step-3", "pause-2"]
 
     def test_what_is_no_step_is_refused(self, plan: Plan) -> None:
-        """Such as a class in place of its instance."""
-        with pytest.raises(PlanDefinitionError, match=f"{HERE}:.*is not a step"):
+        """A class in place of its instance is refused as well."""
+        with pytest.raises(PlanDefinitionError, match=f"{HERE}:.*is no step"):
             plan.add_step(GenericStep)  # type: ignore[arg-type]
 
     def test_a_bad_pause_names_its_place(self, plan: Plan) -> None:
-        """File, line and value."""
+        """The message has the file, the line and the value."""
         with pytest.raises(PlanDefinitionError, match=f"{HERE}:.*'a bit'"):
             plan.add_pause("a bit")
 
     def test_nothing_runs_when_anything_is_wrong(self, plan: Plan, calls: Calls) -> None:
-        """Also when the last step is at fault."""
+        """No step runs even if only the last one is wrong."""
         plan.add_step(GenericStep(exec=calls.hook("exec")))
         plan.add_step(GenericStep(), needs="missing")
         with pytest.raises(PlanDefinitionError, match="'missing'"):
@@ -105,7 +105,7 @@ class TestDefinition:
         assert calls == []
 
     def test_a_plan_runs_once(self, plan: Plan, calls: Calls) -> None:
-        """A second run is an error and runs nothing."""
+        """A second run raises an error and runs no step."""
         plan.add_step(GenericStep(exec=calls.hook("exec")))
         plan.execute()
         with pytest.raises(PlanDefinitionError, match="once"):
@@ -115,25 +115,25 @@ class TestDefinition:
         assert calls == ["exec"]
 
     def test_a_step_cannot_be_added_to_a_plan_that_runs(self, plan: Plan) -> None:
-        """It would never run."""
+        """The error is raised because the step would never run."""
         plan.add_step(GenericStep(exec=lambda: plan.add_step(GenericStep())))
         with pytest.raises(StepError, match="too late"):
             plan.execute()
 
     def test_an_empty_plan_succeeds(self, plan: Plan) -> None:
-        """It has nothing to do."""
+        """A plan may have no steps."""
         assert plan.execute().outcome is StepOutcome.SUCCEEDED
 
     def test_adding_is_chainable(self, plan: Plan) -> None:
-        """As in gsd."""
-        assert plan.add_step(GenericStep()).add_pause(0) is plan
+        """`add_step` and `add_pause` return the plan, as in gsd."""
+        assert plan.add_step(GenericStep()).add_pause(0).add_listener(print) is plan
 
 
 class TestOptions:
-    """Keyword over attribute over default."""
+    """A keyword wins over an attribute, and an attribute over the default."""
 
     def test_an_attribute_of_the_step_is_an_option(self, plan: Plan, calls: Calls) -> None:
-        """Of its class or of itself."""
+        """The attribute may be the class's or the instance's."""
         hook = calls.hook("exec", failures=2)
 
         class Web(Step):
@@ -147,7 +147,7 @@ class TestOptions:
         assert calls == ["exec"] * 3
 
     def test_a_keyword_wins_over_an_attribute(self, plan: Plan, calls: Calls) -> None:
-        """The plan has the last word."""
+        """The keywords of `add_step` decide."""
         step = GenericStep(exec=calls.hook("exec", failures=9)).with_retries(5)
         with pytest.raises(StepError):
             plan.add_step(step, retries=0).execute()
@@ -155,10 +155,10 @@ class TestOptions:
 
 
 class TestOrder:
-    """Which step runs when."""
+    """The order in which steps run."""
 
     def test_steps_run_in_the_order_of_the_list(self, plan: Plan, calls: Calls) -> None:
-        """Each after the one before has ended, although there are jobs enough."""
+        """Each waits for the one before, although there are enough jobs."""
 
         def exec(ctx: Context) -> None:
             calls.note(f"{ctx.step} begins")
@@ -173,7 +173,7 @@ class TestOrder:
         ]
 
     def test_a_step_that_names_needs_waits_for_those_alone(self, plan: Plan) -> None:
-        """It gives up its place in the list: these two must run at the same time."""
+        """It has no order edges, so these two steps run at the same time."""
         both = threading.Barrier(2, timeout=10)
         plan.add_step(GenericStep(), name="net")
         plan.add_step(GenericStep(exec=lambda: both.wait() and None), name="db", needs="net")
@@ -183,7 +183,7 @@ class TestOrder:
         assert result.steps["web"].outcome is StepOutcome.SUCCEEDED
 
     def test_no_needs_are_nothing_to_wait_for(self, plan: Plan) -> None:
-        """`needs=()` runs beside the first of the list."""
+        """A step with `needs=()` runs at the same time as the first step."""
         both = threading.Barrier(2, timeout=10)
         plan.add_step(GenericStep(exec=lambda: both.wait() and None))
         plan.add_step(GenericStep(exec=lambda: both.wait() and None), needs=())
@@ -192,7 +192,7 @@ class TestOrder:
         assert outcomes == [StepOutcome.SUCCEEDED] * 2
 
     def test_a_parameter_is_a_need(self, plan: Plan) -> None:
-        """A hook takes the value of a step by name, and so waits for it, in any order."""
+        """A hook that takes the value of a step by name waits for that step."""
         seen: list[Any] = []
         plan.add_step(GenericStep(exec=lambda db: seen.append(db)), name="web")
         plan.add_step(GenericStep(exec=lambda ctx: ctx.sleep(5) or 7), name="db", needs=())
@@ -202,7 +202,7 @@ class TestOrder:
 
     @pytest.mark.parametrize("jobs", [1, 2, 3])
     def test_jobs_are_never_exceeded(self, clock: FakeClock, jobs: int) -> None:
-        """With ten independent steps, exactly so many run at the same time."""
+        """Of ten independent steps, exactly `jobs` run at the same time."""
         plan = Plan(clock=clock, jobs=jobs)
         lock = threading.Lock()
         running, most = 0, 0
@@ -224,7 +224,7 @@ class TestOrder:
     def test_a_step_that_waits_for_a_retry_keeps_its_job(
         self, clock: FakeClock, calls: Calls
     ) -> None:
-        """It still runs, as far as `jobs` is concerned."""
+        """It counts as one of the running `jobs`."""
         plan = Plan(clock=clock, jobs=1)
         plan.add_step(GenericStep(exec=calls.hook("one", failures=1)), retries=1, retry_wait=5)
         plan.add_step(GenericStep(exec=calls.hook("two")), needs=())
@@ -234,7 +234,7 @@ class TestOrder:
     def test_the_pause_of_a_step_holds_up_the_next(
         self, plan: Plan, clock: FakeClock, calls: Calls
     ) -> None:
-        """The option, and the step of that name."""
+        """The option `pause` and the step `add_pause` both do."""
         begun = clock.now()
         times: list[float] = []
         plan.add_step(GenericStep(), pause="3s").add_pause(4)
@@ -244,10 +244,10 @@ class TestOrder:
 
 
 class TestFailure:
-    """What a failure stops."""
+    """What a failed step stops."""
 
     def test_the_first_failure_stops_the_plan(self, plan: Plan, calls: Calls) -> None:
-        """Nothing further begins; the reason names the step."""
+        """No further step begins, and the reason names the failed step."""
         plan.add_step(GenericStep(exec=calls.hook("one", failures=1)), name="one")
         plan.add_step(GenericStep(exec=calls.hook("two")), name="two")
         result, error = execute(plan)
@@ -258,7 +258,7 @@ class TestFailure:
         assert "'one'" in str(result.steps["two"].reason)
 
     def test_steps_that_run_may_finish(self, plan: Plan, calls: Calls) -> None:
-        """A failure elsewhere does not stop them."""
+        """The failure of another step does not stop them."""
 
         def slow(ctx: Context) -> None:
             ctx.sleep(5)
@@ -271,7 +271,7 @@ class TestFailure:
         assert result.steps["slow"].outcome is StepOutcome.SUCCEEDED
 
     def test_the_failure_that_came_first_is_raised(self, plan: Plan) -> None:
-        """In time, not in the list."""
+        """The time of the failure decides, not the order of declaration."""
 
         def fail(after: float) -> Callable[[Context], None]:
             def exec(ctx: Context) -> None:
@@ -290,7 +290,7 @@ class TestFailure:
     def test_continue_on_error_blocks_only_what_needs_the_step(
         self, clock: FakeClock, calls: Calls
     ) -> None:
-        """Needs block, also through others; order edges do not."""
+        """Needs block, directly and indirectly; order edges do not."""
         plan = Plan(clock=clock, continue_on_error=True)
         plan.add_step(GenericStep(exec=calls.hook("bad", failures=1)), name="bad")
         plan.add_step(GenericStep(exec=calls.hook("next")), name="next")
@@ -308,7 +308,7 @@ class TestFailure:
         assert "'bad'" in str(result.steps["far"].reason)
 
     def test_continue_on_error_returns_every_failure(self, clock: FakeClock, calls: Calls) -> None:
-        """`raise_for_failures` raises them all together."""
+        """`raise_for_failures` raises them all as one group."""
         plan = Plan(clock=clock, continue_on_error=True)
         for name in ("one", "two"):
             plan.add_step(GenericStep(exec=calls.hook(name, failures=1)), name=name)
@@ -321,14 +321,14 @@ class TestFailure:
     def test_continue_on_error_raises_when_cleanup_failed(
         self, clock: FakeClock, calls: Calls
     ) -> None:
-        """A failed cleanup is never a success."""
+        """A run whose cleanup failed is no success."""
         plan = Plan(clock=clock, continue_on_error=True)
         plan.add_step(GenericStep(cleanup=calls.hook("cleanup", failures=1)))
         with pytest.raises(CleanupError):
             plan.execute()
 
     def test_a_skipped_step_skips_what_needs_it_in_both_modes(self, calls: Calls) -> None:
-        """The reason travels; steps that only follow it run."""
+        """They get its reason; steps that are only ordered after it run."""
         for mode in (False, True):
             calls.clear()
             plan = Plan(continue_on_error=mode)
@@ -342,7 +342,7 @@ class TestFailure:
 
 
 class TestCancel:
-    """A plan can be cancelled at any time, from anywhere."""
+    """A plan can be cancelled at any time and from any thread."""
 
     def test_before_the_run_nothing_runs(self, plan: Plan, calls: Calls) -> None:
         """No step begins, and nothing is cleaned up."""
@@ -357,7 +357,7 @@ class TestCancel:
         assert result.outcome is StepOutcome.CANCELLED
 
     def test_between_two_steps_the_second_does_not_begin(self, plan: Plan, calls: Calls) -> None:
-        """Once `cancel` has returned, nothing new begins."""
+        """Once `cancel` has returned, no further step begins."""
         plan.add_step(GenericStep(exec=lambda: plan.cancel()), name="one")
         plan.add_step(GenericStep(exec=calls.hook("two")), name="two")
         result, error = execute(plan)
@@ -366,7 +366,7 @@ class TestCancel:
         assert result.steps["two"].outcome is StepOutcome.CANCELLED
 
     def test_the_second_step_does_not_begin_however_often_it_is_tried(self, calls: Calls) -> None:
-        """With the machine's clock, fifty times: `cancel` takes effect when it returns."""
+        """Fifty runs with the real clock show that `cancel` takes effect when it returns."""
         for _ in range(50):
             plan = Plan()
             plan.add_step(GenericStep(exec=plan.cancel))
@@ -376,7 +376,7 @@ class TestCancel:
         assert calls == []
 
     def test_while_steps_run_all_are_stopped(self, plan: Plan, clock: FakeClock) -> None:
-        """No time passes; each is `cancelled`, with the reason."""
+        """They stop at once, and each is `cancelled` with the reason."""
         begun = clock.now()
         for name in ("one", "two", "three"):
             plan.add_step(GenericStep(exec=lambda ctx: ctx.sleep(60)), name=name, needs=())
@@ -389,7 +389,7 @@ class TestCancel:
             assert result.steps[name].reason == "enough"
 
     def test_from_another_thread(self, plan: Plan, gate: Gate, clock: FakeClock) -> None:
-        """`cancel` may come from any thread."""
+        """`cancel` may be called on any thread."""
 
         def exec(ctx: Context) -> None:
             gate.hold()
@@ -403,7 +403,7 @@ class TestCancel:
             running.result()
 
     def test_from_a_signal_handler(self) -> None:
-        """It takes no lock, so a handler on the coordinator may call it."""
+        """`cancel` takes no lock, so a handler on the coordinator may call it."""
         plan = Plan()
         before = signal.signal(signal.SIGUSR1, lambda *_: plan.cancel("signal"))
         try:
@@ -432,7 +432,7 @@ class TestCancel:
         assert calls == ["cleanup"]
 
     def test_during_the_body_is_raised_after_cleanup(self, plan: Plan) -> None:
-        """`provisioned()` raises it, and cleanup knows the reason."""
+        """`provisioned()` raises the error, and `ctx.reason` is `cancelled`."""
         reasons: list[str | None] = []
         plan.add_step(GenericStep(cleanup=lambda ctx: reasons.append(ctx.reason)))
         with pytest.raises(PlanCancelledError, match="from the body"), plan.provisioned():
@@ -440,13 +440,13 @@ class TestCancel:
         assert reasons == ["cancelled"]
 
     def test_after_the_run_does_nothing(self, plan: Plan) -> None:
-        """It is too late."""
+        """Cancelling a finished run has no effect."""
         assert plan.execute().outcome is StepOutcome.SUCCEEDED
         plan.cancel()
         assert plan.results == {}
 
     def test_a_step_that_has_succeeded_stays_so(self, plan: Plan) -> None:
-        """And is counted in the message."""
+        """The message counts it."""
         plan.add_step(GenericStep(), name="one")
         plan.add_step(GenericStep(exec=cancel_and_sleep(plan)), name="two")
         result, error = execute(plan)
@@ -463,7 +463,7 @@ class TestCancel:
         assert clock.now() - begun < 1
 
     def test_cancelling_is_raised_with_continue_on_error_too(self, clock: FakeClock) -> None:
-        """It is no failure of a step."""
+        """A cancellation is not the failure of a step."""
         plan = Plan(clock=clock, continue_on_error=True)
         plan.add_step(GenericStep(exec=lambda: plan.cancel()))
         plan.add_step(GenericStep())
@@ -472,10 +472,10 @@ class TestCancel:
 
 
 class TestLimit:
-    """The longest that the plan may take."""
+    """The longest time that the plan may take."""
 
     def test_the_limit_stops_what_runs_and_what_would(self, clock: FakeClock, calls: Calls) -> None:
-        """At the limit, not later; outcome `timed_out`."""
+        """At the limit, running steps and later ones are `timed_out`."""
         plan = Plan(limit="10s", clock=clock)
         begun = clock.now()
         plan.add_step(GenericStep(exec=lambda ctx: ctx.sleep(60)), name="one")
@@ -489,7 +489,7 @@ class TestLimit:
         assert {step.outcome for step in result.steps.values()} == {StepOutcome.TIMED_OUT}
 
     def test_the_limit_is_not_retried(self, clock: FakeClock, calls: Calls) -> None:
-        """A step that it stopped gets no further attempt."""
+        """A step that the limit stopped gets no further attempt."""
         plan = Plan(limit=10, clock=clock)
 
         def exec(ctx: Context) -> None:
@@ -502,7 +502,7 @@ class TestLimit:
         assert calls == ["exec"]
 
     def test_the_limit_passes_in_the_body_too(self, clock: FakeClock) -> None:
-        """`provisioned()` raises after the body, and cleanup knows the reason."""
+        """`provisioned()` raises after the body, and `ctx.reason` is `timeout`."""
         plan = Plan(limit=10, clock=clock)
         reasons: list[str | None] = []
         plan.add_step(GenericStep(cleanup=lambda ctx: reasons.append(ctx.reason)))
@@ -511,14 +511,14 @@ class TestLimit:
         assert reasons == ["timeout"]
 
     def test_a_limit_that_is_kept_has_no_effect(self, clock: FakeClock) -> None:
-        """The result has it, in seconds."""
+        """The result has the limit in seconds."""
         plan = Plan(limit="1m", clock=clock).add_step(GenericStep(exec=lambda ctx: ctx.sleep(59)))
         result = plan.execute()
         assert result.outcome is StepOutcome.SUCCEEDED
         assert result.limit == 60
 
     def test_the_clock_can_be_held(self, clock: FakeClock) -> None:
-        """What passes while the run's clock stands still is not taken from the limit."""
+        """The time while the clock is held does not count against the limit."""
         plan = Plan(limit=10, clock=clock).add_step(GenericStep())
         run = begin(plan)
         run.provision()
@@ -530,10 +530,10 @@ class TestLimit:
 
 
 class TestProvisioned:
-    """The context manager."""
+    """The context manager `provisioned`."""
 
     def test_the_body_runs_between_the_phases(self, plan: Plan, calls: Calls) -> None:
-        """With the State of the steps."""
+        """The body gets the State of the steps."""
         plan.add_step(
             GenericStep(exec=calls.hook("exec"), cleanup=calls.hook("cleanup")), name="db"
         )
@@ -551,7 +551,7 @@ class TestProvisioned:
         assert caught.value.result is not None
 
     def test_a_body_that_raises_is_cleaned_up_after(self, plan: Plan, calls: Calls) -> None:
-        """Its exception is raised as it is."""
+        """Its exception is raised unchanged."""
         error = LookupError()
         plan.add_step(GenericStep(cleanup=calls.hook("cleanup")))
         with pytest.raises(LookupError) as caught, plan.provisioned():
@@ -561,7 +561,7 @@ class TestProvisioned:
         assert calls == ["cleanup"]
 
     def test_writes_of_the_body_are_refused_once_cleanup_has_begun(self, plan: Plan) -> None:
-        """What cleanup sees does not change under it."""
+        """The State does not change during cleanup, except by steps."""
         refused: list[BaseException] = []
 
         def cleanup() -> None:
@@ -577,7 +577,7 @@ class TestProvisioned:
         assert dict(plan.state) == {"early": 1}
 
     def test_state_set_before_the_run_is_there_in_it(self, plan: Plan) -> None:
-        """Callers may hand values to steps."""
+        """A script can pass values to its steps."""
         plan.state["url"] = "http://"
         seen: list[str] = []
         plan.add_step(GenericStep(exec=lambda state: seen.append(state["url"]))).execute()
@@ -585,12 +585,12 @@ class TestProvisioned:
 
 
 class TestInterrupts:
-    """KeyboardInterrupt wherever it arrives."""
+    """KeyboardInterrupt at any point, and plans on any thread."""
 
     def test_a_listener_that_is_interrupted_does_not_break_the_run(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """Ctrl-C on the coordinator, outside its waiting: the step is stopped, then cleaned up."""
+        """After Ctrl-C in a listener, the running step is stopped and cleaned up."""
 
         def interrupted(event: object) -> None:
             if type(event).__name__ == "StepStarted":
@@ -610,7 +610,7 @@ class TestInterrupts:
         assert calls == ["exec ended", "undo"]
 
     def test_a_plan_may_run_inside_a_step(self, plan: Plan, clock: FakeClock) -> None:
-        """Plans know nothing of each other."""
+        """Plans are independent of each other."""
         inner = Plan().add_step(GenericStep(exec=lambda: 7), name="seven")
 
         def exec() -> Any:
@@ -621,12 +621,12 @@ class TestInterrupts:
             assert state["outer"] == 7
 
     def test_a_plan_may_run_on_any_thread(self, calls: Calls) -> None:
-        """It needs no main thread."""
+        """It does not need the main thread."""
         plan = Plan().add_step(GenericStep(exec=calls.hook("exec")))
         assert Background(plan.execute).result().outcome is StepOutcome.SUCCEEDED
 
     def test_a_stuck_step_does_not_delay_the_exit_of_the_process(self) -> None:
-        """Its thread is a daemon."""
+        """Its thread is a daemon thread."""
         script = (
             "import time\n"
             "from pytest_plan import GenericStep, Plan, StepTimeoutError\n"
@@ -648,7 +648,7 @@ class TestInterrupts:
 
 
 def test_steps_share_one_state(plan: Plan) -> None:
-    """What one writes the next reads."""
+    """A step reads what an earlier step wrote."""
     seen: list[Any] = []
 
     def write(state: State) -> None:
@@ -661,7 +661,7 @@ def test_steps_share_one_state(plan: Plan) -> None:
 
 
 def test_a_step_cannot_write_the_key_of_another(plan: Plan) -> None:
-    """It fails with StateError; its own key it may write."""
+    """It fails with StateError; it can write its own key."""
 
     def exec(state: State) -> None:
         state["two"] = 1
@@ -673,7 +673,7 @@ def test_a_step_cannot_write_the_key_of_another(plan: Plan) -> None:
 
 
 def test_parameters_are_given_by_name(clock: FakeClock) -> None:
-    """Beside `ctx` and `state`; a default stays where the plan knows no such name."""
+    """A parameter with a default keeps it if the plan does not know the name."""
     seen: list[Any] = []
     plan = Plan(clock=clock, parameters={"config": "c"})
 

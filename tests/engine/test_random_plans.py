@@ -1,4 +1,4 @@
-"""Random plans run on the real engine; `tests.engine.support.model` judges what happened."""
+"""Random plans run on the real engine, and `tests.engine.support.model` checks the history."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Crash(BaseException):
 
 @dataclass
 class Recorder:
-    """What the hooks of a run write down, and the time they do it at."""
+    """Records the calls of a run's hooks with their times."""
 
     clock: FakeClock = field(default_factory=lambda: FakeClock(START))
     history: list[Entry] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Recorder:
         return round((self.clock.now() - START) / TICK, 3)
 
     def call(self, step: str, call: Call, function: Callable[[], None]) -> None:
-        """Call `function` between two entries."""
+        """Call `function`, and record the beginning and the end."""
         self.history.append(Entry(step, call, self.time()))
         try:
             function()
@@ -58,7 +58,7 @@ class Recorder:
 
 
 class Fake:
-    """The hooks of a step: they write down their calls, take their time and fail."""
+    """The hooks of a step, which record their calls, take their time and fail as planned."""
 
     def __init__(self, step: ModelStep, recorder: Recorder) -> None:
         self.step = step
@@ -164,7 +164,7 @@ STOPS = st.sampled_from(["", "", "cancelled", "timed_out"])
 
 @st.composite
 def plans(draw: st.DrawFn) -> ModelPlan:
-    """A plan of 1 to 12 steps, perhaps with a moment at which it is stopped."""
+    """A plan of 1 to 12 steps, possibly with a time at which it is stopped."""
     places = draw(st.lists(PLACES, min_size=1, max_size=12))
     free = {number for number, place in enumerate(places) if place == "free"}
     steps = []
@@ -243,7 +243,7 @@ def run(model: ModelPlan) -> tuple[list[Entry], dict[str, str], str | None]:
 
 
 class Canceller:
-    """Cancels the plan at the moment the model says; a thread, as far as the clock is concerned."""
+    """Cancels the plan at the time of the model, on a thread that the fake clock knows."""
 
     def __init__(self, plan: Plan, clock: FakeClock, model: ModelPlan) -> None:
         self._plan = plan
@@ -282,5 +282,5 @@ class Canceller:
 @example(BLOCKED_BEHIND_THE_LAST)
 @given(plans())
 def test_a_random_plan_runs_by_the_rules(plan: ModelPlan) -> None:
-    """Every hook is called, and every step ends and is undone, as the model says."""
+    """Every call, outcome and undo is as the model requires."""
     check(plan, *run(plan))

@@ -1,4 +1,4 @@
-"""State against a plain dict, whatever is done to it in whatever order; then from many threads."""
+"""Random operations give the same results on a State and a dict; many threads use a State."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ VALUES = st.one_of(st.none(), st.integers(0, 2), st.just(1.0), st.lists(st.integ
 OWN = "step"  # the key of a step, which only the handle of that step may write
 THREADS = 8
 INCREMENTS = 50  # of each thread
-LONGEST_WAIT = 30.0  # real seconds until a thread is said to hang
+LONGEST_WAIT = 30.0  # real seconds until a thread counts as hanging
 MISSING = object()
 
 
 def outcome(function: Callable[[], Any]) -> Any:
-    """Return what `function` returns, or the type of what it raises."""
+    """Return the value of `function`, or the class of the exception that it raises."""
     try:
         return function()
     except (KeyError, TypeError, StateError) as error:
@@ -34,7 +34,7 @@ def outcome(function: Callable[[], Any]) -> Any:
 
 
 class StateMachine(RuleBasedStateMachine):
-    """Does the same to a State and to a dict; both must answer, and then look, the same."""
+    """Does the same to a State and to a dict, and compares the results and the contents."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,13 +49,13 @@ class StateMachine(RuleBasedStateMachine):
     @rule(key=KEYS, value=VALUES)
     @precondition(lambda self: not self.closed)
     def set(self, key: str, value: Any) -> None:
-        """A value that was set is there."""
+        """A value that was set is present."""
         self.state[key] = value
         self.model[key] = value
 
     @rule(key=KEYS)
     def read(self, key: str) -> None:
-        """Each way to read gives what the dict gives."""
+        """Each way to read gives the same as the dict."""
         assert self.state.get(key) == self.model.get(key)
         assert self.state.get(key, MISSING) == self.model.get(key, MISSING)
         assert outcome(lambda: self.state[key]) == outcome(lambda: self.model[key])
@@ -80,7 +80,7 @@ class StateMachine(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: not self.closed and OWN not in self.model)
     def popitem(self) -> None:
-        """Some key is popped with its value."""
+        """An arbitrary key is popped with its value."""
         if not self.model:
             assert outcome(self.state.popitem) is KeyError
             return
@@ -90,7 +90,7 @@ class StateMachine(RuleBasedStateMachine):
     @rule(key=KEYS, value=VALUES)
     @precondition(lambda self: not self.closed)
     def setdefault(self, key: str, value: Any) -> None:
-        """A value that is there stays."""
+        """A present value stays."""
         assert self.state.setdefault(key, value) == self.model.setdefault(key, value)
 
     @rule(values=st.dictionaries(KEYS, VALUES), more=st.dictionaries(KEYS, VALUES))
@@ -103,7 +103,7 @@ class StateMachine(RuleBasedStateMachine):
     @rule(key=KEYS, value=VALUES)
     @precondition(lambda self: not self.closed)
     def swap(self, key: str, value: Any) -> None:
-        """The old value is returned, None when there was none."""
+        """The old value is returned, None if there was none."""
         assert self.state.swap(key, value) == self.model.get(key)
         self.model[key] = value
 
@@ -128,13 +128,13 @@ class StateMachine(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: not self.closed)
     def clear(self) -> None:
-        """What belongs to a step stays."""
+        """The keys of steps stay."""
         self.state.clear()
         self.model = {key: value for key, value in self.model.items() if key == OWN}
 
     @rule(key=KEYS)
     def wait_for(self, key: str) -> None:
-        """What is there is returned at once, what is missing after the timeout."""
+        """A present value is returned at once; a missing one is a TimeoutError."""
         begun = self.clock.now()
         if key in self.model:
             assert self.state.wait_for(key) == self.model[key]
@@ -146,7 +146,7 @@ class StateMachine(RuleBasedStateMachine):
 
     @rule(name=KEYS)
     def lock(self, name: str) -> None:
-        """Locks are independent of each other, and of keys."""
+        """Locks are independent of each other and of keys."""
         again = self.state.lock(name)
         with self.state.lock(f"not {name}"), self.state.lock(name):
             assert outcome(again.__enter__) is StateError
@@ -159,28 +159,28 @@ class StateMachine(RuleBasedStateMachine):
 
     @rule(value=VALUES)
     def others_cannot_write_a_key_of_a_step(self, value: Any) -> None:
-        """Nobody else may write a step's key."""
+        """Neither tests nor other steps can write the key of a step."""
         for writer in (self.state, State(self.store, writer="other")):
             with pytest.raises(StateError, match="belongs to the step"):
                 writer[OWN] = value
 
     @rule(key=st.one_of(st.none(), st.integers(), st.binary()))
     def a_key_is_a_string(self, key: Any) -> None:
-        """Other keys are refused, and never there."""
+        """Other keys are refused and never present."""
         assert outcome(lambda: self.state[key]) is StateError
         assert outcome(lambda: self.state.__setitem__(key, 1)) is StateError
         assert key not in self.state
 
     @rule()
     def cleanup_begins(self) -> None:
-        """Tests may write no more."""
+        """From now on tests cannot write."""
         self.store.close()
         self.closed = True
 
     @rule(key=KEYS, value=VALUES)
     @precondition(lambda self: self.closed)
     def tests_cannot_write_during_cleanup(self, key: str, value: Any) -> None:
-        """Tests are refused, steps are not."""
+        """Tests are refused; steps are not."""
         with pytest.raises(StateError, match="cleanup has begun"):
             self.state[key] = value
         self.step_state[key] = value
@@ -188,7 +188,7 @@ class StateMachine(RuleBasedStateMachine):
 
     @invariant()
     def looks_like_the_dict(self) -> None:
-        """All views agree with the dict."""
+        """All views equal those of the dict."""
         assert self.state.snapshot() == self.model
         assert dict(self.state.items()) == self.model
         assert list(self.state) == list(self.state.keys())
@@ -198,7 +198,7 @@ class StateMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_snapshot_is_a_copy(self) -> None:
-        """A change of a snapshot is no write."""
+        """Changing a snapshot is no write."""
         self.state.snapshot()["extra"] = 1
         assert "extra" not in self.state
 
@@ -211,7 +211,7 @@ TestStateMachine.settings = settings(
 
 
 def in_threads(function: Callable[[int], None], number: int = THREADS) -> None:
-    """Call `function(0)`, `function(1)` ... at the same time; raise what any of them raised."""
+    """Call `function(0)`, `function(1)` ... concurrently; raise the first exception."""
     errors: list[BaseException] = []
     together = threading.Barrier(number)
 
@@ -233,10 +233,10 @@ def in_threads(function: Callable[[int], None], number: int = THREADS) -> None:
 
 
 class TestThreads:
-    """State from many threads at once."""
+    """Many threads use one State."""
 
     def test_compare_and_swap_loses_no_increment(self) -> None:
-        """Of so many increments by eight threads every one counts."""
+        """Eight threads count, and every increment is kept."""
         state = State()
         state["count"] = 0
 
@@ -249,20 +249,20 @@ class TestThreads:
         assert state["count"] == THREADS * INCREMENTS
 
     def test_setdefault_has_one_winner(self) -> None:
-        """All threads get the value of the one that came first."""
+        """All threads get the value of the first one."""
         state, got = State(), list[int]()
         in_threads(lambda index: got.append(state.setdefault("key", index)))
         assert got == [state["key"]] * THREADS
 
     def test_pop_gives_a_value_once(self) -> None:
-        """A value that eight threads pop reaches one of them."""
+        """Of eight threads that pop a value, one gets it."""
         state, got = State(), list[Any]()
         state["key"] = "value"
         in_threads(lambda _: got.append(state.pop("key", None)))
         assert sorted(got, key=str) == [None] * (THREADS - 1) + ["value"]
 
     def test_lock_is_exclusive(self) -> None:
-        """What a thread reads and writes while it holds the lock nobody else changes."""
+        """No other thread changes a value between a read and a write under the lock."""
         state = State()
         state["count"] = 0
 
@@ -275,7 +275,7 @@ class TestThreads:
         assert state["count"] == THREADS * INCREMENTS
 
     def test_lock_is_free_after_an_error(self) -> None:
-        """A holder that raises gives the lock back."""
+        """The lock is released when the body raises."""
         state = State()
         with pytest.raises(ZeroDivisionError), state.lock("name"):
             raise ZeroDivisionError
@@ -283,7 +283,7 @@ class TestThreads:
             pass
 
     def test_lock_is_refused_after_its_timeout(self) -> None:
-        """Who waits for a held lock gets a TimeoutError that names it."""
+        """A thread that waits too long gets a TimeoutError that names the lock."""
         clock = FakeClock(start=0)
         state = State(LocalStore(clock))
 
@@ -296,7 +296,7 @@ class TestThreads:
         assert clock.now() == 5
 
     def test_wait_for_wakes_when_the_key_is_set(self) -> None:
-        """Threads that wait for a key all get the value that another sets, without polling."""
+        """All waiting threads get the value without polling."""
         state, got = State(), list[Any]()
 
         def wait_or_set(index: int) -> None:
@@ -309,7 +309,7 @@ class TestThreads:
         assert got == ["value"] * (THREADS - 1)
 
     def test_a_snapshot_is_one_moment(self) -> None:
-        """Two keys that are written one after the other are never seen the other way round."""
+        """Two keys written one after the other are never seen in the wrong order."""
         state = State()
         state.update(first=0, second=0)
         seen: list[dict[str, int]] = []

@@ -38,7 +38,7 @@ class Body(Protocol):
 
 
 def call_interruptibly(interrupt: Interrupt, function: Callable[[], Any]) -> Any:
-    """Call `function` on the calling thread, which `interrupt` may interrupt meanwhile."""
+    """Call `function` on the calling thread, and let `interrupt` interrupt it."""
     try:
         interrupt.arm()
         return function()

@@ -55,7 +55,7 @@ class Environment:
         self._claim()
 
     def _claim(self) -> None:
-        """Create and lock the folder; try again if its last owner removes it meanwhile."""
+        """Create and lock the folder; try again if its last owner removes it."""
         for left in reversed(range(_TRIES)):
             try:
                 self._lock_folder()

@@ -269,7 +269,7 @@ def _not_undone(undone: Undone, failure: _Failure, facts: RunFacts) -> _Failure:
     for error in undone.errors:
         if isinstance(error.__cause__, facts.stop_on):
             return _Failure(failure.hook, error.__cause__, error.summary, is_final=True)
-        failure.error.add_note(f"no further attempt, because the last was not undone: {error}")
+        failure.error.add_note(f"no further attempt, because this one was not undone: {error}")
     return failure
 
 

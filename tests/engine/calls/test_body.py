@@ -1,4 +1,4 @@
-"""Generators, coroutines, async generators: where and how they run."""
+"""How generators, coroutines and async generators run, and on which thread."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def plan(clock: FakeClock) -> Plan:
 
 
 def log_of(plan: Plan, exec: Callable[..., Any]) -> StepLog:
-    """Run a plan of this one step; return the step's log."""
-    run = begin(plan.add_step(GenericStep(exec=exec), name="it"))
+    """Run a plan with this one step; return the step's log."""
+    run = plan.add_step(GenericStep(exec=exec), name="it").begin()
     run.provision()
     run.clean_up()
     return run.step_runs["it"].log
 
 
 class TestGenerators:
-    """A step that yields."""
+    """Steps that are generators."""
 
     def test_what_it_yields_is_the_value_and_what_follows_is_its_cleanup(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """The tail runs after the body."""
+        """The code after the `yield` runs after the body of `provisioned`."""
 
         def exec() -> Iterator[int]:
             calls.note("head")
@@ -61,7 +61,7 @@ class TestGenerators:
         assert calls == ["head", "body", "tail"]
 
     def test_it_stays_on_one_thread_and_in_one_context(self, plan: Plan, calls: Calls) -> None:
-        """A sqlite3 connection and a ContextVar's token work across the yield."""
+        """A sqlite3 connection and a ContextVar token work across the `yield`."""
         threads: list[threading.Thread] = []
 
         def exec() -> Iterator[None]:
@@ -80,7 +80,7 @@ class TestGenerators:
         assert threads[0] is threads[1]
 
     def test_its_cleanup_hook_runs_before_its_tail(self, plan: Plan, calls: Calls) -> None:
-        """First the hook, then what the step has left to undo."""
+        """The cleanup hook runs first, then the undo stack with the tail."""
 
         def exec() -> Iterator[None]:
             yield
@@ -90,7 +90,7 @@ class TestGenerators:
         assert calls == ["cleanup", "tail"]
 
     def test_its_tail_runs_once_when_post_exec_failed(self, plan: Plan, calls: Calls) -> None:
-        """Once it has yielded there is something to take back."""
+        """A generator that has yielded is undone, even if the step fails later."""
 
         def exec() -> Iterator[None]:
             yield
@@ -102,7 +102,7 @@ class TestGenerators:
         assert calls == ["post_exec", "tail"]
 
     def test_no_error_is_thrown_in_at_its_yield(self, plan: Plan, calls: Calls) -> None:
-        """Not that of the body, either."""
+        """Not even an error of the body is thrown in at the `yield`."""
 
         def exec() -> Iterator[None]:
             try:
@@ -120,7 +120,7 @@ class TestGenerators:
     def test_an_error_before_the_yield_is_a_failure_without_tail(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """But deferred calls run."""
+        """The step fails; its deferred calls run, but there is no tail."""
 
         def exec(ctx: Context) -> Iterator[None]:
             ctx.defer(calls.note, "undo")
@@ -133,7 +133,7 @@ class TestGenerators:
         assert calls == ["head", "undo"]
 
     def test_an_error_in_the_tail_is_an_error_of_cleanup(self, plan: Plan, calls: Calls) -> None:
-        """It says what was being undone; other deferred calls run."""
+        """The error names the tail, and other deferred calls run."""
 
         def exec(ctx: Context) -> Iterator[None]:
             ctx.defer(calls.note, "undo")
@@ -158,7 +158,7 @@ class TestGenerators:
         assert isinstance(caught.value.__cause__, PlanDefinitionError)
 
     def test_one_that_yields_twice_is_refused_and_closed(self, plan: Plan, calls: Calls) -> None:
-        """At cleanup, when it shows; the rest is not run, but its `finally` is."""
+        """It fails at cleanup; the rest does not run, but its `finally` clauses do."""
 
         def exec() -> Iterator[None]:
             try:
@@ -174,7 +174,7 @@ class TestGenerators:
         assert calls == ["finally"]
 
     def test_its_tail_is_stopped_like_any_cleanup(self, plan: Plan, clock: FakeClock) -> None:
-        """At its cleanup_timeout, by the `ctx` that it has."""
+        """The tail is stopped through its `ctx` at its cleanup_timeout."""
         begun = clock.now()
 
         def exec(ctx: Context) -> Iterator[None]:
@@ -188,7 +188,7 @@ class TestGenerators:
         assert clock.now() - begun == pytest.approx(20, abs=0.1)
 
     def test_its_tail_has_a_context_that_is_not_cancelled(self, plan: Plan, calls: Calls) -> None:
-        """Although the plan was; and `ctx.reason` is there."""
+        """The tail's `ctx` is not cancelled, though the plan is; it has a `ctx.reason`."""
 
         def exec(ctx: Context) -> Iterator[None]:
             yield
@@ -203,7 +203,7 @@ class TestGenerators:
     def test_one_that_is_stuck_before_its_yield_has_no_tail(
         self, plan: Plan, gate: Gate, calls: Calls
     ) -> None:
-        """Only what it deferred is undone; its stack is in the report."""
+        """Only its deferred calls run; the report has its stack."""
 
         def exec(ctx: Context) -> Iterator[None]:
             ctx.defer(calls.note, "undo")
@@ -219,7 +219,7 @@ class TestGenerators:
     def test_the_thread_of_one_that_was_abandoned_ends_when_it_yields(
         self, plan: Plan, gate: Gate
     ) -> None:
-        """Nobody will ask for its tail: it is not parked for ever."""
+        """An abandoned generator does not wait at its `yield` for ever."""
 
         def exec() -> Iterator[None]:
             with contextlib.suppress(StepInterrupted):
@@ -231,7 +231,7 @@ class TestGenerators:
         gate.open()  # and nothing_left_behind looks for the thread
 
     def test_its_prints_belong_to_its_log(self, plan: Plan) -> None:
-        """`current_log` is the step's, before and after the yield."""
+        """`current_log` is the step's log, before and after the `yield`."""
         logs: list[Any] = []
 
         def exec() -> Iterator[None]:
@@ -244,10 +244,10 @@ class TestGenerators:
 
 
 class TestCoroutines:
-    """`async def` hooks."""
+    """Hooks that are `async def` functions."""
 
     def test_every_hook_may_be_one(self, plan: Plan, calls: Calls) -> None:
-        """Each has an event loop while it runs."""
+        """Each `async def` hook runs in an event loop."""
 
         def hook(name: str) -> Callable[[], Any]:
             async def call() -> str:
@@ -268,7 +268,7 @@ class TestCoroutines:
         assert calls == ["pre_exec", "exec", "post_exec", "cleanup"]
 
     def test_its_prints_belong_to_its_log(self, plan: Plan) -> None:
-        """`current_log` is the step's, in its task and in those it starts."""
+        """`current_log` is the step's log, in its task and in tasks that it starts."""
         logs: list[Any] = []
 
         async def note() -> None:
@@ -282,7 +282,7 @@ class TestCoroutines:
         assert logs == [log] * 2
 
     def test_one_that_blocks_its_loop_is_interrupted(self, plan: Plan, clock: FakeClock) -> None:
-        """The third stage works where cancelling does not."""
+        """The third stage of the escalation ends a loop that cannot be cancelled."""
         unwound: list[bool] = []
 
         async def exec() -> None:
@@ -296,7 +296,7 @@ class TestCoroutines:
         assert unwound == [True]
 
     def test_a_stop_before_it_begins_cancels_it(self) -> None:
-        """The request is not lost."""
+        """A request that comes before the task exists is not lost."""
 
         async def wait() -> None:
             await asyncio.sleep(3600)
@@ -307,7 +307,7 @@ class TestCoroutines:
             body.perform(Interrupt())
 
     def test_a_stop_after_its_end_does_nothing(self) -> None:
-        """Its loop is closed."""
+        """A request that comes after the loop was closed has no effect."""
 
         async def work() -> int:
             return 7
@@ -318,10 +318,10 @@ class TestCoroutines:
 
 
 class TestAsyncGenerators:
-    """`async def` steps that yield."""
+    """Steps that are async generators."""
 
     def test_one_task_runs_it_from_end_to_end(self, plan: Plan, calls: Calls) -> None:
-        """Same task, same loop, same context; the value is what it yields."""
+        """The task, the loop and the context stay the same; the step's value is the yielded one."""
         tasks: list[Any] = []
 
         async def exec() -> AsyncIterator[int]:
@@ -337,7 +337,7 @@ class TestAsyncGenerators:
         assert tasks[0] == tasks[1]
 
     def test_its_loop_goes_on_while_it_is_parked(self, plan: Plan) -> None:
-        """A server that it started in its loop serves the tests."""
+        """A server in the step's event loop serves the tests."""
         answers: list[bytes] = []
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -362,7 +362,7 @@ class TestAsyncGenerators:
         assert answers == [b"hello\n"]
 
     def test_it_is_cancelled_the_asyncio_way(self, plan: Plan, calls: Calls) -> None:
-        """Before the yield: CancelledError at its await."""
+        """Before the `yield` it sees CancelledError at its `await`."""
 
         async def exec() -> AsyncIterator[None]:
             try:
@@ -377,7 +377,7 @@ class TestAsyncGenerators:
         assert calls == ["cancelled"]
 
     def test_its_tail_is_cancelled_the_asyncio_way(self, plan: Plan, calls: Calls) -> None:
-        """At its cleanup_timeout."""
+        """After the `yield` it sees CancelledError at its cleanup_timeout."""
 
         async def exec() -> AsyncIterator[None]:
             yield
@@ -395,7 +395,7 @@ class TestAsyncGenerators:
     def test_a_stop_that_comes_after_its_yield_does_not_cost_its_tail(
         self, clock: FakeClock, calls: Calls
     ) -> None:
-        """The timeout and the yield may meet: what was made is taken back all the same."""
+        """If the timeout and the `yield` coincide, the tail still runs."""
 
         async def exec() -> AsyncIterator[None]:
             yield
@@ -411,7 +411,7 @@ class TestAsyncGenerators:
 
     @pytest.mark.parametrize(("times", "words"), [(0, "without a yield"), (2, "yielded twice")])
     def test_it_yields_once(self, plan: Plan, times: int, words: str) -> None:
-        """As a generator does."""
+        """No `yield`, or a second one, is an error as for a generator."""
 
         async def exec() -> AsyncIterator[None]:
             for _ in range(times):
@@ -423,7 +423,7 @@ class TestAsyncGenerators:
         assert words in text
 
     def test_its_prints_belong_to_its_log(self, plan: Plan) -> None:
-        """`current_log` is the step's, before and after the yield."""
+        """`current_log` is the step's log, before and after the `yield`."""
         logs: list[Any] = []
 
         async def exec() -> AsyncIterator[None]:
@@ -439,7 +439,7 @@ class TestBodyOf:
     """Which body a function gets."""
 
     def test_plain_and_async_functions_are_told_apart(self) -> None:
-        """Callable objects by their `__call__`."""
+        """A callable object counts by its `__call__`."""
 
         async def coroutine() -> None: ...
 
@@ -455,7 +455,7 @@ class TestBodyOf:
         assert isinstance(body_of(Coroutine()), CoroutineBody)
 
     def test_only_generators_have_a_thread_of_their_own(self, clock: FakeClock) -> None:
-        """The others run where they are performed."""
+        """Other functions run on the calling thread."""
 
         async def coroutine() -> None: ...
 

@@ -1,4 +1,4 @@
-"""What a running hook gets as `ctx`."""
+"""The Context that a running hook gets as `ctx`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plan(clock: FakeClock) -> Plan:
 
 
 def run_step(plan: Plan, exec: Callable[[Context], Any], **options: Any) -> Any:
-    """Run one step `it`; return what `exec` returned, raise what the plan raised."""
+    """Run the one step `it`; return the value of `exec`, or raise the error of the plan."""
     plan.add_step(GenericStep(exec=exec), name="it", **options)
     with plan.provisioned() as state:
         return state.get("it")
@@ -53,10 +53,10 @@ def cause_of(plan: Plan, exec: Callable[[Context], Any], **options: Any) -> Base
 
 
 class TestTime:
-    """Deadline, remaining, sleep, wait_until, check."""
+    """`deadline`, `remaining`, `sleep`, `wait_until` and `check`."""
 
     def test_without_limits_there_is_no_deadline(self, plan: Plan) -> None:
-        """None, for both forms."""
+        """`deadline` and `remaining()` are None."""
         assert run_step(plan, lambda ctx: (ctx.deadline, ctx.remaining())) == (None, None)
 
     @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ class TestTime:
         assert (first, second) == (pytest.approx(nearest), pytest.approx(nearest - 4, abs=0.01))
 
     def test_cleanup_has_a_deadline_of_its_own(self, clock: FakeClock) -> None:
-        """Its `cleanup_timeout`, not the plan's limit."""
+        """It is the `cleanup_timeout`, not the plan's limit."""
         seen: list[float | None] = []
         plan = Plan(limit=5, clock=clock)
         plan.add_step(
@@ -89,7 +89,7 @@ class TestTime:
         assert seen == [pytest.approx(30)]
 
     def test_sleep_lets_exactly_that_time_pass(self, plan: Plan, clock: FakeClock) -> None:
-        """In any form of a duration."""
+        """`sleep` accepts every form of a duration."""
         begun = clock.now()
 
         def exec(ctx: Context) -> None:
@@ -101,13 +101,13 @@ class TestTime:
 
     @pytest.mark.parametrize("duration", ["soon", -1, None, True])
     def test_sleep_refuses_what_is_no_duration(self, plan: Plan, duration: Any) -> None:
-        """PlanDefinitionError says that it was ctx.sleep."""
+        """PlanDefinitionError names `ctx.sleep`."""
         error = cause_of(plan, lambda ctx: ctx.sleep(duration))
         assert isinstance(error, PlanDefinitionError)
         assert "ctx.sleep" in str(error)
 
     def test_check_passes_while_nothing_stops_the_step(self, plan: Plan) -> None:
-        """And `cancelled` is false."""
+        """`cancelled` is false as well."""
 
         def exec(ctx: Context) -> bool:
             ctx.check()
@@ -126,7 +126,7 @@ class TestTime:
     def test_whatever_waits_raises_why_the_step_must_stop(
         self, clock: FakeClock, ending: str, error: type[PlanError]
     ) -> None:
-        """`sleep`, then `check`, `wait_until`, `run` and `start`; `cancelled` is true."""
+        """`sleep`, `check`, `wait_until`, `run` and `start` raise; `cancelled` is true."""
         plan = Plan(limit=10 if ending == "limit" else None, clock=clock)
         raised: list[type[BaseException]] = []
 
@@ -156,14 +156,14 @@ class TestWaitUntil:
     """`ctx.wait_until`."""
 
     def test_it_returns_the_first_true_value(self, plan: Plan, clock: FakeClock) -> None:
-        """After as many pauses as it took."""
+        """It pauses after each false value."""
         begun = clock.now()
         values = iter([None, 0, "", "ready", "too far"])
         assert run_step(plan, lambda ctx: ctx.wait_until(lambda: next(values))) == "ready"
         assert clock.now() - begun == pytest.approx(3 * 0.2, abs=0.01)
 
     def test_an_exception_is_not_yet(self, plan: Plan) -> None:
-        """The next call may succeed."""
+        """After an exception `fn` is called again."""
         answers: list[Any] = [ConnectionError(), KeyError(), "ready"]
 
         def ask() -> Any:
@@ -175,7 +175,7 @@ class TestWaitUntil:
         assert run_step(plan, lambda ctx: ctx.wait_until(ask)) == "ready"
 
     def test_it_gives_up_at_its_timeout(self, plan: Plan, clock: FakeClock) -> None:
-        """TimeoutError, with the last exception as its cause and in its text."""
+        """TimeoutError has the last exception as its cause and in its text."""
 
         def ask() -> bool:
             raise ConnectionError("refused")
@@ -195,7 +195,7 @@ class TestWaitUntil:
         assert clock.now() - begun == pytest.approx(1, abs=0.01)
 
     def test_it_asks_at_least_once(self, plan: Plan) -> None:
-        """Also with no time at all."""
+        """`fn` is called even with a timeout of 0."""
         assert run_step(plan, lambda ctx: ctx.wait_until(lambda: "at once", timeout=0)) == "at once"
 
     def test_it_pauses_as_long_as_it_is_told(self, plan: Plan, clock: FakeClock) -> None:
@@ -210,12 +210,12 @@ class TestWaitUntil:
         assert [time - times[0] for time in times] == pytest.approx([0, 2, 4], abs=0.01)
 
     def test_an_error_of_the_plan_is_no_not_yet(self, plan: Plan) -> None:
-        """Such as a bad duration inside the function."""
+        """A PlanError, such as that of a bad duration, is raised at once."""
         error = cause_of(plan, lambda ctx: ctx.wait_until(lambda: ctx.sleep("soon")))
         assert isinstance(error, PlanDefinitionError)
 
     def test_a_base_exception_passes_through(self, plan: Plan) -> None:
-        """Ctrl-C is no "not yet"."""
+        """KeyboardInterrupt does not count as "not yet"."""
 
         def ask() -> bool:
             raise KeyboardInterrupt
@@ -224,7 +224,7 @@ class TestWaitUntil:
             run_step(plan, lambda ctx: ctx.wait_until(ask))
 
     def test_it_gives_up_when_a_program_of_the_hook_has_failed(self, plan: Plan) -> None:
-        """Waiting for a server that has died is in vain: the error names it."""
+        """It does not wait for a server that has died; the error names the program."""
 
         def exec(ctx: Context) -> None:
             process = ctx.start([sys.executable, "-c", "import sys; sys.exit(3)"])
@@ -236,7 +236,7 @@ class TestWaitUntil:
         assert "exited with status 3 during startup of step" in str(error)
 
     def test_it_goes_on_when_a_program_of_the_hook_has_succeeded(self, plan: Plan) -> None:
-        """One that went into the background, for example."""
+        """A program may exit with 0 because it continues in the background."""
         values = iter([False, True])
 
         def exec(ctx: Context) -> Any:
@@ -250,7 +250,7 @@ class TestRun:
     """`ctx.run`."""
 
     def test_it_returns_status_and_output(self, plan: Plan) -> None:
-        """Apart, as text."""
+        """Standard output and standard error are returned separately, as text."""
         script = "import sys; print('out'); print('err', file=sys.stderr)"
         done = run_step(plan, lambda ctx: ctx.run([sys.executable, "-c", script]))
         assert isinstance(done, subprocess.CompletedProcess)
@@ -258,18 +258,18 @@ class TestRun:
         assert done.args == [sys.executable, "-c", script]
 
     def test_a_failure_is_an_error_with_the_output(self, plan: Plan) -> None:
-        """CalledProcessError, as of subprocess.run."""
+        """It raises CalledProcessError, as subprocess.run does."""
         error = cause_of(plan, lambda ctx: ctx.run(["sh", "-c", "echo out; exit 3"]))
         assert isinstance(error, subprocess.CalledProcessError)
         assert (error.returncode, error.stdout) == (3, "out\n")
 
     def test_a_failure_can_be_asked_for(self, plan: Plan) -> None:
-        """`check=False` returns the status."""
+        """With `check=False` the exit status is returned."""
         done = run_step(plan, lambda ctx: ctx.run(["sh", "-c", "exit 3"], check=False))
         assert done.returncode == 3
 
     def test_it_takes_input_environment_and_folder(self, plan: Plan, tmp_path: Path) -> None:
-        """As subprocess.run does."""
+        """`input`, `env` and `cwd` work as in subprocess.run."""
         script = "read line; echo $line $WORD $PWD"
         done = run_step(
             plan,
@@ -280,17 +280,17 @@ class TestRun:
         assert done.stdout == f"hello w {tmp_path}\n"
 
     def test_its_input_is_empty_otherwise(self, plan: Plan) -> None:
-        """It cannot wait for our terminal."""
+        """A program cannot wait for input from the terminal."""
         assert run_step(plan, lambda ctx: ctx.run(["cat"])).stdout == ""
 
     def test_its_output_may_be_of_any_size_and_kind(self, plan: Plan) -> None:
-        """More than a pipe holds, and no valid UTF-8."""
+        """It may be larger than a pipe holds, and invalid UTF-8."""
         script = "import sys; sys.stdout.buffer.write(b'\\xff' + b'x' * 300_000)"
         done = run_step(plan, lambda ctx: ctx.run([sys.executable, "-c", script]))
         assert done.stdout == "\N{REPLACEMENT CHARACTER}" + "x" * 300_000
 
     def test_it_ends_at_its_own_timeout(self) -> None:
-        """TimeoutExpired, and the program is gone."""
+        """TimeoutExpired is raised, and the program is gone."""
         plan, pids = Plan(), []
 
         def exec(ctx: Context) -> None:
@@ -307,25 +307,25 @@ class TestRun:
     @pytest.mark.parametrize("argv", ["echo hello", b"echo", [], ""])
     @pytest.mark.parametrize("method", ["run", "start"])
     def test_a_program_is_a_list(self, plan: Plan, method: str, argv: Any) -> None:
-        """Never a shell string."""
+        """A shell string raises TypeError."""
         error = cause_of(plan, lambda ctx: getattr(ctx, method)(argv))
         assert isinstance(error, TypeError)
         assert "['prog', 'argument']" in str(error)
 
     @pytest.mark.parametrize("method", ["run", "start"])
     def test_a_program_that_is_missing_is_an_oserror(self, plan: Plan, method: str) -> None:
-        """It names the program."""
+        """The error names the program."""
         error = cause_of(plan, lambda ctx: getattr(ctx, method)(["no-such-program"]))
         assert isinstance(error, FileNotFoundError)
         assert "no-such-program" in str(error)
 
     def test_arguments_may_be_paths(self, plan: Plan, tmp_path: Path) -> None:
-        """Anything that os.fspath takes."""
+        """An argument may be anything that os.fspath accepts."""
         run_step(plan, lambda ctx: ctx.run(["touch", tmp_path / "file"]))
         assert (tmp_path / "file").exists()
 
     def test_nothing_of_its_tree_outlives_a_timeout(self, tmp_path: Path) -> None:
-        """Not a child that ignores SIGTERM, nor a grandchild in a session of its own."""
+        """A child that ignores SIGTERM and a grandchild in another session are ended."""
         tree = (
             "import os, signal, subprocess, sys, time\n"
             "deaf = 'import signal, time; signal.signal(15, signal.SIG_IGN);'"
@@ -347,7 +347,7 @@ class TestRun:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process is there and no zombie; one that runs is killed, lest it stays."""
+    """Return whether a process runs; kill it if it does, so that it does not stay."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -362,7 +362,7 @@ class TestStart:
     """`ctx.start`."""
 
     def test_the_program_runs_until_cleanup(self, plan: Plan) -> None:
-        """Then it is ended by SIGTERM."""
+        """Cleanup ends it with SIGTERM."""
         plan.add_step(GenericStep(exec=lambda ctx: ctx.start(["sleep", "60"])), name="it")
         with plan.provisioned() as state:
             process: Process = state["it"]
@@ -371,7 +371,7 @@ class TestStart:
         assert process.returncode == -signal.SIGTERM
 
     def test_it_is_asked_by_the_signal_of_its_choice(self, plan: Plan) -> None:
-        """`stop_signal`."""
+        """`stop_signal` is sent in place of SIGTERM."""
         plan.add_step(
             GenericStep(exec=lambda ctx: ctx.start(["sleep", "60"], stop_signal=signal.SIGINT)),
             name="it",
@@ -381,7 +381,7 @@ class TestStart:
         assert process.returncode == -signal.SIGINT
 
     def test_its_output_goes_to_the_log(self, plan: Plan) -> None:
-        """After the line that shows the command."""
+        """It follows the line that shows the command."""
 
         def exec(ctx: Context) -> str:
             ctx.start(["sh", "-c", "echo out; echo err >&2"]).wait()
@@ -390,7 +390,7 @@ class TestStart:
         assert run_step(plan, exec) == "$ sh -c 'echo out; echo err >&2' &\nout\nerr\n"
 
     def test_it_is_ended_when_the_step_fails(self, plan: Plan) -> None:
-        """Whatever a hook has started."""
+        """A program does not outlive a failed step."""
         processes: list[Process] = []
 
         def exec(ctx: Context) -> None:
@@ -401,7 +401,7 @@ class TestStart:
         assert processes[0].returncode == -signal.SIGTERM
 
     def test_it_is_ended_before_the_next_attempt(self, plan: Plan) -> None:
-        """A second server would not get the port."""
+        """Otherwise the next server could not bind the port."""
         processes: list[Process] = []
 
         def exec(ctx: Context) -> Any:
@@ -414,7 +414,7 @@ class TestStart:
         assert len(processes) == 2
 
     def test_variables_of_setenv_are_seen_by_programs_started_later(self, plan: Plan) -> None:
-        """As by the steps that start later."""
+        """Programs get the same variables as steps that start later."""
 
         def exec(ctx: Context) -> str:
             ctx.setenv("PLAN_TEST_WORD", "word")
@@ -423,14 +423,14 @@ class TestStart:
         assert run_step(plan, exec) == "word\n"
 
     def test_an_environment_of_its_own_is_whole(self, plan: Plan) -> None:
-        """Nothing of ours is added but the cookie of the process tree."""
+        """Only the cookie of the process tree is added to `env`."""
         done = run_step(plan, lambda ctx: ctx.run(["/usr/bin/env"], env={"ONLY": "this"}))
         names = {line.partition("=")[0] for line in done.stdout.splitlines()}
         assert names == {"ONLY", "PYTEST_PLAN_COOKIE"}
 
     @pytest.mark.skipif(os.getuid() != 0, reason="only root starts programs as somebody else")
     def test_it_can_run_as_another_user_below_tmp_path(self, plan: Plan) -> None:
-        """For servers that refuse root: it passes through our folders to its own."""
+        """A server that refuses root can reach a folder below `tmp_path`."""
 
         def exec(ctx: Context) -> str:
             home = ctx.tmp_path / "home"
@@ -447,13 +447,13 @@ class TestDefer:
 
     @pytest.mark.parametrize("junk", [None, "rm", 7])
     def test_it_takes_a_function(self, plan: Plan, junk: Any) -> None:
-        """The error comes when it is registered, not at cleanup."""
+        """TypeError is raised by `defer`, not at cleanup."""
         error = cause_of(plan, lambda ctx: ctx.defer(junk))
         assert isinstance(error, TypeError)
         assert "ctx.defer" in str(error)
 
     def test_it_gives_arguments_by_position_and_name(self, plan: Plan) -> None:
-        """As they were."""
+        """`fn` gets all arguments of `defer`."""
         got: list[Any] = []
 
         def undo(*args: Any, **kwargs: Any) -> None:
@@ -469,14 +469,14 @@ class TestSetenv:
     NAME = "PLAN_TEST_VARIABLE"
 
     def test_the_variable_is_set_until_cleanup(self, plan: Plan) -> None:
-        """Then it is gone again."""
+        """It is unset afterwards."""
         plan.add_step(GenericStep(exec=lambda ctx: ctx.setenv(self.NAME, "value")))
         with plan.provisioned():
             assert os.environ[self.NAME] == "value"
         assert self.NAME not in os.environ
 
     def test_what_was_there_comes_back(self, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-        """However often the step has set it."""
+        """The old value returns, however often the step has set the variable."""
         monkeypatch.setenv(self.NAME, "before")
 
         def exec(ctx: Context) -> None:
@@ -488,7 +488,7 @@ class TestSetenv:
         assert os.environ[self.NAME] == "before"
 
     def test_it_is_restored_when_the_step_fails(self, plan: Plan) -> None:
-        """And before another attempt."""
+        """It is restored before the next attempt as well."""
         seen: list[str | None] = []
 
         def exec(ctx: Context) -> None:
@@ -503,7 +503,7 @@ class TestSetenv:
         assert self.NAME not in os.environ
 
     def test_what_a_remembered_hook_has_set_comes_back_before_a_retry(self, plan: Plan) -> None:
-        """Only what exec has set is taken back when exec alone is repeated."""
+        """If only `exec` is repeated, only its variables are restored."""
         seen: list[str | None] = []
 
         def exec(ctx: Context) -> None:
@@ -518,7 +518,7 @@ class TestSetenv:
         assert self.NAME not in os.environ
 
     def test_two_steps_cannot_set_the_same_variable(self, plan: Plan) -> None:
-        """The error names both, and the variable; the first value stays."""
+        """The error names the variable and both steps; the first value stays."""
         plan.add_step(GenericStep(exec=lambda ctx: ctx.setenv(self.NAME, "1")), name="one")
         plan.add_step(GenericStep(exec=lambda ctx: ctx.setenv(self.NAME, "2")), name="two")
         with pytest.raises(StepError) as caught:
@@ -529,16 +529,16 @@ class TestSetenv:
 
     @pytest.mark.parametrize("name", ["", "A=B", "A\0B"])
     def test_a_name_that_the_system_refuses_changes_nothing(self, plan: Plan, name: str) -> None:
-        """It is the step's error, and cleanup has nothing to restore."""
+        """The step fails, and cleanup has nothing to restore."""
         error = cause_of(plan, lambda ctx: ctx.setenv(name, "value"))
         assert isinstance(error, (ValueError, OSError))
 
 
 class TestPlaces:
-    """`free_port`, `tmp_path`, `artifacts`, `log`."""
+    """`free_port`, `tmp_path`, `artifacts` and `log`."""
 
     def test_a_port_is_never_given_twice(self, plan: Plan) -> None:
-        """In two hundred calls from four steps at the same time."""
+        """Two hundred calls in four concurrent steps return different ports."""
         ports: list[int] = []
         for _ in range(4):
             plan.add_step(
@@ -550,7 +550,7 @@ class TestPlaces:
         assert all(1024 <= port <= 65535 for port in ports)
 
     def test_tmp_path_is_the_steps_own(self, plan: Plan, own_temporary_folder: Path) -> None:
-        """Empty, writable, short, below the system's folder; gone after cleanup."""
+        """It is empty, writable, short, and removed after cleanup."""
         paths: list[Path] = []
 
         def exec(ctx: Context) -> None:
@@ -568,7 +568,7 @@ class TestPlaces:
         assert not any(path.exists() for path in paths)
 
     def test_tmp_path_is_there_in_cleanup(self, plan: Plan) -> None:
-        """It is removed after the last of them."""
+        """It is removed after the last cleanup."""
         seen: list[bool] = []
         plan.add_step(
             GenericStep(
@@ -580,7 +580,7 @@ class TestPlaces:
         assert seen == [True]
 
     def test_artifacts_outlive_the_run(self, plan: Plan, tmp_path: Path) -> None:
-        """When the plan was begun with a folder for them."""
+        """They do if the run was given a folder for them."""
         plan.add_step(
             GenericStep(exec=lambda ctx: (ctx.artifacts / "dump").write_text("x")), name="it"
         )
@@ -590,7 +590,7 @@ class TestPlaces:
         assert (tmp_path / run.run_id / "it" / "dump").read_text() == "x"
 
     def test_the_tail_of_the_log_is_in_the_result_of_a_failure(self, plan: Plan) -> None:
-        """What `ctx.log`, `run` and `start` wrote, last lines only; secrets masked."""
+        """It has the last lines of `ctx.log`, `run` and `start`, with secrets masked."""
 
         def exec(ctx: Context) -> None:
             for number in range(50):
@@ -605,7 +605,7 @@ class TestPlaces:
         assert len(tail) == 30
 
     def test_a_secret_value_is_masked_in_the_log(self, plan: Plan) -> None:
-        """From the moment that exec has returned it."""
+        """It is masked as soon as `exec` has returned it."""
 
         def fail(ctx: Context, value: str) -> None:
             ctx.run(["echo", f"password={value}"])
@@ -617,7 +617,7 @@ class TestPlaces:
         assert "hunter2" not in result.steps["it"].log_tail
 
     def test_a_secret_in_the_state_is_masked_in_the_log(self, plan: Plan) -> None:
-        """Whichever way it came to be known to the plan."""
+        """It does not matter how the secret came into the State."""
 
         def exec(ctx: Context, state: State) -> None:
             state["password"] = Secret("hunter2")
@@ -629,7 +629,7 @@ class TestPlaces:
         assert result.steps["it"].log_tail == "logged in with ***"
 
     def test_other_steps_get_what_a_secret_hides(self, plan: Plan) -> None:
-        """As their parameter; in the State it stays a Secret."""
+        """A parameter has the revealed value; the State keeps the Secret."""
         seen: list[Any] = []
         plan.add_step(GenericStep(exec=lambda: Secret("hunter2")), name="password")
         plan.add_step(
@@ -639,7 +639,7 @@ class TestPlaces:
         assert seen == ["hunter2", Secret("hunter2")]
 
     def test_a_log_line_may_be_anything(self, plan: Plan) -> None:
-        """Text that no encoding takes, too."""
+        """Text that cannot be encoded is no error."""
 
         def exec(ctx: Context) -> None:
             ctx.log("\udcff")
@@ -652,20 +652,20 @@ class TestPlaces:
 
 
 class TestIdentity:
-    """Who and where."""
+    """The step, its attempt, its thread and its origin."""
 
     def test_it_knows_its_step_and_attempt(self, plan: Plan, calls: Calls) -> None:
-        """By name and number."""
+        """`ctx.step` is the name, and `ctx.attempt` the number."""
         assert run_step(plan, lambda ctx: (ctx.step, ctx.attempt, ctx.reason)) == ("it", 1, None)
 
     def test_hooks_do_not_run_on_the_main_thread(self, plan: Plan) -> None:
-        """Nor on the one that executes the plan; the thread is a daemon, named after the step."""
+        """A hook runs on a daemon thread that is named after the step."""
         thread = run_step(plan, lambda ctx: threading.current_thread())
         assert thread is not threading.current_thread()
         assert thread.daemon
 
     def test_the_result_of_a_run_has_its_origin(self, plan: Plan) -> None:
-        """`file:line` of add_step."""
+        """The origin is the `file:line` of add_step."""
         result = plan.add_step(GenericStep(), name="it").execute()
         assert result.steps["it"].origin.startswith(__file__)
         assert result.steps["it"].outcome is StepOutcome.SUCCEEDED

@@ -27,40 +27,40 @@ STOP = Stop(StopKind.CANCEL, "enough")
 
 
 class Recorder:
-    """A body, a process and an interrupt that only note what is asked of them."""
+    """A body, a process and an interrupt that only record the calls of their methods."""
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
         self.ident: int | None = None
 
     def perform(self, interrupt: object) -> None:
-        """Be performed."""
+        """Record the call."""
         self.calls.note("perform")
 
     def stop(self) -> None:
-        """Be asked to stop."""
+        """Record the call."""
         self.calls.note("stop")
 
     def abandon(self) -> None:
-        """Be given up."""
+        """Record the call."""
         self.calls.note("abandon")
 
     def thread(self) -> int | None:
-        """Say where it runs."""
+        """Return a thread id."""
         return self.ident
 
     def signal_tree(self, number: int) -> None:
-        """Be signalled."""
+        """Record the signal."""
         self.calls.note(signal.Signals(number).name)
 
     def inject(self) -> None:
-        """Be interrupted."""
+        """Record the call."""
         self.calls.note("inject")
 
 
 @pytest.fixture
 def recorder(calls: Calls) -> Recorder:
-    """What the escalation acts on."""
+    """The recorder that the escalation acts on."""
     return Recorder(calls)
 
 
@@ -74,7 +74,7 @@ def call(recorder: Any, tmp_path: Path) -> Call:
 
 
 def test_the_stages_follow_each_other(call: Call, calls: Calls) -> None:
-    """Wake; SIGTERM after 0.1 s; SIGKILL and the interrupt after 1 s; abandon after 3 s."""
+    """`ctx` wakes; SIGTERM at 0.1 s; SIGKILL and the interrupt at 1 s; abandoned at 3 s."""
     escalation = Escalation(call, STOP, 100.0, lambda: calls.note("wake"))
     assert escalation.next_at == 100.0
     times = []
@@ -87,7 +87,7 @@ def test_the_stages_follow_each_other(call: Call, calls: Calls) -> None:
 
 
 def test_the_first_stage_says_why(call: Call) -> None:
-    """`ctx` raises that reason; a second request changes nothing."""
+    """`ctx.check` raises the reason of the first request."""
     Escalation(call, STOP, 0.0, lambda: None).advance()
     Escalation(call, Stop(StopKind.LIMIT, "late"), 0.0, lambda: None).advance()
     assert call.scope.flag.stop is STOP
@@ -96,7 +96,7 @@ def test_the_first_stage_says_why(call: Call) -> None:
 def test_the_stack_is_that_of_the_thread_at_work(
     call: Call, recorder: Recorder, clock: FakeClock, gate: Gate
 ) -> None:
-    """Of the body's own thread, when it has one."""
+    """If the body has a thread, it is the stack of that thread."""
 
     def stuck_right_here() -> None:
         gate.hold()

@@ -1,4 +1,4 @@
-"""Where another thread is."""
+"""Finding the frame of another thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_plan.engine.calls.threads import frame_of
 
 @pytest.fixture(params=[True, False], ids=["collects", "does not collect"])
 def collector(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Whether the garbage collector is on; it is as before at the end."""
+    """Whether the garbage collector is enabled; its old state is restored after the test."""
     before = gc.isenabled()
     (gc.enable if request.param else gc.disable)()
     yield request.param
@@ -22,14 +22,14 @@ def collector(request: pytest.FixtureRequest) -> Iterator[bool]:
 
 
 def test_a_frame_is_where_its_thread_is(collector: bool) -> None:
-    """The garbage collector is left as it was."""
+    """The garbage collector keeps its state."""
     assert frame_of(threading.get_ident()) is not None
     assert frame_of(None) is None
     assert gc.isenabled() == collector
 
 
 def test_nothing_is_collected_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before Python 3.11.9 a collection would never return."""
+    """Before Python 3.11.9 a collection at this point would deadlock."""
     collects: list[bool] = []
 
     def look() -> dict[int, object]:

@@ -1,4 +1,4 @@
-"""Exceptions injected into another thread never tear what the engine does."""
+"""Exceptions injected into another thread never leave the engine's data half changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUNDS = 300
 
 @pytest.fixture(autouse=True)
 def switch_often() -> Iterator[None]:
-    """Let threads take turns much more often than usual: more places to be hit at, in less time."""
+    """Switch threads much more often than usual, so that more interleavings are tested."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -25,7 +25,7 @@ def switch_often() -> Iterator[None]:
 
 
 class Worker:
-    """A loop on a thread of its own, to be interrupted."""
+    """A loop on a new thread, to be interrupted."""
 
     def __init__(self, interrupt: Interrupt, turn: Callable[[], object]) -> None:
         self._interrupt = interrupt
@@ -55,10 +55,10 @@ class Worker:
 
 
 class TestInterrupt:
-    """One chance to interrupt one call."""
+    """`Interrupt`, which interrupts one call."""
 
     def test_a_loop_in_python_ends(self) -> None:
-        """With StepInterrupted."""
+        """StepInterrupted ends it."""
         interrupt = Interrupt()
         worker = Worker(interrupt, lambda: None)
         interrupt.inject()
@@ -66,7 +66,7 @@ class TestInterrupt:
         assert isinstance(worker.error, StepInterrupted)
 
     def test_no_masked_update_is_torn(self) -> None:
-        """Hundreds of injections into a loop of updates under a lock: none is half done."""
+        """After hundreds of injections, no update under a masked lock is half done."""
         lock = threading.Lock()
         left, right = [0], [0]
         torn = 0
@@ -91,7 +91,7 @@ class TestInterrupt:
         assert torn == 0
 
     def test_unmasked_updates_do_tear(self) -> None:
-        """The proof that the test above would see it."""
+        """This proves that the test above would detect a torn update."""
         torn = 0
         for _ in range(ROUNDS):
             interrupt = Interrupt()
@@ -110,7 +110,7 @@ class TestInterrupt:
         assert torn > 0
 
     def test_it_is_delivered_when_the_mask_ends(self) -> None:
-        """Not inside, and not never."""
+        """It is neither delivered inside the mask nor lost."""
         interrupt, inside, go_on = Interrupt(), threading.Event(), threading.Event()
         reached: list[str] = []
 
@@ -139,7 +139,7 @@ class TestInterrupt:
         assert len(errors) == 1
 
     def test_an_inner_mask_does_not_end_the_outer(self) -> None:
-        """Masks nest."""
+        """Masks can be nested."""
         interrupt = Interrupt()
         reached: list[str] = []
 
@@ -154,7 +154,7 @@ class TestInterrupt:
         assert reached == ["between the ends"]
 
     def test_an_error_inside_the_mask_is_not_replaced(self) -> None:
-        """What is unwinding already goes on."""
+        """An exception that is unwinding continues."""
         interrupt = Interrupt()
 
         def call() -> None:
@@ -166,7 +166,7 @@ class TestInterrupt:
             call_interruptibly(interrupt, call)
 
     def test_a_finally_clause_can_use_masked_calls(self) -> None:
-        """While StepInterrupted unwinds it is not raised again."""
+        """StepInterrupted is not raised again while it unwinds."""
         interrupt = Interrupt()
         reached: list[str] = []
 
@@ -184,7 +184,7 @@ class TestInterrupt:
         assert reached == ["masked", "after"]
 
     def test_who_swallows_it_gets_it_again_at_the_next_masked_call(self) -> None:
-        """A loop with a bare `except` does not go on for ever."""
+        """A loop with a bare `except` cannot continue for ever."""
         interrupt = Interrupt()
         turns = 0
 
@@ -204,7 +204,7 @@ class TestInterrupt:
         assert turns == 3
 
     def test_nothing_arrives_after_the_call_has_ended(self) -> None:
-        """Hundreds of injections around the end of a call: the code that follows is never hit."""
+        """After hundreds of late injections, the code after a call was never hit."""
         hit: list[BaseException] = []
         outcomes = set()
         for number in range(ROUNDS):
@@ -233,7 +233,7 @@ class TestInterrupt:
         assert outcomes == {"returned", "interrupted"}
 
     def test_before_the_call_nothing_arrives(self) -> None:
-        """It is delivered when the call begins."""
+        """An early injection is delivered when the call begins."""
         interrupt = Interrupt()
         interrupt.inject()
         reached: list[str] = []
@@ -242,5 +242,5 @@ class TestInterrupt:
         assert reached == []
 
     def test_it_is_no_exception(self) -> None:
-        """`except Exception` of user code lets it pass."""
+        """`except Exception` does not catch it."""
         assert not issubclass(StepInterrupted, Exception)

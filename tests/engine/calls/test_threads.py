@@ -23,7 +23,7 @@ from tests.engine.support.no_threads import needs_limit, no_threads
 
 
 class Pool:
-    """Threads whose news can be waited for."""
+    """Threads, with a queue of the endings of their calls."""
 
     def __init__(self, folder: Path) -> None:
         self._log = StepLog("db", RunFolders(lambda: folder), Masker())
@@ -36,7 +36,7 @@ class Pool:
         return Call(CallScope(step, hook, 1, None), PlainBody(function), self._log, None, "")
 
     def news(self) -> Ending:
-        """Wait for the next call that ends."""
+        """Wait for the next call to end, and return its ending."""
         return self._news.get(timeout=10)
 
     def _completed(self, call: Call, ending: Ending) -> Call | None:
@@ -46,20 +46,20 @@ class Pool:
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[Pool]:
-    """Threads that are closed at the end."""
+    """A pool of threads, closed when the test ends."""
     pool = Pool(tmp_path)
     yield pool
     pool.threads.close()
 
 
 def value(ending: Ending) -> Any:
-    """Return what a call returned."""
+    """Return the value of a call that returned."""
     assert isinstance(ending, Returned)
     return ending.value
 
 
 def test_a_call_runs_on_a_daemon_thread_named_after_its_step(pool: Pool) -> None:
-    """Not on the caller's."""
+    """It does not run on the calling thread."""
     pool.threads.run(
         pool.call(lambda: (threading.current_thread(), threading.current_thread().name))
     )
@@ -70,7 +70,7 @@ def test_a_call_runs_on_a_daemon_thread_named_after_its_step(pool: Pool) -> None
 
 
 def test_whatever_a_call_raises_is_its_ending(pool: Pool) -> None:
-    """Also what is no Exception: it does not end the thread."""
+    """Not even a BaseException ends the thread."""
     for error in (ValueError(), KeyboardInterrupt(), SystemExit(3), GeneratorExit()):
 
         def fail(error: BaseException = error) -> None:
@@ -83,7 +83,7 @@ def test_whatever_a_call_raises_is_its_ending(pool: Pool) -> None:
 
 
 def test_an_idle_thread_is_used_again(pool: Pool) -> None:
-    """As many threads as calls at the same time."""
+    """There are only as many threads as concurrent calls."""
     threads = set()
     for _ in range(20):
         pool.threads.run(pool.call(threading.get_ident))
@@ -94,7 +94,7 @@ def test_an_idle_thread_is_used_again(pool: Pool) -> None:
 
 
 def test_calls_at_the_same_time_have_threads_of_their_own(pool: Pool) -> None:
-    """Each waits for the others."""
+    """Concurrent calls do not wait for each other."""
     all_there = threading.Barrier(4, timeout=10)
     for _ in range(4):
         pool.threads.run(pool.call(lambda: all_there.wait() * 0 + threading.get_ident()))
@@ -102,7 +102,7 @@ def test_calls_at_the_same_time_have_threads_of_their_own(pool: Pool) -> None:
 
 
 def test_what_follows_a_call_runs_on_its_thread(pool: Pool) -> None:
-    """A chain of steps costs no switch of threads; the name changes with the step."""
+    """A chain of calls stays on one thread, which is renamed for each step."""
     here = lambda: (threading.get_ident(), threading.current_thread().name)  # noqa: E731
     pool.following = [pool.call(here, "web")]
     pool.threads.run(pool.call(here))
@@ -112,7 +112,7 @@ def test_what_follows_a_call_runs_on_its_thread(pool: Pool) -> None:
 
 
 def test_a_call_that_must_stop_before_it_begins_does_not_begin(pool: Pool) -> None:
-    """It ends with the reason."""
+    """Its ending has the reason."""
     call = pool.call(lambda: pytest.fail("it began"))
     call.stop(Stop(StopKind.CANCEL, "enough"))
     pool.threads.run(call)
@@ -122,7 +122,7 @@ def test_a_call_that_must_stop_before_it_begins_does_not_begin(pool: Pool) -> No
 
 
 def test_a_call_knows_its_thread(pool: Pool) -> None:
-    """For its stack, if it gets stuck."""
+    """The thread's stack is needed if the call gets stuck."""
     call = pool.call(threading.get_ident)
     pool.threads.run(call)
     assert value(pool.news()) == call.thread
@@ -130,7 +130,7 @@ def test_a_call_knows_its_thread(pool: Pool) -> None:
 
 @needs_limit
 def test_a_call_fails_where_the_system_gives_no_thread(pool: Pool) -> None:
-    """It says what to raise; the next may have one."""
+    """The error says which limit to raise; a later call may get a thread."""
     call = pool.call(lambda: pytest.fail("it ran"))
     with no_threads():
         pool.threads.run(call)
@@ -144,7 +144,7 @@ def test_a_call_fails_where_the_system_gives_no_thread(pool: Pool) -> None:
 
 @needs_limit
 def test_a_cleanup_runs_here_where_the_system_gives_no_thread(pool: Pool) -> None:
-    """So does the cleanup that follows it."""
+    """A cleanup, and the cleanup after it, run on the calling thread."""
     pool.following = [pool.call(threading.get_ident, hook=Hook.CLEANUP)]
     with no_threads():
         pool.threads.run(pool.call(threading.get_ident, hook=Hook.CLEANUP))
@@ -152,7 +152,7 @@ def test_a_cleanup_runs_here_where_the_system_gives_no_thread(pool: Pool) -> Non
 
 
 def test_threads_end_when_closed_idle_or_not(pool: Pool) -> None:
-    """One that is at work ends after its call; the check on leftovers sees to it."""
+    """A busy thread ends after its call; the check for leftovers verifies it."""
     go_on = threading.Event()
     pool.threads.run(pool.call(lambda: None))
     pool.news()

@@ -1,4 +1,4 @@
-"""What a step must take back."""
+"""The undo stack of a step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stack() -> UndoStack:
 
 
 def labels(stack: UndoStack, hooks: frozenset[Hook]) -> str:
-    """Take everything of some hooks off the stack."""
+    """Pop all undos of some hooks, and join their labels."""
     found = ""
     while (undo := stack.pop(hooks)) is not None:
         found += undo.label
@@ -36,27 +36,27 @@ def labels(stack: UndoStack, hooks: frozenset[Hook]) -> str:
 
 
 def test_the_last_comes_off_first(stack: UndoStack) -> None:
-    """Each once."""
+    """Each undo is popped once."""
     assert len(stack) == 3
     assert labels(stack, ALL) == "cba"
     assert len(stack) == 0
 
 
 def test_what_other_hooks_made_stays(stack: UndoStack) -> None:
-    """In its order."""
+    """The undos of other hooks keep their order."""
     assert labels(stack, frozenset({Hook.PRE_EXEC})) == "ca"
     assert labels(stack, ALL) == "b"
 
 
 def test_what_is_pushed_meanwhile_is_next(stack: UndoStack) -> None:
-    """An undo may need an undo."""
+    """An undo may register another undo."""
     stack.pop(ALL)
     stack.push(entry(Hook.CLEANUP, "d"))
     assert labels(stack, ALL) == "dba"
 
 
 def test_nothing_is_lost_between_threads() -> None:
-    """Four push while one pops."""
+    """Four threads push while another one pops."""
     stack = UndoStack()
 
     def push() -> None:

@@ -1,4 +1,4 @@
-"""Who has an environment: one process, until it ends."""
+"""An environment is owned by one process at a time."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ sys.stdin.read()
 
 @pytest.fixture
 def parent(tmp_path: Path) -> Path:
-    """The plan_dir."""
+    """The `plan_dir` of the test."""
     return tmp_path / "plan"
 
 
 def start(parent: Path, code: str) -> subprocess.Popen[str]:
-    """Run code in a process of its own."""
+    """Starts processes that run a script; all of them are killed when the test ends."""
     return subprocess.Popen(
         [sys.executable, "-c", _HEAD + textwrap.dedent(code), str(parent)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -65,7 +65,7 @@ def start(parent: Path, code: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def holder(parent: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has the environment `staging`."""
+    """A process that owns the environment `staging`."""
     with start(parent, HOLD) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -74,10 +74,10 @@ def holder(parent: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 class TestClaim:
-    """Two on one environment."""
+    """Several processes that want one environment."""
 
     def test_the_second_fails_at_once(self, parent: Path, holder: subprocess.Popen[str]) -> None:
-        """It is told by whom, where, for how long, and what to do."""
+        """The error names the owner, its host and its age, and says what to do."""
         begun = time.monotonic()
         with pytest.raises(BusyError) as caught:
             Environment(parent, "staging")
@@ -87,14 +87,14 @@ class TestClaim:
         assert "--plan-environment NAME" in text
 
     def test_another_name_is_free(self, parent: Path, holder: subprocess.Popen[str]) -> None:
-        """They never meet."""
+        """Environments with different names are independent."""
         Environment(parent, "other").release(remove=True)
         assert names(parent) == ["staging"]
 
     def test_it_is_free_when_its_owner_was_killed(
         self, parent: Path, holder: subprocess.Popen[str]
     ) -> None:
-        """At once: the system lets go of it."""
+        """The operating system releases the lock at once."""
         holder.send_signal(signal.SIGKILL)
         holder.wait(LONGEST)
         environment = Environment(parent, "staging")
@@ -105,7 +105,7 @@ class TestClaim:
         environment.release(remove=True)
 
     def test_a_child_that_was_forked_does_not_keep_it(self, parent: Path) -> None:
-        """A daemon of a step outlives its owner; the lock does not."""
+        """A step's daemon outlives the owner without holding the lock."""
         with start(parent, FORK) as process:
             assert process.stdout is not None
             words = {process.stdout.readline().strip() for _ in range(2)}
@@ -119,14 +119,14 @@ class TestClaim:
                 os.kill(int(child), signal.SIGKILL)
 
     def test_a_thread_of_ours_is_another(self, parent: Path) -> None:
-        """One process can have it once."""
+        """A process can own an environment only once."""
         environment = Environment(parent, "staging")
         with pytest.raises(BusyError, match="'staging' is in use; wait"):
             Environment(parent, "staging")
         environment.release(remove=True)
 
     def test_looking_at_it_disturbs_nobody(self, parent: Path) -> None:
-        """Also before its owner has made a journal: no file is made in its way."""
+        """Reading the owner creates no file, even before the owner has a journal."""
         environment = Environment(parent, "staging")
         for _ in range(3):
             with pytest.raises(BusyError):
@@ -137,7 +137,7 @@ class TestClaim:
         environment.release(remove=True)
 
     def test_many_at_once_have_it_one_after_the_other(self, parent: Path) -> None:
-        """However they come and go; and the last leaves nothing behind."""
+        """Many processes take turns, and the last one leaves no folder behind."""
         inside, most, errors, claims = [0], [0], [], [0]
         lock = threading.Lock()
 
@@ -170,10 +170,10 @@ class TestClaim:
 
 
 class TestRelease:
-    """What stays behind."""
+    """What `release` leaves behind."""
 
     def test_what_is_removed_leaves_nothing(self, parent: Path) -> None:
-        """Not even the plan_dir, if there is nothing else in it."""
+        """An empty `plan_dir` is removed as well."""
         for name in ("run-1", "staging"):
             environment = Environment(parent, name)
             environment.open(references(), lambda name: "").close()
@@ -181,14 +181,14 @@ class TestRelease:
             assert not parent.exists()
 
     def test_other_things_in_the_plan_dir_stay(self, parent: Path) -> None:
-        """They are not ours to remove."""
+        """Files that are not ours are not removed."""
         environment = Environment(parent, "run-1")
         (parent / "artifacts").mkdir()
         environment.release(remove=True)
         assert [path.name for path in parent.iterdir()] == ["artifacts"]
 
     def test_what_is_kept_can_be_claimed_again(self, parent: Path) -> None:
-        """With what its journal tells."""
+        """Its journal is still there."""
         environment = Environment(parent, "run-1")
         environment.open(references(), lambda name: "").close()
         environment.release(remove=False)
@@ -202,13 +202,13 @@ class TestRelease:
         assert names(parent) == []
 
     def test_a_claim_that_fails_lets_go(self, parent: Path) -> None:
-        """Whatever was raised."""
+        """The environment is released whatever the body raises."""
         with pytest.raises(ValueError, match="mine"), claimed(parent, "run-1"):
             raise ValueError("mine")
         Environment(parent, "run-1").release(remove=True)
 
     def test_the_oldest_comes_first(self, parent: Path) -> None:
-        """In the order in which they were written last."""
+        """The order is that of the last write."""
         for number, name in enumerate(("run-b", "run-a", "run-c")):
             environment = Environment(parent, name)
             environment.open(references(), lambda name: "").close()
@@ -218,10 +218,10 @@ class TestRelease:
 
 
 class TestUnusable:
-    """Folders that are refused."""
+    """Folders and journals that are refused."""
 
     def test_somebody_has_it_or_it_is_unusable(self, parent: Path) -> None:
-        """These are two things: only the first is waited for."""
+        """BusyError is raised only if another process owns the environment."""
         environment = Environment(parent, "run-1")
         environment.open(references(), lambda name: "").close()
         with claimed(parent, "run-1") as other:
@@ -235,7 +235,7 @@ class TestUnusable:
             pytest.fail("it was given")
 
     def test_a_journal_that_others_can_read_is_not_read(self, parent: Path) -> None:
-        """It may have been written by them."""
+        """Other users may have written it."""
         environment = Environment(parent, "run-1")
         environment.open(references(), lambda name: "").close()
         environment.file.chmod(0o644)
@@ -244,7 +244,7 @@ class TestUnusable:
         environment.release(remove=True)
 
     def test_a_journal_that_is_a_link_is_not_read(self, parent: Path) -> None:
-        """It leads somewhere else."""
+        """A symbolic link may lead to another file."""
         environment = Environment(parent, "run-1")
         environment.open(references(), lambda name: "").close()
         environment.file.rename(parent / "elsewhere")
@@ -254,7 +254,7 @@ class TestUnusable:
         environment.release(remove=True)
 
     def test_one_that_cannot_be_opened_lets_its_writer_go(self, parent: Path) -> None:
-        """No thread stays behind."""
+        """The writer's thread ends."""
         environment = Environment(parent, "run-1")
         environment.file.write_bytes(b"garbage" * 1000)
         with pytest.raises(JournalError):

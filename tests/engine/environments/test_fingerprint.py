@@ -1,4 +1,4 @@
-"""Fingerprints: a step is what its source, its options and its inputs are."""
+"""Fingerprints of steps, which cover their source, their options and their inputs."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ Fits = Callable[..., bool]
 
 
 def _build() -> None:
-    """Stand for a hook that needs nothing."""
+    """A hook without parameters."""
 
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[[str], ModuleType]:
-    """Write a module and import it anew."""
+    """Write a module and import it, without the cache of an earlier import."""
 
     def load(source: str) -> ModuleType:
         file = tmp_path / "steps.py"
@@ -81,7 +81,7 @@ def fingerprint(load: Callable[[str], ModuleType]) -> Print:
 
 @pytest.fixture
 def fits(load: Callable[[str], ModuleType], fingerprint: Print) -> Fits:
-    """Return whether a step of this source is still the step of SOURCE."""
+    """Return whether a step with this source fits the fingerprint of SOURCE."""
 
     def fits(source: str = SOURCE, hook: str = "build", **options: Any) -> bool:
         before = fingerprint()
@@ -99,7 +99,7 @@ def fits(load: Callable[[str], ModuleType], fingerprint: Print) -> Fits:
     ],
 )
 def test_a_change_of_what_its_hooks_name_is_a_change(fits: Fits, old: str, new: str) -> None:
-    """Functions and constants of the same file count, however far away they are named."""
+    """Functions and constants in the same file count, even if named indirectly."""
     assert not fits(SOURCE.replace(old, new))
 
 
@@ -113,14 +113,14 @@ def test_a_change_of_what_its_hooks_name_is_a_change(fits: Fits, old: str, new: 
     ],
 )
 def test_what_its_hooks_do_not_name_is_no_change(fits: Fits, old: str, new: str) -> None:
-    """Nor are comments, or the place in the file."""
+    """Comments and the position in the file do not count either."""
     assert fits(SOURCE.replace(old, new))
 
 
 def test_a_file_that_has_not_changed_is_not_parsed(
     load: Callable[[str], ModuleType], fingerprint: Print, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that uses everything again does not pay for looking into the source."""
+    """A run that reuses every step does not spend time on parsing."""
     before = fingerprint()
     prints = _prints(load(SOURCE))
     with monkeypatch.context() as patch:
@@ -129,18 +129,18 @@ def test_a_file_that_has_not_changed_is_not_parsed(
 
 
 def test_another_hook_of_the_same_file_is_a_change(fits: Fits) -> None:
-    """That the file is the same does not make the step the same."""
+    """Two steps of one file have different fingerprints."""
     assert fits()
     assert not fits(hook="drop")
 
 
 def test_a_fingerprint_that_is_none_fits_nothing(load: Callable[[str], ModuleType]) -> None:
-    """As a run without a name leaves it."""
+    """The journal of an unnamed run has an empty fingerprint."""
     assert not _prints(load(SOURCE)).fits("a", "")
 
 
 def test_a_class_counts_as_a_whole(load: Callable[[str], ModuleType], fingerprint: Print) -> None:
-    """A hook that names a class depends on all of it."""
+    """A hook that names a class depends on all of its methods."""
     source = SOURCE.replace("return helper()", "return Client()")
     before = fingerprint(source)
     assert not _prints(load(source.replace("limit = 5", "limit = 6"))).fits("a", before)
@@ -148,18 +148,18 @@ def test_a_class_counts_as_a_whole(load: Callable[[str], ModuleType], fingerprin
 
 @pytest.mark.parametrize("options", [{"retries": 1}, {"timeout": 5}, {"needs": ()}])
 def test_options_count(fits: Fits, options: dict[str, Any]) -> None:
-    """What changes how the step is made changes the step."""
+    """An option that changes how a step is provisioned changes its fingerprint."""
     assert not fits(**options)
 
 
 @pytest.mark.parametrize("option", ["eager", "autouse"])
 def test_options_that_say_when_it_runs_do_not(fingerprint: Print, option: str) -> None:
-    """The thing that is made is the same."""
+    """These options do not change what the step provides."""
     assert fingerprint() == fingerprint(**{option: True})
 
 
 def test_inputs_count(fingerprint: Print, tmp_path: Path) -> None:
-    """A file that `inputs` names: its content, that it is there, and a new one beside it."""
+    """Changing, removing or adding a file of `inputs` changes the fingerprint."""
     inputs = os.fspath(tmp_path / "schema.sql")
     missing = fingerprint(inputs=inputs)
     Path(inputs).write_text("CREATE TABLE a")
@@ -169,7 +169,7 @@ def test_inputs_count(fingerprint: Print, tmp_path: Path) -> None:
 
 
 def test_globs_are_relative_to_the_declaration(tmp_path: Path) -> None:
-    """A file that is added changes the step."""
+    """An added file changes the fingerprint."""
     step = GenericStep(exec=_build)
     plan = Plan().add_step(step, name="a", inputs=["sql/*.sql"])
 
@@ -185,7 +185,7 @@ def test_globs_are_relative_to_the_declaration(tmp_path: Path) -> None:
 
 
 def test_the_fingerprints_of_needs_count(load: Callable[[str], ModuleType]) -> None:
-    """What stands on something else is another thing when that is."""
+    """A step has changed if a step that it needs has changed."""
 
     def second(source: str) -> Fingerprints:
         module = load(source)
@@ -201,7 +201,7 @@ def test_the_fingerprints_of_needs_count(load: Callable[[str], ModuleType]) -> N
 def test_what_cannot_be_read_is_always_new(
     load: Callable[[str], ModuleType], tmp_path: Path
 ) -> None:
-    """Nothing is taken for unchanged that nobody has looked at."""
+    """A step whose source cannot be read never counts as unchanged."""
     module = load(SOURCE)
     plan = Plan().add_step(GenericStep(exec=module.build), name="a")
     before = Fingerprints(definition_of(plan).linked).of("a")

@@ -1,4 +1,4 @@
-"""A locked file: one process has it, whoever made the lock and however that process ends."""
+"""File locks, each held by one process at a time until the process ends."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ KINDS = pytest.mark.parametrize("kind", [Flock, LibraryLock])
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """What is locked."""
+    """The file to lock."""
     return tmp_path / "lock"
 
 
 @pytest.fixture
 def holder(file: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
-    """A process that has the file locked by the lock of the test."""
+    """A process that holds the lock of the test."""
     code = HOLD.format(kind=request.getfixturevalue("kind").__name__)
     with subprocess.Popen(
         [sys.executable, "-c", code, str(file)],
@@ -54,10 +54,10 @@ def holder(file: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Po
 
 @KINDS
 class TestEach:
-    """The one of this system and the one of the library promise the same."""
+    """`Flock` and `LibraryLock` keep the same promises."""
 
     def test_it_is_held_until_it_is_let_go(self, file: Path, kind: Kind) -> None:
-        """Then it can be taken again, by another, too; letting go twice does nothing."""
+        """A released lock can be acquired again; releasing it twice has no effect."""
         lock = kind(file)
         assert not lock.is_held
         for one in (lock, lock, kind(file)):
@@ -70,7 +70,7 @@ class TestEach:
     def test_another_process_does_not_get_it(
         self, file: Path, kind: Kind, holder: subprocess.Popen[str]
     ) -> None:
-        """Until that one has ended, by whatever means."""
+        """The lock is free once its holder has ended, however it ended."""
         lock = kind(file)
         assert not lock.acquire()
         assert not lock.is_held
@@ -80,14 +80,14 @@ class TestEach:
         lock.release()
 
     def test_the_file_is_its_owners_alone(self, file: Path, kind: Kind) -> None:
-        """Whoever else could open it could keep its owner out."""
+        """Another user who could open the file could block its owner."""
         lock = kind(file)
         assert lock.acquire()
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         lock.release()
 
     def test_it_keeps_the_library_out(self, file: Path, kind: Kind) -> None:
-        """Whoever locks the file by filelock waits for us."""
+        """The library filelock cannot acquire the lock while we hold it."""
         lock = kind(file)
         assert lock.acquire()
         with pytest.raises(filelock.Timeout):
@@ -97,12 +97,12 @@ class TestEach:
             pass
 
     def test_the_library_keeps_it_out(self, file: Path, kind: Kind) -> None:
-        """And we fail while somebody has locked it by filelock."""
+        """We cannot acquire the lock while filelock holds it."""
         with filelock.FileLock(file).acquire(timeout=0):
             assert not kind(file).acquire()
 
     def test_a_file_that_cannot_be_made_is_an_error(self, tmp_path: Path, kind: Kind) -> None:
-        """It is not taken for a lock that another has."""
+        """The error is not mistaken for a lock that is held."""
         (tmp_path / "lock").mkdir()
         lock = kind(tmp_path / "lock")
         with pytest.raises(OSError, match="lock"):
@@ -111,14 +111,14 @@ class TestEach:
 
 
 class TestFlock:
-    """What the library has no way to tell."""
+    """What `Flock` promises and filelock does not."""
 
     def test_it_is_the_lock_of_this_system(self, file: Path) -> None:
-        """Where there is flock."""
+        """`file_lock` returns a Flock where the system has `flock`."""
         assert type(file_lock(file)) is Flock
 
     def test_it_follows_no_link(self, file: Path, tmp_path: Path) -> None:
-        """Nothing outside of the folder is made or locked."""
+        """No file outside of the folder is created or locked."""
         file.symlink_to(tmp_path / "elsewhere")
         with pytest.raises(OSError, match="symbolic links"):
             Flock(file).acquire()
@@ -128,7 +128,7 @@ class TestFlock:
     def test_a_file_that_was_removed_meanwhile_is_not_locked(
         self, tmp_path: Path, again: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whether it was made again or not: the lock would be on a file that nobody finds."""
+        """Otherwise the lock would be on a file that no other process can find."""
         folder = tmp_path / "folder"
         folder.mkdir()
         lock = Flock(folder / "lock")
@@ -150,7 +150,7 @@ class TestFlock:
         assert len(os.listdir("/proc/self/fd")) == descriptors
 
     def test_a_child_that_was_forked_has_nothing_of_it(self, file: Path) -> None:
-        """It does not hold the lock, and cannot let go of it for us."""
+        """A forked child neither holds the lock nor can it release ours."""
         lock = Flock(file)
         assert lock.acquire()
         child = os.fork()
@@ -164,7 +164,7 @@ class TestFlock:
         lock.release()
 
     def test_it_is_let_go_for_whoever_has_a_copy(self, file: Path) -> None:
-        """What a library forked without Python may still have the file open."""
+        """A child that a C library forked may still have the file open."""
         lock = Flock(file)
         assert lock.acquire()
         (descriptor,) = (
@@ -178,7 +178,7 @@ class TestFlock:
 
 
 def is_at(descriptor: Path, file: Path) -> bool:
-    """Whether a descriptor of this process is of the file."""
+    """Return whether a descriptor of this process refers to the file."""
     try:
         return descriptor.samefile(file)
     except OSError:  # the one by which the folder was listed, for example

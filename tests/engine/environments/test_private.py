@@ -1,4 +1,4 @@
-"""Folders that nobody else may read or change."""
+"""Private folders, which no other user may read or change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give fi
 
 
 def refused(folder: Path, below: Path, *said: str) -> None:
-    """Check that a folder is refused with what to do."""
+    """Assert that a folder is refused with a message that has these texts."""
     with pytest.raises(JournalError) as caught:
         make_private(folder, below)
     for text in said:
@@ -30,7 +30,7 @@ def mode(path: Path) -> int:
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
 def test_what_is_made_is_ours_alone(tmp_path: Path, mask: int) -> None:
-    """The plan_dir, too, whatever the umask."""
+    """Every created folder is private, whatever the umask."""
     old = os.umask(mask)
     try:
         make_private(tmp_path / "plan" / "environments" / "a", tmp_path / "plan")
@@ -41,7 +41,7 @@ def test_what_is_made_is_ours_alone(tmp_path: Path, mask: int) -> None:
 
 
 def test_what_is_there_already_is_used(tmp_path: Path) -> None:
-    """Others may read the plan_dir; what lies in it they may not."""
+    """Other users may read the plan_dir, but not the folders in it."""
     tmp_path.chmod(0o755)
     make_private(tmp_path / "a", tmp_path)
     make_private(tmp_path / "a", tmp_path)
@@ -50,7 +50,7 @@ def test_what_is_there_already_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [0o770, 0o702, 0o777])
 def test_a_plan_dir_that_others_can_change_is_refused(tmp_path: Path, bits: int) -> None:
-    """They could put another folder in the place of ours."""
+    """Other users could replace our folder."""
     tmp_path.chmod(bits)
     refused(tmp_path / "a", tmp_path, str(tmp_path), f"mode {bits:04o}", "chmod 700")
     tmp_path.chmod(0o700)
@@ -58,7 +58,7 @@ def test_a_plan_dir_that_others_can_change_is_refused(tmp_path: Path, bits: int)
 
 @pytest.mark.parametrize("bits", [0o770, 0o703, 0o777])
 def test_a_folder_in_it_that_others_can_change_is_refused(tmp_path: Path, bits: int) -> None:
-    """Not repaired: who knows what has happened to it."""
+    """Its mode is not repaired, because its content cannot be trusted."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a").chmod(bits)
     refused(tmp_path / "a", tmp_path, f"mode {bits:04o}", "chmod 700")
@@ -66,7 +66,7 @@ def test_a_folder_in_it_that_others_can_change_is_refused(tmp_path: Path, bits: 
 
 @pytest.mark.parametrize("bits", [0o755, 0o701])
 def test_a_folder_in_it_that_others_can_only_read_is_closed(tmp_path: Path, bits: int) -> None:
-    """Nobody else can have put anything in."""
+    """Its mode is repaired, because other users cannot have added files."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a").chmod(bits)
     make_private(tmp_path / "a" / "b", tmp_path)
@@ -75,7 +75,7 @@ def test_a_folder_in_it_that_others_can_only_read_is_closed(tmp_path: Path, bits
 
 @pytest.mark.parametrize("part", ["plan", "plan/a", "plan/a/b"])
 def test_a_link_is_refused_wherever_it_is(tmp_path: Path, part: str) -> None:
-    """Nothing is made behind it."""
+    """No folder is created behind it."""
     target = tmp_path / "target"
     target.mkdir(0o700)
     link = tmp_path / part
@@ -89,14 +89,14 @@ def test_a_link_is_refused_wherever_it_is(tmp_path: Path, part: str) -> None:
 
 
 def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
-    """Nothing is made where it leads."""
+    """Its target is not created."""
     (tmp_path / "plan").symlink_to(tmp_path / "nowhere")
     refused(tmp_path / "plan" / "a", tmp_path / "plan", "symbolic link")
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
-    """In words."""
+    """The message says that it is not a directory."""
     (tmp_path / "plan").touch(0o600)
     refused(tmp_path / "plan" / "a", tmp_path / "plan", "is not a directory", "plan_dir")
 
@@ -104,7 +104,7 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
 @needs_root
 @pytest.mark.parametrize("part", ["plan", "plan/a"])
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, part: str) -> None:
-    """By the number of its owner."""
+    """The message has the id of its owner."""
     (tmp_path / "plan" / "a").mkdir(parents=True)
     for made in ("plan", "plan/a"):
         (tmp_path / made).chmod(0o700)
@@ -120,7 +120,7 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, part: str) -> None
 
 @pytest.mark.parametrize("bits", [0o640, 0o604])
 def test_a_file_that_others_can_read_is_refused(tmp_path: Path, bits: int) -> None:
-    """A journal is checked before it is read."""
+    """`check_private` refuses a file that is not private."""
     file = tmp_path / "journal"
     file.touch()
     file.chmod(bits)
@@ -131,7 +131,7 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path, bits: int) -> No
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """With the system's reason."""
+    """The message has the system's reason."""
     with pytest.raises(JournalError, match="No such file"):
         check_private(tmp_path / "journal")
 
@@ -140,7 +140,7 @@ class TestNetwork:
     """File systems on which a journal is not safe."""
 
     def mounts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
-        """Let the system tell of these file systems."""
+        """Replaces the system's list of mounted file systems."""
         file = tmp_path / "mounts"
         file.write_text("".join(f"{line} rw 0 0\n" for line in ("root / ext4", *lines)))
         monkeypatch.setattr(places, "_MOUNTS", file)
@@ -149,14 +149,14 @@ class TestNetwork:
     def test_they_are_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
     ) -> None:
-        """With the name of the file system."""
+        """The message names the file system."""
         self.mounts(tmp_path, monkeypatch, f"server:/home {tmp_path} {kind}")
         refused(tmp_path / "plan" / "a", tmp_path / "plan", f"network file system ({kind})")
 
     def test_a_local_one_below_a_remote_one_is_not(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The nearest counts, and not another whose name only begins like it."""
+        """The innermost mount counts, and not one whose path merely begins alike."""
         (tmp_path / "my local").mkdir(0o700)
         name = str(tmp_path / "my local").replace(" ", "\\040")
         lines = (f"server:/ {tmp_path} nfs", f"disk {name} ext4", f"s:/ {tmp_path}/my nfs")
@@ -166,6 +166,6 @@ class TestNetwork:
     def test_the_last_mount_on_a_place_counts(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It hides those before it."""
+        """It hides the earlier mounts."""
         self.mounts(tmp_path, monkeypatch, f"d {tmp_path} ext4", f"server:/ {tmp_path} nfs")
         refused(tmp_path / "plan" / "a", tmp_path / "plan", "network")

@@ -1,4 +1,4 @@
-"""The reaper: waits for the death of its process, and acts on it. Real processes."""
+"""The reaper, which waits for the death of its process and then acts. Real processes are used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.engine.support import journals
 
 ROOT = Path(__file__).parents[3]
 LONGEST = 20.0
-SOON = 3.0  # seconds; what is said to be at once, on a busy machine
+SOON = 3.0  # seconds; "at once" on a busy machine
 _OWNER = """\
 import os, signal, subprocess, sys, threading, time
 sys.path.insert(0, ROOT)
@@ -81,7 +81,7 @@ Start = Callable[[str], "Owner"]
 
 
 def wait_until(done: Callable[[], Any]) -> None:
-    """Wait for what another process does."""
+    """Wait until another process has done something."""
     deadline = time.monotonic() + LONGEST
     while not done():
         assert time.monotonic() < deadline, "it took too long"
@@ -89,7 +89,7 @@ def wait_until(done: Callable[[], Any]) -> None:
 
 
 class Owner:
-    """A process with a reaper."""
+    """A process that has a reaper."""
 
     def __init__(self, code: str, folder: Path, environ: dict[str, str]) -> None:
         preamble = _OWNER.replace("ROOT", repr(str(ROOT)))
@@ -102,26 +102,26 @@ class Owner:
         self.reaper = psutil.Process(int(self.line()))
 
     def line(self) -> str:
-        """Return the next line that it prints."""
+        """Return the next line that the process prints."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def has_acted(self) -> bool:
-        """Whether the reaper has run the command."""
+        """Return whether the reaper has run its command."""
         return (self._folder / "acted").exists()
 
     def log(self) -> str:
-        """Return what the reaper and the command have written."""
+        """Return the output of the reaper and of its command."""
         return (self._folder / "log").read_text()
 
     def files(self) -> set[str]:
-        """Return what the reaper has open, once it waits."""
+        """Return the open files of the reaper once it waits."""
         folder = Path(f"/proc/{self.reaper.pid}/fd")
         found: set[str] = set()
 
         def waits() -> bool:
             found.clear()
-            with contextlib.suppress(OSError):  # one that was closed meanwhile
+            with contextlib.suppress(OSError):  # a descriptor that was just closed
                 found.update(os.readlink(file) for file in folder.iterdir())
                 return any("pidfd" in file for file in found)
             return False
@@ -130,13 +130,13 @@ class Owner:
         return found
 
     def is_watched(self) -> bool:
-        """Whether the reaper lives."""
+        """Return whether the reaper is alive."""
         return self.reaper.is_running() and self.reaper.status() != psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Owner]]:
-    """Start processes with a reaper; none is left when the test ends."""
+    """Starts processes that have a reaper; none is left when the test ends."""
     owners: list[Owner] = []
 
     def start(code: str, **environ: str) -> Owner:
@@ -156,13 +156,13 @@ def _is_gone(owner: Owner) -> bool:
 
 
 def kill(owner: Owner, *, group: bool = False) -> float:
-    """Kill a process, or its whole group; return when."""
+    """Kill a process, or its whole group; return the time."""
     (os.killpg if group else os.kill)(owner.process.pid, signal.SIGKILL)
     return time.monotonic()
 
 
 def run_argv(argv: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a program as the reaper is run."""
+    """Run a program in the same way as the reaper is run."""
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         argv, cwd="/", env=variables, capture_output=True, text=True, timeout=LONGEST, check=False
@@ -170,11 +170,11 @@ def run_argv(argv: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 class TestDeath:
-    """When the process that it watches dies."""
+    """The death of the watched process."""
 
     @pytest.mark.parametrize("group", [False, True])
     def test_it_acts_at_once(self, start: Start, group: bool) -> None:
-        """Also when the whole group is killed: it has a session of its own."""
+        """The reaper survives a kill of the whole group, because it has its own session."""
         owner = start(WAIT)
         assert os.getsid(owner.reaper.pid) == owner.reaper.pid
         begun = kill(owner, group=group)
@@ -183,12 +183,12 @@ class TestDeath:
 
     @pytest.mark.parametrize("code", ["os._exit(0)", "os.abort()", "sys.exit()"])
     def test_however_it_dies(self, start: Start, code: str) -> None:
-        """Who ends without a word has work left."""
+        """A process that ends without `done` has left work behind."""
         owner = start(code)
         wait_until(owner.has_acted)
 
     def test_a_daemon_that_has_our_end_of_the_pipe_delays_nothing(self, start: Start) -> None:
-        """It is the process that is watched, not the pipe alone."""
+        """The reaper watches the process, not only the pipe."""
         owner = start(DAEMON)
         daemon = psutil.Process(int(owner.line()))
         try:
@@ -200,7 +200,7 @@ class TestDeath:
             daemon.kill()
 
     def test_a_process_that_is_only_stopped_is_alive(self, start: Start) -> None:
-        """Nothing is cleaned up under its feet."""
+        """A stopped process is not cleaned up."""
         owner = start(WAIT)
         owner.process.send_signal(signal.SIGSTOP)
         with pytest.raises(psutil.TimeoutExpired):
@@ -209,7 +209,7 @@ class TestDeath:
         owner.process.send_signal(signal.SIGCONT)
 
     def test_one_that_died_before_it_was_looked_at_is_dead(self, tmp_path: Path) -> None:
-        """No other process is taken for it, whoever has its number now."""
+        """A new process with the same pid is not mistaken for it."""
         command = [sys.executable, "-c", f"open({str(tmp_path / 'acted')!r}, 'w')"]
         stranger = subprocess.Popen(["sleep", "60"])
         try:
@@ -222,10 +222,10 @@ class TestDeath:
 
 
 class TestDone:
-    """When there is nothing to do."""
+    """Stopping the reaper when there is nothing left to do."""
 
     def test_it_goes_when_it_is_let_go(self, start: Start) -> None:
-        """At once, and nothing is run."""
+        """It ends at once, and its command does not run."""
         owner = start(STOP)
         begun = time.monotonic()
         assert owner.line() == "stopped False"
@@ -235,7 +235,7 @@ class TestDone:
         assert owner.log() == ""
 
     def test_one_that_does_not_go_is_killed(self, tmp_path: Path) -> None:
-        """It may be stopped: the end of a run waits a second for it."""
+        """A stopped reaper delays the end of a run by one second only."""
         watcher = Reaper(tmp_path / "j", ["true"], dict(os.environ), tmp_path / "log")
         os.kill(watcher.pid, signal.SIGSTOP)
         begun = time.monotonic()
@@ -244,23 +244,23 @@ class TestDone:
         assert not watcher.is_alive()
 
     def test_the_last_word_counts_even_if_death_follows(self, start: Start) -> None:
-        """Both are there when it looks: it was let go."""
+        """If `done` and the death arrive together, the command does not run."""
         owner = start('watcher._tell("done"); os._exit(0)')
         wait_until(lambda: not owner.is_watched())
         assert not owner.has_acted()
 
 
 class TestLimit:
-    """A process that cannot end itself."""
+    """The reaper kills a process that cannot end by itself."""
 
     def test_one_that_holds_the_gil_is_killed_after_its_limit(self, start: Start) -> None:
-        """And then cleaned up after."""
+        """Its cleanup runs afterwards."""
         owner = start(HOLD_GIL)
         assert owner.process.wait(LONGEST) == -signal.SIGKILL
         wait_until(owner.has_acted)
 
     def test_it_can_be_taken_back(self, start: Start) -> None:
-        """Somebody debugs, or cleanup has begun."""
+        """The limit is removed, for example, in a debugger or when cleanup begins."""
         owner = start(SLEEPS)
         assert owner.line() == "ended by itself"
         assert owner.process.wait(LONGEST) == 0
@@ -268,10 +268,10 @@ class TestLimit:
 
 
 class TestItsOwnDeath:
-    """Somebody kills the reaper."""
+    """The reaper is killed."""
 
     def test_it_is_noticed_and_started_again(self, start: Start) -> None:
-        """With the limit that it had."""
+        """The new reaper has the same limit."""
         owner = start(REVIVE)
         pid, is_alive, restarts = owner.line().split()
         assert (is_alive, restarts) == ("True", "1")
@@ -280,7 +280,7 @@ class TestItsOwnDeath:
         wait_until(owner.has_acted)
 
     def test_speaking_to_the_dead_is_no_error(self, tmp_path: Path) -> None:
-        """Whoever looks at it next will see."""
+        """`is_alive` tells that it has died."""
         watcher = Reaper(tmp_path / "j", ["true"], dict(os.environ), tmp_path / "log")
         os.kill(watcher.pid, signal.SIGKILL)
         wait_until(lambda: not watcher.is_alive())
@@ -290,7 +290,7 @@ class TestItsOwnDeath:
         watcher.stop()
 
     def test_its_death_alone_cleans_up_nothing(self, start: Start) -> None:
-        """Its process lives on."""
+        """The process that it watched is still alive."""
         owner = start(WAIT)
         owner.reaper.kill()
         wait_until(lambda: not owner.is_watched())
@@ -299,10 +299,10 @@ class TestItsOwnDeath:
 
 
 class TestManners:
-    """What it has, and has not."""
+    """What the reaper inherits and what it uses."""
 
     def test_it_drops_what_ci_finds_it_by(self, start: Callable[..., Owner]) -> None:
-        """Other variables it has."""
+        """It keeps all other environment variables."""
         dropped = dict.fromkeys(reaper._CI_MARKS, "1")
         owner = start(WAIT, **dropped, KEPT="1")
         owner.files()
@@ -313,7 +313,7 @@ class TestManners:
         wait_until(owner.has_acted)
 
     def test_it_has_no_socket_and_no_file_of_ours(self, start: Start) -> None:
-        """Three standard ones and a descriptor of the process."""
+        """It has three standard streams and a descriptor of the process."""
         owner = start(WAIT)
         files = owner.files()
         assert not [file for file in files if file.startswith("socket:")]
@@ -323,7 +323,7 @@ class TestManners:
         wait_until(owner.has_acted)
 
     def test_waiting_it_needs_little(self, start: Start) -> None:
-        """Nothing of the package, nor of its site, is loaded."""
+        """While it waits, it has loaded neither the package nor `site`."""
         owner = start(WAIT)
         owner.files()
         memory = owner.reaper.memory_full_info()
@@ -334,7 +334,7 @@ class TestManners:
 
 
 class TestTrees:
-    """What it ends before it runs the command."""
+    """The process trees that it ends before it runs the command."""
 
     @pytest.mark.parametrize(
         ("has_hook", "status", "ended"),
@@ -343,7 +343,7 @@ class TestTrees:
     def test_a_tree_is_ended_unless_it_is_needed(
         self, tmp_path: Path, has_hook: bool, status: str, ended: bool
     ) -> None:
-        """By a cleanup still to come, or because it was kept on purpose."""
+        """A tree is needed by a remaining cleanup, or if its environment is kept."""
         pids: list[int] = []
 
         def make(ctx: Context) -> None:
@@ -366,7 +366,7 @@ class TestTrees:
         run.clean_up()
 
     def test_a_tree_of_somebody_who_has_it_now_is_left_alone(self, tmp_path: Path) -> None:
-        """The next run was faster than the reaper."""
+        """The next run may be faster than the reaper."""
         pids: list[int] = []
 
         def make(ctx: Context) -> None:
@@ -390,7 +390,7 @@ class TestTrees:
         run.clean_up()
 
     def test_a_journal_that_cannot_be_read_does_not_stop_it(self, tmp_path: Path) -> None:
-        """The command says the rest."""
+        """The command runs and reports the error."""
         argv = [sys.executable, "-m", "pytest_plan.engine.environments.reap", str(tmp_path / "j")]
         done = run_argv([*argv, "/bin/echo", "ran"])
         assert done.stdout == "ran\n"

@@ -43,7 +43,7 @@ class TestHooks:
     """One attempt."""
 
     def test_hooks_run_in_their_order(self, plan: Plan, calls: Calls) -> None:
-        """An attempt is pre_exec, exec, post_exec."""
+        """An attempt runs pre_exec, exec and post_exec."""
         step = GenericStep(
             post_exec=calls.hook("post_exec"),
             exec=calls.hook("exec"),
@@ -74,19 +74,19 @@ class TestHooks:
         assert (caught.value.step, caught.value.hook, caught.value.attempt) == ("db", failing, 1)
 
     def test_the_users_exception_is_the_cause(self, plan: Plan, calls: Calls) -> None:
-        """StepError has the very exception of the hook as `__cause__`, traceback and all."""
+        """The `__cause__` of StepError is the hook's own exception object, with its traceback."""
         with pytest.raises(StepError, match="ValueError: exec 1") as caught:
             plan.add_step(GenericStep(exec=calls.hook("exec", failures=1))).execute()
         assert type(caught.value.__cause__) is ValueError
         assert caught.value.__cause__.__traceback__ is not None
 
     def test_a_step_without_hooks_succeeds(self, plan: Plan) -> None:
-        """Every hook may be missing."""
+        """Every hook is optional."""
         result = plan.add_step(GenericStep(), name="empty").execute()
         assert result.steps["empty"].outcome is StepOutcome.SUCCEEDED
 
     def test_what_exec_returns_is_the_value(self, plan: Plan) -> None:
-        """It is in the State under the step's name, and is `value` in post_exec and cleanup."""
+        """The State has it under the step's name; post_exec and cleanup get it as `value`."""
         seen: list[Any] = []
         step = GenericStep(exec=lambda: 7, post_exec=lambda value: seen.append(value))
         with plan.add_step(step, name="seven").provisioned() as state:
@@ -94,12 +94,12 @@ class TestHooks:
         assert seen == [7]
 
     def test_none_is_not_stored(self, plan: Plan) -> None:
-        """A step that returns nothing has no key."""
+        """A step that returns None has no key in the State."""
         with plan.add_step(GenericStep(exec=lambda: None), name="none").provisioned() as state:
             assert "none" not in state
 
     def test_a_failed_step_has_no_value(self, plan: Plan, calls: Calls) -> None:
-        """What exec returned is forgotten when post_exec failed for good."""
+        """The value of exec is removed if post_exec fails in the last attempt."""
         plan = Plan(continue_on_error=True)
         step = GenericStep(exec=lambda: 7, post_exec=calls.hook("post_exec", failures=1))
         with plan.add_step(step, name="seven").provisioned() as state:
@@ -107,10 +107,10 @@ class TestHooks:
 
 
 class TestRetries:
-    """Which attempts there are."""
+    """How many attempts a step gets."""
 
     def test_at_most_one_more_attempt_than_retries(self, plan: Plan, calls: Calls) -> None:
-        """`retries=2` are three attempts."""
+        """`retries=2` allows three attempts."""
         plan.add_step(GenericStep(exec=calls.hook("exec", failures=9)), retries=2, retry_wait=0)
         with pytest.raises(StepError) as caught:
             plan.execute()
@@ -138,7 +138,7 @@ class TestRetries:
     def test_generic_step_repeats_only_what_has_not_succeeded(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """A GenericStep goes on at the hook that failed."""
+        """A GenericStep continues with the hook that failed."""
         step = GenericStep(
             pre_exec=calls.hook("pre_exec"),
             exec=calls.hook("exec"),
@@ -148,7 +148,7 @@ class TestRetries:
         assert calls == ["pre_exec", "exec", "post_exec", "post_exec", "post_exec"]
 
     def test_other_steps_repeat_every_hook(self, plan: Plan, calls: Calls) -> None:
-        """A Step's second attempt begins at pre_exec."""
+        """The second attempt of a Step begins with pre_exec."""
         fail = calls.hook("post_exec", failures=1)
 
         class Web(Step):
@@ -165,7 +165,7 @@ class TestRetries:
         assert calls == ["pre_exec", "exec", "post_exec"] * 2
 
     def test_a_later_attempt_that_returns_none_has_no_value(self, plan: Plan, calls: Calls) -> None:
-        """The value of a failed attempt is not taken for that of the next."""
+        """It does not get the value of an earlier attempt."""
         values = iter([7, None])
         fail = calls.hook("post_exec", failures=1)
         step = FunctionStep(exec=lambda: next(values), post_exec=lambda: fail())
@@ -174,7 +174,7 @@ class TestRetries:
             assert "once" not in state
 
     def test_retry_on_sees_the_users_exception(self, plan: Plan, calls: Calls) -> None:
-        """An exception of another kind ends the step."""
+        """An exception of another class ends the step."""
         hook = calls.hook("exec", failures=9, error=KeyError)
         plan.add_step(GenericStep(exec=hook), retries=3, retry_on=OSError, retry_wait=0)
         with pytest.raises(StepError):
@@ -182,14 +182,14 @@ class TestRetries:
         assert calls == ["exec"]
 
     def test_retry_on_may_name_several(self, plan: Plan, calls: Calls) -> None:
-        """Any kind in the tuple is retried."""
+        """An exception of any class in the tuple is retried."""
         hook = calls.hook("exec", failures=1, error=KeyError)
         plan.add_step(GenericStep(exec=hook), retries=1, retry_on=(OSError, KeyError), retry_wait=0)
         plan.execute()
         assert calls == ["exec", "exec"]
 
     def test_a_base_exception_is_never_retried(self, plan: Plan, calls: Calls) -> None:
-        """Not even when retry_on names it."""
+        """It is not retried even if retry_on lists it."""
 
         class Exit(BaseException):
             pass
@@ -202,7 +202,7 @@ class TestRetries:
         assert isinstance(caught.value.__cause__, Exit)
 
     def test_a_timeout_is_retried_by_default(self, plan: Plan, calls: Calls) -> None:
-        """StepTimeoutError is an Exception, so the default retry_on takes it."""
+        """StepTimeoutError is an Exception, which is the default of retry_on."""
 
         def exec(ctx: Context) -> None:
             calls.note(f"attempt {ctx.attempt}")
@@ -213,7 +213,7 @@ class TestRetries:
         assert calls == ["attempt 1", "attempt 2"]
 
     def test_every_attempt_is_in_the_result(self, plan: Plan, calls: Calls) -> None:
-        """Each has its number, hook, times and error."""
+        """Each attempt has its number, hook, times and error."""
         step = GenericStep(exec=calls.hook("exec", failures=1), post_exec=calls.hook("post_exec"))
         result = plan.add_step(step, name="db", retries=1, retry_wait=4).execute()
         first, second = result.steps["db"].attempts
@@ -222,7 +222,7 @@ class TestRetries:
         assert second.started - first.started == pytest.approx(4, abs=0.01)
 
     def test_listeners_hear_of_a_failed_attempt(self, plan: Plan, calls: Calls) -> None:
-        """AttemptFailed says which attempt of how many failed, why, and how long until the next."""
+        """AttemptFailed has the attempt, the number allowed, the error and the wait."""
         events = record_events(plan)
         plan.add_step(GenericStep(exec=calls.hook("exec", failures=1)), name="db", retries=3,
                       retry_wait=2)  # fmt: skip
@@ -233,10 +233,10 @@ class TestRetries:
 
 
 class TestRetryWait:
-    """The time between attempts."""
+    """The wait between two attempts."""
 
     def starts(self, plan: Plan, calls: Calls, clock: FakeClock, **options: Any) -> list[float]:
-        """Return when each of four attempts began, from the first on."""
+        """Return the start times of four attempts, relative to the first."""
         times: list[float] = []
         fail = calls.hook("exec", failures=3)
 
@@ -255,7 +255,7 @@ class TestRetryWait:
         assert starts == pytest.approx([0, 2, 4, 6], abs=0.01)
 
     def test_a_tenacity_wait_is_honoured(self, plan: Plan, calls: Calls, clock: FakeClock) -> None:
-        """It decides from the number of the attempt."""
+        """It gets the number of the attempt."""
         wait = tenacity.wait_incrementing(start=1, increment=2)
         starts = self.starts(plan, calls, clock, retry_wait=wait)
         assert starts == pytest.approx([0, 1, 4, 9], abs=0.01)
@@ -263,7 +263,7 @@ class TestRetryWait:
     def test_the_default_grows_from_half_a_second(
         self, plan: Plan, calls: Calls, clock: FakeClock
     ) -> None:
-        """Exponential with jitter of at most a second: 0.5, 1, 2 and so on."""
+        """The default is exponential, 0.5, 1, 2 s and so on, plus up to a second of jitter."""
         starts = self.starts(plan, calls, clock)
         waits = [after - before for before, after in itertools.pairwise(starts)]
         for wait, least in zip(waits, [0.5, 1, 2], strict=True):
@@ -273,7 +273,7 @@ class TestRetryWait:
     def test_a_wait_that_returns_junk_fails_the_step(
         self, plan: Plan, calls: Calls, junk: object
     ) -> None:
-        """The error says what retry_wait returned, and there is no further attempt."""
+        """The error shows what retry_wait returned, and no attempt follows."""
         plan.add_step(
             GenericStep(exec=calls.hook("exec", failures=9)),
             retries=3,
@@ -284,7 +284,7 @@ class TestRetryWait:
         assert calls == ["exec"]
 
     def test_a_wait_that_raises_fails_the_step(self, plan: Plan, calls: Calls) -> None:
-        """The failed attempt's error stays visible behind it."""
+        """The error of the failed attempt is the cause."""
 
         def wait(state: object) -> float:
             raise RuntimeError("no idea")
@@ -315,7 +315,7 @@ class TestRetryWait:
         assert clock.now() - begun < 1
 
     def test_the_limit_ends_the_wait(self, calls: Calls, clock: FakeClock) -> None:
-        """At the limit, not after the wait."""
+        """The plan ends at its limit, not after the wait."""
         plan = Plan(limit=5, clock=clock)
         begun = clock.now()
         step = GenericStep(exec=calls.hook("exec", failures=9))
@@ -325,7 +325,7 @@ class TestRetryWait:
         assert clock.now() - begun == pytest.approx(5, abs=0.01)
 
     def test_a_failure_elsewhere_does_not_end_the_wait(self, plan: Plan, calls: Calls) -> None:
-        """A step that is being retried is a running one, and running ones finish."""
+        """A step between two attempts counts as running, and running steps may finish."""
         plan.add_step(GenericStep(exec=calls.hook("exec", failures=1)), name="slow", retries=1,
                       retry_wait=5)  # fmt: skip
         plan.add_step(GenericStep(exec=calls.hook("bad", failures=1)), name="bad", needs=())
@@ -334,12 +334,12 @@ class TestRetryWait:
 
 
 class TestUndoBetweenAttempts:
-    """What an attempt made is taken back before the next."""
+    """The undo of an attempt before the next one."""
 
     def test_deferred_calls_run_last_first_before_the_next_attempt(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """A FunctionStep repeats everything, so everything is undone."""
+        """A FunctionStep repeats every hook, so everything is undone."""
 
         def exec(ctx: Context) -> None:
             calls.note(f"exec {ctx.attempt}")
@@ -370,7 +370,7 @@ class TestUndoBetweenAttempts:
     def test_the_tail_of_a_generator_runs_before_the_next_attempt(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """When post_exec failed after the yield, the tail is the undo."""
+        """If post_exec fails after the `yield`, the tail runs."""
 
         def exec() -> Any:
             calls.note("make")
@@ -383,7 +383,7 @@ class TestUndoBetweenAttempts:
         assert calls == ["make", "post_exec", "unmake", "make", "post_exec", "unmake"]
 
     def test_an_undo_that_fails_ends_the_retries(self, plan: Plan, calls: Calls) -> None:
-        """There is no further attempt; the first failure stays and names the second."""
+        """The step fails with the error of its attempt, and a note has the error of the undo."""
 
         def exec(ctx: Context) -> None:
             calls.note("exec")
@@ -403,7 +403,7 @@ class TestUndoBetweenAttempts:
     def test_an_undo_over_its_budget_loses_nothing(
         self, plan: Plan, calls: Calls, gate: Gate
     ) -> None:
-        """What could not be undone in time is undone at cleanup."""
+        """An undo that did not run in time runs at cleanup."""
 
         def exec(ctx: Context) -> None:
             ctx.defer(calls.note, "undo")
@@ -419,7 +419,7 @@ class TestUndoBetweenAttempts:
         assert result.steps["db"].cleanup.left == ()
 
     def test_tmp_path_is_empty_when_every_hook_is_repeated(self, plan: Plan) -> None:
-        """The files of a failed attempt are gone."""
+        """The files of the failed attempt are removed."""
         seen: list[list[Path]] = []
 
         def exec(ctx: Context) -> None:
@@ -432,7 +432,7 @@ class TestUndoBetweenAttempts:
         assert seen == [[], []]
 
     def test_tmp_path_is_kept_when_a_hook_is_remembered(self, plan: Plan) -> None:
-        """The files of the hook that succeeded are still there."""
+        """The files of the hook that succeeded stay."""
 
         def pre_exec(ctx: Context) -> None:
             (ctx.tmp_path / "kept").touch()
@@ -446,10 +446,10 @@ class TestUndoBetweenAttempts:
 
 
 class TestTimeout:
-    """A step that must stop is stopped, one stage after the other."""
+    """A step that must stop goes through the stages of the escalation."""
 
     def test_ctx_sleep_ends_at_the_timeout(self, plan: Plan, clock: FakeClock) -> None:
-        """The first stage wakes `ctx`; the error says which timeout, hook and attempt."""
+        """The first stage wakes `ctx`; the error names the timeout, the hook and the attempt."""
         begun = clock.now()
         plan.add_step(GenericStep(exec=lambda ctx: ctx.sleep(60)), name="db", timeout=5)
         with pytest.raises(StepTimeoutError, match=r"'db'.* 5\.00s .*exec, attempt 1") as caught:
@@ -462,7 +462,7 @@ class TestTimeout:
     def test_the_timeout_is_for_the_attempt_not_the_hook(
         self, plan: Plan, clock: FakeClock
     ) -> None:
-        """Two hooks of three seconds exceed a timeout of five."""
+        """Two hooks of three seconds each exceed a timeout of five seconds."""
         begun = clock.now()
         step = GenericStep(exec=lambda ctx: ctx.sleep(3), post_exec=lambda ctx: ctx.sleep(3))
         with pytest.raises(StepTimeoutError, match="post_exec"):
@@ -470,7 +470,7 @@ class TestTimeout:
         assert clock.now() - begun == pytest.approx(5, abs=0.01)
 
     def test_each_attempt_has_the_whole_timeout(self, plan: Plan, clock: FakeClock) -> None:
-        """Neither earlier attempts nor the waits between count."""
+        """Earlier attempts and waits do not count."""
         begun = clock.now()
         step = GenericStep(exec=lambda ctx: ctx.sleep(60))
         with pytest.raises(StepTimeoutError):
@@ -478,7 +478,7 @@ class TestTimeout:
         assert clock.now() - begun == pytest.approx(5 + 7 + 5, abs=0.05)
 
     def test_wait_until_ends_at_the_timeout_with_the_last_error(self, plan: Plan) -> None:
-        """Why it was not yet true is the cause."""
+        """The last exception of `fn` is the cause of the error."""
 
         def never() -> bool:
             raise ConnectionError("refused")
@@ -489,7 +489,7 @@ class TestTimeout:
         assert str(caught.value.__cause__) == "refused"
 
     def test_waiting_for_state_ends_at_the_timeout(self, plan: Plan) -> None:
-        """`state.wait_for` is woken as `ctx.sleep` is; the step is not left behind."""
+        """`state.wait_for` is woken like `ctx.sleep`, and the step is not abandoned."""
         plan.add_step(GenericStep(exec=lambda state: state.wait_for("never")), name="db", timeout=5)
         result, error = execute(plan)
         assert isinstance(error, StepTimeoutError)
@@ -497,7 +497,7 @@ class TestTimeout:
         assert result.steps["db"].stack == ""
 
     def test_waiting_for_a_lock_ends_at_the_timeout(self, plan: Plan) -> None:
-        """`state.lock` is woken as `ctx.sleep` is; the step is not left behind."""
+        """`state.lock` is woken like `ctx.sleep`, and the step is not abandoned."""
 
         def hold(ctx: Context, state: State) -> None:
             with state.lock("one"):
@@ -535,7 +535,7 @@ class TestTimeout:
     def test_a_step_that_hangs_in_c_is_abandoned_with_its_stack(
         self, plan: Plan, gate: Gate, clock: FakeClock
     ) -> None:
-        """The last stage leaves the thread behind, three seconds after the timeout."""
+        """The last stage abandons the thread, three seconds after the timeout."""
 
         def hang_here() -> None:
             gate.hang()
@@ -552,7 +552,7 @@ class TestTimeout:
     def test_an_abandoned_attempt_is_never_retried(
         self, plan: Plan, gate: Gate, calls: Calls
     ) -> None:
-        """Its thread may still be at work."""
+        """The thread may still be working."""
 
         def exec() -> None:
             calls.note("exec")
@@ -564,7 +564,7 @@ class TestTimeout:
         assert calls == ["exec"]
 
     def test_cleanup_runs_for_an_abandoned_step(self, plan: Plan, gate: Gate, calls: Calls) -> None:
-        """What it deferred before it hung is undone although the thread still hangs."""
+        """Its deferred calls run although its thread still hangs."""
 
         def exec(ctx: Context) -> None:
             ctx.defer(lambda: calls.note(f"undo, let go: {not gate.is_reached()}"))
@@ -578,7 +578,7 @@ class TestTimeout:
     def test_late_writes_of_an_abandoned_step_are_refused(
         self, plan: Plan, gate: Gate, make_gate: Callable[[], Gate]
     ) -> None:
-        """What it does to the State after it was given up raises and changes nothing."""
+        """A write to the State raises and changes nothing."""
         errors: list[BaseException] = []
         done = make_gate()
 
@@ -612,7 +612,7 @@ class TestTimeout:
     def test_an_abandoned_step_makes_no_folder_after_the_run(
         self, plan: Plan, gate: Gate, make_gate: Callable[[], Gate]
     ) -> None:
-        """Whatever it still does with its `ctx`: nobody would remove it."""
+        """A folder that its `ctx` created late would never be removed."""
         done = make_gate()
 
         def exec(ctx: Context) -> None:
@@ -633,7 +633,7 @@ class TestTimeout:
     def test_a_lock_of_an_abandoned_step_is_free(
         self, clock: FakeClock, gate: Gate, make_gate: Callable[[], Gate], calls: Calls
     ) -> None:
-        """Its own cleanup can take it; when the step leaves its block at last, it frees nothing."""
+        """Its own cleanup can acquire the lock; leaving the `with` late does not release it."""
         left = make_gate()
 
         def exec(ctx: Context, state: State) -> None:
@@ -667,7 +667,7 @@ class TestTimeout:
     def test_what_an_abandoned_step_returns_late_is_no_value(
         self, clock: FakeClock, gate: Gate
     ) -> None:
-        """Its result comes too late to be stored, and ends nothing."""
+        """The late value is not stored and has no effect."""
 
         def exec() -> int:
             with contextlib.suppress(StepInterrupted):
@@ -686,7 +686,7 @@ class TestTimeout:
     def test_what_an_abandoned_step_defers_is_undone_at_once(
         self, plan: Plan, gate: Gate, make_gate: Callable[[], Gate], calls: Calls
     ) -> None:
-        """`ctx.defer` calls the function and tells the step to stop."""
+        """`ctx.defer` calls the function and raises StateError."""
         done = make_gate()
 
         def exec(ctx: Context) -> None:
@@ -709,7 +709,7 @@ class TestTimeout:
     def test_what_an_abandoned_step_defers_while_unwinding_is_undone_at_once(
         self, plan: Plan, gate: Gate, make_gate: Callable[[], Gate], calls: Calls
     ) -> None:
-        """Also in a `finally` clause, by which the interrupt passes."""
+        """This holds in a `finally` clause that StepInterrupted passes through."""
         done = make_gate()
 
         def exec(ctx: Context) -> None:
@@ -729,7 +729,7 @@ class TestTimeout:
         assert calls == ["undone"]
 
     def test_a_step_that_swallows_the_stop_still_timed_out(self, plan: Plan) -> None:
-        """Returning after the timeout is no success."""
+        """A hook that returns after its timeout has failed."""
 
         def exec(ctx: Context) -> str:
             try:
@@ -745,7 +745,7 @@ class TestTimeout:
         assert "db" not in plan.state
 
     def test_an_error_while_stopping_is_the_cause_of_the_timeout(self, plan: Plan) -> None:
-        """What a `finally` clause raises does not hide why the step was stopped."""
+        """An error in a `finally` clause does not hide the timeout."""
 
         def exec(ctx: Context) -> None:
             try:
@@ -758,7 +758,7 @@ class TestTimeout:
         assert str(caught.value.__cause__) == "while stopping"
 
     def test_a_coroutine_is_cancelled_the_asyncio_way(self, plan: Plan, calls: Calls) -> None:
-        """An `async def` step sees CancelledError, in its task, at its await."""
+        """An `async def` hook sees CancelledError in its task at its `await`."""
 
         async def exec() -> None:
             try:
@@ -772,7 +772,7 @@ class TestTimeout:
         assert calls == ["cancelled"]
 
     def test_a_program_that_ignores_sigterm_is_killed(self) -> None:
-        """The second stage ends the process tree of `ctx.run`: SIGTERM, a second later SIGKILL."""
+        """The process tree of `ctx.run` gets SIGTERM, and SIGKILL a second later."""
         plan = Plan()
         script = "trap '' TERM; while :; do sleep 0.05; done"
         plan.add_step(GenericStep(exec=lambda ctx: ctx.run(["sh", "-c", script])), name="db",
@@ -784,7 +784,7 @@ class TestTimeout:
         assert psutil.Process().children() == []
 
     def test_no_timeout_is_the_default(self, plan: Plan) -> None:
-        """A step may take as long as it likes."""
+        """A step without `timeout` may take any time."""
         plan.add_step(GenericStep(exec=lambda ctx: ctx.sleep(600)), name="db")
         result = plan.execute()
         assert result.steps["db"].seconds == pytest.approx(600, abs=0.1)
@@ -794,10 +794,10 @@ class TestOtherEndings:
     """Skips, and exceptions that end the plan."""
 
     class Skip(Exception):  # noqa: N818 - a stand-in for pytest's
-        """What a step raises to be skipped."""
+        """The exception by which a step is skipped."""
 
     def test_skip_on_skips_the_step_and_what_needs_it(self, plan: Plan, calls: Calls) -> None:
-        """The reason travels along; it is no failure and is not retried."""
+        """The skip has a reason, is no failure and is not retried."""
         hook = calls.hook("exec", failures=9, error=self.Skip)
         plan.add_step(GenericStep(exec=hook), name="db", retries=3, retry_wait=0)
         plan.add_step(GenericStep(exec=calls.hook("never")), name="web", needs="db")
@@ -815,7 +815,7 @@ class TestOtherEndings:
         assert run.error() is None
 
     def test_the_skip_option_keeps_a_step_from_running(self, plan: Plan, calls: Calls) -> None:
-        """Its words are the reason."""
+        """The text of the option is the reason."""
         plan.add_step(GenericStep(exec=calls.hook("exec")), name="db", skip="no database here")
         result = plan.execute()
         assert calls == []
@@ -826,7 +826,7 @@ class TestOtherEndings:
     def test_interrupts_and_exits_are_raised_as_they_are_after_cleanup(
         self, plan: Plan, calls: Calls, kind: type[BaseException]
     ) -> None:
-        """The very object, not wrapped, not retried; cleanup has run."""
+        """The same exception object is raised; it is neither wrapped nor retried."""
         error = kind(3)
 
         def exec(ctx: Context) -> None:

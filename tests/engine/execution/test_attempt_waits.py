@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt."""
+"""`seconds_to_wait`, the wait before the next attempt."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ERROR = ValueError("text")
 
 @pytest.mark.parametrize("seconds", [0, 2, 1.5])
 def test_a_number_is_the_same_each_time(seconds: float) -> None:
-    """Whatever the attempt."""
+    """A number of seconds applies to every attempt."""
     assert {seconds_to_wait(seconds, attempt, ERROR) for attempt in (1, 2, 50)} == {seconds}
 
 
 def test_the_default_stays_between_half_a_second_and_thirty() -> None:
-    """For any attempt, with a jitter that is not always the same."""
+    """This holds for every attempt, and the jitter varies."""
     waits = [seconds_to_wait(None, attempt, ERROR) for attempt in range(1, 2000)]
     assert min(waits) >= 0.5
     assert max(waits) <= 30
@@ -28,7 +28,7 @@ def test_the_default_stays_between_half_a_second_and_thirty() -> None:
 
 
 def test_a_wait_sees_the_attempt_and_its_error() -> None:
-    """As tenacity gives them."""
+    """It gets the retry state that tenacity documents."""
     seen: list[Any] = []
 
     def wait(state: tenacity.RetryCallState) -> float:
@@ -51,12 +51,12 @@ def test_a_wait_sees_the_attempt_and_its_error() -> None:
     ],
 )
 def test_waits_of_tenacity_work(wait: Any, seconds: float) -> None:
-    """Alone and combined; here before the fourth attempt."""
+    """Single and combined waits work; here before the fourth attempt."""
     assert seconds_to_wait(wait, 3, ERROR) == seconds
 
 
 @pytest.mark.parametrize("junk", [-1, None, "2", float("nan"), float("inf"), [1]])
 def test_what_is_no_time_to_wait_is_refused(junk: Any) -> None:
-    """The message shows it."""
+    """The message shows the value."""
     with pytest.raises(PlanDefinitionError, match="retry_wait returned"):
         seconds_to_wait(lambda _: junk, 1, ERROR)

@@ -1,4 +1,4 @@
-"""The reverse phase: order, what runs, budgets, and errors."""
+"""The reverse phase: its order, what runs, its time limits, and its errors."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def plan(clock: FakeClock) -> Plan:
 
 
 class TestOrder:
-    """Which cleanup runs when."""
+    """The order of cleanup."""
 
     def test_a_list_is_cleaned_up_in_reverse(self, plan: Plan, calls: Calls) -> None:
-        """Last completed, first cleaned up."""
+        """The step that completed last is cleaned up first."""
         for name in ("one", "two", "three"):
             plan.add_step(GenericStep(cleanup=calls.hook(name)), name=name)
         plan.execute()
         assert calls == ["three", "two", "one"]
 
     def test_a_step_is_cleaned_up_after_those_that_need_it(self, plan: Plan, calls: Calls) -> None:
-        """Also when those completed earlier than something else."""
+        """This holds even if they completed before an unrelated step."""
         plan.add_step(GenericStep(cleanup=calls.hook("net")), name="net", needs=())
         plan.add_step(GenericStep(cleanup=calls.hook("db")), name="db", needs="net")
         plan.add_step(
@@ -60,7 +60,7 @@ class TestOrder:
     def test_a_step_waits_until_those_that_follow_it_are_cleaned_up(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """Not only begun: a slow cleanup holds up what is under it."""
+        """A slow cleanup delays the cleanup of the steps before it."""
 
         def slow(ctx: Context) -> None:
             ctx.sleep(5)
@@ -74,7 +74,7 @@ class TestOrder:
     def test_with_one_job_independent_steps_go_in_reverse_of_completion(
         self, clock: FakeClock, calls: Calls
     ) -> None:
-        """What completed last goes first, whatever the order of declaration."""
+        """The order of declaration does not matter."""
         plan = Plan(clock=clock, jobs=1)
         for name in ("one", "two", "three"):
             plan.add_step(GenericStep(cleanup=calls.hook(name)), name=name, needs=())
@@ -82,7 +82,7 @@ class TestOrder:
         assert calls == ["three", "two", "one"]
 
     def test_independent_cleanups_run_at_the_same_time(self, plan: Plan) -> None:
-        """Each waits for the other."""
+        """Two cleanups that wait for each other both end."""
         both = threading.Barrier(2, timeout=10)
         for name in ("one", "two"):
             plan.add_step(GenericStep(cleanup=lambda: both.wait()), name=name, needs=())
@@ -92,7 +92,7 @@ class TestOrder:
         assert not both.broken
 
     def test_a_failed_cleanup_does_not_hold_up_the_next(self, plan: Plan, calls: Calls) -> None:
-        """What is under a step whose cleanup failed is cleaned up all the same."""
+        """The steps that the failed one needs are cleaned up anyway."""
         plan.add_step(GenericStep(cleanup=calls.hook("lower")), name="lower")
         plan.add_step(GenericStep(cleanup=calls.hook("upper", failures=1)), name="upper")
         with pytest.raises(CleanupError):
@@ -101,14 +101,14 @@ class TestOrder:
 
 
 class TestWhatRuns:
-    """Which hooks and deferred calls run."""
+    """Which cleanup hooks and deferred calls run."""
 
     @pytest.mark.parametrize("failing", ["pre_exec", "exec", "post_exec"])
     @pytest.mark.parametrize("when", ["succeeded", "attempted"])
     def test_the_cleanup_hook_of_a_failed_step_runs_only_when_asked_for(
         self, plan: Plan, calls: Calls, failing: str, when: str
     ) -> None:
-        """`cleanup_when="attempted"` asks for it."""
+        """`cleanup_when="attempted"` requests it."""
         hooks = {failing: calls.hook(failing, failures=1)}
         plan.add_step(GenericStep(**hooks, cleanup=calls.hook("cleanup")), cleanup_when=when)
         with pytest.raises(StepError):
@@ -119,7 +119,7 @@ class TestWhatRuns:
     def test_a_step_that_never_began_is_not_cleaned_up(
         self, plan: Plan, calls: Calls, when: str
     ) -> None:
-        """Not even when attempts are enough."""
+        """Its cleanup hook does not run even with "attempted"."""
         plan.add_step(GenericStep(exec=calls.hook("exec", failures=1)))
         plan.add_step(GenericStep(cleanup=calls.hook("cleanup")), name="later", cleanup_when=when)
         result, _ = execute(plan)
@@ -129,7 +129,7 @@ class TestWhatRuns:
     def test_cleanup_runs_for_a_step_whose_exec_was_interrupted(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """With `attempted`, by a timeout too."""
+        """With "attempted" it runs after a timeout as well."""
         step = GenericStep(exec=lambda ctx: ctx.sleep(60), cleanup=calls.hook("cleanup"))
         with pytest.raises(StepError):
             plan.add_step(step, timeout=5, cleanup_when="attempted").execute()
@@ -138,7 +138,7 @@ class TestWhatRuns:
     def test_the_cleanup_of_an_attempted_step_gets_the_value_that_exec_returned(
         self, plan: Plan
     ) -> None:
-        """It is what has to be undone, although the step failed after it."""
+        """The hook needs `value`, although the step failed after exec."""
         seen: list[Any] = []
 
         def fail() -> None:
@@ -154,7 +154,7 @@ class TestWhatRuns:
     def test_the_cleanup_hook_runs_once_after_several_attempts(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """Once per step, not per attempt."""
+        """It runs once per step, not once per attempt."""
         step = GenericStep(exec=calls.hook("exec", failures=2), cleanup=calls.hook("cleanup"))
         plan.add_step(step, retries=2, retry_wait=0).execute()
         assert calls == ["exec"] * 3 + ["cleanup"]
@@ -162,7 +162,7 @@ class TestWhatRuns:
     def test_deferred_calls_follow_the_cleanup_hook_last_first(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """Those of all hooks of the step, with their arguments."""
+        """The deferred calls of all hooks run, with their arguments."""
 
         def make(what: str) -> Callable[[Context], None]:
             return lambda ctx: ctx.defer(calls.note, text=f"undo {what}")
@@ -182,7 +182,7 @@ class TestWhatRuns:
     def test_deferred_calls_run_however_the_step_ended(
         self, clock: FakeClock, calls: Calls, ending: str
     ) -> None:
-        """Success, failure, timeout, cancel, and the plan's limit."""
+        """They run after success, failure, timeout, cancel, and the plan's limit."""
         plan = Plan(clock=clock, limit=30)
 
         def exec(ctx: Context) -> None:
@@ -202,7 +202,7 @@ class TestWhatRuns:
     def test_deferred_calls_trees_and_the_tail_are_one_stack(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """What was made last is undone first, of whatever kind it is."""
+        """They are undone in reverse order of registration, whatever their kind."""
         processes: list[Process] = []
 
         def look(what: str) -> None:
@@ -229,7 +229,7 @@ class TestWhatRuns:
         ]
 
     def test_what_cleanup_defers_runs_too(self, plan: Plan, calls: Calls) -> None:
-        """Cleanup hooks have a whole `ctx`."""
+        """A cleanup hook can defer calls, too."""
         step = GenericStep(cleanup=lambda ctx: ctx.defer(calls.note, "undo"))
         plan.add_step(step).execute()
         assert calls == ["undo"]
@@ -244,12 +244,12 @@ class TestWhatRuns:
         assert calls == ["undo"]
 
     def test_a_pause_is_not_cleaned_up(self, plan: Plan) -> None:
-        """It has nothing to take back."""
+        """A pause has nothing to undo."""
         result = plan.add_pause(1).execute()
         assert result.steps["pause-1"].cleanup.outcome is CleanupOutcome.NONE
 
     def test_cleanup_may_write_state_but_a_test_may_not(self, plan: Plan) -> None:
-        """Writes of steps go on until the end."""
+        """Steps may write until the end of the run."""
         seen: list[Any] = []
 
         def cleanup(ctx: Context) -> None:
@@ -265,7 +265,7 @@ class TestReason:
 
     @pytest.mark.parametrize("reason", ["success", "failure", "cancelled", "timeout"])
     def test_the_reason_is_how_the_plan_ended(self, clock: FakeClock, reason: str) -> None:
-        """One word for each ending."""
+        """Each outcome of the plan has its own reason."""
         plan = Plan(clock=clock, limit=10)
         seen: list[str | None] = []
 
@@ -285,10 +285,10 @@ class TestReason:
 
 
 class TestShield:
-    """Cleanup is not stopped by what stopped the plan."""
+    """Cleanup is not stopped by the request that stopped the plan."""
 
     def test_cleanup_can_sleep_and_run_after_a_cancel(self, plan: Plan, calls: Calls) -> None:
-        """Its `ctx` is its own, not cancelled."""
+        """The `ctx` of cleanup is not cancelled."""
 
         def cleanup(ctx: Context) -> None:
             assert not ctx.cancelled
@@ -303,7 +303,7 @@ class TestShield:
         assert calls == ["ran"]
 
     def test_the_limit_is_not_taken_from_cleanup(self, clock: FakeClock, calls: Calls) -> None:
-        """A cleanup may take longer than the whole plan might."""
+        """Cleanup may take longer than the plan's limit."""
         plan = Plan(clock=clock, limit=10)
 
         def cleanup(ctx: Context) -> None:
@@ -320,7 +320,7 @@ class TestShield:
     def test_a_deferred_method_of_ctx_works_after_the_step_was_stopped(
         self, clock: FakeClock, tmp_path: Path, ending: str
     ) -> None:
-        """`ctx.defer(ctx.run, [...])` is how people write an undo."""
+        """`ctx.defer(ctx.run, [...])` is a common way to write an undo."""
         plan = Plan(clock=clock, limit=10 if ending == "limit" else None)
         undone = tmp_path / "undone"
 
@@ -336,7 +336,7 @@ class TestShield:
         assert undone.exists()
 
     def test_a_cancel_during_cleanup_ends_nothing(self, plan: Plan, calls: Calls) -> None:
-        """Cleanup goes on, and says what it is still at."""
+        """Cleanup continues, and an event lists what is unfinished."""
         events = record_events(plan)
         plan.add_step(GenericStep(cleanup=calls.hook("lower")), name="lower")
 
@@ -353,12 +353,12 @@ class TestShield:
 
 
 class TestBudget:
-    """What exceeds its time is left, aloud; nothing else is."""
+    """Whatever exceeds its time limit is left and reported; everything else runs."""
 
     def test_a_cleanup_is_stopped_at_its_timeout(
         self, plan: Plan, calls: Calls, clock: FakeClock
     ) -> None:
-        """It is woken like any hook; what is under it is cleaned up."""
+        """It is woken like any hook, and the steps before it are cleaned up."""
         begun = clock.now()
         plan.add_step(GenericStep(cleanup=calls.hook("lower")), name="lower")
         plan.add_step(
@@ -372,7 +372,7 @@ class TestBudget:
         assert plan.results["upper"].cleanup.outcome is CleanupOutcome.TIMED_OUT
 
     def test_a_minute_is_the_default(self, plan: Plan, clock: FakeClock) -> None:
-        """A cleanup without an option ends after 60 seconds."""
+        """Without an option, a cleanup is stopped after 60 seconds."""
         begun = clock.now()
         plan.add_step(GenericStep(cleanup=lambda ctx: ctx.sleep(100)))
         with pytest.raises(CleanupError):
@@ -382,7 +382,7 @@ class TestBudget:
     def test_the_timeout_is_for_the_whole_cleanup_of_the_step(
         self, plan: Plan, clock: FakeClock
     ) -> None:
-        """Hook and deferred calls share it."""
+        """The hook and the deferred calls share it."""
         begun = clock.now()
 
         async def undo() -> None:
@@ -396,7 +396,7 @@ class TestBudget:
     def test_a_cleanup_that_hangs_is_abandoned_and_the_others_run(
         self, plan: Plan, calls: Calls, gate: Gate
     ) -> None:
-        """It is named, with its stack, in the error and in the result."""
+        """The error and the result list it with its stack."""
         plan.add_step(GenericStep(cleanup=calls.hook("lower")), name="lower")
         plan.add_step(GenericStep(cleanup=lambda: gate.hang()), name="upper", cleanup_timeout=5)
         with pytest.raises(CleanupError, match="'upper'"):
@@ -408,7 +408,7 @@ class TestBudget:
         assert "hold" in plan.results["upper"].stack
 
     def test_what_has_no_time_left_is_named(self, plan: Plan, calls: Calls, gate: Gate) -> None:
-        """Deferred calls that could not run are in `left`, and in no doubt."""
+        """`left` lists every deferred call that could not run."""
 
         def exec(ctx: Context) -> None:
             ctx.defer(calls.hook("undo"))
@@ -440,7 +440,7 @@ class TestBudget:
     def test_the_cleanup_limit_is_for_all_steps_together(
         self, clock: FakeClock, calls: Calls
     ) -> None:
-        """What has not begun by then is left, and said to be."""
+        """Cleanups that have not begun by then are listed in `left`."""
         plan = Plan(clock=clock, cleanup_limit=25)
         begun = clock.now()
         plan.add_step(GenericStep(cleanup=calls.hook("never")), name="one")
@@ -460,7 +460,7 @@ class TestBudget:
         assert "cleanup limit" in str(caught.value.exceptions)
 
     def test_trees_are_ended_past_the_cleanup_limit(self, clock: FakeClock) -> None:
-        """Also those of a step whose cleanup never began."""
+        """This includes the trees of a step whose cleanup never began."""
         processes: list[Process] = []
         plan = Plan(clock=clock, cleanup_limit=5)
         plan.add_step(GenericStep(exec=lambda ctx: processes.append(ctx.start(["sleep", "60"]))))
@@ -471,10 +471,10 @@ class TestBudget:
 
 
 class TestErrors:
-    """Nothing is hidden, and the first failure stays the first."""
+    """Errors of cleanup are all reported and never replace the first failure."""
 
     def test_all_failures_are_in_one_group(self, plan: Plan, calls: Calls) -> None:
-        """One StepError each, with hook `cleanup`, the cause, and what was being undone."""
+        """Each is a StepError with hook `cleanup`, its cause, and a note of what was undone."""
 
         def exec(ctx: Context) -> None:
             ctx.defer(calls.hook("deferred", failures=1))
@@ -497,7 +497,7 @@ class TestErrors:
     def test_the_first_failure_is_raised_and_carries_those_of_cleanup(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """As a note and as `cleanup_error`."""
+        """They are in a note and in `cleanup_error`."""
         plan.add_step(GenericStep(cleanup=calls.hook("cleanup", failures=1)), name="one")
         plan.add_step(GenericStep(exec=calls.hook("exec", failures=1)), name="two")
         with pytest.raises(StepError) as caught:
@@ -509,7 +509,7 @@ class TestErrors:
     def test_a_cancelled_plan_carries_the_failures_of_cleanup(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """PlanCancelledError, too, has a `cleanup_error`."""
+        """PlanCancelledError has a `cleanup_error` as well."""
         plan.add_step(GenericStep(cleanup=calls.hook("cleanup", failures=1)))
         plan.add_step(GenericStep(exec=cancel_and_sleep(plan)))
         with pytest.raises(PlanCancelledError) as caught:
@@ -520,7 +520,7 @@ class TestErrors:
     def test_an_interrupt_carries_the_failures_of_cleanup(
         self, plan: Plan, calls: Calls, kind: type[BaseException]
     ) -> None:
-        """As a note, since it is raised as it is."""
+        """They are in a note, because the interrupt is raised unchanged."""
         plan.add_step(GenericStep(cleanup=calls.hook("cleanup", failures=1)), name="one")
         plan.add_step(GenericStep(exec=calls.hook("exec", failures=1, error=kind)))
         with pytest.raises(kind) as caught:
@@ -528,7 +528,7 @@ class TestErrors:
         assert any("'one'" in note for note in caught.value.__notes__)
 
     def test_a_body_that_raises_keeps_its_exception(self, plan: Plan, calls: Calls) -> None:
-        """The very object, with a note and `cleanup_error`."""
+        """The same object is raised, with a note and `cleanup_error`."""
         error = LookupError("of the body")
         plan.add_step(GenericStep(cleanup=calls.hook("cleanup", failures=1)), name="one")
         with pytest.raises(LookupError) as caught, plan.provisioned():
@@ -539,7 +539,7 @@ class TestErrors:
         assert any("'one'" in note for note in error.__notes__)
 
     def test_a_body_that_exits_is_cleaned_up_after(self, plan: Plan, calls: Calls) -> None:
-        """SystemExit of the body passes through unchanged."""
+        """SystemExit of the body is raised unchanged."""
         plan.add_step(GenericStep(cleanup=calls.hook("cleanup")))
         with pytest.raises(SystemExit) as caught, plan.provisioned():
             sys.exit(3)
@@ -549,7 +549,7 @@ class TestErrors:
     def test_cleanup_errors_raise_after_a_body_that_succeeded(
         self, plan: Plan, calls: Calls
     ) -> None:
-        """They are what went wrong."""
+        """CleanupError is raised, because nothing else failed."""
         plan.add_step(GenericStep(cleanup=calls.hook("cleanup", failures=1)))
         with pytest.raises(CleanupError), plan.provisioned():
             calls.note("body")
@@ -559,7 +559,7 @@ class TestErrors:
     def test_an_interrupt_in_a_cleanup_is_raised_after_a_body_that_raised(
         self, plan: Plan, calls: Calls, kind: type[BaseException]
     ) -> None:
-        """Whoever wants to leave leaves; what the body raised is the cause."""
+        """The interrupt is raised, and the body's exception is its cause."""
         error = LookupError("of the body")
         plan.add_step(GenericStep(cleanup=calls.hook("lower")))
         plan.add_step(GenericStep(cleanup=calls.hook("upper", failures=1, error=kind)))
@@ -572,7 +572,7 @@ class TestErrors:
     def test_an_interrupt_in_a_cleanup_is_raised_as_it_is_when_all_have_run(
         self, plan: Plan, calls: Calls, kind: type[BaseException]
     ) -> None:
-        """Never wrapped; the cleanup that raised it has failed, and stops no other."""
+        """It is not wrapped; its cleanup counts as failed, and the others run."""
         plan.add_step(GenericStep(cleanup=calls.hook("lower")))
         hook = calls.hook("upper", failures=1, error=kind)
         plan.add_step(GenericStep(cleanup=hook), name="upper")
@@ -583,10 +583,10 @@ class TestErrors:
 
 
 class TestEvents:
-    """Listeners hear of cleanup."""
+    """The events of cleanup."""
 
     def test_listeners_hear_how_many_and_why_then_each(self, plan: Plan, calls: Calls) -> None:
-        """CleanupBegan counts the steps that have something to take back."""
+        """CleanupBegan counts the steps that have something to undo."""
         events = record_events(plan)
         plan.add_step(GenericStep(cleanup=calls.hook("one")), name="one")
         plan.add_step(GenericStep(), name="two")
@@ -661,10 +661,10 @@ except KeyboardInterrupt as error:
 
 
 class TestCtrlC:
-    """KeyboardInterrupt in the coordinator, in a process of its own."""
+    """KeyboardInterrupt in the coordinator of another process."""
 
     def run(self, when: str, times: int, *more: str) -> list[str]:
-        """Return what the script says that gets Ctrl-C so many times."""
+        """Run the script, which interrupts itself so many times; return its output."""
         done = subprocess.run(
             [sys.executable, "-c", CTRL_C, when, str(times), *more],
             capture_output=True,
@@ -676,7 +676,7 @@ class TestCtrlC:
         return done.stdout.splitlines()
 
     def test_while_provisioning_the_step_is_stopped_and_everything_cleaned_up(self) -> None:
-        """Then KeyboardInterrupt is raised as it is."""
+        """KeyboardInterrupt is raised unchanged after cleanup."""
         assert self.run("provisioning", 1) == [
             "exec ended",
             "upper",
@@ -685,21 +685,21 @@ class TestCtrlC:
         ]
 
     def test_the_first_during_cleanup_ends_nothing(self) -> None:
-        """Cleanup goes on to its end; KeyboardInterrupt is raised after it."""
+        """Cleanup runs to its end, and KeyboardInterrupt is raised after it."""
         assert self.run("cleanup", 1) == ["upper", "lower", "KeyboardInterrupt, left: []"]
 
     def test_during_cleanup_it_is_not_lost_when_the_body_raised(self) -> None:
-        """It ends the program, once cleanup has ended."""
+        """KeyboardInterrupt ends the program after cleanup."""
         assert self.run("cleanup", 1, "body") == ["upper", "lower", "KeyboardInterrupt, left: []"]
 
     def test_the_second_during_cleanup_leaves_the_rest(self) -> None:
-        """At once, and the result says what is left."""
+        """Cleanup ends at once, and the result lists what is left."""
         assert self.run("cleanup", 2) == ["KeyboardInterrupt, left: ['step-1', 'step-2']"]
 
     def test_a_cleanup_that_was_left_may_end_without_harm(
         self, clock: FakeClock, make_gate: Callable[[], Gate]
     ) -> None:
-        """It ends while the plan returns: nothing of the engine breaks."""
+        """If it ends while the plan returns, the engine does not fail."""
         plan = Plan(clock=clock)
         gate, ended = make_gate(), threading.Event()
 

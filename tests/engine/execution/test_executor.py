@@ -1,4 +1,4 @@
-"""Many flows at once: the coordinator and those who bring it news."""
+"""Many flows at once: the coordinator, and the threads that perform calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def plan(clock: FakeClock) -> Plan:
 
 
 def test_listeners_are_called_on_the_thread_that_executes(plan: Plan) -> None:
-    """One at a time, whatever thread brings the news."""
+    """They are called one at a time, whichever thread sent the event."""
     threads: set[threading.Thread] = set()
     listen(plan, lambda _: threads.add(threading.current_thread()))
     for _ in range(4):
@@ -38,7 +38,7 @@ def test_listeners_are_called_on_the_thread_that_executes(plan: Plan) -> None:
 
 
 def test_an_error_in_a_listener_ends_nothing(plan: Plan, calls: Calls) -> None:
-    """The others hear the event, the step runs, the result names the error."""
+    """Other listeners get the event, the step runs, and the result has the error."""
 
     def broken(event: Event) -> None:
         raise RuntimeError("of a listener")
@@ -52,7 +52,7 @@ def test_an_error_in_a_listener_ends_nothing(plan: Plan, calls: Calls) -> None:
 
 
 def test_a_heartbeat_says_what_runs(plan: Plan) -> None:
-    """About once a second while nothing else happens, with the times."""
+    """It comes about once a second while nothing else happens, with the elapsed times."""
     events = record_events(plan)
     plan.add_step(GenericStep(exec=lambda ctx: ctx.sleep(3.5)), name="slow")
     plan.execute()
@@ -64,14 +64,14 @@ def test_a_heartbeat_says_what_runs(plan: Plan) -> None:
 
 
 def test_a_heartbeat_says_that_it_is_cleanup(plan: Plan) -> None:
-    """So a report can say so, too."""
+    """A report can tell the phases apart."""
     events = record_events(plan)
     plan.add_step(GenericStep(cleanup=lambda ctx: ctx.sleep(2.5)), name="slow").execute()
     assert [event.cleaning for event in events if isinstance(event, Waiting)][:2] == [True, True]
 
 
 def test_steps_that_are_ready_begin_in_the_order_of_declaration(clock: FakeClock) -> None:
-    """With fewer jobs than steps."""
+    """This holds with fewer jobs than steps."""
     plan = Plan(clock=clock, jobs=1)
     events = record_events(plan)
     names = [f"step_{letter}" for letter in "gaczb"]
@@ -82,7 +82,7 @@ def test_steps_that_are_ready_begin_in_the_order_of_declaration(clock: FakeClock
 
 
 def test_an_early_step_begins_before_a_late_one_that_was_ready_first(clock: FakeClock) -> None:
-    """The list decides, not the moment."""
+    """The order of declaration decides, not the time when a step is ready."""
     plan = Plan(clock=clock, jobs=1)
     events = record_events(plan)
     plan.add_step(GenericStep(), name="first", needs=())
@@ -94,7 +94,7 @@ def test_an_early_step_begins_before_a_late_one_that_was_ready_first(clock: Fake
 
 
 def test_a_long_list_of_short_steps_is_no_recursion(calls: Calls) -> None:
-    """Two thousand steps with the machine's clock, in order."""
+    """Two thousand steps run in order with the real clock."""
     plan = Plan()
     for number in range(2000):
         plan.add_step(GenericStep(exec=lambda number=number: calls.note(str(number))))
@@ -104,7 +104,7 @@ def test_a_long_list_of_short_steps_is_no_recursion(calls: Calls) -> None:
 
 
 def test_a_chain_of_steps_needs_one_thread(plan: Plan) -> None:
-    """The thread that ends a step takes the next one itself."""
+    """The thread that ends a step runs the next one."""
     threads: set[int] = set()
     for _ in range(10):
         plan.add_step(GenericStep(exec=lambda: threads.add(threading.get_ident())))
@@ -113,7 +113,7 @@ def test_a_chain_of_steps_needs_one_thread(plan: Plan) -> None:
 
 
 def test_cancel_reaches_a_sleeping_step_at_once() -> None:
-    """In a fraction of a second of real time."""
+    """It takes a fraction of a second of real time."""
     plan = Plan()
     times: list[float] = []
 
@@ -131,7 +131,7 @@ def test_cancel_reaches_a_sleeping_step_at_once() -> None:
 
 
 def test_events_of_a_step_come_in_order(plan: Plan) -> None:
-    """Started before finished, each once, at times that never go back."""
+    """StepStarted precedes StepFinished, each comes once, and times never decrease."""
     events = record_events(plan)
     for name in ("one", "two"):
         plan.add_step(GenericStep(exec=lambda ctx: ctx.sleep(1)), name=name)
@@ -152,7 +152,7 @@ def test_events_of_a_step_come_in_order(plan: Plan) -> None:
 
 
 class SlowError(Exception):
-    """Its text takes until the neighbour has timed out."""
+    """An exception whose `__str__` blocks until the neighbour has timed out."""
 
     def __init__(self, neighbour: Neighbour) -> None:
         super().__init__()
@@ -165,13 +165,13 @@ class SlowError(Exception):
 
 
 class SlowJournal(NullJournal):
-    """Its disk takes until the neighbour has timed out to write how the step `slow` ended."""
+    """A journal that blocks at the end of the step `slow` until the neighbour has timed out."""
 
     def __init__(self, neighbour: Neighbour) -> None:
         self._neighbour = neighbour
 
     def ends_durably(self, step: PlannedStep) -> bool:
-        """Of the one step."""
+        """Return whether it is the step `slow`."""
         return step.name == "slow"
 
     def step_ended(
@@ -183,16 +183,16 @@ class SlowJournal(NullJournal):
         *,
         has_begun: bool,
     ) -> None:
-        """Wait for the disk."""
+        """Block until the neighbour has timed out."""
         if step.name == "slow":
             self._neighbour.wait_for_its_timeout()
 
 
 class TestTimesAreKeptBesideSlowSteps:
-    """Neither a user's code nor a disk that one step waits for holds up another step's timeout."""
+    """User code and disk writes of one step do not delay another step's timeout."""
 
     def test_beside_an_exception_whose_text_takes_long(self) -> None:
-        """Its `__str__` waits until the neighbour has timed out."""
+        """Its `__str__` blocks until the neighbour has timed out."""
         neighbour = Neighbour()
 
         def exec() -> None:
@@ -206,7 +206,7 @@ class TestTimesAreKeptBesideSlowSteps:
         assert result.steps["slow"].reason == "SlowError: slow"
 
     def test_beside_a_cleanup_error_whose_text_takes_long(self) -> None:
-        """The other cleanup is stopped at its `cleanup_timeout` meanwhile."""
+        """Meanwhile the other cleanup is stopped at its `cleanup_timeout`."""
         neighbour = Neighbour()
 
         def fail() -> None:
@@ -229,7 +229,7 @@ class TestTimesAreKeptBesideSlowSteps:
         assert plan.results["hangs"].cleanup.outcome is CleanupOutcome.TIMED_OUT
 
     def test_beside_a_durable_write_that_takes_long(self) -> None:
-        """The journal waits until the neighbour has timed out."""
+        """The journal blocks until the neighbour has timed out."""
         neighbour = Neighbour()
         plan = Plan(continue_on_error=True)
         plan.add_step(GenericStep(exec=lambda: "value"), name="slow", needs=())
@@ -241,7 +241,7 @@ class TestTimesAreKeptBesideSlowSteps:
         assert run.result().steps["slow"].outcome is StepOutcome.SUCCEEDED
 
     def test_what_needs_a_step_begins_after_its_durable_write(self) -> None:
-        """Nobody relies on a step that a later process would not know of."""
+        """No step relies on a step that the journal does not have yet."""
         neighbour = Neighbour()
         written: list[bool] = []
         plan = Plan(continue_on_error=True)

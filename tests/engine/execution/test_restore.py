@@ -1,4 +1,4 @@
-"""Steps as a journal tells them, cleaned up by another process."""
+"""Steps that are restored from a journal and cleaned up by another process."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ CALLS = Path("calls")
 
 
 def note(*words: Any) -> None:
-    """What the steps defer; in a file, for it may be another process."""
+    """Record the deferred call in a file, because it may run in another process."""
     with CALLS.open("a") as file:
         file.write(" ".join(map(str, words)) + "\n")
 
 
 def calls() -> list[str]:
-    """Return what was noted."""
+    """Return the recorded calls."""
     return CALLS.read_text().splitlines() if CALLS.exists() else []
 
 
 class Named(GenericStep):
-    """A step that notes its cleanup with its value."""
+    """A step whose cleanup records its name and value."""
 
     def __init__(self, exec: Callable[..., Any] = lambda: None) -> None:
         super().__init__(exec=exec, cleanup=lambda ctx, value: note("clean", ctx.step, value))
@@ -50,21 +50,21 @@ class Named(GenericStep):
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the calls are noted."""
+    """The working directory of the test, which has the file of calls."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     return tmp_path
 
 
 def killed(steps: Mapping[str, GenericStep], **options: Any) -> Path:
-    """Return the journal of a run of these steps that was killed; nothing is noted yet."""
+    """Return the journal of a killed run of these steps; no call is recorded yet."""
     file = journals.left(Path("run/j").absolute(), Path("j").absolute(), steps, **options)
     CALLS.unlink(missing_ok=True)
     return file
 
 
 def recover(file: Path, steps: Mapping[str, GenericStep]) -> dict[str, CleanupResult]:
-    """Clean up with the steps that are declared now; return how that ended."""
+    """Clean up with the steps that are declared now; return the results of cleanup."""
     plan = Plan()
     for name, step in steps.items():
         plan.add_step(step, name=name)
@@ -91,7 +91,7 @@ def three() -> dict[str, GenericStep]:
 
 
 def test_everything_is_cleaned_up_in_reverse_as_if_nothing_had_happened() -> None:
-    """Hooks with their values, then what was deferred."""
+    """Hooks run with their values, then the deferred calls."""
     file = killed(three())
     results = recover(file, three())
     assert calls() == [
@@ -104,7 +104,7 @@ def test_everything_is_cleaned_up_in_reverse_as_if_nothing_had_happened() -> Non
 
 
 def test_a_second_recovery_does_nothing() -> None:
-    """Nothing is left of it."""
+    """There is nothing left to clean up."""
     file = killed(three())
     recover(file, three())
     before = calls()
@@ -115,7 +115,7 @@ def test_a_second_recovery_does_nothing() -> None:
 
 
 def test_only_what_was_not_undone_is_undone() -> None:
-    """The first owner died in the middle of its cleanup."""
+    """The first owner was killed during its cleanup."""
     file = killed(three())
     with sealing(file) as connection:
         connection.execute("UPDATE step SET hook_done = 1 WHERE name = 'web'")
@@ -127,17 +127,17 @@ def test_only_what_was_not_undone_is_undone() -> None:
 
 
 def test_the_reason_is_recovery() -> None:
-    """For a cleanup that wants to know."""
+    """A cleanup hook can tell by `ctx.reason` that a later process runs it."""
     steps = {"a": GenericStep(cleanup=lambda ctx: note(ctx.reason))}
     recover(killed(steps), steps)
     assert calls() == ["recovery"]
 
 
 class TestChangedCode:
-    """What is known is cleaned up, what is not is kept and named."""
+    """Recovery after the code has changed."""
 
     def test_a_step_that_is_gone_keeps_its_hook_for_later(self) -> None:
-        """Its deferred calls run; what needs the hook stays, with the reason."""
+        """Its deferred calls run; its cleanup hook stays due, with a reason."""
         file = killed(three())
         now = three()
         del now["db"]
@@ -151,7 +151,7 @@ class TestChangedCode:
         ]  # fmt: skip
 
     def test_it_is_finished_when_the_step_is_back(self) -> None:
-        """By the next process that has the code."""
+        """The next process that declares the step runs its hook."""
         file = killed(three())
         recover(file, {})
         recover(file, three())
@@ -159,27 +159,27 @@ class TestChangedCode:
         assert len([line for line in calls() if line.startswith("undo")]) == 3
 
     def test_a_new_step_is_ignored(self) -> None:
-        """It has not begun."""
+        """It has nothing to clean up."""
         now = {**three(), "new": Named()}
         recover(killed(three()), now)
         assert not any("new" in line for line in calls())
 
     def test_a_step_without_its_hook_is_named(self) -> None:
-        """It had one when it was provisioned."""
+        """The hook existed when the step was provisioned."""
         file = killed({"a": Named()})
         results = recover(file, {"a": GenericStep(exec=lambda: None)})
         assert "step 'a' no longer has one" in str(results["a"].errors[0])
         assert [step.name for step in read(file).due()] == ["a"]
 
     def test_the_order_is_that_of_the_run(self) -> None:
-        """Whatever the edges are now."""
+        """The present edges do not matter."""
         file = killed(three())
         recover(file, dict(reversed(three().items())))
         cleaned = [line.split()[1] for line in calls() if line.startswith("clean")]
         assert cleaned == ["web", "db", "net"]
 
     def test_a_function_that_is_gone_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The others run."""
+        """The other deferred calls run."""
         file = killed(three())
         with sealing(file) as connection:
             connection.execute(
@@ -191,10 +191,10 @@ class TestChangedCode:
 
 
 class TestLost:
-    """What no other process can do."""
+    """What only the killed process could undo."""
 
     def test_a_call_that_could_not_be_written_is_named(self) -> None:
-        """And everything else runs."""
+        """Everything else runs."""
 
         def make(ctx: Context) -> None:
             ctx.defer(note, "durable")
@@ -208,14 +208,14 @@ class TestLost:
         )
 
     def test_a_hook_that_takes_what_is_lost_is_not_called(self) -> None:
-        """With something else in its place it might remove the wrong thing."""
+        """With another value it might remove the wrong thing."""
         steps = {"a": Named(lambda: object()), "b": Named(lambda: 1)}
         results = recover(killed(steps), steps)
         assert calls() == ["clean b 1"]
         assert "was lost with its process" in str(results["a"].errors[0])
 
     def test_a_variable_of_a_dead_process_needs_nothing(self) -> None:
-        """It went with the process."""
+        """An environment variable ends with its process."""
         steps = {"a": GenericStep(exec=lambda ctx: ctx.setenv("RESTORE_TEST", "1"))}
         file = killed(steps)
         assert read(file).due() == []
@@ -224,11 +224,11 @@ class TestLost:
 
 
 class TestTrees:
-    """Process trees of the dead."""
+    """Process trees of a killed run."""
 
     @pytest.fixture
     def sleeper(self) -> Iterator[list[psutil.Process]]:
-        """What was started; gone when the test ends."""
+        """The process that was started; it is killed when the test ends."""
         found: list[psutil.Process] = []
         yield found
         for process in found:
@@ -237,7 +237,7 @@ class TestTrees:
 
     @pytest.fixture
     def journal(self, sleeper: list[psutil.Process]) -> Path:
-        """The journal of a process that started one, and was killed."""
+        """The journal of a killed run that had started a process."""
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -259,7 +259,7 @@ class TestTrees:
         return Path("j").absolute()
 
     def test_they_are_ended(self, journal: Path, sleeper: list[psutil.Process]) -> None:
-        """By whoever cleans up."""
+        """The process that cleans up ends them."""
         assert sleeper[0].is_running()
         recover(journal, {})
         assert not sleeper[0].is_running() or sleeper[0].status() == psutil.STATUS_ZOMBIE
@@ -268,7 +268,7 @@ class TestTrees:
     def test_nothing_is_touched_after_a_reboot(
         self, journal: Path, sleeper: list[psutil.Process]
     ) -> None:
-        """Pids are void; the entry is settled."""
+        """The recorded pids are invalid, and the undo counts as done."""
         with sealing(journal) as connection:
             connection.execute('UPDATE undo SET data = json_patch(data, \'{"boot": "old"}\')')
         recover(journal, {})
@@ -278,7 +278,7 @@ class TestTrees:
     def test_a_stranger_with_its_pid_is_not_touched(
         self, journal: Path, sleeper: list[psutil.Process]
     ) -> None:
-        """Another birth, no cookie: somebody else."""
+        """A process with another start time and no cookie is left alone."""
         stranger = subprocess.Popen(["sleep", "600"], start_new_session=True)
         with sealing(journal) as connection:
             connection.execute(

@@ -1,4 +1,4 @@
-"""One execution of a plan, in several goes: what the plugin does."""
+"""A run that provisions in several calls, as the plugin does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def plan(clock: FakeClock) -> Plan:
 
 
 def test_only_what_is_wanted_and_what_it_waits_for_runs(plan: Plan, calls: Calls) -> None:
-    """Both kinds of edges are followed."""
+    """`provision` follows both kinds of edges."""
     plan.add_step(GenericStep(exec=calls.hook("net")), name="net")
     plan.add_step(GenericStep(exec=calls.hook("db")), name="db", needs="net")
     plan.add_step(GenericStep(exec=calls.hook("mail")), name="mail", needs=())
@@ -36,7 +36,7 @@ def test_only_what_is_wanted_and_what_it_waits_for_runs(plan: Plan, calls: Calls
 
 
 def test_a_second_go_runs_only_what_is_missing(plan: Plan, calls: Calls) -> None:
-    """Steps that have ended stay as they are; cleanup covers both goes."""
+    """Steps that have ended are not repeated; cleanup covers both calls."""
     for name in ("one", "two", "three"):
         plan.add_step(
             GenericStep(exec=calls.hook(name), cleanup=calls.hook(f"clean {name}")), name=name
@@ -50,7 +50,7 @@ def test_a_second_go_runs_only_what_is_missing(plan: Plan, calls: Calls) -> None
 
 
 def test_a_failure_of_the_first_go_stops_the_second(plan: Plan, calls: Calls) -> None:
-    """The plan has stopped."""
+    """After a failure no further step begins."""
     plan.add_step(GenericStep(exec=calls.hook("one", failures=1)), name="one")
     plan.add_step(GenericStep(exec=calls.hook("two")), name="two")
     run = begin(plan)
@@ -73,7 +73,7 @@ def test_cleaning_up_twice_cleans_up_once(plan: Plan, calls: Calls) -> None:
 
 
 def test_cleaning_up_without_provisioning_is_no_error(plan: Plan) -> None:
-    """Nothing has begun; listeners hear of the end alone."""
+    """No step has begun, and listeners get only PlanFinished."""
     events = record_events(plan)
     plan.add_step(GenericStep(), name="one")
     run = begin(plan)
@@ -84,13 +84,13 @@ def test_cleaning_up_without_provisioning_is_no_error(plan: Plan) -> None:
 
 
 def test_every_run_has_a_name_of_its_own() -> None:
-    """At random."""
-    names = {begin(Plan()).run_id for _ in range(20)}
+    """The id of a run is random."""
+    names = {Plan().begin().run_id for _ in range(20)}
     assert len(names) == 20
 
 
 def test_exceptions_that_end_the_plan_can_be_named(plan: Plan, calls: Calls) -> None:
-    """Such as pytest.exit's: raised as they are, after cleanup."""
+    """Exceptions such as pytest.exit's are raised unchanged after cleanup."""
 
     class Exit(Exception):  # noqa: N818 - a stand-in for pytest's
         pass
@@ -106,8 +106,8 @@ def test_exceptions_that_end_the_plan_can_be_named(plan: Plan, calls: Calls) -> 
 
 
 def test_remaining_counts_down_to_the_limit(clock: FakeClock) -> None:
-    """Never below zero; None without a limit."""
-    run = begin(Plan(limit=10, clock=clock))
+    """It is never negative, and None without a limit."""
+    run = Plan(limit=10, clock=clock).begin()
     clock.advance(4)
     assert run.remaining() == pytest.approx(6)
     clock.advance(60)
@@ -116,7 +116,7 @@ def test_remaining_counts_down_to_the_limit(clock: FakeClock) -> None:
 
 
 def test_the_result_has_what_every_step_came_to(plan: Plan, calls: Calls) -> None:
-    """Times are seconds since the run began."""
+    """Its times are seconds since the run began."""
     plan.add_step(GenericStep(exec=lambda ctx: ctx.sleep(2)), name="one")
     plan.add_step(
         GenericStep(exec=lambda ctx: ctx.sleep(3), cleanup=lambda ctx: ctx.sleep(4)), name="two"
@@ -132,7 +132,7 @@ def test_the_result_has_what_every_step_came_to(plan: Plan, calls: Calls) -> Non
 
 
 def test_a_cleanup_error_knows_the_result(plan: Plan, calls: Calls) -> None:
-    """As every error does that execute raises."""
+    """Every error that `execute` raises has the result."""
     plan.add_step(GenericStep(cleanup=calls.hook("cleanup", failures=1)), name="one")
     with pytest.raises(CleanupError) as caught:
         plan.execute()
@@ -141,7 +141,7 @@ def test_a_cleanup_error_knows_the_result(plan: Plan, calls: Calls) -> None:
 
 
 def test_a_secret_that_was_in_the_state_before_the_run_is_masked(plan: Plan) -> None:
-    """In the log of a step."""
+    """It is masked in the log of a step."""
     plan.state["token"] = Secret("hunter2-very-secret")
 
     def exec(ctx: Context, state: State) -> None:

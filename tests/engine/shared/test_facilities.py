@@ -1,4 +1,4 @@
-"""What all steps of a run share: ports and environment variables."""
+"""Ports and environment variables, the facilities that all steps of a run share."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class TestPorts:
     """Free ports of the loopback interface."""
 
     def test_a_port_can_be_bound(self) -> None:
-        """It was free a moment ago."""
+        """A port that was handed out is free."""
         port = Ports().take()
         with socket.socket() as server:
             server.bind(("127.0.0.1", port))
             assert server.getsockname() == ("127.0.0.1", port)
 
     def test_no_port_is_given_twice_although_nobody_binds_it(self) -> None:
-        """By any of four threads."""
+        """Four threads that take ports never get the same one."""
         ports = Ports()
         threads = [Background(lambda: [ports.take() for _ in range(100)]) for _ in range(4)]
         assert len({port for thread in threads for port in thread.result()}) == 400
@@ -33,7 +33,7 @@ class TestPorts:
     def test_a_port_that_is_given_again_by_the_system_is_passed_over(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The next one is taken."""
+        """If the system offers a port twice, the next free one is taken."""
         offered = iter([5001, 5001, 5001, 5002])
 
         class Probe:
@@ -53,10 +53,10 @@ class TestPorts:
 
 
 class TestVariables:
-    """Each is one step's."""
+    """Each environment variable belongs to one step."""
 
     def test_a_variable_is_set_and_restored(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """To what it was."""
+        """`restore` gives the variable its earlier value."""
         monkeypatch.setenv(NAME, "before")
         variables = Variables()
         variables.set(NAME, "value", "one")
@@ -67,14 +67,14 @@ class TestVariables:
         assert variables.current() == {}
 
     def test_a_variable_that_was_not_there_is_gone(self) -> None:
-        """And not empty."""
+        """`restore` removes a variable that was unset before."""
         variables = Variables()
         variables.set(NAME, "value", "one")
         variables.restore(NAME)
         assert NAME not in os.environ
 
     def test_two_owners_are_refused(self) -> None:
-        """Until the first has given it back."""
+        """A second step can set a variable only after the first has restored it."""
         variables = Variables()
         variables.set(NAME, "1", "one")
         with pytest.raises(PlanDefinitionError, match=f"'one' and 'two'.*'{NAME}'") as caught:

@@ -27,14 +27,14 @@ def mode(path: Path) -> int:
 def test_nothing_is_made_before_it_is_asked_for(
     folders: RunFolders, own_temporary_folder: Path
 ) -> None:
-    """A run without files leaves no trace, not even for a moment."""
+    """A run that uses no folder never creates one."""
     folders.empty("db")
     assert folders.remove() is None
     assert list(own_temporary_folder.glob("plan-*")) == []
 
 
 def test_a_scratch_folder_can_be_passed_but_not_listed(folders: RunFolders) -> None:
-    """By another user; for its root, too."""
+    """The step's folder and its parent have mode 0711."""
     scratch = folders.scratch("db")
     assert (mode(scratch), mode(scratch.parent)) == (0o711, 0o711)
     assert folders.scratch("db") == scratch
@@ -44,14 +44,14 @@ def test_a_scratch_folder_can_be_passed_but_not_listed(folders: RunFolders) -> N
 def test_a_scratch_folder_has_room_for_a_socket(
     folders: RunFolders, own_temporary_folder: Path
 ) -> None:
-    """Its path ends at 107 bytes, and the step adds some."""
+    """The path stays far below the 107 bytes that a socket's path may have."""
     scratch = folders.scratch("a_step_with_a_rather_long_name")
     assert len(str(scratch.relative_to(own_temporary_folder))) <= 50
     folders.remove()
 
 
 def test_removing_takes_everything_along(folders: RunFolders) -> None:
-    """Also files that cannot be written, and folders that cannot be listed."""
+    """Read-only files and unreadable folders are removed as well."""
     scratch = folders.scratch("db")
     (scratch / "locked").mkdir()
     (scratch / "locked" / "file").touch(0o000)
@@ -62,7 +62,7 @@ def test_removing_takes_everything_along(folders: RunFolders) -> None:
 
 
 def test_what_a_link_leads_to_is_not_removed(folders: RunFolders, tmp_path: Path) -> None:
-    """Only the link is."""
+    """The link is removed, its target is not."""
     (tmp_path / "kept").touch()
     (folders.scratch("db") / "link").symlink_to(tmp_path)
     folders.remove()
@@ -70,7 +70,7 @@ def test_what_a_link_leads_to_is_not_removed(folders: RunFolders, tmp_path: Path
 
 
 def test_emptying_removes_the_files_of_one_step(folders: RunFolders) -> None:
-    """And of no other."""
+    """The files of other steps stay."""
     for name in ("one", "two"):
         (folders.scratch(name) / "file").touch()
     folders.empty("one")
@@ -81,7 +81,7 @@ def test_emptying_removes_the_files_of_one_step(folders: RunFolders) -> None:
 
 
 def test_emptying_what_is_not_there_changes_nothing(folders: RunFolders) -> None:
-    """The folder of the run can still be passed by another user."""
+    """The run's folder keeps its mode 0711."""
     scratch = folders.scratch("one")
     folders.empty("two")
     assert mode(scratch.parent) == 0o711
@@ -89,7 +89,7 @@ def test_emptying_what_is_not_there_changes_nothing(folders: RunFolders) -> None
 
 
 def test_artifacts_lie_where_they_are_kept(tmp_path: Path) -> None:
-    """One folder for each step, for its owner alone; removing the run leaves them."""
+    """Each step has a private folder for artifacts, which outlives the run."""
     folders = RunFolders(lambda: tmp_path / "artifacts" / "run")
     artifacts = folders.artifacts("db")
     assert artifacts == tmp_path / "artifacts" / "run" / "db"
@@ -100,7 +100,7 @@ def test_artifacts_lie_where_they_are_kept(tmp_path: Path) -> None:
 
 
 def test_artifacts_without_a_place_go_with_the_run(folders: RunFolders) -> None:
-    """They lie in the scratch folder, apart from the steps'."""
+    """They are in the scratch folder, but not in that of the step."""
     artifacts = folders.artifacts("db")
     assert artifacts != folders.scratch("db")
     folders.remove()
@@ -109,7 +109,7 @@ def test_artifacts_without_a_place_go_with_the_run(folders: RunFolders) -> None:
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root can remove everything")
 def test_what_cannot_be_removed_is_named(folders: RunFolders) -> None:
-    """In words, for the report."""
+    """`remove` returns a message with the folder's path."""
     scratch = folders.scratch("db")
     parent = scratch.parent.parent
     parent.chmod(0o500)

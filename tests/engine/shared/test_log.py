@@ -1,4 +1,4 @@
-"""What a step wrote."""
+"""The log of a step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.engine.support.steps import Background
 
 @pytest.fixture
 def masker() -> Masker:
-    """What hides secrets."""
+    """A masker without secrets."""
     return Masker()
 
 
@@ -26,13 +26,13 @@ def log(tmp_path: Path, masker: Masker) -> StepLog:
 
 
 def test_there_is_no_file_before_the_first_line(log: StepLog, tmp_path: Path) -> None:
-    """A step that writes nothing costs nothing."""
+    """A step that writes nothing creates no file."""
     assert log.tail() == ""
     assert list(tmp_path.iterdir()) == []
 
 
 def test_its_file_is_for_its_owner_alone(log: StepLog, tmp_path: Path) -> None:
-    """It may hold what only we should know."""
+    """The file and its folder are private, because a log may hold secrets."""
     log.write("text\n")
     assert log.path == tmp_path / "db" / "log.txt"
     assert log.path.stat().st_mode & 0o777 == 0o600
@@ -40,33 +40,33 @@ def test_its_file_is_for_its_owner_alone(log: StepLog, tmp_path: Path) -> None:
 
 
 def test_text_is_appended_as_it_is(log: StepLog) -> None:
-    """Whole lines are the writer's business."""
+    """No line ends are added."""
     log.write("one ")
     log.write("line\nanother")
     assert log.path.read_text() == "one line\nanother"
 
 
 def test_the_tail_is_the_last_lines(log: StepLog) -> None:
-    """Thirty, or as many as are asked for."""
+    """It has 30 lines, or as many as the caller asks for."""
     log.write("".join(f"{number}\n" for number in range(100)))
     assert log.tail().splitlines() == [str(number) for number in range(70, 100)]
     assert log.tail(2) == "98\n99"
 
 
 def test_the_tail_of_a_huge_log_is_short(log: StepLog) -> None:
-    """Also when it is a single line."""
+    """A single line of a million characters is cut as well."""
     log.write("x" * 1_000_000)
     assert len(log.tail()) <= 64 * 1024
 
 
 def test_the_tail_reads_what_programs_write(log: StepLog) -> None:
-    """Bytes of any kind, and lines as Windows ends them."""
+    r"""Invalid UTF-8 is replaced, and Windows line ends become `\n`."""
     log.path.write_bytes(b"one\r\ntwo \xff\r\n")
     assert log.tail() == "one\ntwo \N{REPLACEMENT CHARACTER}"
 
 
 def test_secrets_are_masked_when_written_and_when_read(log: StepLog, masker: Masker) -> None:
-    """A program may have written one before anybody knew that it is one."""
+    """A secret is masked even if a program wrote it before it was known."""
     log.path.write_text("hunter2 of a program\n")
     masker.learn(Secret("hunter2"))
     log.write("hunter2 of ours\n")
@@ -75,13 +75,13 @@ def test_secrets_are_masked_when_written_and_when_read(log: StepLog, masker: Mas
 
 
 def test_what_cannot_be_encoded_is_escaped(log: StepLog) -> None:
-    """Nothing that a step writes is an error."""
+    """A lone surrogate is no error."""
     log.write("\udcff\n")
     assert log.tail() == "\\udcff"
 
 
 def test_lines_of_several_threads_stay_whole(log: StepLog) -> None:
-    """Each write is one append."""
+    """Each write is a single append."""
 
     def write(letter: str) -> None:
         for _ in range(100):
@@ -95,7 +95,7 @@ def test_lines_of_several_threads_stay_whole(log: StepLog) -> None:
 
 @pytest.mark.parametrize("first", ["", "before\n"], ids=["nothing before", "a line before"])
 def test_after_the_run_nothing_is_written(masker: Masker, first: str) -> None:
-    """A step that was left behind may print: no error, and no folder that nobody removes."""
+    """A late line of an abandoned step is dropped, and no folder is created."""
     folders = RunFolders()
     log = StepLog("db", folders, masker)
     if first:
@@ -109,7 +109,7 @@ def test_after_the_run_nothing_is_written(masker: Masker, first: str) -> None:
 def test_a_file_that_cannot_be_written_is_an_error_during_the_run(
     log: StepLog, tmp_path: Path
 ) -> None:
-    """Lines are not lost in silence."""
+    """Lines are not lost silently."""
     log.write("one\n")
     log.path.unlink()
     log.path.parent.rmdir()
@@ -118,5 +118,5 @@ def test_a_file_that_cannot_be_written_is_an_error_during_the_run(
 
 
 def test_outside_of_steps_there_is_no_current_log() -> None:
-    """So nothing of a test is taken for a step's."""
+    """The output of a test never goes to a step's log."""
     assert current_log.get() is None

@@ -1,4 +1,4 @@
-"""The map that steps and tests share."""
+"""The State, the map that steps and tests share."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from tests.engine.support.steps import Background
 
 @pytest.fixture
 def store(clock: FakeClock) -> LocalStore:
-    """A store whose waiting needs no real time."""
+    """A store whose timeouts need no real time."""
     return LocalStore(clock)
 
 
 @pytest.fixture
 def state(store: LocalStore) -> State:
-    """The handle of a test."""
+    """The State of a test."""
     return State(store)
 
 
 class TestMap:
-    """A MutableMapping with gsd's methods."""
+    """The State is a MutableMapping with gsd's methods."""
 
     def test_it_is_a_mutable_mapping(self, state: State) -> None:
-        """So all that Python code expects of one works."""
+        """It works wherever Python code expects a mapping."""
         assert isinstance(state, MutableMapping)
         state.update(a=1, b=2)
         assert dict(state) == {"a": 1, "b": 2}
         assert (len(state), list(state), "a" in state, "c" in state) == (2, ["a", "b"], True, False)
 
     def test_a_missing_key_is_none_for_get_and_an_error_for_brackets(self, state: State) -> None:
-        """As gsd's Get, and as Python's mappings."""
+        """`get` follows gsd's Get, `[]` follows Python's mappings."""
         assert state.get("missing") is None
         assert state.get("missing", 7) == 7
         with pytest.raises(KeyError, match="missing"):
@@ -53,19 +53,19 @@ class TestMap:
             del state["missing"]
 
     def test_none_is_a_value(self, state: State) -> None:
-        """A key set to None is there."""
+        """A key whose value is None is present."""
         state["none"] = None
         assert "none" in state
         assert state["none"] is None
         assert state.setdefault("none", 7) is None
 
     def test_setdefault_sets_only_what_is_missing(self, state: State) -> None:
-        """And returns what is there then (LoadOrStore)."""
+        """It returns the value that the key has then (gsd: LoadOrStore)."""
         assert state.setdefault("key", 1) == 1
         assert state.setdefault("key", 2) == 1
 
     def test_pop_removes_and_returns(self, state: State) -> None:
-        """LoadAndDelete; a default is for a missing key."""
+        """It is gsd's LoadAndDelete; a default is returned for a missing key."""
         state["key"] = 1
         assert state.pop("key") == 1
         assert state.pop("key", None) is None
@@ -75,13 +75,13 @@ class TestMap:
             state.pop("key", 1, 2)
 
     def test_swap_returns_what_was_there(self, state: State) -> None:
-        """None when there was nothing."""
+        """It returns None if the key was missing."""
         assert state.swap("key", 1) is None
         assert state.swap("key", 2) == 1
         assert state["key"] == 2
 
     def test_compare_and_swap(self, state: State) -> None:
-        """True only when the old value was there and equal."""
+        """It is true only if the key was present and its value was equal."""
         assert not state.compare_and_swap("key", None, 1)
         assert "key" not in state
         state["key"] = 1.0
@@ -90,7 +90,7 @@ class TestMap:
         assert state["key"] == 3
 
     def test_compare_and_delete(self, state: State) -> None:
-        """True only when the value was there and equal."""
+        """It is true only if the key was present and its value was equal."""
         assert not state.compare_and_delete("key", None)
         state["key"] = [1]
         assert not state.compare_and_delete("key", [2])
@@ -98,7 +98,7 @@ class TestMap:
         assert "key" not in state
 
     def test_values_are_compared_by_equality(self, state: State) -> None:
-        """By their own `==`, with the value of the State on the left."""
+        """The value of the State is on the left of `==`."""
         compared: list[Any] = []
 
         class Value:
@@ -113,7 +113,7 @@ class TestMap:
         assert compared == ["old"]
 
     def test_a_snapshot_is_a_copy(self, state: State) -> None:
-        """Later writes do not show in it, and writes to it change nothing."""
+        """It is independent of later writes, and changing it is no write."""
         state["key"] = 1
         snapshot = state.snapshot()
         state["key"] = 2
@@ -122,7 +122,7 @@ class TestMap:
         assert type(snapshot) is dict
 
     def test_clear_leaves_the_values_of_steps(self, store: LocalStore, state: State) -> None:
-        """They are not the caller's."""
+        """The keys of steps stay."""
         store.reserve("db")
         State(store, writer="db")["db"] = 1
         state["key"] = 1
@@ -130,12 +130,12 @@ class TestMap:
         assert dict(state) == {"db": 1}
 
     def test_its_repr_shows_no_secret(self, state: State) -> None:
-        """A Secret stays one."""
+        """A Secret is masked in the repr."""
         state["password"] = Secret("hunter2")
         assert repr(state) == "State({'password': Secret('***')})"
 
     def test_what_changes_while_it_is_iterated_is_not_seen(self, state: State) -> None:
-        """Iterating walks a snapshot."""
+        """Iteration uses a consistent copy of the keys."""
         state.update(a=1, b=2)
         for key in state:
             state[key + "2"] = 1
@@ -161,7 +161,7 @@ WRITES = ("[]=", "del", "setdefault", "pop", "swap", "compare_and_swap", "compar
 
 
 class TestRefusals:
-    """What raises StateError."""
+    """Operations that raise StateError."""
 
     @pytest.mark.parametrize("key", KEYS)
     @pytest.mark.parametrize("operation", OPERATIONS)
@@ -174,7 +174,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("key", KEYS)
     def test_what_is_no_string_is_not_in_it(self, state: State, key: object) -> None:
-        """`in` asks a question, and gets an answer."""
+        """`in` returns False for a key that is not a string."""
         assert key not in state
 
     @pytest.mark.parametrize("writer", [None, "web"])
@@ -182,7 +182,7 @@ class TestRefusals:
     def test_the_key_of_a_step_is_that_steps_alone(
         self, store: LocalStore, operation: str, writer: str | None
     ) -> None:
-        """Neither tests nor other steps write or remove it; reading is free."""
+        """Neither tests nor other steps can write or remove it, but all can read it."""
         store.reserve("db")
         if operation != "setdefault":
             State(store, writer="db")["db"] = 1
@@ -193,7 +193,7 @@ class TestRefusals:
     def test_tests_write_nothing_once_cleanup_has_begun(
         self, store: LocalStore, operation: str
     ) -> None:
-        """But steps do."""
+        """Steps can still write."""
         if operation != "setdefault":
             State(store)["key"] = 1
         store.close()
@@ -217,19 +217,19 @@ class TestWaiting:
     """`wait_for` and `lock`."""
 
     def test_a_value_that_is_there_needs_no_waiting(self, state: State) -> None:
-        """It is returned at once."""
+        """`wait_for` returns a present value at once."""
         state["key"] = None
         assert state.wait_for("key", 0) is None
 
     def test_a_waiter_gets_the_value_when_it_is_set(self, state: State) -> None:
-        """From any other thread."""
+        """Any other thread can set it."""
         waiting = Background(lambda: state.wait_for("key"))
         state["other"] = 0
         state["key"] = 7
         assert waiting.result() == 7
 
     def test_waiting_ends_at_its_timeout(self, state: State, clock: FakeClock) -> None:
-        """TimeoutError names the key; exactly the time has passed."""
+        """TimeoutError names the key, exactly when the timeout has passed."""
         begun = clock.now()
         with pytest.raises(TimeoutError, match="'key'"):
             state.wait_for("key", 5)
@@ -242,7 +242,7 @@ class TestWaiting:
     def test_waiting_ends_when_the_step_must_stop(
         self, store: LocalStore, kind: StopKind, error: type[Exception]
     ) -> None:
-        """It raises as `ctx.check` does."""
+        """`wait_for` raises the same error as `ctx.check`."""
         scope = CallScope("db", Hook.EXEC, 1, None)
         scope.flag.raise_(Stop(kind, "enough"))
         state = State(store, writer="db", guard=scope)
@@ -250,7 +250,7 @@ class TestWaiting:
             state.wait_for("key")
 
     def test_a_lock_is_held_by_one(self, state: State) -> None:
-        """The next gets it when it is given back."""
+        """The next thread gets the lock when it is released."""
         held, go_on = threading.Event(), threading.Event()
         order: list[str] = []
 
@@ -276,7 +276,7 @@ class TestWaiting:
     def test_a_lock_that_is_not_free_in_time_is_an_error(
         self, state: State, clock: FakeClock
     ) -> None:
-        """TimeoutError names it, and what it guarded did not run."""
+        """TimeoutError names the lock, and the body of the `with` does not run."""
         held, go_on = threading.Event(), threading.Event()
 
         def hold() -> None:
@@ -293,14 +293,14 @@ class TestWaiting:
         assert clock.now() == pytest.approx(1005)
 
     def test_a_lock_is_given_back_after_an_error(self, state: State) -> None:
-        """Whatever its block raised."""
+        """The lock is released whatever the body raises."""
         with pytest.raises(ZeroDivisionError), state.lock("one"):
             raise ZeroDivisionError
         with state.lock("one", timeout=0):
             pass
 
     def test_a_lock_cannot_be_taken_twice_by_one_thread(self, state: State) -> None:
-        """That would wait for ever."""
+        """The second attempt is an error, because it would wait for ever."""
         with (
             pytest.raises(StateError, match="already held"),
             state.lock("one"),
@@ -312,10 +312,10 @@ class TestWaiting:
 
 
 class TestThreads:
-    """No update is lost."""
+    """Concurrent updates are not lost."""
 
     def test_concurrent_swaps_lose_nothing(self) -> None:
-        """Eight threads count by compare_and_swap; every increment is there."""
+        """Eight threads count with compare_and_swap, and no increment is lost."""
         state = State()
         state["count"] = 0
 
@@ -329,7 +329,7 @@ class TestThreads:
         assert state["count"] == 1600
 
     def test_a_key_is_popped_by_one_thread(self) -> None:
-        """Of eight that try, each time."""
+        """Of eight threads that pop a key, one gets its value."""
         state = State()
         state.update({str(number): number for number in range(200)})
         got: list[int] = []
@@ -345,7 +345,7 @@ class TestThreads:
         assert sorted(got) == list(range(200))
 
     def test_setdefault_has_one_winner(self) -> None:
-        """All threads see the value of the first."""
+        """All threads get the value of the first one."""
         state = State()
         barrier = threading.Barrier(8, timeout=10)
 

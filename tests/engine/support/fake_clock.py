@@ -13,24 +13,24 @@ from pytest_plan.engine.calls.threads import frame_of
 
 T = TypeVar("T")
 
-SLICE = 0.001  # real seconds between two looks
-PATIENCE = 2000  # looks at a predicate that is true before a missing `notify` is an error
+SLICE = 0.001  # real seconds between two checks
+PATIENCE = 2000  # checks of a true predicate until a missing `notify` is an error
 GRAIN = 1e-6  # the least by which time moves, in fake seconds
-LONGEST = 10.0  # real seconds without any change until the test is said to be stuck
+LONGEST = 10.0  # real seconds without any change until the test counts as stuck
 SOON = 1.0  # real seconds; an event loop with a timer nearer than this is at work
 
 
 class Stuck(AssertionError):  # noqa: N818 - what happened, not an error of the test
-    """Nothing happens any more, and somebody is still at work: the test waits for ever."""
+    """The test would wait for ever: a thread is still working, but nothing happens."""
 
 
 class LostWakeup(AssertionError):  # noqa: N818 - what happened, not an error of the test
-    """What a thread waited for became true, and nobody told it."""
+    """The condition that a thread waits for became true, but no thread notified it."""
 
 
 @dataclass(slots=True)
 class _Waiter:
-    """A thread that waits: until `ready()`, or until `deadline`."""
+    """A thread that waits until `ready()` is true or until `deadline`."""
 
     ready: Callable[[], bool]
     deadline: float | None
@@ -57,9 +57,9 @@ class FakeClock:
     """A `Clock` whose time jumps to the nearest deadline as soon as nothing else can happen.
 
     Nothing else can happen when every thread of the engine (its name begins with `plan-`) and
-    every coordinator (whoever else asked for the time) waits in this clock for something that is
-    not there yet, or in an event loop without work. User code that blocks on anything else is at
-    work, so time stands still for it: that is how a test stops a step at one point.
+    every coordinator (any other thread that asked for the time) waits in this clock for something
+    that has not come yet, or in an idle event loop. User code that blocks on anything else counts
+    as working, so time stands still: that is how a test stops a step at a certain point.
     """
 
     def __init__(self, start: float = 1000.0) -> None:
@@ -74,7 +74,7 @@ class FakeClock:
         self._turned = 0  # the change that `spin` has seen
 
     def now(self) -> float:
-        """Return the fake time; whoever asks takes part in it from now on."""
+        """Return the fake time; from now on the clock also waits for the calling thread."""
         thread = threading.current_thread()
         if thread not in self._coordinators and not self._is_of_engine(thread):
             with self._changed:
@@ -82,7 +82,7 @@ class FakeClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass whatever the threads do."""
+        """Let time pass, whether or not threads are working."""
         with self._changed:
             self._jump(self._now + seconds)
         self._wake_those_whose_time_is_up()
@@ -96,7 +96,7 @@ class FakeClock:
             while True:
                 with self._changed:
                     if waiter.ready():
-                        # Taken and signed off in one go: nobody sees us wait in between.
+                        # Take the item and stop waiting in one step, so no thread sees us wait in between.
                         self._restore(before)
                         return inbox.get_nowait()
                     if waiter.is_over(self._now):
@@ -115,10 +115,10 @@ class FakeClock:
     ) -> bool:
         """Wait on `condition`; see `Clock.wait_for`.
 
-        A thread of the engine looks at the predicate again only when it is notified, as with
-        the real clock: a `notify` that is missing shows as `LostWakeup`.
+        A thread of the engine checks the predicate again only when it is notified, as with
+        the real clock, so a missing `notify` raises `LostWakeup`.
         """
-        if predicate():  # it may also raise: then nobody else must ever ask
+        if predicate():  # if it raises, no waiter may be registered
             return True
         waiter = _Waiter(predicate, self._deadline(timeout), condition)
         before = self._enter(waiter)
@@ -141,7 +141,7 @@ class FakeClock:
             self._leave(before)
 
     def hang(self, function: Callable[[], T]) -> T:
-        """Call `function`; time goes on meanwhile, as it does for a thread that hangs."""
+        """Call `function` while time goes on, as it does for a thread that hangs."""
         before = None
         try:
             before = self._enter(_Waiter(lambda: False, None))
@@ -150,7 +150,7 @@ class FakeClock:
             self._leave(before)
 
     def spin(self) -> None:
-        """Loop for ever in pure Python; time goes on, but never faster than the loop turns."""
+        """Loop for ever in pure Python; time goes on, but never faster than the loop runs."""
         before = None
         try:
             before = self._enter(_Waiter(lambda: self._turned != self._changes, None))
@@ -164,7 +164,7 @@ class FakeClock:
             return None
         if timeout <= 0:
             return self._now
-        # Rounded, lest sums of floats fall a hair short; never nothing, lest time stand still.
+        # Rounded against errors of float sums; never 0, or time would stand still.
         return max(round(self._now + timeout, 6), self._now + GRAIN)
 
     def _enter(self, waiter: _Waiter) -> _Waiter | None:
@@ -222,7 +222,7 @@ class FakeClock:
 
 
 def _rests_in_event_loop(thread: threading.Thread) -> bool:
-    """Whether the thread is in the `select` of an asyncio loop that has nothing to do."""
+    """Return whether the thread waits in the `select` of an idle asyncio loop."""
     frame = frame_of(thread.ident)
     if frame is None or frame.f_back is None:
         return False
@@ -233,5 +233,5 @@ def _rests_in_event_loop(thread: threading.Thread) -> bool:
         return False
     if any(timer.when() - loop.time() < SOON for timer in list(loop._scheduled)):
         return False
-    # Still the same call of `select`, so it was in there all the time that we looked.
+    # It is still the same call of `select`, so the thread was in it all the time.
     return frame_of(thread.ident) is frame

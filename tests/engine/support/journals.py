@@ -1,4 +1,4 @@
-"""Journals for tests, as a run that was killed leaves them."""
+"""Journals for tests, in the state in which a killed run leaves them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROOT = Path(__file__).parent
 
 
 def references() -> References:
-    """Return what finds the functions of these tests."""
+    """Return References that find the functions of these tests."""
     return References(ROOT)
 
 
-def provisioned(file: Path, steps: Mapping[str, Step], **options: Any) -> Run:
-    """Provision steps with a journal; the run is for the caller to clean up."""
+def begin(file: Path, steps: Mapping[str, Step], **options: Any) -> Run:
+    """Provision steps with a journal; the caller must clean up the run."""
     plan = Plan()
     for name, step in steps.items():
         plan.add_step(step, name=name, **options)
@@ -35,7 +35,7 @@ def provisioned(file: Path, steps: Mapping[str, Step], **options: Any) -> Run:
 
 
 def flush(run: Run) -> None:
-    """Return when all that the run has noted is on the disk."""
+    """Wait until all records of the run are on the disk."""
     assert isinstance(run.journal, Journal)
     run.journal.set(flushed=True)
 
@@ -50,7 +50,7 @@ def left(file: Path, copy: Path, steps: Mapping[str, Step], **options: Any) -> P
 
 
 def copy_journal(file: Path, copy: Path) -> None:
-    """Copy a journal with what is not yet merged into its file."""
+    """Copy a journal together with its write-ahead log."""
     for suffix in ("", "-wal"):
         source = Path(f"{file}{suffix}")
         if source.exists():
@@ -60,7 +60,7 @@ def copy_journal(file: Path, copy: Path) -> None:
 
 @contextlib.contextmanager
 def sealing(file: Path) -> Iterator[sqlite3.Connection]:
-    """Give a connection to a journal that seals each row which a statement writes."""
+    """Give a connection to a journal that seals every row that a statement writes."""
     with contextlib.closing(connect(file)) as connection:
         for table, columns in TABLES.items():
             key, names = next(iter(columns)), ", ".join(columns)

@@ -19,7 +19,7 @@ Call = tuple[Any, ...]  # (hook, attempt), (hook, attempt, number of its undo), 
 
 
 class Entry(NamedTuple):
-    """A call of a step begins or ends."""
+    """The beginning or the end of a call of a step."""
 
     step: str
     call: Call
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelStep:
-    """A step: the hooks it has and their ticks, what fails in which attempt, what is deferred."""
+    """A step: its hooks with their ticks, what fails in which attempt, and what is deferred."""
 
     name: str
     needs: tuple[str, ...] | None
@@ -43,13 +43,13 @@ class ModelStep:
     taken: tuple[str, ...] = ()  # the needs that `exec` takes as parameters
 
     def fails(self, call: Call) -> bool:
-        """Whether an undo, or the cleanup hook, raises."""
+        """Return whether an undo or the cleanup hook raises."""
         return ("tail" if call[-1] == "tail" else call[0]) in self.broken
 
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """A plan; `stop` is how steps end that must stop: `cancelled`, or `timed_out` by the limit."""
+    """A plan; `stop` is the outcome of steps that are stopped: `cancelled` or `timed_out`."""
 
     steps: Sequence[ModelStep]
     jobs: int
@@ -65,7 +65,7 @@ class ModelPlan:
 
 @dataclass
 class Life:
-    """What a step does that begins: its calls, what it leaves to undo, how and when it ends."""
+    """What a step does once it begins: its calls, its undos, and how and when it ends."""
 
     outcome: str
     end: float
@@ -107,7 +107,7 @@ def live(plan: ModelPlan, step: ModelStep, start: float) -> Life:
 
 
 def one_by_one(plan: ModelPlan) -> tuple[dict[str, float], dict[str, str]]:
-    """Return when each step begins, and how each ends, when only one may run at a time."""
+    """Return when each step begins and how it ends if only one may run at a time."""
     now, starts, outcomes, waiting = 0.0, dict[str, float](), dict[str, str](), list(plan.steps)
     while waiting:
         step = next(step for step in waiting if set(plan.edges(step)) <= outcomes.keys())
@@ -123,7 +123,7 @@ def one_by_one(plan: ModelPlan) -> tuple[dict[str, float], dict[str, str]]:
 
 
 def is_blocked(plan: ModelPlan, step: ModelStep, outcomes: Mapping[str, str]) -> bool:
-    """Whether failures keep `step` from beginning."""
+    """Return whether failures keep `step` from beginning."""
     if not plan.continue_on_error and {"failed", "timed_out"} & {*outcomes.values()}:
         return True
     return any(outcomes[need] != "succeeded" for need in step.needs or ())
@@ -132,7 +132,7 @@ def is_blocked(plan: ModelPlan, step: ModelStep, outcomes: Mapping[str, str]) ->
 def check(
     plan: ModelPlan, history: Sequence[Entry], outcomes: Mapping[str, str], error: str | None
 ) -> None:
-    """Raise AssertionError unless the run kept every rule; `error` names what it raised."""
+    """Raise AssertionError unless the run kept every rule; `error` names the error of the run."""
     at: dict[str, list[int]] = {step.name: [] for step in plan.steps}
     for index, entry in enumerate(history):
         at[entry.step].append(index)
@@ -185,7 +185,7 @@ def _check_order(
     forward: Mapping[str, tuple[int, int]],
     cleaned: Mapping[str, tuple[int, int]],
 ) -> None:
-    """Judge from when to when the steps went forward, and were cleaned up."""
+    """Check the order of the steps in the forward and in the reverse phase."""
     for step in plan.steps:
         for edge in plan.edges(step):
             if edge in forward and step.name in forward:

@@ -1,4 +1,4 @@
-"""A step whose timeout must be kept, whatever the step beside it does."""
+"""A step whose timeout must be kept, whatever a concurrent step does."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Neighbour:
     """A step `neighbour` that sleeps until its timeout of 50 ms stops it.
 
     Attributes:
-        has_timed_out: set at that moment.
-        was_kept: whether each `wait_for_its_timeout` ended because of that.
+        has_timed_out: set when the timeout has stopped it.
+        was_kept: for each `wait_for_its_timeout`, whether the timeout came in time.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Neighbour:
         self.was_kept.append(self.has_timed_out.wait(LONGEST_WAIT))
 
     def assert_kept(self, result: PlanResult) -> None:
-        """The neighbour has timed out while the other step was blocked."""
+        """Assert that the neighbour timed out while the other step was blocked."""
         assert self.was_kept == [True]
         assert result.steps["neighbour"].outcome is StepOutcome.TIMED_OUT
 

@@ -1,4 +1,4 @@
-"""A system that gives no thread: a new one's stack is larger than the memory that is left."""
+"""Makes the system refuse new threads: a thread's stack is larger than the memory limit allows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STACK, _REST = 1 << 30, 512 << 20  # bytes
 
 @contextlib.contextmanager
 def no_threads() -> Iterator[None]:
-    """Let no thread start in this process; those that run go on."""
+    """Let no new thread start in this process; running threads continue."""
     usual = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     size = threading.stack_size(_STACK)

@@ -1,4 +1,4 @@
-"""What the fakes of the engine tests are made of: they note their calls and stop on request."""
+"""Helpers for the hooks of test steps: they record calls and stop at a gate."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LONGEST_WAIT = 10.0  # real seconds until a test that waits for a thread gives u
 
 
 class Calls(list[str]):
-    """The calls of a test's hooks, in their order; appending is safe from every thread."""
+    """The calls of a test's hooks, in their order; appending is thread-safe."""
 
     def hook(
         self, name: str, *, failures: int = 0, error: type[BaseException] = ValueError
     ) -> Callable[[], str]:
-        """Return a hook that notes its call, and fails with `name N` the first N times."""
+        """Return a hook that records its call; its first `failures` calls raise `name N`."""
 
         def call() -> str:
             self.append(name)
@@ -33,12 +33,12 @@ class Calls(list[str]):
         return call
 
     def note(self, text: str) -> None:
-        """Note a call."""
+        """Record a call."""
         self.append(text)
 
 
 class Gate:
-    """One named point at which a thread stops until the test lets it go on."""
+    """A named point at which a thread stops until the test opens it."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
@@ -51,7 +51,7 @@ class Gate:
         assert self._open.wait(LONGEST_WAIT), "nobody opened the gate"
 
     def hang(self) -> None:
-        """Stop here, deaf to every request, as C code does; time goes on meanwhile."""
+        """Stop here and ignore every request to stop, as C code does; time goes on meanwhile."""
         self._clock.hang(self.hold)
 
     def wait_until_reached(self) -> None:
@@ -59,16 +59,16 @@ class Gate:
         assert self._reached.wait(LONGEST_WAIT), "nobody came to the gate"
 
     def is_reached(self) -> bool:
-        """Whether a thread has come here."""
+        """Return whether a thread has come here."""
         return self._reached.is_set()
 
     def open(self) -> None:
-        """Let through whoever stops here, and whoever comes later."""
+        """Let the waiting thread continue, and let later threads pass."""
         self._open.set()
 
 
 class Background:
-    """A function on a thread of its own, for tests that act while it runs."""
+    """Runs a function on a new thread, for tests that act while it runs."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function = function
@@ -79,11 +79,11 @@ class Background:
 
     @property
     def ident(self) -> int | None:
-        """The thread."""
+        """The id of the thread."""
         return self._thread.ident
 
     def result(self) -> Any:
-        """Wait for the end; return or raise as the function did."""
+        """Wait for the function to end; return its value or raise its exception."""
         self._thread.join(LONGEST_WAIT)
         assert not self._thread.is_alive(), "the function still runs"
         if self.error is not None:
@@ -98,7 +98,7 @@ class Background:
 
 
 def execute(plan: Plan) -> tuple[PlanResult, BaseException | None]:
-    """Execute `plan`; return what it came to and what it raised."""
+    """Execute `plan`; return its result and the exception that it raised."""
     try:
         return plan.execute(), None
     except Exception as error:
@@ -108,7 +108,7 @@ def execute(plan: Plan) -> tuple[PlanResult, BaseException | None]:
 
 
 def cancel_and_sleep(plan: Plan) -> Callable[[Context], None]:
-    """Return a hook that cancels `plan` and waits for what comes of it."""
+    """Return a hook that cancels `plan` and then sleeps until it is stopped."""
 
     def hook(ctx: Context) -> None:
         plan.cancel()
@@ -118,7 +118,7 @@ def cancel_and_sleep(plan: Plan) -> Callable[[Context], None]:
 
 
 def record_events(plan: Plan) -> list[Event]:
-    """Return a list that fills with the events of `plan`."""
+    """Return a list to which every event of `plan` is appended."""
     events: list[Event] = []
     listen(plan, events.append)
     return events
