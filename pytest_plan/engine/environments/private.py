@@ -1,7 +1,7 @@
 """Creates and checks private folders.
 
-They belong to the current user and have mode 0700. No part of their path below `plan_dir` is a
-symbolic link, and they are not on a network file system.
+They belong to the current user and have mode 0700. Neither `plan_dir` nor a folder below it may be
+a symbolic link or be on a network file system.
 """
 
 from __future__ import annotations

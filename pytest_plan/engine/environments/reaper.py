@@ -15,7 +15,8 @@ from pytest_plan.engine.environments import watchdog
 
 PATIENCE = 5.0  # seconds after the limit until the reaper kills a process that has not ended
 _STOP_TIMEOUT = 1.0  # seconds
-# CI systems find and end what a job left running by these variables. The reaper must survive.
+# By these variables CI systems find the processes that a job left running, and end them. The
+# reaper must survive that.
 _CI_MARKS = (
     "RUNNER_TRACKING_ID",
     "JENKINS_NODE_COOKIE",

@@ -41,7 +41,7 @@ class _Watch:
         self._files = [0]
         self._handle = -1
         if hasattr(os, "pidfd_open"):
-            # Other processes may have inherited the pipe, so its end does not tell enough.
+            # The end of the pipe is not enough: other processes may have inherited the pipe.
             with contextlib.suppress(OSError):
                 self._handle = os.pidfd_open(pid)
                 self._files.append(self._handle)

@@ -331,7 +331,7 @@ def seconds_to_wait(
         error: the error of that attempt.
 
     Raises:
-        PlanDefinitionError: the tenacity wait returned something else than a number of seconds.
+        PlanDefinitionError: the tenacity wait did not return a finite number of seconds, 0 or more.
     """
     if isinstance(wait, (int, float)):
         return float(wait)

@@ -96,7 +96,7 @@ class FakeClock:
             while True:
                 with self._changed:
                     if waiter.ready():
-                        # Take the item and stop waiting in one step, so no thread sees us wait in between.
+                        # One step: no thread may see us wait after the item is there.
                         self._restore(before)
                         return inbox.get_nowait()
                     if waiter.is_over(self._now):
