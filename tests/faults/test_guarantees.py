@@ -1,4 +1,4 @@
-"""The page of guarantees and the tests of this folder speak of the same promises."""
+"""The pages about guarantees and the tests of this folder list the same promises and faults."""
 
 from __future__ import annotations
 
@@ -12,31 +12,29 @@ _HERE = Path(__file__).parent
 
 
 def test_g13_the_check_for_residue_is_on_for_every_test(request: object) -> None:
-    """No test of this folder runs without it."""
+    """Every test of this folder uses the fixture that looks for leftovers."""
     assert "nothing_left_behind" in request.fixturenames  # type: ignore[attr-defined]
 
 
-def test_every_guarantee_that_holds_is_in_the_name_of_a_test() -> None:
-    """And what does not hold yet has no test; and no test has a number that is not explained."""
-    holds, _, rest = table.PAGE.read_text(encoding="utf-8").partition("\n## What comes with")
-    promised = set(re.findall(r"^\*\*(G\d+) ", holds, re.MULTILINE))
-    later = set(re.findall(r"\*\*(G\d+)\*\*", rest.partition("\n## ")[0]))
+def test_every_guarantee_has_tests_and_every_test_a_guarantee() -> None:
+    """The numbers in the headings of the page are those in the names of the tests."""
+    text = table.PROMISES.read_text(encoding="utf-8")
+    promised = re.findall(r"^### (G\d+): ", text, re.MULTILINE)
     names = [name for path in _HERE.glob("test_*.py") for name in _tests(path)]
     tested = {number for name in names if (number := table.guarantee_of(name))}
-    assert tested == promised
-    assert promised | later == {f"G{number}" for number in range(1, 19)}
-    assert not promised & later
+    assert tested == set(promised) == {f"G{number}" for number in range(1, 19)}
+    assert len(promised) == len(set(promised))
 
 
 def test_every_test_of_a_fault_names_its_guarantee() -> None:
-    """So the table counts each of them."""
+    """Otherwise the table would not count it."""
     for path in _HERE.glob("test_*.py"):
         unnamed = [name for name in _tests(path) if table.guarantee_of(name) is None]
         assert path == Path(__file__) or not unnamed
 
 
 def test_the_page_lists_the_rows_that_are_injected() -> None:
-    """Those in its list are those that the tests name, no more and no fewer."""
+    """The rows marked as injected are exactly those in the docstrings of the tests."""
     text = table.PAGE.read_text(encoding="utf-8")
     lines = [line.split("|") for line in text.splitlines() if re.match(r"\| \d", line)]
     listed = [row for line in lines if not line[3].startswith(" no") for row in _rows(line[1])]
@@ -46,7 +44,7 @@ def test_the_page_lists_the_rows_that_are_injected() -> None:
 
 
 def test_the_table_has_no_violation() -> None:
-    """What is published was written by a whole run, and nothing was broken in it."""
+    """The published table was written by a complete run without a violation."""
     text = table.PAGE.read_text(encoding="utf-8")
     rows = text.partition(table.BEGIN)[2].partition(table.END)[0].strip().splitlines()
     assert rows[-1].startswith("| all |")
@@ -54,7 +52,7 @@ def test_the_table_has_no_violation() -> None:
 
 
 def _rows_of(path: Path) -> set[int]:
-    """Return the rows that the docstrings of a module's tests name."""
+    """Return the rows in the docstrings of a module's tests."""
     module = ast.parse(path.read_text(encoding="utf-8"))
     functions = [node for node in module.body if isinstance(node, ast.FunctionDef)]
     docs = [ast.get_docstring(function) or "" for function in functions]
