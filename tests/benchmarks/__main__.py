@@ -1,94 +1,119 @@
-"""The speed of pytest-plan, as one table: `python -m tests.benchmarks`.
+"""Benchmarks of pytest-plan: `python -m tests.benchmarks`.
 
-It only reports: the exit status is 0 whether a target is met or not.
+They only report: the exit status is 0 whether a target is met or not.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import (
-    blocked_step,
-    empty_steps,
+from tests.benchmarks import instructions
+from tests.benchmarks.groups import (
+    critical_path,
+    engine,
     html_report,
-    journal,
-    makespan,
+    imports,
     reuse,
-    shared_environment,
+    startup,
+    state,
+    state_writes,
     stopping,
-    unused_plugin,
-    worker_state,
 )
-from tests.benchmarks.measure import Row
+from tests.benchmarks.table import Row, markdown
 
-GROUPS = {
-    "empty_steps": empty_steps.rows,
-    "makespan": makespan.rows,
-    "unused_plugin": unused_plugin.rows,
-    "blocked_step": blocked_step.rows,
-    "html_report": html_report.rows,
-    "journal": journal.rows,
-    "worker_state": worker_state.rows,
-    "shared_environment": shared_environment.rows,
-    "reuse": reuse.rows,
-    "stopping": stopping.rows,
+COUNTED = {
+    "engine": engine,
+    "imports": imports,
+    "startup": startup,
+    "reuse": reuse,
+    "state_writes": state_writes,
 }
-HEADER = ("what", "median", "lowest to highest", "target", "met")
+GROUPS = {
+    **COUNTED,
+    "critical_path": critical_path,
+    "state": state,
+    "stopping": stopping,
+    "html_report": html_report,
+}
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "benchmarks.md"
+BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the groups that were asked for and print what came of it."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("groups", nargs="*", help=f"some of {', '.join(GROUPS)}; default: all")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    """Measure the groups in `arguments` and print their tables; return 0."""
+    parser = _parser()
     options = parser.parse_args(arguments)
     if unknown := set(options.groups) - set(GROUPS):
         parser.error(f"no such group: {', '.join(sorted(unknown))}")
-    rows: list[Row] = []
-    load = _load()
-    for name in options.groups or GROUPS:
-        sys.stderr.write(f"{name} ...\n")
-        rows += GROUPS[name]()
-    machine = f"{_machine()}; load {load} before, {_load()} after"
-    sys.stdout.write(_as_json(rows, machine) if options.json else _table(rows, machine))
+    if options.write and (options.groups or options.against or options.json):
+        parser.error("--write takes no other argument: the page has all groups")
+    results = {name: _rows(name, options.against) for name in options.groups or GROUPS}
+    text = _as_json(results) if options.json else _tables(results, bool(options.against))
+    sys.stdout.write(text)
+    if options.write:
+        _write(text)
     return 0
 
 
-def _machine() -> str:
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"{platform.system()}, {os.cpu_count()} cores, {python}, pytest {pytest.__version__}"
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("groups", nargs="*", help=f"some of {', '.join(GROUPS)}; default: all")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument(
+        "--write", action="store_true", help=f"also write docs/reference/{PAGE.name}"
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="PATH",
+        help=f"also count in another checkout; {', '.join(COUNTED)} then have a ratio to it",
+    )
+    return parser
 
 
-def _load() -> str:
-    """Return how busy the machine is: figures of a busy one say little."""
-    if not hasattr(os, "getloadavg"):
-        return "unknown"
-    return f"{os.getloadavg()[0]:.1f}"
+def _rows(name: str, other: Path | None) -> list[Row]:
+    if name in COUNTED and not instructions.is_available():
+        return [Row("skipped", "valgrind is not installed")]
+    sys.stderr.write(f"{name} ...\n")
+    return list(GROUPS[name].rows(other and other.resolve()))
 
 
-def _as_json(rows: Iterable[Row], machine: str) -> str:
-    report = {"machine": machine, "rows": [row.as_json() for row in rows]}
+def _as_json(results: dict[str, list[Row]]) -> str:
+    report = {
+        "versions": _versions(),
+        "groups": {name: [asdict(row) for row in rows] for name, rows in results.items()},
+    }
     return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
 
 
-def _table(rows: Iterable[Row], machine: str) -> str:
-    lines = [HEADER, *(row.cells() for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    rule = tuple("-" * width for width in widths)
-    text = [
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + " |"
-        for line in (HEADER, rule, *lines[1:])
-    ]
-    return "\n".join([*text, "", machine, ""])
+def _tables(results: dict[str, list[Row]], has_other: bool) -> str:
+    """Return a section for each group, with its module's docstring as heading and explanation."""
+    sections = []
+    for name, rows in results.items():
+        title, _, explanation = (GROUPS[name].__doc__ or name).partition("\n")
+        table = markdown(rows, has_other=has_other and name in COUNTED)
+        sections.append(f"## {title.rstrip('.')}\n\n{explanation.strip()}\n\n{table}\n")
+    return "\n".join([*sections, f"{_versions()}\n"])
+
+
+def _versions() -> str:
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"Measured with {python} and pytest {pytest.__version__} on {platform.system()}."
+
+
+def _write(text: str) -> None:
+    """Replace what is between the two marker comments of the page."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""A project in a temporary folder, whose whole runs are timed."""
+"""A project in a temporary folder whose runs of pytest are measured."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tempfile
 import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
-ROOT = Path(__file__).parents[2]
+from tests.benchmarks import instructions
+from tests.benchmarks.instructions import ROOT
 
-NOTES = """
+_NOTES = """
 from pathlib import Path
 
 FILE = Path(__file__).with_name("history.txt")
@@ -23,58 +23,57 @@ def note(text):
     with FILE.open("a") as file:
         print(text, file=file)
 """
+# pytest looks for the name after `-p` among all installed packages. This plugin costs the same.
+EMPTY_PLUGIN = "nothing"
+_FILES = {"pytest.ini": "[pytest]\n", "notes.py": _NOTES, f"{EMPTY_PLUGIN}.py": ""}
 
 
 class Suite:
-    """A project whose runs load no plugin but those that are named.
+    """A project whose runs load only the given plugins. It is also a context manager.
 
     Args:
-        files: their names and sources; `notes.py` comes with every project.
-        plugins: what `-p` loads.
+        files: their names and sources. `notes.py` and the empty plugin are added.
+        plugins: loaded with `-p`.
+
+    Attributes:
+        path: the folder of the project.
     """
 
     def __init__(self, files: Mapping[str, str], *plugins: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.path = Path(self._folder.name)
-        self._plugins = [word for plugin in plugins for word in ("-p", plugin)]
-        for name, source in {"pytest.ini": "[pytest]\n", "notes.py": NOTES, **files}.items():
+        self._plugins = plugins
+        for name, source in {**_FILES, **files}.items():
             (self.path / name).write_text(textwrap.dedent(source))
 
-    def run(self, *options: str) -> float:
-        """Run the tests, which must pass; return the seconds of the whole process."""
-        self._history.unlink(missing_ok=True)
-        begun = time.monotonic()
-        ended = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", *self._plugins, *options],
-            cwd=self.path,
-            env=self._variables(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        seconds = time.monotonic() - begun
-        if ended.returncode:
-            raise RuntimeError(ended.stdout + ended.stderr)
-        return seconds
+    def __enter__(self) -> Self:
+        return self
 
-    def history(self) -> list[str]:
-        """Return what steps and tests of the last run have written."""
-        return self._history.read_text().splitlines() if self._history.exists() else []
-
-    def close(self) -> None:
-        """Remove the project."""
+    def __exit__(self, *exc_info: object) -> None:
         self._folder.cleanup()
 
-    @property
-    def _history(self) -> Path:
-        return self.path / "history.txt"
+    def run(self, *options: str, root: Path = ROOT) -> float:
+        """Run the tests with the `pytest_plan` of `root`; return the seconds of the process.
 
-    def _variables(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        return {
-            **kept,
-            # Installed packages have their byte code written, so ours may write it, too.
-            "PYTHONDONTWRITEBYTECODE": "",
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.path)]),
-        }
+        Raises:
+            FailedError: a test failed.
+        """
+        (self.path / "history.txt").unlink(missing_ok=True)
+        variables = instructions.variables(root, self.path)
+        begun = time.monotonic()
+        instructions.run([sys.executable, *self._arguments(options)], self.path, variables)
+        return time.monotonic() - begun
+
+    def count(self, *options: str, root: Path = ROOT) -> int:
+        """Return the instructions of such a run, without those of its child processes."""
+        variables = instructions.variables(root, self.path)
+        return instructions.count(self._arguments(options), self.path, variables).instructions
+
+    def history(self) -> list[str]:
+        """Return the lines that steps and tests of the last run have noted."""
+        file = self.path / "history.txt"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def _arguments(self, options: tuple[str, ...]) -> list[str]:
+        loaded = [word for plugin in self._plugins for word in ("-p", plugin)]
+        return ["-m", "pytest", "-q", *loaded, *options]

@@ -20,7 +20,7 @@ from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import StepError, StepTimeoutError
-from pytest_plan.engine.plan import Plan, begin
+from pytest_plan.engine.plan import Plan
 from pytest_plan.engine.shared.log import StepLog, current_log
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Calls, Gate, cancel_and_sleep, execute

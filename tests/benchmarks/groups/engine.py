@@ -1,0 +1,102 @@
+"""Empty steps.
+
+The engine's own work for a step whose hooks do nothing, in a script without pytest. Each figure is
+the difference between a short and a long plan, divided by the difference in length.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
+
+from tests.benchmarks import instructions
+from tests.benchmarks.instructions import THOUSAND, Counts, row
+from tests.benchmarks.table import Row
+
+FEW, MANY = 50, 250
+SHORT, LONG = 200, 2_000
+NOT_RUN, RUN, WITH_JOURNAL = "add", "run", "journal"
+_KINDS = {"plain": "`exec`", "cleanup": "`exec` and `cleanup`", "generator": "a generator"}
+_TARGETS = {"plain": 400, "cleanup": 580}  # thousand instructions
+
+_SCRIPT = """
+import sys
+from pathlib import Path
+
+from pytest_plan import GenericStep, Plan
+
+
+def nothing():
+    pass
+
+
+def generator():
+    yield
+
+
+kind, count, mode = sys.argv[1:]
+hooks = {
+    "plain": {"exec": nothing},
+    "cleanup": {"exec": nothing, "cleanup": nothing},
+    "generator": {"exec": generator},
+}[kind]
+plan = Plan()
+for _ in range(int(count)):
+    plan.add_step(GenericStep(**hooks))
+if mode == "run":
+    plan.execute()
+if mode == "journal":
+    from pytest_plan.engine.journal.journal import Journal
+    from pytest_plan.engine.journal.reference import References
+
+    run = plan.begin(journal=Journal(Path("journal"), References(Path())))
+    run.provision()
+    run.clean_up()
+"""
+
+
+def rows(other: Path | None) -> Iterator[Row]:
+    """Count, and yield the rows."""
+    for kind, hooks in _KINDS.items():
+        what, target = f"`add_step()` and `execute()`, a step with {hooks}", _TARGETS.get(kind)
+        yield row(what, partial(_each, kind, RUN), other, target=target, scale=THOUSAND)
+    what = "`add_step()` alone, a step with `exec`"
+    yield row(what, partial(_each, "plain", NOT_RUN), other, scale=THOUSAND)
+    what = f"the same step in a plan of {LONG:,} / in a plan of {SHORT:,}"
+    yield row(what, _growth, other, target=1.3, unit="x")
+    what = "a step with `exec` and `cleanup`: with a journal / without"
+    yield row(what, _journal, other, unit="x")
+    for kind, hooks in _KINDS.items():
+        what = f"flushes to the disk for a step with {hooks}, with a journal"
+        yield row(what, partial(_flushes, kind), other, unit="`fdatasync`")
+
+
+def _each(kind: str, mode: str, root: Path) -> float:
+    less, more = (_counts(root, kind, steps, mode) for steps in (FEW, MANY))
+    return (more.instructions - less.instructions) / (MANY - FEW)
+
+
+def _growth(root: Path) -> float:
+    start = _counts(root, "plain", 0, RUN).instructions
+    short, long = (
+        (_counts(root, "plain", steps, RUN).instructions - start) / steps for steps in (SHORT, LONG)
+    )
+    return long / short
+
+
+def _journal(root: Path) -> float:
+    return _each("cleanup", WITH_JOURNAL, root) / _each("cleanup", RUN, root)
+
+
+def _flushes(kind: str, root: Path) -> float:
+    less, more = (_counts(root, kind, steps, WITH_JOURNAL) for steps in (FEW, MANY))
+    return (more.flushes - less.flushes) / (MANY - FEW)
+
+
+@cache
+def _counts(root: Path, kind: str, steps: int, mode: str) -> Counts:
+    with tempfile.TemporaryDirectory() as name:
+        arguments = ["-c", _SCRIPT, kind, str(steps), mode]
+        return instructions.count(arguments, Path(name), instructions.variables(root))

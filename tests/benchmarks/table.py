@@ -1,0 +1,85 @@
+"""The rows of the tables: a ratio, a count, or how many of some runs kept a time limit."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+HEADER = ("what", "figure", "target", "met")
+OTHER = "this / other"  # the additional column of `--against`
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        what: what was measured.
+        figure: the result, or why there is none.
+        target: what the figure must reach; empty if nothing.
+        is_met: whether it does; None without a target or a result.
+        samples: the numbers behind the figure. Durations are in seconds.
+        ratio: this checkout's count / the other checkout's; None if it was not measured.
+    """
+
+    what: str
+    figure: str
+    target: str = ""
+    is_met: bool | None = None
+    samples: Sequence[float] = ()
+    ratio: float | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the texts of all columns, the one of `--against` included."""
+        met = {None: "", True: "yes", False: "no"}[self.is_met]
+        ratio = "" if self.ratio is None else f"{self.ratio:.3f} x"
+        return self.what, self.figure, self.target, met, ratio
+
+
+def at_most(
+    what: str, unit: str, samples: Sequence[float], target: float | None = None, scale: float = 1
+) -> Row:
+    """Return a row with the median of `samples`.
+
+    Args:
+        what: what was measured.
+        unit: of the figure and the target; "x" for a ratio.
+        samples: one number for each repetition.
+        target: the highest median allowed; None if the row is for comparison only.
+        scale: how much of the samples' unit one `unit` is.
+    """
+    median = statistics.median(samples) / scale
+    if target is None:
+        return Row(what, f"{_text(median)} {unit}", samples=samples)
+    wanted = f"at most {_text(target)} {unit}"
+    return Row(what, f"{_text(median)} {unit}", wanted, median <= target, samples)
+
+
+def within(what: str, seconds: Sequence[float], limit: float) -> Row:
+    """Return a row with the number of `seconds` that are at most `limit`; all must be."""
+    kept = sum(sample <= limit for sample in seconds)
+    wanted = f"all within {f'{limit:g} s' if limit >= 0.1 else f'{limit * 1000:g} ms'}"
+    return Row(what, f"{kept} of {len(seconds)}", wanted, kept == len(seconds), seconds)
+
+
+def markdown(rows: Iterable[Row], *, has_other: bool) -> str:
+    """Return a table in Markdown, with the column of `--against` if `has_other`."""
+    header = (*HEADER, OTHER) if has_other else HEADER
+    lines = [header, *(row.cells()[: len(header)] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(_line(line, widths) for line in lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+    return f"| {' | '.join(padded)} |"
+
+
+def _text(number: float) -> str:
+    """Return `number` with three digits, or all digits before its decimal point."""
+    digits = 2 if number == 0 else max(0, 2 - math.floor(math.log10(abs(number))))
+    text = f"{number:,.{min(digits, 3)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
