@@ -1,9 +1,9 @@
 """Provisioning against the critical path.
 
 The time of a plan divided by its critical path, which follows from the durations of its steps. The
-steps only sleep, so what exceeds 1 is the time that the engine adds. The rows with `-n 2` provision
-in a run of pytest-xdist. The time of the same tests without provisioning is subtracted, and all
-contenders run alternately. Each figure is a median.
+steps only sleep, so what exceeds 1 is the time that the engine adds. In the rows with `-n 2` two
+pytest-xdist workers need eight steps, in two chains of four. The time of the same tests without
+provisioning is subtracted, and all contenders run alternately. Each figure is a median.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def once(tmp_path_factory, name):
     return name
 
 def provision():
-    time.sleep(0.5)
+    time.sleep(STEP_SECONDS)
     note("provisioned")
 """
 _PROVISION = """
@@ -82,7 +82,7 @@ def rows(_other: Path | None) -> Iterator[Row]:
 
 
 def _graph(source: random.Random) -> float:
-    """Return the ratio for one random graph; a job is free for each step."""
+    """Return the ratio for one random graph, with as many jobs as steps."""
     plan = Plan(jobs=STEPS)
     ends: list[float] = []  # of each step, in seconds, if only sleeping took time
     for number in range(STEPS):
@@ -106,10 +106,8 @@ def _with_workers() -> Iterator[Row]:
         for name in [*_CONTENDERS][:-1]:
             ratios = [(one[name] - one["tests alone"]) / (CHAIN * STEP_SECONDS) for one in rounds]
             history = suites[name].history()
-            counts = ", ".join(
-                f"{history.count(word)} {word}" for word in ("provisioned", "cleaned")
-            )
-            what = f"two chains of {CHAIN} steps, `-n 2`, with {name}: {counts}"
+            made, cleaned = (history.count(word) for word in ("provisioned", "cleaned"))
+            what = f"`-n 2`, {name}: {made} provisioned, {cleaned} cleaned"
             yield at_most(what, "x", ratios, TARGET if name == "pytest-plan" else None)
 
 
@@ -120,7 +118,8 @@ def _round(suites: dict[str, Suite], number: int) -> dict[str, float]:
 
 def _suite(contender: str) -> Suite:
     steps = [_CONTENDERS[contender].format(name=name, needs=_need(name)) for name in _NAMES]
-    files = {"conftest.py": _HEAD + "".join(steps), "test_it.py": _TEST}
+    head = f"STEP_SECONDS = {STEP_SECONDS}\n{_HEAD}"
+    files = {"conftest.py": "".join([head, *steps]), "test_it.py": _TEST}
     return Suite(files, "xdist", "pytest_plan" if contender == "pytest-plan" else EMPTY_PLUGIN)
 
 

@@ -1,7 +1,7 @@
 """Empty steps.
 
-The engine's own work for a step whose hooks do nothing, in a script without pytest. Each figure is
-the difference between a short and a long plan, divided by the difference in length.
+The engine's own work for a step whose hooks do nothing, in a script without pytest. A figure for
+one step is the difference between a short and a long plan, divided by the difference in length.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Imports.
 
-The modules that a process imports because of pytest-plan, and the reaper. A run with one step lists
-its modules when it ends, and so does a run with a session fixture in place of the step. The figure
-counts the import of the modules that only the first run has.
+What a process imports because of pytest-plan. A run with one step lists its modules when it ends,
+and so does a run with a session fixture in place of the step. The figure is the cost of importing
+the modules that only the first run has. The last rows show a script and the reaper.
 """
 
 from __future__ import annotations

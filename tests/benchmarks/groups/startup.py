@@ -7,7 +7,7 @@ an empty plugin, because pytest searches all installed packages for the name aft
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from tests.benchmarks.instructions import MILLION, row
@@ -31,18 +31,17 @@ def rows(other: Path | None) -> Iterator[Row]:
     what = "one test with `-p pytest_plan`"
     yield row(what, lambda root: _run(root, "pytest_plan"), other, scale=MILLION)
     what = "one test: with `-p pytest_plan` / with an empty plugin"
-    yield row(
-        what, lambda root: _over_empty(root, "pytest_plan"), other, target=MOST_START, unit="x"
-    )
+    ours, timeouts = (partial(_over_empty, name) for name in ("pytest_plan", "pytest_timeout"))
+    yield row(what, ours, other, target=MOST_START, unit="x")
     what = "for comparison: with `-p pytest_timeout` / with an empty plugin"
-    yield row(what, lambda root: _over_empty(root, "pytest_timeout"), other, unit="x")
+    yield row(what, timeouts, other, unit="x")
     what = "one test: with `-p pytest_plan` / without a plugin"
     yield row(what, lambda root: _run(root, "pytest_plan") / _run(root), other, unit="x")
     what = "each further test: with `-p pytest_plan` / without a plugin"
     yield row(what, _further, other, target=MOST_TEST, unit="x")
 
 
-def _over_empty(root: Path, plugin: str) -> float:
+def _over_empty(plugin: str, root: Path) -> float:
     return _run(root, plugin) / _run(root, EMPTY_PLUGIN)
 
 
