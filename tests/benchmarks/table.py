@@ -51,10 +51,10 @@ def at_most(
         scale: how much of the samples' unit one `unit` is.
     """
     median = statistics.median(samples) / scale
+    figure = f"{median:,.2f} x" if unit == "x" else f"{_text(median)} {unit}"
     if target is None:
-        return Row(what, f"{_text(median)} {unit}", samples=samples)
-    wanted = f"at most {_text(target)} {unit}"
-    return Row(what, f"{_text(median)} {unit}", wanted, median <= target, samples)
+        return Row(what, figure, samples=samples)
+    return Row(what, figure, f"at most {_text(target)} {unit}", median <= target, samples)
 
 
 def within(what: str, seconds: Sequence[float], limit: float) -> Row:

@@ -1,9 +1,9 @@
 """Provisioning against the critical path.
 
 The time of a plan divided by its critical path, which follows from the durations of its steps. The
-steps only sleep, so what exceeds 1 is the time that the engine adds. In the rows with `-n 2` two
-pytest-xdist workers need eight steps, in two chains of four. The time of the same tests without
-provisioning is subtracted, and all contenders run alternately. Each figure is a median.
+steps only sleep, so what exceeds 1 is the time that the engine adds. In the rows with `-n 2` the
+tests of two pytest-xdist workers need two chains of four steps. The time is that from the start of
+the first step to the first test of the worker that waits longer. Each figure is a median.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 from pytest_plan import GenericStep, Plan
@@ -22,22 +21,25 @@ STEPS, MOST_NEEDS = 200, 3
 SHORTEST, LONGEST = 0.005, 0.050  # seconds
 GRAPHS = 7
 CHAIN, STEP_SECONDS = 4, 0.5  # each of two chains; the critical path is the first 4 steps
-ROUNDS = 5
+REPEATS = 5
 TARGET = 1.05
 
 _NAMES = [f"{chain}{number}" for chain in "ab" for number in range(CHAIN)]
 _TEST = f"""
+import os
 import time
 
 import pytest
+from notes import note
 
 
-@pytest.mark.parametrize("number", range(200))
+@pytest.mark.parametrize("number", range(10))
 def test_it({", ".join(_NAMES)}, number):
-    time.sleep(0.005)
+    note(f"test {{os.getpid()}} {{time.monotonic()}}")
 """
 _HEAD = """
 import json
+import os
 import time
 
 import pytest
@@ -53,14 +55,13 @@ def once(tmp_path_factory, name):
     return name
 
 def provision():
+    note(f"step {os.getpid()} {time.monotonic()}")
     time.sleep(STEP_SECONDS)
-    note("provisioned")
 """
 _PROVISION = """
 def {name}({needs}):
     provision()
     yield "{name}"
-    note("cleaned")
 """
 _FIXTURE = '\n@pytest.fixture(scope="session")'
 _CONTENDERS = {
@@ -70,7 +71,6 @@ _CONTENDERS = {
 def {{name}}(tmp_path_factory, {{needs}}):
     return once(tmp_path_factory, "{{name}}")
 """,
-    "tests alone": f'{_FIXTURE}\ndef {{name}}():\n    return "{{name}}"\n',
 }
 
 
@@ -100,27 +100,28 @@ def _sleep(duration: float) -> GenericStep:
 
 
 def _with_workers() -> Iterator[Row]:
-    with ExitStack() as stack:
-        suites = {name: stack.enter_context(_suite(name)) for name in _CONTENDERS}
-        rounds = [_round(suites, number) for number in range(ROUNDS)]
-        for name in [*_CONTENDERS][:-1]:
-            ratios = [(one[name] - one["tests alone"]) / (CHAIN * STEP_SECONDS) for one in rounds]
-            history = suites[name].history()
-            made, cleaned = (history.count(word) for word in ("provisioned", "cleaned"))
-            what = f"`-n 2`, {name}: {made} provisioned, {cleaned} cleaned"
-            yield at_most(what, "x", ratios, TARGET if name == "pytest-plan" else None)
+    for name, function in _CONTENDERS.items():
+        steps = [function.format(name=step, needs=_need(step)) for step in _NAMES]
+        head = f"STEP_SECONDS = {STEP_SECONDS}\n{_HEAD}"
+        plugin = "pytest_plan" if name == "pytest-plan" else EMPTY_PLUGIN
+        files = {"conftest.py": "".join([head, *steps]), "test_it.py": _TEST}
+        with Suite(files, "xdist", plugin) as suite:
+            ratios = [_waited(suite) / (CHAIN * STEP_SECONDS) for _ in range(REPEATS)]
+            made = sum(line.startswith("step ") for line in suite.history())
+        what = f"`-n 2`, {name}: {made} steps performed"
+        yield at_most(what, "x", ratios, TARGET if name == "pytest-plan" else None)
 
 
-def _round(suites: dict[str, Suite], number: int) -> dict[str, float]:
-    names = [*suites]
-    return {name: suites[name].run("-n", "2") for name in names[:: -1 if number % 2 else 1]}
-
-
-def _suite(contender: str) -> Suite:
-    steps = [_CONTENDERS[contender].format(name=name, needs=_need(name)) for name in _NAMES]
-    head = f"STEP_SECONDS = {STEP_SECONDS}\n{_HEAD}"
-    files = {"conftest.py": "".join([head, *steps]), "test_it.py": _TEST}
-    return Suite(files, "xdist", "pytest_plan" if contender == "pytest-plan" else EMPTY_PLUGIN)
+def _waited(suite: Suite) -> float:
+    """Return the seconds from the first step to the first test of the worker that waits longer."""
+    suite.run("-n", "2")
+    history = [line.split() for line in suite.history()]
+    begun = min(float(at) for what, _, at in history if what == "step")
+    tests: dict[str, float] = {}
+    for what, worker, at in history:
+        if what == "test":
+            tests.setdefault(worker, float(at))
+    return max(tests.values()) - begun
 
 
 def _need(name: str) -> str:

@@ -15,8 +15,8 @@ from tests.benchmarks import instructions
 from tests.benchmarks.instructions import THOUSAND, Counts, row
 from tests.benchmarks.table import Row
 
-FEW, MANY = 50, 250
-SHORT, LONG = 200, 2_000
+FEW, MANY = 50, 450
+SHORT, LONG = 400, 2_000
 NOT_RUN, RUN, WITH_JOURNAL = "add", "run", "journal"
 _KINDS = {"plain": "`exec`", "cleanup": "`exec` and `cleanup`", "generator": "a generator"}
 _TARGETS = {"plain": 400, "cleanup": 580}  # thousand instructions

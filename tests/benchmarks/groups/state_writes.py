@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from tests.benchmarks.groups.state import PLUGINS, SIZES, VALUES
-from tests.benchmarks.instructions import THOUSAND, row
+from tests.benchmarks.instructions import MILLION, THOUSAND, row
 from tests.benchmarks.suite import Suite
 from tests.benchmarks.table import Row
 
 COUNTS = {"small": (50, 450), "large": (5, 45)}  # writes in a short and in a long test
+SCALES = {"small": THOUSAND, "large": MILLION}
 
 _WRITES = """
 import pytest
@@ -32,7 +33,7 @@ def test_writes(plan):
 def rows(other: Path | None) -> Iterator[Row]:
     """Count, and yield the rows."""
     for key, what in SIZES.items():
-        yield row(what, partial(_each, key), other, scale=THOUSAND)
+        yield row(what, partial(_each, key), other, scale=SCALES[key])
 
 
 def _each(key: str, root: Path) -> float:
