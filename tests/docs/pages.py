@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from tests.plugin.project import ROOT
 
 DOCS = ROOT / "docs"
+# With DOCS_WRITE=1 what differs from what a page shows is written to the page.
+WRITES = os.environ.get("DOCS_WRITE") == "1"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./-]+\.(?:py|ini|toml))(, at its end)?\n")
 _FOREIGN = ("pip ", "python3 -m venv ", ". ", "cd ", "git ", "mkdir ")

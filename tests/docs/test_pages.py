@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import shutil
 import sys
@@ -11,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import Block, Command, blocks, commands, pages, path_of
+from tests.docs.pages import WRITES, Block, Command, blocks, commands, pages, path_of
 from tests.docs.shell import Shell, answer, matches, without_header
 
-# With DOCS_WRITE=1 an answer that differs replaces what the page shows.
-WRITES = os.environ.get("DOCS_WRITE") == "1"
 NOT_RUN = {"reference/benchmarks": "it takes minutes and checks nothing"}
 # Page -> the modules that it needs, the plugin of pytest first if it needs one.
 LIBRARIES = {

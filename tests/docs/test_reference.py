@@ -12,10 +12,18 @@ from pytest_plan.engine.definition.options import OPTION_NAMES
 from pytest_plan.plugin import hookspecs, options
 from pytest_plan.plugin.declaring import declaration as declare
 from pytest_plan.plugin.items.handle import PlanHandle
+from tests.docs.generated import parts
 from tests.docs.pages import path_of
 
 TABLES = path_of("reference/steps-and-options").read_text()
+PAGES = ("api", "errors", "hooks")
 NOT_FOR_USERS = {"pytest_plan_show"}  # how the plugin reaches the reports
+
+
+def names_on(page: str) -> list[str]:
+    """Return what the generated parts of a page of the reference describe."""
+    found = parts(path_of(f"reference/{page}").read_text())
+    return [re.split(r"[(:]", what)[0] for kind, what in found if kind == "api"]
 
 
 def first_cells(heading: str) -> set[str]:
@@ -48,19 +56,33 @@ def test_every_public_name_is_in_the_table(heading: str, prefix: str, owner: typ
     assert {name for name in known if f"{prefix}{name}" not in cells} == set()
 
 
-def test_every_public_class_is_described() -> None:
-    """Errors on their page, all others on that of the API."""
-    pages = path_of("reference/api").read_text() + path_of("reference/errors").read_text()
-    described = set(re.findall(r"auto(?:class|exception):: pytest_plan\.([A-Z]\w+)", pages))
-    assert described == set(pytest_plan.__all__)
+def test_every_public_name_is_described_once() -> None:
+    """On the pages of the API, the errors and the hooks; and no other name is."""
+    described = [name for page in PAGES for name in names_on(page) if name[0].isupper()]
+    assert sorted(described) == pytest_plan.__all__
 
 
-def test_every_hook_is_described() -> None:
-    """The page takes all from the module of the hooks, but for our own."""
-    page = path_of("reference/hooks").read_text()
-    left_out = re.findall(r":exclude-members: (.+)", page)
-    assert left_out == [", ".join(sorted(NOT_FOR_USERS))]
+def test_every_hook_is_described_once() -> None:
+    """On their page, but for our own."""
     hooks = {name for name in vars(hookspecs) if name.startswith("pytest_plan_")}
     assert hooks > NOT_FOR_USERS
-    for name in hooks:
-        assert getattr(hookspecs, name).__doc__
+    described = [name for name in names_on("hooks") if not name[0].isupper()]
+    assert sorted(described) == sorted(hooks - NOT_FOR_USERS)
+
+
+def test_tree_of_errors_is_what_the_classes_say() -> None:
+    """Every error is in the tree, below its base class, with its other base in parentheses."""
+    tree = path_of("reference/errors").read_text().split("```")[1]
+    rows = re.findall(r"^([ │├└─]*)(\w+) *(?:\((\w+)\))?", tree.partition("\n")[2], re.MULTILINE)
+    shown: dict[str, tuple[str, ...]] = {}
+    above: dict[int, str] = {}
+    for lines, name, other in rows:
+        above[len(lines)] = name
+        if lines:
+            shown[name] = (above[len(lines) - 4], *filter(None, [other]))
+    errors = [getattr(pytest_plan, name) for name in names_on("errors")]
+    assert shown == {
+        error.__name__: tuple(base.__name__ for base in error.__bases__)
+        for error in errors
+        if error is not pytest_plan.PlanError
+    }

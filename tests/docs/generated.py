@@ -1,0 +1,25 @@
+"""The parts of pages that are made from the code, between markers.
+
+`<!-- KIND: WHAT -->` begins a part, `<!-- end -->` ends it. The words around it are written by
+hand; what is between the markers is replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from tests.docs import api_pages
+
+_PART = re.compile(r"(<!-- (\w+): (.+?) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+KINDS: Mapping[str, Callable[[str], str]] = {"api": api_pages.described}
+
+
+def parts(page: str) -> list[tuple[str, str]]:
+    """Return the kind and the argument of each generated part of a page's text."""
+    return [(found[2], found[3]) for found in _PART.finditer(page)]
+
+
+def filled(page: str) -> str:
+    """Return the text of a page with every generated part as it should be."""
+    return _PART.sub(lambda found: f"{found[1]}\n{KINDS[found[2]](found[3])}\n\n{found[4]}", page)

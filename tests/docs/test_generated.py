@@ -1,0 +1,72 @@
+"""The parts of pages that are made from the code are what the code says."""
+
+from __future__ import annotations
+
+import difflib
+
+import pytest
+
+from tests.docs.generated import filled, parts
+from tests.docs.google import markdown
+from tests.docs.pages import WRITES, pages, path_of
+
+GENERATED = [page for page in pages() if parts(path_of(page).read_text())]
+
+
+@pytest.mark.parametrize("page", GENERATED)
+def test_generated_parts_are_what_the_code_says(page: str) -> None:
+    """A page that differs from the code is shown as a diff; DOCS_WRITE=1 writes it."""
+    shown = path_of(page).read_text()
+    wanted = filled(shown)
+    if WRITES:
+        path_of(page).write_text(wanted)
+    before, after = (text.splitlines(keepends=True) for text in (shown, wanted))
+    difference = "".join(difflib.unified_diff(before, after, page, "the code"))
+    if difference:
+        pytest.fail(f"{difference}\nto update the page: DOCS_WRITE=1 pytest tests/docs")
+
+
+def test_only_the_generated_part_is_replaced() -> None:
+    """What is written by hand before, between and after the parts stays."""
+    page = "before\n<!-- api: StateError -->\nold\n<!-- end -->\nafter\n"
+    text = filled(page)
+    assert text.startswith("before\n<!-- api: StateError -->\n\n### `StateError`\n")
+    assert text.endswith("\n<!-- end -->\nafter\n")
+    assert "old" not in text
+    assert filled(text) == text
+
+
+DOCSTRING = """Do it.
+
+    A second
+    paragraph.
+
+    Args:
+        one: the first, which needs
+            two lines.
+        two: the second.
+
+    Returns:
+        What came of it.
+
+    Raises:
+        ValueError: it cannot be done.
+    """
+
+
+def test_docstring_becomes_markdown() -> None:
+    """Paragraphs are joined, sections become lists."""
+    assert markdown(DOCSTRING) == (
+        "Do it.\n\nA second paragraph.\n\n"
+        "**Arguments**\n\n- `one`: the first, which needs two lines.\n- `two`: the second.\n\n"
+        "**Returns**\n\nWhat came of it.\n\n"
+        "**Raises**\n\n- `ValueError`: it cannot be done."
+    )
+
+
+def test_attributes_have_their_types() -> None:
+    """Where a type is known it is shown behind the name."""
+    docstring = "A thing.\n\nAttributes:\n    size: in bytes.\n    name: what it is called."
+    assert markdown(docstring, {"size": "int"}) == (
+        "A thing.\n\n**Attributes**\n\n- `size` (`int`): in bytes.\n- `name`: what it is called."
+    )
