@@ -9,10 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from tests.docs import api_pages
+from tests.docs import api_pages, rooms
 
 _PART = re.compile(r"(<!-- (\w+): (.+?) -->\n).*?(<!-- end -->\n)", re.DOTALL)
-KINDS: Mapping[str, Callable[[str], str]] = {"api": api_pages.described}
+KINDS: Mapping[str, Callable[[str], str]] = {
+    "api": api_pages.described,
+    "floors": rooms.picture,
+    "rooms": rooms.described,
+}
 
 
 def parts(page: str) -> list[tuple[str, str]]:
