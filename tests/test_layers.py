@@ -205,6 +205,17 @@ def folders_are_small(root: Path) -> list[str]:
     ]
 
 
+def rooms_export_nothing(root: Path) -> list[str]:
+    """The `__init__.py` of a room has its docstring and no code: an import loads one module."""
+    return [
+        f"{module.name} has code in its __init__.py"
+        for module in modules_of(root)
+        if module.path.stem == "__init__"
+        and any(module.name.startswith(f"{layer}.") for layer in FLOORS)
+        and module.tree.body[ast.get_docstring(module.tree) is not None :]
+    ]
+
+
 def pytest_is_used_by_its_public_names(root: Path) -> list[str]:
     """Nothing imports `_pytest` outside of `plugin/compat/`."""
     return [
@@ -252,6 +263,7 @@ RULES: list[Rule] = [
     modules_import_in_no_circle,
     rooms_import_from_lower_floors,
     folders_are_small,
+    rooms_export_nothing,
     pytest_is_used_by_its_public_names,
     files_are_short,
     functions_are_short,
@@ -262,7 +274,7 @@ LONG_BODY = "\n    pass" * LONGEST_FUNCTION
 SOUND = {
     "__init__.py": "from .engine.plan import Plan",
     "engine/__init__.py": "",
-    "engine/model/__init__.py": "",
+    "engine/model/__init__.py": "'The words.'",
     "engine/model/errors.py": "",
     "engine/definition/step.py": "from ..model.errors import PlanError",
     "engine/execution/executor.py": "from pytest_plan.engine.definition import step",
@@ -316,6 +328,8 @@ VIOLATIONS: list[tuple[Rule, str, str]] = [
     (rooms_import_from_lower_floors, "plugin/compat/internals.py", "from ..session import session"),
     (rooms_import_from_lower_floors, "report/account.py", "from .files import hook"),
     (folders_are_small, "full/more.py", ""),
+    (rooms_export_nothing, "engine/model/__init__.py", "'Words.'\nfrom . import errors"),
+    (rooms_export_nothing, "plugin/session/__init__.py", "NAME = 1"),
     (pytest_is_used_by_its_public_names, "plugin/__init__.py", "from _pytest.config import Config"),
     (
         pytest_is_used_by_its_public_names,
