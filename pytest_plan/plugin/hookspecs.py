@@ -54,7 +54,9 @@ def pytest_plan_finished(config: pytest.Config, result: PlanResult) -> None:
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | None:
     """Return a function to be called with every event of the engine, or None.
 
-    Called once, before the first step. The events are those of `pytest_plan.engine.model.events`.
+    Called once, before the first step. The events are `StepStarted`, `AttemptFailed`,
+    `StepFinished`, `StopRequested`, `CleanupBegan`, `StepCleaned`, `CleanupInterrupted`, `Waiting`
+    and `PlanFinished`.
     """
 
 

@@ -126,7 +126,7 @@ class TestDefinition:
 
     def test_adding_is_chainable(self, plan: Plan) -> None:
         """`add_step` and `add_pause` return the plan, as in gsd."""
-        assert plan.add_step(GenericStep()).add_pause(0).add_listener(print) is plan
+        assert plan.add_step(GenericStep()).add_pause(0) is plan
 
 
 class TestOptions:

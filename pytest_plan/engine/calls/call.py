@@ -276,4 +276,4 @@ class Call:
         try:
             return str(call_interruptibly(self.scope.interrupt, lambda: describe(error)))
         except BaseException:  # `__str__` was interrupted
-            return f"{type(error).__qualname__}: (its text cannot be shown)"
+            return f"{type(error).__qualname__}: <exception str() failed>"

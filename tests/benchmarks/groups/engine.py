@@ -25,6 +25,7 @@ _SCRIPT = """
 import sys
 from pathlib import Path
 
+from pytest_plan.engine.plan import begin
 from pytest_plan import GenericStep, Plan
 
 
@@ -51,7 +52,7 @@ if mode == "journal":
     from pytest_plan.engine.journal.journal import Journal
     from pytest_plan.engine.journal.reference import References
 
-    run = plan.begin(journal=Journal(Path("journal"), References(Path())))
+    run = begin(plan, journal=Journal(Path("journal"), References(Path())))
     run.provision()
     run.clean_up()
 """

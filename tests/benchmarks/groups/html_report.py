@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.report.accounts import account, cleanup, failed, ran, step
-
 from pytest_plan.report.account import AttemptAccount
 from tests.benchmarks.table import Row, at_most
+from tests.report.support.accounts import account, cleanup, failed, ran, step
 
 STEPS, TESTS, WORKERS = 2_000, 20_000, 8
 MOST_MEGABYTES = 5

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
-from tests.faults.scenario import Run, Tally
 
 from pytest_plan import Context, GenericStep, Plan, PlanError
 from tests.benchmarks.table import Row, within
+from tests.faults.harness.scenario import Run, Tally
 
 _T = TypeVar("_T")
 
@@ -28,7 +28,7 @@ LIMIT = 2.0  # seconds
 PATIENCE = 60.0  # seconds after which something that must happen is not going to
 
 _TREE = """\
-from tests.faults.fakes import note
+from tests.faults.harness.fakes import note
 from pytest_plan import GenericStep
 
 def start(ctx):
@@ -40,7 +40,7 @@ def pytest_plan_configure(plan):
     plan.add_step(made, name="made", needs=())
 """
 _HOLDS = """\
-from tests.faults.fakes import at
+from tests.faults.harness.fakes import at
 
 def test_it(plan):
     at("test.call")

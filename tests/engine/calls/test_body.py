@@ -20,7 +20,7 @@ from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import StepError, StepTimeoutError
-from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.plan import Plan, begin
 from pytest_plan.engine.shared.log import StepLog, current_log
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Calls, Gate, cancel_and_sleep, execute
@@ -36,7 +36,7 @@ def plan(clock: FakeClock) -> Plan:
 
 def log_of(plan: Plan, exec: Callable[..., Any]) -> StepLog:
     """Run a plan with this one step; return the step's log."""
-    run = plan.add_step(GenericStep(exec=exec), name="it").begin()
+    run = begin(plan.add_step(GenericStep(exec=exec), name="it"))
     run.provision()
     run.clean_up()
     return run.step_runs["it"].log

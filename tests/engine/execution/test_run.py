@@ -85,7 +85,7 @@ def test_cleaning_up_without_provisioning_is_no_error(plan: Plan) -> None:
 
 def test_every_run_has_a_name_of_its_own() -> None:
     """The id of a run is random."""
-    names = {Plan().begin().run_id for _ in range(20)}
+    names = {begin(Plan()).run_id for _ in range(20)}
     assert len(names) == 20
 
 
@@ -107,7 +107,7 @@ def test_exceptions_that_end_the_plan_can_be_named(plan: Plan, calls: Calls) -> 
 
 def test_remaining_counts_down_to_the_limit(clock: FakeClock) -> None:
     """It is never negative, and None without a limit."""
-    run = Plan(limit=10, clock=clock).begin()
+    run = begin(Plan(limit=10, clock=clock))
     clock.advance(4)
     assert run.remaining() == pytest.approx(6)
     clock.advance(60)

@@ -24,7 +24,7 @@ def references() -> References:
     return References(ROOT)
 
 
-def begin(file: Path, steps: Mapping[str, Step], **options: Any) -> Run:
+def provisioned(file: Path, steps: Mapping[str, Step], **options: Any) -> Run:
     """Provision steps with a journal; the caller must clean up the run."""
     plan = Plan()
     for name, step in steps.items():
