@@ -168,7 +168,7 @@ class CallScope(Guard):
         if self.is_abandoned():
             raise StateError(
                 f"step {self.step!r} was abandoned in {self.hook.value}, attempt {self.attempt}: "
-                "it can no longer use its ctx or change the State"
+                "further calls from its thread are refused"
             )
 
 
