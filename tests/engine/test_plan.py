@@ -88,7 +88,7 @@ class TestDefinition:
 
     def test_what_is_no_step_is_refused(self, plan: Plan) -> None:
         """A class in place of its instance is refused as well."""
-        with pytest.raises(PlanDefinitionError, match=f"{HERE}:.*is no step"):
+        with pytest.raises(PlanDefinitionError, match=f"{HERE}:.*is not a step"):
             plan.add_step(GenericStep)  # type: ignore[arg-type]
 
     def test_a_bad_pause_names_its_place(self, plan: Plan) -> None:
