@@ -1,7 +1,6 @@
 """Reads a journal as a whole and checks it. Nothing recorded in it is run here."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them, in the reaper's program.
 import contextlib
 import json
 import sqlite3

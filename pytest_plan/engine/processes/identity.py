@@ -1,7 +1,6 @@
 """Identities of processes. A pid alone is not one: pids are reused, also after a reboot."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them, in the reaper's program.
 import os
 from pathlib import Path
 from typing import NamedTuple

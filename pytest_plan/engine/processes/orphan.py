@@ -1,7 +1,6 @@
 """Process trees started by a process that has ended, found again from the journal's record."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them, in the reaper's program.
 import contextlib
 import os
 from collections.abc import Mapping
@@ -41,7 +40,7 @@ class OrphanTree(NamedTuple):
         """Whether its first process is still running."""
         return self.root is not None and self.root.is_alive()
 
-    def members(self) -> list[psutil.Process]:
+    def members(self) -> "list[psutil.Process]":
         """Return its running processes; after a reboot there are none."""
         if self.root is not None and self.root.boot != boot_id():
             return []
@@ -76,11 +75,11 @@ class OrphanTree(NamedTuple):
     def _is_root(self, pid: int) -> bool:
         return self.root is not None and self.root.pid == pid
 
-    def _any_running(self, processes: list[psutil.Process]) -> bool:
+    def _any_running(self, processes: "list[psutil.Process]") -> bool:
         pids = {process.pid for process in processes}
         return any(member.pid in pids for member in self.members())
 
-    def _owns_session(self, found: list[psutil.Process]) -> bool:
+    def _owns_session(self, found: "list[psutil.Process]") -> bool:
         assert self.root is not None
         for process in found:
             with contextlib.suppress(OSError):
