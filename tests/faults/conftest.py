@@ -1,4 +1,4 @@
-"""Fixtures of the fault suite: a stage, and the published table."""
+"""Fixtures of the fault suite, and the code that publishes its table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
-    """What this test injects; it ends up in the published table."""
+    """The counts of what this test injects; they are added to the published table."""
     tally = Tally()
     yield tally
     request.node.user_properties.append((_PROPERTY, vars(tally)))
@@ -36,7 +36,7 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
 
 @pytest.fixture(scope="session")
 def zygote() -> Iterator[Zygote]:
-    """What forks runs."""
+    """The process that forks the runs."""
     zygote = Zygote()
     yield zygote
     zygote.close()
@@ -44,13 +44,13 @@ def zygote() -> Iterator[Zygote]:
 
 @pytest.fixture
 def stage(tally: Tally, zygote: Zygote) -> Stage:
-    """An empty stage."""
+    """A stage without stories."""
     return Stage(tally, zygote)
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that needs no real time."""
+    """A fake clock that needs no real time."""
     return FakeClock()
 
 
@@ -61,18 +61,18 @@ class _Counts:
         self._rows = table.Rows()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the counts of a test, which are complete after its teardown."""
+        """Add the counts of a test, which are complete after its teardown."""
         for name, counts in report.user_properties:
             if name == _PROPERTY and report.when == "teardown":
                 self._rows.add(report.nodeid, cast("dict[str, int]", counts))
 
     def pytest_sessionfinish(self) -> None:
-        """Write the table, if it is asked for."""
+        """Write the table if the environment variable asks for it."""
         if os.environ.get(table.VARIABLE):
             table.write(self._rows)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count in the process that sees all reports."""
+    """Count in the process that sees all reports: solo or the controller."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Counts(), "faults_counts")

@@ -1,4 +1,4 @@
-"""Rows 9 to 15, 53, 54, 65, 67 in this process: the engine alone, from a plain script."""
+"""Rows 9 to 15, 53, 54, 65 and 67 of the fault matrix: the engine alone, without pytest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PATIENCE = 20.0  # real seconds
 
 
 class Lab:
-    """Runs plans of fake steps in this process, and judges their history."""
+    """Runs plans of fake steps in this process and judges their history."""
 
     def __init__(self, folder: Path, tally: Tally, patch: pytest.MonkeyPatch) -> None:
         self._path = folder / "history"
@@ -41,17 +41,17 @@ class Lab:
 
     @property
     def history(self) -> list[checker.Line]:
-        """What has been noted so far."""
+        """The events that were recorded so far."""
         return checker.read(self._path)
 
     def notes(self, what: str) -> list[str]:
-        """Return what followed `what` in the history."""
+        """Return the words of all events `what` in the history."""
         return [" ".join(line.words) for line in self.history if line.what == what]
 
     def plan(
         self, faults: Mapping[str, str], options: Mapping[str, Any] | None = None, **more: Any
     ) -> Plan:
-        """Return a plan of three fake steps, the history empty."""
+        """Return a plan of three fake steps and clear the history."""
         self._tally.runs += 1
         self._tally.faults += len(faults)
         self._path.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ class Lab:
             time.sleep(0.002)
 
     def judge(self, needs: checker.Needs = NEEDS) -> None:
-        """Fail if anything is broken."""
+        """Fail if the history contains a violation."""
         found = list(checker.violations(self.history, needs))
         self._tally.violations += len(found)
         assert found == [], "\n".join(map(str, self.history))
@@ -77,13 +77,13 @@ class Lab:
 
 @pytest.fixture
 def lab(tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """A place for plans of fake steps."""
+    """A lab with an empty history."""
     return Lab(tmp_path, tally, monkeypatch)
 
 
 @pytest.mark.parametrize("count", range(1, 12))
 def test_g2_a_listener_that_raises_at_any_event_changes_nothing(lab: Lab, count: int) -> None:
-    """Row 9: the run goes on, and says it once."""
+    """Row 9: the run continues and reports the listener's error once."""
     plan, heard = lab.plan({}), itertools.count(1)
 
     def hear(event: object) -> None:
@@ -98,7 +98,7 @@ def test_g2_a_listener_that_raises_at_any_event_changes_nothing(lab: Lab, count:
 
 
 def test_g15_a_step_that_fails_twice_then_passes_is_cleaned_up_once(lab: Lab) -> None:
-    """Row 10: three attempts, one cleanup, each attempt's own undo before the next."""
+    """Row 10: each of three attempts is undone before the next; the step is cleaned up once."""
     for hook in fakes.HOOKS:
         plan = lab.plan({f"db.{hook}": "once"}, {"retries": 2, "retry_wait": 0})
         result = plan.execute()
@@ -108,14 +108,14 @@ def test_g15_a_step_that_fails_twice_then_passes_is_cleaned_up_once(lab: Lab) ->
 
 
 def test_g15_a_step_that_passes_is_never_tried_again(lab: Lab) -> None:
-    """Row 11: one attempt, however many are allowed."""
+    """Row 11: a step that passes has one attempt, however many are allowed."""
     result = lab.plan({}, {"retries": 5, "retry_wait": 0}).execute()
     lab.judge()
     assert [len(step.attempts) for step in result.steps.values()] == [1, 1, 1]
 
 
 def test_g15_when_retries_are_used_up_every_error_is_kept(lab: Lab) -> None:
-    """Row 12: the last one is the step's, and the cleanup runs once."""
+    """Row 12: the step's error is that of its last attempt, and the cleanup runs once."""
     for hook in fakes.HOOKS:
         plan = lab.plan({f"db.{hook}": "error"}, {"retries": 2, "retry_wait": 0})
         with pytest.raises(StepError) as caught:
@@ -127,7 +127,7 @@ def test_g15_when_retries_are_used_up_every_error_is_kept(lab: Lab) -> None:
 
 
 def test_g18_a_cancel_ends_the_wait_between_attempts(lab: Lab) -> None:
-    """Row 13: at once, not when the wait is over."""
+    """Row 13: the run stops at once, not when the wait would have ended."""
     plan = lab.plan({"db.exec": "error"}, {"retries": 1, "retry_wait": "10m"})
     waiting = threading.Event()
 
@@ -147,7 +147,7 @@ def test_g18_a_cancel_ends_the_wait_between_attempts(lab: Lab) -> None:
 
 
 def test_g2_a_cancel_before_the_first_step_runs_nothing(lab: Lab) -> None:
-    """Row 14: and there is nothing to clean up."""
+    """Row 14: no step begins, and there is nothing to clean up."""
     plan = lab.plan({})
     plan.cancel()
     with pytest.raises(PlanCancelledError):
@@ -157,7 +157,7 @@ def test_g2_a_cancel_before_the_first_step_runs_nothing(lab: Lab) -> None:
 
 @pytest.mark.parametrize("moment", [f"{step}.{hook}" for step in STEPS for hook in fakes.HOOKS])
 def test_g2_a_cancel_at_any_moment_stops_and_cleans_up(lab: Lab, moment: str) -> None:
-    """Row 15: no further step begins, what had begun is undone."""
+    """Row 15: no further step begins, and every step that had begun is undone."""
     plan = lab.plan({moment: "hold"})
     background = Background(plan.execute)
     lab.wait(moment)
@@ -187,7 +187,7 @@ def test_g4_a_cancel_while_four_run_cleans_up_all_of_them(lab: Lab, tally: Tally
 
 
 def test_g18_the_wall_clock_changes_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 54: it jumps by an hour, back and forth, at every look."""
+    """Row 54: durations stay right although the wall clock jumps by an hour at every reading."""
     jumps = itertools.cycle((3600.0, -3600.0))
     wall = time.time
     monkeypatch.setattr(time, "time", lambda: wall() + next(jumps))
@@ -198,7 +198,7 @@ def test_g18_the_wall_clock_changes_nothing(lab: Lab, monkeypatch: pytest.Monkey
 
 
 def test_g2_a_plan_inside_a_step_has_an_environment_of_its_own(lab: Lab) -> None:
-    """Row 67: no deadlock, each is cleaned up by its own end."""
+    """Row 67: there is no deadlock, and each plan is cleaned up when it ends."""
     inner, run_ids = Plan(jobs=1).add_step(fakes.Fake(), name="inner"), list[str]()
 
     def nested() -> None:
@@ -214,7 +214,7 @@ def test_g2_a_plan_inside_a_step_has_an_environment_of_its_own(lab: Lab) -> None
 
 
 def test_g2_a_plan_runs_once_even_while_it_runs(lab: Lab) -> None:
-    """Row 67: executing it again, also from its own step, is an error, not a deadlock."""
+    """Row 67: executing a plan again, even from its own step, is an error, not a deadlock."""
     said: list[str] = []
 
     def again() -> None:
@@ -232,7 +232,7 @@ def test_g2_a_plan_runs_once_even_while_it_runs(lab: Lab) -> None:
 def test_g11_a_member_that_dies_while_the_tree_is_listed_is_no_error(
     monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
-    """Row 53: nothing is signalled, nothing is raised."""
+    """Row 53: a member that has died is not signalled, and no error is raised."""
     tally.faults += 1
     root = spawn(["sleep", "600"], output=-3, errors=-3)
     other = spawn(["true"], output=-3, errors=-3)
@@ -252,7 +252,7 @@ def test_g11_a_member_that_dies_while_the_tree_is_listed_is_no_error(
 def test_g11_a_process_with_a_reused_pid_is_not_signalled(
     monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
-    """The pid of a member of the tree belongs to a stranger now: its creation time differs."""
+    """A pid in the tree that now belongs to a process with another creation time gets no signal."""
     tally.faults += 1
     root = spawn(["sleep", "600"], output=-3, errors=-3)
     stranger = spawn(["sleep", "600"], output=-3, errors=-3)
@@ -269,7 +269,7 @@ def test_g11_a_process_with_a_reused_pid_is_not_signalled(
 def test_g2_an_interpreter_that_ends_in_the_middle_of_a_plan_does_not_hang(
     stage: Stage,
 ) -> None:
-    """Row 65: `provisioned()` was entered and never left; cleaned up at exit, within 5 s."""
+    """Row 65: `provisioned()` that is never left is cleaned up within 5 s when Python exits."""
     script = """\
 from tests.faults.harness.fakes import Fake, note, watch_exit
 from pytest_plan import Plan
@@ -294,15 +294,15 @@ note("inside")
     stage.play()
 
 
-def test_g18_an_abandoned_step_can_change_nothing_any_more(lab: Lab, clock: FakeClock) -> None:
-    """Its writes to the State are refused, and it is cleaned up although it still runs."""
+def test_g18_an_abandoned_step_can_no_longer_change_anything(lab: Lab, clock: FakeClock) -> None:
+    """An abandoned step cannot write to the State, and is cleaned up although it still runs."""
     reached, go = threading.Event(), threading.Event()
     said: list[str] = []
     done = threading.Event()
 
     def stuck(ctx: Any, state: Any) -> None:
         reached.set()
-        with contextlib.suppress(BaseException):  # the interruption arrives here, much too late
+        with contextlib.suppress(BaseException):  # the exception arrives here, much too late
             clock.hang(lambda: go.wait(PATIENCE))
         for change in (lambda: state.update(late=1), lambda: ctx.defer(print), ctx.check):
             try:
@@ -326,7 +326,7 @@ def test_g18_an_abandoned_step_can_change_nothing_any_more(lab: Lab, clock: Fake
 
 
 def test_g10_two_runs_at_the_same_time_share_nothing(stage: Stage, tmp_path: Path) -> None:
-    """Four runs of the same project: folders, ids and processes are apart."""
+    """Runs of the same project at the same time share no folder, id or process."""
 
     def story(run: Run) -> Story:
         run.start("-n", "1", faults={"test.call": "hold"})

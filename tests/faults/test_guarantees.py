@@ -17,7 +17,7 @@ def test_g13_the_check_for_residue_is_on_for_every_test(request: object) -> None
 
 
 def test_every_guarantee_has_tests_and_every_test_a_guarantee() -> None:
-    """The numbers in the headings of the page are those in the names of the tests."""
+    """The guarantees on the page have the same numbers as those in the names of the tests."""
     text = table.PROMISES.read_text(encoding="utf-8")
     promised = re.findall(r"^### (G\d+): ", text, re.MULTILINE)
     names = [name for path in _HERE.glob("test_*.py") for name in _tests(path)]
@@ -27,14 +27,14 @@ def test_every_guarantee_has_tests_and_every_test_a_guarantee() -> None:
 
 
 def test_every_test_of_a_fault_names_its_guarantee() -> None:
-    """Otherwise the table would not count it."""
+    """Every test has the number of a guarantee in its name, because the table counts by number."""
     for path in _HERE.glob("test_*.py"):
         unnamed = [name for name in _tests(path) if table.guarantee_of(name) is None]
         assert path == Path(__file__) or not unnamed
 
 
 def test_the_page_lists_the_rows_that_are_injected() -> None:
-    """The rows marked as injected are exactly those in the docstrings of the tests."""
+    """The rows marked as injected are exactly the rows in the docstrings of the tests."""
     text = table.PAGE.read_text(encoding="utf-8")
     lines = [line.split("|") for line in text.splitlines() if re.match(r"\| \d", line)]
     listed = [row for line in lines if not line[3].startswith(" no") for row in _rows(line[1])]
@@ -44,7 +44,7 @@ def test_the_page_lists_the_rows_that_are_injected() -> None:
 
 
 def test_the_table_has_no_violation() -> None:
-    """The published table was written by a complete run without a violation."""
+    """The published table comes from a complete run without a violation."""
     text = table.PAGE.read_text(encoding="utf-8")
     rows = text.partition(table.BEGIN)[2].partition(table.END)[0].strip().splitlines()
     assert rows[-1].startswith("| all |")

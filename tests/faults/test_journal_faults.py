@@ -1,4 +1,4 @@
-"""Rows 36, 37, 41, 43 to 45, 57, 58: the disk fails, the journal is gone or of somebody else."""
+"""Rows 36, 37, 41, 43 to 45, 57 and 58: the disk fails, or the journal is lost or foreign."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REFERENCES = References(Path(__file__).parent)
 
 
 def limited(size: int) -> Callable[[], None]:
-    """Return what lets a process write no file beyond a size, without a signal."""
+    """Return a function that keeps a process from writing files beyond a size, without a signal."""
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -40,11 +40,11 @@ def limited(size: int) -> Callable[[], None]:
 
 
 def test_g1_a_disk_that_fails_at_the_nth_write_stops_provisioning(stage: Stage) -> None:
-    """Rows 36, 37: what has begun is cleaned up from memory, the reason is in the report."""
+    """Rows 36, 37: begun steps are cleaned up from memory, and the report gives the reason."""
     statuses = []
 
     def story(run: Run, size: int) -> Story:
-        # Byte code that is cut off would break whoever comes next.
+        # Truncated byte code would break the next process.
         plain = {"PYTHONDONTWRITEBYTECODE": "1"}
         run.start(*NO_REAPER, argv=PLAIN, preexec_fn=limited(size), env=plain)
         yield run.ended
@@ -62,8 +62,8 @@ def test_g1_a_disk_that_fails_at_the_nth_write_stops_provisioning(stage: Stage) 
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_g1_a_journal_that_goes_away_stops_provisioning(stage: Stage, what: str) -> None:
-    """Rows 43, 44: noticed before the next step begins; what has begun is cleaned up."""
+def test_g1_a_journal_that_disappears_stops_provisioning(stage: Stage, what: str) -> None:
+    """Rows 43, 44: a lost journal is noticed before the next step; begun steps are cleaned up."""
 
     def story(run: Run) -> Story:
         run.start(*NO_REAPER, faults={"db.exec": "hold"})
@@ -94,7 +94,7 @@ def cleaned_up(run: Run) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("damage", ["empty", "garbage", "cut", "newer", "other"])
 def test_g14_a_journal_that_cannot_be_read_is_kept(stage: Stage, damage: str) -> None:
-    """Rows 41, 45: said and left as it is; nothing is cleaned up by guess; runs go on."""
+    """Rows 41, 45: a broken journal is reported and left unchanged, and no cleanup is guessed."""
 
     def story(run: Run) -> Story:
         run.start(*NO_REAPER, faults={"test.call": "kill"})
@@ -127,7 +127,7 @@ def test_g14_a_journal_that_cannot_be_read_is_kept(stage: Stage, damage: str) ->
 
 
 def test_g9_many_threads_that_write_state_lose_nothing(tally: Tally) -> None:
-    """Row 58: 64 threads; what is on the disk at the end is what is in memory."""
+    """Row 58: after 64 threads have written, the State on disk equals the State in memory."""
     folder = Path(tempfile.mkdtemp(prefix="j"))
     try:
         journal = Journal(folder / "journal", REFERENCES)
@@ -159,8 +159,8 @@ def test_g9_many_threads_that_write_state_lose_nothing(tally: Tally) -> None:
         shutil.rmtree(folder)
 
 
-def test_g9_a_value_that_is_not_durable_is_named_when_it_is_needed(stage: Stage) -> None:
-    """Row 57: set is no error; the cleanup that takes it is not called with something else."""
+def test_g9_a_value_that_is_not_durable_is_reported_when_it_is_needed(stage: Stage) -> None:
+    """Row 57: a cleanup hook whose value cannot be written is reported and not called."""
     conftest = """
 import os
 import threading

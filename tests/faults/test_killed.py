@@ -1,4 +1,4 @@
-"""Rows 25 to 29, 32, 33, 60: the owner dies, and somebody cleans up."""
+"""Rows 25 to 29, 32, 33 and 60: the owner dies, and another process cleans up."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.faults.harness.aftermath import (
 from tests.faults.harness.scenario import MOMENTS, SLACK, Run, Stage, Story
 
 CRASHES = ("-p", "tests.faults.harness.crashes")
-BEFORE_REAPER = 1  # durable write that a run has made when its reaper starts
-COMMITS = 16  # more durable writes than a run has
+BEFORE_REAPER = 1  # durable writes that a run makes before its reaper starts
+COMMITS = 16  # more durable writes than a run makes
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
 
 
 def dies(run: Run, *args: str, moment: str, fault: str | None = None) -> Story:
-    """Die at a moment, by SIGKILL or a fault; the reaper does the rest."""
+    """Kill the owner at a moment, by SIGKILL or a fault, and check what the reaper does."""
     run.start(*args, faults={moment: fault or "hold"})
     yield run.reached(moment)
     died = time.monotonic()
@@ -37,24 +37,22 @@ def dies(run: Run, *args: str, moment: str, fault: str | None = None) -> Story:
     times = [line.time for line in run.history if line.what == "cleanup" and line.time > died]
     took = min(times, default=died) - died
     run.expect(took < 5 * SLACK, f"cleanup began after {took:.1f} s")
-    # A cleanup that was cut short is begun again: at least once across owners.
+    # An interrupted cleanup is repeated by the next owner.
     judge(run, most=2 if moment.endswith(".cleanup") else 1)
     nothing_more(run)
 
 
 @modes
 def test_g7_a_killed_owner_is_cleaned_up_after(stage: Stage, args: tuple[str, ...]) -> None:
-    """Row 25: SIGKILL at every moment; the reaper cleans up, a second recovery does nothing."""
+    """Row 25: after SIGKILL at any moment the reaper cleans up; a second recovery does nothing."""
     for moment in MOMENTS:
         stage.add(moment, dies, *args, moment=moment)
     stage.play(2)
 
 
 @pytest.mark.parametrize("fault", ["die", "segfault"])
-def test_g7_a_process_that_leaves_without_a_word_is_cleaned_up_after(
-    stage: Stage, fault: str
-) -> None:
-    """Rows 32, 33: `os._exit` and a segmentation fault are deaths like any other."""
+def test_g7_an_owner_that_exits_abruptly_is_cleaned_up_after(stage: Stage, fault: str) -> None:
+    """Rows 32, 33: `os._exit` and a segmentation fault are cleaned up after like any death."""
     for moment in ("net.exec", "web.post_exec", "test.call"):
         stage.add(moment, dies, moment=moment, fault=fault)
     stage.play(2)
@@ -65,7 +63,7 @@ def test_g7_a_process_that_leaves_without_a_word_is_cleaned_up_after(
 def test_g1_a_kill_at_any_durable_write_loses_nothing(
     stage: Stage, when: str, args: tuple[str, ...]
 ) -> None:
-    """Row 25: before each commit, and when it is on the disk and nobody has heard of it."""
+    """Row 25: a kill before a commit, or right after it, leaves nothing that is not cleaned up."""
     reached: list[int] = []
 
     def story(run: Run, number: int) -> Story:
@@ -85,12 +83,12 @@ def test_g1_a_kill_at_any_durable_write_loses_nothing(
     for number in numbers:
         stage.add(f"{when} {number}", story, number=number)
     stage.play(2)
-    # One of the environment, one of the scratch folder, and of each step begin, defer and cleanup.
+    # One commit for the environment, one for the scratch folder, three for each step.
     assert len(reached) >= (11 if not args else 3)
 
 
 def test_g7_the_reaper_survives_the_death_of_the_group(stage: Stage) -> None:
-    """Row 26: as a terminal that is closed by force, or a CI system, kills."""
+    """Row 26: the reaper cleans up after the whole process group of the run was killed."""
 
     def story(run: Run, args: tuple[str, ...]) -> Story:
         run.start(*args, faults={"web.exec": "hold"})
@@ -105,7 +103,7 @@ def test_g7_the_reaper_survives_the_death_of_the_group(stage: Stage) -> None:
 
 
 def test_g8_when_both_die_the_next_run_cleans_up(stage: Stage) -> None:
-    """Row 28: the reaper first, or with it; nothing is cleaned up twice."""
+    """Row 28: the next run cleans up, once, before its own steps."""
 
     def story(run: Run) -> Story:
         run.start(faults={"test.call": "hold"})
@@ -126,7 +124,7 @@ def test_g8_when_both_die_the_next_run_cleans_up(stage: Stage) -> None:
 
 
 def test_g8_a_reaper_that_was_killed_is_started_again(stage: Stage) -> None:
-    """Row 28: it is noticed after the step, and the new one does its work."""
+    """Row 28: the death is noticed after the step, and the new reaper cleans up after the owner."""
 
     def story(run: Run) -> Story:
         run.start("-W", "default", faults={"net.exec": "hold", "test.call": "kill"})
@@ -141,8 +139,8 @@ def test_g8_a_reaper_that_was_killed_is_started_again(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_g3_a_cleanup_that_is_killed_is_finished_by_the_next(stage: Stage, when: str) -> None:
-    """Row 29: the owner dies, then who cleans up, at each of its writes; at most three owners."""
+def test_g3_a_cleanup_that_is_killed_is_finished_by_the_next_owner(stage: Stage, when: str) -> None:
+    """Row 29: a cleanup that is killed at any of its writes is finished by the next process."""
     died: list[int] = []
 
     def story(run: Run, number: int) -> Story:
@@ -162,8 +160,8 @@ def test_g3_a_cleanup_that_is_killed_is_finished_by_the_next(stage: Stage, when:
     assert sum(died) >= 4
 
 
-def test_g12_the_reaper_finishes_what_a_killed_controller_was_cleaning_up(stage: Stage) -> None:
-    """Row 60: in the middle of a slow cleanup, with workers."""
+def test_g12_the_reaper_finishes_the_cleanup_of_a_killed_controller(stage: Stage) -> None:
+    """Row 60: a controller killed in the middle of a slow cleanup leaves the rest to the reaper."""
 
     def story(run: Run) -> Story:
         run.start("-n", "2", faults={"db.cleanup": "hold"})

@@ -1,4 +1,4 @@
-"""Rows 18, 19, 22, 27, 31: what an owner leaves is finished by the next, or named by it once."""
+"""Rows 18, 19, 22, 27 and 31: the next owner finishes what one has left, or reports it once."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ from tests.faults.harness.scenario import BACKWARD, SLACK, STEPS, Run, Stage, St
 
 COMMAND = "pytest --plan-cleanup"
 TREES_GONE = 2.0 * SLACK  # seconds
-GOODBYE = 1.0  # seconds that the reaper may take to go
+GOODBYE = 1.0  # seconds that pytest waits for the reaper to exit
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
 
 
 @modes
-def test_g5_what_exceeds_its_time_is_kept_for_the_next(stage: Stage, args: tuple[str, ...]) -> None:
-    """Row 18: one cleanup is abandoned; the next who cleans up does it once more, and no other."""
+def test_g5_a_cleanup_that_exceeds_its_time_is_kept_for_the_next_owner(
+    stage: Stage, args: tuple[str, ...]
+) -> None:
+    """Row 18: the next owner cleans up the step whose cleanup was abandoned, and no other step."""
 
     def story(run: Run, moment: str) -> Story:
         step = moment.partition(".")[0]
@@ -53,8 +55,8 @@ def test_g5_what_exceeds_its_time_is_kept_for_the_next(stage: Stage, args: tuple
     stage.play(2)
 
 
-def test_g5_what_exceeds_the_time_for_all_is_kept_for_the_next(stage: Stage) -> None:
-    """Row 19: what the limit has left is done once, by the next, in its order."""
+def test_g5_what_exceeds_the_cleanup_limit_is_kept_for_the_next_owner(stage: Stage) -> None:
+    """Row 19: the next owner cleans up what the limit cut off, once and in reverse order."""
 
     def story(run: Run, moment: str) -> Story:
         args = (*NO_REAPER, "--plan-cleanup-limit=0.3s")
@@ -80,7 +82,7 @@ def test_g5_what_exceeds_the_time_for_all_is_kept_for_the_next(stage: Stage) -> 
 def test_g7_after_the_third_signal_the_reaper_cleans_up(
     stage: Stage, args: tuple[str, ...]
 ) -> None:
-    """Row 22: pytest leaves within a second and says how to go on, which the reaper then does."""
+    """Row 22: pytest exits within a second with advice, and the reaper finishes the work."""
 
     def story(run: Run, moment: str) -> Story:
         run.start(*args, faults={"test.call": "hold", moment: "hold"})
@@ -136,8 +138,8 @@ def test_it(deferred):
 """
 
 
-def test_g7_closures_of_a_dead_owner_are_named_once(stage: Stage) -> None:
-    """Row 27: process trees are gone in 2 s; what lived in the owner alone is named, then gone."""
+def test_g7_closures_of_a_dead_owner_are_reported_once(stage: Stage) -> None:
+    """Row 27: process trees end within 2 s; what only the owner could undo is reported once."""
 
     def story(run: Run) -> Story:
         run.write("conftest.py", CLOSURES)
@@ -170,7 +172,7 @@ def test_g7_closures_of_a_dead_owner_are_named_once(stage: Stage) -> None:
 
 
 def is_sleeper(run: Run, process: psutil.Process) -> bool:
-    """Whether this is the program of a step of the run."""
+    """Return whether this process is the program of one of the run's steps."""
     try:
         return process.name() == "sleep" and run._is_ours(process)
     except psutil.Error:
@@ -184,7 +186,7 @@ def pytest_unconfigure():
 
 
 def test_g13_a_reaper_that_is_stopped_at_the_end_is_killed(stage: Stage) -> None:
-    """Row 31: pytest waits a second for it, and leaves neither it nor a zombie."""
+    """Row 31: pytest waits a second for the reaper, then leaves neither it nor a zombie."""
 
     def story(run: Run) -> Story:
         conftest = (run.project / "conftest.py").read_text()

@@ -1,4 +1,4 @@
-"""Row 16 and the plan's limit, while provisioning and while a test hangs, in whatever way."""
+"""Row 16: the plan's limit, during provisioning and while a test hangs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from tests.faults.harness.scenario import FORWARD, SLACK, TESTING, WAITING, Run, Stage, Story
 
 LIMIT = 2.0 * SLACK  # seconds
-OVERTIME = 2.5 * SLACK  # seconds after the limit until cleanup begins
-STUCK = 6.0 * SLACK  # the same, when the test cannot be ended
+OVERTIME = 2.5 * SLACK  # seconds from the limit until cleanup begins
+STUCK = 6.0 * SLACK  # the same, if the test cannot be interrupted
 JUNIT = "--junitxml=report.xml"
 limit = f"--plan-limit={LIMIT}s"
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
@@ -26,7 +26,7 @@ def overtime(run: Run) -> float:
 
 @modes
 def test_g16_the_limit_stops_provisioning(stage: Stage, args: tuple[str, ...]) -> None:
-    """Row 16: the running step is stopped, later ones do not begin, tests are blocked by that."""
+    """Row 16: the running step is stopped, no later step begins, and the tests are blocked."""
 
     def story(run: Run, *more: str, moment: str) -> Story:
         run.start(limit, JUNIT, *args, *more, faults={moment: "hold"})
@@ -46,7 +46,7 @@ def test_g16_the_limit_stops_provisioning(stage: Stage, args: tuple[str, ...]) -
 
 
 def hang(run: Run, *args: str, moment: str, fault: str, ends: bool = True) -> Story:
-    """Let a test hang beyond the limit."""
+    """Let a test hang beyond the limit, and check how the run ends."""
     run.start(limit, JUNIT, *args, faults={moment: fault})
     yield run.ended
     has_workers = "-n" in args
@@ -76,7 +76,7 @@ def hang(run: Run, *args: str, moment: str, fault: str, ends: bool = True) -> St
 def test_g16_the_limit_ends_a_test_that_hangs(
     stage: Stage, args: tuple[str, ...], plugin: tuple[str, ...]
 ) -> None:
-    """It fails with its stack within two seconds; JUnit, summary and exit status stay right."""
+    """The test fails with its stack, and JUnit, summary and exit status are right."""
     for moment in TESTING:
         for fault in (
             ("sleep", "receive", "acquire", "spin") if moment == "test.call" else ("sleep",)
@@ -87,17 +87,17 @@ def test_g16_the_limit_ends_a_test_that_hangs(
 
 
 @modes
-def test_g16_the_limit_ends_a_test_that_cannot_be_ended(
+def test_g16_the_limit_ends_a_test_that_cannot_be_interrupted(
     stage: Stage, args: tuple[str, ...]
 ) -> None:
-    """C code, `except BaseException`: cleanup runs and the process ends; the test is named."""
+    """A test that cannot be interrupted is named, cleanup runs, and its process ends."""
     for fault in ("c_call", "stubborn"):
         stage.add(fault, hang, *args, moment="test.call", fault=fault, ends=False)
     stage.play(WAITING)
 
 
 def test_g16_the_limit_is_one_for_the_clones_of_crashed_workers(stage: Stage) -> None:
-    """A clone does not begin to count anew."""
+    """The replacement of a crashed worker gets only the time that is left."""
 
     def story(run: Run) -> Story:
         run.start("-n", "1", limit, faults={"test.call": "die", "other.0": "sleep"})
@@ -112,7 +112,7 @@ def test_g16_the_limit_is_one_for_the_clones_of_crashed_workers(stage: Stage) ->
 
 
 def test_g16_the_smaller_session_timeout_wins(stage: Stage) -> None:
-    """pytest-timeout's own, where it is the smaller; ours, where it is not."""
+    """The earlier of pytest-timeout's session timeout and the plan's limit ends the run."""
 
     def story(run: Run, session: str, ours: str, reason: str) -> Story:
         args = ("-p", "pytest_timeout", f"--session-timeout={session}", f"--plan-limit={ours}")
@@ -133,7 +133,7 @@ def test_g16_the_smaller_session_timeout_wins(stage: Stage) -> None:
 
 
 def test_g16_the_limit_waits_while_a_debugger_is_open(stage: Stage) -> None:
-    """Whoever debugs a test is not thrown out; the time of the debugger does not count."""
+    """A debugging session is not interrupted, and its time does not count."""
     tests = """\
 from tests.faults.harness.fakes import at
 def test_debugged(web, pytestconfig):

@@ -1,4 +1,4 @@
-"""Rows 34, 45: memory runs out in a write of the journal; a journal that is huge."""
+"""Rows 34 and 45: memory runs out during a write of the journal; a huge journal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.faults.harness.aftermath import (
 )
 from tests.faults.harness.scenario import SLACK, Run, Stage, Story
 
-# Raises MemoryError in the n-th call of SQLite by the writer, and in no other.
+# Raises MemoryError in the n-th SQLite call of the writer, and in no other.
 SCARCE = """
 from pytest_plan.engine.journal import writer
 
@@ -44,7 +44,7 @@ class Scarce:
 connect = writer.connect
 writer.connect = lambda file: Scarce(connect(file))
 """
-# While a large value is written, the system gives no more memory than this.
+# Limits the memory of the process while a large value is written.
 LIMITED = """
 import resource
 from pathlib import Path
@@ -78,10 +78,10 @@ def large(state):
     state["large"] = "x" * {size}
 """
 RESTS = (0, 4, 24, 48, 72, 104, 1_000)  # MiB
-CALLS = 100  # more than the writer makes
-LARGE = 24 << 20  # a value of the State, in characters
-VALUE, VALUES = 1 << 20, 100  # of the State, in bytes
-TAIL = 64 << 10  # what a step's log leaves in the journal, in bytes
+CALLS = 100  # more SQLite calls than the writer makes
+LARGE = 24 << 20  # the size of a State value, in characters
+VALUE, VALUES = 1 << 20, 100  # the size of each State value in bytes, and the number of values
+TAIL = 64 << 10  # the size of the log that a step leaves in the journal, in bytes
 HUGE = """\
 import os
 from pytest_plan import GenericStep
@@ -100,12 +100,12 @@ def pytest_plan_configure(plan):
 """
 DIES = "import os\ndef test_it(net):\n    os._exit(3)\n"
 PASSES = "def test_it():\n    pass\n"
-BOUND = 4 * VALUE * VALUES  # bytes more than for a small journal: its text, the values, a rest
+BOUND = 4 * VALUE * VALUES  # bytes more than for a small journal: text, values, margin
 SECONDS = 20.0 * SLACK
 
 
 def test_g1_memory_that_runs_out_in_a_write_breaks_nothing(stage: Stage) -> None:
-    """Row 34: in any call of SQLite: it stops, says why, cleans up, and the file is whole."""
+    """Row 34: a MemoryError in any SQLite call stops the run, is reported, and loses no cleanup."""
     reached: list[int] = []
 
     def story(run: Run, number: int) -> Story:
@@ -134,7 +134,7 @@ def test_g1_memory_that_runs_out_in_a_write_breaks_nothing(stage: Stage) -> None
 
 @needs_limit
 def test_g1_a_system_without_memory_for_a_write_breaks_nothing(stage: Stage) -> None:
-    """Row 34: by RLIMIT_AS, at several sizes: as above; with enough of it the run is green."""
+    """Row 34: under RLIMIT_AS the run fails with the reason and cleans up, or it passes."""
     failed: list[int] = []
 
     def story(run: Run, rest: int) -> Story:
@@ -160,7 +160,7 @@ def test_g1_a_system_without_memory_for_a_write_breaks_nothing(stage: Stage) -> 
 
 
 def peak(run: Run, *args: str) -> tuple[int, int, float]:
-    """Run pytest; return its exit status, the most bytes that it had, and its seconds."""
+    """Run pytest; return its exit status, its peak memory in bytes, and its duration in seconds."""
     begun = time.monotonic()
     with (run.folder / "said").open("wb") as said:
         process = subprocess.Popen(
@@ -176,7 +176,7 @@ def peak(run: Run, *args: str) -> tuple[int, int, float]:
 def test_g7_a_huge_journal_takes_neither_minutes_nor_all_memory(
     stage: Stage, args: tuple[str, ...]
 ) -> None:
-    """Row 45: 100 MB of values and the log of each step: they are read, and cleaned up once."""
+    """Row 45: reading a journal with 100 MB of values takes bounded time and memory."""
 
     def story(run: Run) -> Story:
         run.write("conftest.py", HUGE.format(value=VALUE, values=VALUES))

@@ -1,4 +1,4 @@
-"""Row 39: the system gives no thread, as in a container whose number of processes is limited."""
+"""Row 39: the system refuses a new thread, as in a container with a limited number of processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.engine.support.no_threads import needs_limit
 from tests.faults.harness.aftermath import NO_REAPER, PLAIN, environments
 from tests.faults.harness.scenario import Run, Stage, Story
 
-# The n-th thread of ours does not start.
+# Makes the start of the plan's n-th thread fail.
 LIMITED = """
 import threading
 from tests.engine.support.no_threads import no_threads
@@ -30,14 +30,14 @@ def limited(thread):
 
 threading.Thread.start = limited
 """
-THREADS = 8  # more than a run without a limit starts
+THREADS = 8  # more threads than a run without a limit starts
 REASONS = ("the system refused a new thread", "cannot be written: can't start new thread")
 
 
 @needs_limit
 @pytest.mark.parametrize("lasts", ["no", "yes"])
 def test_g1_without_a_thread_steps_fail_and_cleanups_run(stage: Stage, lasts: str) -> None:
-    """Row 39: the n-th thread, or all from the n-th on: it is said, and what began is undone."""
+    """Row 39: a refused thread is reported, and every step that began is undone."""
     reached: list[int] = []
 
     def story(run: Run, number: int) -> Story:

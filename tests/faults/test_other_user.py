@@ -1,4 +1,4 @@
-"""Rows 39, 44: a user whose processes are limited; a folder that the user may not write in."""
+"""Rows 39 and 44: a user with a process limit, and a folder that the user may not write to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.faults.harness.aftermath import (
 )
 from tests.faults.harness.scenario import ROOT, Run, Stage, Story
 
-MOST = 14  # processes and threads; more than a run has
+MOST = 14  # processes and threads; more than a run needs
 REASONS = (
     "the system refused a new thread",
     "cannot be written: can't start new thread",
@@ -31,13 +31,13 @@ REASONS = (
 
 
 def other() -> int:
-    """Return the number of a user and group that have no process."""
+    """Return the id of a user and group without any process."""
     return 60_000 + os.getpid() % 4_000
 
 
 def as_other() -> list[str]:
-    """Return the program, and its arguments, that runs another as that user."""
-    # It may read everything: the Python that tests us may lie where others have no access.
+    """Return the command that runs another command as that user."""
+    # The user may read everything: our Python may be in a folder closed to other users.
     caps = "+dac_read_search"
     return ["setpriv", f"--reuid={other()}", f"--regid={other()}", "--clear-groups",
             f"--inh-caps={caps}", f"--ambient-caps={caps}"]  # fmt: skip
@@ -45,7 +45,7 @@ def as_other() -> list[str]:
 
 @functools.cache
 def missing() -> str:
-    """Return why nothing can be run as another user, nothing when it can."""
+    """Return why nothing can be run as another user; empty if it can."""
     if shutil.which("setpriv") is None or os.geteuid() != 0:
         return "needs setpriv, and to be root"
     argv = [*as_other(), sys.executable, "-c", "import pytest, pytest_plan"]
@@ -58,19 +58,19 @@ needs_other = pytest.mark.skipif("missing()", reason="needs root, and setpriv")
 
 
 def give(run: Run) -> None:
-    """Let the run be that user's, who cannot write anywhere else."""
+    """Make the user the owner of the run's folder; other places stay closed to writes."""
     for path in (run.folder, *run.folder.rglob("*")):
         os.chown(path, other(), other())
 
 
 def limited(count: int) -> Callable[[], None]:
-    """Return what lets the user have so many processes and threads."""
+    """Return a function that limits the number of the user's processes and threads."""
     return lambda: resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
 
 
 @needs_other
-def test_g1_a_user_without_more_processes_has_nothing_left(stage: Stage) -> None:
-    """Row 39: RLIMIT_NPROC, at each number: threads, programs, reaper: said, and cleaned up."""
+def test_g1_a_process_limit_leaves_nothing_behind(stage: Stage) -> None:
+    """Row 39: whatever RLIMIT_NPROC prevents is reported, and everything is cleaned up."""
     statuses: dict[int, int | None] = {}
 
     def story(run: Run, count: int) -> Story:
@@ -101,8 +101,8 @@ def closed(run: Run) -> None:
 
 
 @needs_other
-def test_g1_a_project_that_may_not_be_written_runs_with_a_journal_elsewhere(stage: Stage) -> None:
-    """Row 44, before: it is said, the run is as ever, and nothing stays there."""
+def test_g1_a_read_only_project_runs_with_its_journal_elsewhere(stage: Stage) -> None:
+    """Row 44, before the run: a warning says where the journal is, and nothing is left there."""
 
     def story(run: Run) -> Story:
         closed(run)
@@ -120,8 +120,8 @@ def test_g1_a_project_that_may_not_be_written_runs_with_a_journal_elsewhere(stag
 
 
 @needs_other
-def test_g1_a_named_environment_that_may_not_be_made_is_refused(stage: Stage) -> None:
-    """Row 44, before: whoever names one wants that one: nothing is begun."""
+def test_g1_a_named_environment_that_cannot_be_created_is_refused(stage: Stage) -> None:
+    """Row 44, before the run: a run that names an environment is refused, and no step begins."""
 
     def story(run: Run) -> Story:
         closed(run)
@@ -139,7 +139,7 @@ def test_g1_a_named_environment_that_may_not_be_made_is_refused(stage: Stage) ->
 @needs_other
 @pytest.mark.parametrize("moment", ["net.exec", "web.exec", "test.call", "web.cleanup"])
 def test_g1_a_folder_that_becomes_read_only_loses_nothing(stage: Stage, moment: str) -> None:
-    """Row 44, during: what is open stays open; what cannot be removed goes with the next run."""
+    """Row 44, during the run: open files still work, and the next cleanup removes the rest."""
 
     def story(run: Run) -> Story:
         give(run)

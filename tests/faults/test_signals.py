@@ -1,4 +1,4 @@
-"""Rows 20 to 24 and 30: SIGINT, SIGTERM and SIGHUP, at every moment, once, twice, three times."""
+"""Rows 20 to 24 and 30: SIGINT, SIGTERM and SIGHUP at every moment, up to three times."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ STATUS = {SIGINT: 2, SIGTERM: 143, SIGHUP: 129}
 EAGER = ("-o", "plan_eager=true")
 FEW = ["net.exec", "web.exec", *TESTING, "web.cleanup", "net.cleanup"]
 QUICK = 1.0 * SLACK  # seconds
-STOPPED = 5.0  # seconds that a stopped process rests
+STOPPED = 5.0  # seconds that a stopped process stays stopped
 numbers = pytest.mark.parametrize("number", STATUS, ids=lambda number: signal.Signals(number).name)
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
 
 
 def after(seconds: float) -> Callable[[], bool]:
-    """Return whether these seconds have passed."""
+    """Return a check for whether these seconds have passed."""
     until = time.monotonic() + seconds
     return lambda: time.monotonic() > until
 
 
 def one_signal(run: Run, *args: str, moment: str, number: int, group: bool = False) -> Story:
-    """Send a signal at a moment; what a cleanup was doing is finished first."""
+    """Send a signal at a moment, and check that the run stops and cleanup is not cut short."""
     run.start(*args, faults={moment: "hold"})
     yield run.reached(moment)
     run.signal(number, group=group)
@@ -46,14 +46,14 @@ def one_signal(run: Run, *args: str, moment: str, number: int, group: bool = Fal
     if moment in (*BACKWARD, "finish"):
         run.release()
     yield run.ended
-    # A worker that gets the signal while it ends by itself is cut short: that is pytest's business.
+    # A worker that gets the signal during its own exit is cut short by pytest: do not check it.
     run.judge(STATUS[signal.Signals(number)], torn_down=True, owner_only=group)
     if moment not in BACKWARD and "-n" not in args:
         run.expect(moment == "finish" or not run.notes("test"), "tests went on")
 
 
 def play(stage: Stage, moments: list[str], *args: str, number: int, group: bool = False) -> None:
-    """Send a signal at each of the moments."""
+    """Send a signal at each of the moments, in one run each."""
     for moment in moments:
         more = (*args, *EAGER) if moment in ("start", "collecting") else args
         stage.add(moment, one_signal, *more, moment=moment, number=number, group=group)
@@ -62,20 +62,20 @@ def play(stage: Stage, moments: list[str], *args: str, number: int, group: bool 
 
 @numbers
 def test_g2_cleanup_runs_after_a_signal_at_any_moment(stage: Stage, number: int) -> None:
-    """Rows 20, 23, 24: solo the run stops, what began is undone, the status is the signal's."""
+    """Rows 20, 23, 24: solo, the run stops, cleans up, and exits with the status of the signal."""
     play(stage, ["start", "collecting", *MOMENTS, "finish"], number=number)
 
 
 @numbers
 def test_g12_cleanup_runs_after_a_signal_to_the_controller_alone(stage: Stage, number: int) -> None:
-    """Two workers: they are stopped by us, and cleanup runs once."""
+    """The controller stops its two workers, and cleanup runs once."""
     moments = ["collecting", *MOMENTS] if number == SIGINT else FEW
     play(stage, moments, "-n", "2", number=number)
 
 
 @numbers
 def test_g12_cleanup_runs_after_a_signal_to_the_whole_group(stage: Stage, number: int) -> None:
-    """Two workers that get the signal, too, as in a terminal; while they wait, and at work."""
+    """Cleanup runs once when the workers get the signal as well, as from a terminal."""
     moments = ["collecting", *FEW] if number == SIGTERM else ["web.exec", "test.call", "db.cleanup"]
     play(stage, moments, "-n", "2", number=number, group=True)
 
@@ -85,7 +85,7 @@ def test_g12_cleanup_runs_after_a_signal_to_the_whole_group(stage: Stage, number
 def test_g5_the_second_signal_does_not_cut_cleanup_short(
     stage: Stage, number: int, args: tuple[str, ...]
 ) -> None:
-    """Row 21: it is announced with what is still being cleaned up, which goes on."""
+    """Row 21: the second signal only shows what is still being cleaned up."""
 
     def story(run: Run) -> Story:
         run.start(*args, faults={"test.call": "hold", "web.cleanup": "hold"})
@@ -104,10 +104,10 @@ def test_g5_the_second_signal_does_not_cut_cleanup_short(
 
 @numbers
 @modes
-def test_g5_the_third_signal_leaves_the_rest_and_names_it(
+def test_g5_the_third_signal_skips_the_rest_and_lists_it(
     stage: Stage, number: int, args: tuple[str, ...]
 ) -> None:
-    """Row 22: it ends the process at once; what is not undone is in the output."""
+    """Row 22: the third signal ends the process at once and lists what was not undone."""
 
     def story(run: Run, moment: str) -> Story:
         run.start(*args, faults={"test.call": "hold", moment: "hold"})
@@ -132,7 +132,7 @@ def test_g5_the_third_signal_leaves_the_rest_and_names_it(
 
 
 def test_g5_signals_in_quick_succession_are_all_counted(stage: Stage) -> None:
-    """Whoever presses Ctrl-C as fast as he can gets out; only the kernel merges equal ones."""
+    """Two signals 20 ms apart count as two, so pressing Ctrl-C repeatedly ends the run."""
 
     def story(run: Run) -> Story:
         run.start(faults={"db.cleanup": "hold"})
@@ -170,7 +170,7 @@ def test_g17_the_first_of_different_signals_gives_the_exit_status(
 
 
 def test_g17_a_green_run_keeps_the_status_of_a_signal_in_its_cleanup(stage: Stage) -> None:
-    """All tests passed, and yet the exit status says that somebody asked to stop."""
+    """All tests passed, but the exit status shows that the run was asked to stop."""
 
     def story(run: Run) -> Story:
         run.start(faults={"db.cleanup": "hold"})
@@ -188,7 +188,7 @@ def test_g17_a_green_run_keeps_the_status_of_a_signal_in_its_cleanup(stage: Stag
 
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_g17_workers_are_stopped_at_once(stage: Stage, number: int) -> None:
-    """A signal to the controller alone, while a test sleeps: cleanup begins within a second."""
+    """Cleanup begins within a second of a signal to the controller, even while a test sleeps."""
 
     def story(run: Run, background: bool) -> Story:
         def ignore() -> None:
@@ -205,14 +205,14 @@ def test_g17_workers_are_stopped_at_once(stage: Stage, number: int) -> None:
         run.judge(STATUS[signal.Signals(number)], torn_down=True)
 
     stage.add("foreground", story, background=False)
-    if number == SIGTERM:  # a shell lets what it starts with & ignore SIGINT
+    if number == SIGTERM:  # a shell starts background jobs with SIGINT ignored
         stage.add("background", story, background=True)
     stage.play()
 
 
 @modes
 def test_g17_a_handler_of_the_user_is_respected(stage: Stage, args: tuple[str, ...]) -> None:
-    """Who handles SIGTERM keeps it, and the run goes on if that handler says so."""
+    """The user's own SIGTERM handler stays installed and decides whether the run goes on."""
     handler = (
         "import signal\nfrom tests.faults.harness.fakes import note\n"
         "signal.signal(signal.SIGTERM, lambda *_: note('mine'))\n"
@@ -236,7 +236,7 @@ def test_g17_a_handler_of_the_user_is_respected(stage: Stage, args: tuple[str, .
 
 @modes
 def test_g17_without_plan_signals_nothing_is_handled(stage: Stage, args: tuple[str, ...]) -> None:
-    """`plan_signals = false`: SIGTERM does what it does without us; Ctrl-C still cleans up."""
+    """With `plan_signals = false` SIGTERM has its default effect; Ctrl-C still cleans up."""
 
     def story(run: Run, moment: str, number: int, status: int) -> Story:
         run.start("-o", "plan_signals=false", *args, faults={moment: "hold"})
@@ -261,7 +261,7 @@ def test_g17_without_plan_signals_nothing_is_handled(stage: Stage, args: tuple[s
 def test_g2_cleanup_runs_when_the_output_is_gone(
     stage: Stage, args: tuple[str, ...], number: int | None
 ) -> None:
-    """Row 24: a terminal that was closed, `pytest | head`: nobody reads, all is cleaned up."""
+    """Row 24: cleanup runs after the reader of the output has gone, as with `pytest | head`."""
 
     def story(run: Run, moment: str) -> Story:
         reader, writer = os.pipe()
@@ -273,7 +273,7 @@ def test_g2_cleanup_runs_when_the_output_is_gone(
             run.signal(number)
         run.release()
         yield run.ended
-        # pytest itself ends with 1 when it cannot write its summary.
+        # pytest itself exits with status 1 if it cannot write its summary.
         run.judge(None if number is None or run.status == 1 else 129)
         run.expect(run.status != 0 or number is None, "a signal, and exit status 0")
 
@@ -283,7 +283,7 @@ def test_g2_cleanup_runs_when_the_output_is_gone(
 
 
 def test_g2_a_stopped_process_goes_on(stage: Stage) -> None:
-    """Row 30: SIGSTOP, and SIGCONT 5 s later: nothing is lost, or cleaned up before its time."""
+    """Row 30: a run that was stopped for 5 s continues, and nothing is cleaned up early."""
 
     def story(run: Run, *args: str, moment: str) -> Story:
         run.start(*args, faults={moment: "hold"})

@@ -1,4 +1,4 @@
-"""Rows 4 to 6, 17 to 19, 52: steps and cleanups that do not stop when they must."""
+"""Rows 4 to 6, 17 to 19 and 52: steps and cleanups that fail or do not stop when they must."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 from tests.faults.harness.scenario import BACKWARD, HOOKS, SLACK, STEPS, WAITING, Run, Stage, Story
 
 TIMEOUT = 1.0 * SLACK  # seconds
-# When the step has ended, in seconds after its timeout: each stage of the escalation has its time.
+# Seconds from a step's timeout to its end, by the stage of the escalation that ends it.
 AT_ONCE, KILLED, LEFT = 0.9 * SLACK, 2.9 * SLACK, 4.5 * SLACK
 
 
 STEP_FAULTS = {
-    "hold": (AT_ONCE, False),  # its ctx wakes
-    "tree": (KILLED, False),  # its process trees are killed
-    "spin": (KILLED, False),  # an exception in its thread
-    "sleep": (LEFT, True),  # it is abandoned
+    "hold": (AT_ONCE, False),  # stopped when its ctx wakes up
+    "tree": (KILLED, False),  # stopped when its process trees are killed
+    "spin": (KILLED, False),  # stopped by an exception in its thread
+    "sleep": (LEFT, True),  # abandoned
     "receive": (LEFT, True),
     "acquire": (LEFT, True),
     "c_call": (LEFT, True),
@@ -27,14 +27,14 @@ STEP_FAULTS = {
 
 
 def test_g18_a_step_that_exceeds_its_timeout_is_stopped(stage: Stage) -> None:
-    """Row 17: by the stage of the escalation that it needs; the exit waits for no thread."""
+    """Row 17: the first measure that works stops the step, and the exit waits for no thread."""
 
     def story(run: Run, hook: str, fault: str, longest: float, is_left: bool) -> Story:
         run.start(faults={f"db.{hook}": fault}, options={"db": {"timeout": TIMEOUT}})
         yield run.ended
         run.judge(1, stuck=["db"] if is_left else [])
         took = run.time_of("cleanup") - run.time_of("begin", "db") - TIMEOUT
-        # The time counts from before its beginning is written down, which waits for the disk.
+        # The timeout counts from before the beginning is recorded, which waits for the disk.
         run.expect(-0.5 < took < longest, f"it stopped {took:.1f} s after its timeout")
         text = run.output()
         run.expect("TIMED OUT" in text and "exceeded its timeout" in text, "it is not named")
@@ -53,7 +53,7 @@ def test_g18_a_step_that_exceeds_its_timeout_is_stopped(stage: Stage) -> None:
 def test_g6_a_cleanup_that_raises_stops_no_other_and_turns_the_run_red(
     stage: Stage, fault: str
 ) -> None:
-    """Rows 4 and 6: one, two, or all of them; each is reported, a green run ends with 1."""
+    """Rows 4 and 6: all other cleanups run, each failure is reported, and the exit status is 1."""
 
     def story(run: Run, moments: list[str]) -> Story:
         run.start(faults=dict.fromkeys(moments, fault))
@@ -74,7 +74,7 @@ def test_g6_a_cleanup_that_raises_stops_no_other_and_turns_the_run_red(
 
 
 def test_g6_the_first_failure_stays_the_first(stage: Stage) -> None:
-    """Row 5: exec and two cleanups fail; all three are reported, the tests name the first."""
+    """Row 5: all three failures are reported, and blocked tests name the first."""
 
     def story(run: Run) -> Story:
         moments = ("web.exec", "web.cleanup", "net.cleanup")
@@ -93,13 +93,13 @@ def test_g6_the_first_failure_stays_the_first(stage: Stage) -> None:
 
 
 def test_g5_a_cleanup_that_hangs_is_ended_by_its_timeout(stage: Stage) -> None:
-    """Row 18: what is left is named, the others run, exit status 1."""
+    """Row 18: what was not undone is listed, the other cleanups run, and the exit status is 1."""
 
     def story(run: Run, moment: str, fault: str, is_left: bool) -> Story:
         step = moment.partition(".")[0]
         run.start(faults={moment: fault}, options={step: {"cleanup_timeout": TIMEOUT}})
         yield run.ended
-        # Its own undo has no time left; that of the others must have run.
+        # No time is left for the step's own deferred calls; those of other steps must have run.
         run.judge(1, left=[step], stuck=[step] if is_left else [])
         run.expect(not run.processes(), "processes are left")
         lines = [line for line in run.output().splitlines() if line.startswith(f"plan: {step}")]
@@ -121,7 +121,7 @@ def test_g5_a_cleanup_that_hangs_is_ended_by_its_timeout(stage: Stage) -> None:
 
 
 def test_g5_the_cleanup_limit_bounds_all_cleanups_together(stage: Stage) -> None:
-    """Row 19: what has no time left is not undone and named; its processes are ended anyway."""
+    """Row 19: cleanups that have no time left are listed, and their processes are ended anyway."""
 
     def story(run: Run) -> Story:
         faults = dict.fromkeys(BACKWARD, "spin")
@@ -142,7 +142,7 @@ def test_g5_the_cleanup_limit_bounds_all_cleanups_together(stage: Stage) -> None
 
 @pytest.mark.parametrize("fault", ["tree"])
 def test_g18_the_limit_escalates_in_the_same_way(stage: Stage, fault: str) -> None:
-    """Row 52: a program that ignores SIGTERM, and its child in a session of its own, are gone."""
+    """Row 52: a program that ignores SIGTERM is ended, and its child in another session as well."""
 
     def story(run: Run, args: tuple[str, ...]) -> Story:
         run.start(f"--plan-limit={TIMEOUT}s", *args, faults={"db.exec": fault})

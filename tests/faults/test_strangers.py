@@ -1,4 +1,4 @@
-"""Rows 48 to 51, 55, 56, 66: what a journal names is not what it was, or not what is there."""
+"""Rows 48 to 51, 55, 56 and 66: processes and steps have changed since the journal was written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.faults.harness.scenario import SLACK, STEPS, Run, Stage, Story
 
 
 def test_g11_nobody_is_signalled_after_a_reboot(stage: Stage) -> None:
-    """Row 49: another boot: pids are void, hooks and deferred calls run."""
+    """Row 49: after a reboot recorded pids are void, but hooks and deferred calls run."""
 
     def story(run: Run) -> Story:
         yield orphaned(run)
@@ -38,7 +38,7 @@ def test_g11_nobody_is_signalled_after_a_reboot(stage: Stage) -> None:
 
 
 def test_g11_a_stranger_with_a_known_pid_is_not_signalled(stage: Stage) -> None:
-    """Row 48: the number is somebody else's now."""
+    """Row 48: a process that now has a recorded pid is not signalled."""
 
     def story(run: Run) -> Story:
         yield orphaned(run)
@@ -67,7 +67,7 @@ if os.fork() == 0:
 
 
 def test_g7_daemons_are_found_and_delay_nothing(stage: Stage) -> None:
-    """Rows 50, 51, 66: forked by a program, and forked by the step itself with all our files."""
+    """Rows 50, 51, 66: daemons of programs and of the step itself do not delay the cleanup."""
     conftest = f"""
 import os, sys, time
 from tests.faults.harness.fakes import note
@@ -100,7 +100,7 @@ def pytest_plan_configure(plan):
         yield lambda: run.notes("cleanup") and not environments(run)
         took = run.time_of("cleanup") - died
         run.expect(took < 5 * SLACK, f"cleanup began after {took:.1f} s")
-        # What was forked behind our back has no cookie: nobody promises anything about it.
+        # A process forked without our knowledge has no cookie, and is not covered by any promise.
         yield lambda: len(sleepers(run)) == 1
         for process in sleepers(run):
             process.kill()
@@ -109,8 +109,8 @@ def pytest_plan_configure(plan):
     stage.play()
 
 
-def test_g7_a_step_that_was_renamed_or_removed_is_kept_and_named(stage: Stage) -> None:
-    """Rows 55, 56: known steps are cleaned up, the others kept; a broken conftest, too."""
+def test_g7_a_step_that_was_renamed_or_removed_is_kept_and_reported(stage: Stage) -> None:
+    """Rows 55, 56: known steps are cleaned up and the others kept, even with a broken conftest."""
 
     def story(run: Run, old: str, new: str, left: tuple[str, ...]) -> Story:
         yield orphaned(run)

@@ -1,4 +1,4 @@
-"""Rows 36 to 39: a call of the system fails, of the journal or of the reaper; strace answers it."""
+"""Rows 36 to 39: system calls of the journal and the reaper fail, by means of strace."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.faults.harness.scenario import Run, Stage, Story, Tally
 
 NAMED = ("--plan-environment=disk", *NO_REAPER)
 ENDINGS = ("", "-wal", "-shm")
-PHASES = {"made": ".new", "written": ""}  # while the journal has this after its name
-# What fails in which way: once, or with a + from then on, as a disk that is full.
+PHASES = {"made": ".new", "written": ""}  # the suffix of the journal's name in each phase
+# The errors for each call, once or (with a plus sign) from then on, as on a full disk.
 WRITES = {"pwrite64": ("ENOSPC:when={}+", "EIO:when={}", "EINTR:when={}")}
 OTHERS = {
     "fdatasync": ("EIO:when={}", "EINTR:when={}"),
@@ -34,7 +34,7 @@ REASONS = r"journal \S+ cannot be (created|written|opened for writing): "
 
 @functools.cache
 def missing() -> str:
-    """Return why no call can be made to fail here; nothing when it can."""
+    """Return why system calls cannot be made to fail here; empty if they can."""
     if (strace := shutil.which("strace")) is None:
         return "strace is not installed"
     argv = [strace, "-D", "-f", "--seccomp-bpf", "-o", "/dev/null"]
@@ -47,11 +47,11 @@ needs_strace = pytest.mark.skipif("missing()", reason="needs strace, and leave t
 
 
 def traced(run: Run, calls: str, *inject: str, files: Sequence[Path] = ()) -> list[str]:
-    """Return a program that becomes another and watches its calls on these files."""
+    """Return the command under which Python's calls on these files are traced."""
     paths = [part for file in files for part in ("-P", str(file))]
     faults = [part for fault in inject for part in ("-e", f"inject={fault}")]
     log = str(run.folder / "strace")
-    # -D: pytest is the child of whoever starts it, not strace's.
+    # -D: pytest stays the direct child of the process that starts it.
     return [
         "strace",
         "-D",
@@ -67,18 +67,18 @@ def traced(run: Run, calls: str, *inject: str, files: Sequence[Path] = ()) -> li
 
 
 def files_of(run: Run, phase: str) -> list[Path]:
-    """Return the files of the journal while it is made, or written."""
+    """Return the files of the journal while it is being created (`made`) or written."""
     folder = run.project / ".pytest_plan" / "environments" / "disk"
     return [folder / f"journal.sqlite{PHASES[phase]}{ending}" for ending in ENDINGS]
 
 
 def log_of(run: Run) -> str:
-    """Return what strace has seen."""
+    """Return the log of strace."""
     return (run.folder / "strace").read_text(errors="replace")
 
 
 def counted(tally: Tally, phase: str, calls: Sequence[str]) -> Counter[str]:
-    """Return how often a thread makes each of these calls when nothing fails: the most of them."""
+    """Return how often a single thread makes each call in a run without faults, at most."""
     stage, most = Stage(tally), Counter[str]()
 
     def story(run: Run) -> Story:
@@ -95,7 +95,7 @@ def counted(tally: Tally, phase: str, calls: Sequence[str]) -> Counter[str]:
 
 
 def fails(run: Run, phase: str, fault: str, injected: list[str]) -> Story:
-    """Let a call fail; say so, clean up from memory, and leave a journal that is whole, or none."""
+    """Let a call fail: the run must give the reason, clean up, and leave no broken journal."""
     under = traced(run, fault.partition(":")[0], fault, files=files_of(run, phase))
     run.start(*NAMED, argv=PLAIN, under=under)
     yield run.ended
@@ -117,10 +117,10 @@ def fails(run: Run, phase: str, fault: str, injected: list[str]) -> Story:
 @needs_strace
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("faults", [WRITES, OTHERS], ids=["writes", "others"])
-def test_g1_any_call_of_the_system_may_fail(
+def test_g1_any_system_call_may_fail(
     stage: Stage, tally: Tally, phase: str, faults: dict[str, tuple[str, ...]]
 ) -> None:
-    """Rows 36, 37: the n-th write, flush, rename, open: it stops, cleans up, and says why."""
+    """Rows 36, 37: if a call fails, the run stops, gives the reason and cleans up."""
     injected: list[str] = []
     for call, count in counted(tally, phase, list(faults)).items():
         for n in range(1, count + 1):
@@ -132,7 +132,7 @@ def test_g1_any_call_of_the_system_may_fail(
     assert len(injected) > 0.8 * planned
 
 
-# One step without a program: what fails is ours. From its start on nothing fails any more.
+# One step without a program, so that only our own calls fail, and only before it begins.
 FEW_FILES = """
 import os
 import resource
@@ -158,18 +158,18 @@ def pytest_unconfigure():
 """
 ONE_STEP = FEW_FILES.partition("\ndef pytest_collection_finish")[0]
 ONE_TEST = "def test_it(net):\n    pass\n"
-MOST_FILES = 16  # more than the journal and the reaper need
+MOST_FILES = 16  # more file descriptors than the journal and the reaper need
 UNPROTECTED = "the reaper cannot be started"
 
 
 def small(run: Run, conftest: str) -> None:
-    """Let the project have one step and one test."""
+    """Give the project one step and one test."""
     run.write("conftest.py", conftest)
     run.write("test_it.py", ONE_TEST)
 
 
 def judge_small(run: Run) -> None:
-    """Check what must hold whatever has failed before the step or beside it."""
+    """Check what must hold whatever has failed before the step or in the reaper."""
     run.judge()
     text = run.output()
     begun = run.notes("begin")
@@ -181,7 +181,7 @@ def judge_small(run: Run) -> None:
 
 
 def test_g1_without_file_descriptors_nothing_begins_or_a_warning_says_so(stage: Stage) -> None:
-    """Row 38: an error before the first step, a run without a reaper, or one like any other."""
+    """Row 38: the run fails before its first step, warns that it has no reaper, or is normal."""
     ends: list[str] = []
 
     def story(run: Run, files: int) -> Story:
@@ -204,11 +204,11 @@ def test_g1_without_file_descriptors_nothing_begins_or_a_warning_says_so(stage: 
 def test_g8_without_a_process_for_the_reaper_the_run_goes_on(
     stage: Stage, args: tuple[str, ...]
 ) -> None:
-    """Row 39: EAGAIN: it is said, and the owner cleans up as ever."""
+    """Row 39: a reaper that cannot be started is reported, and the owner cleans up itself."""
 
     def story(run: Run) -> Story:
         small(run, ONE_STEP)
-        # Each worker has one before it; where Python cannot vfork, it tries to fork.
+        # Each worker forks before the reaper does. Where Python cannot use vfork, it uses clone.
         faults = (f"vfork:error=EAGAIN:when={1 + len(args)}", "clone:error=EAGAIN:when=1")
         under = traced(run, "vfork,clone", *faults)
         run.start(*args, argv=PLAIN, under=under)

@@ -1,4 +1,4 @@
-"""Rows 40, 41: journals that were cut, and journals with flipped bits."""
+"""Rows 40 and 41: truncated journals, and journals with flipped bits."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ REFERENCES = References(Path(__file__).parent)
 
 
 class World:
-    """What the steps of a plan have made in memory, and who undid it.
+    """What the steps of a plan have undone, in memory.
 
     Attributes:
-        undone: what was undone, in order.
+        undone: the names of the steps and the numbers of their calls, in order.
     """
 
     undone: list[tuple[str, int]]
@@ -46,12 +46,12 @@ WORLD = World()
 
 
 def undo(step: str, number: int) -> None:
-    """Note that something is undone."""
+    """Record that a call was undone."""
     WORLD.undone.append((step, number))
 
 
 def steps_of(shape: dict[str, tuple[int, bool]]) -> dict[str, GenericStep]:
-    """Return steps: how many calls each defers, and whether it has a hook."""
+    """Return steps, given how many calls each defers and whether it has a cleanup hook."""
 
     def make(count: int) -> Callable[[Context], None]:
         def exec(ctx: Context) -> None:
@@ -70,12 +70,12 @@ def steps_of(shape: dict[str, tuple[int, bool]]) -> dict[str, GenericStep]:
 
 
 class Prefixes:
-    """Copies of a journal after each of its commits, and what had happened by then."""
+    """Copies of a journal after each of its commits."""
 
     def __init__(self, folder: Path, shape: dict[str, tuple[int, bool]]) -> None:
         self.folder = folder
         self.copies: list[Path] = []
-        self.done: list[int] = []  # how many were undone when the copy was made
+        self.done: list[int] = []  # number of calls that were undone when each copy was made
         self._journal = Journal(folder / "journal", REFERENCES)
         write = self._journal._writer._write
 
@@ -103,7 +103,7 @@ class Prefixes:
 
 
 class _Silent:
-    """A request that is answered when the copy has been made."""
+    """A request without an answer; the original is answered once the copy exists."""
 
     def __init__(self, request: Any) -> None:
         self.statements = request.statements
@@ -116,7 +116,7 @@ shapes = st.dictionaries(
 
 
 def _expected(file: Path) -> list[tuple[str, int]]:
-    """Return what must be undone, read from the rows alone: an oracle of its own."""
+    """Return what must be undone, read from the rows alone, independently of the reader."""
     order = "SELECT name, cleanup_hook, hook_done, outcome FROM step ORDER BY number"
     with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
         steps = list(connection.execute(order))
@@ -132,10 +132,10 @@ def _expected(file: Path) -> list[tuple[str, int]]:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(shapes)
-def test_g9_any_prefix_of_a_journal_cleans_up_what_it_tells(
+def test_g9_any_prefix_of_a_journal_cleans_up_what_it_records(
     tally: Tally, shape: dict[str, tuple[int, bool]]
 ) -> None:
-    """Row 40: as if the power had failed after each commit; a second recovery does nothing."""
+    """Row 40: if power fails after any commit, recovery undoes exactly what is due, and once."""
     folder = Path(tempfile.mkdtemp(prefix="j"))
     try:
         WORLD.undone.clear()
@@ -147,7 +147,7 @@ def test_g9_any_prefix_of_a_journal_cleans_up_what_it_tells(
             tally.runs += 1
             tally.faults += 1
             expected = _expected(copy)
-            # Nothing that was made before and is not undone may be missing.
+            # Whatever was deferred earlier and not undone must be expected.
             began = {name for name, _ in expected}
             assert {entry for entry in whole[done:] if entry[0] in began} <= set(expected) | {
                 (name, number) for name, number in whole[done:] if number >= 0
@@ -163,7 +163,7 @@ def test_g9_any_prefix_of_a_journal_cleans_up_what_it_tells(
 
 
 def recover(file: Path, shape: dict[str, tuple[int, bool]]) -> None:
-    """Clean up by a journal."""
+    """Clean up with a journal."""
     plan = Plan()
     for name, step in steps_of(shape).items():
         plan.add_step(step, name=name)
@@ -180,7 +180,7 @@ class Log:
 
     Attributes:
         content: its bytes.
-        moments: what the journal told after each commit, and before the first.
+        moments: the journal's rows before the first commit and after each commit.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -191,15 +191,15 @@ class Log:
         self.moments = [([], []), *map(_rows, prefixes.copies)]
 
     def journal(self, content: bytes | bytearray) -> Path:
-        """Return a journal with another content of its log."""
+        """Return a journal whose log has this content."""
         shutil.copy(self._merged, self._torn)
         Path(f"{self._torn}-wal").write_bytes(content)
         Path(f"{self._torn}-shm").unlink(missing_ok=True)
         return self._torn
 
 
-def test_g9_a_log_that_was_cut_anywhere_is_an_earlier_moment(tally: Tally) -> None:
-    """Row 40: torn writes lose the last commits whole; nothing is half there."""
+def test_g9_a_truncated_log_is_an_earlier_state(tally: Tally) -> None:
+    """Row 40: a truncated log yields the state after an earlier commit, never half of one."""
     folder = Path(tempfile.mkdtemp(prefix="j"))
     try:
         log = Log(folder)
@@ -212,8 +212,8 @@ def test_g9_a_log_that_was_cut_anywhere_is_an_earlier_moment(tally: Tally) -> No
         shutil.rmtree(folder)
 
 
-def test_g9_a_flipped_bit_in_the_log_ends_it_there(tally: Tally) -> None:
-    """Row 41: each frame has a checksum; what is after a broken one does not count."""
+def test_g9_a_flipped_bit_in_the_log_is_an_earlier_state(tally: Tally) -> None:
+    """Row 41: each frame has a checksum, so only the commits before the flipped bit count."""
     folder = Path(tempfile.mkdtemp(prefix="j"))
     try:
         log = Log(folder)
@@ -229,13 +229,13 @@ def test_g9_a_flipped_bit_in_the_log_ends_it_there(tally: Tally) -> None:
         shutil.rmtree(folder)
 
 
-def test_g9_a_flipped_bit_in_any_byte_of_the_merged_file_misleads_nobody(tally: Tally) -> None:
-    """Row 41: it changes nothing, or the journal is refused: never another cleanup."""
+def test_g9_a_flipped_bit_in_the_merged_file_is_harmless_or_detected(tally: Tally) -> None:
+    """Row 41: a flipped bit changes nothing or makes the journal unreadable."""
     folder = Path(tempfile.mkdtemp(prefix="j"))
     try:
         WORLD.undone.clear()
         prefixes = Prefixes(folder, {name: (2, True) for name in "abcd"})
-        file = prefixes.copies[prefixes.done.count(0) - 1]  # the last before anything is undone
+        file = prefixes.copies[prefixes.done.count(0) - 1]  # the last one before the first undo
         with contextlib.closing(sqlite3.connect(file)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")
         whole, content = read(file), file.read_bytes()

@@ -1,4 +1,4 @@
-"""Rows 1 to 3, 7, 8, 32 to 35, 59, 61 to 64: everything that ends a run before its time."""
+"""Rows 1 to 3, 7, 8, 32 to 35, 59 and 61 to 64: everything that ends a run early."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.faults.harness.scenario import FORWARD, SLACK, TESTING, WAITING, Run, Stage, Story
 
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
-PLAIN = ("-m", "pytest", "-p", "pytest_plan")  # warnings are no errors
+PLAIN = ("-m", "pytest", "-p", "pytest_plan")  # in these runs warnings are not errors
 TIMEOUT = ("-p", "pytest_timeout")
 
 
@@ -24,7 +24,7 @@ def do(
     internal_error: bool = False,
     owner_only: bool = False,
 ) -> Story:
-    """Run with these faults; the exit status is one of `status`."""
+    """Run with these faults and check that the exit status is one of `status`."""
     run.start(*args, faults=faults, argv=argv)
     yield run.ended
     statuses = [status] if isinstance(status, int) else status
@@ -35,7 +35,7 @@ def do(
 
 
 def test_g2_every_begun_step_is_undone_after_an_error_in_any_hook(stage: Stage) -> None:
-    """Rows 1 to 3: the error names the step and the hook, what had begun is cleaned up."""
+    """Rows 1 to 3: the error names the step and the hook, and all begun steps are cleaned up."""
     for moment in FORWARD:
         texts = (f"ValueError: {moment}", f"step '{moment.split('.')[0]}'", "5 blocked")
         stage.add(moment, do, faults={moment: "error"}, status=1, once=texts)
@@ -49,7 +49,7 @@ def test_g2_every_begun_step_is_undone_after_an_error_in_any_hook(stage: Stage) 
 def test_g2_every_begun_step_is_undone_after_a_request_to_leave(
     stage: Stage, fault: str, in_step: int, in_test: int
 ) -> None:
-    """Rows 7, 8, 62: KeyboardInterrupt, pytest.exit, SystemExit, wherever; the code is kept."""
+    """Rows 7, 8, 62: KeyboardInterrupt, pytest.exit and SystemExit clean up and keep the status."""
     for moment in [*FORWARD, *TESTING]:
         status = in_test if moment in TESTING else in_step
         stage.add(moment, do, faults={moment: fault}, status=status)
@@ -58,9 +58,9 @@ def test_g2_every_begun_step_is_undone_after_a_request_to_leave(
 
 @pytest.mark.parametrize("fault", ["interrupt", "exit", "system_exit"])
 def test_g12_a_request_to_leave_cleans_up_once_with_workers(stage: Stage, fault: str) -> None:
-    """What a test raises ends its worker, what a step raises the session; cleanup runs once."""
+    """A request in a test ends its worker, one in a step the session; cleanup runs once."""
     for moment in ("db.exec", *TESTING):
-        # pytest.exit with a code of its own in a worker is an internal error of pytest-xdist.
+        # pytest.exit with an exit code in a worker is an internal error of pytest-xdist.
         internal = fault == "exit" and moment in TESTING
         status = 3 if internal else (1, 2, 7)
         what = {"faults": {moment: fault}, "status": status, "internal_error": internal}
@@ -72,22 +72,22 @@ def test_g12_a_request_to_leave_cleans_up_once_with_workers(stage: Stage, fault:
 def test_g2_other_plugins_that_raise_do_not_prevent_cleanup(
     stage: Stage, args: tuple[str, ...]
 ) -> None:
-    """In sessionstart (after eager steps), in sessionfinish, in the protocol of a test."""
+    """Cleanup runs although another plugin raises in sessionstart, sessionfinish or a test."""
     eager = ("-o", "plan_eager=true")
     for moment, status in (("start", 3), ("finish", 1), ("protocol", (1, 3)), ("report", 3)):
         solo = not args
         internal = moment in ("start", "report") or (moment == "protocol" and solo)
         what = {"faults": {moment: "error"}, "status": status, "internal_error": internal}
         if moment == "protocol" and not solo:
-            continue  # a worker that fails like that is a crashed worker
+            continue  # a worker that fails in this way counts as crashed
         stage.add(moment, do, *args, *eager, **what)
     stage.play()
 
 
 def test_g2_stopping_at_the_first_failure_cleans_up_once(stage: Stage) -> None:
-    """Row 61: also with workers, where pytest has torn down twice (pytest #12021)."""
+    """Row 61: cleanup runs once, even with workers, where pytest tears down twice (#12021)."""
     for moment in TESTING:
-        option = "-x" if moment == "test.call" else "--maxfail=1"  # pytest takes them for the same
+        option = "-x" if moment == "test.call" else "--maxfail=1"  # equivalent for pytest
         for args, status in (((option,), 1), ((option, "-n", "2"), 2)):
             stage.add(f"{moment} {args}", do, *args, faults={moment: "error"}, status=status)
     stage.play()
@@ -95,9 +95,9 @@ def test_g2_stopping_at_the_first_failure_cleans_up_once(stage: Stage) -> None:
 
 @pytest.mark.parametrize("fault", ["die", "kill", "segfault"])
 def test_g12_a_crashed_worker_loses_and_repeats_nothing(stage: Stage, fault: str) -> None:
-    """Row 59: its test fails, the environment stays whole and is cleaned up once."""
+    """Row 59: the crashed test fails, and the environment stays intact and is cleaned up once."""
     for moment in TESTING:
-        # How a worker died makes no difference to whether another may take its place.
+        # How a worker died does not affect whether it is replaced, so one fault is enough.
         for restarts in ((), ("--max-worker-restart=0",)) if fault == "kill" else ((),):
             what = {"faults": {moment: fault}, "status": (1, 2), "once": ["crashed"]}
             stage.add(f"{moment} {restarts}", do, "-n", "2", *restarts, **what)
@@ -105,7 +105,7 @@ def test_g12_a_crashed_worker_loses_and_repeats_nothing(stage: Stage, fault: str
 
 
 def test_g12_a_signal_to_one_worker_loses_and_repeats_nothing(stage: Stage) -> None:
-    """A worker that is killed while it waits for the plan, or in a test."""
+    """A worker may be killed while it waits for the plan or runs a test."""
 
     def story(run: Run, moment: str, number: int) -> Story:
         run.start("-n", "2", faults={moment: "hold"})
@@ -127,7 +127,7 @@ def test_g12_a_signal_to_one_worker_loses_and_repeats_nothing(stage: Stage) -> N
 
 @pytest.mark.parametrize("fault", ["memory", "recurse"])
 def test_g2_exhaustion_in_a_step_is_an_error_like_others(stage: Stage, fault: str) -> None:
-    """Rows 34 and 35: MemoryError and RecursionError."""
+    """Rows 34 and 35: MemoryError and RecursionError fail the step and are reported."""
     text = {"memory": "MemoryError", "recurse": "RecursionError"}[fault]
     for moment in ("net.exec", "web.exec"):
         stage.add(moment, do, faults={moment: fault}, status=1, once=[text])
@@ -135,13 +135,13 @@ def test_g2_exhaustion_in_a_step_is_an_error_like_others(stage: Stage, fault: st
 
 
 def test_g2_a_process_forked_in_a_step_cleans_nothing_up(stage: Stage) -> None:
-    """Row 64: the child comes back into the engine, and must not go on as if it were the parent."""
+    """Row 64: the child returns into the engine but does not act as the owner."""
 
     def story(run: Run, moment: str) -> Story:
         run.start(faults={moment: "fork"})
         yield run.ended
         child = next(line.pid for line in run.history if line.what == "child")
-        own = ("child", "done")  # what the hook itself does after the fork
+        own = ("child", "done")  # recorded by the hook itself after the fork
         did = [line.what for line in run.history if line.pid == child and line.what not in own]
         run.expect(not did, f"the child went on: {did}")
         run.judge(0)
@@ -152,7 +152,7 @@ def test_g2_a_process_forked_in_a_step_cleans_nothing_up(stage: Stage) -> None:
 
 
 def test_g2_pytest_timeout_by_signal_fails_the_test_and_all_is_cleaned_up(stage: Stage) -> None:
-    """Row 63: the usual method; provisioning is not in any test's time."""
+    """Row 63: the test fails and cleanup runs; provisioning does not count as time of a test."""
     for args in ((), ("-n", "2")):
         for moment in TESTING:
             options = (*args, *TIMEOUT, f"--timeout={SLACK}", "--timeout-method=signal")
@@ -162,7 +162,7 @@ def test_g2_pytest_timeout_by_signal_fails_the_test_and_all_is_cleaned_up(stage:
 
 
 def test_g12_pytest_timeout_by_thread_ends_a_worker_and_all_is_cleaned_up(stage: Stage) -> None:
-    """Row 63: the method that ends the process costs a worker, not the environment."""
+    """Row 63: the method `thread` costs a worker, but not the environment."""
     options = ("-n", "2", *TIMEOUT, f"--timeout={SLACK}", "--timeout-method=thread")
     for moment in TESTING:
         stage.add(moment, do, *options, faults={moment: "sleep"}, status=1)
@@ -172,7 +172,7 @@ def test_g12_pytest_timeout_by_thread_ends_a_worker_and_all_is_cleaned_up(stage:
 def test_g2_a_timeout_method_that_would_skip_cleanup_is_warned_about_at_start(
     stage: Stage,
 ) -> None:
-    """Row 63, solo: `thread` leaves by `os._exit`; nobody can clean up, so say it before."""
+    """Row 63, solo: a warning says at the start that the method `thread` prevents cleanup."""
 
     def story(run: Run, *args: str, warns: bool) -> Story:
         run.start(*TIMEOUT, "--timeout=100", *args, argv=PLAIN)
@@ -187,7 +187,7 @@ def test_g2_a_timeout_method_that_would_skip_cleanup_is_warned_about_at_start(
         run.start(*args, faults={"test.call": "sleep"}, argv=PLAIN)
         yield run.ended
         run.expect(run.status == 1, f"exit status {run.status}")
-        yield lambda: set(run.notes("cleanup")) == {"net", "db", "web"}  # by the reaper
+        yield lambda: set(run.notes("cleanup")) == {"net", "db", "web"}  # performed by the reaper
         run.expect("method 'thread' ends the process" in run.output(), "not warned at start")
 
     stage.add("thread", story, "--timeout-method=thread", warns=True)

@@ -1,4 +1,4 @@
-"""What is there when a run has been killed, who cleans up after it, and what must hold then."""
+"""Helpers for killed runs: what is left, how it is cleaned up, and what must hold afterward."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from tests.faults.harness import checker
 from tests.faults.harness.scenario import NEEDS, PATIENCE, Run
 
 NO_REAPER = ("-o", "plan_reaper=false")
-PLAIN = ("-m", "pytest", "-p", "pytest_plan")  # warnings are no errors
+PLAIN = ("-m", "pytest", "-p", "pytest_plan")  # in these runs warnings are not errors
 QUIET = 0.3  # seconds without any process of a run
 
 
 def environments(run: Run) -> list[Path]:
-    """Return the folders of environments that are there."""
+    """Return the folders of all existing environments."""
     return list((run.project / ".pytest_plan" / "environments").glob("*"))
 
 
 def journal_of(run: Run) -> Path:
-    """Return the journal of the run, which has one."""
+    """Return the journal of the run's only environment."""
     (folder,) = environments(run)
     return folder / "journal.sqlite"
 
 
 def over(run: Run) -> Callable[[], bool]:
-    """Return whether whoever cleans up has ended: no process is left, and none comes."""
+    """Return a check for whether cleanup has ended: the run has no process, and gets no new one."""
     quiet_since = time.monotonic()
 
     def is_over() -> bool:
-        # A process that becomes another program has no environment for a moment.
+        # While a process executes another program, its environment cannot be read for a moment.
         nonlocal quiet_since
         if not run.ended() or run.processes():
             quiet_since = time.monotonic()
@@ -47,7 +47,7 @@ def over(run: Run) -> Callable[[], bool]:
 def clean_up(
     run: Run, *args: str, env: dict[str, str] | None = None, under: Iterable[str] = ()
 ) -> int:
-    """Run `pytest --plan-cleanup` in the project, perhaps by a program; return its exit status."""
+    """Run `pytest --plan-cleanup`, optionally under another program; return its exit status."""
     argv = [*under, sys.executable, *PLAIN, "-p", "no:xdist", "--plan-cleanup", *args]
     variables = {**run._variables(), "FAULTS_OPTIONS": "{}", **(env or {})}
     with (run.folder / "cleanup").open("ab") as output:
@@ -58,16 +58,16 @@ def clean_up(
 
 
 def cleanup_said(run: Run) -> str:
-    """Return what `clean_up` has written so far."""
+    """Return the output of `clean_up` so far."""
     return (run.folder / "cleanup").read_text()
 
 
 def judge(run: Run, *, most: int = 1, left: tuple[str, ...] = ()) -> None:
-    """Check what must hold when others have cleaned up after a run.
+    """Check what must hold after another process has cleaned up after a run.
 
     Args:
         run: the run.
-        most: at most so many owners have begun a cleanup.
+        most: the highest number of owners that may have begun a cleanup.
         left: steps that could not be cleaned up.
     """
     history = [line for line in run.history if line.what != "exit"]
@@ -85,12 +85,12 @@ def judge(run: Run, *, most: int = 1, left: tuple[str, ...] = ()) -> None:
 
 
 def deeds(run: Run) -> list[checker.Line]:
-    """Return what was done so far, without the comings and goings of pytest."""
+    """Return what the steps did so far, without the starts and exits of pytest."""
     return [line for line in run.history if line.what in ("begin", "cleanup", "undo", "defer")]
 
 
 def nothing_more(run: Run) -> None:
-    """Check that a further cleanup finds nothing to do."""
+    """Check that another cleanup finds nothing to do."""
     before = deeds(run)
     run.expect(clean_up(run) == 0, "something is left")
     run.expect(deeds(run) == before, "a further cleanup did something")
@@ -105,17 +105,17 @@ def reaper_of(run: Run) -> psutil.Process:
 
 
 def change(run: Run, sql: str, *values: str) -> None:
-    """Change what the journal of a dead run tells."""
+    """Change the journal of a dead run with a SQL statement."""
     with sealing(journal_of(run)) as connection:
         connection.execute(sql, values)
 
 
 def orphaned(run: Run) -> Callable[[], bool]:
-    """Start a run without a reaper that is killed while it has a process; return when it is."""
+    """Start a run without a reaper that kills itself; return a check for whether it has ended."""
     run.start(*NO_REAPER, faults={"test.call": "kill"})
     return run.ended
 
 
 def sleepers(run: Run) -> list[psutil.Process]:
-    """Return the programs of the steps that live."""
+    """Return the live processes that the run's steps started."""
     return [process for process in psutil.process_iter() if run._is_ours(process)]

@@ -1,7 +1,7 @@
-"""Judges what a run did by the lines that its fake steps wrote; knows nothing of pytest-plan.
+"""Judges a run by the history that its fake steps wrote. Knows nothing of pytest-plan.
 
-A line is `time pid what words...`. `begin`, `cleanup` and `cleaned` name a step; `defer` and `undo`
-a step and a number; `up` and `down` a fixture; `exit` the state of a process that ends by itself.
+A line is `time pid what words...`. `begin`, `cleanup` and `cleaned` name a step, `defer` and `undo`
+a step and a number, and `up` and `down` a fixture. `exit` describes a process that exits normally.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Needs = Mapping[str, Collection[str]]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One event: when, in which process, what, and of whom."""
+    """One event: its time, its process, what happened, and to which step or fixture."""
 
     time: float
     pid: int
@@ -25,7 +25,7 @@ class Line:
 
 
 def read(path: Path) -> list[Line]:
-    """Return the history that is written so far."""
+    """Return the history so far."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     parts = [line.split() for line in lines if line.endswith("\n")]
     return [Line(float(time), int(pid), what, tuple(rest)) for time, pid, what, *rest in parts]
@@ -34,13 +34,13 @@ def read(path: Path) -> list[Line]:
 def violations(
     history: list[Line], needs: Needs, left: Collection[str] = (), stuck: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield every broken promise.
+    """Yield a description of every broken promise.
 
     Args:
         history: what happened.
-        needs: the edges of the plan.
-        left: steps whose undo was cut off, and said to be.
-        stuck: steps whose thread could not be ended, and was said to be left behind.
+        needs: the need edges of the plan.
+        left: steps whose cleanup was cut off and reported.
+        stuck: steps whose thread could not be ended and was reported as left behind.
     """
     begun = {line.words[0] for line in history if line.what == "begin"}
     cleaned = Counter(line.words[0] for line in history if line.what == "cleanup")
@@ -76,7 +76,7 @@ def _undone(history: list[Line], left: Collection[str]) -> Iterator[str]:
 
 
 def _ordered(history: list[Line], needs: Needs) -> Iterator[str]:
-    """Yield steps that began before, or were cleaned up after, what they need."""
+    """Yield steps that began before their needs, or were cleaned up after them."""
     for step, others in needs.items():
         for other in others:
             begins = _places(history, "begin", step)

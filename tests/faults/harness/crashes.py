@@ -1,8 +1,8 @@
-"""Kills a process at one of its durable writes: a pytest plugin that only the fault suite loads.
+"""A pytest plugin, loaded only by the fault suite, that kills a process at a durable write.
 
-`CRASH_AT=before:3` kills before the third commit that somebody waits for, `after:3` when it is on
-the disk and nobody has heard of it yet. With `CRASH_IN=cleanup` it counts only in a process that
-cleans up after another.
+`CRASH_AT=before:3` kills before the third commit that a thread waits for. `after:3` kills when that
+commit is on disk but the waiting threads have not been notified. With `CRASH_IN=cleanup` only the
+commits of a process that runs `--plan-cleanup` count.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from pytest_plan.engine.journal.writer import Writer
 from tests.faults.harness.fakes import note
 
-AT, IN = "CRASH_AT", "CRASH_IN"  # variables
+AT, IN = "CRASH_AT", "CRASH_IN"  # environment variables
 
 
 def pytest_configure(config: Any) -> None:
@@ -44,7 +44,7 @@ def pytest_configure(config: Any) -> None:
 
 
 class _Deaf:
-    """A request whose answer waits until we have decided to live."""
+    """A request whose answer is withheld until we know that the process survives this commit."""
 
     def __init__(self, request: Any) -> None:
         self.statements = request.statements

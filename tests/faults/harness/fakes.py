@@ -1,7 +1,7 @@
-"""Steps and tests of the projects that get the faults: they note what they do, and do the fault.
+"""The steps and tests of the faulty projects: they record what they do and commit the faults.
 
-This runs inside the system under test, and writes outside of it: one line per event, appended by
-one `write`, to a file that nothing else touches.
+This code runs inside the system under test but writes outside of it: one line per event, appended
+with a single `write` to a file that nothing else touches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pytest_plan import Context, Step
 
 HOOKS = ("pre_exec", "exec", "post_exec")
 HISTORY, FAULTS, RELEASE = "FAULTS_HISTORY", "FAULTS_TO_DO", "FAULTS_RELEASE"  # variables
-LONG = 600.0  # seconds; nobody waits so long
+LONG = 600.0  # seconds; no test waits this long
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGRTMAX", "SIGUSR1", "SIGUSR2")
 _SETTLE = 2.0
 
@@ -42,7 +42,7 @@ def note(*words: object) -> None:
 
 
 def at(moment: str, ctx: Context | None = None) -> None:
-    """Say that this moment has come, and do the fault that is meant for it."""
+    """Record that this moment has come, and commit the fault planned for it."""
     note("at", moment)
     fault = json.loads(os.environ.get(FAULTS, "{}")).get(moment)
     if fault is not None:
@@ -50,32 +50,32 @@ def at(moment: str, ctx: Context | None = None) -> None:
 
 
 class Fake(Step):
-    """A step with a process, a folder, an undo and four moments."""
+    """A step with a process, a file, a deferred call and four moments for faults."""
 
     cleanup_when = "attempted"
 
     def pre_exec(self, ctx: Context) -> None:
-        """Begin."""
+        """Record the beginning and defer a call."""
         note("begin", ctx.step)
         note("defer", ctx.step, ctx.attempt)
         ctx.defer(note, "undo", ctx.step, ctx.attempt)
         at(f"{ctx.step}.pre_exec", ctx)
 
     def exec(self, ctx: Context) -> str:
-        """Make things."""
-        if ctx.step == "db":  # one is enough: to look for the members of a tree takes time
+        """Start a process (in one step) and write a file."""
+        if ctx.step == "db":  # one is enough: searching for the members of a tree takes time
             ctx.start(["sleep", str(LONG)])
         (ctx.tmp_path / "made").write_text(ctx.step)
         at(f"{ctx.step}.exec", ctx)
         return ctx.step
 
     def post_exec(self, ctx: Context) -> None:
-        """Check them."""
+        """Record that the step is done."""
         at(f"{ctx.step}.post_exec", ctx)
         note("done", ctx.step)
 
     def cleanup(self, ctx: Context) -> None:
-        """Remove them."""
+        """Record the cleanup."""
         note("cleanup", ctx.step)
         try:
             at(f"{ctx.step}.cleanup", ctx)
@@ -84,7 +84,7 @@ class Fake(Step):
 
 
 def watch_exit() -> None:
-    """Note how this process ends, if it ends by itself: its handlers, threads, children."""
+    """Record the state in which this process exits: changed signal handlers and our threads."""
     before = _handlers()
 
     def leave() -> None:
@@ -107,7 +107,7 @@ def _ours() -> list[str]:
 
 
 def _left_behind() -> set[str]:
-    """Return the names of threads that no plan could end; the checker decides about them."""
+    """Return the names of threads that no plan could end; the checker judges them."""
     faults: dict[str, str] = json.loads(os.environ.get(FAULTS, "{}"))
     stuck = ("hold", "sleep", "receive", "acquire", "c_call", "stubborn")
     return {f"plan-{moment.split('.')[0]}" for moment, fault in faults.items() if fault in stuck}
@@ -118,7 +118,7 @@ def _handlers() -> dict[str, str]:
 
 
 def _hold(moment: str, ctx: Context | None) -> None:
-    """Wait until the driver lets us go; a step does so by its `ctx`, and can be stopped."""
+    """Wait for the driver's release. A step waits with its `ctx`, so that it can be stopped."""
     released = Path(os.environ[RELEASE]).exists
     if ctx is not None and not moment.endswith(".cleanup"):
         ctx.wait_until(released, every=0.01)
@@ -175,14 +175,14 @@ def _stubborn(moment: str, ctx: Context | None) -> None:
 
 
 def _c_call(moment: str, ctx: Context | None) -> None:
-    """Block in C without the GIL, where no signal helps: lock a locked mutex."""
+    """Block in C code without the GIL, where no signal helps: lock a locked mutex."""
     library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
     library.pthread_mutex_lock(mutex)
     library.pthread_mutex_lock(mutex)
 
 
 def _memory(moment: str, ctx: Context | None) -> None:
-    """Run into the limit of the address space."""
+    """Exceed the limit of the address space."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), hard))
@@ -215,7 +215,7 @@ def _once(moment: str, ctx: Context | None) -> None:
 
 
 def _fork(moment: str, ctx: Context | None) -> None:
-    """Fork; the child comes back into pytest's code and the engine's, and falls off its end."""
+    """Fork. The child returns into the code of the engine and pytest, and must end there."""
     pid = os.fork()
     if pid == 0:
         note("child")
@@ -224,7 +224,7 @@ def _fork(moment: str, ctx: Context | None) -> None:
 
 
 def _tree(moment: str, ctx: Context | None) -> None:
-    """Wait for a program that ignores SIGTERM and whose child has a session of its own."""
+    """Run a program that ignores SIGTERM and has a child in another session."""
     assert ctx is not None
     child = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
     root = (

@@ -1,4 +1,4 @@
-"""The project that gets the faults: three steps, five tests, and a moment for everything."""
+"""The project into which faults are injected: three steps, five tests, and all their moments."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Sessions of pytest that begin within a millisecond: forks of a process that has all imports.
+"""Sessions of pytest that begin within a millisecond: forks of a process with all imports done.
 
-Run `python -m tests.faults.harness.rivals STORY COUNT` in the project's folder. It prints a line
-for each repeat: the exit statuses in the order in which the sessions ended. A file has the output
-of each.
+Run `python -m tests.faults.harness.rivals STORY COUNT` in the project's folder. It prints one line
+for each repetition: the exit statuses, in the order in which the sessions ended. The output of each
+session is in its own file.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ PLAIN = ["-p", "pytest_plan", "-p", "no:xdist", "-o", "plan_reaper=false"]
 
 
 def race(args: list[str], count: int = 2) -> dict[int, int]:
-    """Let `count` sessions begin at once; return their exit statuses by pid, as they end.
+    """Start `count` sessions at once; return their exit statuses by pid, in the order they end.
 
-    What holds in the last one is let go when the others have ended.
+    When all sessions but one have ended, the last one is released from its `hold` faults.
     """
     release = Path(os.environ[fakes.RELEASE])
     release.unlink(missing_ok=True)
@@ -33,7 +33,7 @@ def race(args: list[str], count: int = 2) -> dict[int, int]:
             os.close(opener)
             _become(args, gate)
     os.close(gate)
-    os.close(opener)  # now
+    os.close(opener)  # starts all sessions
     statuses: dict[int, int] = {}
     while len(statuses) < count:
         if len(statuses) == count - 1:
@@ -47,14 +47,14 @@ def _become(args: list[str], gate: int) -> None:
     output = os.open(f"said.{os.getpid()}", os.O_CREAT | os.O_WRONLY, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.read(gate, 1)  # ends when nobody could write any more
+    os.read(gate, 1)  # returns when the last writer of the pipe is closed
     status = pytest.main([*PLAIN, *args])
     sys.stdout.flush()
     os._exit(status)
 
 
 def runs(count: int) -> None:
-    """Let two runs want one named environment, again and again."""
+    """Start two runs that want the same named environment, again and again."""
     for _ in range(count):
         statuses = race(["--plan-environment=staging"])
         said = [Path(f"said.{pid}").read_text() for pid in statuses]
@@ -64,7 +64,7 @@ def runs(count: int) -> None:
 
 
 def recoveries(count: int) -> None:
-    """Let three clean up after the same dead run, again and again."""
+    """Start three cleanups after the same dead run, again and again."""
     shutil.copytree(PLANS, DEAD)
     for _ in range(count):
         statuses = race(["--plan-cleanup"], 3)
@@ -76,7 +76,7 @@ def recoveries(count: int) -> None:
 
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()  # or what is forked has it, too
+    sys.stdout.flush()  # or forked processes would inherit the buffered text
 
 
 if __name__ == "__main__":

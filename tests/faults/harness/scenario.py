@@ -1,4 +1,4 @@
-"""Runs of pytest into which faults are injected, many at once, each judged by the checker."""
+"""Runs of pytest with injected faults: many at once, each judged by the checker."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.faults.harness.project import CONFTEST, TESTS
 from tests.faults.harness.zygote import Started, Zygote
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 40.0  # real seconds after which something that must happen is not going to
-SLACK = float(os.environ.get("FAULTS_SLACK", "1"))  # more on a machine that is busy otherwise
-SETTLE = 3.0  # real seconds that a process may take to disappear
-AT_ONCE = 5  # runs, each of which is busy most of its time
-WAITING = 10  # runs that wait for a time-out most of their time
-_SHOWN = 2  # runs whose history and output are in a failure
+PATIENCE = 40.0  # real seconds after which an expected event counts as missing
+SLACK = float(os.environ.get("FAULTS_SLACK", "1"))  # factor for time limits on a busy machine
+SETTLE = 3.0  # real seconds within which a process must disappear
+AT_ONCE = 5  # runs at the same time if each is busy most of the time
+WAITING = 10  # runs at the same time if they mostly wait for a timeout
+_SHOWN = 2  # number of runs whose history and output a failure shows
 NEEDS = {"db": ["net"], "web": ["db"]}
 PYTEST = ["-m", "pytest"]
 STEPS = ("net", "db", "web")
@@ -46,7 +46,7 @@ Story: TypeAlias = Generator[Callable[[], Any], None, None]
 
 @dataclass
 class Tally:
-    """What was injected, and what was broken by it."""
+    """Counts of what was injected, and of the violations it caused."""
 
     runs: int = 0
     faults: int = 0
@@ -55,17 +55,17 @@ class Tally:
 
 
 class Run:
-    """One run of pytest in a folder, with a history and a temporary folder of its own.
+    """One run of pytest, with its own project, history and temporary folder.
 
     Args:
-        name: says in failures which run it is.
-        tally: counts.
-        zygote: forks the run where that makes no difference; None: a new interpreter does it.
+        name: identifies the run in failures.
+        tally: counts runs, faults, kills and violations.
+        zygote: forks the run where that makes no difference; None: always start an interpreter.
 
     Attributes:
-        status: the exit status, negative when a signal ended the process; None before.
-        wrong: what was broken, in words.
-        moved: when the last signal was sent.
+        status: the exit status, negative if a signal ended the process; None while it runs.
+        wrong: descriptions of the violations.
+        moved: the time at which the last signal was sent.
     """
 
     def __init__(self, name: str, tally: Tally, zygote: Zygote | None = None) -> None:
@@ -104,16 +104,16 @@ class Run:
         under: Iterable[str] = (),
         **popen: Any,
     ) -> None:
-        """Start pytest; each of `faults` is done when its moment has come.
+        """Start pytest; each of `faults` happens when its moment comes.
 
         Args:
-            args: for pytest.
-            faults: what to do at which moment.
-            options: of the steps, by name.
-            env: more variables.
-            argv: what comes before `args`; warnings are errors unless this says otherwise.
-            under: a program that becomes Python, and its arguments.
-            popen: for `Popen`.
+            args: arguments for pytest.
+            faults: the fault for each moment.
+            options: the options of the steps, by name.
+            env: additional environment variables.
+            argv: the arguments before `args`; by default they turn warnings into errors.
+            under: a program that executes Python, and its arguments.
+            popen: keyword arguments for `Popen`.
         """
         self._tally.runs += 1
         deeds = [fault for fault in (faults or {}).values() if fault != "hold"]
@@ -147,35 +147,35 @@ class Run:
 
     @property
     def pid(self) -> int:
-        """The process id of pytest: solo or the controller."""
+        """The process id of pytest, which is the controller when there are workers."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def history(self) -> list[checker.Line]:
-        """What the run has noted so far."""
+        """The events that the run has recorded so far."""
         path = self.folder / "history"
         size = path.stat().st_size if path.exists() else 0
-        if size != self._read[0]:  # many look at it, many times a second
+        if size != self._read[0]:  # the file is polled many times a second
             self._read = (size, checker.read(path))
         return self._read[1]
 
     def notes(self, what: str) -> list[str]:
-        """Return what followed `what` in the history."""
+        """Return the words of all events `what` in the history."""
         return [" ".join(line.words) for line in self.history if line.what == what]
 
     def output(self) -> str:
-        """Return what the run has written so far."""
+        """Return the run's output so far."""
         return (self.folder / "output").read_text(errors="replace")
 
     def time_of(self, what: str, *words: str) -> float:
-        """Return when this was first noted; infinity if it never was."""
+        """Return when this event was first recorded; infinity if it never was."""
         lines = [line for line in self.history if line.what == what]
         times = [line.time for line in lines if line.words[: len(words)] == words]
         return min(times, default=math.inf)
 
     def reached(self, *moments: str) -> Callable[[], bool]:
-        """Return whether all these moments have come."""
+        """Return a check for whether all these moments have come or the run has ended."""
         return lambda: set(moments) <= set(self.notes("at")) or self.ended()
 
     def ended(self) -> bool:
@@ -185,7 +185,7 @@ class Run:
         return self.status is not None
 
     def signal(self, number: int, *, group: bool = False) -> None:
-        """Send a signal to pytest, or to its whole group as a terminal does."""
+        """Send a signal to pytest, or to its whole process group as a terminal does."""
         if self.ended():
             self.wrong.append(f"ended with {self.status} before {signal.Signals(number).name}")
             return
@@ -195,7 +195,7 @@ class Run:
         (os.killpg if group else os.kill)(self.pid, number)
 
     def kill(self, process: psutil.Process, number: int) -> None:
-        """Send a signal to a worker."""
+        """Send a signal to another process of the run, such as a worker or the reaper."""
         self._tally.faults += 1
         self._tally.kills += number == signal.SIGKILL
         process.send_signal(number)
@@ -208,15 +208,15 @@ class Run:
         return self._known
 
     def release(self) -> None:
-        """Let everything go on that is held."""
+        """Release everything that a `hold` fault holds."""
         (self.folder / "release").touch()
 
     def says(self, text: str) -> Callable[[], bool]:
-        """Return whether the run has written `text`."""
+        """Return a check for whether the run has written `text` or has ended."""
         return lambda: text in self.output() or self.ended()
 
     def expect(self, condition: object, text: str) -> None:
-        """Note what is wrong unless `condition` is true."""
+        """Record the violation `text` unless `condition` is true."""
         if not condition:
             self.wrong.append(text)
 
@@ -232,17 +232,17 @@ class Run:
         owner_only: bool = False,
         torn_down: bool = False,
     ) -> None:
-        """Check everything that must hold when the run has ended.
+        """Check everything that must hold once the run has ended.
 
         Args:
-            status: the exit status that is right; None accepts any.
-            needs: the edges of the plan.
-            left: steps that the run said it has left; their processes may stay.
-            exits: whether the process ends by itself and not by `os._exit`.
-            internal_error: whether another plugin has made pytest fail; None: it may have.
+            status: the expected exit status; None accepts any.
+            needs: the need edges of the plan.
+            left: steps that the run reported as not cleaned up; their processes may remain.
+            exits: whether the process exits normally instead of by `os._exit`.
+            internal_error: whether pytest must report an internal error; None: it may.
             stuck: steps whose thread is known to be left behind.
-            torn_down: whether the session fixture was torn down wherever it was set up.
-            owner_only: whether to look at the end of pytest alone, not at that of workers.
+            torn_down: whether the session fixture must be torn down wherever it was set up.
+            owner_only: whether to check how pytest itself exited, but not how workers did.
         """
         if status is not None:
             self.expect(self.status == status, f"exit status {self.status}, not {status}")
@@ -259,7 +259,7 @@ class Run:
         made = [
             path.name
             for path in self._temporary.iterdir()
-            if not path.name.startswith("pytest-of-")  # the workers' own, which pytest keeps
+            if not path.name.startswith("pytest-of-")  # of the workers; pytest keeps them
         ]
         self.expect(not made, f"temporary folders are left: {made}")
         ups, downs = self.notes("up").count("session"), self.notes("down").count("session")
@@ -270,7 +270,7 @@ class Run:
         self.expect(internal_error in (failed, None), f"INTERNALERROR: {failed}")
 
     def processes(self) -> list[str]:
-        """Return the processes of this run that are alive, wherever they were started."""
+        """Return the processes of this run that are still alive, wherever they were started."""
         return [repr(process) for process in psutil.process_iter() if self._is_ours(process)]
 
     def junit(self) -> dict[str, int]:
@@ -285,7 +285,7 @@ class Run:
         }
 
     def close(self) -> None:
-        """End what still runs, and remove the folder."""
+        """Kill all processes of the run, and remove its folder."""
         for process in psutil.process_iter():
             if self._is_ours(process):
                 process.kill()
@@ -303,7 +303,7 @@ class Run:
             return False
 
     def _variables(self) -> dict[str, str]:
-        # With byte code a run starts a quarter faster, as where the package is installed.
+        # Byte code may be written: runs then start a quarter faster, like an installed package.
         outside = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR",
                    "PYTHONDONTWRITEBYTECODE")  # fmt: skip
         kept = {
@@ -324,11 +324,11 @@ class Run:
 
 
 class Stage:
-    """Tells many stories at once and gathers what is wrong with any of them.
+    """Plays many stories at once and collects the violations of all of them.
 
     Args:
-        tally: counts.
-        zygote: forks the runs; None: each has a new interpreter.
+        tally: counts runs, faults, kills and violations.
+        zygote: forks the runs; None: each run gets a new interpreter.
     """
 
     def __init__(self, tally: Tally, zygote: Zygote | None = None) -> None:
@@ -337,12 +337,12 @@ class Stage:
         self._waiting: list[tuple[Run, Story]] = []
 
     def add(self, name: str, story: Callable[..., Story], *args: Any, **keywords: Any) -> None:
-        """Add a story: a generator that yields conditions to wait for; `args` follow its run."""
+        """Add a story: a generator of conditions to await. It is called with a run and `args`."""
         run = Run(name, self._tally, self._zygote)
         self._waiting.append((run, story(run, *args, **keywords)))
 
     def play(self, at_once: int = AT_ONCE) -> None:
-        """Tell all stories, a few at a time; fail with everything that was wrong."""
+        """Play all stories, a few at a time; fail with all violations."""
         __tracebackhide__ = True
         runs = [run for run, _ in self._waiting]
         active: list[_Told] = []
@@ -365,7 +365,7 @@ class Stage:
 
 
 class _Told:
-    """A story that is being told."""
+    """A story that is being played."""
 
     def __init__(self, run: Run, story: Story) -> None:
         self._run = run
@@ -374,7 +374,7 @@ class _Told:
         self._deadline = time.monotonic() + PATIENCE
 
     def goes_on(self) -> bool:
-        """Tell a bit more; return whether there is more to tell."""
+        """Advance the story as far as possible; return whether it is still going on."""
         try:
             while self._condition():
                 self._condition = next(self._story)

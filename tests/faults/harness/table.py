@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-VARIABLE = "FAULTS_WRITE_TABLE"  # if set, the suite writes its table to the page
+VARIABLE = "FAULTS_WRITE_TABLE"  # if this is set, the suite writes its table to the page
 _REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 PROMISES = _REFERENCE / "guarantees.md"
 PAGE = _REFERENCE / "how-guarantees-are-tested.md"
@@ -32,7 +32,7 @@ class Rows:
         ]
 
     def lines(self) -> list[str]:
-        """Return the lines of the table in Markdown, the sums last."""
+        """Return the lines of the Markdown table, with the totals last."""
         names = sorted(self._counts, key=lambda name: int(name[1:] or 0))
         counts = [[self._tests[name], *self._counts[name]] for name in names]
         total = [sum(column) for column in zip(*counts, strict=True)]

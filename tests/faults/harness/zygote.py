@@ -1,7 +1,7 @@
-"""Starts runs of pytest fast: a process that has everything imported forks for each of them.
+"""Starts runs of pytest quickly: a process that has imported everything forks for each run.
 
-Imports are half of the time of a short run. What is forked has a session, an environment and files
-of its own, and ends as every interpreter does.
+Imports take half of the time of a short run. Each forked run has its own session, environment and
+files, and exits as any interpreter does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-_LOOK = 0.01  # seconds between two looks
+_LOOK = 0.01  # seconds between two polls
 _PLUGINS = ("pytest_plan", "xdist", "pytest_timeout")
 _USED = (
     "pytest_plan.plugin.session.controller",
@@ -43,24 +43,24 @@ _USED = (
 
 
 class Started:
-    """A run that was forked; what `subprocess.Popen` is for others."""
+    """A forked run, with the parts of the interface of `subprocess.Popen` that the tests use."""
 
     def __init__(self, pid: int, status: Path) -> None:
         self.pid = pid
         self._status = status
 
     def poll(self) -> int | None:
-        """Return the exit status, negative for a signal; None while it runs."""
+        """Return the exit status, negative for a signal; None while the run goes on."""
         return int(self._status.read_text()) if self._status.exists() else None
 
     def wait(self) -> None:
-        """Return when it has ended."""
+        """Wait until the run has ended."""
         while self.poll() is None:
             time.sleep(_LOOK)
 
 
 class Zygote:
-    """The process that forks, until `close`."""
+    """The process that forks the runs. It lives until `close`."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -70,9 +70,9 @@ class Zygote:
         )  # fmt: skip
 
     def start(self, args: Sequence[str], cwd: Path, env: Mapping[str, str], output: str) -> Started:
-        """Start `python -m pytest` with these arguments in a session of its own."""
+        """Start `python -m pytest` with these arguments in a new session."""
         status = Path(output).with_name("status")
-        status.unlink(missing_ok=True)  # of the run before it in the same folder
+        status.unlink(missing_ok=True)  # left by the previous run in the same folder
         request = [list(args), str(cwd), dict(env), output, str(status)]
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -81,12 +81,12 @@ class Zygote:
         return Started(int(self._process.stdout.readline()), status)
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.communicate()
 
 
 def main() -> None:
-    """Fork for each request; what is forked leaves the loop and becomes a run."""
+    """Fork for each request. The child leaves the loop and becomes the run."""
     _import_all()
     running: dict[int, str] = {}
     os.set_blocking(0, False)
@@ -123,7 +123,7 @@ def _tell_ended(running: dict[int, str]) -> None:
 
 def _become(args: list[str], cwd: str, env: dict[str, str], output: str) -> None:
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have ignored SIGINT
     for number, (file, flags) in enumerate([(os.devnull, os.O_RDONLY), (output, os.O_WRONLY)]):
         opened = os.open(file, flags)
         os.dup2(opened, number)
@@ -149,10 +149,10 @@ def _import_all() -> None:
         importlib.import_module(name)
     for name, module in sys.modules.items():
         if name.partition(".")[0] in _PLUGINS:
-            # Else pytest warns that it comes too late to rewrite the asserts of its plugins.
+            # Otherwise pytest warns that it is too late to rewrite the asserts of these plugins.
             module.__doc__ = f"{module.__doc__} PYTEST_DONT_REWRITE"
     gc.collect()
-    gc.freeze()  # what is shared with the forked stays shared
+    gc.freeze()  # keeps memory shared with the forked processes
 
 
 if __name__ == "__main__":
