@@ -1,4 +1,4 @@
-"""Projects that a controller and its workers run, and what is left of such runs."""
+"""Projects that a controller and its workers run, and checks for what such runs leave behind."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ import pytest
 
 from tests.plugin.project import ROOT, Project, plan_lines
 
-PATIENCE = 30.0  # real seconds after which something that must happen is not going to
-_MARK = "XDIST_TESTS_RUN"  # set for every process of a run, so that we find those that stay
-_SETTLE = 8.0  # execnet gives a worker 5 s to end after its controller has gone
+PATIENCE = 30.0  # real seconds after which an expected event counts as missing
+_MARK = "XDIST_TESTS_RUN"  # set for every process of a run, to find processes that are left
+_SETTLE = 8.0  # execnet gives a worker 5 s to exit after its controller has exited
 _OUTSIDE = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR", "PYTEST_PLUGINS")
 
 
 def wait_until(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
-    """Return the first true value of `condition`; fail when there is none in time."""
+    """Return the first true value of `condition`; fail if there is none within `patience`."""
     deadline = time.monotonic() + patience
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {patience} s: {condition}"
@@ -37,14 +37,14 @@ def wait_until(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
 
 
 class Live:
-    """A run that is still going on; it leads a session of processes of its own."""
+    """A run in progress, in its own process session."""
 
     def __init__(
         self, argv: list[str], folder: Path, variables: dict[str, str], output: int | None = None
     ) -> None:
         self._began = time.monotonic()
         self._mark = uuid.uuid4().hex
-        self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 - in __exit__
+        self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 - see __exit__
         self._process = subprocess.Popen(
             argv,
             cwd=folder,
@@ -69,23 +69,23 @@ class Live:
             file.close()
 
     def processes(self) -> list[psutil.Process]:
-        """Return the processes of this run that are alive, wherever they were started."""
+        """Return the processes of this run that are still alive, wherever they were started."""
         return [process for process in psutil.process_iter() if self._is_ours(process)]
 
     def interrupt(self, *, group: bool) -> None:
-        """Send SIGINT as Ctrl-C in a terminal does (`group`), or to the controller alone."""
+        """Send SIGINT to the process group, as a terminal does, or to the controller alone."""
         (os.killpg if group else os.kill)(self.pid, signal.SIGINT)
 
     def kill(self) -> None:
-        """Kill the controller, and it alone."""
+        """Kill the controller and no other process."""
         self._process.kill()
 
     def is_running(self) -> bool:
-        """Whether the controller has not ended yet."""
+        """Whether the controller is still running."""
         return self._process.poll() is None
 
     def end(self, *, leaves_folder: bool = False) -> pytest.RunResult:
-        """Wait for the end; fail if a process or a folder of the run stays behind."""
+        """Wait for the end; fail if the run leaves a process or a folder."""
         wait_until(lambda: not self.is_running())
         status = self._process.returncode
         seconds = time.monotonic() - self._began
@@ -95,12 +95,12 @@ class Live:
             assert list(Path(tempfile.gettempdir()).glob("plan-*")) == []
         result = pytest.RunResult(status, said, told, seconds)
         for text in (result.stdout.str(), result.stderr.str()):
-            sys.stdout.write(text + "\n")  # shown when the test fails
+            sys.stdout.write(text + "\n")  # shown if the test fails
         assert "INTERNALERROR" not in result.stdout.str()
         return result
 
     def output(self) -> str:
-        """Return what the controller has written so far."""
+        """Return the controller's output so far."""
         return self._read(self._files[0])
 
     def _is_ours(self, process: psutil.Process) -> bool:
@@ -115,17 +115,17 @@ class Live:
 
 
 class Cluster(Project):
-    """A folder with conftests and tests, run by a controller and workers.
+    """A project that a controller and workers run.
 
     Args:
-        path: the folder.
+        path: the project's folder.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(cast("pytest.Pytester", _Folder(path)))
 
     def tests(self, source: str, *more: str, name: str = "test_it.py") -> Path:
-        """Write a test module, each source of it indented as it likes."""
+        """Write a test module from several sources, each dedented separately."""
         return super().tests("\n".join(map(textwrap.dedent, (source, *more))), name=name)
 
     def start(
@@ -136,7 +136,7 @@ class Cluster(Project):
         return Live([*argv, *(os.fspath(arg) for arg in args)], self.path, env or {}, **popen)
 
     def bare(self, *args: str, env: dict[str, str] | None = None) -> pytest.RunResult:
-        """Run pytest with no plugin but those that `args` and `env` name."""
+        """Run pytest with only the plugins that `args` and `env` name."""
         with Live([sys.executable, "-m", "pytest", *args], self.path, env or {}) as live:
             return live.end()
 
@@ -145,27 +145,27 @@ class Cluster(Project):
         return self.apart("-n", "2", *args, **options)
 
     def apart(self, *args: str | os.PathLike[str], **options: Any) -> pytest.RunResult:
-        """Run with xdist loaded; `args` give the number of workers."""
+        """Run with xdist loaded; `args` set the number of workers."""
         with self.start(*args, **options) as live:
             return live.end()
 
     def called(self, *words: str) -> int:
-        """Return how often `note` was given exactly these words."""
+        """Return how often `note` was called with exactly these words."""
         return self.calls.count(" ".join(words))
 
     def notes(self, first: str) -> list[str]:
-        """Return what followed `first` in the notes that began with it."""
+        """Return the rest of each note that begins with `first`."""
         return [line[len(first) + 1 :] for line in self.calls if line.split(" ")[0] == first]
 
 
 class _Folder:
-    """The part of pytester that a project needs, so that tests can share a run."""
+    """The part of pytester that a project needs, so that several tests can share a run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def syspathinsert(self) -> None:
-        """Change nothing: runs have a process of their own, whose folder is on its path."""
+        """Do nothing: each run is a new process with the folder on its path."""
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -179,24 +179,24 @@ def _environment(folder: Path) -> dict[str, str]:
         "TMPDIR": tempfile.gettempdir(),
         "COLUMNS": "120",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
-        # Each run names the plugins it wants.
+        # Each run names the plugins that it wants.
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
 
 
 def forget_folders() -> None:
-    """Remove what a killed controller left in the temporary folder."""
+    """Remove the folders that a killed controller left in the temporary folder."""
     for folder in Path(tempfile.gettempdir()).glob("plan-*"):
         shutil.rmtree(folder)
 
 
 def outcomes(result: pytest.RunResult) -> dict[str, int]:
-    """Return the counts of the closing line."""
+    """Return the counts from the closing line."""
     return {name: count for name, count in result.parseoutcomes().items() if name != "warnings"}
 
 
 def verdicts(result: pytest.RunResult) -> dict[str, list[str]]:
-    """Return the words that a run with `-v` said about each test, by the test's name."""
+    """Return the outcomes that a run with `-v` printed for each test, by the test's name."""
     found: dict[str, list[str]] = {}
     for line in result.outlines:
         if match := re.match(r"\[gw\d+\] \[ *\d+%\] (\w+) \S+?::(\S+)", line):
@@ -205,7 +205,7 @@ def verdicts(result: pytest.RunResult) -> dict[str, list[str]]:
 
 
 def once(result: pytest.RunResult, *steps: str) -> None:
-    """Check that exactly these steps succeeded, and that no step was told or cleaned up twice."""
+    """Check that exactly these steps succeeded, each reported once and cleaned up at most once."""
     others = r"plan: (\d+ steps?|stopping: .*)"
     lines = [line for line in plan_lines(result) if not re.fullmatch(others, line)]
     words = [line.split()[1:4] for line in lines]
@@ -216,7 +216,7 @@ def once(result: pytest.RunResult, *steps: str) -> None:
 
 
 def glued(text: str) -> Iterator[str]:
-    """Return the live lines of the plan that do not stand on a line of their own."""
+    """Return the live lines of the plan that share a line with other output."""
     for line in text.replace("\r\n", "\n").split("\n"):
         place = line.find("plan: ")
         if place > 0 and not re.fullmatch(r"(\x1b\[[0-9;]*[mK])*", line[:place]):

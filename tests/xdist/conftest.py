@@ -1,4 +1,4 @@
-"""Fixtures of the tests with real workers: projects apart from everything around them."""
+"""Fixtures of the tests with real workers: projects isolated from the surrounding test run."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def cluster(own_temporary_folder: Path, tmp_path: Path, byte_code: None) -> Clus
 
 
 class MakeCluster(Protocol):
-    """What the fixture `make_cluster` is."""
+    """The type of the fixture `make_cluster`."""
 
     def __call__(self, name: str) -> Cluster:
-        """Return an empty project."""
+        """Create an empty project in a folder with this name."""
 
 
 @pytest.fixture(scope="session")
 def make_cluster(
     own_temporary_folder: Path, tmp_path_factory: pytest.TempPathFactory, byte_code: None
 ) -> MakeCluster:
-    """Makes empty projects, for tests that look at one run together."""
+    """Creates empty projects for tests that share a run."""
     return lambda name: Cluster(tmp_path_factory.mktemp(name))

@@ -1,4 +1,4 @@
-"""Cleanup under xdist: once, in the controller, after every worker has ended, whatever happens."""
+"""Cleanup under xdist: once, in the controller, and only after every worker has exited."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import psutil
 def workers():
     children = psutil.Process().children()
     children = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    # The reaper has a session of its own.
+    # The reaper is in another session.
     return len([child for child in children if os.getsid(child.pid) == os.getsid(0)])
 
 @pytest.mark.plan_step
@@ -34,8 +34,8 @@ def early():
 CLEANED = ["cleaned beside 0 workers", "early cleaned"]
 
 
-def test_error_of_another_plugin_at_the_end(cluster: Cluster) -> None:
-    """Another plugin's `pytest_sessionfinish` raises: cleanup runs all the same, once."""
+def test_error_of_another_plugin_in_sessionfinish(cluster: Cluster) -> None:
+    """Cleanup runs once although another plugin's `pytest_sessionfinish` raises."""
     cluster.steps(
         STEPS,
         """
@@ -50,8 +50,8 @@ def test_error_of_another_plugin_at_the_end(cluster: Cluster) -> None:
     assert sorted(cluster.calls) == CLEANED
 
 
-def test_error_of_another_plugin_at_the_start(cluster: Cluster) -> None:
-    """Where pytest calls no `pytest_sessionfinish`, eager steps are cleaned up by the net."""
+def test_error_of_another_plugin_in_sessionstart(cluster: Cluster) -> None:
+    """Eager steps are cleaned up even if pytest never calls `pytest_sessionfinish`."""
     cluster.steps(STEPS)
     cluster.write(
         "other.py",
@@ -68,7 +68,7 @@ def test_error_of_another_plugin_at_the_start(cluster: Cluster) -> None:
 
 
 def test_worker_that_stays_is_ended_first(cluster: Cluster) -> None:
-    """A worker that nobody has told to end does not use what is being cleaned up."""
+    """A worker that xdist did not stop is ended before the cleanup of what it uses."""
     cluster.steps(
         STEPS,
         """
@@ -98,7 +98,7 @@ def test_worker_that_stays_is_ended_first(cluster: Cluster) -> None:
 
 
 def test_interrupt_that_leaves_a_lock_unlocked_is_an_interrupt(cluster: Cluster) -> None:
-    """At one point of `queue.get` CPython makes a RuntimeError of the KeyboardInterrupt."""
+    """Ctrl-C inside `queue.get`, which CPython can turn into a RuntimeError, interrupts the run."""
     cluster.steps(STEPS)
     cluster.write(
         "unlucky.py",
@@ -136,7 +136,7 @@ def test_interrupt_that_leaves_a_lock_unlocked_is_an_interrupt(cluster: Cluster)
 def test_worker_elsewhere_is_not_killed_by_its_pid(
     monkeypatch: pytest.MonkeyPatch, spec: str
 ) -> None:
-    """The number of a process on another machine, or in a container, says nothing here."""
+    """The pid of a worker on another machine or in a container is never used to kill it."""
     killed: list[int] = []
     monkeypatch.setattr(os, "kill", lambda pid, _: killed.append(pid))
     monkeypatch.setattr(controller, "_GRACE", 0.0)
@@ -155,7 +155,7 @@ def test_worker_elsewhere_is_not_killed_by_its_pid(
 
 
 class _Node:
-    """What xdist knows of a worker."""
+    """The attributes of xdist's worker node that the controller uses."""
 
     def __init__(self, gateway: object) -> None:
         self.gateway = gateway
@@ -163,17 +163,17 @@ class _Node:
 
 
 class _Silent:
-    """A channel that nothing comes through."""
+    """A channel that never receives a message."""
 
     def setcallback(self, callback: object, endmarker: None) -> None:
-        """Never call it."""
+        """Ignore the callback."""
 
     def send(self, message: object) -> None:
-        """Drop it."""
+        """Drop the message."""
 
 
 def test_failed_cleanup_is_reported_once(cluster: Cluster) -> None:
-    """One error with the step's name, exit status 1, and the other cleanups go on."""
+    """A failed cleanup is one error with the step's name, and the other cleanups still run."""
     cluster.steps("""
     @pytest.mark.plan_step
     def net():
@@ -193,8 +193,8 @@ def test_failed_cleanup_is_reported_once(cluster: Cluster) -> None:
     assert cluster.calls == ["net cleaned"]
 
 
-def test_fixtures_of_workers_are_torn_down_before(cluster: Cluster) -> None:
-    """A session fixture of a worker can still use the environment in its teardown."""
+def test_fixtures_of_workers_are_torn_down_before_cleanup(cluster: Cluster) -> None:
+    """A worker's session fixture can still use the environment in its teardown."""
     cluster.steps(
         STEPS,
         """
@@ -217,7 +217,7 @@ def test_fixtures_of_workers_are_torn_down_before(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("plugin", ["no:terminal", "no:timeout"])
 def test_other_plugins_may_be_missing(cluster: Cluster, plugin: str) -> None:
-    """Without pytest's terminal, or without pytest-timeout, all works as well."""
+    """Runs work without pytest's terminal plugin and without pytest-timeout."""
     cluster.steps(STEPS)
     cluster.tests("def test_it(db): pass")
     with cluster.start("-n", "2", "-p", plugin) as live:

@@ -1,4 +1,4 @@
-"""Steps that the controller does not see by itself: conftests in sub-directories, and worse."""
+"""Steps that the controller does not find by itself, such as those in sub-directories."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _tree(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("mode", ["prepend", "importlib"])
 def test_conftests_that_only_workers_saw_are_loaded(cluster: Cluster, mode: str) -> None:
-    """Steps in any directory run, on the controller, though it collects nothing."""
+    """Steps in any directory run on the controller, although the controller collects nothing."""
     _tree(cluster)
     cluster.write("web/conftest.py", "")
     result = cluster.two("--import-mode", mode)
@@ -44,7 +44,7 @@ def test_conftests_that_only_workers_saw_are_loaded(cluster: Cluster, mode: str)
 
 
 def test_only_the_needed_conftest_counts(cluster: Cluster) -> None:
-    """With one test selected, the steps of the other directory do not run."""
+    """If one test is selected, the steps of the other directory do not run."""
     _tree(cluster)
     result = cluster.two("web/ui/test_ui.py::test_ui")
     assert outcomes(result) == {"passed": 1}
@@ -52,7 +52,7 @@ def test_only_the_needed_conftest_counts(cluster: Cluster) -> None:
 
 
 def test_steps_of_a_package_given_by_name(cluster: Cluster) -> None:
-    """`--pyargs` finds the steps of an importable package's conftests, deep ones included."""
+    """`--pyargs` finds the steps of an importable package, including its sub-packages."""
     for folder in ("shop", "shop/deep"):
         cluster.write(f"{folder}/__init__.py", "")
     cluster.steps(STEP.format(name="db"), name="shop/conftest.py")
@@ -64,7 +64,7 @@ def test_steps_of_a_package_given_by_name(cluster: Cluster) -> None:
 
 
 def test_run_from_another_directory(cluster: Cluster) -> None:
-    """Paths of conftests hold when rootdir is not the working directory."""
+    """Conftests are found when the working directory is not the rootdir."""
     _tree(cluster)
     cluster.write("pytest.ini", "[pytest]")
     cluster.write("elsewhere/empty", "")
@@ -78,7 +78,7 @@ def test_run_from_another_directory(cluster: Cluster) -> None:
 
 
 def test_step_unknown_to_the_controller_is_an_error_of_its_tests(cluster: Cluster) -> None:
-    """A step that only workers declare fails the tests that need it, never skips them."""
+    """A step that only workers declare fails the tests that need it; they are never skipped."""
     cluster.steps(
         STEP.format(name="db"),
         """
@@ -101,7 +101,7 @@ def test_step_unknown_to_the_controller_is_an_error_of_its_tests(cluster: Cluste
 
 
 def test_steps_added_by_code_are_the_same_everywhere(cluster: Cluster) -> None:
-    """`pytest_plan_configure` is called in every process; a step it adds runs once."""
+    """`pytest_plan_configure` is called in every process, but a step it adds runs once."""
     cluster.steps("""
     def pytest_plan_configure(config, plan):
         note("configure", os.environ.get("PYTEST_XDIST_WORKER", "controller"))
@@ -121,7 +121,7 @@ def test_steps_added_by_code_are_the_same_everywhere(cluster: Cluster) -> None:
 
 
 def test_conftest_that_the_controller_cannot_load_is_one_clear_error(cluster: Cluster) -> None:
-    """A conftest that only loads in workers ends the run with its name and its error."""
+    """A conftest that can only be loaded in workers ends the run with its path and its error."""
     cluster.steps(
         """
         if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -1,4 +1,4 @@
-"""Workers that die, in every way and at every moment: State stays, cleanup runs once."""
+"""Workers that die in every way and at every moment: the State is kept, and cleanup runs once."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def test_survives(plan, db, number):
 
 @pytest.fixture(scope="module", params=DEATHS)
 def death(request: pytest.FixtureRequest) -> str:
-    """How a worker dies."""
+    """How the worker dies."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module", params=["setup", "call", "teardown"])
 def moment(request: pytest.FixtureRequest) -> str:
-    """When a worker dies."""
+    """The phase of the test in which the worker dies."""
     return str(request.param)
 
 
@@ -86,46 +86,44 @@ def dead_worker(
     cluster = make_cluster(f"{death}_in_{moment}")
     cluster.steps(STEPS)
     cluster.tests(HEAD + TESTS.format(code=DEATHS[death]))
-    # One death: pytest-xdist alone loses tests, now and then, when workers die at the same time.
+    # Only one worker dies: if several die at once, pytest-xdist itself sometimes loses tests.
     return cluster, cluster.two("-p", "no:faulthandler", "-k", f"{moment} or survives")
 
 
 class TestDeathOfAWorker:
-    """A worker dies in a test, at any moment of it."""
+    """A worker dies in any phase of a test."""
 
     def test_is_reported_as_xdist_does(
         self, dead_worker: tuple[Cluster, pytest.RunResult], moment: str
     ) -> None:
-        """The test that killed its worker fails, by name."""
+        """The test that killed its worker fails under its own name."""
         failed = [line for line in dead_worker[1].outlines if line.startswith("FAILED")]
         assert len(failed) == 1
         assert failed[0].startswith(f"FAILED test_it.py::test_{moment}")
 
-    def test_takes_no_other_test_along(
+    def test_every_other_test_passes(
         self, dead_worker: tuple[Cluster, pytest.RunResult], moment: str
     ) -> None:
-        """Every other test passes, in other workers or in clones; a teardown counts its call."""
+        """Every other test passes; a test that died in its teardown also counts as passed."""
         passed = 6 + (moment == "teardown")
         assert outcomes(dead_worker[1]) == {"failed": 1, "passed": passed}
         assert dead_worker[1].ret == 1
 
-    def test_loses_nothing_of_the_state(
-        self, dead_worker: tuple[Cluster, pytest.RunResult]
-    ) -> None:
-        """What each test wrote, up to the moment of its death, is there at cleanup; once."""
+    def test_keeps_the_whole_state(self, dead_worker: tuple[Cluster, pytest.RunResult]) -> None:
+        """Everything that each test wrote before its death is in the State at cleanup."""
         assert dead_worker[0].calls == ["db", "cleaned 0 1 2 3 4 5 death"]
 
     def test_provisions_and_cleans_up_once(
         self, dead_worker: tuple[Cluster, pytest.RunResult]
     ) -> None:
-        """Clones do not provision again."""
+        """A replacement worker does not provision again."""
         once(dead_worker[1], "db")
 
 
 def test_lock_is_freed_when_its_holder_dies(cluster: Cluster) -> None:
-    """Whoever waits for the lock of a killed worker gets it, and at once.
+    """A thread that waits for the lock of a killed worker gets it immediately.
 
-    The killed worker had more in flight: another thread of it waited for a key, one for a lock.
+    Other threads of the killed worker were waiting for a key and for another lock.
     """
     cluster.steps(STEPS)
     cluster.tests(
@@ -158,7 +156,7 @@ def test_lock_is_freed_when_its_holder_dies(cluster: Cluster) -> None:
             plan.state["is waiting"] = True
             with plan.state.lock("first", timeout=20):
                 pass
-        # The dead worker's request for it was dropped with the worker.
+        # The dead worker's request for this lock was dropped.
         with plan.state.lock("second", timeout=5):
             pass
     """,
@@ -170,7 +168,7 @@ def test_lock_is_freed_when_its_holder_dies(cluster: Cluster) -> None:
 
 
 def test_crash_during_collection_does_not_stop_the_plan(cluster: Cluster) -> None:
-    """A worker that dies while it collects is replaced; the plan runs once."""
+    """A worker that dies during collection is replaced, and the plan runs once."""
     cluster.steps(STEPS)
     cluster.tests(
         """
@@ -190,7 +188,7 @@ def test_crash_during_collection_does_not_stop_the_plan(cluster: Cluster) -> Non
 
 
 def test_worker_killed_while_the_plan_runs(cluster: Cluster) -> None:
-    """A worker that waits for the plan, or still boots, can die: the others run the tests."""
+    """The tests run although both workers are killed while the plan is being provisioned."""
     cluster.steps(
         """
         import psutil
@@ -199,7 +197,7 @@ def test_worker_killed_while_the_plan_runs(cluster: Cluster) -> None:
         def db(ctx):
             note("db")
             children = psutil.Process().children()
-            # The reaper has a session of its own.
+            # The reaper is in another session.
             workers = [child for child in children if os.getsid(child.pid) == os.getsid(0)]
             note("killed", len(workers))
             for process in workers: process.kill()
@@ -220,7 +218,7 @@ def test_worker_killed_while_the_plan_runs(cluster: Cluster) -> None:
 
 
 class TestDeathWhileThePlanRuns:
-    """A worker dies after collection; xdist notices when the plan is provisioned."""
+    """A worker dies after collection, which xdist notices only after the plan is provisioned."""
 
     STEPS = """
     import psutil
@@ -233,7 +231,7 @@ class TestDeathWhileThePlanRuns:
         victim.kill()
         worker = lambda: victim.is_running() and victim.status() != psutil.STATUS_ZOMBIE
         ctx.wait_until(lambda: not worker())
-        ctx.sleep(0.3)  # until the controller has read the end of its line
+        ctx.sleep(0.3)  # until the controller has noticed the closed line
         note("db")
         yield "db"
         note("cleaned")
@@ -251,8 +249,8 @@ class TestDeathWhileThePlanRuns:
 
     @pytest.mark.parametrize("workers", [1, 2])
     @pytest.mark.parametrize("dist", ["load", "loadscope", "worksteal", "each"])
-    def test_is_made_good_by_a_clone(self, cluster: Cluster, dist: str, workers: int) -> None:
-        """However xdist gives out the tests: each runs as often as it would, and passes."""
+    def test_is_replaced_by_a_clone(self, cluster: Cluster, dist: str, workers: int) -> None:
+        """A replacement runs the dead worker's tests: each runs as often as usual, and passes."""
         cluster.steps("import pathlib", self.STEPS)
         cluster.tests(self.TESTS)
         result = cluster.apart("-n", str(workers), "--dist", dist)
@@ -262,7 +260,7 @@ class TestDeathWhileThePlanRuns:
         assert result.ret == 0
 
     def test_is_an_error_where_no_clone_is_allowed(self, cluster: Cluster) -> None:
-        """No test was run, so the run is not green, and says why."""
+        """If no replacement is allowed, the run reports it and exits with status 1."""
         cluster.steps("import pathlib", self.STEPS)
         cluster.tests(self.TESTS)
         result = cluster.two("--max-worker-restart", "0")
@@ -275,7 +273,7 @@ class TestDeathWhileThePlanRuns:
 
 
 def test_crashed_test_is_run_again_in_the_same_environment(cluster: Cluster) -> None:
-    """With pytest-rerunfailures a clone repeats the test that killed its worker, and no step."""
+    """With pytest-rerunfailures a replacement reruns the test that killed its worker, no step."""
     cluster.steps(STEPS)
     cluster.tests(
         HEAD,
@@ -293,7 +291,7 @@ def test_crashed_test_is_run_again_in_the_same_environment(cluster: Cluster) -> 
 
 
 def test_survivors_finish_when_workers_are_not_replaced(cluster: Cluster) -> None:
-    """With `--max-worker-restart=0` the other worker goes on with the same State."""
+    """With `--max-worker-restart=0` the other worker continues with the same State."""
     cluster.steps(STEPS)
     cluster.tests(
         HEAD,
@@ -315,14 +313,14 @@ def test_survivors_finish_when_workers_are_not_replaced(cluster: Cluster) -> Non
 
 @pytest.mark.parametrize("option", ["-x", "--maxfail=2"])
 def test_stop_after_failures_still_cleans_up(cluster: Cluster, option: str) -> None:
-    """`-x` and `--maxfail` end the run early; cleanup runs once, after the workers."""
+    """`-x` and `--maxfail` end the run early, and cleanup runs once."""
     cluster.steps(STEPS)
     cluster.tests("""
     @pytest.mark.parametrize("number", range(50))
     def test_it(db, number): assert number > 40
     """)
     result = cluster.two(option)
-    assert 1 <= outcomes(result)["failed"] < 10  # what was on its way when the first came in
+    assert 1 <= outcomes(result)["failed"] < 10  # other tests were already running
     assert result.ret == 2
     assert cluster.calls == ["db", "cleaned"]
     once(result, "db")
@@ -330,7 +328,7 @@ def test_stop_after_failures_still_cleans_up(cluster: Cluster, option: str) -> N
 
 @pytest.mark.parametrize("raised", ["KeyboardInterrupt", "pytest.exit('enough')"])
 def test_interrupt_in_a_test_ends_the_run(cluster: Cluster, raised: str) -> None:
-    """A clone that xdist starts during shutdown has its channel, and cleanup runs once."""
+    """An interrupt in a test ends the run; cleanup runs once even if xdist replaces the worker."""
     cluster.steps(STEPS)
     cluster.tests(f"""
     @pytest.mark.parametrize("number", range(4))
@@ -355,7 +353,7 @@ class TestInterrupt:
 
     @pytest.mark.parametrize("group", [True, False], ids=["group", "controller alone"])
     def test_slow_cleanup_completes(self, cluster: Cluster, group: bool) -> None:
-        """Workers end, then the cleanup runs to its end, though it takes seconds."""
+        """A cleanup of several seconds runs to its end, after the workers have exited."""
         cluster.steps("""
         import psutil, time
 
@@ -379,7 +377,7 @@ class TestInterrupt:
         once(result, "db")
 
     def test_while_provisioning(self, cluster: Cluster) -> None:
-        """Ctrl-C during a step: it stops, what was made is cleaned up, no test runs."""
+        """Ctrl-C during a step stops it and cleans up, and no test runs."""
         cluster.steps("""
         @pytest.mark.plan_step
         def net():
@@ -403,7 +401,7 @@ class TestInterrupt:
 
 
 def test_killed_controller_wakes_waiting_workers(cluster: Cluster) -> None:
-    """Whoever waits for a key, for a lock or asks later learns that the controller has ended."""
+    """Tests that wait for a key or a lock, or ask later, learn that the controller has ended."""
     waiting = """
     import pytest_plan
 
@@ -448,7 +446,7 @@ def test_killed_controller_wakes_waiting_workers(cluster: Cluster) -> None:
 
 
 def test_error_while_answering_does_not_close_the_line(cluster: Cluster) -> None:
-    """What the controller cannot answer is an error of that request; the next one works."""
+    """A request that the controller cannot answer gets an error, and the next request works."""
     cluster.steps(STEPS)
     cluster.tests("""
     from pytest_plan import StateError

@@ -1,4 +1,4 @@
-"""Every kind of gateway that xdist can use to make a worker."""
+"""Every kind of gateway through which xdist can start a worker."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_it(db, plan, number):
 
 @pytest.fixture
 def project(cluster: Cluster) -> Cluster:
-    """A step and six tests that use what it made."""
+    """A project with a step and six tests that use its value."""
     cluster.steps(STEPS)
     cluster.tests(TESTS)
     return cluster
@@ -50,7 +50,7 @@ def project(cluster: Cluster) -> Cluster:
 
 @pytest.fixture(scope="module")
 def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another interpreter, which finds the packages of this one."""
+    """Another interpreter, which finds the packages of the current one."""
     folder = tmp_path_factory.mktemp("other") / "venv"
     venv.create(folder, symlinks=True)
     packages = sysconfig.get_path("purelib", vars={"base": str(folder)})
@@ -65,12 +65,12 @@ def _check(project: Cluster, result: pytest.RunResult, tests: int = 6) -> None:
 
 
 def test_several_of_a_kind(project: Cluster) -> None:
-    """`--tx 2*popen` makes two workers."""
+    """`--tx 2*popen` starts two workers."""
     _check(project, project.apart("--dist", "load", "--tx", "2*popen"))
 
 
 def test_another_interpreter(project: Cluster, other_python: Path) -> None:
-    """Workers may run under another interpreter than the controller."""
+    """Workers may use another interpreter than the controller."""
     _check(project, project.apart("--dist", "load", "--tx", f"popen//python={other_python}"))
     assert project.notes("in") == [str(other_python.parent.parent)] * 6
 
@@ -85,14 +85,14 @@ def test_behind_a_proxy(project: Cluster) -> None:
 
 
 def test_over_a_socket(project: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A worker may sit behind a TCP port; it gets a copy of the tests by rsync."""
+    """A worker may be reached over TCP; it gets a copy of the tests by rsync."""
     import execnet.script.socketserver as server
 
     far = tmp_path_factory.mktemp("far")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (project.path / "calls.py").unlink()  # the far side writes into the folder of this side
+    (project.path / "calls.py").unlink()  # the worker's `note` writes to this project's file
     project.write("package/calls.py", _FAR_CALLS.format(path=str(project.path / "calls.txt")))
     for name in ("conftest.py", "test_it.py"):
         (project.path / name).rename(project.path / "package" / name)
@@ -134,14 +134,14 @@ def note(*words):
 
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Whether the server listens; asked of the kernel, for it serves one connection."""
+    """Whether the server listens. /proc is read because the server accepts only one connection."""
     assert process.poll() is None
     listening = f":{port:04X} 00000000:0000 0A"
     return listening in Path("/proc/net/tcp").read_text()
 
 
 def test_plugin_missing_in_a_worker_is_one_clear_error(project: Cluster) -> None:
-    """A worker without the plugin would skip the plan silently: the run ends and says so."""
+    """A worker without the plugin ends the run with an error, not with a silently skipped plan."""
     result = project.bare(
         "-p", "xdist", "--dist", "load", "--tx", "2*popen//env:PYTEST_PLUGINS=xdist",
         env={"PYTEST_PLUGINS": "pytest_plan"},
@@ -155,7 +155,7 @@ def test_plugin_missing_in_a_worker_is_one_clear_error(project: Cluster) -> None
 
 
 def test_plugin_missing_in_the_controller_is_a_clear_error_of_each_test(project: Cluster) -> None:
-    """Nobody provisions then: tests that need a step fail and say why, others run."""
+    """Without the plugin in the controller, tests that need a step fail with the reason."""
     project.tests("""
     def test_db(db): note("ran")
     def test_state(plan): note("ran")
@@ -174,7 +174,7 @@ def test_plugin_missing_in_the_controller_is_a_clear_error_of_each_test(project:
 
 
 def test_plugin_turned_off_is_off_everywhere(cluster: Cluster) -> None:
-    """`-p no:pytest_plan` reaches the workers: tests that need no step run."""
+    """`-p no:pytest_plan` reaches the workers, and tests that need no step run."""
     cluster.tests("def test_it(): pass")
     result = cluster.bare("-p", "xdist", "-p", "no:pytest_plan", "-n", "2")
     assert outcomes(result) == {"passed": 1}

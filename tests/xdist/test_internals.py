@@ -1,4 +1,4 @@
-"""pytest-xdist and execnet without the internals that the plugin prefers: it has a fallback."""
+"""Fallbacks for missing internals of pytest-xdist and execnet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def db():
     ["add_node_collection", "collection_is_completed", "numnodes", "remove_node"],
 )
 def test_scheduler_of_another_kind_gets_no_start_barrier(missing: str) -> None:
-    """It is left as it is."""
+    """A scheduler without one of the expected attributes is left unchanged."""
     scheduler = SimpleNamespace(
         add_node_collection=None, collection_is_completed=False, numnodes=2, remove_node=None
     )
@@ -34,7 +34,7 @@ def test_scheduler_of_another_kind_gets_no_start_barrier(missing: str) -> None:
 
 
 def test_run_without_a_start_barrier_passes(cluster: Cluster) -> None:
-    """As long as no worker dies, tests are distributed as always."""
+    """Without the start barrier, tests are distributed as usual as long as no worker dies."""
     cluster.steps(
         """
         from pytest_plan.plugin.compat import xdist_internals
@@ -48,16 +48,16 @@ def test_run_without_a_start_barrier_passes(cluster: Cluster) -> None:
     assert cluster.calls == ["db", "cleaned"]
 
 
-def test_worker_whose_process_is_unknown_is_taken_to_live() -> None:
-    """It cannot be killed either, and nothing is raised."""
+def test_worker_whose_process_is_unknown_counts_as_alive() -> None:
+    """A worker whose process is unknown counts as alive, and trying to kill it raises no error."""
     for gateway in (SimpleNamespace(), SimpleNamespace(_io=SimpleNamespace())):
         node = SimpleNamespace(gateway=gateway)
         assert not xdist_internals.has_exited(node)
         xdist_internals.kill(node)
 
 
-def test_session_without_a_bound_on_new_workers(pytester: pytest.Pytester) -> None:
-    """Nothing is changed where xdist's session, or its bound, is not found."""
+def test_session_without_a_limit_of_new_workers(pytester: pytest.Pytester) -> None:
+    """Stopping worker replacement does nothing if xdist's session or its limit is not found."""
     config = pytester.parseconfig()
     xdist_internals.start_no_more_workers(config)
     session = SimpleNamespace()

@@ -1,4 +1,4 @@
-"""--plan-limit with workers, where there is no step to wait for."""
+"""`--plan-limit` with workers, in a project without steps."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from tests.xdist.cluster import Cluster, outcomes
 
 
-def test_it_is_the_sessions_limit_without_any_step(cluster: Cluster) -> None:
-    """One deadline ends the test that hangs in a worker; the status is 1."""
+def test_the_limit_applies_without_any_step(cluster: Cluster) -> None:
+    """The limit fails the test that hangs in a worker, and the exit status is 1."""
     cluster.tests("""
     import time
 

@@ -1,6 +1,6 @@
-"""Both ends of the line between controller and worker, stopped where it matters.
+"""Both ends of the line between controller and worker, stopped at critical moments.
 
-Channels are fakes here: what is sent is kept, what is received is handed in by the test.
+The channels are fakes: they record what is sent, and the tests pass in what is received.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GONE = "the controller of this run has ended"
 
 
 class Channel:
-    """An end of a channel; `sent` is what went out."""
+    """One end of a channel; `sent` contains the sent messages."""
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
@@ -39,18 +39,18 @@ class Channel:
         self.receive: Callable[[Message | None], None] = lambda _: None
 
     def setcallback(self, callback: Callable[[Message | None], None], endmarker: None) -> None:
-        """Take what is to be called with each message."""
+        """Set the function to call with each message."""
         self.receive = callback
 
     def send(self, message: Message) -> None:
-        """Keep a message."""
+        """Record the message."""
         if self.is_closed:
             raise OSError("cannot send to a closed channel")
         self.sent.append(message)
 
 
 class Line:
-    """A client and a server, each with a receiver thread, as execnet has."""
+    """A client and a server, each with a receiver thread, as with execnet."""
 
     def __init__(self, worker: str, answers: Answers) -> None:
         self._ends = Channel(), Channel()
@@ -65,7 +65,7 @@ class Line:
         self.state = State(RemoteStore(self.client))
 
     def end(self) -> None:
-        """Let both ends hear that the other has gone."""
+        """Tell both ends that the other end has closed."""
         for messages in self._queues:
             messages.put(None)
 
@@ -88,7 +88,7 @@ class StoppingStore(SharedStore):
         self.go_on.set()
 
     def read_data(self, key: str) -> tuple[int, bytes] | None:
-        """Look, then wait."""
+        """Read the key, then wait."""
         found = super().read_data(key)
         self.looked.set()
         assert self.go_on.wait(20)
@@ -109,13 +109,13 @@ def _answers(store: SharedStore, verdicts: dict[str, Verdict | None] | None = No
 
 @pytest.fixture
 def store() -> StoppingStore:
-    """The State of the controller."""
+    """The controller's store of the State."""
     return StoppingStore()
 
 
 @pytest.fixture
 def workers(store: StoppingStore) -> tuple[Server, Server, list[Message], list[Message]]:
-    """Two servers, and what each has answered."""
+    """Two servers, and the answers that each has sent."""
     answers, channels = _answers(store), (Channel(), Channel())
     one, other = (
         Server(f"gw{number}", channel, lambda: answers) for number, channel in enumerate(channels)
@@ -133,10 +133,10 @@ def _apart(act: Callable[[], object]) -> threading.Thread:
 
 
 class TestWaitingForAKey:
-    """A request that cannot be answered yet waits."""
+    """Requests that cannot be answered yet."""
 
     def test_answered_in_the_order_of_asking(self, workers: Workers) -> None:
-        """A write answers all requests that wait for that key, and no others."""
+        """A write answers all requests that wait for its key, in order, and no others."""
         one, other, said, told = workers
         one.receive((1, "wait", "key"))
         one.receive((2, "wait", "else"))
@@ -146,10 +146,10 @@ class TestWaitingForAKey:
         assert said == [(1, True, (1, dump("key", "v")))]
         assert told == [(1, True, (1, dump("key", "v"))), (2, True, True)]
 
-    def test_write_between_look_and_waiting_is_not_missed(
+    def test_write_between_check_and_wait_is_not_missed(
         self, store: StoppingStore, workers: Workers
     ) -> None:
-        """A key written just after the waiter has looked answers the waiter, once."""
+        """A key that is written just after the waiter's check answers the waiter once."""
         one, other, said, _ = workers
         store.go_on.clear()
         waiter = _apart(lambda: one.receive((1, "wait", "key")))
@@ -161,8 +161,8 @@ class TestWaitingForAKey:
         writer.join(20)
         assert said == [(1, True, (1, dump("key", 5)))]
 
-    def test_two_who_look_at_once_answer_once(self, store: StoppingStore, workers: Workers) -> None:
-        """Whoever changes something looks at all that waits; an answer goes out once."""
+    def test_two_checks_at_once_answer_once(self, store: StoppingStore, workers: Workers) -> None:
+        """Two writers that check the waiting requests at the same time send one answer."""
         one, other, said, _ = workers
         one.receive((1, "wait", "key"))
         store.go_on.clear()
@@ -178,7 +178,7 @@ class TestWaitingForAKey:
         assert [message[0] for message in said] == [1]
 
     def test_given_up(self, workers: Workers) -> None:
-        """A forgotten request is not answered any more; another with the same number is."""
+        """A forgotten request gets no answer; another worker's request with that number does."""
         one, other, said, told = workers
         one.receive((1, "wait", "key"))
         other.receive((1, "wait", "key"))
@@ -188,7 +188,7 @@ class TestWaitingForAKey:
         assert [message[0] for message in told] == [1, 2]
 
     def test_worker_gone(self, workers: Workers) -> None:
-        """The requests of a worker that has gone are dropped; the others stay."""
+        """The requests of a worker that has gone are dropped; those of other workers remain."""
         one, other, said, told = workers
         one.receive((1, "wait", "key"))
         other.receive((1, "wait", "key"))
@@ -218,10 +218,10 @@ class TestWaitingForAKey:
 
 
 class TestLocks:
-    """`lock(name)` for threads of workers."""
+    """Locks that threads of workers request and hold."""
 
     def test_granted_in_the_order_of_asking(self, workers: Workers) -> None:
-        """One holder at a time; the next gets it when it is given back."""
+        """A lock has one holder at a time, and its release grants it to the longest waiter."""
         one, other, said, told = workers
         one.receive((1, "acquire", "lock", 1))
         other.receive((1, "acquire", "lock", 1))
@@ -233,14 +233,14 @@ class TestLocks:
         assert said[-1] == (2, True, True)
 
     def test_refused_to_the_thread_that_holds_it(self, workers: Workers) -> None:
-        """It would wait for itself; the lock stays with it."""
+        """A second request by the holding thread is refused, and the thread keeps the lock."""
         one, _, said, _ = workers
         one.receive((1, "acquire", "lock", 1))
         one.receive((2, "acquire", "lock", 1))
         assert said[1] == (2, False, "lock 'lock' is already held by this thread")
 
     def test_freed_when_the_worker_has_gone(self, workers: Workers) -> None:
-        """It goes to another worker, not to a thread of the one that has gone."""
+        """The lock of a lost worker goes to another worker, not to another of its own threads."""
         one, other, said, told = workers
         one.receive((1, "acquire", "lock", 1))
         one.receive((2, "acquire", "lock", 2))
@@ -250,7 +250,7 @@ class TestLocks:
         assert said == [(1, True, True)]
 
     def test_given_up_while_waiting(self, workers: Workers) -> None:
-        """A request that was given up does not get the lock."""
+        """A request that was given up while it waited does not get the lock."""
         one, other, said, told = workers
         one.receive((1, "acquire", "lock", 1))
         other.receive((1, "acquire", "lock", 1))
@@ -261,7 +261,7 @@ class TestLocks:
         assert said[-1] == (3, True, True)
 
     def test_given_up_when_the_grant_was_on_its_way(self, workers: Workers) -> None:
-        """The worker gave up before the grant reached it: it does not hold the lock."""
+        """A worker that gave up before the grant reached it does not hold the lock."""
         one, other, said, told = workers
         one.receive((1, "acquire", "lock", 1))
         other.receive((1, "acquire", "lock", 1))
@@ -272,7 +272,7 @@ class TestLocks:
         assert said[-1] == (3, True, True)
 
     def test_giving_up_frees_no_lock_that_was_taken_since(self, workers: Workers) -> None:
-        """What was granted, given back and taken by another stays with that other."""
+        """A late `forget` does not free a lock that another worker has taken in the meantime."""
         one, other, said, told = workers
         one.receive((1, "acquire", "lock", 1))
         one.receive((2, "release", "lock", 1))
@@ -284,7 +284,7 @@ class TestLocks:
 
 
 class TestServer:
-    """What the controller does with what it receives."""
+    """The controller's handling of what it receives."""
 
     @pytest.mark.parametrize(
         "message",
@@ -301,7 +301,7 @@ class TestServer:
         ],
     )
     def test_never_raises(self, workers: Workers, message: Message) -> None:
-        """An exception would close the channel: it is answered, and the next request works."""
+        """A bad request gets an error, because an exception would close the channel."""
         one, _, said, _ = workers
         one.receive(message)
         ((number, done, text),) = said
@@ -321,7 +321,7 @@ class TestServer:
         server.receive(None)
         assert server.gone.is_set()
 
-    def test_answers_nobody_who_has_gone(self, store: StoppingStore) -> None:
+    def test_closed_channel_affects_no_other_worker(self, store: StoppingStore) -> None:
         """A closed channel does not affect other workers."""
         answers, channels = _answers(store), [Channel(), Channel()]
         one, other = (Server(str(n), channels[n], lambda: answers) for n in range(2))
@@ -331,7 +331,7 @@ class TestServer:
         assert channels[1].sent == [(1, True, True)]
 
     def test_needs_are_taken_once(self, workers: Workers) -> None:
-        """A clone that says nothing is not given the needs of another."""
+        """The needs that a worker sent are returned once and never given to another worker."""
         one, other, _, _ = workers
         one.receive((0, "need", {"needs": ["db"]}))
         assert one.take_needs() == {"needs": ["db"]}
@@ -339,7 +339,7 @@ class TestServer:
         assert other.take_needs() is None
 
     def test_tests_wait_until_their_steps_are_decided(self, store: StoppingStore) -> None:
-        """`ensure` is answered when the last of its steps is decided, with the variables."""
+        """`ensure` is answered, with the variables, when all of its steps are decided."""
         blocked = Verdict(skips=False, reason="no", steps=("db",))
         answers, channel = _answers(store, {"db": blocked, "net": None}), Channel()
         server = Server("gw0", channel, lambda: answers)
@@ -354,7 +354,7 @@ class TestServer:
     def test_refuses_writes_once_cleanup_has_begun(
         self, store: StoppingStore, workers: Workers
     ) -> None:
-        """Reading goes on, writing does not."""
+        """Once cleanup has begun, writes are refused and reads still work."""
         one, _, said, _ = workers
         one.receive((1, "write", "key", dump("key", 1), None))
         store.close()
@@ -370,7 +370,7 @@ class TestServer:
 
 
 class TestClient:
-    """What a worker does with answers."""
+    """A worker's handling of answers."""
 
     @pytest.fixture
     def channel(self) -> Channel:
@@ -379,11 +379,11 @@ class TestClient:
 
     @pytest.fixture
     def client(self, channel: Channel) -> Client:
-        """The client."""
+        """A client of that channel."""
         return Client(channel, lambda: None)
 
     def test_answers_find_their_thread(self, channel: Channel, client: Client) -> None:
-        """Answers may come in any order."""
+        """Each thread gets the answer to its own request, whatever the order of the answers."""
         got: dict[str, Any] = {}
 
         def ask(what: str) -> None:
@@ -416,16 +416,18 @@ class TestClient:
         ask(None)
         assert all(error.startswith(GONE) for error in errors)
 
-    def test_giving_up_is_told(self, channel: Channel, client: Client) -> None:
-        """The controller is notified, and a late answer is dropped."""
+    def test_timeout_notifies_the_controller(self, channel: Channel, client: Client) -> None:
+        """When a request times out, the controller is notified and a late answer is dropped."""
         with pytest.raises(TimeoutError):
             client.ask("wait", "key", timeout=0.01)
         number = channel.sent[0][0]
         assert channel.sent[1] == (0, "forget", number)
         channel.receive((number, True, "late"))
 
-    def test_exception_while_waiting_is_giving_up(self, channel: Channel, client: Client) -> None:
-        """What a signal handler raises (a time limit, Ctrl-C) ends the request as well."""
+    def test_exception_while_waiting_gives_up_the_request(
+        self, channel: Channel, client: Client
+    ) -> None:
+        """An exception raised by a signal handler, such as Ctrl-C, also gives up the request."""
 
         class OfASignal(BaseException):
             pass
@@ -441,7 +443,7 @@ class TestClient:
         assert [message[1:] for message in channel.sent[1:]] == [("forget", channel.sent[0][0])]
 
     def test_refusal_is_a_state_error(self, channel: Channel, client: Client) -> None:
-        """It has the controller's words."""
+        """A refusal raises a StateError with the controller's message."""
         answered = _apart(
             lambda: wait_until(lambda: channel.sent) and channel.receive((1, False, "no, because"))
         )
@@ -452,7 +454,7 @@ class TestClient:
     def test_forked_process_is_refused(
         self, channel: Channel, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Two processes on one pipe would tear each other's messages: nothing is sent."""
+        """A forked process sends nothing: its messages would mix with those of its parent."""
         monkeypatch.setattr(os, "getpid", lambda: -1)
         with pytest.raises(StateError, match="forked from a test"):
             client.ask("read", "key")
@@ -460,11 +462,11 @@ class TestClient:
 
 
 class TestWholeLine:
-    """State through both ends, with receiver threads as in execnet."""
+    """The State through both ends, with receiver threads as with execnet."""
 
     @pytest.fixture
     def lines(self, store: StoppingStore) -> Iterator[tuple[Line, Line]]:
-        """Two workers."""
+        """The lines of two workers to one controller."""
         answers = _answers(store)
         lines = Line("gw0", answers), Line("gw1", answers)
         yield lines
@@ -474,7 +476,7 @@ class TestWholeLine:
     def test_controller_and_workers_see_one_state(
         self, store: StoppingStore, lines: tuple[Line, Line]
     ) -> None:
-        """A step's write is a worker's read, and the other way round."""
+        """A worker reads what a step writes, and a step reads what a worker writes."""
         State(store, writer="db")["db"] = {"port": 1}
         assert lines[0].state["db"] == {"port": 1}
         lines[1].state["key"] = [1]
@@ -484,7 +486,7 @@ class TestWholeLine:
     def test_step_and_worker_exclude_each_other(
         self, store: StoppingStore, lines: tuple[Line, Line]
     ) -> None:
-        """The lock of a step is the lock of the tests."""
+        """A step and a test cannot hold the same lock at the same time."""
         state = State(store, writer="db")
         with (
             state.lock("lock"),
@@ -502,7 +504,7 @@ class TestWholeLine:
             pass
 
     def test_no_increment_is_lost(self, store: StoppingStore, lines: tuple[Line, Line]) -> None:
-        """`compare_and_swap` of steps and of threads in several workers: all count."""
+        """No `compare_and_swap` of a step or of a worker's thread is lost."""
 
         def increment(state: State) -> None:
             for _ in range(50):
@@ -519,7 +521,7 @@ class TestWholeLine:
     def test_value_is_pickled_once_when_it_is_set(
         self, store: StoppingStore, lines: tuple[Line, Line]
     ) -> None:
-        """What a step changes in place afterwards, workers do not see."""
+        """Workers do not see what a step changes in place after setting the value."""
         value = [1]
         State(store)["key"] = value
         value.append(2)

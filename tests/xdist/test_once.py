@@ -1,4 +1,4 @@
-"""One environment for all workers: provisioned once, by the controller, and seen by all."""
+"""One environment for all workers: provisioned once, by the controller, and visible to all."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_needs_no_more_{name}(request, plan):
 
 @pytest.fixture(scope="module")
 def one_run(make_cluster: MakeCluster) -> tuple[Cluster, pytest.RunResult]:
-    """One run with two workers that both have tests."""
+    """A run with two workers that both get tests."""
     cluster = make_cluster("once")
     cluster.steps(STEPS)
     for name in ("one", "other"):
@@ -74,45 +74,45 @@ def one_run(make_cluster: MakeCluster) -> tuple[Cluster, pytest.RunResult]:
 
 @pytest.fixture
 def ran(one_run: tuple[Cluster, pytest.RunResult]) -> Cluster:
-    """The project of that run."""
+    """The project of the shared run."""
     return one_run[0]
 
 
 @pytest.fixture
 def result(one_run: tuple[Cluster, pytest.RunResult]) -> pytest.RunResult:
-    """Its result."""
+    """The result of the shared run."""
     return one_run[1]
 
 
 @pytest.fixture
 def facts(ran: Cluster) -> list[dict[str, object]]:
-    """What each test of it saw."""
+    """What each test of the shared run saw."""
     return [json.loads(note.split(" ", 2)[2]) for note in ran.notes("test")]
 
 
 class TestOneRun:
-    """One run with two workers that both have tests."""
+    """A run with two workers that both get tests."""
 
     def test_all_pass(self, result: pytest.RunResult) -> None:
-        """Every test passes and the exit status is 0."""
+        """Every test passes, and the exit status is 0."""
         assert outcomes(result) == {"passed": 8}
         assert result.ret == 0
         assert result.errlines == []
 
     def test_needed_steps_run_once(self, ran: Cluster) -> None:
-        """Each needed step runs once in all, in one process, and no other step runs."""
+        """Each needed step runs exactly once, and no other step runs."""
         assert len(ran.notes("net")) == 1
         assert ran.notes("net") == ran.notes("db")
         assert ran.notes("unneeded") == []
 
     def test_provisioned_by_the_controller(self, ran: Cluster) -> None:
-        """No step runs in a worker."""
+        """Every step runs in the controller."""
         workers = {note.split()[1] for note in ran.notes("test")}
         assert len(workers) == 2
         assert not workers & set(ran.notes("db"))
 
-    def test_both_workers_see_it(self, facts: list[dict[str, object]]) -> None:
-        """Two workers see one run: id, environment, results and variables of the steps."""
+    def test_both_workers_see_the_same_run(self, facts: list[dict[str, object]]) -> None:
+        """Both workers see the same run: id, environment, results and variables of the steps."""
         assert {fact.pop("worker") for fact in facts} == {"gw0", "gw1"}
         remaining = [fact.pop("remaining") for fact in facts]
         assert all(isinstance(left, float) and 3500 < left < 3600 for left in remaining)
@@ -127,12 +127,12 @@ class TestOneRun:
         }
 
     def test_cleaned_up_once_by_the_controller_after_the_workers(self, ran: Cluster) -> None:
-        """Cleanup runs once, where the step ran, when no worker is alive any more."""
+        """Cleanup runs once, in the controller, when no worker is alive any more."""
         (controller,) = ran.notes("db")
         assert ran.notes("cleaned") == [f"{controller} beside 0 workers"]
 
     def test_live_lines_come_once(self, result: pytest.RunResult) -> None:
-        """The controller alone writes about the plan, each line once and on its own."""
+        """Only the controller reports the plan, with each live line once and on its own line."""
         assert plan_lines(result) == [
             "plan: net       ok        T",
             "plan: db        ok        T",
@@ -143,7 +143,7 @@ class TestOneRun:
         assert result.stdout.str().count("= plan =") == 1
 
     def test_live_lines_stand_between_those_of_xdist(self, result: pytest.RunResult) -> None:
-        """Provisioning is reported before the number of workers, cleanup after the last test."""
+        """Provisioning is shown before the number of workers, and cleanup after the last test."""
         result.stdout.fnmatch_lines(
             [
                 "created: 2/2 workers",
@@ -163,7 +163,7 @@ class TestOneRun:
     "mode", ["load", "loadscope", "loadfile", "loadgroup", "worksteal", "each"]
 )
 def test_every_dist_mode_honours_the_needs_of_each_test(cluster: Cluster, mode: str) -> None:
-    """Whichever worker gets a test: it runs if its own steps succeeded, else it is blocked."""
+    """In every `--dist` mode a test runs if its own steps succeeded, else it is blocked."""
     cluster.steps(
         """
         @pytest.mark.plan_step(needs=())
@@ -197,7 +197,7 @@ def test_every_dist_mode_honours_the_needs_of_each_test(cluster: Cluster, mode: 
 
 
 def test_later_worker_may_bring_further_needs(cluster: Cluster) -> None:
-    """With `--dist each` workers select for themselves; each step still runs once."""
+    """With `--dist each`, workers can need different steps, and each step still runs once."""
     cluster.steps(
         """
         @pytest.mark.plan_step(needs=())
@@ -224,7 +224,7 @@ def test_later_worker_may_bring_further_needs(cluster: Cluster) -> None:
 
 
 def test_nothing_runs_when_no_test_needs_it(cluster: Cluster) -> None:
-    """Without a need no step runs, and one line says so."""
+    """If no test needs a step, no step runs, and one line says so."""
     cluster.steps("""
     @pytest.mark.plan_step
     def db(): note("db")
@@ -237,9 +237,9 @@ def test_nothing_runs_when_no_test_needs_it(cluster: Cluster) -> None:
 
 
 def test_eager_steps_come_before_the_first_worker(cluster: Cluster) -> None:
-    """Eager steps and their variables are there when workers are made and import tests.
+    """Eager steps and their variables exist before workers start and import tests.
 
-    A clone that replaces a crashed worker imports them anew, and has the variables as well.
+    A worker that replaces a crashed one imports the tests again, and has the variables as well.
     """
     cluster.steps(
         """
@@ -248,7 +248,7 @@ def test_eager_steps_come_before_the_first_worker(cluster: Cluster) -> None:
         @pytest.mark.plan_step(eager=True)
         def url(ctx):
             children = [" ".join(child.cmdline()) for child in psutil.Process().children()]
-            # Beside the reaper: it has no command line for a moment, while it begins.
+            # All but the reaper, whose command line is empty for a moment when it starts.
             workers = [line for line in children if line and "watchdog.py" not in line]
             note("url", "beside", len(workers), "workers")
             ctx.setenv("APP_URL", "http://app")
@@ -288,7 +288,7 @@ def test_eager_steps_come_before_the_first_worker(cluster: Cluster) -> None:
 
 
 def test_collect_only_provisions_nothing(cluster: Cluster) -> None:
-    """`--collect-only` runs no step, an eager one neither."""
+    """`--collect-only` runs no step, not even an eager one."""
     cluster.steps("""
     @pytest.mark.plan_step(eager=True)
     def db(): note("db")
@@ -313,7 +313,7 @@ def test_no_workers_means_solo(cluster: Cluster) -> None:
 
 
 def test_tests_do_not_pay_for_provisioning(cluster: Cluster) -> None:
-    """A test with a time limit shorter than provisioning passes: it waits outside its timer."""
+    """A test with a time limit shorter than provisioning passes: its timer starts afterward."""
     cluster.steps("""
     @pytest.mark.plan_step
     def db(ctx): ctx.sleep(1.5)
@@ -327,7 +327,7 @@ def test_tests_do_not_pay_for_provisioning(cluster: Cluster) -> None:
 
 
 def test_random_order_changes_nothing(cluster: Cluster) -> None:
-    """With pytest-randomly the steps run in their order, once."""
+    """With pytest-randomly the steps still run once and in their order."""
     cluster.steps("""
     @pytest.mark.plan_step
     def net(): note("net")
@@ -345,7 +345,7 @@ def test_random_order_changes_nothing(cluster: Cluster) -> None:
 
 
 def test_reruns_never_provision_again(cluster: Cluster) -> None:
-    """pytest-rerunfailures repeats a test, not a step; a blocked test is not repeated."""
+    """pytest-rerunfailures reruns a test, but no step and no blocked test."""
     cluster.steps("""
     @pytest.mark.plan_step(needs=())
     def good():
@@ -372,7 +372,7 @@ def test_reruns_never_provision_again(cluster: Cluster) -> None:
 
 
 def test_last_failed_needs_only_its_steps(cluster: Cluster) -> None:
-    """`--lf` selects the tests that failed, blocked ones included, and only their steps run."""
+    """`--lf` selects the tests that failed or were blocked, and only their steps run."""
     cluster.steps("""
     @pytest.mark.plan_step(needs=())
     def good(): note("good")
@@ -408,7 +408,7 @@ def test_variables_reach_tests_that_need_no_step(cluster: Cluster) -> None:
 
 
 def test_value_is_fetched_once_per_worker(cluster: Cluster) -> None:
-    """A worker opens the pickle of a step's value once, the controller never."""
+    """A worker unpickles a step's value once, and the controller never does."""
     cluster.write(
         "values.py",
         """
@@ -442,7 +442,7 @@ def test_value_is_fetched_once_per_worker(cluster: Cluster) -> None:
 
 
 def test_results_cross_processes_whatever_a_step_raised(cluster: Cluster) -> None:
-    """`plan.results` has the failure of a step, even if its exception cannot be pickled."""
+    """`plan.results` has the failure of a step even if its exception cannot be pickled."""
     cluster.steps("""
     import threading
 

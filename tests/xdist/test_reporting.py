@@ -1,4 +1,4 @@
-"""Output under xdist: written by the controller, once, on separate lines."""
+"""Output under xdist: written once, by the controller, on separate lines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_net(net): pass
 
 @pytest.fixture(scope="module")
 def broken(make_cluster: MakeCluster) -> tuple[Cluster, pytest.RunResult]:
-    """One run with a step that fails, tests that need it and tests that do not."""
+    """A run with a failing step, tests that need it and tests that do not."""
     cluster = make_cluster("broken")
     cluster.steps(BROKEN)
     cluster.tests(TESTS)
@@ -54,10 +54,10 @@ def result(broken: tuple[Cluster, pytest.RunResult]) -> pytest.RunResult:
 
 
 class TestFailedStep:
-    """A step fails on the controller."""
+    """A step fails in the controller."""
 
     def test_blocked_tests_are_counted_once(self, result: pytest.RunResult) -> None:
-        """One error for the step, one count for each test that needed it; exit status 1."""
+        """The step counts as one error and each test that needs it as one blocked test."""
         assert outcomes(result) == {"passed": 5, "blocked": 6, "errors": 1}
         assert result.ret == 1
         assert verdicts(result)["test_blocked[3]"] == ["BLOCKED"]
@@ -72,7 +72,7 @@ class TestFailedStep:
         result.stdout.fnmatch_lines(["attempts (2 allowed):", "*Captured log of plan step 'db'*"])
 
     def test_each_blocked_test_has_a_line_when_asked_for(self, result: pytest.RunResult) -> None:
-        """With `-rA` there is one line for each."""
+        """With `-rA` each blocked test has one line."""
         lines = [line for line in result.outlines if line.startswith("BLOCKED ")]
         assert sorted(lines) == [
             f"BLOCKED test_it.py::test_blocked[{number}] - plan step 'db' failed: "
@@ -81,7 +81,7 @@ class TestFailedStep:
         ]
 
     def test_live_lines_come_once(self, result: pytest.RunResult) -> None:
-        """Retries, failure and cleanup have one line each, also with `-v`."""
+        """Retries, failure and cleanup have one line each, even with `-v`."""
         assert plan_lines(result) == [
             "plan: net  ok        T",
             "plan: db   retry     attempt 1 of 2 failed: RuntimeError: no port 5432; retrying in T",
@@ -91,7 +91,7 @@ class TestFailedStep:
         assert list(glued(result.stdout.str())) == []
 
     def test_junit_counts_each_test_once(self, broken: tuple[Cluster, pytest.RunResult]) -> None:
-        """The XML file has an error with the step's name for each blocked test."""
+        """The XML file has one error with the step's name for each blocked test."""
         suite = ET.parse(broken[0].path / "junit.xml").getroot()[0]
         errors = suite.findall("./testcase/error")
         assert (suite.get("tests"), suite.get("failures")) == ("11", "0")
@@ -99,7 +99,7 @@ class TestFailedStep:
         assert all("plan step 'db' failed" in (error.text or "") for error in errors)
 
     def test_nothing_runs_twice(self, broken: tuple[Cluster, pytest.RunResult]) -> None:
-        """Two attempts of the step, one cleanup, and no blocked test."""
+        """The step has two attempts and one cleanup, and no blocked test runs."""
         assert broken[0].calls == ["net", "db", "db", "net cleaned"]
 
 
@@ -117,7 +117,7 @@ def test_blocked_tests_count_for_stop_after_failures(cluster: Cluster) -> None:
 
 
 def test_hundred_blocked_tests_take_few_lines(cluster: Cluster) -> None:
-    """One broken step under 100 tests in four workers prints under 60 lines."""
+    """A broken step that blocks 100 tests in four workers prints under 60 lines."""
     cluster.steps(BROKEN)
     cluster.tests("""
     @pytest.mark.parametrize("number", range(100))
@@ -129,7 +129,7 @@ def test_hundred_blocked_tests_take_few_lines(cluster: Cluster) -> None:
 
 
 def test_quiet_says_failures_only(cluster: Cluster) -> None:
-    """With `-q` a good step has no line."""
+    """With `-q` a successful step has no line."""
     cluster.steps(BROKEN)
     cluster.tests(TESTS)
     result = cluster.two("-q")
@@ -138,7 +138,7 @@ def test_quiet_says_failures_only(cluster: Cluster) -> None:
 
 
 def test_in_a_terminal_lines_are_never_glued_to_the_status_of_xdist(cluster: Cluster) -> None:
-    """Where xdist rewrites its status by carriage returns, the lines of the plan stand apart."""
+    """Lines of the plan stay separate where xdist rewrites its status with carriage returns."""
     cluster.steps(
         """
         @pytest.mark.plan_step
@@ -170,7 +170,7 @@ def test_in_a_terminal_lines_are_never_glued_to_the_status_of_xdist(cluster: Clu
     reader.join()
     os.close(screen)
     text = b"".join(seen).decode()
-    assert "\r" in text.replace("\r\n", "")  # xdist did rewrite
+    assert "\r" in text.replace("\r\n", "")  # xdist did rewrite its status
     lines = [line for line in re.split(r"\r?\n", text) if "plan: " in line]
     assert len(lines) == 3
     assert [line for line in lines if "\r" in line] == []
@@ -179,7 +179,7 @@ def test_in_a_terminal_lines_are_never_glued_to_the_status_of_xdist(cluster: Clu
 
 
 def test_skipped_step_skips_its_tests(cluster: Cluster) -> None:
-    """Tests of a skipped step are skipped with its reason; the run is green."""
+    """Tests of a skipped step are skipped with its reason, and the run is green."""
     cluster.steps("""
     @pytest.mark.plan_step
     def db(): pytest.skip("no docker here")
@@ -195,7 +195,7 @@ def test_skipped_step_skips_its_tests(cluster: Cluster) -> None:
 
 
 def test_options_that_select_steps_reach_every_test(cluster: Cluster) -> None:
-    """`--plan-until` skips tests that need more; `--plan-skip` skips what needs the step."""
+    """`--plan-until` and `--plan-skip` skip tests in workers, with a reason."""
     cluster.steps("""
     @pytest.mark.plan_step
     def net(): note("net")
@@ -220,7 +220,7 @@ def test_options_that_select_steps_reach_every_test(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("option", ["--plan-show", "--setup-plan"])
 def test_plan_is_shown_and_nothing_runs(cluster: Cluster, option: str) -> None:
-    """Showing the plan works with `-n 2` as without: it runs no step and no test."""
+    """Showing the plan works with workers as without them, and runs no step and no test."""
     cluster.steps("""
     @pytest.mark.plan_step
     def db(): note("db")
@@ -257,7 +257,7 @@ def test_plan_is_shown_and_nothing_runs(cluster: Cluster, option: str) -> None:
 def test_plan_that_cannot_run_is_one_usage_error(
     cluster: Cluster, steps: str, test: str, texts: list[str]
 ) -> None:
-    """It ends the run before anything ran, with one message and the status of a usage error."""
+    """A plan that cannot run ends the run with one usage error, before anything runs."""
     cluster.steps(steps)
     cluster.tests(test)
     result = cluster.two()
@@ -270,7 +270,7 @@ def test_plan_that_cannot_run_is_one_usage_error(
     ("raised", "status"), [("pytest.exit('enough', 7)", 7), ("raise KeyboardInterrupt", 2)]
 )
 def test_step_that_ends_the_session(cluster: Cluster, raised: str, status: int) -> None:
-    """`pytest.exit` or KeyboardInterrupt in a step ends the run; what was made is cleaned up."""
+    """`pytest.exit` or KeyboardInterrupt in a step ends the run after cleaning up."""
     cluster.steps(f"""
     @pytest.mark.plan_step
     def net():
@@ -288,7 +288,7 @@ def test_step_that_ends_the_session(cluster: Cluster, raised: str, status: int) 
 
 
 def test_limit_stops_provisioning(cluster: Cluster) -> None:
-    """When the limit passes while a step runs, its tests are blocked and the run is red."""
+    """If the limit passes while a step runs, its tests are blocked and the run is red."""
     cluster.steps("""
     @pytest.mark.plan_step
     def db(ctx):

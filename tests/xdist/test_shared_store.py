@@ -16,7 +16,7 @@ from tests.engine.support.steps import execute
 
 
 class SlowValue:
-    """Its pickle takes until the neighbour has timed out."""
+    """A value whose pickling takes until another step has timed out."""
 
     def __init__(self, neighbour: Neighbour) -> None:
         self._neighbour = neighbour
@@ -26,8 +26,8 @@ class SlowValue:
         return str, ("a slow value",)
 
 
-def test_a_timeout_is_kept_beside_a_value_that_takes_long_to_pickle() -> None:
-    """The value is pickled on the thread of its step."""
+def test_slow_pickling_does_not_delay_another_timeout() -> None:
+    """Pickling a value does not delay another step's timeout."""
     neighbour = Neighbour()
     plan = Plan(continue_on_error=True, store=SharedStore())
     plan.add_step(GenericStep(exec=lambda: SlowValue(neighbour)), name="slow", needs=())
@@ -37,8 +37,8 @@ def test_a_timeout_is_kept_beside_a_value_that_takes_long_to_pickle() -> None:
     assert result.steps["slow"].outcome is StepOutcome.SUCCEEDED
 
 
-def test_a_secret_that_was_there_before_the_run_is_masked() -> None:
-    """In the log of a step."""
+def test_a_secret_set_before_the_run_is_masked() -> None:
+    """A secret that is in the State before the run is masked in the log of a step."""
     plan = Plan(store=SharedStore())
     plan.state["token"] = Secret("hunter2-very-secret")
 

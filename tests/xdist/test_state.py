@@ -1,4 +1,4 @@
-"""State across processes: every method, from any thread of any worker, and each at once."""
+"""State across processes: every method, from steps, tests and several threads at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def token():
 def handle():
     return (line for line in "ab")
 """
-# Two files, one worker each (`--dist loadfile`): `here` and `there` take turns by `wait_for`.
+# Two files, one worker each (`--dist loadfile`): `here` and `there` alternate by `wait_for`.
 HEAD = """
 import threading, time
 from pytest_plan import StateError
@@ -305,7 +305,7 @@ def _module(bodies: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def run(make_cluster: MakeCluster) -> pytest.RunResult:
-    """One run of all of the above."""
+    """The shared run of the two test modules above."""
     cluster = make_cluster("state")
     cluster.steps(STEPS)
     cluster.tests(_module(HERE), name="test_here.py")
@@ -315,21 +315,21 @@ def run(make_cluster: MakeCluster) -> pytest.RunResult:
 
 @pytest.mark.parametrize("name", HERE)
 def test_across_processes(run: pytest.RunResult, name: str) -> None:
-    """What the project's tests of this name promise holds, on both sides."""
+    """The test of this name in the project passes, in both modules if both have it."""
     assert verdicts(run)[f"test_{name}"] == ["PASSED"] * (2 if name in THERE else 1), (
         run.stdout.str()
     )
 
 
 def test_every_side_took_part(run: pytest.RunResult) -> None:
-    """Each file ran in a worker of its own, and no test is missing."""
+    """Each module ran in a different worker, and no test is missing."""
     assert outcomes(run) == {"passed": len(HERE) + len(THERE)}
     workers = {line.split()[0] for line in run.outlines if line.startswith("[gw")}
     assert workers == {"[gw0]", "[gw1]"}
 
 
-def test_step_value_that_cannot_be_pickled_is_told_to_who_asks(cluster: Cluster) -> None:
-    """The step succeeds; the tests that ask for its value hear why, and nothing else is lost."""
+def test_step_value_that_cannot_be_pickled_is_an_error_where_it_is_read(cluster: Cluster) -> None:
+    """A step whose value cannot be pickled succeeds; only tests that read it get an error."""
     cluster.steps("""
     @pytest.mark.plan_step(needs=())
     def stream(): return (line for line in "ab")
@@ -369,8 +369,8 @@ def test_step_value_that_cannot_be_pickled_is_told_to_who_asks(cluster: Cluster)
     assert "the value of 'stream', of type 'generator', cannot be pickled and so cannot" in text
 
 
-def test_value_that_cannot_be_read_is_told_to_who_asks(cluster: Cluster) -> None:
-    """A value whose pickle does not open gives an error that names its key; it can be removed."""
+def test_value_that_cannot_be_unpickled_is_an_error_where_it_is_read(cluster: Cluster) -> None:
+    """Reading a value that cannot be unpickled is an error with its key; removing it works."""
     cluster.steps("""
     @pytest.mark.plan_step
     def base(): pass
@@ -398,7 +398,7 @@ def test_value_that_cannot_be_read_is_told_to_who_asks(cluster: Cluster) -> None
 
 
 def test_secrets_reach_tests_and_no_output(cluster: Cluster) -> None:
-    """The fixture gives the value; what is printed about State does not."""
+    """A secret reaches a test through its fixture, but never appears in the repr of the State."""
     cluster.steps("""
     from pytest_plan import Secret
 
@@ -420,7 +420,7 @@ def test_secrets_reach_tests_and_no_output(cluster: Cluster) -> None:
 def test_secret_that_a_test_sets_is_masked(
     cluster: Cluster, args: tuple[str, str], secret: str | bytes
 ) -> None:
-    """The error of a cleanup shows *** for it, whichever process has set it."""
+    """A secret that a test sets is masked in the error of a cleanup, with and without workers."""
     cluster.steps("""
     def show(state):
         revealed = state["token"].reveal()
@@ -454,8 +454,8 @@ def test_state_is_shared_without_any_step(cluster: Cluster) -> None:
     assert outcomes(cluster.two()) == {"passed": 2}
 
 
-def test_waiting_for_a_value_that_cannot_be_pickled_harms_nobody_else(cluster: Cluster) -> None:
-    """Who waits for it gets the error; writes and locks of all others go on."""
+def test_waiting_for_a_value_that_cannot_be_pickled_affects_nothing_else(cluster: Cluster) -> None:
+    """Waiting for such a value raises an error; later writes and locks still work."""
     cluster.steps("""
     @pytest.mark.plan_step
     def stream(): return (line for line in "ab")
@@ -475,7 +475,7 @@ def test_waiting_for_a_value_that_cannot_be_pickled_harms_nobody_else(cluster: C
 
 
 def test_lock_is_not_given_to_a_test_that_timed_out(cluster: Cluster) -> None:
-    """When pytest-timeout ends a test that waits for a lock, its request ends as well."""
+    """A test that pytest-timeout ends while it waits for a lock does not get the lock later."""
     cluster.steps("""
     @pytest.mark.plan_step
     def base(): pass
