@@ -1,4 +1,4 @@
-"""A project on disk whose tests the tests of the plugin run."""
+"""A project on disk, with tests that the plugin's own tests run."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from calls import note
 
 
 class Project:
-    """A folder with conftests and tests; runs load the plugin and no other from an entry point.
+    """A folder with conftests and tests; its runs load only the plugin, by default.
 
     Args:
-        pytester: makes the folder and runs pytest in it.
+        pytester: creates the folder and runs pytest in it.
     """
 
     def __init__(self, pytester: pytest.Pytester) -> None:
@@ -51,18 +51,18 @@ class Project:
         pytester.syspathinsert()
 
     def write(self, name: str, source: str) -> Path:
-        """Write a file, its folders included."""
+        """Write a file, and create its folder if necessary."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(source))
         return path
 
     def steps(self, *sources: str, name: str = "conftest.py") -> Path:
-        """Write a conftest that has pytest, os, `note` and the public names."""
+        """Write a conftest that imports pytest, os, `note` and the public names."""
         return self.write(name, _CONFTEST_HEAD + "\n\n".join(map(textwrap.dedent, sources)))
 
     def tests(self, source: str, *, name: str = "test_it.py") -> Path:
-        """Write a test module that has pytest, os and `note`."""
+        """Write a test module that imports pytest, os and `note`."""
         return self.write(name, _TEST_HEAD + textwrap.dedent(source))
 
     def run(self, *args: str | os.PathLike[str]) -> pytest.RunResult:
@@ -70,12 +70,12 @@ class Project:
         return self.pytester.runpytest_inprocess("-p", "pytest_plan", "-W", "error", *args)
 
     def run_apart(self, *args: str | os.PathLike[str]) -> pytest.RunResult:
-        """Run pytest in a process of its own; warnings are errors."""
+        """Run pytest in a separate process; warnings are errors."""
         return self.pytester.runpytest_subprocess("-p", "pytest_plan", "-W", "error", *args)
 
     @property
     def calls(self) -> list[str]:
-        """What `note` has written."""
+        """The lines that `note` has written."""
         path = self.path / "calls.txt"
         return path.read_text().splitlines() if path.exists() else []
 
@@ -83,7 +83,7 @@ class Project:
 def refuses(
     result: pytest.RunResult, *texts: str, status: int = pytest.ExitCode.USAGE_ERROR
 ) -> None:
-    """Check that a run ended by a message of one paragraph that says all of `texts`."""
+    """Check that a run was refused with a message containing all of `texts`, and no traceback."""
     said = result.stdout.str() + result.stderr.str()
     assert result.ret == status, said
     for text in texts:
@@ -93,7 +93,7 @@ def refuses(
 
 
 def plan_lines(result: pytest.RunResult) -> list[str]:
-    """Return the live lines of the plan, durations replaced by `T`."""
+    """Return the live lines of the plan, with durations replaced by `T`."""
     lines = (line for line in result.outlines if line.startswith("plan: "))
     return [without_times(line) for line in lines]
 

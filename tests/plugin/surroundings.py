@@ -1,11 +1,11 @@
-"""Fixtures for tests that run pytest: a project apart from everything around it."""
+"""Fixtures for tests that run pytest: a project isolated from the surrounding test run."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-import psutil  # noqa: F401 - a run in this process forgets what it imports itself: slow
+import psutil  # noqa: F401 - otherwise each in-process run imports it again, which is slow
 import pytest
 import tenacity  # noqa: F401
 
@@ -18,16 +18,16 @@ _OUTSIDE = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR", "
 
 @pytest.fixture(autouse=True)
 def outside(monkeypatch: pytest.MonkeyPatch, byte_code: None) -> None:
-    """Hide what surrounds the suite from the runs in it."""
+    """Hide the settings of the surrounding test run from the runs inside it."""
     for name in [*_OUTSIDE, *(name for name in os.environ if name.startswith("PYTEST_PLAN_"))]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    # The one thing that a run in this process would share with ours: which marks are known.
+    # An in-process run would otherwise share the set of known marks with the outer run.
     monkeypatch.setattr(pytest.mark, "_config", None)
     monkeypatch.setattr(pytest.mark, "_markers", set())
-    # Each run names the plugins it wants; pytest-randomly would change the order of everything.
+    # Each run names the plugins that it wants; pytest-randomly would change the order of tests.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
@@ -40,6 +40,6 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 
 @pytest.fixture
 def quick_escalation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a step that does not stop be given up at once."""
+    """Abandon a step that does not stop almost immediately."""
     for name in ("TERMINATE_AFTER", "KILL_AFTER", "ABANDON_AFTER"):
         monkeypatch.setattr(escalation, name, 0.01)

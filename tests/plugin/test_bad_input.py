@@ -1,4 +1,4 @@
-"""What cannot run is refused in words before anything runs: status 4, or a collection error."""
+"""Mistakes are refused with a clear message before anything runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.plugin.project import Project, refuses
 USAGE = pytest.ExitCode.USAGE_ERROR
 COLLECTION = pytest.ExitCode.INTERRUPTED
 
-# Each: the conftest, and what the message says. The conftest's first own line is line 5.
+# Each case: the conftest's source and its message. The source begins on line 5 of the file.
 CONFTESTS = {
     "unknown option": (
         "@pytest.mark.plan_step(retry=3)\ndef db(): pass",
@@ -102,7 +102,7 @@ CONFTESTS = {
     ),
 }  # fmt: skip
 
-# As above, but only known once every step is: all conftests have been read.
+# The same, for mistakes that are only known once all conftests have been read.
 PLANS = {
     "unknown need": (
         "@pytest.mark.plan_step\ndef web(): pass\n\n"
@@ -152,7 +152,7 @@ PLANS = {
 
 @pytest.mark.parametrize("case", CONFTESTS)
 def test_conftest_is_refused(project: Project, case: str) -> None:
-    """A step that cannot be is a usage error that names the step and its place."""
+    """An invalid step is a usage error that names the step and its place."""
     conftest, says = CONFTESTS[case]
     project.steps(conftest)
     project.tests("def test_it(): note('test')")
@@ -162,7 +162,7 @@ def test_conftest_is_refused(project: Project, case: str) -> None:
 
 @pytest.mark.parametrize("case", PLANS)
 def test_plan_is_refused(project: Project, case: str) -> None:
-    """A plan that cannot run is a usage error, even when no test needs it."""
+    """A plan that cannot run is a usage error, even if no test needs it."""
     conftest, says = PLANS[case]
     project.steps(conftest, "@pytest.mark.plan_step\ndef other(): note('other')")
     project.tests("def test_it(other): note('test')")
@@ -171,7 +171,7 @@ def test_plan_is_refused(project: Project, case: str) -> None:
 
 
 def test_refusal_is_the_same_in_a_process_of_its_own(project: Project) -> None:
-    """The message goes to stderr as one line, with exit status 4."""
+    """In a separate process the message goes to stderr, with exit status 4."""
     project.steps("@pytest.mark.plan_step(retries=-1)\ndef db(): pass")
     project.tests("def test_it(db): pass")
     result = project.run_apart()
@@ -181,7 +181,7 @@ def test_refusal_is_the_same_in_a_process_of_its_own(project: Project) -> None:
 
 @pytest.mark.parametrize("option", ["--plan-show", "--setup-plan", "--collect-only"])
 def test_plan_is_refused_where_nothing_would_run(project: Project, option: str) -> None:
-    """Printing the plan, or collecting, of a plan that cannot run says why, in words."""
+    """Collecting or printing a plan that cannot run fails with the reason."""
     project.steps("@pytest.mark.plan_step(retries=-1)\ndef db(): pass")
     project.tests("def test_it(db): pass")
     refuses(project.run(option), "retries of step 'db' (conftest.py:5)")
@@ -189,17 +189,17 @@ def test_plan_is_refused_where_nothing_would_run(project: Project, option: str) 
 
 @pytest.mark.parametrize("option", ["--plan-show", "--setup-plan"])
 def test_cycle_is_refused_where_the_plan_is_printed(project: Project, option: str) -> None:
-    """A cycle is reported as a path, not printed as a plan."""
+    """`--plan-show` reports a cycle as a path instead of printing the plan."""
     project.steps(PLANS["cycle"][0])
     project.tests("def test_it(a): pass")
     refuses(project.run(option), *PLANS["cycle"][1])
 
 
 class TestInTestModule:
-    """Steps in test modules would silently never run."""
+    """Steps in test modules, which would silently never run."""
 
     def test_function_is_a_collection_error(self, project: Project) -> None:
-        """The error says where to move it."""
+        """A marked function in a test module is a collection error that says where to move it."""
         project.tests("@pytest.mark.plan_step\ndef db(): note('db')\ndef test_it(): note('test')")
         result = project.run()
         refuses(
@@ -211,7 +211,7 @@ class TestInTestModule:
         assert project.calls == []
 
     def test_conftest_of_the_modules_folder_is_named(self, project: Project) -> None:
-        """The error for a module in a folder names the conftest in that folder."""
+        """The error for a module in a folder names the conftest of that folder."""
         project.tests(
             "@pytest.mark.plan_step\ndef db(): pass\ndef test_it(): pass",
             name="unit/deep/test_it.py",
@@ -230,12 +230,12 @@ class TestInTestModule:
         ids=["class", "test", "test method", "method"],
     )
     def test_every_form_is_refused(self, project: Project, source: str) -> None:
-        """Step classes, tests and methods that are marked are refused like functions."""
+        """Marked step classes, tests and methods are refused like marked functions."""
         project.tests(source + "\n")
         refuses(project.run(), "is marked plan_step in a test module", status=COLLECTION)
 
     def test_imported_step_is_not_refused(self, project: Project) -> None:
-        """A test module may import a step from a conftest or plugin, to name it."""
+        """A test module may import a step from a conftest or plugin in order to name it."""
         project.write("steps.py", "import pytest\n@pytest.mark.plan_step\ndef db(): return 1\n")
         project.steps("from steps import db")
         project.tests("from steps import db\ndef test_it(plan): assert plan.state['db'] == 1")
@@ -243,7 +243,7 @@ class TestInTestModule:
 
 
 class TestMark:
-    """`@pytest.mark.plan` on tests."""
+    """The mark `plan` on tests."""
 
     STEPS = "@pytest.mark.plan_step\ndef web(): note('web')\n"
 
@@ -260,14 +260,14 @@ class TestMark:
         ],
     )
     def test_mark_is_refused(self, project: Project, mark: str, says: list[str]) -> None:
-        """A mark that names no step is a usage error that names the test."""
+        """A mark with an invalid argument is a usage error that names the test."""
         project.steps(self.STEPS)
         project.tests(f"@pytest.mark.plan({mark})\ndef test_it(): note('test')")
         refuses(project.run(), *says)
         assert project.calls == []
 
     def test_mark_without_any_step_is_refused(self, project: Project) -> None:
-        """A mark that names a step is refused, too, when no step is declared at all."""
+        """A mark that names a step is refused even if the project declares no steps."""
         project.tests("@pytest.mark.plan('web')\ndef test_it(): note('test')")
         refuses(project.run(), "test_it.py::test_it", "unknown step 'web'", "no steps are declared")
         assert project.calls == []
@@ -280,7 +280,7 @@ class TestOptions:
 
     @pytest.mark.parametrize("option", ["--plan-until", "--plan-skip"])
     def test_unknown_step_is_refused(self, project: Project, option: str) -> None:
-        """The message names option, value, nearest name and all steps."""
+        """The message names the option, its value, the nearest name and all steps."""
         project.steps(self.STEPS)
         project.tests("def test_it(web): note('test')")
         refuses(project.run(option, "wep"), option, "unknown step 'wep'", "did you mean 'web'")
@@ -288,13 +288,13 @@ class TestOptions:
 
     @pytest.mark.parametrize("option", ["--plan-until", "--plan-skip"])
     def test_unknown_step_is_refused_without_any_step(self, project: Project, option: str) -> None:
-        """There is no step at all: the same error, not silence."""
+        """In a project without steps, an option that names a step is refused as well."""
         project.tests("def test_it(): note('test')")
         refuses(project.run(option, "web"), option, "unknown step 'web'", "no steps are declared")
         assert project.calls == []
 
     def test_source_of_the_name_is_told(self, project: Project) -> None:
-        """A name from the environment or the ini file is not blamed on the command line."""
+        """The message names the environment variable or the ini file that the name comes from."""
         project.steps(self.STEPS)
         project.tests("def test_it(web): pass")
         project.write("pytest.ini", "[pytest]\nplan_until = wep\n")
@@ -302,7 +302,7 @@ class TestOptions:
 
 
 class TestWhileRunning:
-    """Mistakes that only show when a step runs fail that step, in words."""
+    """Mistakes that only become known when a step runs."""
 
     @pytest.mark.parametrize(
         ("source", "says"),
@@ -316,7 +316,7 @@ class TestWhileRunning:
         ],
     )
     def test_mistake_in_a_step_is_an_error(self, project: Project, source: str, says: str) -> None:
-        """The run is red and the message says what is wrong."""
+        """The step fails with a clear message, and the run is red."""
         project.steps(
             f"@pytest.mark.plan_step\ndef web(): pass\n\n@pytest.mark.plan_step\n{source}"
         )
@@ -327,7 +327,7 @@ class TestWhileRunning:
         assert "INTERNALERROR" not in result.stdout.str()
 
     def test_test_may_not_write_the_key_of_a_step(self, project: Project) -> None:
-        """The key is the step's alone: the test that writes it fails."""
+        """A test that writes the key of a step fails."""
         project.steps(TestMark.STEPS)
         project.tests("def test_it(web, plan): plan.state['web'] = 2")
         result = project.run()
@@ -335,7 +335,7 @@ class TestWhileRunning:
         result.stdout.fnmatch_lines(["E *StateError: *'web'*"])
 
     def test_plan_cannot_be_run_by_a_hook(self, project: Project) -> None:
-        """A plan runs once: executing it in pytest_plan_configure does not run it twice."""
+        """A plan that pytest_plan_configure executes is refused, because it would run twice."""
         project.steps("""
         @pytest.mark.plan_step
         def db(): note("db")
@@ -355,7 +355,7 @@ class TestLateConftest:
 
     @pytest.mark.parametrize("case", ["unknown option", "duplicate name", "class that is no step"])
     def test_mistake_is_a_collection_error(self, project: Project, case: str) -> None:
-        """The run is interrupted by a collection error that names step and place."""
+        """A mistake in it is a collection error that names the step and its place."""
         conftest, _ = CONFTESTS[case]
         project.steps("@pytest.mark.plan_step\ndef root(): note('root')")
         project.steps(conftest, name="unit/conftest.py")
@@ -365,7 +365,7 @@ class TestLateConftest:
         assert project.calls == []
 
     def test_duplicate_of_a_step_above_names_both_places(self, project: Project) -> None:
-        """Names are unique in the whole plan, not in a folder."""
+        """Names are unique in the whole plan; the message names both places of a duplicate."""
         project.steps("@pytest.mark.plan_step\ndef db(): pass")
         project.steps("@pytest.mark.plan_step\ndef db(): pass", name="unit/conftest.py")
         project.tests("def test_unit(): pass", name="unit/test_unit.py")
@@ -374,7 +374,7 @@ class TestLateConftest:
         result.stdout.fnmatch_lines(["*conftest.py:5 and unit/conftest.py:5*"])
 
     def test_configure_hook_comes_too_late(self, project: Project) -> None:
-        """pytest_plan_configure in a late conftest would never be called: an error says so."""
+        """pytest_plan_configure in a late conftest is an error, as it would never be called."""
         project.steps("def pytest_plan_configure(config, plan): pass", name="unit/conftest.py")
         project.tests("def test_unit(): pass", name="unit/test_unit.py")
         refuses(

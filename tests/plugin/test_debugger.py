@@ -1,4 +1,4 @@
-"""--pdb and --trace beside a plan."""
+"""`--pdb` and `--trace` in a run with a plan."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def debug(project: Project, *args: str) -> str:
 
 @pytest.mark.parametrize("option", ["--pdb", "--trace"])
 def test_blocked_tests_do_not_enter_the_debugger(project: Project, option: str) -> None:
-    """The debugger does not open for them; the failed step is reported as in every run."""
+    """The debugger does not open for blocked tests, and the failed step is reported as usual."""
     project.steps(STEPS)
     project.tests(BLOCKED)
     said = debug(project, option)
@@ -53,7 +53,7 @@ def test_blocked_tests_do_not_enter_the_debugger(project: Project, option: str) 
 
 
 def test_failing_test_after_blocked_ones_enters_it(project: Project) -> None:
-    """A test that runs and fails opens the debugger once, even after blocked tests."""
+    """A failing test opens the debugger once, even after blocked tests."""
     project.steps(STEPS)
     project.tests(BLOCKED + FAILING)
     said = debug(project, "--pdb")
@@ -63,7 +63,7 @@ def test_failing_test_after_blocked_ones_enters_it(project: Project) -> None:
 
 
 def test_quitting_the_debugger_cleans_up(project: Project) -> None:
-    """`q` ends the session as pytest ends it, and the plan is cleaned up."""
+    """Quitting the debugger ends the session as usual, and the plan is cleaned up."""
     project.steps("@pytest.mark.plan_step\ndef good():\n    yield 1\n    note('undone')")
     project.tests(FAILING + BLOCKED.replace(", bad", ""))
     command = [sys.executable, "-m", "pytest", "-p", "pytest_plan", "-W", "error", "--pdb"]

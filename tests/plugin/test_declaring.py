@@ -1,4 +1,4 @@
-"""What becomes a step, under which name and options, and in which order."""
+"""Which functions and classes become steps, with which names and options, in which order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ONE = "def test_it({0}): note('test', {0})"
 
 
 class TestForms:
-    """Functions, generators, their async forms, classes."""
+    """Functions, generators, async functions, async generators and classes."""
 
     @pytest.mark.parametrize(
         ("source", "calls"),
@@ -38,7 +38,7 @@ class TestForms:
     def test_form_runs_once_and_gives_its_value(
         self, project: Project, source: str, calls: list[str]
     ) -> None:
-        """Every form is run once, its value is a fixture, what follows `yield` is its cleanup."""
+        """Every form runs once, its value is a fixture, and the code after a `yield` cleans up."""
         project.steps(f"@pytest.mark.plan_step\n{source}\n")
         project.tests(ONE.format("db") + "\ndef test_other(db): assert db == 7")
         result = project.run()
@@ -47,7 +47,7 @@ class TestForms:
         assert project.calls == calls
 
     def test_class_has_four_hooks(self, project: Project) -> None:
-        """pre_exec, exec, post_exec, then cleanup, each taking what it wants by name."""
+        """The hooks of a class run in order, each with the parameters that it names."""
         project.steps("""
         @pytest.mark.plan_step
         class HTTPServer(Step):
@@ -67,7 +67,7 @@ class TestForms:
         ]
 
     def test_hooks_may_be_in_the_mark(self, project: Project) -> None:
-        """A function step takes the other three hooks as options of its mark."""
+        """A function step takes its other hooks as options of its mark."""
         project.steps("""
         def before(ctx): note("pre_exec", ctx.step)
         def check(value): note("post_exec", value)
@@ -87,7 +87,7 @@ class TestForms:
         ]
 
     def test_mark_is_not_inherited(self, project: Project) -> None:
-        """A subclass of a step class is no step unless it is marked itself."""
+        """A subclass of a step class is only a step if it is marked itself."""
         project.steps("""
         @pytest.mark.plan_step
         class Base(Step):
@@ -106,7 +106,7 @@ class TestForms:
         assert project.calls == ["base marked", "Marked"]
 
     def test_parameters_come_by_name(self, project: Project) -> None:
-        """ctx, state, config and values of other steps, in any order; optional ones if known."""
+        """A step can take ctx, state, config and the values of other steps, in any order."""
         project.steps("""
         @pytest.mark.plan_step
         def one(): return 1
@@ -124,7 +124,7 @@ class TestForms:
         assert project.calls == ["1 None absent True", "1 all_of_them 1"]
 
     def test_tail_of_a_generator_has_a_context_for_cleanup(self, project: Project) -> None:
-        """After the `yield` ctx tells why cleanup runs and how long it may take."""
+        """After the `yield`, ctx has the reason for the cleanup and the remaining time."""
         project.steps("""
         @pytest.mark.plan_step(timeout="90s", cleanup_timeout="30s")
         def db(ctx):
@@ -138,17 +138,17 @@ class TestForms:
 
 
 class TestNamesAndOptions:
-    """What the mark says."""
+    """The name and the options in the mark."""
 
     def test_name_replaces_the_functions(self, project: Project) -> None:
-        """name= is the name of step, fixture and State key."""
+        """`name=` sets the name of the step, its fixture and its State key."""
         project.steps("@pytest.mark.plan_step(name='db')\ndef make_database(): return 7")
         project.tests("def test_it(db, plan): note(db, plan.state['db'], *plan.results)")
         project.run().assert_outcomes(passed=1)
         assert project.calls == ["7 7 db"]
 
     def test_options_have_effect(self, project: Project) -> None:
-        """Every option of the mark reaches the step; --plan-show tells them."""
+        """Every option of the mark reaches the step and is shown by `--plan-show`."""
         project.steps("""
         @pytest.mark.plan_step
         def net(): pass
@@ -169,7 +169,7 @@ class TestNamesAndOptions:
         )
 
     def test_option_wins_over_class_attribute(self, project: Project) -> None:
-        """The mark before the attribute before the default."""
+        """An option of the mark overrides the class attribute, which overrides the default."""
         project.steps("""
         class Base(Step):
             retries = 1
@@ -205,7 +205,7 @@ class TestNamesAndOptions:
     def test_skip_mark_skips_the_step(
         self, project: Project, mark: str, reason: str, above: bool
     ) -> None:
-        """Both skip and a true skipif skip the step and what needs it, with the mark's reason."""
+        """The marks skip and skipif skip the step and what needs it, with their reason."""
         marks = [f"@pytest.mark.{mark}", "@pytest.mark.plan_step"]
         lines = [*(marks if above else reversed(marks)), "def db(): note('db')"]
         project.steps("import sys\nTHERE = True\n" + "\n".join(lines))
@@ -220,13 +220,13 @@ class TestNamesAndOptions:
         "mark", ["skipif(False, reason='no')", "skipif('not THERE', reason='no')"]
     )
     def test_false_skipif_does_not_skip(self, project: Project, mark: str) -> None:
-        """A false condition changes nothing."""
+        """A skipif with a false condition does not skip the step."""
         project.steps(f"THERE = True\n@pytest.mark.{mark}\n@pytest.mark.plan_step\ndef db(): pass")
         project.tests("def test_it(db): pass")
         project.run().assert_outcomes(passed=1)
 
     def test_skip_mark_on_a_class(self, project: Project) -> None:
-        """Step classes can be skipped by a mark as well."""
+        """A skip mark on a step class skips the step."""
         project.steps(
             "@pytest.mark.skip(reason='no')\n@pytest.mark.plan_step\nclass Db(Step): pass"
         )
@@ -235,10 +235,10 @@ class TestNamesAndOptions:
 
 
 class TestPlaces:
-    """Conftests and plugin modules."""
+    """Steps in conftests and plugin modules."""
 
     def test_folder_has_steps_of_its_own(self, project: Project) -> None:
-        """A conftest below rootdir declares steps for its folder; they see those above."""
+        """A conftest in a folder declares steps for that folder; they can need steps from above."""
         project.steps("@pytest.mark.plan_step\ndef db(): note('db'); return 1")
         project.steps(
             "@pytest.mark.plan_step\ndef schema(db): note('schema'); return db + 1",
@@ -250,7 +250,7 @@ class TestPlaces:
         assert project.calls == ["db", "schema"]
 
     def test_siblings_are_not_ordered(self, project: Project) -> None:
-        """Steps of sibling folders wait for those above, never for each other."""
+        """Steps of sibling folders wait for steps from above, but not for each other."""
         project.steps("@pytest.mark.plan_step\ndef root(): pass")
         for name in ("a", "b"):
             project.steps(
@@ -270,7 +270,7 @@ class TestPlaces:
         )
 
     def test_step_of_a_sibling_is_not_visible(self, project: Project) -> None:
-        """Its fixture is unknown in another folder, as pytest's fixtures are."""
+        """A step of one folder has no fixture in a sibling folder."""
         project.steps("@pytest.mark.plan_step\ndef db(): note('db')", name="a/conftest.py")
         project.tests("def test_a(db): pass", name="a/test_a.py")
         project.tests("def test_b(db): pass", name="b/test_b.py")
@@ -279,7 +279,7 @@ class TestPlaces:
         result.stdout.fnmatch_lines(["*fixture 'db' not found*"])
 
     def test_plugin_module_by_option(self, project: Project) -> None:
-        """-p module: its steps come before those of every conftest."""
+        """Steps of a module loaded with `-p` come before those of all conftests."""
         project.write("steps.py", "import pytest\n@pytest.mark.plan_step\ndef net(): return 1\n")
         project.steps("@pytest.mark.plan_step\ndef db(): pass")
         project.tests("def test_it(net, db): assert net == 1")
@@ -288,7 +288,7 @@ class TestPlaces:
         assert [line.split()[1] for line in plan_lines(result)[:2]] == ["net", "db"]
 
     def test_plugin_module_by_conftest(self, project: Project) -> None:
-        """pytest_plugins of the conftest: its steps come before the conftest's."""
+        """Steps of a module in `pytest_plugins` come before those of the conftest."""
         project.write("steps.py", "import pytest\n@pytest.mark.plan_step\ndef net(): return 1\n")
         project.steps("pytest_plugins = ['steps']\n@pytest.mark.plan_step\ndef db(): pass")
         project.tests("def test_it(net, db): assert net == 1")
@@ -297,7 +297,7 @@ class TestPlaces:
         assert [line.split()[1] for line in plan_lines(result)[:2]] == ["net", "db"]
 
     def test_imported_step_is_declared_once(self, project: Project) -> None:
-        """The same function in two conftests, or under two names, is one step."""
+        """A function that appears in two conftests or under two names is one step."""
         project.write("steps.py", "import pytest\n@pytest.mark.plan_step\ndef db(): return 1\n")
         project.steps("from steps import db\nfrom steps import db as database")
         project.steps("from steps import db", name="unit/conftest.py")
@@ -306,7 +306,7 @@ class TestPlaces:
         project.run(".").assert_outcomes(passed=2)
 
     def test_order_is_by_line_not_by_name(self, project: Project) -> None:
-        """In one file the first line decides, also for classes and decorated functions."""
+        """Steps of one file are ordered by their first line, whatever their names and kinds."""
         project.steps("""
         def decorated(function):
             return pytest.mark.plan_step(function)
@@ -325,7 +325,7 @@ class TestPlaces:
         assert project.calls == ["zebra yak ape"]
 
     def test_plain_list_runs_in_its_order(self, project: Project) -> None:
-        """Steps that name no needs run one after the other and are undone in reverse."""
+        """Steps that name no needs run one after the other and are cleaned up in reverse."""
         project.steps("""
         @pytest.mark.plan_step
         def c():
@@ -344,7 +344,7 @@ class TestPlaces:
         assert project.calls == ["c", "b", "a", "test", "undo a", "undo b", "undo c"]
 
     def test_other_objects_with_a_mark_are_ignored(self, project: Project) -> None:
-        """Only functions and classes count, not other objects with an attribute `pytestmark`."""
+        """Only functions and classes are steps, not other objects with a `pytestmark` attribute."""
         project.steps("""
         class Anything:
             def __getattr__(self, name): return [pytest.mark.plan_step]
@@ -359,7 +359,7 @@ class TestPlaces:
 
 
 class TestByCode:
-    """The hook pytest_plan_configure."""
+    """Steps that the hook pytest_plan_configure adds."""
 
     HOOK = """
     def make(): note("make"); return 7
@@ -370,21 +370,21 @@ class TestByCode:
     """
 
     def test_named_steps_are_fixtures(self, project: Project) -> None:
-        """A step added under a name is needed like any other."""
+        """A step that was added under a name has a fixture."""
         project.steps(self.HOOK)
         project.tests("def test_it(db): note('test', db)")
         project.run().assert_outcomes(passed=1)
         assert project.calls == ["make", "test 7"]
 
     def test_unnamed_steps_run_with_all(self, project: Project) -> None:
-        """Unnamed steps and pauses have a place in the plan, but no fixture."""
+        """Unnamed steps and pauses run in their place in the plan, but have no fixture."""
         project.steps(self.HOOK)
         project.tests("def test_it(plan): note(*plan.results)")
         project.run().assert_outcomes(passed=1)
         assert project.calls == ["make", "unnamed", "db pause-1 step-3"]
 
     def test_hook_is_called_once_before_collection(self, project: Project) -> None:
-        """In plugins and conftests alike, also for --collect-only, also without any mark."""
+        """The hook is called once in every plugin and conftest, even for `--collect-only`."""
         project.write(
             "more.py",
             "from calls import note\ndef pytest_plan_configure(plan): note('plugin')\n",
@@ -399,7 +399,7 @@ class TestByCode:
         assert project.calls[2:] == ["collection"]
 
     def test_steps_by_code_and_by_mark_are_one_plan(self, project: Project) -> None:
-        """Either may need the other; a twin name is an error."""
+        """Added and marked steps can need each other, and a duplicate name is an error."""
         project.steps("""
         @pytest.mark.plan_step
         def net(): return 1
@@ -425,7 +425,7 @@ class TestByCode:
         ],
     )
     def test_mistake_is_a_usage_error(self, project: Project, line: str, says: str) -> None:
-        """What add_step refuses is a usage error that names the line."""
+        """A mistake in add_step is a usage error that names the line."""
         project.steps(f"""
         @pytest.mark.plan_step
         def net(): pass

@@ -1,4 +1,4 @@
-"""A step or its cleanup fails: the report, the blocked tests, and the exit status."""
+"""Failures of steps and cleanups: the report, the blocked tests and the exit status."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SOURCES = ["from print", "from stderr", "from logging", "from ctx.log", "from a 
 
 @pytest.fixture
 def broken(project: Project) -> Project:
-    """One failing step, two tests that need it and one that does not."""
+    """A project with one failing step, two tests that need it, and one test that does not."""
     project.steps(BROKEN)
     project.tests("""
     def test_first(db): note("first")
@@ -58,7 +58,7 @@ class TestReport:
     """The report of a failed step."""
 
     def test_step_is_reported_once(self, broken: Project) -> None:
-        """One section with source, error, place and advice; one line in the short summary."""
+        """The step has one section with source, error and advice, and one line in the summary."""
         result = broken.run()
         text = result.stdout.str()
         assert text.count("ERROR at setup of plan step 'db'") == 1
@@ -78,7 +78,7 @@ class TestReport:
         )
 
     def test_source_is_shown_as_it_is_written(self, broken: Project) -> None:
-        """Every line of the step's source has the indentation that pytest gives it."""
+        """The step's source is shown with the indentation that pytest uses."""
         broken.run().stdout.fnmatch_lines(
             [
                 "    @pytest.mark.plan_step",
@@ -103,8 +103,8 @@ class TestReport:
             'ctx.wait_until(lambda: urllib.request.urlopen("http://127.0.0.1:1"), timeout=0)',
         ],
     )
-    def test_what_ctx_raises_points_at_the_step(self, project: Project, call: str) -> None:
-        """Its source is the user's line alone: no page of the library that was called."""
+    def test_an_error_from_ctx_points_at_the_step(self, project: Project, call: str) -> None:
+        """An error raised by a method of ctx is shown at the step's line, without library code."""
         project.steps(f"""
         import sys, urllib.request
 
@@ -120,7 +120,7 @@ class TestReport:
         assert "/request.py" not in result.stdout.str()
 
     def test_refused_write_points_at_the_test(self, project: Project) -> None:
-        """A test that writes where it may not is shown its own line, and none of ours."""
+        """The error of a refused write is shown at the test's line."""
         project.steps("@pytest.mark.plan_step\ndef db(): return 1")
         project.tests("def test_it(plan): plan.state['db'] = 2")
         result = project.run()
@@ -129,14 +129,14 @@ class TestReport:
 
     @pytest.mark.parametrize("style", ["short", "line", "native", "no"])
     def test_tb_style_is_respected(self, broken: Project, style: str) -> None:
-        """`--tb` decides how much of the traceback is shown."""
+        """`--tb` sets how much of the traceback is shown."""
         text = broken.run(f"--tb={style}").stdout.str()
         assert ("step 'db' failed in exec, attempt 1 of 1" in text) == (style != "no")
         assert ("conftest.py:9: in db" in text) == (style == "short")
         assert ('File "' in text) == (style == "native")
 
     def test_log_tail_has_everything_that_the_step_said(self, project: Project) -> None:
-        """print, stderr, logging, ctx.log and programs all end in the step's log."""
+        """The log has the output of print, stderr, logging, ctx.log and programs."""
         project.steps(NOISY)
         project.tests("def test_it(db): pass")
         text = project.run().stdout.str()
@@ -146,7 +146,7 @@ class TestReport:
             assert source not in text.partition("= ERRORS =")[0]
 
     def test_log_tail_is_there_without_capture(self, project: Project) -> None:
-        """With -s the output is shown live, and is in the report all the same."""
+        """With `-s` the output is shown live and is also in the report."""
         project.steps(NOISY)
         project.tests("def test_it(db): pass")
         text = project.run_apart("-s").stdout.str()
@@ -157,7 +157,7 @@ class TestReport:
         assert "from print" in live
 
     def test_every_attempt_is_listed(self, project: Project) -> None:
-        """The report says what each attempt failed with."""
+        """The report has the error of each attempt."""
         project.steps("""
         @pytest.mark.plan_step(retries=2, retry_wait=0)
         def db(ctx):
@@ -175,7 +175,7 @@ class TestReport:
         )
 
     def test_secret_is_masked_everywhere(self, project: Project) -> None:
-        """Neither error nor log nor source text of the output shows a secret."""
+        """A secret is masked in the error, the log and the source text of the output."""
         project.steps("""
         @pytest.mark.plan_step
         def password():
@@ -194,7 +194,7 @@ class TestReport:
     def test_step_that_does_not_stop_is_shown_with_its_stack(
         self, project: Project, quick_escalation: None
     ) -> None:
-        """A step that was abandoned at its timeout is timed out, and its stack is shown."""
+        """A step that is abandoned at its timeout is reported as timed out, with its stack."""
         project.steps(
             STUCK,
             """
@@ -217,17 +217,17 @@ class TestReport:
 
 
 class TestBlocked:
-    """Tests whose step is missing."""
+    """Tests that need a failed step."""
 
     def test_blocked_tests_are_counted_as_blocked(self, broken: Project) -> None:
-        """They are neither failed nor errors; others run; the exit status is 1."""
+        """Blocked tests count neither as failed nor as errors, and the exit status is 1."""
         result = broken.run()
         assert result.ret == pytest.ExitCode.TESTS_FAILED
         result.stdout.fnmatch_lines(["test_it.py b.b *", "*= 1 passed, 1 error, 2 blocked in *"])
         assert broken.calls == ["db", "free"]
 
     def test_verbose_says_blocked(self, broken: Project) -> None:
-        """-v shows the word."""
+        """`-v` shows the word BLOCKED."""
         broken.run("-v").stdout.fnmatch_lines(
             [
                 "test_it.py::test_first BLOCKED *",
@@ -237,7 +237,7 @@ class TestBlocked:
         )
 
     def test_closing_line_is_red(self, broken: Project) -> None:
-        """A run with nothing but blocked tests looks as bad as it is."""
+        """The closing line is red if all tests are blocked."""
         result = broken.run("--color=yes", "-k", "first")
         closing = result.outlines[-1]
         assert "\x1b[31m" in closing
@@ -246,7 +246,7 @@ class TestBlocked:
         assert "1 blocked" in closing
 
     def test_reason_is_said_once_for_all(self, broken: Project) -> None:
-        """One line tells how many tests each broken step blocks."""
+        """One line says how many tests each broken step blocks."""
         result = broken.run()
         reason = "2 tests blocked: plan step 'db' failed: RuntimeError: no port 5432"
         assert result.outlines.count(reason) == 1
@@ -254,7 +254,7 @@ class TestBlocked:
 
     @pytest.mark.parametrize("chars", ["E", "A", "a"])
     def test_each_blocked_test_has_a_line_when_asked(self, broken: Project, chars: str) -> None:
-        """-rE, -rA and -ra list each blocked test with its reason."""
+        """`-rE`, `-rA` and `-ra` list each blocked test with its reason."""
         reason = "plan step 'db' failed: RuntimeError: no port 5432"
         lines = broken.run(f"-r{chars}").outlines
         assert [line for line in lines if line.startswith("BLOCKED")] == [
@@ -263,14 +263,14 @@ class TestBlocked:
         ]
 
     def test_no_error_section_for_a_blocked_test(self, broken: Project) -> None:
-        """The error report that pytest makes of each test would only repeat the step's."""
+        """A blocked test has no error section, because it would only repeat the step's."""
         text = broken.run("-rA").stdout.str()
         assert "ERROR at setup of test_" not in text
         assert "ERROR test_it.py" not in text
         assert "FAILED test_it.py" not in text
 
     def test_hundred_blocked_tests_take_few_lines(self, project: Project) -> None:
-        """One broken step under 100 tests prints under 60 lines."""
+        """A broken step that blocks 100 tests prints under 60 lines."""
         project.steps(BROKEN)
         project.tests("""
         @pytest.mark.parametrize("number", range(100))
@@ -281,7 +281,7 @@ class TestBlocked:
         result.stdout.fnmatch_lines(["*= 1 error, 100 blocked in *"])
 
     def test_no_fixture_of_a_blocked_test_runs(self, project: Project) -> None:
-        """Not even one that does not need the step, and no teardown."""
+        """No fixture of a blocked test is set up, even if it does not need the step."""
         project.steps(BROKEN)
         project.tests("""
         @pytest.fixture(autouse=True)
@@ -296,8 +296,8 @@ class TestBlocked:
         project.run().stdout.fnmatch_lines(["*1 error, 1 blocked*"])
         assert project.calls == ["db"]
 
-    def test_needs_block_through_steps(self, project: Project) -> None:
-        """A test is blocked by what its step needs, and the reason names the root."""
+    def test_a_failed_step_blocks_through_other_steps(self, project: Project) -> None:
+        """A test is blocked if its step needs a failed step, and the reason names that step."""
         project.steps(
             BROKEN,
             """
@@ -316,7 +316,7 @@ class TestBlocked:
         assert project.calls == ["db"]
 
     def test_order_edge_alone_does_not_block(self, project: Project) -> None:
-        """A test whose own steps succeeded runs, although the plan stopped at another."""
+        """A test whose own steps succeeded runs, although the plan stopped at another step."""
         project.steps("""
         @pytest.mark.plan_step
         def good():
@@ -332,7 +332,7 @@ class TestBlocked:
         project.run().stdout.fnmatch_lines(["*= 1 passed, 1 error, 1 blocked in *"])
 
     def test_junit_has_an_error_that_names_the_step(self, broken: Project) -> None:
-        """In JUnit XML a blocked test is an <error>, not a <failure>."""
+        """In JUnit XML a blocked test is an `<error>`, not a `<failure>`."""
         broken.run("--junitxml=report.xml")
         suite = ET.parse(broken.path / "report.xml").getroot()[0]
         assert (suite.get("errors"), suite.get("failures")) == ("2", "0")
@@ -341,7 +341,7 @@ class TestBlocked:
         assert all("plan step 'db' failed: RuntimeError: no port 5432" in m for m in messages)
 
     def test_tests_run_when_their_step_succeeds_at_a_later_attempt(self, project: Project) -> None:
-        """A retried step blocks nothing and makes no error."""
+        """A step that succeeds after a retry blocks nothing and adds no error."""
         project.steps("""
         @pytest.mark.plan_step(retries=2, retry_wait=0)
         def db(ctx):
@@ -360,38 +360,38 @@ class TestBlocked:
 
 
 class TestOtherPlugins:
-    """Blocked tests are failures to everything that asks."""
+    """Blocked tests are failures for other plugins and options."""
 
     @pytest.mark.parametrize("option", ["-x", "--maxfail=1"])
     def test_exitfirst_stops_at_a_blocked_test(self, broken: Project, option: str) -> None:
-        """The first blocked test counts as the first failure."""
+        """With `-x` the first blocked test counts as the first failure."""
         result = broken.run(option)
         assert result.ret == pytest.ExitCode.TESTS_FAILED
         result.stdout.fnmatch_lines(["*stopping after 1 failures*", "*1 error, 1 blocked in*"])
         assert broken.calls == ["db"]
 
     def test_lf_remembers_blocked_tests(self, broken: Project) -> None:
-        """--lf runs the blocked tests again, and no other."""
+        """`--lf` runs the blocked tests again, and no others."""
         broken.run()
         result = broken.run("--lf", "--collect-only", "-q")
         assert result.outlines[:2] == ["test_it.py::test_first", "test_it.py::test_second"]
 
     def test_sw_stops_and_goes_on_at_a_blocked_test(self, broken: Project) -> None:
-        """--sw stops at the first blocked test and starts there the next time."""
+        """`--sw` stops at the first blocked test and starts with it the next time."""
         broken.run("--sw").stdout.fnmatch_lines(["*Interrupted*", "*1 error, 1 blocked in *"])
         broken.steps("@pytest.mark.plan_step\ndef db(): return 1")
         result = broken.run("--sw")
         result.assert_outcomes(passed=3)
 
     def test_rerunfailures_counts_a_blocked_test_once(self, broken: Project) -> None:
-        """`--reruns` neither repeats a blocked test nor a step; other tests are rerun."""
+        """`--reruns` repeats neither blocked tests nor steps, but still reruns other tests."""
         broken.tests("def test_flaky(): assert False", name="test_other.py")
         result = broken.run("-p", "pytest_rerunfailures", "--reruns=2")
         result.stdout.fnmatch_lines(["*= 1 failed, 1 passed, 1 error, 2 blocked, 2 rerun in *"])
         assert broken.calls == ["db", "free"]
 
     def test_rerun_of_a_test_does_not_rerun_its_step(self, project: Project) -> None:
-        """A test that fails and is rerun finds the step as it was."""
+        """A test that is rerun uses the step's existing result."""
         project.steps("@pytest.mark.plan_step\ndef db(): note('db')")
         project.tests("def test_it(db): note('test'); assert False")
         project.run("-p", "pytest_rerunfailures", "--reruns=2")
@@ -399,10 +399,10 @@ class TestOtherPlugins:
 
 
 class TestOutcomesOfPytest:
-    """A step may end with pytest's own exceptions."""
+    """Steps that raise pytest's own exceptions."""
 
     def test_skip_skips_what_needs_the_step(self, project: Project) -> None:
-        """pytest.skip in a step skips its tests and steps with its reason; the run is green."""
+        """pytest.skip skips the tests and steps that need the step, and the run is green."""
         project.steps("""
         @pytest.mark.plan_step
         def db(): pytest.skip("no docker here")
@@ -428,7 +428,7 @@ class TestOutcomesOfPytest:
         ]
 
     def test_fail_fails_the_step(self, project: Project) -> None:
-        """pytest.fail in a step blocks its tests; the text is the error."""
+        """pytest.fail blocks the step's tests, and its text is the error."""
         project.steps("@pytest.mark.plan_step\ndef db(): pytest.fail('not today')")
         project.tests("def test_it(db): pass")
         result = project.run()
@@ -438,7 +438,7 @@ class TestOutcomesOfPytest:
         )
 
     def test_fail_is_not_retried(self, project: Project) -> None:
-        """pytest.fail is a decision (a BaseException), not a hiccup."""
+        """A step that calls pytest.fail is not retried."""
         project.steps("""
         @pytest.mark.plan_step(retries=3, retry_wait=0)
         def db():
@@ -450,7 +450,7 @@ class TestOutcomesOfPytest:
         assert project.calls == ["db"]
 
     def test_xfail_makes_tests_expected_failures(self, project: Project) -> None:
-        """pytest.xfail in a step: its tests are xfailed with the reason; the run is green."""
+        """pytest.xfail makes the step's tests xfailed with its reason, and the run is green."""
         project.steps("@pytest.mark.plan_step\ndef db(): pytest.xfail('bug 12')")
         project.tests("def test_it(db): note('test')")
         result = project.run("-rx")
@@ -460,7 +460,7 @@ class TestOutcomesOfPytest:
         assert project.calls == []
 
     def test_exit_ends_the_session(self, project: Project) -> None:
-        """pytest.exit in a step ends the run with its code, after cleanup."""
+        """pytest.exit ends the run with its exit code, after cleanup."""
         project.steps(
             FIRST,
             "@pytest.mark.plan_step\ndef db(first): pytest.exit('the disk is full', returncode=7)",
@@ -472,7 +472,7 @@ class TestOutcomesOfPytest:
         assert project.calls == ["undo first"]
 
     def test_keyboard_interrupt_ends_the_session(self, project: Project) -> None:
-        """KeyboardInterrupt in a step ends the run as Ctrl-C does, after cleanup."""
+        """KeyboardInterrupt ends the run as Ctrl-C does, after cleanup."""
         project.steps(FIRST, "@pytest.mark.plan_step\ndef db(first): raise KeyboardInterrupt")
         project.tests("def test_it(db): note('test')")
         result = project.run_apart()
@@ -481,7 +481,7 @@ class TestOutcomesOfPytest:
         assert "INTERNALERROR" not in result.stdout.str()
 
     def test_system_exit_is_never_wrapped(self, project: Project) -> None:
-        """sys.exit in a step ends the run with its code, after cleanup."""
+        """sys.exit ends the run with its exit code, after cleanup."""
         project.steps(FIRST, "@pytest.mark.plan_step\ndef db(first): raise SystemExit(9)")
         project.tests("def test_it(db): note('test')")
         result = project.run_apart()
@@ -489,7 +489,7 @@ class TestOutcomesOfPytest:
         assert project.calls == ["undo first"]
 
     def test_skip_in_eager_step_skips_tests(self, project: Project) -> None:
-        """A skip before collection has the same effect as one after it."""
+        """pytest.skip in an eager step has the same effect as in any other step."""
         project.steps("@pytest.mark.plan_step(eager=True)\ndef db(): pytest.skip('not here')")
         project.tests("def test_it(db): pass")
         result = project.run()
@@ -498,7 +498,7 @@ class TestOutcomesOfPytest:
 
 
 class TestOptions:
-    """The options that say what to do about failures."""
+    """Options that select steps and decide what happens after a failure."""
 
     THREE = """
     @pytest.mark.plan_step
@@ -517,7 +517,7 @@ class TestOptions:
     """
 
     def test_first_failure_stops_the_plan(self, project: Project) -> None:
-        """By default no further step starts: it is blocked, and the reason names the step."""
+        """By default no step starts after a failure; the reason of blocked steps names it."""
         project.steps(self.THREE)
         project.tests(self.TESTS)
         result = project.run("-rE")
@@ -532,7 +532,7 @@ class TestOptions:
         assert project.calls == []
 
     def test_continue_on_error_blocks_only_needs(self, project: Project) -> None:
-        """--plan-continue-on-error goes on with everything that does not need the step."""
+        """`--plan-continue-on-error` continues with all steps that do not need the failed one."""
         project.steps(self.THREE)
         project.tests(self.TESTS)
         result = project.run("--plan-continue-on-error")
@@ -561,7 +561,7 @@ class TestOptions:
     """
 
     def test_until_runs_a_step_and_its_needs(self, project: Project) -> None:
-        """--plan-until: tests that need more are skipped, and say why."""
+        """`--plan-until` skips tests that need further steps, with a reason."""
         project.steps(self.CHAIN)
         project.tests(self.CHAIN_TESTS)
         result = project.run("--plan-until", "db", "-rs")
@@ -571,14 +571,14 @@ class TestOptions:
         result.stdout.fnmatch_lines(["SKIPPED * test_it.py:*: *--plan-until db*"])
 
     def test_until_runs_the_step_even_when_no_test_needs_it(self, project: Project) -> None:
-        """--plan-until STEP is how one looks at a step: "that step and what it needs" run."""
+        """`--plan-until` runs the step and its needs even if no test needs them."""
         project.steps(self.CHAIN)
         project.tests("def test_free(): note('free')")
         project.run("--plan-until", "db")
         assert project.calls == ["net", "db", "free"]
 
     def test_skip_is_as_if_the_step_had_skipped(self, project: Project) -> None:
-        """--plan-skip: the step's tests and steps are skipped, the rest runs."""
+        """`--plan-skip` skips the step and the tests and steps that need it; the rest runs."""
         project.steps(self.CHAIN)
         project.tests(self.CHAIN_TESTS)
         result = project.run("--plan-skip", "db", "-rs")
@@ -588,13 +588,13 @@ class TestOptions:
         result.stdout.fnmatch_lines(["SKIPPED * test_it.py:*: plan step 'db': --plan-skip db"])
 
     def test_skip_may_be_given_twice(self, project: Project) -> None:
-        """Each --plan-skip adds a step."""
+        """`--plan-skip` can be repeated to skip several steps."""
         project.steps(self.CHAIN)
         project.tests(self.CHAIN_TESTS)
         project.run("--plan-skip", "db", "--plan-skip=last").assert_outcomes(passed=2, skipped=2)
 
     def test_jobs_is_the_most_that_run_at_once(self, project: Project) -> None:
-        """--plan-jobs 1: one after the other, in the order of declaration."""
+        """With `--plan-jobs 1` steps run one at a time, in the order of declaration."""
         project.steps("""
         import time
         for name in "abc":
@@ -611,7 +611,7 @@ class TestOptions:
         assert project.calls == [f"{what} {name}" for name in "abc" for what in ("begin", "end")]
 
     def test_independent_steps_run_at_the_same_time(self, project: Project) -> None:
-        """Without --plan-jobs eight run at once: here each waits for all eight."""
+        """Without `--plan-jobs` eight independent steps run at the same time."""
         project.steps("""
         import threading
         barrier = threading.Barrier(8, timeout=20)
@@ -626,7 +626,7 @@ class TestOptions:
         project.run().assert_outcomes(passed=1)
 
     def test_limit_stops_provisioning(self, project: Project) -> None:
-        """--plan-limit: the running step is timed out, its tests are blocked, cleanup runs."""
+        """When `--plan-limit` passes, the running step times out and its tests are blocked."""
         project.steps(
             FIRST,
             """
@@ -653,14 +653,14 @@ class TestOptions:
         assert project.calls == ["undo first"]
 
     def test_limit_that_holds_changes_nothing(self, project: Project) -> None:
-        """A limit that is not reached is only seen in `plan.remaining()`."""
+        """A limit that is not reached is only visible in `plan.remaining()`."""
         project.steps("@pytest.mark.plan_step\ndef db(): pass")
         project.tests("def test_it(plan): assert 50 < plan.remaining() <= 60")
         project.run("--plan-limit=1m").assert_outcomes(passed=1)
 
 
 class TestCleanup:
-    """A cleanup that fails."""
+    """Failed cleanups."""
 
     FAILING = """
     @pytest.mark.plan_step(needs=())
@@ -694,14 +694,14 @@ class TestCleanup:
         assert "\x1b[31m" in project.run("--color=yes").outlines[-1]
 
     def test_failed_cleanup_does_not_hide_failed_tests(self, project: Project) -> None:
-        """Failed tests keep their place and the exit status its meaning."""
+        """A failed cleanup does not change the report or the exit status of failed tests."""
         project.steps(self.FAILING)
         project.tests("def test_it(good, bad): assert good == bad")
         result = project.run()
         assert result.ret == pytest.ExitCode.TESTS_FAILED
         result.stdout.fnmatch_lines(["FAILED test_it.py::test_it*", "*= 1 failed, 1 error in *"])
 
-    def test_cleanup_that_takes_too_long_is_abandoned_aloud(
+    def test_cleanup_that_takes_too_long_is_reported_as_abandoned(
         self, project: Project, quick_escalation: None
     ) -> None:
         """A cleanup that exceeds its cleanup_timeout is reported, and the run fails."""
@@ -722,7 +722,7 @@ class TestCleanup:
         )
 
     def test_cleanup_limit_bounds_all_cleanups(self, project: Project) -> None:
-        """--plan-cleanup-limit ends the cleanup of everything."""
+        """`--plan-cleanup-limit` bounds the time of all cleanups together."""
         project.steps("""
         def wait(ctx):
             ctx.sleep(60)
@@ -737,7 +737,7 @@ class TestCleanup:
         result.stdout.fnmatch_lines(["plan: slow  cleanup TIMED OUT *"])
 
     def test_failed_step_still_undoes_what_it_deferred(self, project: Project) -> None:
-        """Deferred calls run however the step ended; the advice says when."""
+        """The deferred calls of a failed step run, even though it failed."""
         project.steps("""
         @pytest.mark.plan_step
         def db(ctx):
@@ -751,7 +751,7 @@ class TestCleanup:
     def test_failed_sessionfinish_of_another_plugin_does_not_stop_cleanup(
         self, project: Project
     ) -> None:
-        """Cleanup runs after all other hooks, even if they raised."""
+        """Cleanup runs after all other pytest_sessionfinish hooks, even if one raises."""
         project.steps("""
         @pytest.mark.plan_step
         def db():
@@ -766,7 +766,7 @@ class TestCleanup:
         assert project.calls == ["undo"]
 
     def test_session_fixtures_end_before_cleanup(self, project: Project) -> None:
-        """A session fixture that uses a step can still use it in its teardown."""
+        """The teardown of a session fixture can still use the step."""
         project.steps("""
         @pytest.mark.plan_step
         def db():
@@ -784,7 +784,7 @@ class TestCleanup:
 
 
 def test_usage_error_is_no_failure_of_a_step(project: Project) -> None:
-    """A plan that cannot run says so and runs nothing."""
+    """A plan that cannot run is a usage error, not a failed step."""
     project.steps("@pytest.mark.plan_step(needs=['dbb'])\ndef seed(): note('seed')")
     project.tests("def test_it(seed): pass")
     refuses(project.run_apart(), "needs an unknown step 'dbb'")

@@ -50,7 +50,7 @@ HAPPENED = [
 
 
 def test_hooks_are_called_in_order_on_the_main_thread(project: Project) -> None:
-    """Each step starts, finishes and is cleaned; then the plan has finished."""
+    """The hooks are called on the main thread, in the order of events."""
     project.steps(STEPS, HOOKS)
     project.tests(TESTS)
     project.run().stdout.fnmatch_lines(["*1 passed, 1 error, 1 blocked*"])
@@ -58,7 +58,7 @@ def test_hooks_are_called_in_order_on_the_main_thread(project: Project) -> None:
 
 
 def test_hooks_may_take_fewer_arguments(project: Project) -> None:
-    """As everywhere in pytest, an implementation takes what it wants."""
+    """An implementation can leave out arguments, as with every pytest hook."""
     project.steps(STEPS, "def pytest_plan_step_started(step): note(step)")
     project.tests(TESTS)
     project.run()
@@ -66,7 +66,7 @@ def test_hooks_may_take_fewer_arguments(project: Project) -> None:
 
 
 def test_hooks_of_a_folder_are_called(project: Project) -> None:
-    """A conftest below may implement them, too."""
+    """A conftest in a folder can implement the hooks."""
     project.steps("@pytest.mark.plan_step\ndef db(): pass")
     project.steps("def pytest_plan_step_started(step): note('deep', step)", name="a/conftest.py")
     project.tests("def test_a(db): pass", name="a/test_a.py")
@@ -79,7 +79,7 @@ def test_hooks_of_a_folder_are_called(project: Project) -> None:
              "finished(result)"],
 )  # fmt: skip
 def test_error_in_a_hook_does_not_end_the_run(project: Project, hook: str) -> None:
-    """The run continues to its end, and the error is reported."""
+    """An error in a hook is reported, and the run continues to its end."""
     project.steps(
         f"""
         @pytest.mark.plan_step
@@ -100,7 +100,7 @@ def test_error_in_a_hook_does_not_end_the_run(project: Project, hook: str) -> No
 
 
 def test_unknown_hook_is_refused_by_pytest(project: Project) -> None:
-    """A misspelt hook of ours is an error, as pytest makes it for its own."""
+    """A misspelled hook name is an error, as for pytest's own hooks."""
     project.steps("def pytest_plan_step_start(step): pass")
     project.tests("def test_it(): pass")
     result = project.run_apart()
@@ -119,7 +119,7 @@ def test_wrong_argument_is_refused_by_pytest(project: Project) -> None:
 
 
 def test_results_have_what_reports_need(project: Project) -> None:
-    """A finished step has attempts, times, reason and place; the plan its run id."""
+    """The results passed to the hooks have attempts, times, reason, place and run id."""
     project.steps(
         STEPS,
         """

@@ -1,4 +1,4 @@
-"""pytest and pytest-timeout without the internals that the plugin prefers: it has a fallback."""
+"""Fallbacks for missing internals of pytest and pytest-timeout."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def pytest_collect_file(file_path, parent):
 
 
 class TestPytest:
-    """Other versions of pytest."""
+    """Versions of pytest with other internals."""
 
     def test_item_without_fixtures_needs_what_its_marks_name(self, project: Project) -> None:
-        """A plugin's own kind of item has no fixture closure."""
+        """An item of another plugin, which has no fixtures, needs the steps that its marks name."""
         project.steps("@pytest.mark.plan_step\ndef db(): note('db')", CUSTOM_ITEMS)
         project.write("test.lines", "")
         result = project.run_apart()
@@ -40,7 +40,7 @@ class TestPytest:
         assert project.calls == ["db", "ran one"]
 
     def test_fixture_closure_of_another_shape_is_unknown(self) -> None:
-        """One without the attributes that we read is not read."""
+        """The fixture closure is unknown if it lacks the attributes that we read."""
 
         class Item:
             _fixtureinfo = object()
@@ -48,7 +48,7 @@ class TestPytest:
         assert pytest_internals.fixture_info(Item()) is None  # type: ignore[arg-type]
 
     def test_conftest_is_not_loaded_without_the_loader(self) -> None:
-        """Its steps are then unknown, which is an error elsewhere; here there is none."""
+        """Without pytest's conftest loader nothing is loaded, and no error is raised."""
 
         class Config:
             pluginmanager = pluggy.PluginManager("pytest")
@@ -56,12 +56,12 @@ class TestPytest:
         pytest_internals.load_conftest(Config(), "conftest.py")  # type: ignore[arg-type]
 
     def test_no_fixture_is_known_without_the_manager(self, project: Project) -> None:
-        """A message that would mention a fixture is less exact."""
+        """Without the fixture manager no fixture definition is found, and no error is raised."""
         config = project.pytester.parseconfig()
         assert pytest_internals.fixture_definitions(config, "tmp_path") == []
 
     def test_warning_is_given_to_a_hook_that_is_not_historic(self) -> None:
-        """Plugins that are registered by then get it."""
+        """If the warning hook is not historic, the registered plugins still get the warning."""
         warned = []
 
         class Spec:
@@ -69,7 +69,7 @@ class TestPytest:
             def pytest_warning_recorded(
                 self, warning_message: object, when: str, nodeid: str, location: None
             ) -> None:
-                """A plain hook."""
+                """A hook that is not historic."""
 
         class Plugin:
             @pytest.hookimpl
@@ -88,7 +88,7 @@ class TestPytest:
         assert "mind the step" in warned[0]
 
     def test_skip_without_a_choice_of_location(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The test is skipped all the same."""
+        """The test is skipped even if pytest's exception cannot take a location."""
 
         class Skipped(pytest.skip.Exception):  # type: ignore[name-defined, misc]
             def __init__(self, msg: str) -> None:
@@ -102,7 +102,7 @@ class TestPytest:
     def test_capture_manager_whose_streams_cannot_be_held(
         self, project: Project, capture: str
     ) -> None:
-        """The lines of the plan are shown, and what steps print between them is in their logs."""
+        """If the streams cannot be held, plan lines are shown and output goes to the log."""
         project.steps(
             """
             from pytest_plan.plugin.compat import pytest_internals
@@ -124,15 +124,15 @@ class TestPytest:
         lines = [line.split()[1:3] for line in plan_lines(result)]
         assert lines[:2] == [["db", "ok"], ["web", "FAILED"]]
         text = result.stdout.str()
-        assert text.count("second") == 2  # once in the source that the report shows
+        assert text.count("second") == 2  # once in the source code and once in the log
         assert "first" not in text.replace('print("first")', "")
 
 
 class TestTimeout:
-    """Other versions of pytest-timeout."""
+    """Versions of pytest-timeout with other internals."""
 
     def test_earlier_session_timeout_wins(self, project: Project) -> None:
-        """The plan's limit shortens the user's session timeout and never lengthens it."""
+        """The plan's limit can shorten the user's session timeout, but never lengthens it."""
         config = project.pytester.parseconfig("-p", "pytest_timeout")
         for remaining in (50.0, 100.0):
             timeout_internals.shorten_session_timeout(config, remaining)
@@ -144,7 +144,7 @@ class TestTimeout:
     def test_session_timeout_kept_elsewhere(
         self, project: Project, monkeypatch: pytest.MonkeyPatch, key: str
     ) -> None:
-        """It is not changed; the plan's own watch holds the limit."""
+        """A session timeout that is stored elsewhere is not changed."""
         config = project.pytester.parseconfig("-p", "pytest_timeout")
         monkeypatch.delattr(pytest_timeout, key)
         timeout_internals.shorten_session_timeout(config, 50.0)
@@ -152,5 +152,5 @@ class TestTimeout:
         assert not config.stash.get(pytest_timeout.SESSION_EXPIRE_KEY, 0)
 
     def test_method_that_cannot_be_read_is_not_warned_of(self, project: Project) -> None:
-        """No attribute of the config says which method is used."""
+        """There is no warning about the timeout method if the method cannot be determined."""
         assert not timeout_internals.ends_the_process(project.pytester.parseconfig())

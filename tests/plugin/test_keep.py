@@ -1,4 +1,4 @@
-"""A kept environment is reused: which steps run, which do not, and the messages."""
+"""Kept environments: which steps are reused, which are rebuilt, and what is reported."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ MADE = ["db", "schema 1", "other"]
 
 @pytest.fixture
 def kept(project: Project) -> Project:
-    """A project whose environment has been kept; nothing that it did is noted any more."""
+    """A project with a kept environment, and with empty notes."""
     project.steps(STEPS)
     project.tests(TESTS)
     result = project.run_apart("--plan-keep", "always", "--plan-jobs", "1")
@@ -82,7 +82,7 @@ def _clean(project: Project) -> pytest.RunResult:
 
 
 def _processes(project: Project) -> list[psutil.Process]:
-    """Return the programs of the project's steps that live."""
+    """Return the live processes that the project's steps started."""
     return [process for process in psutil.process_iter() if _is_program(process, project)]
 
 
@@ -94,8 +94,8 @@ def _is_program(process: psutil.Process, project: Project) -> bool:
         return False
 
 
-def test_a_second_run_makes_nothing(kept: Project) -> None:
-    """Values, State, variables, files and processes are those of the first run."""
+def test_a_second_run_reuses_everything(kept: Project) -> None:
+    """A second run reuses the first run's values, State, variables, files and processes."""
     result = kept.run_apart("--plan-reuse")
     assert result.ret == 0, result.stdout.str()
     assert kept.calls == []
@@ -107,16 +107,16 @@ def test_a_second_run_makes_nothing(kept: Project) -> None:
     assert kept.calls == ["drop schema", "drop 5432 recovery"]
 
 
-def test_workers_use_it_too(kept: Project) -> None:
-    """The controller gives it to them."""
+def test_workers_get_the_reused_environment(kept: Project) -> None:
+    """Workers get the reused environment from the controller."""
     result = kept.run_apart("--plan-reuse", "-p", "xdist", "-n", "2")
     assert result.ret == 0, result.stdout.str()
     assert kept.calls == []
     _clean(kept)
 
 
-def test_a_changed_step_is_made_again_with_what_needs_it(kept: Project) -> None:
-    """And nothing else: it is cleaned up first, and said to be changed."""
+def test_a_changed_step_is_rebuilt_with_what_needs_it(kept: Project) -> None:
+    """Only the changed step and what needs it are rebuilt; their cleanup runs first."""
     path = kept.path / "conftest.py"
     path.write_text(path.read_text().replace("VERSION = 1", "VERSION = 2"))
     result = kept.run_apart("--plan-reuse")
@@ -126,8 +126,8 @@ def test_a_changed_step_is_made_again_with_what_needs_it(kept: Project) -> None:
     _clean(kept)
 
 
-def test_a_step_whose_process_died_is_made_again_with_what_needs_it(kept: Project) -> None:
-    """Nothing is trusted because it was there once."""
+def test_a_step_whose_process_died_is_rebuilt_with_what_needs_it(kept: Project) -> None:
+    """A step whose process has died is rebuilt, as is every step that needs it."""
     for process in _processes(kept):
         process.kill()
     result = kept.run_apart("--plan-reuse", "--plan-jobs", "1")
@@ -144,8 +144,8 @@ def test_a_step_whose_process_died_is_made_again_with_what_needs_it(kept: Projec
         ("raise OSError('no answer')", "its alive hook raised OSError: no answer"),
     ],
 )
-def test_a_step_that_is_not_alive_is_made_again(project: Project, answer: str, reason: str) -> None:
-    """Its `alive` hook decides, with the value of the step."""
+def test_a_step_that_is_not_alive_is_rebuilt(project: Project, answer: str, reason: str) -> None:
+    """A step is rebuilt if its `alive` hook returns False or raises."""
     project.steps(f"""
     def ask(value):
         note("alive?", value)
@@ -164,8 +164,8 @@ def test_a_step_that_is_not_alive_is_made_again(project: Project, answer: str, r
     _clean(project)
 
 
-def test_a_step_that_says_that_it_is_alive_is_used(project: Project) -> None:
-    """Whatever it returns that is not False."""
+def test_a_step_that_is_alive_is_reused(project: Project) -> None:
+    """A step is reused if its `alive` hook returns anything but False."""
     project.steps("""
     def ask(value): note("alive?", value)
 
@@ -182,8 +182,8 @@ def test_a_step_that_says_that_it_is_alive_is_used(project: Project) -> None:
     assert not (project.path / ".pytest_plan" / "environments").exists()
 
 
-def test_an_input_that_changed_makes_a_step_new(project: Project) -> None:
-    """A file that `inputs` names, relative to the conftest."""
+def test_a_changed_input_rebuilds_the_step(project: Project) -> None:
+    """A step is rebuilt if a file in its `inputs` has changed."""
     project.steps("""
     @pytest.mark.plan_step(inputs="*.sql")
     def schema(): note("schema")
@@ -199,8 +199,8 @@ def test_an_input_that_changed_makes_a_step_new(project: Project) -> None:
     _clean(project)
 
 
-def test_what_cannot_be_kept_is_cleaned_up_and_said_with_its_cure(project: Project) -> None:
-    """A generator is announced before it runs; the rest when it becomes known."""
+def test_a_step_that_cannot_be_kept_is_cleaned_up_and_reported(project: Project) -> None:
+    """A step that cannot be kept is cleaned up, and the reason is reported with a fix."""
     project.steps("""
     @pytest.mark.plan_step
     def server():
@@ -235,8 +235,8 @@ def test_what_cannot_be_kept_is_cleaned_up_and_said_with_its_cure(project: Proje
 
 
 @pytest.mark.parametrize(("test", "is_kept"), [("pass", False), ("assert 0", True)])
-def test_keep_failed_keeps_what_failed_alone(project: Project, test: str, is_kept: bool) -> None:
-    """Green runs clean up."""
+def test_keep_failed_keeps_only_failed_runs(project: Project, test: str, is_kept: bool) -> None:
+    """`--plan-keep failed` keeps the environment of a failed run; a green run cleans up."""
     project.steps("@pytest.mark.plan_step(cleanup=lambda: None)\ndef db(): note('db')")
     project.tests(f"def test_it(db): {test}")
     result = project.run_apart("--plan-keep", "failed")
@@ -245,7 +245,7 @@ def test_keep_failed_keeps_what_failed_alone(project: Project, test: str, is_kep
 
 
 def test_a_run_resumes_after_a_failed_step(project: Project) -> None:
-    """What had succeeded is used again; what failed is made again."""
+    """A run after a failure reuses the steps that succeeded and repeats the one that failed."""
     source = """
     @pytest.mark.plan_step
     def db(): note("db")
@@ -264,8 +264,8 @@ def test_a_run_resumes_after_a_failed_step(project: Project) -> None:
     _clean(project)
 
 
-def test_a_plain_run_beside_it_says_that_it_is_there(kept: Project) -> None:
-    """And makes an environment of its own."""
+def test_a_plain_run_mentions_the_kept_environment(kept: Project) -> None:
+    """A run without `--plan-reuse` mentions the kept environment and uses its own."""
     kept.tests("def test_it(db): pass")
     result = kept.run_apart()
     assert "plan: environment 'default' is kept: --plan-reuse uses it" in result.outlines
@@ -273,8 +273,8 @@ def test_a_plain_run_beside_it_says_that_it_is_there(kept: Project) -> None:
     _clean(kept)
 
 
-def test_environments_with_names_do_not_meet(project: Project) -> None:
-    """Each is kept, used and cleaned up on its own."""
+def test_named_environments_are_independent(project: Project) -> None:
+    """Each named environment is kept, reused and cleaned up independently."""
     project.steps("@pytest.mark.plan_step\ndef db(plan_name=None): note('db')")
     project.tests("def test_it(db, plan): note(plan.environment)")
     for name in ("blue", "green"):
@@ -287,7 +287,7 @@ def test_environments_with_names_do_not_meet(project: Project) -> None:
 
 
 def test_a_named_environment_in_use_is_refused(project: Project) -> None:
-    """The run is refused at once and names the owner; nothing runs."""
+    """A run that names an environment in use is refused, and the message names its owner."""
     project.steps("""
     @pytest.mark.plan_step
     def db(ctx):
@@ -308,8 +308,8 @@ def test_a_named_environment_in_use_is_refused(project: Project) -> None:
     assert project.calls == ["db"]
 
 
-def test_kept_programs_are_in_no_session_of_the_run(kept: Project) -> None:
-    """So that what ends a terminal, or a job, does not end them."""
+def test_kept_programs_lead_their_own_session(kept: Project) -> None:
+    """A kept program is the leader of its own session, so closing a terminal does not end it."""
     (program,) = _processes(kept)
     assert os.getsid(program.pid) == program.pid
     _clean(kept)
@@ -317,7 +317,7 @@ def test_kept_programs_are_in_no_session_of_the_run(kept: Project) -> None:
 
 
 def test_a_reused_environment_is_cleaned_up_when_its_run_is_killed(kept: Project) -> None:
-    """It is the reaper's then, like any other."""
+    """The reaper cleans up a reused environment when its run is killed."""
     kept.tests(f"def test_it(db): os.kill(os.getpid(), {int(signal.SIGKILL)})")
     kept.run_apart("--plan-reuse")
     deadline = time.monotonic() + 30
@@ -330,7 +330,7 @@ def test_a_reused_environment_is_cleaned_up_when_its_run_is_killed(kept: Project
 
 @pytest.mark.parametrize(("setting", "watched"), [("true", True), ("false", False)])
 def test_the_reaper_can_be_turned_off(project: Project, setting: str, watched: bool) -> None:
-    """Then nobody watches; what a killed run leaves waits for the next."""
+    """With `plan_reaper = false` no reaper is started."""
     project.steps("@pytest.mark.plan_step\ndef db(): pass")
     project.tests("""
     import psutil
@@ -358,7 +358,7 @@ def test_the_reaper_can_be_turned_off(project: Project, setting: str, watched: b
     ],
 )
 def test_bad_values_are_refused(project: Project, options: list[str], text: str) -> None:
-    """Before anything runs, with their source."""
+    """A bad value is refused before anything runs, and the message names its source."""
     project.steps("@pytest.mark.plan_step\ndef db(): note('db')")
     project.tests("def test_it(db): pass")
     refuses(project.run_apart(*options), text)

@@ -1,4 +1,4 @@
-"""--plan-limit where there is no step to wait for."""
+"""`--plan-limit` in projects without steps."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def test_later(): pass
 PASSED = "the plan's limit of 1.00s has passed"
 
 
-def test_it_is_the_sessions_limit_without_any_step(project: Project) -> None:
-    """The hanging test fails by it, later ones do not run and are counted, the status is 1."""
+def test_the_limit_applies_without_any_step(project: Project) -> None:
+    """The hanging test fails, later tests are counted as not run, and the exit status is 1."""
     project.tests(SLOW)
     result = project.run_apart("--plan-limit=1s")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -31,8 +31,8 @@ def test_it_is_the_sessions_limit_without_any_step(project: Project) -> None:
     assert "INTERNALERROR" not in result.stdout.str()
 
 
-def test_nothing_is_said_of_it_when_it_holds(project: Project) -> None:
-    """A project without steps that sets a limit for all its runs sees no line about a plan."""
+def test_a_limit_that_is_not_reached_is_silent(project: Project) -> None:
+    """A limit that is not reached adds no line to the output of a project without steps."""
     project.write("pytest.ini", "[pytest]\nplan_limit = 5m")
     project.tests("def test_it(): pass")
     result = project.run_apart()
@@ -53,7 +53,7 @@ def test_nothing_is_said_of_it_when_it_holds(project: Project) -> None:
 def test_runs_without_tests_are_as_before(
     project: Project, args: list[str], status: pytest.ExitCode
 ) -> None:
-    """What runs no test ends as it does without a limit."""
+    """A run without tests ends as it does without a limit."""
     project.tests("def test_it(): pass")
     result = project.run_apart("--plan-limit=5m", *args)
     assert result.ret == status

@@ -1,4 +1,4 @@
-"""Which steps a test needs: by fixture, mark, autouse; and what is pruned."""
+"""Which steps a test needs, by fixture, mark or autouse, and which steps are left out."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def seed(db): note("seed"); return "s"
 
 @pytest.fixture
 def three(project: Project) -> Project:
-    """Of three steps web and db are independent, seed needs db; one runs at a time."""
+    """A project with independent steps web and db, and seed, which needs db; one runs at a time."""
     project.steps(THREE)
     project.write("pytest.ini", "[pytest]\nplan_jobs = 1\n")
     return project
 
 
 class TestFixtures:
-    """Needing a step by its fixture."""
+    """Needing a step through its fixture."""
 
     def test_only_needed_steps_run(self, three: Project) -> None:
-        """A test's step and what that needs, no other."""
+        """Only the steps of the selected tests run, and the steps that those need."""
         three.tests("def test_it(seed): assert seed == 's'")
         three.run().assert_outcomes(passed=1)
         assert three.calls == ["db", "seed"]
@@ -54,13 +54,13 @@ class TestFixtures:
              "usefixtures of module", "parametrised fixture", "fixture of class", "indirect"],
     )  # fmt: skip
     def test_need_goes_through_fixtures(self, three: Project, source: str) -> None:
-        """However a test reaches the step's fixture, it needs the step."""
+        """A test needs a step however it reaches the step's fixture."""
         three.tests(source)
         assert three.run().ret == 0
         assert three.calls == ["web"]
 
-    def test_override_that_asks_keeps_the_need(self, three: Project) -> None:
-        """A fixture of the same name that takes the step's still needs the step."""
+    def test_override_that_requests_the_step_keeps_the_need(self, three: Project) -> None:
+        """A fixture that overrides the step's fixture but requests it still needs the step."""
         three.tests("""
         @pytest.fixture
         def web(web): return web * 2
@@ -69,8 +69,8 @@ class TestFixtures:
         three.run().assert_outcomes(passed=1)
         assert three.calls == ["web"]
 
-    def test_override_that_does_not_ask_ends_the_need(self, three: Project) -> None:
-        """A fixture that replaces the step's makes its tests independent of the step."""
+    def test_override_that_does_not_request_the_step_ends_the_need(self, three: Project) -> None:
+        """A fixture that replaces the step's without requesting it does not need the step."""
         three.tests("""
         @pytest.fixture
         def web(): return "fake"
@@ -80,7 +80,7 @@ class TestFixtures:
         assert three.calls == []
 
     def test_override_in_a_folder_ends_the_need_there(self, three: Project) -> None:
-        """Only tests that see the override are freed; deeper ones may ask again."""
+        """An override affects only the tests that see it; a deeper one may need the step."""
         three.steps("@pytest.fixture\ndef seed(): return 'fake'", name="unit/conftest.py")
         three.steps(
             "@pytest.fixture\ndef seed(seed, web): return seed", name="unit/deep/conftest.py"
@@ -93,13 +93,13 @@ class TestFixtures:
         assert three.calls == ["web"]
 
     def test_direct_parametrisation_ends_the_need(self, three: Project) -> None:
-        """A parameter of the step's name replaces its fixture, as in pytest."""
+        """Direct parametrization with the step's name replaces its fixture, as in pytest."""
         three.tests("@pytest.mark.parametrize('web', ['fake'])\ndef test_it(web): pass")
         three.run().assert_outcomes(passed=1)
         assert three.calls == []
 
     def test_value_is_the_same_object_for_all_tests(self, three: Project) -> None:
-        """Step fixtures are session-scoped: a session fixture may take them."""
+        """All tests and session fixtures get the same object."""
         three.steps("@pytest.mark.plan_step\ndef box(): return object()")
         three.tests("""
         @pytest.fixture(scope="session")
@@ -110,13 +110,13 @@ class TestFixtures:
         three.run().assert_outcomes(passed=2)
 
     def test_step_without_value_gives_none(self, project: Project) -> None:
-        """None is not stored; the fixture gives None."""
+        """The fixture of a step without a value returns None, and the State has no entry."""
         project.steps("@pytest.mark.plan_step\ndef db(): pass")
         project.tests("def test_it(db, plan): assert db is None and 'db' not in plan.state")
         project.run().assert_outcomes(passed=1)
 
     def test_secret_is_revealed_by_its_fixture(self, project: Project) -> None:
-        """The fixture gives the value, the state the Secret."""
+        """The fixture returns the revealed value, and the State has the Secret."""
         project.steps("@pytest.mark.plan_step\ndef token(): return Secret('open-sesame')")
         project.tests("""
         def test_it(token, plan):
@@ -127,14 +127,14 @@ class TestFixtures:
         project.run().assert_outcomes(passed=1)
 
     def test_fixtures_are_listed_with_place_and_docstring(self, project: Project) -> None:
-        """--fixtures shows the step's own place and docstring; nothing runs."""
+        """`--fixtures` shows the place and the docstring of the step, and nothing runs."""
         project.steps(
             '@pytest.mark.plan_step\ndef db():\n    """A database for all."""\n    note(1)'
         )
         project.tests("def test_it(db): pass")
         result = project.run("--fixtures")
         result.stdout.fnmatch_lines(
-            # Before pytest 9 a decorated function begins at its name.
+            # before pytest 9 a decorated function begins at its `def` line
             ["*fixtures defined from conftest*", "db [[]session scope[]] -- conftest.py:[56]"]
         )
         result.stdout.fnmatch_lines(["    A database for all."])
@@ -144,13 +144,13 @@ class TestFixtures:
         assert project.calls == []
 
     def test_plan_fixture_is_listed(self, project: Project) -> None:
-        """--fixtures explains `plan`."""
+        """`--fixtures` explains `plan`."""
         project.run("--fixtures").stdout.fnmatch_lines(
             ["plan [[]session scope[]] -- *", "    The plan: *"]
         )
 
     def test_unittest_and_doctest_items(self, three: Project) -> None:
-        """A TestCase needs what its marks and autouse fixtures take; a doctest runs as it is."""
+        """A TestCase needs steps through its marks and autouse fixtures; a doctest needs none."""
         three.tests("""
         import unittest
 
@@ -173,7 +173,7 @@ class TestFixtures:
         assert three.calls == ["web", "db", "unittest", "marked"]
 
     def test_doctest_reaches_a_step_by_getfixture(self, three: Project) -> None:
-        """In a doctest getfixture is getfixturevalue: it never provisions, and says so."""
+        """A doctest's getfixture never provisions a step, and its error says so."""
         three.write("test_doc.txt", ">>> getfixture('web')\n'w'\n")
         result = three.run()
         result.assert_outcomes(failed=1)
@@ -182,7 +182,7 @@ class TestFixtures:
 
 
 class TestMark:
-    """@pytest.mark.plan and the fixture `plan`."""
+    """The mark `plan` and the fixture `plan`."""
 
     @pytest.mark.parametrize(
         ("source", "calls"),
@@ -204,13 +204,13 @@ class TestMark:
         ],
     )  # fmt: skip
     def test_mark_decides(self, three: Project, source: str, calls: list[str]) -> None:
-        """Named steps, or all that are visible; names narrow both the bare mark and `plan`."""
+        """A mark or `plan` needs the named steps, or else all visible steps."""
         three.tests(source)
         three.run().assert_outcomes(passed=1)
         assert three.calls == calls
 
     def test_marks_added_at_collection_count(self, three: Project) -> None:
-        """A hook that adds the mark decides what runs."""
+        """A mark that a hook adds during collection counts."""
         three.steps(
             THREE,
             """
@@ -224,7 +224,7 @@ class TestMark:
         assert three.calls == ["web"]
 
     def test_bare_mark_needs_only_visible_steps(self, three: Project) -> None:
-        """Steps of a sibling folder are not needed by `plan`; those of the own folder are."""
+        """`plan` and the bare mark need the steps of the own folder, not of sibling folders."""
         for name in ("a", "b"):
             three.steps(
                 f"@pytest.mark.plan_step(needs=())\ndef of_{name}(): note('{name}')",
@@ -236,7 +236,7 @@ class TestMark:
         assert three.calls == ["web", "db", "seed", "a"]
 
     def test_mark_may_name_a_step_of_another_folder(self, three: Project) -> None:
-        """A name is a name: the mark reaches every step that is known."""
+        """A mark may name any step, even one of another folder."""
         three.steps(
             "@pytest.mark.plan_step(needs=())\ndef deep(): note('deep')", name="a/conftest.py"
         )
@@ -247,10 +247,10 @@ class TestMark:
 
 
 class TestAutouse:
-    """autouse steps and plan_autouse."""
+    """Autouse steps and `plan_autouse`."""
 
     def test_autouse_step_is_needed_below_its_place(self, project: Project) -> None:
-        """Every test at or below the conftest needs it, no other test."""
+        """An autouse step is needed by all tests at or below its conftest, and by no others."""
         project.steps(
             "@pytest.mark.plan_step(autouse=True)\ndef deep(): note('deep')", name="a/conftest.py"
         )
@@ -262,7 +262,7 @@ class TestAutouse:
         assert project.calls == ["test", "deep", "test a", "test"]
 
     def test_failed_autouse_step_blocks_what_it_is_for(self, project: Project) -> None:
-        """Tests outside its folder run."""
+        """A failed autouse step blocks the tests of its folder, but no test outside."""
         project.steps(
             "@pytest.mark.plan_step(autouse=True)\ndef deep(): raise RuntimeError('no')",
             name="a/conftest.py",
@@ -272,7 +272,7 @@ class TestAutouse:
         project.run(".").stdout.fnmatch_lines(["*= 1 passed, 1 error, 1 blocked in *"])
 
     def test_plan_autouse_makes_every_test_need_all(self, three: Project) -> None:
-        """plan_autouse = true: no mark or fixture is needed."""
+        """With `plan_autouse = true` every test needs all steps."""
         three.write("pytest.ini", "[pytest]\nplan_jobs = 1\nplan_autouse = true\n")
         three.tests("def test_it(): note('test')")
         three.run().assert_outcomes(passed=1)
@@ -280,7 +280,7 @@ class TestAutouse:
 
 
 class TestPruning:
-    """Only what the selected tests need runs."""
+    """Only the steps that the selected tests need run."""
 
     TESTS = """
     def test_web(web): pass
@@ -308,13 +308,13 @@ class TestPruning:
         ],
     )
     def test_selection_decides(self, three: Project, args: list[str], calls: list[str]) -> None:
-        """-k, -m, --deselect and node ids; a test that a mark skips provokes nothing."""
+        """Deselected tests, and tests that a mark skips, need no step."""
         three.tests(self.TESTS)
         assert three.run(*args).ret == 0
         assert three.calls == calls
 
     def test_last_failed_decides(self, three: Project) -> None:
-        """--lf provisions only for the tests that failed."""
+        """`--lf` provisions only for the tests that failed."""
         three.tests("def test_web(web): pass\ndef test_db(db): assert False")
         three.run()
         (three.path / "calls.txt").unlink()
@@ -322,7 +322,7 @@ class TestPruning:
         assert three.calls == ["db"]
 
     def test_order_edges_are_followed(self, project: Project) -> None:
-        """In a plain list, what comes before a needed step runs too; what follows does not."""
+        """In a plain list, the steps before a needed step run too, but not those after it."""
         project.steps("""
         @pytest.mark.plan_step
         def a(): note("a")
@@ -339,7 +339,7 @@ class TestPruning:
 
 
 class TestNeverProvision:
-    """getfixturevalue and plan.need come too late to provision."""
+    """getfixturevalue and plan.need, which come too late to provision."""
 
     @pytest.mark.parametrize(
         "line",
@@ -350,7 +350,7 @@ class TestNeverProvision:
         ],
     )
     def test_missing_step_fails_with_the_cure(self, three: Project, line: str) -> None:
-        """The test fails, and the message names the missing mark."""
+        """If the step has not run, the test fails and the message names the missing mark."""
         three.tests(f"@pytest.mark.plan('db')\ndef test_it(request): {line}")
         result = three.run()
         result.assert_outcomes(failed=1)
@@ -360,7 +360,7 @@ class TestNeverProvision:
         assert three.calls == ["db"]
 
     def test_what_another_test_needed_is_returned(self, three: Project) -> None:
-        """They return what there is."""
+        """They return the value of a step that another test needed."""
         three.tests("""
         def test_first(web): pass
         @pytest.mark.plan("web")
@@ -372,14 +372,14 @@ class TestNeverProvision:
         three.run().assert_outcomes(passed=2)
 
     def test_unknown_step_fails_with_the_nearest(self, three: Project) -> None:
-        """plan.need of a name that does not exist says so."""
+        """plan.need of an unknown name fails and suggests the nearest name."""
         three.tests("@pytest.mark.plan('web')\ndef test_it(plan): plan.need('wep')")
         result = three.run()
         result.assert_outcomes(failed=1)
         result.stdout.fnmatch_lines(["*unknown step 'wep'; did you mean 'web'?*"])
 
     def test_failed_step_fails_with_its_reason(self, three: Project) -> None:
-        """plan.need of a failed step says why it failed."""
+        """plan.need of a failed step fails with the step's error."""
         three.steps(THREE, "@pytest.mark.plan_step(needs=())\ndef bad(): raise OSError('gone')")
         three.tests("""
         def test_bad(bad): pass
@@ -404,7 +404,7 @@ class TestHandle:
     """Every attribute of the fixture `plan`."""
 
     def test_attributes(self, project: Project) -> None:
-        """state, results, remaining(), run_id, environment, repr."""
+        """The fixture has state, results, remaining(), run_id, environment and a repr."""
         project.steps("""
         @pytest.mark.plan_step(retries=1, retry_wait=0)
         def db(ctx, state):
@@ -438,7 +438,7 @@ class TestHandle:
         project.run().assert_outcomes(passed=3)
 
     def test_remaining_counts_down(self, project: Project) -> None:
-        """With a limit: seconds, fewer each time, never negative."""
+        """With a limit, remaining() decreases and is never negative."""
         project.steps("@pytest.mark.plan_step\ndef db(): pass")
         project.tests("""
         def test_it(plan):
@@ -448,7 +448,7 @@ class TestHandle:
         project.run("--plan-limit=60").assert_outcomes(passed=1)
 
     def test_handle_without_any_step(self, project: Project) -> None:
-        """`plan` exists where nothing is declared: an empty plan."""
+        """In a project without steps `plan` is an empty plan."""
         project.tests("""
         def test_it(plan):
             assert dict(plan.results) == {} and plan.remaining() is None
@@ -460,7 +460,7 @@ class TestHandle:
         project.run().assert_outcomes(passed=1)
 
     def test_writes_are_refused_once_cleanup_has_begun(self, project: Project) -> None:
-        """A fixture that ends after the plan cannot change the State any more."""
+        """A fixture that ends after cleanup has begun cannot write to the State."""
         project.steps("""
         @pytest.mark.plan_step
         def db(): pass

@@ -1,4 +1,4 @@
-"""Options: command line before environment before ini file; a bad value names its source."""
+"""Options from the command line, the environment and the ini file, and their errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_settings(pytestconfig, plan):
         note(name, value)
 """
 
-# Per option: the value that wins, and two that lose, each as it shows in the settings.
+# For each option: the winning value and two losing values, as text and in the settings.
 VALUES = {
     "limit": [("90s", "90.0"), ("2m", "120.0"), ("3m", "180.0")],
     "cleanup_limit": [("90s", "90.0"), ("2m", "120.0"), ("3m", "180.0")],
@@ -41,18 +41,18 @@ INI_ONLY_FLAGS = ["autouse", "eager"]
 
 
 def flag(option: str) -> str:
-    """Return the option as it is written on the command line."""
+    """Return the option in the syntax of the command line."""
     return "--plan-" + option.replace("_", "-")
 
 
 def variable(option: str) -> str:
-    """Return the option as it is written in the environment."""
+    """Return the option in the syntax of an environment variable."""
     return "PYTEST_PLAN_" + option.upper()
 
 
 @pytest.fixture
 def read(project: Project) -> Project:
-    """A project whose one test notes the settings of its run."""
+    """A project whose only test records the settings of its run."""
     project.steps(
         "@pytest.mark.plan_step\ndef net(): pass\n\n@pytest.mark.plan_step(needs=())\n"
         "def db(): pass\n\n@pytest.mark.plan_step(needs=())\ndef seed(): pass\n"
@@ -62,13 +62,13 @@ def read(project: Project) -> Project:
 
 
 class TestOrder:
-    """Command line, environment, ini file, default."""
+    """The precedence of command line, environment, ini file and default."""
 
     @pytest.mark.parametrize("option", VALUES)
     def test_command_line_wins(
         self, read: Project, option: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An option on the command line hides environment and ini file."""
+        """An option on the command line overrides the environment and the ini file."""
         (first, shown), (second, _), (third, _) = VALUES[option]
         monkeypatch.setenv(variable(option), second)
         read.write("pytest.ini", INI.format(f"plan_{option}", third))
@@ -79,7 +79,7 @@ class TestOrder:
     def test_environment_hides_ini_file(
         self, read: Project, option: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A variable hides the ini file."""
+        """An environment variable overrides the ini file."""
         _, (second, shown), (third, _) = VALUES[option]
         monkeypatch.setenv(variable(option), second)
         read.write("pytest.ini", INI.format(f"plan_{option}", third))
@@ -88,14 +88,14 @@ class TestOrder:
 
     @pytest.mark.parametrize("option", VALUES)
     def test_ini_file_is_read(self, read: Project, option: str) -> None:
-        """Without either, the ini file is used."""
+        """The ini file is used if neither of the others has the option."""
         (first, shown), _, _ = VALUES[option]
         read.write("pytest.ini", INI.format(f"plan_{option}", first))
         read.run().assert_outcomes(passed=1)
         assert f"{option} {shown}" in read.calls
 
     def test_defaults(self, read: Project) -> None:
-        """Without any, the code's defaults hold."""
+        """An option that is set nowhere has its default."""
         read.run().assert_outcomes(passed=1)
         assert set(read.calls) >= {
             "show False",
@@ -115,7 +115,7 @@ class TestOrder:
     def test_flag_on_the_command_line_wins(
         self, read: Project, option: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A flag on the command line wins over the environment and the ini file."""
+        """A flag on the command line overrides the environment and the ini file."""
         monkeypatch.setenv(variable(option), "no")
         read.write("pytest.ini", INI.format(f"plan_{option}", "false"))
         read.run(flag(option)).assert_outcomes(passed=1)
@@ -126,7 +126,7 @@ class TestOrder:
         ("in_environment", "in_ini", "wins"),
         [("0", "true", "False"), ("1", "false", "True"), (None, "yes", "True")],
     )
-    def test_flag_in_environment_hides_ini_file(  # noqa: PLR0917 - the parameters of one table
+    def test_flag_in_environment_hides_ini_file(  # noqa: PLR0917 - the columns of the table
         self,
         read: Project,
         monkeypatch: pytest.MonkeyPatch,
@@ -135,7 +135,7 @@ class TestOrder:
         in_ini: str,
         wins: str,
     ) -> None:
-        """A flag can be turned off as well as on by its variable."""
+        """An environment variable can turn a flag off as well as on."""
         if in_environment is not None:
             monkeypatch.setenv(variable(option), in_environment)
         read.write("pytest.ini", INI.format(f"plan_{option}", in_ini))
@@ -143,7 +143,7 @@ class TestOrder:
         assert f"{option} {wins}" in read.calls
 
     def test_dir_is_relative_to_rootdir(self, read: Project) -> None:
-        """`plan_dir` names the folder, wherever pytest was started."""
+        """`plan_dir` is relative to rootdir, not to the working directory."""
         read.write("pytest.ini", INI.format("plan_dir", "build/plan"))
         read.run().assert_outcomes(passed=1)
         assert f"dir {read.path / 'build' / 'plan'}" in read.calls
@@ -151,7 +151,7 @@ class TestOrder:
     def test_skip_takes_several_names_everywhere(
         self, read: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """In the ini file and the environment names are separated by space or comma."""
+        """In the ini file and the environment, names are separated by spaces or commas."""
         read.write("pytest.ini", INI.format("plan_skip", "net seed"))
         read.run().assert_outcomes(passed=1)
         monkeypatch.setenv("PYTEST_PLAN_SKIP", "db,seed")
@@ -162,7 +162,7 @@ class TestOrder:
         ]
 
     def test_limit_zero_is_no_limit(self, read: Project) -> None:
-        """0 on the command line takes back the limit of the ini file."""
+        """0 on the command line removes the limit of the ini file."""
         read.write("pytest.ini", INI.format("plan_limit", "5m"))
         read.run("--plan-limit=0").assert_outcomes(passed=1)
         assert "limit None" in read.calls
@@ -170,7 +170,7 @@ class TestOrder:
     def test_limit_of_environment_and_ini_has_effect(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What is read is what holds: `plan.remaining()` shows it."""
+        """`plan.remaining()` shows a limit from the environment or the ini file."""
         project.tests("def test_it(plan): note(round(plan.remaining()))")
         project.steps("@pytest.mark.plan_step\ndef db(): pass")
         project.write("pytest.ini", INI.format("plan_limit", "2m"))
@@ -182,7 +182,7 @@ class TestOrder:
 
 
 class TestIniFiles:
-    """Every ini format of pytest."""
+    """All of pytest's ini formats."""
 
     @pytest.mark.parametrize(
         ("name", "text"),
@@ -198,14 +198,14 @@ class TestIniFiles:
         ],
     )
     def test_limit_is_read_from(self, read: Project, name: str, text: str) -> None:
-        """A limit may be text or, in TOML, a number."""
+        """A limit can be text or, in TOML, a number."""
         read.write(name, text)
         read.run().assert_outcomes(passed=1)
         assert "limit 300.0" in read.calls
 
     @pytest.mark.parametrize("form", [PYPROJECT, pytest.param(NATIVE, marks=native)])
     def test_toml_values_have_their_types(self, read: Project, form: str) -> None:
-        """Numbers, booleans and lists are written as TOML writes them."""
+        """Numbers, booleans and lists are read from native TOML values."""
         lines = "plan_jobs = 3\nplan_continue_on_error = true\nplan_skip = ['net', 'db']"
         read.write("pyproject.toml", form.format("plan_autouse", "true") + lines)
         read.run().assert_outcomes(skipped=1)
@@ -224,11 +224,11 @@ BAD_CASES = [(option, value) for option, values in BAD.items() for value in valu
 
 
 class TestBadValues:
-    """Exit status 4; the message names value and source; nothing runs."""
+    """A bad value is a usage error that names its source, and nothing runs."""
 
     @pytest.mark.parametrize(("option", "value"), BAD_CASES)
     def test_on_the_command_line(self, read: Project, option: str, value: str) -> None:
-        """The flag is named."""
+        """The message for a bad value on the command line names the flag."""
         refuses(read.run(f"{flag(option)}={value}"), f"{flag(option)}:", repr(value))
         assert read.calls == []
 
@@ -236,14 +236,14 @@ class TestBadValues:
     def test_in_the_environment(
         self, read: Project, monkeypatch: pytest.MonkeyPatch, option: str, value: str
     ) -> None:
-        """The variable is named."""
+        """The message for a bad value in the environment names the variable."""
         monkeypatch.setenv(variable(option), value)
         refuses(read.run(), f"environment variable {variable(option)}:", repr(value))
         assert read.calls == []
 
     @pytest.mark.parametrize(("option", "value"), [case for case in BAD_CASES if case[1]])
     def test_in_the_ini_file(self, read: Project, option: str, value: str) -> None:
-        """The ini value and its file are named."""
+        """The message for a bad value in an ini file names the option and the file."""
         read.write("pytest.ini", INI.format(f"plan_{option}", value))
         refuses(read.run(), f"plan_{option} in pytest.ini:", repr(value))
         assert read.calls == []
@@ -263,7 +263,7 @@ class TestBadValues:
     )
     @native
     def test_in_native_toml(self, read: Project, line: str, says: list[str]) -> None:
-        """Values of a wrong type or size are refused in TOML, too."""
+        """Native TOML values of a wrong type or size are refused."""
         read.write("pyproject.toml", f"[tool.pytest]\n{line}\n")
         refuses(read.run(), *says)
         assert read.calls == []
@@ -272,28 +272,28 @@ class TestBadValues:
     def test_flag_in_the_environment(
         self, read: Project, monkeypatch: pytest.MonkeyPatch, option: str
     ) -> None:
-        """A flag that is neither true nor false is refused."""
+        """A flag in the environment that is neither true nor false is refused."""
         monkeypatch.setenv(variable(option), "maybe")
         refuses(read.run(), f"environment variable {variable(option)}:", "'maybe'")
 
     @pytest.mark.parametrize("option", [*FLAGS, *INI_ONLY_FLAGS])
     def test_flag_in_the_ini_file(self, read: Project, option: str) -> None:
-        """A flag of the ini file likewise, with its name."""
+        """A flag in the ini file that is neither true nor false is refused by its name."""
         read.write("pytest.ini", INI.format(f"plan_{option}", "maybe"))
         refuses(read.run(), f"plan_{option}", "maybe")
 
     def test_without_any_step(self, project: Project) -> None:
-        """A bad value is refused also where there is no plan."""
+        """A bad value is refused even if the project has no steps."""
         project.tests("def test_it(): note('test')")
         refuses(project.run("--plan-limit=soon"), "--plan-limit:", "'soon'")
         assert project.calls == []
 
 
 class TestHelp:
-    """What `--help` and `--markers` tell."""
+    """The output of `--help` and `--markers`."""
 
     def test_help_lists_options_and_ini_values(self, project: Project) -> None:
-        """Every option is in a group of its own, every ini value in pytest's list."""
+        """`--help` lists every option in our group and every ini value in pytest's list."""
         text = project.run("--help").stdout.str()
         for name in ("show", "limit", "cleanup_limit", "jobs", "continue_on_error", "until",
                      "skip", "pause_on_failure"):  # fmt: skip
@@ -303,7 +303,7 @@ class TestHelp:
             assert f"  plan_{name} " in text
 
     def test_no_option_has_an_optional_value(self, project: Project) -> None:
-        """`--plan-show tests` means the folder `tests`, never a value of the option."""
+        """No option takes an optional value, so in `--plan-show tests` `tests` is a folder."""
         project.steps(STEPS)
         project.tests("def test_it(seed): pass", name="tests/test_it.py")
         project.run("--plan-show", "tests").stdout.fnmatch_lines(["*1 test needs seed:"])

@@ -1,4 +1,4 @@
-"""Where the output of steps goes while pytest writes its lines."""
+"""Where the output of steps goes while pytest writes its own lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.plugin.project import Project, plan_lines
 
-# Many steps end, each with a line in the terminal, while others print without a pause.
+# Many steps end, each with a line in the terminal, while others print continuously.
 CHATTY = """
 import time
 
@@ -28,20 +28,20 @@ def bad():
 
 
 @pytest.mark.parametrize("capture", ["fd", "sys", "tee-sys"])
-def test_nothing_of_a_step_comes_between_the_lines(project: Project, capture: str) -> None:
-    """What a step prints while a line is written is in its log as all the rest, nowhere else."""
+def test_output_of_steps_never_mixes_with_plan_lines(project: Project, capture: str) -> None:
+    """Output that a step prints while a line is written goes to the step's log and nowhere else."""
     project.steps(CHATTY)
     project.tests("def test_it(plan): pass")
     result = project.run_apart("--plan-jobs=8", "--plan-continue-on-error", f"--capture={capture}")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "CHAT" not in result.stdout.str()  # nor in the report of `bad`, as past the logs
+    assert "CHAT" not in result.stdout.str()  # not even in the report of `bad`
     assert len([line for line in plan_lines(result) if "  ok  " in line]) == 24
 
 
-def test_sign_that_the_terminal_lacks_fails_no_step(
+def test_character_that_the_terminal_lacks_fails_no_step(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With -s a copy of the log is shown, with an escape for the sign."""
+    """With `-s` a character that the terminal cannot encode is shown as an escape."""
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     project.steps("@pytest.mark.plan_step\ndef db():\n    print('done \\u2713')\n    return 1")
     project.tests("def test_it(db): pass")

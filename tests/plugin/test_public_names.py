@@ -1,4 +1,4 @@
-"""Users see the names that they can import: `pytest_plan.StateError`, never where it is written."""
+"""Names in the output can be imported: `pytest_plan.StateError`, not its internal module."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ plan.execute()
 @pytest.mark.usefixtures("quick_escalation")
 @pytest.mark.parametrize("style", ["long", "short", "native", "line"])
 def test_failures_show_public_names_alone(project: Project, style: str) -> None:
-    """In tracebacks of every style, and in the lines of the summary."""
+    """Tracebacks of every style and the summary have only public names."""
     project.steps(STEPS)
     project.tests(TESTS)
     shown = project.run("--plan-continue-on-error", "-rA", f"--tb={style}").stdout.str()
@@ -66,7 +66,7 @@ def test_failures_show_public_names_alone(project: Project, style: str) -> None:
 
 
 def test_the_last_line_after_a_signal_shows_a_public_name(project: Project) -> None:
-    """As pytest shows KeyboardInterrupt."""
+    """After a signal the closing line has the public name of the exception."""
     project.steps("@pytest.mark.plan_step\ndef shop(): pass")
     project.tests("import signal\ndef test_it(shop): os.kill(os.getpid(), signal.SIGTERM)")
     result = project.run_apart()
@@ -84,7 +84,7 @@ def test_the_last_line_after_a_signal_shows_a_public_name(project: Project) -> N
     ],
 )
 def test_a_script_shows_public_names_alone(exec: str, error: str) -> None:
-    """In the traceback of Python itself."""
+    """Tracebacks of a plain script have only public names."""
     script = SCRIPT.format(exec=exec)
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT

@@ -1,4 +1,4 @@
-"""After SIGKILL: what cleans up, what it says, and what it leaves alone."""
+"""Recovery after SIGKILL: what is cleaned up, what is reported, and what is left alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PASSES = """
 
 
 def killed(project: Project, *args: str) -> pytest.RunResult:
-    """Run a suite whose test kills pytest, without a reaper; then a suite that passes is there."""
+    """Run a test that kills pytest, without a reaper; then replace it with a passing test."""
     project.tests(DIES)
     result = project.run_apart(*NO_REAPER, *args)
     assert result.ret == -signal.SIGKILL, result.stdout.str()
@@ -59,12 +59,12 @@ def clean_up(project: Project, *args: str) -> pytest.RunResult:
 
 
 def journals(project: Project) -> list[Path]:
-    """Return the journals that are there."""
+    """Return the journals of all environments."""
     return sorted((project.path / ".pytest_plan").glob("environments/*/journal.sqlite"))
 
 
 def wait_until(done: Callable[[], Any]) -> None:
-    """Wait for what another process does."""
+    """Wait until a condition holds that depends on another process."""
     deadline = time.monotonic() + LONGEST
     while not done():
         assert time.monotonic() < deadline, "it took too long"
@@ -75,10 +75,10 @@ CLEANED = ["web clean url recovery", "web undo"]
 
 
 class TestCommand:
-    """`pytest --plan-cleanup`."""
+    """The command `pytest --plan-cleanup`."""
 
     def test_it_cleans_up_what_a_killed_run_has_left(self, project: Project) -> None:
-        """It says whose it was and what it does, runs no test, and exits with 0."""
+        """The command says what it cleans up, runs no test, and exits with status 0."""
         project.steps(STEPS)
         killed(project)
         assert len(journals(project)) == 1
@@ -94,7 +94,7 @@ class TestCommand:
         assert not (project.path / ".pytest_plan" / "environments").exists()
 
     def test_a_second_one_does_nothing(self, project: Project) -> None:
-        """Nor one where nothing ever was."""
+        """A second cleanup does nothing."""
         project.steps(STEPS)
         killed(project)
         clean_up(project)
@@ -104,7 +104,7 @@ class TestCommand:
         assert project.calls == before
 
     def test_a_project_without_steps_has_nothing_to_clean_up(self, project: Project) -> None:
-        """For a step of CI that always runs."""
+        """In a project without steps the command exits with status 0 and creates nothing."""
         project.tests("def test(): ...")
         assert clean_up(project).ret == 0
         assert list(project.path.glob(".pytest_plan")) == []
@@ -115,10 +115,10 @@ class TestCommand:
          ("-x", "-k", "nothing"), ("--collect-only",)],
         ids=str,
     )  # fmt: skip
-    def test_it_runs_nothing_else_whatever_it_is_given(
+    def test_it_runs_nothing_else_with_other_options(
         self, project: Project, args: tuple[str, ...]
     ) -> None:
-        """No worker, no test, no cache, no report."""
+        """With any other options it still starts no worker, runs no test and writes no report."""
         project.steps(STEPS)
         killed(project)
         before = {path.name for path in project.path.iterdir()}
@@ -129,7 +129,7 @@ class TestCommand:
         assert {name for name in made if not name.startswith("runpytest")} <= {"calls.txt"}
 
     def test_addopts_do_not_disturb_it(self, project: Project) -> None:
-        """A suite that always runs with workers and a report."""
+        """`addopts` with workers and a report do not affect the command."""
         project.write("pytest.ini", "[pytest]\naddopts = -n 4 -p xdist --junitxml=report.xml\n")
         project.steps(STEPS)
         project.tests(DIES)
@@ -141,8 +141,8 @@ class TestCommand:
         assert project.calls == CLEANED
         assert not (project.path / "report.xml").exists()
 
-    def test_something_that_cannot_be_cleaned_up_is_status_1(self, project: Project) -> None:
-        """It is named, and stays."""
+    def test_a_failed_cleanup_is_status_1(self, project: Project) -> None:
+        """A failed cleanup is reported, its journal is kept, and the exit status is 1."""
         project.steps(STEPS)
         killed(project)
         project.steps(STEPS.replace('note("web", "clean"', 'raise OSError("no route"'))
@@ -154,7 +154,7 @@ class TestCommand:
         assert len(journals(project)) == 1
 
     def test_a_bad_option_is_status_4(self, project: Project) -> None:
-        """Nothing is cleaned up by a command that is wrong."""
+        """With a bad option nothing is cleaned up."""
         project.steps(STEPS)
         killed(project)
         refuses(
@@ -163,7 +163,7 @@ class TestCommand:
         assert project.calls == []
 
     def test_an_environment_in_use_is_left_alone(self, project: Project) -> None:
-        """Its owner lives."""
+        """An environment whose owner is alive is left alone."""
         project.steps(STEPS)
         project.tests("""
             import subprocess, sys
@@ -179,10 +179,10 @@ class TestCommand:
 
 
 class TestNextRun:
-    """A plain run after one that was killed."""
+    """A plain run after a run that was killed."""
 
     def test_it_cleans_up_first_and_says_so(self, project: Project) -> None:
-        """Then it runs its own tests."""
+        """The run reports the cleanup, performs it, and then runs its own tests."""
         project.steps(STEPS)
         killed(project)
         result = project.run_apart()
@@ -195,14 +195,14 @@ class TestNextRun:
         assert journals(project) == []
 
     def test_it_leaves_nothing_behind(self, project: Project) -> None:
-        """A clean run removes its own environment, too."""
+        """A successful run removes its own environment."""
         project.steps(STEPS)
         project.tests(PASSES)
         project.run_apart()
         assert not (project.path / ".pytest_plan").exists()
 
     def test_with_workers_the_controller_does_it(self, project: Project) -> None:
-        """Once."""
+        """With workers, only the controller cleans up, and it does so once."""
         project.steps(STEPS)
         killed(project)
         result = project.run_apart("-n", "2", "-p", "xdist")
@@ -210,8 +210,8 @@ class TestNextRun:
         assert project.calls[:2] == CLEANED
         assert project.calls.count(CLEANED[0]) == 1
 
-    def test_three_owners_try_then_it_is_given_up(self, project: Project) -> None:
-        """It is never dropped, and never tried again: it is named each time."""
+    def test_cleanup_is_given_up_after_three_owners(self, project: Project) -> None:
+        """A cleanup that failed three times is not tried again, but is reported every time."""
         project.steps(STEPS)
         killed(project)
         project.steps(STEPS.replace('note("web", "clean"', 'note("tried"); raise OSError(1'))
@@ -223,7 +223,7 @@ class TestNextRun:
         assert str(journals(project)[0]) in result.stdout.str().replace("\n", "")
 
     def test_a_journal_that_cannot_be_read_is_kept(self, project: Project) -> None:
-        """The run goes on, with an environment of its own."""
+        """An unreadable journal is kept and reported, and the run uses another environment."""
         project.steps(STEPS)
         killed(project)
         (file,) = journals(project)
@@ -239,10 +239,10 @@ class TestNextRun:
 
 
 class TestChangedCode:
-    """The conftest is another than it was."""
+    """The conftest has changed since the run."""
 
     def test_a_conftest_of_a_folder_is_loaded(self, project: Project) -> None:
-        """Though nothing is collected."""
+        """The conftest of a folder is loaded, although nothing is collected."""
         project.steps(
             """
             def undo(what):
@@ -260,8 +260,8 @@ class TestChangedCode:
         result = clean_up(project)
         assert (result.ret, project.calls) == (0, ["undo db"])
 
-    def test_a_conftest_that_cannot_be_imported_keeps_what_needs_it(self, project: Project) -> None:
-        """It is named; everything else is cleaned up, and the rest when it is mended."""
+    def test_steps_of_a_broken_conftest_are_kept(self, project: Project) -> None:
+        """A broken conftest is reported; the steps in it are cleaned up once it is fixed."""
         project.steps(STEPS)
         killed(project)
         conftest = project.path / "conftest.py"
@@ -277,8 +277,8 @@ class TestChangedCode:
         assert clean_up(project).ret == 0
         assert project.calls == ["web undo", CLEANED[0]]
 
-    def test_a_step_that_was_renamed_is_kept_and_named(self, project: Project) -> None:
-        """What was deferred is undone."""
+    def test_a_renamed_step_is_kept_and_reported(self, project: Project) -> None:
+        """A renamed step is reported and its record kept, but its deferred calls run."""
         project.steps(STEPS)
         killed(project)
         project.steps(STEPS.replace('name="web"', 'name="site"'))
@@ -289,7 +289,7 @@ class TestChangedCode:
         assert [step.name for step in read(journals(project)[0]).due()] == ["web"]
 
     def test_a_step_that_is_new_is_ignored(self, project: Project) -> None:
-        """It had not begun."""
+        """A step that was added since is ignored, because it had not begun."""
         project.steps(STEPS)
         killed(project)
         project.steps(STEPS + '        plan.add_step(Web(), name="new")')
@@ -298,7 +298,7 @@ class TestChangedCode:
 
 
 def test_a_run_that_died_before_it_had_a_journal_leaves_nothing(project: Project) -> None:
-    """The next one removes its folder, without a word: it had made nothing."""
+    """The next run silently removes an environment without a journal."""
     project.steps(STEPS)
     project.tests(PASSES)
     folder = project.path / ".pytest_plan" / "environments" / "run-0123abcd"
@@ -311,10 +311,10 @@ def test_a_run_that_died_before_it_had_a_journal_leaves_nothing(project: Project
 
 
 class TestLost:
-    """What lived in the dead process alone."""
+    """Cleanup that only the dead process could have run."""
 
-    def test_the_tail_of_a_generator_is_named_once(self, project: Project) -> None:
-        """Then it is dropped: no process will ever be able to do it."""
+    def test_code_after_a_yield_is_reported_once(self, project: Project) -> None:
+        """The code after a `yield` is reported once, and its record is then dropped."""
         project.steps("""
             @pytest.mark.plan_step
             def web(ctx):
@@ -332,8 +332,8 @@ class TestLost:
         assert (again.ret, plan_lines(again)) == (0, ["plan: nothing is left of earlier runs"])
         assert journals(project) == []
 
-    def test_a_hook_whose_value_is_not_durable_is_named(self, project: Project) -> None:
-        """By the type of the value."""
+    def test_a_hook_whose_value_is_not_durable_is_reported(self, project: Project) -> None:
+        """A hook whose value cannot be written is reported with the type of the value."""
         project.steps(STEPS.replace('return "url"', "return object()"))
         killed(project)
         result = clean_up(project)
@@ -343,10 +343,10 @@ class TestLost:
 
 
 class TestPlace:
-    """Where it cannot be written, or must not."""
+    """A `plan_dir` that cannot or must not be used."""
 
     def refuse(self, project: Project, *said: str) -> None:
-        """Check that a run warns, has a folder of its own, and leaves nothing in it."""
+        """Check that a plain run warns and works, and a run with a named environment fails."""
         project.steps(STEPS)
         project.tests(PASSES)
         result = project.pytester.runpytest_subprocess("-p", "pytest_plan")
@@ -364,18 +364,18 @@ class TestPlace:
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
     def test_a_folder_that_cannot_be_written(self, project: Project) -> None:
-        """A checkout that is read-only."""
+        """`plan_dir` may be read-only, as in a read-only checkout."""
         (project.path / ".pytest_plan").mkdir(0o500)
         self.refuse(project, "cannot be created")
 
     def test_a_folder_that_others_can_change(self, project: Project) -> None:
-        """They could put another one in its place."""
+        """A `plan_dir` that other users can change is not used: they could replace its contents."""
         (project.path / ".pytest_plan").mkdir()
         (project.path / ".pytest_plan").chmod(0o770)
         self.refuse(project, "is accessible to other users (mode 0770); run: chmod 700 ")
 
     def test_a_folder_that_is_a_link(self, project: Project, tmp_path: Path) -> None:
-        """Nothing is made where it leads."""
+        """A `plan_dir` that is a symbolic link is not used, and its target stays empty."""
         target = project.path / "target"
         target.mkdir(0o700)
         (project.path / ".pytest_plan").symlink_to(target)
@@ -383,13 +383,13 @@ class TestPlace:
         assert not (target / "environments").exists()
 
     def test_a_file_in_its_place(self, project: Project) -> None:
-        """In words."""
+        """A `plan_dir` that is a file is refused with a clear message."""
         (project.path / ".pytest_plan").touch(0o600)
         self.refuse(project, "is not a directory; remove it, or set plan_dir to another path")
 
 
-def test_what_another_process_has_removed_meanwhile_is_not_made_again(project: Project) -> None:
-    """Between the look at what is there and the lock: nothing is left of it, not even a folder."""
+def test_an_environment_that_another_process_removed_is_not_created_again(project: Project) -> None:
+    """An environment that another process has removed in the meantime is not created again."""
     project.steps("""
         from pytest_plan.engine.environments import recovery
 
@@ -400,10 +400,10 @@ def test_what_another_process_has_removed_meanwhile_is_not_made_again(project: P
 
 
 class TestReaper:
-    """With the reaper, nobody has to do anything."""
+    """Cleanup by the reaper, immediately after the death of a run."""
 
     def kill_in_test(self, project: Project, *args: str) -> None:
-        """Run a suite whose test kills pytest, and wait until all is cleaned up."""
+        """Run a test that kills pytest, and wait until the reaper has cleaned up everything."""
         project.tests(DIES if "-n" not in args else DIES.replace("getpid", "getppid"))
         result = project.run_apart(*args)
         assert result.ret == -signal.SIGKILL
@@ -411,20 +411,20 @@ class TestReaper:
 
     @pytest.mark.parametrize("args", [(), ("-n", "2", "-p", "xdist")], ids=["solo", "workers"])
     def test_it_cleans_up_at_once(self, project: Project, args: tuple[str, ...]) -> None:
-        """Hooks and deferred calls, once, and its own log with the rest."""
+        """The reaper runs hooks and deferred calls once."""
         project.steps(STEPS)
         self.kill_in_test(project, *args)
         assert project.calls[-2:] == CLEANED
         assert project.calls.count(CLEANED[0]) == 1
 
     def test_it_works_where_the_run_was_started(self, project: Project) -> None:
-        """A hook may name files as the run did."""
+        """The reaper runs hooks in the working directory of the run."""
         project.steps(STEPS.replace("value, ctx.reason", "os.getcwd()"))
         self.kill_in_test(project)
         assert f"web clean {project.path}" in project.calls
 
-    def test_what_was_kept_on_purpose_is_not_its_business(self, project: Project) -> None:
-        """It cleans up after the dead, nothing else."""
+    def test_it_leaves_a_kept_environment_alone(self, project: Project) -> None:
+        """The reaper leaves a kept environment alone."""
         project.steps(STEPS)
         killed(project)
         (kept,) = journals(project)
@@ -436,8 +436,8 @@ class TestReaper:
         assert project.calls == ["web up", *CLEANED]
         assert clean_up(project).ret == 0
 
-    def test_its_death_is_said_and_it_is_started_again(self, project: Project) -> None:
-        """Between two steps; the second time nobody watches any more."""
+    def test_its_death_is_reported_and_it_is_restarted(self, project: Project) -> None:
+        """A reaper that dies is reported and restarted once; after that the run has no reaper."""
         project.steps("""
             import psutil, time
 
@@ -474,8 +474,8 @@ class TestReaper:
         assert text.count("has died: it is restarted") == 1
         assert text.count("has died: this run continues without one") == 1
 
-    def test_without_it_there_is_no_process(self, project: Project) -> None:
-        """`plan_reaper = false`."""
+    def test_without_the_reaper_there_is_no_process(self, project: Project) -> None:
+        """With `plan_reaper = false` there is no reaper process."""
         project.steps(STEPS)
         project.tests("""
             import psutil
@@ -488,8 +488,8 @@ class TestReaper:
         assert [line for line in project.calls if line.isdigit()] == ["0", "1"]
 
 
-def test_secrets_are_nowhere(project: Project) -> None:
-    """Neither in the bytes of the journal nor in what the reaper writes."""
+def test_no_file_of_a_killed_run_contains_a_secret(project: Project) -> None:
+    """No secret is in the journal or in the log of the reaper."""
     project.steps("""
         def undo(*args):
             raise RuntimeError("broken")

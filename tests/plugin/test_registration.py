@@ -1,4 +1,4 @@
-"""However the plugin is asked for, it is registered once; and not at all when it is refused."""
+"""The plugin is registered exactly once however it is loaded, and not at all if it is disabled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.plugin.project import Project
 
 ENTRY_POINT = "[pytest11]\npytest_plan = pytest_plan.plugin\n"
 METADATA = "Metadata-Version: 2.1\nName: pytest-plan\nVersion: 0.1.0\n"
-# Fails unless each module is registered under exactly one name.
+# Counts the names under which the plugin's module is registered.
 CHECK = """
 import sys
 
@@ -27,7 +27,7 @@ def pytest_sessionstart(session):
 
 @pytest.fixture
 def checked(project: Project) -> Project:
-    """A project that notes how often the plugin is registered, and needs one step."""
+    """A project that records how often the plugin is registered and needs one step."""
     project.steps(CHECK, "@pytest.mark.plan_step\ndef db(): return 7")
     project.tests("def test_it(db, plan): assert db == 7")
     return project
@@ -35,7 +35,7 @@ def checked(project: Project) -> Project:
 
 @pytest.fixture
 def installed(checked: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """The same, where an installed distribution has the entry point."""
+    """The same project, with the plugin's entry point in an installed distribution."""
     folder = checked.path / "site" / "pytest_plan-0.1.0.dist-info"
     folder.mkdir(parents=True)
     (folder / "entry_points.txt").write_text(ENTRY_POINT)
@@ -47,12 +47,12 @@ def installed(checked: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def prepend(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Put a folder on the path of the runs."""
+    """Add a folder to the import path of the runs."""
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
 
 
 def passes_once(result: pytest.RunResult, project: Project) -> None:
-    """Check that the plugin worked, was registered once, and that nothing complained."""
+    """Check that the plugin worked, was registered once, and caused no warning."""
     assert result.ret == 0
     result.assert_outcomes(passed=1)
     assert project.calls == ["registered 1"]
@@ -63,21 +63,21 @@ INSTALLED = importlib.metadata.entry_points(group="pytest11", name="pytest_plan"
 
 
 class TestNotInstalled:
-    """The package is importable, but no distribution has its entry point."""
+    """The package can be imported, but no distribution has its entry point."""
 
     def test_option(self, checked: Project) -> None:
-        """`-p pytest_plan`."""
+        """`-p pytest_plan` registers the plugin once."""
         run = checked.pytester.runpytest_subprocess
         passes_once(run("-W", "error", "-p", "pytest_plan"), checked)
 
     def test_option_twice(self, checked: Project) -> None:
-        """`-p pytest_plan -p pytest_plan`."""
+        """`-p pytest_plan` given twice registers the plugin once."""
         run = checked.pytester.runpytest_subprocess
         passes_once(run("-W", "error", "-p", "pytest_plan", "-p", "pytest_plan"), checked)
 
     @pytest.mark.skipif(bool(INSTALLED), reason="installed, pytest itself refuses a second name")
     def test_option_with_the_module(self, checked: Project) -> None:
-        """`-p pytest_plan -p pytest_plan.plugin`: both names, one plugin."""
+        """`-p pytest_plan -p pytest_plan.plugin` registers the plugin once."""
         run = checked.pytester.runpytest_subprocess
         passes_once(run("-W", "error", "-p", "pytest_plan", "-p", "pytest_plan.plugin"), checked)
 
@@ -85,26 +85,26 @@ class TestNotInstalled:
     def test_environment(
         self, checked: Project, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
-        """PYTEST_PLUGINS names the package or the module."""
+        """PYTEST_PLUGINS can name the package or the module."""
         monkeypatch.setenv("PYTEST_PLUGINS", name)
         passes_once(checked.pytester.runpytest_subprocess("-W", "error"), checked)
 
     def test_environment_and_option(
         self, checked: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Both."""
+        """PYTEST_PLUGINS together with `-p` registers the plugin once."""
         monkeypatch.setenv("PYTEST_PLUGINS", "pytest_plan")
         run = checked.pytester.runpytest_subprocess
         passes_once(run("-W", "error", "-p", "pytest_plan"), checked)
 
     def test_conftest(self, checked: Project) -> None:
-        """`pytest_plugins = ["pytest_plan"]` in the conftest of rootdir, imports or not."""
+        """`pytest_plugins` in the rootdir conftest registers the plugin once."""
         source = (checked.path / "conftest.py").read_text()
         checked.write("conftest.py", source + "\npytest_plugins = ['pytest_plan']\n")
         passes_once(checked.pytester.runpytest_subprocess("-W", "error"), checked)
 
     def test_conftest_that_has_imported_the_plugin(self, checked: Project) -> None:
-        """An import of a public name before the plugin is registered is no reason to warn."""
+        """Importing a public name before the plugin is registered causes no warning."""
         source = (checked.path / "conftest.py").read_text()
         checked.write(
             "conftest.py",
@@ -113,49 +113,49 @@ class TestNotInstalled:
         passes_once(checked.pytester.runpytest_subprocess("-W", "error"), checked)
 
     def test_conftest_and_option(self, checked: Project) -> None:
-        """Both."""
+        """`pytest_plugins` together with `-p` registers the plugin once."""
         source = (checked.path / "conftest.py").read_text()
         checked.write("conftest.py", source + "\npytest_plugins = ['pytest_plan']\n")
         passes_once(checked.run_apart(), checked)
 
     def test_not_asked_for(self, checked: Project) -> None:
-        """Without any of these it is not there."""
+        """The plugin is not registered unless it is asked for."""
         result = checked.pytester.runpytest_subprocess()
         result.assert_outcomes(errors=1)
         assert checked.calls == ["registered 0"]
 
     def test_refused(self, checked: Project) -> None:
-        """`-p no:pytest_plan` after `-p pytest_plan`: not there."""
+        """`-p no:pytest_plan` after `-p pytest_plan` disables the plugin."""
         checked.pytester.runpytest_subprocess("-p", "pytest_plan", "-p", "no:pytest_plan")
         assert checked.calls == ["registered 0"]
 
 
 class TestInstalled:
-    """The distribution's entry point is `pytest_plan = pytest_plan.plugin`."""
+    """A distribution has the entry point `pytest_plan = pytest_plan.plugin`."""
 
     def test_alone(self, installed: Project) -> None:
-        """It is loaded by itself."""
+        """The entry point alone registers the plugin."""
         passes_once(installed.pytester.runpytest_subprocess("-W", "error"), installed)
 
     @pytest.mark.parametrize("args", [["pytest_plan"], ["pytest_plan", "pytest_plan"]])
     def test_with_option(self, installed: Project, args: list[str]) -> None:
-        """Asked for as well, once or twice."""
+        """The entry point together with `-p`, once or twice, registers the plugin once."""
         options = [word for name in args for word in ("-p", name)]
         passes_once(installed.pytester.runpytest_subprocess("-W", "error", *options), installed)
 
     def test_with_environment(self, installed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-        """PYTEST_PLUGINS as well."""
+        """The entry point together with PYTEST_PLUGINS registers the plugin once."""
         monkeypatch.setenv("PYTEST_PLUGINS", "pytest_plan")
         passes_once(installed.pytester.runpytest_subprocess("-W", "error"), installed)
 
     def test_with_conftest(self, installed: Project) -> None:
-        """pytest_plugins of the conftest as well."""
+        """The entry point together with `pytest_plugins` registers the plugin once."""
         source = (installed.path / "conftest.py").read_text()
         installed.write("conftest.py", source + "\npytest_plugins = ['pytest_plan']\n")
         passes_once(installed.pytester.runpytest_subprocess("-W", "error"), installed)
 
     def test_without_autoload(self, installed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-        """PYTEST_DISABLE_PLUGIN_AUTOLOAD=1: not there."""
+        """PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 disables the entry point."""
         monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         installed.pytester.runpytest_subprocess()
         assert installed.calls == ["registered 0"]
@@ -163,20 +163,20 @@ class TestInstalled:
     def test_without_autoload_with_option(
         self, installed: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 and `-p pytest_plan`."""
+        """With PYTEST_DISABLE_PLUGIN_AUTOLOAD=1, `-p pytest_plan` still registers the plugin."""
         monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         run = installed.pytester.runpytest_subprocess
         passes_once(run("-W", "error", "-p", "pytest_plan"), installed)
 
     def test_refused(self, installed: Project) -> None:
-        """`-p no:pytest_plan`: not there."""
+        """`-p no:pytest_plan` disables the entry point."""
         installed.pytester.runpytest_subprocess("-p", "no:pytest_plan")
         assert installed.calls == ["registered 0"]
 
     def test_another_copy_on_the_path(
         self, installed: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A second distribution folder with the same entry point changes nothing."""
+        """A second distribution with the same entry point on the path changes nothing."""
         folder = installed.path / "other" / "pytest_plan-0.1.0.dist-info"
         folder.mkdir(parents=True)
         (folder / "entry_points.txt").write_text(ENTRY_POINT)
@@ -187,12 +187,12 @@ class TestInstalled:
 
 
 class TestImports:
-    """What works with steps is imported as Python does."""
+    """How the plugin's modules are imported."""
 
-    def test_pytest_does_not_look_into_our_modules(
+    def test_our_modules_are_not_rewritten(
         self, project: Project, pytester: pytest.Pytester
     ) -> None:
-        """It would take as long again; when pytest ends, its finders are as they were."""
+        """Our modules are not rewritten, which saves time, and import finders are restored."""
         project.steps("@pytest.mark.plan_step\ndef db(): return 7")
         project.tests("def test_it(db): pass")
         code = """
@@ -209,7 +209,7 @@ class TestImports:
 
 
 class TestBesideOthers:
-    """Strictness, and plugins that are not there."""
+    """Strict options, and runs without some of pytest's own plugins."""
 
     @pytest.mark.parametrize(
         "options",
@@ -229,7 +229,7 @@ class TestBesideOthers:
         ids=" ".join,
     )
     def test_run_passes_with(self, checked: Project, options: list[str]) -> None:
-        """The plan runs as it always does."""
+        """The plan runs as usual with any of these options."""
         result = checked.run(*options)
         assert result.ret == 0
         result.assert_outcomes(passed=1)
@@ -237,7 +237,7 @@ class TestBesideOthers:
 
     @pytest.mark.parametrize("failing", [False, True])
     def test_without_terminal(self, checked: Project, failing: bool) -> None:
-        """-p no:terminal: nothing is printed, the exit status is right."""
+        """With `-p no:terminal` nothing is printed, and the exit status is right."""
         if failing:
             checked.steps("@pytest.mark.plan_step\ndef db(): raise RuntimeError('no')")
         result = checked.pytester.runpytest_subprocess(
@@ -250,7 +250,7 @@ class TestBesideOthers:
     @pytest.mark.parametrize("failing", [False, True])
     @pytest.mark.parametrize("option", ["-s", "--capture=sys", "--capture=tee-sys"])
     def test_with_another_capture(self, checked: Project, option: str, failing: bool) -> None:
-        """The exit status and the report do not depend on the way of capturing."""
+        """The exit status and the report are the same with every capture method."""
         if failing:
             checked.steps(
                 "@pytest.mark.plan_step\ndef db(): print('said'); raise RuntimeError('no')"
@@ -261,7 +261,7 @@ class TestBesideOthers:
         assert (tail in result.stdout.str()) == failing
 
     def test_plugin_unused_imports_no_engine(self, project: Project) -> None:
-        """Where no step is declared the engine, psutil, tenacity and xdist stay unimported."""
+        """A run without steps does not import the engine, psutil, tenacity or xdist."""
         project.tests("""
         import sys
         def test_it():

@@ -1,4 +1,4 @@
-"""A secret is in no output of a run and in no file that the run leaves."""
+"""Secrets do not appear in the output of a run or in the files that it leaves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.plugin.project import Project
 
 
 def test_a_secret_that_is_set_before_the_run_is_masked(project: Project) -> None:
-    """In the report of a failed step and in its log among the artifacts."""
+    """A secret is masked in the report of a failed step and in its log among the artifacts."""
     project.steps("""
         def pytest_plan_configure(config, plan):
             plan.state["token"] = Secret("hunter2-very-secret")

@@ -21,14 +21,14 @@ NONE_NEEDED = "plan: no selected test needs a step"
 
 @pytest.fixture
 def one(project: Project) -> Project:
-    """One step and a test that needs it."""
+    """A project with one step and a test that needs it."""
     project.steps(STEP)
     project.tests(TEST)
     return project
 
 
 class TestNothingRuns:
-    """What makes no test run makes no step run."""
+    """If no test runs, no step runs."""
 
     @pytest.mark.parametrize(
         ("args", "status"),
@@ -50,12 +50,12 @@ class TestNothingRuns:
         ],
     )
     def test_option(self, one: Project, args: list[str], status: int) -> None:
-        """Options that run no test provision nothing, eager or not."""
+        """Options that run no test provision nothing, not even eager steps."""
         early = "@pytest.mark.plan_step(eager=True, needs=())\ndef early(): note('early')"
         one.steps(STEP, early)
         result = one.run(*args)
         assert result.ret == status
-        # Before collection it cannot be known that no test will be left.
+        # before collection it is not known that no test will be selected
         knew = status == 0 or "--no-such-option" in args
         assert one.calls == ([] if knew else ["early"])
 
@@ -67,13 +67,13 @@ class TestNothingRuns:
         assert one.calls == []
 
     def test_collection_error_that_is_continued(self, one: Project) -> None:
-        """--continue-on-collection-errors runs the rest, so the plan, too."""
+        """With `--continue-on-collection-errors` the other tests run, and so does the plan."""
         one.tests("import no_such_module", name="test_broken.py")
         one.run("--continue-on-collection-errors")
         assert one.calls == ["db", "test", "undo"]
 
     def test_no_test_needs_a_step(self, one: Project) -> None:
-        """One line says so; there is no summary table."""
+        """If no test needs a step, one line says so and there is no summary table."""
         one.tests("def test_it(): note('test')")
         result = one.run()
         result.assert_outcomes(passed=1)
@@ -82,19 +82,19 @@ class TestNothingRuns:
         assert "= plan =" not in result.stdout.str()
 
     def test_no_step_is_declared(self, project: Project) -> None:
-        """Nothing is printed without a plan."""
+        """Nothing is printed in a project without steps."""
         project.tests("def test_it(): pass")
         result = project.run()
         assert plan_lines(result) == []
         assert "= plan =" not in result.stdout.str()
 
     def test_line_is_not_said_when_quiet(self, one: Project) -> None:
-        """-q is for failures only."""
+        """With `-q` no line says that no test needs a step."""
         one.tests("def test_it(): pass")
         assert plan_lines(one.run("-q")) == []
 
     def test_nothing_is_left_on_disk(self, one: Project) -> None:
-        """A green run without artifacts makes no folder in rootdir."""
+        """A green run without artifacts creates no folder in rootdir."""
         before = {path.name for path in one.path.iterdir()}
         one.run("-p", "no:cacheprovider")
         after = {path.name for path in one.path.iterdir()}
@@ -105,13 +105,13 @@ class TestOnce:
     """The plan runs once, around all tests."""
 
     def test_before_the_first_and_after_the_last_test(self, one: Project) -> None:
-        """Provisioned before the first test of any module, cleaned up after the last."""
+        """Steps run before the first test and are cleaned up after the last."""
         one.tests("def test_other(db): note('other')", name="test_other.py")
         one.run().assert_outcomes(passed=2)
         assert one.calls == ["db", "test", "other", "undo"]
 
     def test_provisioning_is_no_part_of_a_test(self, one: Project) -> None:
-        """No test's duration has it."""
+        """Provisioning does not count as part of any test's duration."""
         one.steps("import time\n@pytest.mark.plan_step\ndef db(): time.sleep(0.3)")
         result = one.run("--durations=0", "-vv")
         durations = [line for line in result.outlines if line.endswith("test_it.py::test_it")]
@@ -119,19 +119,19 @@ class TestOnce:
         assert all(float(line.split("s ")[0]) < 0.3 for line in durations)
 
     def test_setup_only_runs(self, one: Project) -> None:
-        """--setup-only sets fixtures up, so it provisions."""
+        """`--setup-only` provisions, because it sets up fixtures."""
         result = one.run("--setup-only")
         assert result.ret == 0
         assert one.calls == ["db", "undo"]
         result.stdout.fnmatch_lines(["*SETUP    S db*"])
 
     def test_setup_show_runs(self, one: Project) -> None:
-        """--setup-show runs as usual and shows the step's fixture."""
+        """`--setup-show` provisions as usual and shows the step's fixture."""
         one.run("--setup-show").stdout.fnmatch_lines(["*SETUP    S db*", "*fixtures used: db*"])
         assert one.calls == ["db", "test", "undo"]
 
     def test_exit_in_a_test_still_cleans_up(self, one: Project) -> None:
-        """pytest.exit in a test ends the run with its code, after cleanup."""
+        """pytest.exit in a test ends the run with its exit code, after cleanup."""
         one.tests("def test_it(db): pytest.exit('enough', returncode=5)")
         assert one.run_apart().ret == 5
         assert one.calls == ["db", "undo"]
@@ -143,14 +143,14 @@ class TestOnce:
         assert one.calls == ["db", "undo"]
 
     def test_internal_error_still_cleans_up(self, one: Project) -> None:
-        """A plugin that crashes while tests run does not stop cleanup."""
+        """Cleanup runs although another plugin crashes while tests run."""
         one.steps(STEP, "def pytest_runtest_logfinish(): raise RuntimeError('crash')")
         assert one.run_apart().ret == pytest.ExitCode.INTERNAL_ERROR
         assert one.calls == ["db", "test", "undo"]
 
 
 class TestShow:
-    """--plan-show and --setup-plan print the plan."""
+    """`--plan-show` and `--setup-plan` print the plan."""
 
     STEPS = """
     @pytest.mark.plan_step
@@ -202,7 +202,7 @@ class TestShow:
     )
 
     def test_plan_show(self, project: Project) -> None:
-        """Order, needs, options, places, and which test needs what; no test and no step runs."""
+        """`--plan-show` prints steps and the tests that need them, and runs nothing."""
         project.steps(self.STEPS)
         project.tests(self.TESTS)
         result = project.run("--plan-show")
@@ -211,7 +211,7 @@ class TestShow:
         assert project.calls == []
 
     def test_setup_plan(self, project: Project) -> None:
-        """--setup-plan prints the same before pytest's own plan of fixtures."""
+        """`--setup-plan` prints the plan before pytest's own plan of fixtures."""
         project.steps(self.STEPS)
         project.tests(self.TESTS)
         result = project.run("--setup-plan")
@@ -220,7 +220,7 @@ class TestShow:
         assert project.calls == []
 
     def test_selection_decides_what_is_needed(self, project: Project) -> None:
-        """What only deselected tests need is marked as not needed."""
+        """A step that only deselected tests need is marked as not needed."""
         project.steps(self.STEPS)
         project.tests(self.TESTS)
         project.run("--plan-show", "-k", "test_db").stdout.fnmatch_lines(
@@ -228,7 +228,7 @@ class TestShow:
         )
 
     def test_skipped_and_late_steps_are_shown(self, project: Project) -> None:
-        """Steps of conftests below are part of the plan; --plan-skip shows in it."""
+        """The plan includes steps of conftests in folders, and marks steps of `--plan-skip`."""
         project.steps("@pytest.mark.plan_step\ndef net(): pass")
         project.steps("@pytest.mark.plan_step\ndef late(): pass", name="unit/conftest.py")
         project.tests("def test_unit(late): pass", name="unit/test_unit.py")
@@ -237,7 +237,7 @@ class TestShow:
         )
 
     def test_no_steps_are_declared(self, project: Project) -> None:
-        """--plan-show in a project without steps says so."""
+        """`--plan-show` in a project without steps says so."""
         project.tests("def test_it(): note('test')")
         result = project.run("--plan-show")
         assert result.ret == 0
@@ -245,12 +245,12 @@ class TestShow:
         assert project.calls == []
 
     def test_no_tests_are_collected(self, project: Project) -> None:
-        """The plan is shown also where no test is."""
+        """The plan is printed even if no test is collected."""
         project.steps(self.STEPS)
         project.run("--plan-show").stdout.fnmatch_lines(["net *(not needed)", "nothing was run"])
 
-    def test_quiet_prints_the_plan_all_the_same(self, project: Project) -> None:
-        """-q does not hide what was asked for."""
+    def test_quiet_does_not_hide_the_plan(self, project: Project) -> None:
+        """`-q` does not hide the plan."""
         project.steps(self.STEPS)
         project.tests(self.TESTS)
         project.run("--plan-show", "-q").stdout.fnmatch_lines(["net  *no dependencies"])
@@ -258,7 +258,7 @@ class TestShow:
     def test_terminal_that_cannot_draw_gets_ascii(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Windows-1252 and ASCII have no lines: the tree is drawn with what they have."""
+        """In Windows-1252 and ASCII the tree is drawn with ASCII characters."""
         project.steps(self.STEPS)
         monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
         result = project.run_apart("--plan-show", "-s")
@@ -278,7 +278,7 @@ class TestEager:
     """
 
     def test_environment_is_there_at_import(self, project: Project) -> None:
-        """A test module may read what an eager step has set, at import and when parametrised."""
+        """A test module can read at import what an eager step has set."""
         project.steps(self.STEP)
         project.tests("""
         WEB = os.environ["WEB"]
@@ -291,7 +291,7 @@ class TestEager:
         assert "WEB" not in os.environ
 
     def test_eager_step_brings_its_needs(self, project: Project) -> None:
-        """What it needs is eager with it; what it does not need waits for the tests."""
+        """The needs of an eager step also run before collection; other steps do not."""
         project.steps("""
         @pytest.mark.plan_step
         def net(): note("net"); return 1
@@ -307,14 +307,14 @@ class TestEager:
         assert project.calls == ["net", "web", "import", "other", "test 1"]
 
     def test_eager_step_runs_once(self, project: Project) -> None:
-        """The second round of provisioning leaves it alone."""
+        """An eager step does not run again when the other steps are provisioned."""
         project.steps(self.STEP)
         project.tests("def test_it(web): pass")
         project.run().assert_outcomes(passed=1)
         assert project.calls == ["web", "undo web"]
 
     def test_plan_eager_makes_all_initial_steps_eager(self, project: Project) -> None:
-        """plan_eager = true: all of the initial conftests, not those of folders below."""
+        """`plan_eager = true` makes the steps of all initial conftests eager."""
         project.write("pytest.ini", "[pytest]\nplan_eager = true\n")
         project.steps("@pytest.mark.plan_step\ndef net(): note('net')")
         project.steps("@pytest.mark.plan_step\ndef late(): note('late')", name="unit/conftest.py")
@@ -323,21 +323,21 @@ class TestEager:
         assert project.calls == ["net", "import", "late"]
 
     def test_late_eager_step_runs_before_tests(self, project: Project) -> None:
-        """An eager step of a conftest that collection finds runs when its tests need it."""
+        """An eager step in a conftest that collection finds runs before the tests."""
         project.steps(self.STEP, name="unit/conftest.py")
         project.tests("def test_unit(web): note('test')", name="unit/test_unit.py")
         project.run(".").assert_outcomes(passed=1)
         assert project.calls == ["web", "test", "undo web"]
 
     def test_eager_step_runs_before_other_sessionstarts(self, project: Project) -> None:
-        """A plugin that reads the server's address in pytest_sessionstart finds it."""
+        """Eager steps run before the pytest_sessionstart of other plugins."""
         project.steps(self.STEP, "def pytest_sessionstart(): note(os.environ.get('WEB'))")
         project.tests("def test_it(): pass")
         project.run().assert_outcomes(passed=1)
         assert project.calls == ["web", "http://here", "undo web"]
 
     def test_failing_eager_step_blocks_its_tests(self, project: Project) -> None:
-        """Collection goes on; the step is reported once, its tests are blocked."""
+        """A failed eager step is reported once, collection continues, and its tests are blocked."""
         project.steps("@pytest.mark.plan_step(eager=True)\ndef web(): raise RuntimeError('no')")
         project.tests("def test_it(web): pass\ndef test_free(): note('free')")
         result = project.run()
@@ -348,28 +348,28 @@ class TestEager:
         assert project.calls == ["free"]
 
     def test_failing_sessionstart_undoes_eager_steps(self, project: Project) -> None:
-        """pytest_sessionfinish is never called then; the steps are undone all the same."""
+        """Eager steps are undone even if pytest_sessionstart fails and sessionfinish never runs."""
         project.steps(self.STEP, "def pytest_sessionstart(): raise RuntimeError('not mine')")
         project.tests("def test_it(web): pass")
         project.run_apart()
         assert project.calls == ["web", "undo web"]
 
     def test_collection_error_undoes_eager_steps(self, project: Project) -> None:
-        """A module that cannot be imported leaves nothing behind."""
+        """Eager steps are undone after a module could not be imported."""
         project.steps(self.STEP)
         project.tests("import no_such_module")
         assert project.run().ret == pytest.ExitCode.INTERRUPTED
         assert project.calls == ["web", "undo web"]
 
     def test_cycle_is_refused_before_eager_steps_run(self, project: Project) -> None:
-        """A plan that cannot run is refused before anything runs."""
+        """A plan with a cycle is refused before its eager steps run."""
         project.steps(self.STEP, "@pytest.mark.plan_step(needs=['b'])\ndef b(): pass")
         project.tests("def test_it(web): pass")
         refuses(project.run(), "dependency cycle")
         assert project.calls == []
 
     def test_limit_counts_from_eager_steps(self, project: Project) -> None:
-        """The limit starts when provisioning does, before collection."""
+        """The limit counts from the start of the eager steps, before collection."""
         project.steps("@pytest.mark.plan_step(eager=True)\ndef web(ctx): ctx.sleep(60)")
         project.tests("def test_it(web): note('test')")
         result = project.run("--plan-limit=100ms")
@@ -378,12 +378,12 @@ class TestEager:
 
 
 class TestSetenv:
-    """ctx.setenv."""
+    """Environment variables set with ctx.setenv."""
 
     def test_variable_is_there_for_tests_and_restored(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Tests and later steps see it; afterwards the environment is as it was."""
+        """The variable is set for tests and later steps, and restored afterward."""
         monkeypatch.setenv("OLD", "before")
         project.steps("""
         @pytest.mark.plan_step
@@ -408,7 +408,7 @@ class TestSetenv:
         assert "NEW" not in os.environ
 
     def test_variable_is_gone_after_a_failure(self, project: Project) -> None:
-        """A step that sets it and then fails leaves nothing behind."""
+        """The variable is restored if the step that set it fails."""
         project.steps("""
         @pytest.mark.plan_step
         def web(ctx):
@@ -420,7 +420,7 @@ class TestSetenv:
         assert "NEW" not in os.environ
 
     def test_two_steps_may_not_set_the_same_variable(self, project: Project) -> None:
-        """The second fails and both are named."""
+        """If a second step sets the same variable, it fails and the error names both steps."""
         project.steps("""
         @pytest.mark.plan_step
         def one(ctx): ctx.setenv("NEW", "1")
