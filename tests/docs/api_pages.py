@@ -1,4 +1,4 @@
-"""The public API as Markdown: signatures and docstrings, as the code has them."""
+"""The public API as Markdown: signatures and docstrings, taken from the code."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def described(what: str) -> str:
     """Return the description of a class with its members, or of a hook.
 
     Args:
-        what: the name. `(...)` after it shows how an object is made; after a colon come the
-            members to describe, all that the class adds by default.
+        what: the name. `(...)` after it adds the signature of the constructor. A colon is followed
+            by the members to describe, which by default are all that the class adds.
     """
     name, _, members = what.partition(":")
     name, is_made, _ = name.partition("(...)")
@@ -42,7 +42,7 @@ def described(what: str) -> str:
 
 
 def _entry(level: str, name: str, member: Any) -> str:
-    """Return a heading, the signature and the docstring of a function or property."""
+    """Return the heading, the signature and the docstring of a function or property."""
     last = name.rpartition(".")[2]
     if isinstance(member, property):
         signature = f"{last}: {_annotation(inspect.signature(_getter(member)).return_annotation)}"
@@ -63,7 +63,7 @@ def _added(cls: type) -> list[str]:
 
 
 def _bases(cls: type) -> Iterator[str]:
-    """Yield a line with the base classes that a reader should know."""
+    """Yield a line with the base classes, leaving out those that mean nothing to a reader."""
     bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", cls.__bases__)
     names = [
         _annotation(base)
@@ -91,7 +91,7 @@ def _block(code: str) -> str:
 
 
 def _signature(name: str, function: Callable[..., Any]) -> str:
-    """Return a signature, on one line if it is short, else with a line for each parameter."""
+    """Return a signature on one line or, if it is long, with one line for each parameter."""
     signature = inspect.signature(function)
     parts = list(_parameters(signature))
     result = signature.return_annotation
@@ -129,7 +129,7 @@ def _default(value: object) -> str:
 
 
 def _returned(function: Callable[..., Any], annotation: Any) -> str:
-    """Return the type of a result; a generator behind `contextmanager` is a context manager."""
+    """Return the type of a result, which is a context manager if `contextmanager` is applied."""
     text = _annotation(annotation)
     inner = inspect.unwrap(function)
     if inner is not function and inspect.isgeneratorfunction(inner):

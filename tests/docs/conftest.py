@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the documentation: projects apart from everything around them."""
+"""Fixtures of the documentation tests: projects isolated from the surrounding test run."""
 
 from tests import leftovers
 from tests.plugin import surroundings

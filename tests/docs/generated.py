@@ -1,7 +1,7 @@
-"""The parts of pages that are made from the code, between markers.
+"""The parts of pages that are generated from the code, between markers.
 
-`<!-- KIND: WHAT -->` begins a part, `<!-- end -->` ends it. The words around it are written by
-hand; what is between the markers is replaced.
+`<!-- KIND: WHAT -->` begins a part, and `<!-- end -->` ends it. The text outside of the markers is
+written by hand; the text between them is replaced.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ KINDS: Mapping[str, Callable[[str], str]] = {
 
 
 def parts(page: str) -> list[tuple[str, str]]:
-    """Return the kind and the argument of each generated part of a page's text."""
+    """Return the kind and the argument of each generated part in a page's text."""
     return [(found[2], found[3]) for found in _PART.finditer(page)]
 
 
 def filled(page: str) -> str:
-    """Return the text of a page with every generated part as it should be."""
+    """Return the text of a page with all generated parts up to date."""
     return _PART.sub(lambda found: f"{found[1]}\n{KINDS[found[2]](found[3])}\n\n{found[4]}", page)

@@ -1,4 +1,4 @@
-"""Docstrings in Google style as Markdown."""
+"""Converts Google-style docstrings to Markdown."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NO_TYPES: Mapping[str, str] = {}
 
 
 def markdown(docstring: str, types: Mapping[str, str] = _NO_TYPES) -> str:
-    """Return a docstring: its paragraphs, and `Args`, `Attributes` and `Raises` as lists.
+    """Return a docstring as Markdown, with `Args`, `Attributes` and `Raises` as lists.
 
     Args:
-        docstring: as the code has it.
+        docstring: the docstring as it is in the code.
         types: the types to show in the list of attributes, by name.
     """
     parts = inspect.cleandoc(docstring).split("\n\n")
@@ -25,12 +25,12 @@ def markdown(docstring: str, types: Mapping[str, str] = _NO_TYPES) -> str:
 
 
 def summary(docstring: str) -> str:
-    """Return the first paragraph of a docstring, on one line."""
+    """Return the first paragraph of a docstring on one line."""
     return " ".join(inspect.cleandoc(docstring).partition("\n\n")[0].split())
 
 
 def paragraph(text: str, *, indent: str = "") -> str:
-    """Return text as one wrapped paragraph; `indent` is put before every line but the first."""
+    """Return the text as one wrapped paragraph, with all lines but the first indented."""
     return textwrap.fill(
         " ".join(text.split()),
         WIDTH,

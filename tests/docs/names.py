@@ -1,4 +1,4 @@
-"""Names of code on the pages for contributors: they must exist."""
+"""Names of code on the pages for contributors, and whether they exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPAN = re.compile(r"`([^`\n]+)`")
 _DOTTED = re.compile(r"[a-z]\w*(\.\w+)+")
 _LAYERS = tuple(package.rpartition(".")[2] for package in FLOORS)
 _FOLDERS = (*_LAYERS, "pytest_plan", "tests", "docs")
-# `journal.journal.Journal` may be written for `pytest_plan.engine.journal.journal.Journal`.
+# The pages shorten `pytest_plan.engine.journal.journal.Journal` to `journal.journal.Journal`.
 _PREFIXES = ("", "pytest_plan.", *(f"pytest_plan.{layer}." for layer in _LAYERS))
 
 
@@ -41,12 +41,12 @@ def file_names(page: str) -> list[str]:
 
 
 def file_exists(name: str) -> bool:
-    """Whether a path exists, below the repository or below the package."""
+    """Return whether a path exists, relative to the repository or to the package."""
     return any((folder / name).exists() for folder in (ROOT, PACKAGE))
 
 
 def code_exists(name: str) -> bool:
-    """Whether a module, class, function or attribute exists."""
+    """Return whether a module, class, function or attribute exists."""
     return any(_exists(f"{prefix}{name}".split(".")) for prefix in _PREFIXES)
 
 
@@ -65,13 +65,13 @@ def _has(module: types.ModuleType, names: list[str]) -> bool:
     for name in names:
         if not hasattr(found, name):
             is_set = re.search(rf"self\.{name}\b.* = ", inspect.getsource(module))
-            return isinstance(found, type) and is_set is not None  # an attribute of instances
+            return isinstance(found, type) and is_set is not None  # an attribute of the instances
         found = getattr(found, name)
     return True
 
 
 def locks() -> Iterator[str]:
-    """Yield the attributes of the package that are locks or conditions, as pages name them."""
+    """Yield the locks and conditions of the package, in the form that pages use."""
     for module in modules_of(PACKAGE):
         for cls in ast.walk(module.tree):
             if isinstance(cls, ast.ClassDef):
@@ -88,7 +88,7 @@ def _locks_of(cls: ast.ClassDef) -> Iterator[str]:
 
 
 def thread_makers() -> Iterator[str]:
-    """Yield the modules of the package that make threads, as pages name them."""
+    """Yield the modules of the package that create threads, in the form that pages use."""
     for module in modules_of(PACKAGE):
         calls = (node for node in ast.walk(module.tree) if isinstance(node, ast.expr))
         if any(_makes(call, "Thread") for call in calls):
@@ -96,7 +96,7 @@ def thread_makers() -> Iterator[str]:
 
 
 def _makes(node: ast.expr, *names: str) -> bool:
-    """Whether an expression makes one of these objects of `threading`."""
+    """Return whether an expression creates one of these objects of `threading`."""
     return isinstance(node, ast.Call) and ast.unparse(node.func) in {
         f"threading.{name}" for name in names
     }

@@ -1,4 +1,4 @@
-"""Pages of the documentation as their readers use them: files to write, commands to type."""
+"""Pages of the documentation as readers use them: files to write and commands to type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.plugin.project import ROOT
 
 DOCS = ROOT / "docs"
-# With DOCS_WRITE=1 what differs from what a page shows is written to the page.
+# With DOCS_WRITE=1 the actual output of commands is written to the page if it differs.
 WRITES = os.environ.get("DOCS_WRITE") == "1"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./-]+\.(?:py|ini|toml))(, at its end)?\n")
@@ -22,9 +22,9 @@ class Block:
     """A block of code.
 
     Attributes:
-        language: as the page says it.
-        text: its lines.
-        start: where the text begins in the page.
+        language: the language that the page gives.
+        text: the lines of the block.
+        start: the position in the page where the text begins.
     """
 
     language: str
@@ -33,25 +33,25 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The file that its first line names, None when it names none."""
+        """The file that the first line names, or None."""
         match = _FILE.match(self.text)
         return match[1] if match else None
 
     @property
     def is_added(self) -> bool:
-        """Whether it is added to its file, and does not replace it."""
+        """Whether the block is appended to its file instead of replacing it."""
         match = _FILE.match(self.text)
         return match is not None and match[2] is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A line that the reader types, and what the page shows as the answer.
+    """A command that the reader types, and the output that the page shows for it.
 
     Attributes:
         line: the command.
-        answer: what it writes.
-        start: where the answer begins in the page.
+        answer: the output that the page shows.
+        start: the position in the page where the output begins.
     """
 
     line: str
@@ -60,12 +60,12 @@ class Command:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the page's test can run it: not what installs, or moves to another folder."""
+        """Whether the test can run the command: it does not install or change the folder."""
         return not self.line.startswith(_FOREIGN)
 
 
 def pages() -> list[str]:
-    """Return every page, as its path below `docs` without the suffix."""
+    """Return the paths of all pages relative to `docs`, without their suffix."""
     return [
         path.relative_to(DOCS).with_suffix("").as_posix()
         for path in sorted(DOCS.rglob("*.md"))
@@ -74,20 +74,20 @@ def pages() -> list[str]:
 
 
 def path_of(page: str) -> Path:
-    """Return where a page is."""
+    """Return the path of a page's file."""
     return DOCS / f"{page}.md"
 
 
 def blocks(page: str) -> list[Block]:
-    """Return the blocks of code of a page, in their order."""
+    """Return the code blocks of a page in order."""
     text = path_of(page).read_text()
     return [Block(found[1], found[2], found.start(2)) for found in _BLOCK.finditer(text)]
 
 
 def commands(block: Block) -> list[Command]:
-    """Return the commands of a block: its first lines, each with a dollar sign before it.
+    """Return the commands of a block: its first lines, as long as they begin with a dollar sign.
 
-    What follows is the answer to the last; the others answer nothing.
+    The rest is the output of the last command. The others have no output.
     """
     typed = re.match(r"(\$ .*\n)*", block.text)
     assert typed
@@ -98,7 +98,7 @@ def commands(block: Block) -> list[Command]:
 
 
 def examples(page: str) -> dict[str, str]:
-    """Return the last version of every file of a page, by the file's name."""
+    """Return the final content of every file on a page, by file name."""
     files: dict[str, str] = {}
     for block in blocks(page):
         if block.file:

@@ -11,7 +11,7 @@ from tests.docs.google import paragraph, summary
 from tests.test_layers import FLOORS, PACKAGE
 
 _SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z`])")
-_WIDTH = 48  # of the picture
+_WIDTH = 48  # the width of the picture, in characters
 
 
 def described(layer: str) -> str:
@@ -28,7 +28,7 @@ def entries(layer: str) -> list[str]:
 
 
 def picture(layers: str) -> str:
-    """Return the floors of these layers as boxes, the first on top."""
+    """Return a picture of these layers and their floors, the first layer on top."""
     boxes = [_box(layer) for layer in layers.split()]
     arrow = f"{'▼':^{_WIDTH}}".rstrip()
     return "\n".join(["```text", f"\n{arrow}\n".join(boxes), "```"])

@@ -1,4 +1,4 @@
-"""Types the commands of a page, and compares what they answer with what the page shows."""
+"""Runs the commands of a page, and compares their output with what the page shows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from tests.xdist.cluster import wait_until
 
-# As the reader's: the programs of an environment may be called python3.
+# The name of the program that readers see, although ours may be called python3.
 PYTHON = str(Path(sys.executable).with_name("python"))
-LONGEST = 60.0  # seconds that one command may take
+LONGEST = 60.0  # seconds that a command may take
 _CTRL_C = "^C\n"
-# What depends on the machine, and the lines that speak of it alone.
+# Output that varies between machines or runs, and its replacement.
 _VARIES = (
     (re.compile(r"\b(\d+h )?(\d+m )?\d+(\.\d+)?m?s\b"), "TIME"),
     (re.compile(r"(?<=127\.0\.0\.1)(:| )\d+"), ":PORT"),
@@ -37,10 +37,10 @@ _HEADER = re.compile(
 
 
 class Shell:
-    """A folder in which `pytest` and `python` are ours.
+    """A shell in which `pytest` and `python` are those of the current environment.
 
     Args:
-        folder: where commands run.
+        folder: the folder in which commands run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,11 +53,11 @@ class Shell:
             program.chmod(0o755)
 
     def type(self, line: str, until_ctrl_c: str | None = None) -> str:
-        """Run a command to its end and return what it wrote.
+        """Run a command to its end and return its output.
 
         Args:
             line: the command, for bash.
-            until_ctrl_c: press Ctrl-C as soon as this is answered; None: never.
+            until_ctrl_c: press Ctrl-C as soon as the output matches this; None: never.
         """
         with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
@@ -72,7 +72,7 @@ class Shell:
                 process.wait(LONGEST)
             finally:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGTERM)  # SIGKILL would leave its programs
+                    os.killpg(process.pid, signal.SIGTERM)  # SIGKILL would leave its children
                     process.wait(LONGEST)
             return self._text(output.fileno())
 
@@ -92,7 +92,7 @@ class Shell:
 
 
 def answer(shell: Shell, line: str, shown: str) -> str:
-    """Return what a command answers; a line `^C` in what is shown is pressed there."""
+    """Return the output of a command. A line `^C` in the shown output is pressed at that point."""
     before, ctrl_c, _ = shown.partition(_CTRL_C)
     if not ctrl_c:
         return shell.type(line)
@@ -102,20 +102,20 @@ def answer(shell: Shell, line: str, shown: str) -> str:
 
 
 def matches(shown: str, said: str) -> bool:
-    """Whether a page shows what was said; a line `...` stands for any lines."""
+    """Return whether the output matches what the page shows, where `...` stands for any lines."""
     lines = _plain(shown)
     pattern = "".join("(?:.*\n)*?" if line == "...\n" else re.escape(line) for line in lines)
     return re.fullmatch(pattern, "".join(_plain(said))) is not None
 
 
 def without_header(text: str) -> str:
-    """Return what was said without the lines that tell of versions and folders."""
+    """Return the output without the lines that show versions and folders."""
     lines = text.splitlines(keepends=True)
     return "".join(line for line in lines if not _HEADER.match(line))
 
 
 def _head(said: str, before: str) -> int:
-    """Return where the part of `said` ends that `before` shows."""
+    """Return the length of the part of `said` that matches `before`."""
     lines = said.splitlines(keepends=True)
     ends = (sum(map(len, lines[:count])) for count in range(len(lines) + 1))
     return next((end for end in ends if matches(before, said[:end])), 0)

@@ -1,4 +1,4 @@
-"""The pages for contributors name what exists, and leave out no lock, thread, table or room."""
+"""The pages for contributors name only what exists, and every lock, thread, table and room."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JOURNAL = path_of("development/journal-format").read_text()
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_name_on_the_page_exists(page: str) -> None:
-    """Modules, classes, functions, attributes, files and folders."""
+    """Every module, class, function, attribute, file and folder that a page names exists."""
     assert [name for name in code_names(page) if not code_exists(name)] == []
     assert [name for name in file_names(page) if not file_exists(name)] == []
 
@@ -42,7 +42,7 @@ def test_every_name_on_the_page_exists(page: str) -> None:
     ],
 )
 def test_names_that_exist_are_found(name: str) -> None:
-    """With or without the layer; attributes of instances too."""
+    """Names are found with or without their layer, and so are attributes of instances."""
     assert code_exists(name)
 
 
@@ -56,19 +56,19 @@ def test_names_that_exist_are_found(name: str) -> None:
     ],
 )
 def test_names_that_do_not_exist_are_refused(name: str) -> None:
-    """A name that was renamed or removed makes its page fail."""
+    """A name that was renamed or removed makes the test of its page fail."""
     assert not code_exists(name)
 
 
 def test_every_hop_of_a_walk_names_a_function() -> None:
-    """Each numbered item of the walks says where the reader can look."""
+    """Each numbered item of the walks names a function where the reader can look."""
     hops = re.findall(r"^\d+\. (?:.+\n?(?:   .+\n)*)", WALKS, re.MULTILINE)
     assert len(hops) > 40
     assert [hop for hop in hops if not re.search(r"`\w+(\.\w+){2,}`", hop)] == []
 
 
 def test_every_lock_is_on_its_page() -> None:
-    """The page about threads names every lock and condition of the package, and no other."""
+    """The page about threads names exactly the locks and conditions of the package."""
     page = "development/threads-and-locks"
     section = path_of(page).read_text().partition("## Locks")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE)
@@ -76,13 +76,13 @@ def test_every_lock_is_on_its_page() -> None:
 
 
 def test_every_module_that_makes_threads_is_on_the_page() -> None:
-    """The page about threads names each of them."""
+    """The page about threads names every module that creates threads."""
     named = code_names("development/threads-and-locks")
     assert [module for module in thread_makers() if module not in named] == []
 
 
 def test_every_column_of_the_journal_is_described() -> None:
-    """Those of the format that the page says it describes."""
+    """The page describes the current format of the journal, with every column of every table."""
     assert f"format {FORMAT}" in JOURNAL
     for table, columns in TABLES.items():
         section = (
@@ -102,7 +102,7 @@ def test_every_layer_has_its_rooms_on_the_page() -> None:
 
 @pytest.mark.parametrize("layer", ["engine", "plugin", "report"])
 def test_rooms_are_listed_from_the_ground_up(layer: str) -> None:
-    """In the order of the floors; a room that is on no floor yet is listed last."""
+    """Rooms are listed in the order of their floors; a room without a floor is listed last."""
     floors = [name for floor in FLOORS[f"pytest_plan.{layer}"] for name in floor]
     listed = rooms.entries(layer)
     assert [name for name in listed if name in floors] == floors

@@ -1,4 +1,4 @@
-"""The parts of pages that are made from the code are what the code says."""
+"""The generated parts of pages match the code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ GENERATED = [page for page in pages() if parts(path_of(page).read_text())]
 
 
 @pytest.mark.parametrize("page", GENERATED)
-def test_generated_parts_are_what_the_code_says(page: str) -> None:
-    """A page that differs from the code is shown as a diff; DOCS_WRITE=1 writes it."""
+def test_generated_parts_match_the_code(page: str) -> None:
+    """A page that differs from the code fails with a diff, and DOCS_WRITE=1 updates it."""
     shown = path_of(page).read_text()
     wanted = filled(shown)
     if WRITES:
@@ -27,7 +27,7 @@ def test_generated_parts_are_what_the_code_says(page: str) -> None:
 
 
 def test_only_the_generated_part_is_replaced() -> None:
-    """What is written by hand before, between and after the parts stays."""
+    """Text before, between and after the generated parts is kept."""
     page = "before\n<!-- api: StateError -->\nold\n<!-- end -->\nafter\n"
     text = filled(page)
     assert text.startswith("before\n<!-- api: StateError -->\n\n### `StateError`\n")
@@ -55,7 +55,7 @@ DOCSTRING = """Do it.
 
 
 def test_docstring_becomes_markdown() -> None:
-    """Paragraphs are joined, sections become lists."""
+    """Lines of a paragraph are joined, and sections become lists."""
     assert markdown(DOCSTRING) == (
         "Do it.\n\nA second paragraph.\n\n"
         "**Arguments**\n\n- `one`: the first, which needs two lines.\n- `two`: the second.\n\n"
@@ -65,7 +65,7 @@ def test_docstring_becomes_markdown() -> None:
 
 
 def test_attributes_have_their_types() -> None:
-    """Where a type is known it is shown behind the name."""
+    """An attribute with a known type is followed by that type."""
     docstring = "A thing.\n\nAttributes:\n    size: in bytes.\n    name: what it is called."
     assert markdown(docstring, {"size": "int"}) == (
         "A thing.\n\n**Attributes**\n\n- `size` (`int`): in bytes.\n- `name`: what it is called."

@@ -1,4 +1,4 @@
-"""The page about reports: its example fails as it is meant to, and every report tells of it."""
+"""The example of the page about reports fails as described, and every report shows the failure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def suite(cluster: Cluster) -> Cluster:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_reports_tell_what_the_page_says(suite: Cluster, workers: int) -> None:
-    """The reports are written, solo and with workers, and tell of each step."""
+    """The page's reports are written, with and without workers, and mention each step."""
     reports = [f"--plan-report=plan{ending}" for ending in ENDINGS]
     result = suite.apart(
         "-n", str(workers), "--plan-continue-on-error", "--junitxml=junit.xml", *reports

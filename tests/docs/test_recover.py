@@ -1,4 +1,4 @@
-"""What the page about crashes says comes true: its example is killed, and cleaned up after."""
+"""The example of the page about crashes is killed, and everything is cleaned up as described."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REFERENCE = (DOCS / "reference" / "journal.md").read_text()
 
 @pytest.fixture
 def example(cluster: Cluster) -> Cluster:
-    """The example of the page."""
+    """A project with the example of the page."""
     for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
         match = re.match(r"# (\S+\.py)\n", block)
         assert match is not None
@@ -26,19 +26,19 @@ def example(cluster: Cluster) -> Cluster:
 
 
 def left(example: Cluster) -> list[str]:
-    """Return what the steps have made and nobody has removed."""
+    """Return what the steps have created and nothing has removed."""
     return [name for name in ("certificate.pem", "server.pid") if (example.path / name).exists()]
 
 
 def test_the_example_passes(example: Cluster) -> None:
-    """And leaves nothing."""
+    """The example passes and leaves nothing behind."""
     assert example.apart("-n", "0").ret == 0
     assert left(example) == []
 
 
 @pytest.mark.parametrize("reaper", ["true", "false"])
 def test_the_example_is_cleaned_up_after_a_crash(example: Cluster, reaper: str) -> None:
-    """By the reaper; without it by `pytest --plan-cleanup`; and a second time is no error."""
+    """The reaper or `pytest --plan-cleanup` cleans up, and another cleanup is no error."""
     environments = example.path / ".pytest_plan" / "environments"
     option = f"plan_reaper={reaper}"
     with example.start("-n", "0", "-o", option, env={"CRASH": "1"}) as live:
@@ -53,7 +53,7 @@ def test_the_example_is_cleaned_up_after_a_crash(example: Cluster, reaper: str) 
 
 
 def test_the_reference_names_every_table() -> None:
-    """Of the format that it says it describes."""
+    """The reference describes the current format and names all of its tables."""
     assert f"This page describes format {FORMAT}." in REFERENCE
     section = REFERENCE.partition("## What it contains")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == TABLES.keys()

@@ -1,4 +1,4 @@
-"""The reference is complete: it has every option, every public name, every hook."""
+"""The reference is complete: it has every option, every public name and every hook."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tests.docs.pages import path_of
 
 TABLES = path_of("reference/steps-and-options").read_text()
 PAGES = ("api", "errors", "hooks")
-NOT_FOR_USERS = {"pytest_plan_show"}  # how the plugin reaches the reports
+NOT_FOR_USERS = {"pytest_plan_show"}  # the plugin calls it to pass a plan to the reports
 
 
 def names_on(page: str) -> list[str]:
-    """Return what the generated parts of a page of the reference describe."""
+    """Return the names that the generated parts of a reference page describe."""
     found = parts(path_of(f"reference/{page}").read_text())
     return [re.split(r"[(:]", what)[0] for kind, what in found if kind == "api"]
 
 
 def first_cells(heading: str) -> set[str]:
-    """Return what is written as code in the first cells of the tables below a heading."""
+    """Return the code in the first cells of the tables below a heading."""
     section = re.split(r"^## ", TABLES, flags=re.MULTILINE)
     (text,) = (part for part in section if part.startswith(heading))
     cells = re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE)
@@ -35,13 +35,13 @@ def first_cells(heading: str) -> set[str]:
 
 
 def test_every_option_is_in_the_table() -> None:
-    """By its flag, or by its ini value when there is no flag; and no other is."""
+    """The table has exactly the existing options, by flag or, without a flag, by ini value."""
     known = {option.flag if option.in_command_line else option.dest for option in options._OPTIONS}
     assert {cell.split()[0] for cell in first_cells("Options")} == known
 
 
 def test_every_option_of_a_step_is_in_the_table() -> None:
-    """Those of the mark `plan_step`; `skip` is a mark of its own there."""
+    """The table has all options of the mark `plan_step`; `skip` is a separate mark."""
     known = {"name", *OPTION_NAMES, *declare._HOOK_OPTIONS} - {"skip"}
     assert first_cells("`@pytest.mark.plan_step") == known
 
@@ -50,27 +50,27 @@ def test_every_option_of_a_step_is_in_the_table() -> None:
     ("heading", "prefix", "owner"), [("`ctx`", "ctx.", Context), ("In tests", "", PlanHandle)]
 )
 def test_every_public_name_is_in_the_table(heading: str, prefix: str, owner: type) -> None:
-    """What a hook's `ctx` and a test's `plan` have."""
+    """The tables have every public name of a hook's `ctx` and a test's `plan`."""
     known = {name for name in vars(owner) if not name.startswith("_")}
     cells = " ".join(first_cells(heading)) + TABLES.split("| `plan` | `")[1].split("`")[0]
     assert {name for name in known if f"{prefix}{name}" not in cells} == set()
 
 
 def test_every_public_name_is_described_once() -> None:
-    """On the pages of the API, the errors and the hooks; and no other name is."""
+    """The pages of the API, the errors and the hooks describe each public name exactly once."""
     described = [name for page in PAGES for name in names_on(page) if name[0].isupper()]
     assert sorted(described) == pytest_plan.__all__
 
 
 def test_every_hook_is_described_once() -> None:
-    """On their page, but for our own."""
+    """The page about hooks describes each hook exactly once, except internal ones."""
     hooks = {name for name in vars(hookspecs) if name.startswith("pytest_plan_")}
     assert hooks > NOT_FOR_USERS
     described = [name for name in names_on("hooks") if not name[0].isupper()]
     assert sorted(described) == sorted(hooks - NOT_FOR_USERS)
 
 
-def test_tree_of_errors_is_what_the_classes_say() -> None:
+def test_tree_of_errors_matches_the_classes() -> None:
     """Every error is in the tree, below its base class, with its other base in parentheses."""
     tree = path_of("reference/errors").read_text().split("```")[1]
     rows = re.findall(r"^([ │├└─]*)(\w+) *(?:\((\w+)\))?", tree.partition("\n")[2], re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Pages whose examples are one suite: it passes as it stands, solo and with workers."""
+"""Pages whose examples form a suite: it passes unchanged, with and without workers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tests.docs.pages import examples, pages
 from tests.docs.test_pages import SHOWN
 from tests.xdist.cluster import Cluster, outcomes
 
-# Page -> how many of its tests pass; what it shows as "before" is not run.
+# Page -> the number of its tests that pass. Files in a folder `before` are not run.
 SUITES = {
     "index": 1,
     "reference/hooks": 1,
     "how-to/migrate-from-filelock-and-shared-session-scope": 3,
     "how-to/share-an-environment-with-xdist": 28,
 }
-# Page -> the library without which its files are only compiled.
+# Page -> the library that its files need. They are collected but not run.
 WITHOUT_DOCKER = {
     "how-to/with-pytest-docker": "pytest_docker",
     "how-to/with-testcontainers": "testcontainers",
 }
 # Page -> why its examples are only compiled.
 NOT_RUN = {"how-to/run-it-in-ci": "it shows settings and no test"}
-# Stands in for the program of this name: it notes what it is asked, and knows one port.
+# A fake `docker` that records its arguments and reports one port.
 DOCKER = """#!/bin/sh
 echo "$@" >> "$CALLS"
 case "$*" in *" port "*) echo "0.0.0.0:49153";; esac
@@ -35,7 +35,7 @@ case "$*" in *" port "*) echo "0.0.0.0:49153";; esac
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("page", SUITES)
 def test_examples_pass(cluster: Cluster, page: str, workers: int) -> None:
-    """The page's conftests and tests, as they stand, pass and warn of nothing."""
+    """The page's conftests and tests pass unchanged and without a warning."""
     plugins = []
     for name, text in examples(page).items():
         if name.startswith("before"):
@@ -49,7 +49,7 @@ def test_examples_pass(cluster: Cluster, page: str, workers: int) -> None:
 
 
 def test_filelock_recipe_runs(cluster: Cluster) -> None:
-    """What the migration page starts from is a recipe that works."""
+    """The recipe from which the migration page starts works."""
     files = examples("how-to/migrate-from-filelock-and-shared-session-scope")
     cluster.write("conftest.py", files["before/conftest.py"])
     cluster.write("test_server.py", "def test_url(server): assert server['url']")
@@ -58,7 +58,7 @@ def test_filelock_recipe_runs(cluster: Cluster) -> None:
 
 @pytest.fixture
 def docker(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the program `docker` has been asked."""
+    """The file in which the fake `docker` records its arguments."""
     calls = cluster.path / "asked.txt"
     program = cluster.write("bin/docker", DOCKER)
     program.chmod(0o755)
@@ -69,7 +69,7 @@ def docker(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("page", WITHOUT_DOCKER)
 def test_plan_with_docker_is_sound(cluster: Cluster, page: str) -> None:
-    """What it imports is there and does not warn; its tests need its steps."""
+    """The page's imports work without a warning, and its test needs its steps."""
     pytest.importorskip(WITHOUT_DOCKER[page], reason=f"{WITHOUT_DOCKER[page]} is not installed")
     for name, text in examples(page).items():
         cluster.write(name, text)
@@ -80,7 +80,7 @@ def test_plan_with_docker_is_sound(cluster: Cluster, page: str) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pytest_docker_reaches_the_stack(cluster: Cluster, docker: Path, workers: int) -> None:
-    """Whatever the workers, `up` and `down` are asked for once, for the same project."""
+    """`up` and `down` are called once and for the same project, whatever the number of workers."""
     pytest.importorskip("pytest_docker", reason="pytest_docker is not installed")
     for name, text in examples("how-to/with-pytest-docker").items():
         cluster.write(name, text)
@@ -92,6 +92,6 @@ def test_pytest_docker_reaches_the_stack(cluster: Cluster, docker: Path, workers
 
 
 def test_every_page_with_examples_is_run() -> None:
-    """By the test of its commands, or as a suite, or there is a reason not to."""
+    """The examples of every page are run by a test, or have a reason why they are not."""
     with_examples = {page for page in pages() if examples(page)}
     assert with_examples - {*SHOWN, *SUITES} == {*NOT_RUN, *WITHOUT_DOCKER}
