@@ -1,4 +1,4 @@
-"""The examples of the documentation are suites that pass."""
+"""The examples in the documentation are suites that pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def copied(project: Project, name: str) -> Project:
 
 
 def test_first(project: Project) -> None:
-    """`first` needs the standard library alone, passes, and leaves nothing behind."""
+    """`first` needs only the standard library, passes, and leaves nothing behind."""
     result = copied(project, "first").run_apart("first")
     assert result.ret == 0
     result.assert_outcomes(passed=3)
@@ -31,10 +31,8 @@ def test_first(project: Project) -> None:
     )
 
 
-def test_first_beside_whatever_else_is_installed(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In an environment with plugins that warn, or that shuffle tests."""
+def test_first_passes_with_other_plugins(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`first` passes in an environment with plugins that warn or that shuffle tests."""
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
     result = copied(project, "first").run_apart("first")
     assert result.ret == 0, result.stderr.str()
@@ -42,7 +40,7 @@ def test_first_beside_whatever_else_is_installed(
 
 
 def test_first_provisions_only_what_one_test_needs(project: Project) -> None:
-    """Chosen by its node id, a test that needs only the server starts only the server."""
+    """A test of `first` that is selected by its node id starts only the server that it needs."""
     result = copied(project, "first").run_apart("first", "--plan-show")
     result.stdout.fnmatch_lines(["web *no dependencies", "*page *needs web", "nothing was run"])
 
@@ -65,7 +63,7 @@ def test_shop(project: Project) -> None:
 def test_shop_with_workers_starts_each_server_once(
     project: Project, workers: int, dist: str
 ) -> None:
-    """However tests are given out, all workers share one PostgreSQL and one Redis."""
+    """With every `--dist` mode all workers share one PostgreSQL and one Redis."""
     shop = copied(project, "shop")
     result = shop.run_apart("shop", "-p", "xdist", "-n", str(workers), "--dist", dist)
     assert result.ret == 0, result.stdout.str()

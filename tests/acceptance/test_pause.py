@@ -1,4 +1,4 @@
-"""--plan-pause-on-failure, with a terminal and without."""
+"""`--plan-pause-on-failure`, with and without a terminal."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Terminal:
         os.close(theirs)
 
     def read_until(self, words: str) -> None:
-        """Read until the run has written `words`."""
+        """Read the output until the run has written `words`."""
         deadline = time.monotonic() + LONGEST
         while words not in self.text:
             assert self._read(deadline), f"{words!r} did not come:\n{self.text}"
@@ -60,7 +60,7 @@ class Terminal:
         os.write(self._ours, b"\n")
 
     def end(self) -> int:
-        """Read to the end and return the exit status."""
+        """Read the rest of the output and return the exit status."""
         deadline = time.monotonic() + LONGEST
         while self._read(deadline):
             pass
@@ -72,13 +72,13 @@ class Terminal:
         try:
             content = os.read(self._ours, 65536) if ready else b""
         except OSError:
-            return False  # how Linux says that the other end is closed
+            return False  # Linux reports in this way that the other end is closed
         self.text += content.decode(errors="replace")
         return bool(content)
 
 
-def test_run_waits_for_enter(project: Project) -> None:
-    """It shows log and artifacts and waits; the limit stands still; then cleanup goes on."""
+def test_run_pauses_until_enter(project: Project) -> None:
+    """The run shows log and artifacts and waits with its limit suspended, then cleans up."""
     project.steps(STEPS)
     project.tests(TESTS)
     terminal = Terminal(project, "--plan-pause-on-failure", "--plan-limit=1s")
@@ -97,7 +97,7 @@ def test_run_waits_for_enter(project: Project) -> None:
 
 
 def test_terminal_alone_does_not_pause(project: Project) -> None:
-    """Without the option nothing waits."""
+    """Without the option a run in a terminal does not wait."""
     project.steps(STEPS)
     project.tests(TESTS)
     terminal = Terminal(project)
@@ -106,7 +106,7 @@ def test_terminal_alone_does_not_pause(project: Project) -> None:
 
 
 def without_terminal(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest where nobody can press Enter."""
+    """Run pytest without a terminal."""
     command = [sys.executable, "-m", "pytest", "-p", "pytest_plan", "--plan-pause-on-failure"]
     return subprocess.run(
         [*command, *args], cwd=project.path, stdin=subprocess.DEVNULL,
@@ -116,7 +116,7 @@ def without_terminal(project: Project, *args: str) -> subprocess.CompletedProces
 
 @pytest.mark.parametrize("args", [[], ["-s"], ["-q"]])
 def test_without_a_terminal_it_is_ignored_with_a_warning(project: Project, args: list[str]) -> None:
-    """In CI nobody can press Enter: the run goes on, and one warning says so."""
+    """Without a terminal the option is ignored, and one warning says so."""
     project.steps(STEPS, "@pytest.mark.plan_step(needs=())\ndef worse(): raise RuntimeError('no')")
     project.tests(TESTS.replace("test_bad(bad)", "test_bad(bad, worse)"))
     result = without_terminal(project, "--plan-continue-on-error", *args)
@@ -128,7 +128,7 @@ def test_without_a_terminal_it_is_ignored_with_a_warning(project: Project, args:
 
 
 def test_warning_as_error_does_not_end_the_run(project: Project) -> None:
-    """Where warnings are errors the run still goes on to its report and cleans up."""
+    """If warnings are errors, the run still prints its report and cleans up."""
     project.steps(STEPS)
     project.tests(TESTS)
     result = without_terminal(project, "-W", "error")

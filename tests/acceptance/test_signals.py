@@ -1,4 +1,4 @@
-"""Ctrl-C, for real: a signal to a process, which cleans up and exits as pytest does."""
+"""Ctrl-C as a real signal to a process, which cleans up and exits as pytest does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.plugin.project import Project
 
-LONGEST = 30.0  # seconds that anything here may take
+LONGEST = 30.0  # seconds that any wait in these tests may take
 
 STEPS = """
 import time
@@ -36,7 +36,7 @@ TEST = "import time\ndef test_it(second):\n    {test}\ndef test_next(second): no
 
 
 def begin(project: Project, *, exec: str = "pass", test: str = "pass") -> subprocess.Popen[str]:
-    """Start a run of the project whose second step and whose first test do this."""
+    """Start a run whose second step and first test execute the given code."""
     project.steps(STEPS.format(exec=exec))
     project.tests(TEST.format(test=test))
     return subprocess.Popen(
@@ -50,7 +50,7 @@ def begin(project: Project, *, exec: str = "pass", test: str = "pass") -> subpro
 
 
 def wait_for(project: Project, call: str) -> None:
-    """Wait until the run has noted `call`."""
+    """Wait until the run has recorded `call`."""
     deadline = time.monotonic() + LONGEST
     while call not in project.calls:
         assert time.monotonic() < deadline, project.calls
@@ -58,14 +58,14 @@ def wait_for(project: Project, call: str) -> None:
 
 
 def interrupted(run: subprocess.Popen[str]) -> tuple[int, str]:
-    """Interrupt the run; return its exit status and what it said."""
+    """Interrupt the run; return its exit status and its output."""
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=LONGEST)
     return run.returncode, output
 
 
 def read_until(run: subprocess.Popen[str], text: str) -> str:
-    """Return what the run says until it has said `text`."""
+    """Read the output until the run has written `text`, and return it."""
     assert run.stdout is not None
     said = ""
     while text not in said:
@@ -76,7 +76,7 @@ def read_until(run: subprocess.Popen[str], text: str) -> str:
 
 
 def children(project: Project) -> list[str]:
-    """Return the programs that run in folders of runs of this project's user."""
+    """Return the ids of the `sleep` processes that the project's steps have started."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -98,7 +98,7 @@ def children(project: Project) -> list[str]:
     ids=["ctx.sleep", "ctx.run", "ctx.wait_until", "busy loop"],
 )  # fmt: skip
 def test_interrupt_while_provisioning(project: Project, line: str) -> None:
-    """The step is stopped, everything is undone, no test runs, the exit status is 2."""
+    """The step is stopped, everything is undone, no test runs, and the exit status is 2."""
     run = begin(project, exec=line)
     wait_for(project, "now")
     status, output = interrupted(run)
@@ -110,7 +110,7 @@ def test_interrupt_while_provisioning(project: Project, line: str) -> None:
 
 
 def test_interrupt_while_testing(project: Project) -> None:
-    """The test is stopped, everything is undone, the exit status is 2."""
+    """The test is stopped, everything is undone, and the exit status is 2."""
     run = begin(project, test="note('now'); time.sleep(300)")
     wait_for(project, "now")
     status, output = interrupted(run)
@@ -122,7 +122,7 @@ def test_interrupt_while_testing(project: Project) -> None:
 
 
 def test_interrupt_while_cleaning_up(project: Project) -> None:
-    """Cleanup goes on to its end and says so; the exit status of a green run becomes 2."""
+    """Cleanup continues to its end and says so, and a green run exits with status 2."""
     project.steps(
         """
         import time
@@ -158,7 +158,7 @@ def test_interrupt_while_cleaning_up(project: Project) -> None:
 
 
 def test_two_interrupts_while_cleaning_up_leave_the_rest(project: Project) -> None:
-    """The second interrupt ends a cleanup that hangs; everything left is reported."""
+    """The second interrupt ends a cleanup that hangs, and everything left is reported."""
     project.steps(
         """
         import time
