@@ -1,6 +1,6 @@
 """Benchmarks of pytest-plan: `python -m tests.benchmarks`.
 
-They only report: the exit status is 0 whether a target is met or not.
+They only report results: the exit status is 0 whether or not the targets are met.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _as_json(results: dict[str, list[Row]]) -> str:
 
 
 def _tables(results: dict[str, list[Row]], has_other: bool) -> str:
-    """Return a section for each group, with its module's docstring as heading and explanation."""
+    """Return one section for each group, with the docstring of its module as heading and text."""
     sections = []
     for name, rows in results.items():
         title, _, explanation = (GROUPS[name].__doc__ or name).partition("\n")
@@ -110,7 +110,7 @@ def _versions() -> str:
 
 
 def _write(text: str) -> None:
-    """Replace what is between the two marker comments of the page."""
+    """Replace the text between the two marker comments of the page."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")

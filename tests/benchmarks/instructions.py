@@ -1,4 +1,4 @@
-"""Instruction counts from valgrind's callgrind: the load of the machine does not change them."""
+"""Instruction counts from valgrind's callgrind, which do not depend on the load of the machine."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _NAMES = {1: "instructions", THOUSAND: "k instructions", MILLION: "M instruction
 
 
 class Counts(NamedTuple):
-    """What one process did.
+    """The counts of one process.
 
     Attributes:
-        instructions: of all its threads; child processes are not included.
-        flushes: its calls of `fdatasync`.
+        instructions: of all threads; child processes are not included.
+        flushes: the number of calls of `fdatasync`.
     """
 
     instructions: int
@@ -33,7 +33,7 @@ class Counts(NamedTuple):
 
 
 class FailedError(RuntimeError):
-    """The measured program failed; the text is its output."""
+    """The measured program failed. The error's text is the program's output."""
 
 
 def is_available() -> bool:
@@ -42,16 +42,16 @@ def is_available() -> bool:
 
 
 def variables(root: Path, *folders: Path) -> dict[str, str]:
-    """Return the environment of a measured process.
+    """Return the environment variables of a measured process.
 
     Args:
-        root: the checkout whose `pytest_plan` it imports.
-        folders: more folders to import from.
+        root: the checkout whose `pytest_plan` the process imports.
+        folders: additional folders to import from.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return {
         **kept,
-        "PYTHONDONTWRITEBYTECODE": "",  # byte code of installed packages is written as well
+        "PYTHONDONTWRITEBYTECODE": "",  # so that byte code of installed packages is written too
         "PYTHONHASHSEED": "0",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONPATH": os.pathsep.join(map(str, (root, *folders))),
@@ -64,9 +64,9 @@ def count(arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
     The first run writes the byte code.
 
     Args:
-        arguments: of the interpreter.
+        arguments: the arguments of the interpreter.
         folder: the working directory.
-        environment: the variables of the process.
+        environment: the environment variables of the process.
 
     Raises:
         FailedError: the exit status is not 0.
@@ -98,16 +98,16 @@ def row(
     scale: float = 1,
     unit: str = "",
 ) -> Row:
-    """Return a row for a count, or for a ratio of counts.
+    """Return a row for a count or for a ratio of counts.
 
     Args:
         what: what is counted.
-        measure: takes the root of a checkout and returns the count.
-        other: the root of the checkout to compare with; None: there is none. A count that
-            fails there is not compared.
+        measure: takes the root of a checkout and returns its count.
+        other: the root of the checkout to compare with; None: no comparison. A count that fails
+            there is not compared.
         target: the highest figure allowed, in `unit`; None if there is no target.
         scale: 1, THOUSAND or MILLION.
-        unit: of the figure; empty: instructions, multiplied by `scale`.
+        unit: the unit of the figure; empty: instructions, multiplied by `scale`.
     """
     value = measure(ROOT)
     found = at_most(what, unit or _NAMES[scale], [value], target, scale)

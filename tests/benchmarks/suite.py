@@ -1,4 +1,4 @@
-"""A project in a temporary folder whose runs of pytest are measured."""
+"""A project in a temporary folder whose pytest runs are measured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def note(text):
     with FILE.open("a") as file:
         print(text, file=file)
 """
-# pytest looks for the name after `-p` among all installed packages. This plugin costs the same.
+# pytest searches all installed packages for the name after `-p`. This empty plugin costs the same.
 EMPTY_PLUGIN = "nothing"
 _FILES = {"pytest.ini": "[pytest]\n", "notes.py": _NOTES, f"{EMPTY_PLUGIN}.py": ""}
 
@@ -32,8 +32,8 @@ class Suite:
     """A project whose runs load only the given plugins. It is also a context manager.
 
     Args:
-        files: their names and sources. `notes.py` and the empty plugin are added.
-        plugins: loaded with `-p`.
+        files: names and sources of the files. `notes.py` and the empty plugin are added.
+        plugins: the plugins to load with `-p`.
 
     Attributes:
         path: the folder of the project.
@@ -53,7 +53,7 @@ class Suite:
         self._folder.cleanup()
 
     def run(self, *options: str, root: Path = ROOT) -> float:
-        """Run the tests with the `pytest_plan` of `root`; return the seconds of the process.
+        """Run the tests with the `pytest_plan` of `root`; return the duration in seconds.
 
         Raises:
             FailedError: a test failed.
@@ -65,12 +65,12 @@ class Suite:
         return time.monotonic() - begun
 
     def count(self, *options: str, root: Path = ROOT) -> int:
-        """Return the instructions of such a run, without those of its child processes."""
+        """Return the number of instructions of such a run, without its child processes."""
         variables = instructions.variables(root, self.path)
         return instructions.count(self._arguments(options), self.path, variables).instructions
 
     def history(self) -> list[str]:
-        """Return the lines that steps and tests of the last run have noted."""
+        """Return the lines that the steps and tests of the last run have recorded."""
         file = self.path / "history.txt"
         return file.read_text().splitlines() if file.exists() else []
 

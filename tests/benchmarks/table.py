@@ -1,4 +1,4 @@
-"""The rows of the tables: a ratio, a count, or how many of some runs kept a time limit."""
+"""The rows of the tables: a ratio, a count, or the number of runs within a time limit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ OTHER = "this / other"  # the additional column of `--against`
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table.
+    """One row of a table.
 
     Attributes:
         what: what was measured.
-        figure: the result, or why there is none.
-        target: what the figure must reach; empty if nothing.
-        is_met: whether it does; None without a target or a result.
+        figure: the result, or the reason why there is none.
+        target: what the figure must reach; empty if there is no target.
+        is_met: whether the figure reaches the target; None without a target or a result.
         samples: the numbers behind the figure. Durations are in seconds.
         ratio: this checkout's count / the other checkout's; None if it was not measured.
     """
@@ -32,7 +32,7 @@ class Row:
     ratio: float | None = None
 
     def cells(self) -> tuple[str, ...]:
-        """Return the texts of all columns, the one of `--against` included."""
+        """Return the texts of all columns, including that of `--against`."""
         met = {None: "", True: "yes", False: "no"}[self.is_met]
         ratio = "" if self.ratio is None else f"{self.ratio:.3f} x"
         return self.what, self.figure, self.target, met, ratio
@@ -45,10 +45,10 @@ def at_most(
 
     Args:
         what: what was measured.
-        unit: of the figure and the target; "x" for a ratio.
+        unit: the unit of the figure and the target; "x" for a ratio.
         samples: one number for each repetition.
         target: the highest median allowed; None if the row is for comparison only.
-        scale: how much of the samples' unit one `unit` is.
+        scale: how many of the samples' units make one `unit`.
     """
     median = statistics.median(samples) / scale
     figure = f"{median:,.2f} x" if unit == "x" else f"{_text(median)} {unit}"
@@ -58,14 +58,14 @@ def at_most(
 
 
 def within(what: str, seconds: Sequence[float], limit: float) -> Row:
-    """Return a row with the number of `seconds` that are at most `limit`; all must be."""
+    """Return a row with the number of `seconds` that are at most `limit`. The target is all."""
     kept = sum(sample <= limit for sample in seconds)
     wanted = f"all within {f'{limit:g} s' if limit >= 0.1 else f'{limit * 1000:g} ms'}"
     return Row(what, f"{kept} of {len(seconds)}", wanted, kept == len(seconds), seconds)
 
 
 def markdown(rows: Iterable[Row], *, has_other: bool) -> str:
-    """Return a table in Markdown, with the column of `--against` if `has_other`."""
+    """Return a Markdown table, with the column of `--against` if `has_other`."""
     header = (*HEADER, OTHER) if has_other else HEADER
     lines = [header, *(row.cells()[: len(header)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -79,7 +79,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _text(number: float) -> str:
-    """Return `number` with three digits, or all digits before its decimal point."""
+    """Return `number` with three digits, or with all digits before the decimal point."""
     digits = 2 if number == 0 else max(0, 2 - math.floor(math.log10(abs(number))))
     text = f"{number:,.{min(digits, 3)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

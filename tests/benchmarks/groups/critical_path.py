@@ -75,7 +75,7 @@ def {{name}}(tmp_path_factory, {{needs}}):
 
 
 def rows(_other: Path | None) -> Iterator[Row]:
-    """Measure, and yield the rows; nothing is compared with another checkout."""
+    """Measure, and yield the rows. Nothing is compared with another checkout."""
     ratios = [_graph(random.Random(seed)) for seed in range(GRAPHS)]
     yield at_most(f"random graph of {STEPS} short steps", "x", ratios, TARGET)
     yield from _with_workers()
@@ -84,7 +84,7 @@ def rows(_other: Path | None) -> Iterator[Row]:
 def _graph(source: random.Random) -> float:
     """Return the ratio for one random graph, with as many jobs as steps."""
     plan = Plan(jobs=STEPS)
-    ends: list[float] = []  # of each step, in seconds, if only sleeping took time
+    ends: list[float] = []  # the durations of the steps in seconds
     for number in range(STEPS):
         needs = source.sample(range(number), min(number, source.randint(0, MOST_NEEDS)))
         duration = source.uniform(SHORTEST, LONGEST)
@@ -125,6 +125,6 @@ def _waited(suite: Suite) -> float:
 
 
 def _need(name: str) -> str:
-    """Return the step before it in its chain; empty for the first."""
+    """Return the previous step of the chain; empty for the first step."""
     number = int(name[1:])
     return f"{name[0]}{number - 1}" if number else ""

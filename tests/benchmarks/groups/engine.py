@@ -19,7 +19,7 @@ FEW, MANY = 50, 450
 SHORT, LONG = 400, 2_000
 NOT_RUN, RUN, WITH_JOURNAL = "add", "run", "journal"
 _KINDS = {"plain": "`exec`", "cleanup": "`exec` and `cleanup`", "generator": "a generator"}
-_TARGETS = {"plain": 400, "cleanup": 580}  # thousand instructions
+_TARGETS = {"plain": 400, "cleanup": 580}  # thousands of instructions
 
 _SCRIPT = """
 import sys

@@ -21,7 +21,7 @@ from tests.benchmarks.instructions import MILLION, row
 from tests.benchmarks.suite import EMPTY_PLUGIN, Suite
 from tests.benchmarks.table import Row, at_most
 
-MOST_INSTRUCTIONS = 150  # million, for the reaper
+MOST_INSTRUCTIONS = 150  # millions of instructions, for the reaper
 MOST_MEMORY = 20  # MB, for the reaper
 
 _CONFTEST = """
@@ -74,7 +74,7 @@ def rows(other: Path | None) -> Iterator[Row]:
 
 
 def _imports_of(process: str, *options: str) -> Callable[[Path], float]:
-    """Return what counts the imports of the `process` of a run with `options`."""
+    """Return a function that counts the import costs of the `process` of a run with `options`."""
 
     def measure(root: Path) -> float:
         without = _modules(root, process, "fixture(scope='session')", EMPTY_PLUGIN, options)
@@ -96,7 +96,7 @@ def _modules(
 
 
 def _python(root: Path, program: str, *arguments: str) -> int:
-    """Return the instructions of a Python process that runs `program`."""
+    """Return the number of instructions of a Python process that runs `program`."""
     with tempfile.TemporaryDirectory() as name:
         environment = instructions.variables(root)
         counts = instructions.count(["-c", program, *arguments], Path(name), environment)
@@ -104,13 +104,13 @@ def _python(root: Path, program: str, *arguments: str) -> int:
 
 
 def _reaper(root: Path) -> float:
-    """Import the module of the reaper's program, which other checkouts have elsewhere."""
+    """Import the module of the reaper's program, whose place differs between checkouts."""
     (file,) = (root / "pytest_plan").rglob("reap.py")
     return _python(root, f"import {'.'.join(file.relative_to(root).with_suffix('').parts)}")
 
 
 def _memory() -> float:
-    """Return the bytes that only a waiting reaper uses, once the number no longer changes."""
+    """Return the private memory of a waiting reaper in bytes, once it no longer changes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         reaper = Reaper(folder / "journal", ["true"], dict(os.environ), folder / "log")

@@ -72,7 +72,7 @@ def _ratio(root: Path) -> float:
         Suite({**files, "addresses.py": _ADDRESSES}, "pytest_plan") as kept,
         Suite({**files, "conftest.py": _WITHOUT}, EMPTY_PLUGIN) as alone,
     ):
-        kept.path.chmod(0o711)  # if root runs this, PostgreSQL runs as another user
+        kept.path.chmod(0o711)  # when root runs this, PostgreSQL runs as another user
         try:
             kept.run(KEEP, "-p", "addresses", root=root)
             addresses = (kept.path / "addresses.json").read_bytes()

@@ -50,7 +50,7 @@ def _further(root: Path) -> float:
 
 
 def _each(root: Path, *plugins: str) -> float:
-    """Return the instructions for each test after the first."""
+    """Return the number of instructions per test, not counting the first test."""
     return (_run(root, *plugins, tests=MANY) - _run(root, *plugins)) / (MANY - FEW)
 
 

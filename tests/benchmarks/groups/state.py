@@ -118,7 +118,7 @@ def test_increments(plan, worker):
 
 
 def rows(_other: Path | None) -> Iterator[Row]:
-    """Measure, and yield the rows; nothing is compared with another checkout."""
+    """Measure, and yield the rows. Nothing is compared with another checkout."""
     ratios = _reads()
     for key, what in SIZES.items():
         yield at_most(f"{what}: State / channel", "x", ratios[key], MOST)
@@ -129,7 +129,7 @@ def rows(_other: Path | None) -> Iterator[Row]:
 
 
 def _reads() -> dict[str, list[float]]:
-    """Return one ratio for each run, by key."""
+    """Return the ratios of all runs, by key."""
     ratios: dict[str, list[float]] = {key: [] for key in SIZES}
     with Suite({"conftest.py": VALUES + _CHANNEL, "test_it.py": _READS}, *PLUGINS) as suite:
         for _ in range(REPEATS):
@@ -141,7 +141,7 @@ def _reads() -> dict[str, list[float]]:
 
 
 def _spread() -> float:
-    """Return the time of the slowest worker divided by that of the fastest."""
+    """Return the slowest worker's time divided by the fastest worker's."""
     with Suite({"conftest.py": _COUNTER, "test_it.py": _INCREMENTS}, *PLUGINS) as suite:
         suite.run("-n", str(WORKERS))
         times = [float(line) for line in suite.history()]

@@ -15,7 +15,7 @@ from tests.benchmarks.instructions import MILLION, THOUSAND, row
 from tests.benchmarks.suite import Suite
 from tests.benchmarks.table import Row
 
-COUNTS = {"small": (50, 450), "large": (5, 45)}  # writes in a short and in a long test
+COUNTS = {"small": (50, 450), "large": (5, 45)}  # number of writes in the short and long test
 SCALES = {"small": THOUSAND, "large": MILLION}
 
 _WRITES = """

@@ -22,10 +22,10 @@ from tests.faults.harness.scenario import Run, Tally
 
 _T = TypeVar("_T")
 
-REPEATS, RUNS = 50, 5  # in this process; of pytest
+REPEATS, RUNS = 50, 5  # number of runs in this process, and of pytest runs
 SETTLE = 0.02  # seconds until the step sleeps
 LIMIT = 2.0  # seconds
-PATIENCE = 60.0  # seconds after which something that must happen is not going to
+PATIENCE = 60.0  # seconds after which an expected event counts as missing
 
 _TREE = """\
 from tests.faults.harness.fakes import note
@@ -48,7 +48,7 @@ def test_it(plan):
 
 
 def rows(_other: Path | None) -> Iterator[Row]:
-    """Measure, and yield the rows; nothing is compared with another checkout."""
+    """Measure, and yield the rows. Nothing is compared with another checkout."""
     for what, measure in (("`cancel()`", _cancel), ("the limit", _limit)):
         samples = [measure() for _ in range(REPEATS)]
         yield within(f"{what}, a step waits in `ctx.sleep`", samples, 0.050)
@@ -63,7 +63,7 @@ def rows(_other: Path | None) -> Iterator[Row]:
 
 
 def _cancel() -> float:
-    """Return the seconds from `cancel()` to the cleanup."""
+    """Return the seconds from `cancel()` to the first cleanup."""
     asleep = threading.Event()
     begun = 0.0
 
@@ -84,7 +84,7 @@ def _cancel() -> float:
 
 
 def _limit() -> float:
-    """Return the seconds from the end of the limit to the cleanup."""
+    """Return the seconds from the end of the limit to the first cleanup."""
     deadlines: list[float] = []
 
     def begin(ctx: Context) -> None:
@@ -130,7 +130,7 @@ def _limit_of_test(run: Run, *options: str) -> float:
 
 
 def _kill(run: Run) -> tuple[float, float]:
-    """Return the seconds from SIGKILL to the end of the tree, and to the cleanup."""
+    """Return the seconds from SIGKILL to the end of the process tree, and to the first cleanup."""
     run.write("conftest.py", _TREE)
     run.write("test_it.py", _HOLDS)
     run.start(faults={"test.call": "hold"})
