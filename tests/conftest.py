@@ -1,4 +1,4 @@
-"""What every test of the suite shares."""
+"""Settings and fixtures shared by all tests."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def made(): return "made"
 
 
 def pytest_configure() -> None:
-    """Let no two runs share a cache: under tox pytest would put it in one place for all."""
+    """Prevent runs from sharing a cache: under tox pytest would use one place for all of them."""
     os.environ.pop("TOX_ENV_DIR", None)
 
 
 @pytest.fixture(scope="session")
 def byte_code(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Compile the package once, as where it is installed: most runs in these tests may not write.
+    """Compile the package once, as if it were installed; most test runs may not write byte code.
 
-    It takes a run, for pytest has byte code of its own for what may have asserts to rewrite.
+    This takes a run of pytest, which writes its own byte code for modules with rewritten asserts.
     """
     folder = tmp_path_factory.mktemp("byte_code")
     (folder / "pytest.ini").write_text("[pytest]\n")

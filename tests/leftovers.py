@@ -1,9 +1,9 @@
-"""What no test may leave behind, whichever suite it belongs to."""
+"""Checks that no test, in any suite, leaves anything behind."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes  # noqa: F401 - its library may keep a file open, from its first use on
+import ctypes  # noqa: F401 - its library may keep a file open from its first use on
 import os
 import shutil
 import signal
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import psutil
 import pytest
 
-SETTLE = 5.0  # real seconds in which what is ending must be gone
+SETTLE = 5.0  # real seconds within which everything that is ending must be gone
 Looks: TypeAlias = dict[str, Callable[[], set[Any]]]
 _FD_FOLDER = Path("/proc/self/fd")
 _TASKS = Path("/proc/self/task")
@@ -26,9 +26,9 @@ _TASKS = Path("/proc/self/task")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep what these tests make apart from others on the same machine."""
-    tmp_path_factory.getbasetemp()  # pytest's own folders stay where they belong
-    # Short: paths of sockets lie below it. Passable, as the system's folder is.
+    """Give these tests a temporary folder of their own, apart from others on the same machine."""
+    tmp_path_factory.getbasetemp()  # keeps pytest's own folders in their usual place
+    # Short, because socket paths are below it. Passable, like the system's temporary folder.
     folder = Path(tempfile.mkdtemp(prefix="t"))
     folder.chmod(0o711)
     with pytest.MonkeyPatch.context() as patch:
@@ -57,7 +57,7 @@ def nothing_left_behind(own_temporary_folder: Path) -> Iterator[None]:
         if (left := _settled(look, before[what])) != before[what]:
             changed[what] = left ^ before[what]
     for folder in changed.get("folders", ()):
-        shutil.rmtree(folder, ignore_errors=True)  # lest the next test finds it
+        shutil.rmtree(folder, ignore_errors=True)  # so that the next test does not find it
     assert not changed, f"changed by the test: {changed}"
 
 
@@ -69,12 +69,12 @@ def _settled(look: Callable[[], set[Any]], wanted: set[Any]) -> set[Any]:
 
 
 def _folders(parent: Path) -> set[Path]:
-    # pytest keeps those of its last runs, and tidies them itself.
+    # pytest keeps the folders of its last runs and removes older ones itself.
     return {path for path in parent.iterdir() if not path.name.startswith("pytest-of-")}
 
 
 def _threads() -> set[threading.Thread]:
-    # A Timer is pytest-timeout's, which takes it away when a test fails.
+    # Timers belong to pytest-timeout, which cancels its timer when a test fails.
     return {one for one in threading.enumerate() if not isinstance(one, threading.Timer)}
 
 
@@ -83,7 +83,7 @@ def _processes() -> set[int]:
         return {child.pid for child in psutil.Process().children()}
     found: set[int] = set()
     for children in _TASKS.glob("*/children"):  # much cheaper than psutil, which reads all of /proc
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
             found.update(int(pid) for pid in children.read_text().split())
     return found
 
@@ -93,7 +93,7 @@ def _open_files() -> set[tuple[str, str]]:
         return set()
     found = set()
     for name in os.listdir(_FD_FOLDER):
-        # One of them is the one by which the folder was listed.
+        # One of the files is the listed folder itself, which is closed by now.
         with contextlib.suppress(FileNotFoundError):
             found.add((name, os.readlink(_FD_FOLDER / name)))
     return found
@@ -106,6 +106,6 @@ def _environment() -> set[tuple[str, str]]:
 def _handlers() -> set[tuple[int, str]]:
     if sys.platform == "win32":
         return set()
-    # SIGALRM is pytest-timeout's, which takes it away when a test fails.
+    # SIGALRM belongs to pytest-timeout, which resets its handler when a test fails.
     numbers = signal.valid_signals() - {signal.SIGALRM}
     return {(number, repr(signal.getsignal(number))) for number in numbers}

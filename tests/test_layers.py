@@ -1,7 +1,7 @@
-"""The shape of the package: arrows between modules go one way, files and functions stay short.
+"""The shape of the package: modules depend on each other in one direction, and stay short.
 
-Each rule is a function from a source tree to its violations. It runs on the package, where it must
-find nothing, and on small trees: sound ones, and ones with a violation that it must find.
+Each rule is a function from a source tree to its violations. It must find no violation in the
+package and in sound small trees, and must find the violation in each small tree that has one.
 """
 
 import ast
@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parent.parent / "pytest_plan"
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 
-# The rooms of each layer from the ground up. A room imports from rooms on lower floors alone.
+# The rooms of each layer from the ground up. A room imports only from rooms on lower floors.
 FLOORS = {
     "pytest_plan.engine": [
         ["model"],
@@ -57,7 +57,7 @@ class Import:
 
     source: str
     target: str
-    late: bool  # inside a function, so not carried out when the module is imported
+    late: bool  # inside a function, so not executed when the module is imported
     typing_only: bool
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Module:
-    """A source file under its dotted name."""
+    """A source file with its dotted name."""
 
     name: str
     path: Path
@@ -74,12 +74,12 @@ class Module:
 
     @property
     def package(self) -> str:
-        """The package that the module's relative imports start from."""
+        """The package to which the module's relative imports refer."""
         return self.name if self.path.stem == "__init__" else self.name.rpartition(".")[0]
 
 
 def modules_of(root: Path) -> list[Module]:
-    """Parse every file of the package that lies at `root`."""
+    """Parse every file of the package in the folder `root`."""
     found = []
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root.parent).with_suffix("").parts
@@ -89,7 +89,7 @@ def modules_of(root: Path) -> list[Module]:
 
 
 def imports_of(root: Path) -> list[Import]:
-    """List all imports of the package at `root`, each with the module that it really reaches."""
+    """List all imports of the package in `root`, each with the module that it actually reaches."""
     modules = modules_of(root)
     known = {module.name for module in modules}
     return [
@@ -131,7 +131,7 @@ def _is_in(module: str, package: str) -> bool:
 
 
 def engine_knows_nothing_above_it(root: Path) -> list[str]:
-    """The engine imports neither pytest and its friends nor the plugin, the reports or the root."""
+    """The engine imports neither pytest, its plugins and libraries, nor the layers above it."""
     above = ("pytest_plan.plugin", "pytest_plan.report", "pytest_plan.steps")
     return [
         str(found)
@@ -146,7 +146,7 @@ def engine_knows_nothing_above_it(root: Path) -> list[str]:
 
 
 def plugin_imports_reports_late(root: Path) -> list[str]:
-    """The plugin imports a report inside a function or not at all: reports import the plugin."""
+    """The plugin imports reports only inside functions, because reports import the plugin."""
     return [
         str(found)
         for found in imports_of(root)
@@ -172,7 +172,7 @@ def modules_import_in_no_circle(root: Path) -> list[str]:
 
 
 def rooms_import_from_lower_floors(root: Path) -> list[str]:
-    """A room imports from rooms on lower floors alone. Late imports and imports for types count."""
+    """A room imports only from rooms on lower floors. Late imports and imports for types count."""
     wrong = []
     for package, floors in FLOORS.items():
         height = {room: level for level, rooms in enumerate(floors) for room in rooms}
@@ -186,7 +186,7 @@ def rooms_import_from_lower_floors(root: Path) -> list[str]:
 
 
 def _room(module: str, package: str) -> str | None:
-    """Return the room or single module of `package` that has this module, None if it has none."""
+    """Return the room or single module of `package` that contains this module, or None."""
     if not module.startswith(f"{package}."):
         return None
     return module.removeprefix(f"{package}.").partition(".")[0]
@@ -206,7 +206,7 @@ def folders_are_small(root: Path) -> list[str]:
 
 
 def rooms_export_nothing(root: Path) -> list[str]:
-    """The `__init__.py` of a room has its docstring and no code: an import loads one module."""
+    """The `__init__.py` of a room has a docstring and no code, so an import loads one module."""
     return [
         f"{module.name} has code in its __init__.py"
         for module in modules_of(root)
@@ -343,7 +343,7 @@ VIOLATIONS: list[tuple[Rule, str, str]] = [
 
 
 def write_tree(root: Path, files: dict[str, str]) -> Path:
-    """Write a package `pytest_plan` with these files under `root`."""
+    """Write a package `pytest_plan` with these files to a folder in `root`."""
     package = root / "pytest_plan"
     for name, source in files.items():
         path = package / name
@@ -354,19 +354,19 @@ def write_tree(root: Path, files: dict[str, str]) -> Path:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_package_keeps_the_rule(rule: Rule) -> None:
-    """The package has no violation of any rule."""
+    """The package does not violate the rule."""
     assert rule(PACKAGE) == []
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_rule_accepts_a_sound_tree(rule: Rule, tmp_path: Path) -> None:
-    """A rule does not cry wolf, not even at the longest file and function that it admits."""
+    """A rule finds nothing in a sound tree, even with the longest allowed file and function."""
     assert rule(write_tree(tmp_path, SOUND)) == []
 
 
 @pytest.mark.parametrize(("rule", "file", "source"), VIOLATIONS)
 def test_rule_sees_a_planted_violation(rule: Rule, file: str, source: str, tmp_path: Path) -> None:
-    """A rule finds the one violation in a tree that is sound otherwise."""
+    """A rule finds the only violation in an otherwise sound tree."""
     tree = write_tree(
         tmp_path,
         SOUND | {"engine/cleanup.py": "", "plugin/options.py": "", file: source},
@@ -375,7 +375,7 @@ def test_rule_sees_a_planted_violation(rule: Rule, file: str, source: str, tmp_p
 
 
 def test_public_names_exist_and_are_sorted() -> None:
-    """`__all__` is sorted, and each name says that it is at home in `pytest_plan`."""
+    """`__all__` is sorted, and `pytest_plan` is the `__module__` of every public name."""
     assert pytest_plan.__all__ == sorted(pytest_plan.__all__)
     assert {getattr(pytest_plan, name).__module__ for name in pytest_plan.__all__} == {
         "pytest_plan"
@@ -383,8 +383,8 @@ def test_public_names_exist_and_are_sorted() -> None:
 
 
 @pytest.mark.parametrize("name", pytest_plan.__all__)
-def test_every_public_name_is_found_first_in_a_fresh_process(name: str) -> None:
-    """Whatever name is used first, and pickled by its public address."""
+def test_every_public_name_can_be_imported_first(name: str) -> None:
+    """Every public name can be the first one imported, and is pickled by its public name."""
     script = (
         f"import pickle; from pytest_plan import {name} as found; "
         "assert pickle.loads(pickle.dumps(found)) is found; "
@@ -393,8 +393,8 @@ def test_every_public_name_is_found_first_in_a_fresh_process(name: str) -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_type_checkers_are_told_of_the_same_names() -> None:
-    """What is imported for them is what the table of homes has."""
+def test_type_checkers_see_the_same_names() -> None:
+    """The imports for type checkers are the same names as in the table of lazy imports."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     imported = {
         f"{node.module}.{alias.name}"

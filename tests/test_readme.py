@@ -1,4 +1,4 @@
-"""The README does what it says: its code runs, and its commands are the ones that are checked."""
+"""The README is right: its code runs, and its commands are the ones that CI checks."""
 
 import re
 import subprocess
@@ -14,14 +14,14 @@ COMMANDS = re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTA
 
 
 def file_name(block: str) -> str | None:
-    """Return the file name in a block's first line, if that is what the line holds."""
+    """Return the file name that a block's first line consists of, or None."""
     match = re.match(r"# ([\w/]+\.py)\n", block)
     return match[1] if match else None
 
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A folder that holds the README's files, apart from other plugins that are installed."""
+    """A project with the README's files, isolated from other installed plugins."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     for block in BLOCKS:
         if name := file_name(block):
@@ -36,7 +36,7 @@ def test_code_blocks_compile(block: str) -> None:
 
 
 def test_example_passes(project: pytest.Pytester) -> None:
-    """The example, copied into files as it stands, is a suite that passes and warns of nothing."""
+    """The example, copied into files, passes without a warning."""
     result = project.runpytest_subprocess("-p", "pytest_plan", "-W", "error")
     result.assert_outcomes(passed=2)
     assert result.ret == 0
@@ -59,7 +59,7 @@ def test_each_command_fits_one_line_and_installs_before_it_tests() -> None:
 
 
 def test_ci_runs_the_command_that_runs_all_tests() -> None:
-    """`.ci/run` takes its test command from the README, so it finds exactly the second one."""
+    """`.ci/run` takes its test command from the README, and must find exactly the second one."""
     script = (ROOT / ".ci" / "run").read_text()
     pattern = re.search(r"grep -m 1 '(.+)' README\.md", script)
     assert pattern
@@ -68,7 +68,7 @@ def test_ci_runs_the_command_that_runs_all_tests() -> None:
 
 
 def test_links_lead_to_files() -> None:
-    """Of the README, and of what lies beside it."""
+    """Links in the README and in the other files of its folder lead to existing files."""
     for page in ROOT.glob("*.md"):
         links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
         assert [link for link in links if not (ROOT / link).exists()] == []

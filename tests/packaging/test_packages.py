@@ -1,4 +1,4 @@
-"""What is in the wheel and in the source distribution."""
+"""The contents of the wheel and the source distribution."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOLDERS = {".ci", "docs", "pytest_plan", "tests"}
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both, built by the build backend without a network."""
+    """A folder with both distributions, built by the build backend without a network."""
     pytest.importorskip("hatchling", reason="hatchling is not installed")
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist"]
@@ -39,13 +39,13 @@ def wheel(built: Path) -> zipfile.ZipFile:
 
 @pytest.fixture(scope="module")
 def sources(built: Path) -> set[str]:
-    """The files of the source distribution, below its one folder."""
+    """The paths of the files in the source distribution, below its top folder."""
     with tarfile.open(built / f"{NAME}.tar.gz") as archive:
         return {name.partition("/")[2] for name in archive.getnames()}
 
 
 def test_wheel_is_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    """Every module, `py.typed`, the metadata: no test, no page, no byte code."""
+    """The wheel has every module, `py.typed` and the metadata, and nothing else."""
     package = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "pytest_plan").rglob("*")
@@ -57,19 +57,19 @@ def test_wheel_is_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
 
 
 def test_wheel_is_found_by_pytest(wheel: zipfile.ZipFile) -> None:
-    """Its one entry point has the name of the module, so that the plugin registers once."""
+    """The only entry point has the plugin's module, so that the plugin is registered once."""
     entry_points = wheel.read(f"{NAME}.dist-info/entry_points.txt").decode()
     assert entry_points.split("\n") == ["[pytest11]", "pytest_plan = pytest_plan.plugin", ""]
 
 
 def test_sources_hold_all_that_a_packager_needs(sources: set[str]) -> None:
-    """The tests with their tools and the pages that they check."""
+    """The source distribution has the tests, their tools and the pages that they check."""
     for needed in ("tests/packaging/test_packages.py", "docs/conf.py", ".ci/run", "pyproject.toml"):
         assert needed in sources
 
 
 def test_sources_hold_nothing_else(sources: set[str]) -> None:
-    """No cache, no result of a run, no built site."""
+    """The source distribution has no cache, no result of a run and no built site."""
     assert {name for name in sources if "/" not in name} - {".gitignore"} == AT_THE_TOP
     assert {name.split("/")[0] for name in sources if "/" in name} == FOLDERS
     assert [name for name in sources if "__pycache__" in name or "_build" in name] == []

@@ -1,6 +1,6 @@
-"""The public API as a typed conftest and its tests use it; checked, and never run."""
+"""The public API in a typed conftest and its tests. It is type-checked but never run."""
 
-# ruff: noqa: D101, D102, D103, T201 - as a user would write it
+# ruff: noqa: D101, D102, D103, T201 - written as a user would write it
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def pytest_plan_step_finished(config: pytest.Config, result: StepResult) -> None
 
 
 def listen(event: object) -> None:
-    """Hear the events of a run, as what `pytest_plan_make_listener` returns does."""
+    """Receive the events of a run, like a listener from `pytest_plan_make_listener`."""
     if isinstance(event, (StepStarted, AttemptFailed)):
         assert_type(event.step, str)
     if isinstance(event, (StepFinished, StepCleaned)):
@@ -176,7 +176,7 @@ def test_marked() -> None:
 
 
 def script() -> PlanResult | None:
-    """Use the engine from a plain script."""
+    """Use the engine in a plain script."""
     plan = Plan(limit="10m", continue_on_error=True, cleanup_limit=300, jobs=4)
     plan.add_step(Database(), name="db", retries=1, timeout=timedelta(minutes=1))
     try:

@@ -1,4 +1,4 @@
-"""Type checkers accept the public API as a user writes it, and refuse what is wrong."""
+"""Type checkers accept the public API as users write it, and refuse mistakes."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_it(plan: PlanHandle) -> None:
     plan.need(1)
     plan.run_id = "x"
 """
-# What is public among our own modules only; its types are ours, and mypy's to check.
+# Public to our own modules only: their types are internal, and only mypy checks them.
 OURS = ("Context.__init__", "PlanHandle.__init__")
 LINES_IN_WRONG = {4, 5, 6, 7, 10, 12, 15, 16}
 
 
 @pytest.fixture(scope="module")
 def apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of a user: no configuration of ours applies."""
+    """A user's folder, to which our configuration does not apply."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "api.py").write_text(API.read_text())
     (folder / "wrong.py").write_text(WRONG)
@@ -48,7 +48,7 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def mypy(apart: Path, pytestconfig: pytest.Config) -> list[str]:
-    """What mypy --strict says about both files, one error per line."""
+    """The errors that mypy --strict reports for both files, one per line."""
     cache = pytestconfig.cache.mkdir("mypy")
     result = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--cache-dir", cache, "api.py", "wrong.py"],
@@ -60,12 +60,12 @@ def mypy(apart: Path, pytestconfig: pytest.Config) -> list[str]:
 
 
 def test_mypy_strict_accepts_the_api(mypy: list[str]) -> None:
-    """Not a word from mypy --strict."""
+    """Strict mypy reports no error in `api.py`."""
     assert [line for line in mypy if line.startswith("api.py")] == []
 
 
 def test_mypy_strict_refuses_mistakes(mypy: list[str]) -> None:
-    """Every wrong line is found: the API is not all Any."""
+    """Strict mypy reports every wrong line, so the API is not just Any."""
     wrong = [line for line in mypy if line.startswith("wrong.py")]
     assert {int(line.split(":")[1]) for line in wrong} == LINES_IN_WRONG, wrong
 
@@ -85,21 +85,21 @@ def test_pyright_strict_accepts_the_api(apart: Path) -> None:
 
 
 def test_api_uses_every_public_name() -> None:
-    """So that what holds for `api.py` holds for all that we promise."""
+    """`api.py` uses every public name, so that checking it checks the whole API."""
     tree = ast.parse(API.read_text())
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert set(pytest_plan.__all__) <= used
 
 
 def test_pyright_knows_the_type_of_every_public_name() -> None:
-    """No parameter, attribute or return value is unknown, or a guess of the type checker."""
+    """No parameter, attribute or return value has an unknown type or one that pyright guesses."""
     pytest.importorskip("pyright")
     bin_folder = str(Path(sys.executable).parent)
     result = subprocess.run(
         [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson",
          "--ignoreexternal", "--verifytypes", "pytest_plan"],
         cwd=ROOT, capture_output=True, text=True, check=False,
-        # For `--verifytypes` pyright asks the first `python` of PATH, whatever it is told.
+        # For `--verifytypes` pyright always uses the first `python` on PATH.
         env={**os.environ, "PATH": os.pathsep.join([bin_folder, os.environ["PATH"]])},
     )  # fmt: skip
     symbols = json.loads(result.stdout)["typeCompleteness"]["symbols"]
