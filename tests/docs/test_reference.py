@@ -13,7 +13,8 @@ from pytest_plan.plugin import hookspecs, options
 from pytest_plan.plugin.declaring import declaration as declare
 from pytest_plan.plugin.items.handle import PlanHandle
 from tests.docs.generated import parts
-from tests.docs.pages import path_of
+from tests.docs.pages import pages, path_of
+from tests.plugin.project import ROOT
 
 TABLES = path_of("reference/steps-and-options").read_text()
 PAGES = ("api", "errors", "hooks")
@@ -86,3 +87,10 @@ def test_tree_of_errors_matches_the_classes() -> None:
         for error in errors
         if error is not pytest_plan.PlanError
     }
+
+
+@pytest.mark.parametrize("page", pages())
+def test_files_of_the_repository_that_a_page_names_exist(page: str) -> None:
+    """A page names no test and no module that has been moved or removed."""
+    named = set(re.findall(r"\b(?:tests|pytest_plan)/[\w/]+\.py\b", path_of(page).read_text()))
+    assert {name for name in named if not (ROOT / name).exists()} == set()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 VARIABLE = "FAULTS_WRITE_TABLE"  # if this is set, the suite writes its table to the page
-_REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+_REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 PROMISES = _REFERENCE / "guarantees.md"
 PAGE = _REFERENCE / "how-guarantees-are-tested.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
