@@ -1,5 +1,5 @@
-"""What a plan declares: steps, their options and hooks, and the edges between them.
+"""The definition of a plan: its steps, their options and hooks, and the edges between them.
 
-Everything is checked here, before any step runs; a mistake raises `PlanDefinitionError`. Nothing in
-this room runs a step. It may use only `model`.
+This room checks the whole plan before any step runs, and raises `PlanDefinitionError` if the plan
+is invalid. It never runs a step. It may import only from `model`.
 """

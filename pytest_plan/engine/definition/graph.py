@@ -1,4 +1,4 @@
-"""The edges between steps: which step needs which, and which is ordered after which.
+"""The edges between steps: which step needs which, and which step is ordered after which.
 
 A step with a *need* waits until the needed step has succeeded. A step with an *order edge* waits
 until the other step has ended. A step without needs is ordered after all steps declared before it,
@@ -21,10 +21,10 @@ VALUE = "value"
 
 
 def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str, PlannedStep]:
-    """Return the steps by name, in their order, with `needs` and `after` filled in.
+    """Return the steps by name, in the given order, with `needs` and `after` filled in.
 
     Args:
-        steps: the steps in order of declaration.
+        steps: the steps in the order of their declaration.
         parameters: names of the parameters that the plan passes to hooks in addition to `ctx`
             and `state`.
 
@@ -47,7 +47,7 @@ def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str,
             frontiers[step.scope] = [step.name]
         else:
             frontiers.setdefault(step.scope, []).append(step.name)
-    if looks_ahead:  # otherwise every edge leads to an earlier step, and no cycle is possible
+    if looks_ahead:  # if every edge leads to an earlier step, no cycle is possible
         _refuse_cycle(linked)
     return linked
 
@@ -67,7 +67,7 @@ def closure(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> set[str]:
 def _visible(
     frontiers: Mapping[tuple[str, ...], list[str]], scope: tuple[str, ...]
 ) -> tuple[str, ...]:
-    # The last steps of each list are enough: they are ordered after those before them.
+    # Only the last steps of each list are needed, because they wait for all earlier ones.
     seen = (frontiers.get(scope[:length], ()) for length in range(len(scope) + 1))
     return tuple(name for frontier in seen for name in frontier)
 

@@ -1,4 +1,4 @@
-"""Names of steps: whether a name is valid, and suggestions for an unknown one."""
+"""Step names: a check that a name is valid, and suggestions for an unknown name."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pytest_plan.engine.model.errors import PlanDefinitionError
 def check_name(name: object, origin: str) -> str:
     """Return `name` if it is a valid step name.
 
-    A step name is an identifier, because it is also the name of a parameter and of a fixture.
+    A step name must be an identifier, because hooks and fixtures use it as a parameter name.
 
     Args:
         name: the name to check.
-        origin: `file:line` of the declaration, for the error.
+        origin: `file:line` of the declaration, for the error message.
 
     Raises:
-        PlanDefinitionError: `name` is not an identifier, or is a keyword of Python.
+        PlanDefinitionError: `name` is not an identifier, or is a Python keyword.
     """
     if isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name):
         return name
@@ -30,14 +30,14 @@ def check_name(name: object, origin: str) -> str:
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` with the closest of `known`, or "" if none is close."""
-    import difflib  # imported late: every xdist worker would pay for it
+    import difflib  # imported late to keep the startup of xdist workers fast
 
     near = difflib.get_close_matches(name, list(known), n=3)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def unknown_step(name: str, steps: Iterable[str]) -> str:
-    """Return the message for a name that no step has, with suggestions and all step names."""
+    """Return the error message for an unknown step name, with suggestions and all step names."""
     names = ", ".join(steps)
     known = f"known steps: {names}" if names else "no steps are declared"
     return f"unknown step {name!r}{suggest(name, steps)} ({known})"

@@ -1,4 +1,4 @@
-"""The options of a step and of a run, and the checks of what users give for them."""
+"""The options of a step and of a run, and the checks of the values that users pass."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class StepOptions(NamedTuple):
     """The checked options of a step.
 
     Attributes:
-        needs: names of the steps that must have succeeded; None means that none are named, so
-            the step keeps its place in the list unless a parameter takes another step.
+        needs: names of the steps that must succeed first; None means that the step lists no needs,
+            so it keeps its place in the list unless a hook takes another step as a parameter.
         retries: the maximum number of retries after a failed attempt.
-        retry_wait: seconds between attempts, or a tenacity wait; None means exponential
-            backoff with jitter, from 0.5 to 30 seconds.
-        retry_on: the exception classes that lead to a retry.
-        timeout: the longest duration of one attempt in seconds; None means no limit.
-        cleanup_timeout: the longest duration of the step's whole cleanup in seconds.
-        cleanup_when: when the `cleanup` hook runs: `succeeded` means only if the step
-            succeeded, `attempted` means also after a failure or an interruption.
-        pause: seconds to wait after the step.
+        retry_wait: the seconds to wait between attempts, or a tenacity wait; None means
+            exponential backoff with jitter, from 0.5 to 30 seconds.
+        retry_on: the exception classes that trigger a retry.
+        timeout: the maximum duration of one attempt, in seconds; None means no limit.
+        cleanup_timeout: the maximum duration of the step's whole cleanup, in seconds.
+        cleanup_when: when the `cleanup` hook runs: `succeeded` means only if the step succeeded;
+            `attempted` means even if the step failed or was interrupted.
+        pause: the seconds to wait after the step.
         inputs: files that the step depends on, as globs relative to the declaring file or as
             absolute paths; if one changes, a kept step is rebuilt.
-        autouse: whether every test in or below the declaring folder needs the step (plugin).
+        autouse: whether every test in the declaring folder or below needs the step (plugin).
         eager: whether the step is provisioned before collection (plugin).
-        skip: the reason for skipping the step; None means that it is not skipped.
+        skip: the reason for skipping the step; None means that the step is not skipped.
     """
 
     needs: tuple[str, ...] | None = None
@@ -56,9 +56,9 @@ def check_options(values: Mapping[str, Any], name: str, origin: str) -> StepOpti
     """Return the checked options of a step.
 
     Args:
-        values: the options by name, as the user gave them; missing ones get their default.
-        name: name of the step, for the error.
-        origin: `file:line` of its declaration, for the error.
+        values: the options by name, as the user passed them; missing options get their defaults.
+        name: the name of the step, for the error message.
+        origin: `file:line` of the declaration, for the error message.
 
     Raises:
         PlanDefinitionError: an option is unknown or has an invalid value.
@@ -139,7 +139,7 @@ def _pause(value: Any, what: str) -> float:
 
 def _inputs(value: Any, what: str) -> tuple[str, ...]:
     given = value if isinstance(value, (list, tuple)) else [value]
-    paths: list[Any] = [getattr(one, "__file__", one) for one in given]  # a module is its file
+    paths: list[Any] = [getattr(one, "__file__", one) for one in given]  # a module means its file
     if not all(isinstance(path, (str, os.PathLike)) for path in paths):
         raise _refuse(what, "a glob, a module or a list of globs and modules", value)
     return tuple(os.fspath(path) for path in paths)
@@ -177,17 +177,18 @@ class RunOptions(NamedTuple):
     """The options of a run.
 
     Attributes:
-        limit: the longest duration of the run without its cleanup, in seconds; None means no
-            limit.
-        continue_on_error: whether a failed step stops only the steps that need it.
-        cleanup_limit: the longest duration of the whole cleanup, in seconds.
+        limit: the maximum duration of the run, not counting its cleanup, in seconds; None means
+            no limit.
+        continue_on_error: if true, a failed step stops only the steps that need it.
+        cleanup_limit: the maximum duration of the whole cleanup, in seconds.
         jobs: the maximum number of steps that run at the same time.
         parameters: the values that hooks can take by name, in addition to `ctx`, `state` and
             the values of steps.
-        skip_on: exceptions that a step raises to be skipped.
-        stop_on: exceptions that end the plan and are raised unchanged.
-        program_variables: takes the name of a step and returns the environment variables for
-            its programs; called on the step's thread. None means that there are none.
+        skip_on: the exceptions that a step can raise to skip itself.
+        stop_on: the exceptions that stop the plan and are re-raised unchanged.
+        program_variables: a function that takes the name of a step and returns the environment
+            variables for its programs; it is called on the step's thread. None means that
+            there are none.
     """
 
     limit: float | None

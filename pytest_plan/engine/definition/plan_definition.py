@@ -1,4 +1,4 @@
-"""The definition of a plan: its declared steps, and the options that it runs under."""
+"""The definition of a plan: its declared steps and the options of its run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from pytest_plan.engine.model.errors import PlanDefinitionError
 
 
 class PlanDefinition:
-    """The steps of a plan in the order of their declaration, each checked when it is declared.
+    """The steps of a plan, in the order of their declaration. Each is checked when declared.
 
     Attributes:
-        options: how the plan is run.
+        options: the options of the run.
         steps: the declared steps by name, without edges.
-        refusal: why `Plan.execute` and `Plan.provisioned` must not be called; empty: they may be.
+        refusal: the reason why `Plan.execute` and `Plan.provisioned` must not be called; empty if
+            they may be called.
     """
 
     def __init__(self, options: RunOptions) -> None:
@@ -40,14 +41,14 @@ class PlanDefinition:
 
         Args:
             step: the step.
-            name: its name; the caller has checked that it is an identifier, or has made it.
-            options: the options of the step; one that is not given is the attribute of that name
-                of the step, else its default.
+            name: the name of the step, which the caller has generated or checked with `check_name`.
+            options: the options of the step. A missing option is taken from the step's attribute
+                of the same name, or else is the default.
             origin: `file:line` of the declaration.
             scope: the folder of the declaration; see `PlannedStep`.
 
         Raises:
-            PlanDefinitionError: the step, its name or an option is unusable.
+            PlanDefinitionError: the step, its name or an option is invalid.
         """
         if not isinstance(step, Step):
             raise PlanDefinitionError(
@@ -68,7 +69,7 @@ class PlanDefinition:
         """Return the steps by name with their edges, in the order of their declaration.
 
         Raises:
-            PlanDefinitionError: a step needs an unknown one, or the needs have a cycle.
+            PlanDefinitionError: a step needs an unknown step, or the edges form a cycle.
         """
         steps = [
             step._replace(options=step.options._replace(skip=self._skipped[name]))

@@ -1,4 +1,4 @@
-"""A declared step together with its checked options and its place in the plan."""
+"""A declared step, with its checked options and its place in the plan."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class PlannedStep(NamedTuple):
 
     Attributes:
         name: name of the step, unique in the plan.
-        step: the step object that the user gave.
+        step: the step object that the user passed.
         hooks: the hooks that the step defines.
-        options: its checked options.
+        options: the checked options of the step.
         origin: `file:line` of the declaration.
-        scope: the folder of the declaration as path parts; a step is ordered after the steps
+        scope: the parts of the path of the declaring folder; a step is ordered after the steps
             declared before it in the same scope or in a scope that contains it.
-        needs: names of the steps that must have succeeded, whether named or taken as a
-            parameter.
-        after: names of the steps that must have ended (order edges); only the fewest that
-            imply all others.
+        needs: names of the steps that must succeed first: those listed in the option `needs` and
+            those that hooks take as parameters.
+        after: names of the steps that must end first (order edges), without those that the
+            other edges imply.
     """
 
     name: str
@@ -39,5 +39,5 @@ class PlannedStep(NamedTuple):
 
     @property
     def edges(self) -> tuple[str, ...]:
-        """The names of all steps that must have ended before this one begins."""
+        """The names of all steps that must end before this step begins."""
         return (*self.needs, *self.after)

@@ -1,4 +1,4 @@
-"""The signatures of hooks: the function, its kind, and the parameters it takes by name."""
+"""Hook functions: their kinds, and the parameters that they take by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_plan.engine.model.outcomes import Hook
 
 
 class Kind(enum.Enum):
-    """The kinds of functions that can be hooks."""
+    """The kinds of functions that can be used as hooks."""
 
     PLAIN = "plain"
     COROUTINE = "coroutine"
@@ -22,7 +22,7 @@ class Kind(enum.Enum):
 
     @property
     def yields(self) -> bool:
-        """Whether the function has a tail, which is the code after its `yield`."""
+        """Whether the function has a tail: the code after its `yield`."""
         return self in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
 
 
@@ -33,8 +33,8 @@ class HookFunction(NamedTuple):
         function: the function to call.
         kind: the kind of the function.
         required: names of the parameters without a default.
-        optional: names of the parameters with a default; they are passed if the plan knows a
-            parameter or a step of that name.
+        optional: names of the parameters with a default; such a parameter is passed only if the
+            plan has a parameter or a step with that name.
     """
 
     function: Callable[..., Any]
@@ -44,7 +44,7 @@ class HookFunction(NamedTuple):
 
 
 def hooks_of(step: Step, name: str) -> dict[Hook, HookFunction]:
-    """Return the hooks that `step` defines; raise PlanDefinitionError if one is unusable."""
+    """Return the hooks that `step` defines; raise PlanDefinitionError if one is invalid."""
     found = {}
     for hook in Hook:
         function = getattr(step, hook.value)

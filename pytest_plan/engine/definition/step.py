@@ -1,4 +1,4 @@
-"""Steps, the units of a plan (gsd: Step, GenericStep, AddPause)."""
+"""Steps, the units of which a plan consists (gsd: Step, GenericStep, AddPause)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pytest_plan.engine.model.errors import PlanDefinitionError
 class Step:
     """One unit of provisioning. Override the hooks you need.
 
-    An attempt runs `pre_exec`, then `exec` if `pre_exec` returned, then `post_exec` if `exec`
-    returned. After a failure all three run again, at most `retries` times. `cleanup` runs
-    once, during cleanup of the plan, if all three succeeded.
+    An attempt runs `pre_exec`, `exec` and `post_exec`, and ends at the first hook that raises.
+    After a failed attempt, all three hooks run again, at most `retries` times. `cleanup` runs
+    once, when the plan is cleaned up, if all three succeeded.
 
     A hook can take these parameters by name: `ctx` (`Context`), `state` (`State`), the plan's
     parameters, the names of other steps (their values), and, in `post_exec`, `cleanup` and
     `alive`, `value` (the step's own value). Every hook may be `async def`. `exec` may be a
-    generator with one `yield`; the code after it, the tail, undoes the step. The value of the
-    step is what `exec` returns or yields.
+    generator with one `yield`; the code after the `yield` (the tail) undoes the step. The
+    value of the step is what `exec` returns or yields.
 
-    The options of `Plan.add_step` can also be set as class attributes; keyword arguments of
+    Every option of `Plan.add_step` can also be set as a class attribute. The keyword arguments of
     `add_step` take precedence.
 
     Attributes:
-        retries: the maximum number of retries after a failed attempt; 0 means no retry.
+        retries: the maximum number of retries after a failed attempt; 0 means no retries.
     """
 
     __module__ = "pytest_plan"
@@ -35,7 +35,7 @@ class Step:
     retries: int = 0
     repeats_succeeded_hooks = True
 
-    # The signatures are this wide so that type checkers let a step choose its own parameters.
+    # The signatures accept anything so that type checkers allow overrides with any parameters.
     def pre_exec(self, *args: Any, **kwargs: Any) -> Any:
         """Prepare the work. Does nothing by default."""
 
@@ -51,22 +51,22 @@ class Step:
     def alive(self, *args: Any, **kwargs: Any) -> Any:
         """Check whether a step kept by an earlier run still works.
 
-        Returning False or raising an exception means that it does not.
+        The hook reports a broken step by returning False or raising an exception.
         """
 
 
 class GenericStep(Step):
-    """A step made of functions, all of which are optional.
+    """A step whose hooks are given as functions, all of which are optional.
 
     Unlike other steps, it does not repeat a hook that succeeded in an earlier attempt. (gsd
-    intends the same, but never sets the flags for it.)
+    intends this too, but never sets the flags for it.)
 
     Args:
-        pre_exec: the hook `pre_exec` of `Step`; None means no such hook.
-        exec: the hook `exec` of `Step`; None means no such hook.
-        post_exec: the hook `post_exec` of `Step`; None means no such hook.
-        cleanup: the hook `cleanup` of `Step`; None means no such hook.
-        alive: the hook `alive` of `Step`; None means no such hook.
+        pre_exec: the function for the hook `pre_exec`; None means that the step lacks this hook.
+        exec: the function for the hook `exec`; None means that the step lacks this hook.
+        post_exec: the function for the hook `post_exec`; None means that the step lacks this hook.
+        cleanup: the function for the hook `cleanup`; None means that the step lacks this hook.
+        alive: the function for the hook `alive`; None means that the step lacks this hook.
 
     Raises:
         PlanDefinitionError: a hook is not callable.
@@ -101,20 +101,20 @@ class GenericStep(Step):
             setattr(self, name, function)
 
     def with_retries(self, retries: int) -> Self:
-        """Return a copy of the step with this number of retries (gsd: WithRetries)."""
+        """Return a copy of the step with another number of retries (gsd: WithRetries)."""
         twin = copy.copy(self)
         twin.retries = retries
         return twin
 
 
 class FunctionStep(GenericStep):
-    """A step made of one or more functions. Unlike `GenericStep`, it repeats all hooks."""
+    """A step whose hooks are given as functions. Unlike `GenericStep`, it repeats all hooks."""
 
     repeats_succeeded_hooks = True
 
 
 class Pause(Step):
-    """A step that only waits. Cancelling the plan ends it at once, and cleanup ignores it.
+    """A step that only waits. Cancelling the plan ends the wait at once. Cleanup ignores the step.
 
     Attributes:
         seconds: duration of the wait.
@@ -125,5 +125,5 @@ class Pause(Step):
 
 
 def snake_case(name: str) -> str:
-    """Convert the name of a class to a step name, as in `HTTPServer` to `http_server`."""
+    """Convert a class name to a step name: `HTTPServer` becomes `http_server`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
