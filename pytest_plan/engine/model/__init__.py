@@ -1,5 +1,5 @@
 """The vocabulary of the engine: outcomes, results, errors, events, durations and time.
 
-These modules describe a run and perform none of it. Every other room may import this one; it
-imports no other room.
+These modules describe a run but do not perform it. Every other room may import from this room,
+which imports from no other room.
 """

@@ -1,6 +1,7 @@
-"""The engine's source of time: monotonic, and injected so that tests need not sleep.
+"""Clocks: the engine's only source of time.
 
-All deadlines and waits of the engine go through a `Clock`.
+The engine uses a `Clock` for every deadline and wait. Tests pass their own clock, so they need not
+sleep.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
-_SLICE = 0.2  # seconds that the system clock waits in one piece
+_SLICE = 0.2  # the maximum number of seconds that the system clock waits at a time
 
 
 class Clock(Protocol):
-    """Interface for reading the time and for waiting."""
+    """The interface for reading the time and for waiting."""
 
     def now(self) -> float:
-        """Return seconds that never decrease and do not follow changes of the wall clock."""
+        """Return the time in seconds. It never decreases and ignores changes to the wall clock."""
 
     def get(self, inbox: queue.SimpleQueue[T], timeout: float | None) -> T:
         """Wait for the next item of `inbox` and return it.
 
         Args:
             inbox: the queue to read.
-            timeout: the longest wait in seconds; None means no limit.
+            timeout: the maximum time to wait, in seconds; None means no limit.
 
         Raises:
             queue.Empty: no item arrived within `timeout`.
@@ -38,12 +39,13 @@ class Clock(Protocol):
         """Wait until `predicate()` is true.
 
         Args:
-            condition: held by the caller, and notified when the predicate may have changed.
-            predicate: called with `condition` held.
-            timeout: the longest wait in seconds; None means no limit.
+            condition: a condition that the caller holds and that is notified whenever the result of
+                `predicate` may have changed.
+            predicate: a function that is called while `condition` is held.
+            timeout: the maximum time to wait, in seconds; None means no limit.
 
         Returns:
-            True when the predicate is true, False after `timeout`.
+            True if the predicate is true; False if `timeout` has expired.
         """
 
 
@@ -74,15 +76,15 @@ class SystemClock:
 
 
 class PlanClock:
-    """A clock that can be paused, so that time in a debugger or at a prompt counts for no limit.
+    """A clock that can be paused, so that time spent in a debugger does not count toward limits.
 
-    Deadlines are measured on this clock. Waiting is left to the inner clock.
+    The engine compares deadlines with this clock, which leaves waiting to the inner clock.
     """
 
     def __init__(self, inner: Clock) -> None:
         self._read = inner.now
-        # Seconds paused so far, and the start of the current pause or None. It is one tuple, so
-        # that a reader on another thread never sees half of a change.
+        # The seconds paused so far, and the start of the current pause or None. Both are in one
+        # tuple, so that a reader on another thread never sees only half of a change.
         self._held: tuple[float, float | None] = (0.0, None)
         self.get = inner.get
         self.wait_for = inner.wait_for
@@ -99,7 +101,7 @@ class PlanClock:
             self._held = (lost, self._read())
 
     def release(self) -> None:
-        """Continue from where `hold` stopped; do nothing if the clock is not paused."""
+        """Resume the clock; do nothing if it is not paused."""
         lost, since = self._held
         if since is not None:
             self._held = (lost + self._read() - since, None)

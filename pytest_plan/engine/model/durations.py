@@ -1,4 +1,4 @@
-"""Durations: parsed from what people write, and formatted for people to read."""
+"""Parses durations that users write, and formats durations for reports."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def parse_duration(value: object, what: str, *, zero: bool = True) -> float:
     """Return `value` in seconds.
 
     Args:
-        value: seconds as a number, a `timedelta`, or text such as "90s", "1h 30m", "500ms".
+        value: a number of seconds, a `timedelta`, or text such as "90s", "1h 30m" or "500ms".
         what: the subject of the error message, as in "timeout of step 'web'".
         zero: whether 0 is allowed.
 
     Raises:
-        PlanDefinitionError: `value` is not a duration, is negative or not finite, or is 0 where
-                that is not allowed.
+        PlanDefinitionError: `value` is not a duration, is negative or not finite, or is 0 although
+            `zero` is false.
     """
     seconds = _seconds(value)
     if seconds is None or not math.isfinite(seconds):
@@ -54,7 +54,7 @@ def _seconds(value: object) -> float | None:
 def _seconds_of_text(text: str) -> float | None:
     with contextlib.suppress(ValueError):
         return float(text.removesuffix("s"))
-    # Imported late: most runs parse no duration, or only ones in seconds.
+    # Imported late because most runs parse no text, only numbers of seconds.
     import pytimeparse2
 
     seconds = pytimeparse2.parse(text)
@@ -62,7 +62,7 @@ def _seconds_of_text(text: str) -> float | None:
 
 
 def format_duration(seconds: float) -> str:
-    """Format seconds for people to read, as in `0.42s`, `12.3s`, `2m 05s` or `1h 02m`."""
+    """Format seconds as text, such as `0.42s`, `12.3s`, `2m 05s` or `1h 02m`."""
     if seconds < 9.995:
         return f"{seconds:.2f}s"
     if seconds < 59.95:

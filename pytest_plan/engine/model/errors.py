@@ -1,7 +1,7 @@
-"""The base errors of the engine; errors that carry results are in `results`.
+"""The base errors of the engine. The errors that carry results are in `results`.
 
-Every error can be pickled, copied and shown by `repr`, because pytest-xdist and process pools send
-errors between processes. A user's exception that cannot be pickled is replaced by its text.
+Every error supports pickling, copying and `repr`, because pytest-xdist and process pools send
+errors between processes. Pickling replaces a user's exception that cannot be pickled by its text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def picklable(error: BaseException) -> BaseException:
 
 
 def describe(error: BaseException) -> str:
-    """Return `Type: text` for an exception on one line, or just `Type` if it has no text."""
+    """Return the exception as `Type: text` on one line, or just `Type` if it has no text."""
     try:
         text = " ".join(str(error).split())
     except Exception:
@@ -44,8 +44,8 @@ class PlanError(Exception):
     __module__ = "pytest_plan"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The attributes are pickled as state, after the error itself, because the result among
-        # them refers back to the error.
+        # The attributes are pickled as state, after the error itself, because one of them, the
+        # result, refers back to the error.
         attributes = {
             name: picklable(value) if isinstance(value, BaseException) else value
             for name, value in self.__dict__.items()
@@ -56,7 +56,7 @@ class PlanError(Exception):
 
 
 class PlanDefinitionError(PlanError, ValueError):
-    """The plan is invalid. Raised before any step runs.
+    """The plan is invalid. This error is raised before any step runs.
 
     Attributes:
         step: name of the invalid step; None if the error concerns the whole plan.
@@ -74,7 +74,7 @@ class PlanDefinitionError(PlanError, ValueError):
 
 
 class StateError(PlanError):
-    """The State refuses an operation. The message names the key and the rule."""
+    """The State refused an operation. The message names the key and the rule."""
 
     __module__ = "pytest_plan"
 

@@ -1,6 +1,6 @@
-"""The events of a run, which listeners receive.
+"""The events of a run that listeners receive.
 
-Listeners are called one at a time, on the thread that executes the plan. An exception in a listener
+The thread that executes the plan calls the listeners one at a time. An exception in a listener
 stops neither the run nor the other listeners. `at` is the time in seconds since the run began.
 """
 
@@ -15,9 +15,9 @@ T = TypeVar("T")
 def _event(event: type[T]) -> type[T]:
     """Turn a named tuple into an event, which is public and equal only to itself.
 
-    Without this, named tuples of different classes compare equal when their fields are equal.
-    Dataclasses are not used because they take six times as long to define, in every run with
-    steps. This module does not postpone annotations, because each would be compiled separately.
+    Without this decorator, named tuples of different classes are equal if their fields are equal.
+    Dataclasses would take six times as long to define, in every run with steps. This module does
+    not postpone annotations, because Python would then compile each one separately.
     """
     event.__module__ = "pytest_plan"
     event.__eq__ = object.__eq__  # type: ignore[method-assign]
@@ -48,7 +48,7 @@ class AttemptFailed(NamedTuple):
 
 @_event
 class StepFinished(NamedTuple):
-    """A step ended, or got its outcome without running. `result.cleanup` is not decided yet."""
+    """A step ended, or got its outcome without running. `result.cleanup` is not final yet."""
 
     result: StepResult
     at: float
@@ -56,7 +56,7 @@ class StepFinished(NamedTuple):
 
 @_event
 class StopRequested(NamedTuple):
-    """The plan stops because it was cancelled or reached its limit; `reason` says which."""
+    """The plan is stopping because it was cancelled or reached its limit; `reason` says which."""
 
     reason: str
     at: float
@@ -64,7 +64,7 @@ class StopRequested(NamedTuple):
 
 @_event
 class CleanupBegan(NamedTuple):
-    """Cleanup began, for this number of steps."""
+    """Cleanup has begun. `steps` is the number of steps to clean up."""
 
     steps: int
     reason: str
@@ -81,7 +81,7 @@ class StepCleaned(NamedTuple):
 
 @_event
 class CleanupInterrupted(NamedTuple):
-    """A signal arrived during cleanup, which continues; `steps` are still to be cleaned up."""
+    """A signal arrived during cleanup, which continues. `steps` are not cleaned up yet."""
 
     steps: tuple[str, ...]
     at: float
@@ -89,9 +89,9 @@ class CleanupInterrupted(NamedTuple):
 
 @_event
 class Waiting(NamedTuple):
-    """There was no event for about a second.
+    """No event has occurred for about a second.
 
-    `steps` are the running steps, each with the seconds since it began.
+    `steps` lists the running steps, each with the seconds since it began.
     """
 
     steps: tuple[tuple[str, float], ...]

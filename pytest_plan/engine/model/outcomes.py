@@ -6,7 +6,7 @@ import enum
 
 
 class StepOutcome(enum.StrEnum):
-    """The status of a step, or how it ended."""
+    """The status of a step: pending, running, or how it ended."""
 
     __module__ = "pytest_plan"
 
@@ -27,12 +27,12 @@ class StepOutcome(enum.StrEnum):
 
     @property
     def is_failure(self) -> bool:
-        """Whether the step itself failed, as opposed to not having run."""
+        """Whether the step itself failed. A step that did not run has not failed."""
         return self in _FAILING
 
 
 class CleanupOutcome(enum.StrEnum):
-    """The status of a step's cleanup, or how it ended."""
+    """The status of a step's cleanup: none, pending, or how it ended."""
 
     __module__ = "pytest_plan"
 
@@ -46,7 +46,7 @@ class CleanupOutcome(enum.StrEnum):
 
 
 class Hook(enum.StrEnum):
-    """The hooks of a step: gsd's four in the order they run, and `alive` for kept steps."""
+    """The hooks of a step: the four hooks of gsd in the order they run, and `alive`."""
 
     PRE_EXEC = "pre_exec"
     EXEC = "exec"
@@ -56,7 +56,7 @@ class Hook(enum.StrEnum):
 
 
 EXEC_HOOKS = (Hook.PRE_EXEC, Hook.EXEC, Hook.POST_EXEC)
-WITH_VALUE = (Hook.POST_EXEC, Hook.CLEANUP, Hook.ALIVE)  # can take the step's own value
+WITH_VALUE = (Hook.POST_EXEC, Hook.CLEANUP, Hook.ALIVE)  # these can take the step's own value
 
 _PROVIDING = frozenset({StepOutcome.SUCCEEDED, StepOutcome.REUSED})
 _FAILING = frozenset({StepOutcome.FAILED, StepOutcome.TIMED_OUT})

@@ -1,6 +1,6 @@
 """The results of a run, and the errors that carry them.
 
-All of them can be pickled, copied and shown by `repr`.
+All of them support pickling, copying and `repr`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 
 
 class StepError(PlanError):
-    """A step failed. `__cause__` is the user's exception.
+    """A step failed. Its `__cause__` is the user's exception.
 
     Attributes:
         step: name of the step.
@@ -103,10 +103,10 @@ class AttemptResult:
 
     Attributes:
         number: number of the attempt, counted from 1.
-        hook: name of the last hook that was called.
+        hook: name of the last hook that ran.
         started: start time in seconds since the run began.
         seconds: duration of the attempt.
-        error: the exception that ended it; None if it succeeded.
+        error: the exception that ended the attempt; None if the attempt succeeded.
     """
 
     __module__ = "pytest_plan"
@@ -128,10 +128,10 @@ class CleanupResult:
 
     Attributes:
         outcome: status of the cleanup.
-        started: start time in seconds since the run began; None if it did not start.
+        started: start time in seconds since the run began; None if the cleanup did not start.
         seconds: duration of the cleanup.
         errors: the failures during cleanup.
-        left: descriptions of what was not undone.
+        left: descriptions of everything that was not undone.
     """
 
     __module__ = "pytest_plan"
@@ -150,18 +150,18 @@ class StepResult:
     Attributes:
         name: name of the step.
         outcome: status of the step.
-        reason: why it did not succeed; None if it succeeded.
-        needs: names of the steps that it needs.
-        after: names of the steps that it is ordered after.
+        reason: why the step did not succeed; None if it succeeded.
+        needs: names of the steps that the step needs.
+        after: names of the steps that the step is ordered after.
         origin: `file:line` of the declaration.
-        started: start time in seconds since the run began; None if it did not run.
+        started: start time in seconds since the run began; None if the step did not run.
         seconds: duration of the step, including retries and its pause.
         attempts: every attempt, in order.
         attempts_allowed: the maximum number of attempts.
-        error: the failure; None if it did not fail.
-        log_tail: the last lines of its log if it failed, else empty.
-        stack: the stack of its thread if it was abandoned, else empty.
-        cleanup: the result of its cleanup.
+        error: the failure; None if the step did not fail.
+        log_tail: the last lines of the step's log if the step failed, else empty.
+        stack: the stack of the step's thread if the step was abandoned, else empty.
+        cleanup: the result of the step's cleanup.
     """
 
     __module__ = "pytest_plan"
@@ -189,12 +189,12 @@ class PlanResult:
     Attributes:
         run_id: identifier of the run.
         outcome: `succeeded`, `failed`, `cancelled` or `timed_out`.
-        reason: why the plan stopped early; None if it did not.
+        reason: why the plan stopped early; None if it did not stop early.
         seconds: duration of the run.
         limit: the plan's limit in seconds; None means no limit.
         steps: the result of every step by name, in the plan's order.
-        left: descriptions of what cleanup could not undo.
-        listener_errors: the exceptions of listeners, one line each.
+        left: descriptions of everything that cleanup could not undo.
+        listener_errors: the exceptions that listeners raised, one line each.
     """
 
     __module__ = "pytest_plan"
@@ -220,9 +220,9 @@ class PlanResult:
 
 
 def critical_path(steps: Mapping[str, StepResult]) -> tuple[str, ...]:
-    """Return the chain of steps that determined how long provisioning took, first step first.
+    """Return the chain of steps that determined how long provisioning took, in running order.
 
-    Each step in the chain ended last among those that its successor had to wait for.
+    Each step in the chain was the last to end of the steps that the next one waited for.
     """
     ends = {
         name: step.started + step.seconds

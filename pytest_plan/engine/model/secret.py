@@ -1,6 +1,6 @@
-"""Secrets, and the masker that replaces them in output.
+"""Secrets, and the masker that removes them from output.
 
-A `Secret` never shows its value, and a `Masker` removes the values of secrets it knows from text.
+A `Secret` never shows its value. A `Masker` replaces the values of known secrets in text.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Secret(Generic[T]):
     The step's fixture and `reveal()` return the value itself.
 
     Args:
-        value: the value to hide. Text and bytes of 4 characters or more are also masked inside
-            other output: as they are, URL-quoted and base64-encoded.
+        value: the value to hide. If it is text or bytes of 4 characters or more, other output is
+            masked as well, whether it contains the value as is, URL-quoted or base64-encoded.
     """
 
     __module__ = "pytest_plan"
@@ -66,10 +66,10 @@ class Masker:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._texts: tuple[str, ...] = ()  # replaced under _lock, read without it
+        self._texts: tuple[str, ...] = ()  # written only under _lock; read without it
 
     def learn(self, value: object) -> None:
-        """Mask `value` from now on if it is a `Secret` with text or bytes that can be masked."""
+        """Mask `value` from now on if it is a `Secret` whose value can be masked."""
         if not isinstance(value, Secret):
             return
         forms = _forms(value.reveal())

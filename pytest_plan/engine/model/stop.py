@@ -1,4 +1,4 @@
-"""Requests to stop: what kind there are, and the outcome and error that each leads to."""
+"""Requests to stop: their kinds, and the outcome and error that each kind leads to."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pytest_plan.engine.model.results import PlanCancelledError, PlanTimeoutErro
 
 
 class StopKind(enum.Enum):
-    """The causes for which a plan or a call stops."""
+    """The reasons why a plan or a call is stopped."""
 
-    FAILURE = "failure"  # a step failed: no new step starts, running steps may finish
+    FAILURE = "failure"  # a step failed: no new steps start, but running steps may finish
     CANCEL = "cancel"
     LIMIT = "limit"
     TIMEOUT = "timeout"  # the `timeout` of an attempt, or the time limit of a cleanup
 
 
 class Stop(NamedTuple):
-    """A request to stop, with the reason that reports show."""
+    """A request to stop, with the reason to show in reports."""
 
     kind: StopKind
     reason: str
 
     @property
     def ends_running_steps(self) -> bool:
-        """Whether running steps are stopped as well."""
+        """Whether the request also stops running steps."""
         return self.kind is not StopKind.FAILURE
 
     @property
     def outcome(self) -> StepOutcome:
-        """The outcome of a step that this request stopped or kept from starting."""
+        """The outcome of a step that this request stopped or prevented from starting."""
         return _OUTCOMES[self.kind]
 
     def error(self, step: str, hook: Hook, attempt: int) -> PlanError:
