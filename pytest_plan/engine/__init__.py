@@ -1,4 +1,4 @@
-"""The engine runs plans. It knows neither pytest nor pluggy, so a plain script can use it.
+"""The engine, which runs plans. It imports neither pytest nor pluggy, so plain scripts can use it.
 
 The rooms, from the ground up:
 
@@ -6,10 +6,10 @@ The rooms, from the ground up:
 - `definition`: steps and their options, checked before anything runs.
 - `processes`: the programs that steps start, and their process trees.
 - `journal`: the durable record of an environment.
-- `shared`: what all steps of a run share, such as the State, logs and folders.
-- `calls`: one call of a hook, from its arguments to its end.
-- `execution`: the run of a plan, forward and then in reverse.
-- `environments`: environments that outlive their process, and their recovery.
+- `shared`: the facilities that all steps of a run share, such as the State, logs and folders.
+- `calls`: one call of a hook, from its arguments to its result.
+- `execution`: one run of a plan, which provisions steps and then cleans them up in reverse order.
+- `environments`: environments that outlive the process that created them, and their recovery.
 - `plan.py`: `Plan`, the public entry point.
 
 A room imports only from rooms listed above it, even for type annotations. `definition` and

@@ -1,4 +1,4 @@
-"""The plan: steps in order, and how they are run (gsd: Plan)."""
+"""`Plan`: an ordered list of steps, and the methods that run it (gsd: Plan)."""
 
 from __future__ import annotations
 
@@ -32,21 +32,22 @@ DEFAULT_CLEANUP_LIMIT = 300.0
 
 
 class Plan:
-    """Ordered steps and the options they run under (gsd: NewPlan).
+    """An ordered list of steps, with the options for running them (gsd: NewPlan).
 
     Args:
-        limit: the longest that the run may take, its cleanup not counted; None: no limit.
-        continue_on_error: whether a failed step stops only the steps that need it.
-        cleanup_limit: the longest that the whole cleanup may take.
-        jobs: at most so many steps run at the same time.
-        parameters: what hooks may take by name beside `ctx`, `state` and values of steps.
-        clock: measures all time; None means the machine's monotonic clock.
-        store: where the State is; None means in this process alone.
-        journal: the folder in which runs note what they make, so that the next one cleans up
-            after one that was killed; None: nothing is noted.
+        limit: the maximum duration of the run, not counting its cleanup; None means no limit.
+        continue_on_error: if true, a failed step stops only the steps that need it.
+        cleanup_limit: the maximum duration of the whole cleanup.
+        jobs: the maximum number of steps that run at the same time.
+        parameters: the values that hooks can take by name, in addition to `ctx`, `state` and the
+            values of steps; None means that there are none.
+        clock: the clock that measures time; None means the machine's monotonic clock.
+        store: the storage of the State; None means the memory of this process.
+        journal: the folder for journals, which let the next run clean up after a run that was
+            killed; None means that no journal is kept.
 
     Raises:
-        PlanDefinitionError: an argument is unusable; the message names it.
+        PlanDefinitionError: an argument is invalid; the message names it.
     """
 
     __module__ = "pytest_plan"
@@ -82,37 +83,39 @@ class Plan:
 
     @property
     def state(self) -> State:
-        """The State that the steps share; what is set before the run is there in it."""
+        """The State that the steps share. The run also sees values that were set before it."""
         return self._state
 
     @property
     def results(self) -> Mapping[str, StepResult]:
-        """What each step has come to so far, by name; empty before the run."""
+        """The result of each step so far, by name; empty before the run."""
         return {} if self._run is None else self._run.result().steps
 
     def add_step(self, step: Step, *, name: str | None = None, **options: Any) -> Self:
         """Append a step and return the plan (gsd: AddStep).
 
         Args:
-            step: what to run.
-            name: an identifier, unique in the plan; None means `step-N`.
-            options: `needs retries retry_wait retry_on timeout cleanup_timeout cleanup_when
-                pause skip autouse eager`; an option that is not given is the attribute of that
-                name of the step, else its default (docs/reference/steps-and-options.md).
+            step: the step to append.
+            name: the name of the step, an identifier that is unique in the plan; None means
+                `step-N`.
+            options: any of `needs retries retry_wait retry_on timeout cleanup_timeout cleanup_when
+                pause skip autouse eager`. A missing option is taken from the step's attribute
+                of the same name, or else is the default (docs/reference/steps-and-options.md).
 
         Raises:
-            PlanDefinitionError: something is unusable or known already; the message says what.
+            PlanDefinitionError: an argument is invalid, the name is already in use, or the run has
+                begun. The message says which.
         """
         origin = _caller()
         if self._run is not None:
-            raise PlanDefinitionError(f"{origin}: a step comes too late: the plan runs already")
+            raise PlanDefinitionError(f"{origin}: cannot add a step: the plan has already started")
         number = 1 + len(self._definition.steps)
         chosen = f"step-{number}" if name is None else check_name(name, origin)
         self._definition.declare(step, chosen, options, origin)
         return self
 
     def add_pause(self, duration: Duration) -> Self:
-        """Append a step `pause-N` that only waits, and return the plan (gsd: AddPause)."""
+        """Append a step `pause-N` that only waits; return the plan (gsd: AddPause)."""
         origin = _caller()
         seconds = parse_duration(duration, f"{origin}: pause")
         number = 1 + sum(isinstance(known.step, Pause) for known in self._definition.steps.values())
@@ -120,18 +123,18 @@ class Plan:
         return self
 
     def execute(self) -> PlanResult:
-        """Provision, then clean up whatever happened (gsd: Execute).
+        """Provision all steps, then clean up whatever happened (gsd: Execute).
 
         Returns:
-            What every step came to; with `continue_on_error` also when steps failed.
+            The result of every step. With `continue_on_error`, it is returned even if steps failed.
 
         Raises:
-            PlanDefinitionError: the plan cannot run as it is, or has run before.
-            JournalError: the journal cannot be kept, or an earlier one cannot be read.
-            StepError: a step failed, and not `continue_on_error`.
+            PlanDefinitionError: the plan is invalid or has already run.
+            JournalError: the journal cannot be written, or an earlier journal cannot be read.
+            StepError: a step failed and `continue_on_error` is false.
             PlanCancelledError: `cancel` was called.
-            PlanTimeoutError: the limit has passed.
-            CleanupError: nothing else went wrong, but cleanup did.
+            PlanTimeoutError: the run exceeded its limit.
+            CleanupError: only the cleanup failed.
         """
         run = self._begin("execute")
         try:
@@ -145,10 +148,12 @@ class Plan:
 
     @contextlib.contextmanager
     def provisioned(self) -> Iterator[State]:
-        """Provision, run the body of `with`, then clean up whatever the body did.
+        """Provision all steps, run the body of the `with` statement, then clean up.
 
-        Raises as `execute`; a step that failed raises before the body. What the body raises
-        stays as it is; a failure of cleanup is added to it as a note and as `cleanup_error`.
+        Cleanup runs whatever the body does. This method raises the same errors as `execute`. If
+        a step failed, it raises before the body runs. An exception of the body propagates
+        unchanged; if cleanup fails as well, the exception gets a note and the attribute
+        `cleanup_error`.
         """
         run = self._begin("provisioned")
         try:
@@ -170,7 +175,13 @@ class Plan:
             raise failure
 
     def cancel(self, reason: str = "the plan was cancelled") -> None:
-        """Stop the plan and clean up; from any thread or signal handler, also before the run."""
+        """Stop the plan and clean up.
+
+        Any thread or signal handler may call this method, even before the run.
+
+        Args:
+            reason: the reason that reports and errors show.
+        """
         self._cancelled = reason
         if self._run is not None:
             self._run.cancel(reason)
@@ -183,7 +194,7 @@ class Plan:
 
 
 def definition_of(plan: Plan) -> PlanDefinition:
-    """Return the definition of a plan, which the plugin adds to."""
+    """Return the definition of a plan, to which the plugin adds steps."""
     return plan._definition
 
 
@@ -201,22 +212,23 @@ def begin(
     scratch: Path | None = None,
     **options: Any,
 ) -> Run:
-    """Check a plan and return its one run, for the plugin to provision and clean up.
+    """Check a plan and return its only run, which the plugin provisions and cleans up.
 
     Args:
         plan: the plan.
-        artifacts: the folder for files that outlive the run; None: there is none.
-        run_id: the id of the run; None: a new one.
-        journal: the journal of the run; None: the plan's own, if it has one.
-        scratch: the temporary folder of the run that this one continues; None: a new one.
+        artifacts: the folder for files that outlive the run; None means that there is none.
+        run_id: the id of the run; None means a new id.
+        journal: the journal of the run; None means the plan's own journal, if it has one.
+        scratch: the temporary folder of the earlier run that this run continues; None means a
+            new folder.
         options: fields of `RunOptions` to replace.
 
     Raises:
-        PlanDefinitionError: the plan cannot run as it is declared, or has run before.
+        PlanDefinitionError: the plan is invalid or has already run.
     """
     if plan._run is not None:
         raise PlanDefinitionError("this plan has been executed already: a plan runs once")
-    # Imported here: a worker of xdist declares plans and never runs one.
+    # Imported here because xdist workers declare plans but never run them.
     from pytest_plan.engine.execution.run import Run, new_run_id
 
     steps = plan._definition.linked()
