@@ -17,7 +17,7 @@ class Ports:
         self._given: set[int] = set()
 
     def take(self) -> int:
-        """Return a port that is free now and that was not handed out before."""
+        """Return a free port that was not handed out before."""
         with self._lock:
             while True:
                 with socket.socket() as probe:
@@ -29,18 +29,18 @@ class Ports:
 
 
 class Variables:
-    """The environment variables that steps set. Each belongs to one step."""
+    """The environment variables that steps set. Only one step may set each variable."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _owners, and each read and write of os.environ
-        # For each variable the step that sets it, and its earlier values; None: it was unset.
+        # For each variable: the step that set it, and the earlier values (None: it was not set).
         self._owners: dict[str, tuple[str, list[str | None]]] = {}
 
     def set(self, name: str, value: str, step: str) -> None:
         """Set the environment variable `name` of this process.
 
         Raises:
-            PlanDefinitionError: another step has set it.
+            PlanDefinitionError: another step has already set it.
         """
         with self._lock:
             owner, before = self._owners.get(name, (step, []))
@@ -54,7 +54,7 @@ class Variables:
             self._owners[name] = (owner, [*before, was])
 
     def restore(self, name: str) -> None:
-        """Undo the last `set` of `name` that was not undone yet."""
+        """Undo the last call of `set` for `name` that is not undone yet."""
         with self._lock:
             owner, before = self._owners.pop(name)
             *earlier, was = before
@@ -66,6 +66,6 @@ class Variables:
                 os.environ[name] = was
 
     def current(self) -> dict[str, str]:
-        """Return the variables that steps have set, with their current values."""
+        """Return the variables that steps have set, and their current values."""
         with self._lock:
             return {name: os.environ[name] for name in self._owners if name in os.environ}

@@ -1,4 +1,4 @@
-"""The folders of a run: its scratch folder below the system's temporary folder, and artifacts."""
+"""The folders of a run: its scratch folder in the system's temporary folder, and artifacts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from pathlib import Path
 
 from pytest_plan.engine.model.errors import PlanError
 
-_PASSABLE = 0o711  # other users may pass through (a server that refuses root), but not list it
+_PASSABLE = 0o711  # other users, such as the user of a server, may enter the folder but not list it
 
 
 class RunFolders:
     """Creates folders on demand, and removes the scratch folder at the end of the run.
 
     Args:
-        artifacts: returns the folder for artifacts, which outlive the run; each step gets a
-            folder in it. None keeps artifacts in the scratch folder, which is removed.
-        note: called with the path of the scratch folder before it is created.
-        root: the scratch folder of the run that this run continues; None creates a new one.
+        artifacts: a function that returns the folder for artifacts, which outlive the run; each
+            step gets a subfolder. None means that artifacts are kept in the scratch folder and
+            removed with it.
+        note: a function that is called with the path of the scratch folder before the folder is
+            created.
+        root: the scratch folder of the earlier run that this run continues; None means that a
+            new one is created.
     """
 
     def __init__(
@@ -41,14 +44,14 @@ class RunFolders:
 
     @property
     def is_over(self) -> bool:
-        """Whether `remove` was called: there is no scratch folder from then on."""
+        """Whether `remove` was called. From then on there is no scratch folder."""
         return self._is_over
 
     def scratch(self, step: str) -> Path:
         """Return the step's temporary folder; create it if it is missing.
 
         Raises:
-            PlanError: the scratch folder was removed.
+            PlanError: the scratch folder has been removed.
             OSError: the folder cannot be created.
         """
         with self._lock:
@@ -65,7 +68,7 @@ class RunFolders:
         """Return the step's folder for artifacts; create it if it is missing.
 
         Raises:
-            PlanError: artifacts are kept in the scratch folder, and it was removed.
+            PlanError: artifacts are kept in the scratch folder, which has been removed.
             OSError: the folder cannot be created.
         """
         with self._lock:
@@ -85,8 +88,8 @@ class RunFolders:
         if self._is_over:
             raise PlanError("the run is over: its temporary folder has been removed")
         if self._root is None:
-            # The name is short because the path of a socket has at most 107 bytes. It is noted
-            # first: a folder that no process knows of would never be removed.
+            # The name is short because a socket path may have at most 107 bytes. The path is noted
+            # before the folder exists, because nothing would remove a folder that is not noted.
             root = Path(tempfile.gettempdir()) / f"plan-{secrets.token_hex(6)}"
             self._note(root)
             root.mkdir(0o700)
@@ -109,7 +112,7 @@ def _remove(folder: Path) -> None:
     """Remove one of our folders, including read-only files and folders in it."""
 
     def open_and_retry(_: object, path: str, __: object) -> None:
-        # Change modes only inside the folder: its parents are not ours.
+        # Change modes only inside the folder, because its parents are not ours.
         for part in (Path(path).parent, Path(path)):
             if part.is_relative_to(folder) and not part.is_symlink():
                 with contextlib.suppress(OSError):

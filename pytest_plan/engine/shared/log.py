@@ -1,4 +1,4 @@
-"""The log of a step: one file, created with its first line."""
+"""The log of a step: a file that is created when its first line is written."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pytest_plan.engine.shared.folders import RunFolders
 TAIL_LINES = 30
 _TAIL_BYTES = 64 * 1024
 
-# The log of the step whose hook the current thread (or asyncio task) runs.
+# The log of the step whose hook is running in the current thread (or asyncio task).
 current_log: contextvars.ContextVar[StepLog | None] = contextvars.ContextVar(
     "pytest_plan_step_log", default=None
 )
 
 
 class StepLog:
-    """The log of one step: the lines of `ctx.log`, and the output of its programs and hooks.
+    """The log of one step: its `ctx.log` lines, and the output of its programs and hooks.
 
     Args:
         step: the step's name.
-        folders: gives the artifacts folder in which the file is created.
-        masker: masks secrets.
+        folders: the folders of the run; the file is created in the artifacts folder of the step.
+        masker: the masker for secrets.
     """
 
     __slots__ = ("_folders", "_lock", "_masker", "_path", "_step")
@@ -39,12 +39,12 @@ class StepLog:
 
     @property
     def path(self) -> Path:
-        """The path of the file, which is created if it is missing."""
+        """The path of the file. Reading this property creates the file if it is missing."""
         with self._lock:
             return self._file()
 
     def write(self, text: str) -> None:
-        """Append `text` with its secrets masked; drop it if the run is over.
+        """Append `text` with secrets masked; discard it if the run is over.
 
         Raises:
             OSError: the file cannot be written.
@@ -53,7 +53,7 @@ class StepLog:
             try:
                 self._append(self._masker.mask(text))
             except (OSError, PlanError):
-                # An abandoned step may still print after the run, when its log was removed.
+                # An abandoned step may still print after the run, when its log has been removed.
                 if not self._folders.is_over:
                     raise
 

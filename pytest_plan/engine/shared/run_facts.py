@@ -21,19 +21,19 @@ class RunFacts:
     Attributes:
         run_id: the id of the run.
         clock: the plan's clock.
-        began: when the run began, as a time of `clock`.
-        deadline: when the plan's limit passes, as a time of `clock`; None without a limit.
-        store: the entries of the State.
-        folders: the temporary folders and the artifacts.
-        journal: records what a later process must know.
-        masker: masks known secrets in text.
-        ports: hands out free ports.
+        began: the time on `clock` at which the run began.
+        deadline: the time on `clock` at which the plan reaches its limit; None means no limit.
+        store: the storage of the State.
+        folders: the scratch folder and the artifacts folders.
+        journal: the record that a later process needs to clean up after this one.
+        masker: the masker for known secrets.
+        ports: the free ports.
         variables: the environment variables that steps have set.
-        parameters: the arguments that hooks may take in addition to `ctx`, `state` and the
+        parameters: the values that hooks can take by name, in addition to `ctx`, `state` and the
             values of steps.
-        emit: delivers an event to the listeners.
-        skip_on: the exceptions by which a step asks to be skipped.
-        stop_on: the exceptions that end the whole plan and are raised unchanged.
+        emit: the function that delivers an event to the listeners.
+        skip_on: the exceptions that a step can raise to skip itself.
+        stop_on: the exceptions that stop the plan and are re-raised unchanged.
     """
 
     __slots__ = (
@@ -96,11 +96,11 @@ class RunFacts:
 
         Args:
             step: the step's name.
-            given: the whole environment that the step asked for; None means it asked for none.
+            given: all environment variables, if the step passed its own; otherwise None.
 
         Returns:
-            `given` if it is not None. Otherwise our own environment with the plan's additions,
-            or None (inherit ours) if the plan adds nothing.
+            `given` if it is not None. Otherwise the variables of this process and those that the
+            plan adds, or None (inherit those of this process) if the plan adds none.
         """
         if given is not None or self._program_variables is None:
             return given

@@ -1,7 +1,7 @@
 """The key/value map that steps and tests share (gsd: State, a sync.Map).
 
-`State` is the handle that users see. It calls a few primitive operations of a `Store`. Each write
-is conditional on a version, so the same handle works with a store in another process.
+`State` is the handle that users see. It uses a few primitive operations of a `Store`. Writes can
+depend on the version of an entry, so the same handle also works with a store in another process.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.shared.store import ABSENT, Entry, Guard, LocalStore, Store
 
-__tracebackhide__ = True  # pytest shows the refused line of the test, not a line of this module
+__tracebackhide__ = True  # makes pytest show the refused line of the test, not this module
 
 
 class State(MutableMapping[str, Any]):
     """The values that steps and tests share. Every method is thread-safe.
 
-    Changing a stored value in place is not a write. Each method is atomic, except `update` and
-    `clear`, which handle one key at a time.
+    To change a value, set its key: the State does not notice changes made to a stored object. Each
+    method is atomic, except `update` and `clear`, which handle one key at a time.
 
     Keys are strings. The key named after a step belongs to that step. A write raises `StateError`
-    if the key is not a string or belongs to another step. A write from a test also raises it once
-    cleanup has begun.
+    if the key is not a string or belongs to another step, or if a test writes after cleanup has
+    begun.
     """
 
     __module__ = "pytest_plan"
@@ -73,7 +73,7 @@ class State(MutableMapping[str, Any]):
             return f"State(keys: {', '.join(self)})"
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return the value of `key`; set it to `default` first if missing (gsd: LoadOrStore)."""
+        """Return the value of `key`; if it is missing, set it to `default` (gsd: LoadOrStore)."""
         while True:
             entry = self._read(key)
             if entry is not None:
@@ -86,7 +86,7 @@ class State(MutableMapping[str, Any]):
 
         Args:
             key: the key.
-            default: returned if `key` is missing.
+            default: the value to return if `key` is missing.
 
         Raises:
             KeyError: `key` is missing and no default was given.
@@ -110,7 +110,7 @@ class State(MutableMapping[str, Any]):
                 del self[key]
 
     def swap(self, key: str, value: Any) -> Any:
-        """Set `key` and return its previous value, None if it was missing (gsd: Swap)."""
+        """Set `key` and return its previous value, or None if it was missing (gsd: Swap)."""
         while True:
             entry = self._read(key)
             if self._write(key, value, ABSENT if entry is None else entry.version):
@@ -119,10 +119,10 @@ class State(MutableMapping[str, Any]):
     def compare_and_swap(self, key: str, old: Any, new: Any) -> bool:
         """Set `key` to `new` if its value equals `old` (gsd: CompareAndSwap).
 
-        Values are compared with `==` in the calling process.
+        The calling process compares the values with `==`.
 
         Returns:
-            Whether the value was set; False if `key` is missing.
+            True if the value was set; False if the values differ or `key` is missing.
         """
         while True:
             entry = self._read(key)
@@ -134,10 +134,10 @@ class State(MutableMapping[str, Any]):
     def compare_and_delete(self, key: str, old: Any) -> bool:
         """Remove `key` if its value equals `old` (gsd: CompareAndDelete).
 
-        Values are compared with `==` in the calling process.
+        The calling process compares the values with `==`.
 
         Returns:
-            Whether the key was removed; False if it is missing.
+            True if the key was removed; False if the values differ or `key` is missing.
         """
         while True:
             entry = self._read(key)
@@ -156,7 +156,8 @@ class State(MutableMapping[str, Any]):
 
         Args:
             key: the key.
-            timeout: the longest to wait, in seconds; None waits until the plan stops the caller.
+            timeout: the maximum time to wait, in seconds; None means until the plan stops the
+                caller.
 
         Raises:
             TimeoutError: the key was not set within `timeout`.
@@ -173,11 +174,12 @@ class State(MutableMapping[str, Any]):
     def lock(self, name: str, timeout: float | None = None) -> Iterator[None]:
         """Hold the lock `name` for the body of the `with` statement.
 
-        A lock has one holder at a time among all tests and steps of the run.
+        Only one test or step of the run can hold the lock at a time.
 
         Args:
-            name: any string; it is unrelated to the keys.
-            timeout: the longest to wait, in seconds; None waits until the plan stops the caller.
+            name: the name of the lock, any string; lock names are unrelated to keys.
+            timeout: the maximum time to wait, in seconds; None means until the plan stops the
+                caller.
 
         Raises:
             TimeoutError: the lock was not free within `timeout`.

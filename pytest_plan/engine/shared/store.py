@@ -1,4 +1,4 @@
-"""The interface to the entries of the State, the store of one process, and access checks."""
+"""Storage for the State: its interface, the store in one process, and access checks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pytest_plan.engine.model.errors import StateError
 
 __tracebackhide__ = True  # as in state.py
 
-Holder: TypeAlias = tuple[str, int]  # the holder of a lock: a worker ("": this process), a thread
+Holder: TypeAlias = tuple[str, int]  # the worker and thread that hold a lock ("": this process)
 
 ABSENT = 0  # the version of a missing key
 
 
 class Entry(NamedTuple):
-    """A value and its version. Every write gets a higher version than all writes before it."""
+    """A value and its version. Each write gets a higher version than all earlier writes."""
 
     version: int
     value: Any
@@ -29,8 +29,8 @@ class Prepared(NamedTuple):
     """A value that is ready to be written.
 
     Attributes:
-        value: the form that the store keeps.
-        lasting: the form that the journal keeps.
+        value: the value as the store keeps it.
+        lasting: the value as the journal keeps it.
     """
 
     value: Any
@@ -40,36 +40,37 @@ class Prepared(NamedTuple):
 class Store(Protocol):
     """The entries and locks of a State.
 
-    A `version` is that of the entry to change: `ABSENT` (0) means there must be no entry, None
-    means any. A `writer` is the name of the step that writes; None means a test. A `timeout` is
-    in seconds; None means no timeout. `stopping` tells whether the caller must stop waiting.
+    `version` is the version that the entry must have: `ABSENT` (0) means that there must be no
+    entry, and None means any version or none. `writer` is the name of the step that writes; None
+    means a test. `timeout` is the maximum time to wait, in seconds; None means no limit.
+    `stopping` returns whether the caller must stop waiting.
     """
 
     def read(self, key: str) -> Entry | None:
-        """Return the entry of `key`, None if there is none."""
+        """Return the entry of `key`, or None if there is none."""
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
-        """Write if the entry has `version`, and return whether it had.
+        """Write if the entry is at `version`; return whether the value was written.
 
         Raises:
             StateError: `writer` may not write this key.
         """
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
-        """Remove the entry if it has `version`, and return whether it had.
+        """Remove the entry if it is at `version`; return whether it was removed.
 
         Raises:
             StateError: `writer` may not write this key.
         """
 
     def versions(self) -> dict[str, int]:
-        """Return a consistent copy of the version of every key."""
+        """Return the versions of all keys, as a consistent copy."""
 
     def snapshot(self) -> dict[str, Any]:
-        """Return a consistent copy of all values."""
+        """Return the values of all keys, as a consistent copy."""
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
-        """Wait for an entry of `key` and return it; None after `timeout` or when stopping."""
+        """Wait for an entry of `key`; return it, or None after `timeout` or when stopping."""
 
     def acquire(self, name: str, timeout: float | None, stopping: Callable[[], bool]) -> bool:
         """Acquire the lock `name`; return False after `timeout` or when stopping.
@@ -79,14 +80,14 @@ class Store(Protocol):
         """
 
     def release(self, name: str, thread: int) -> None:
-        """Release the lock `name` if this `thread` of this process holds it."""
+        """Release the lock `name` if the thread `thread` of this process holds it."""
 
 
 class Guard:
-    """Access checks that a State makes before each operation. This base class allows everything.
+    """The access checks that a State makes before each operation. This class allows everything.
 
     Attributes:
-        uninterrupted: a context manager that holds back an injected exception.
+        uninterrupted: a context manager that delays an injected exception.
     """
 
     uninterrupted: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
@@ -96,7 +97,7 @@ class Guard:
         return False
 
     def check(self) -> None:
-        """Raise the error that stops the caller, if it must stop."""
+        """Raise an error if the caller must stop."""
 
     def admit(self) -> None:
         """Raise StateError if the caller may no longer change anything."""
@@ -106,12 +107,12 @@ class LocalStore:
     """The store of one process.
 
     Args:
-        clock: measures timeouts; None means the machine's monotonic clock.
+        clock: the clock that measures timeouts; None means the machine's monotonic clock.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        # Every attribute below changes only under _changed, and each change notifies it.
+        # All attributes below change only under _changed, and each change notifies it.
         self._changed = threading.Condition()
         self._entries: dict[str, Entry] = {}
         self._version = ABSENT
@@ -122,7 +123,7 @@ class LocalStore:
         self._journal = NullJournal()
 
     def on_write(self, learn: Callable[[Any], None]) -> None:
-        """Call `learn` with every value: at once with the present ones, then before each write."""
+        """Call `learn` with all present values now, and with each new value before its write."""
         self._learn = learn
         for value in self.snapshot().values():
             learn(value)
@@ -158,19 +159,19 @@ class LocalStore:
         return self._entries.get(key)  # needs no lock: one lookup is atomic
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
-        """Write if the entry has `version`; see `Store.write`."""
+        """Write if the entry is at `version`; see `Store.write`."""
         return self.commit(key, self.prepare(key, value), version, writer)
 
     def prepare(self, key: str, value: Any) -> Prepared:
-        """Do the part of a write that may be slow or runs code of the value.
+        """Prepare a value for `commit`.
 
-        Call it without holding a lock.
+        This may be slow and may run code of the value, so do not hold a lock during the call.
         """
         self._learn(value)
         return Prepared(value, self._lasting(key, value))
 
     def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
-        """Write what `prepare` returned if the entry has `version`; see `Store.write`."""
+        """Write the result of `prepare` if the entry is at `version`; see `Store.write`."""
         with self._changed:
             self._refuse(key, writer)
             if version is not None and version != self._version_of(key):
@@ -182,7 +183,7 @@ class LocalStore:
             return True
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
-        """Remove the entry if it has `version`; see `Store.remove`."""
+        """Remove the entry if it is at `version`; see `Store.remove`."""
         with self._changed:
             self._refuse(key, writer)
             if version != self._version_of(key):
@@ -193,7 +194,7 @@ class LocalStore:
             return True
 
     def versions(self) -> dict[str, int]:
-        """Return the version of every key; see `Store.versions`."""
+        """Return the versions of all keys; see `Store.versions`."""
         with self._changed:
             return {key: entry.version for key, entry in self._entries.items()}
 
@@ -229,7 +230,7 @@ class LocalStore:
                 self._changed.notify_all()
 
     def abandon(self, thread: int) -> None:
-        """Release every lock of an abandoned thread of this process."""
+        """Release every lock that an abandoned thread of this process holds."""
         with self._changed:
             names = [name for name, holder in self._holders.items() if holder == ("", thread)]
         for name in names:
