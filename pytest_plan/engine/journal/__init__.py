@@ -1,6 +1,6 @@
-"""The durable record of an environment, for a later process to read.
+"""The journal: a durable record of an environment that a later process can read.
 
-A run writes to its `Journal` what has begun and how to undo it; `NullJournal` is the interface, for
-runs without one. The reader returns a checked journal and runs nothing from it. This room may use
-`definition`, `processes` and `model`.
+A run records in its `Journal` which steps have begun and how to undo them. `NullJournal` defines
+the interface and is used by runs without a journal. The reader checks a journal and runs no code
+from it. This room may import from `definition`, `processes` and `model`.
 """

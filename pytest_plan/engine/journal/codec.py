@@ -1,7 +1,7 @@
-"""Encodes values as JSON text for a later process, and decodes them again.
+"""Encodes values as JSON text that a later process can decode.
 
-Pickle is not used, because reading a journal must not run code. A value that the format cannot
-represent is refused, with its type as the reason.
+It does not use pickle, because reading a journal must not run code. It refuses values that the
+format cannot represent; the error names the type of the value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from pytest_plan.engine.journal.reference import NotDurableError, Reference, References
 
-_TAG = "$"  # the key that marks an object of a type that JSON does not have
+_TAG = "$"  # the key that marks a JSON object as a value of a type that JSON lacks
 _TEXTS: Mapping[type, Callable[[Any], str]] = {
     bytes: lambda value: base64.b64encode(value).decode(),
     datetime.date: datetime.date.isoformat,
@@ -46,8 +46,9 @@ class Codec:
     """Converts values to JSON text and back.
 
     Args:
-        references: finds the classes of dataclasses and enums.
-        is_secret: returns whether a text contains a secret, which must not be written.
+        references: the references to the classes of dataclasses and enums.
+        is_secret: a function that returns whether a text contains a secret, which must not be
+            written.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class Codec:
         self._is_secret = is_secret
 
     def encode(self, value: Any) -> str:
-        """Return the JSON text for a value.
+        """Encode a value as JSON text.
 
         Raises:
-            NotDurableError: the value is or contains something that cannot be written. The
-                message has its type, never the value.
+            NotDurableError: the value, or a part of it, cannot be written. The message contains
+                its type but never the value.
         """
         try:
             return json.dumps(self._plain(value))
@@ -69,15 +70,15 @@ class Codec:
             raise NotDurableError("it is nested too deeply or contains itself") from None
         except NotDurableError:
             raise
-        except (ValueError, AttributeError) as error:  # an int that is too long, an unset field
+        except (ValueError, AttributeError) as error:  # a very long int, or an unset field
             raise NotDurableError(str(error)) from None
 
     def decode(self, text: str) -> Any:
-        """Return the value for a JSON text.
+        """Decode a value from JSON text.
 
         Raises:
             LookupError: a class in the text no longer exists.
-            ValueError: the text was not written by `encode`.
+            ValueError: `encode` did not write this text.
         """
         return self._value(json.loads(text))
 
@@ -168,7 +169,7 @@ class Codec:
             return kind[of]
         if tag == "flag":
             return kind(of)
-        # Without `__init__`, so that no code of the user runs; `object.__setattr__` also works for
+        # Do not call `__init__`, because it is the user's code. `object.__setattr__` also works for
         # frozen dataclasses.
         instance = object.__new__(kind)
         for name, item in of.items():
@@ -177,7 +178,7 @@ class Codec:
 
 
 def _plain_datetime(value: datetime.datetime) -> dict[str, Any]:
-    """Keep the name of the time zone: in the hour when clocks go back, the offset is ambiguous."""
+    """Keep the name of the time zone, because a local time is ambiguous when clocks go back."""
     plain = {_TAG: "datetime", "of": value.replace(tzinfo=None).isoformat(), "fold": value.fold}
     if value.tzinfo is None:
         return plain
@@ -195,6 +196,6 @@ def _datetime(plain: Mapping[str, Any]) -> datetime.datetime:
     value = datetime.datetime.fromisoformat(plain["of"]).replace(fold=plain["fold"])
     if "zone" not in plain:
         return value
-    import zoneinfo  # imported late: most journals have no such value
+    import zoneinfo  # imported late because few journals contain such a value
 
     return value.replace(tzinfo=zoneinfo.ZoneInfo(plain["zone"]))

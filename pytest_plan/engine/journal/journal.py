@@ -1,7 +1,7 @@
-"""The journal of an environment: what is recorded about it, and when.
+"""The journal of an environment: what it records, and when.
 
-Write-ahead: anything that a later process must know is on the disk before it happens. Everything
-else is written together with the next such record, or a moment later.
+The journal is write-ahead: if a later process must know about an event, the record is on the disk
+before the event happens. All other records are written with the next such record, or soon after.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Lasting(NamedTuple):
 
     Attributes:
         text: the value as encoded by `Codec`; None if it cannot be written.
-        lost: the reason why it cannot be written; None if it can.
+        lost: the reason why the value cannot be written; None if it can be written.
     """
 
     text: str | None
@@ -51,9 +51,9 @@ class Journal(NullJournal):
     """The journal of one environment.
 
     Args:
-        file: the database file; it is created if it is missing, but its folder must exist.
-        references: finds functions and classes again.
-        fingerprint: returns the fingerprint of the step with a name.
+        file: the database file. It is created if it is missing, but its folder must exist.
+        references: the references to functions and classes.
+        fingerprint: a function that takes the name of a step and returns its fingerprint.
 
     Raises:
         JournalError: the file cannot be created or opened, or is not a journal.
@@ -87,27 +87,27 @@ class Journal(NullJournal):
         return self._writer.failure
 
     def mask_with(self, mask: Callable[[str], str]) -> None:
-        """Never write text that `mask`, which replaces secrets, would change."""
+        """Never write text that contains a secret, which `mask` would replace."""
         self._mask = mask
 
     def set(self, **values: Any) -> None:
-        """Record durably facts about the environment; each value must be plain JSON."""
+        """Durably record facts about the environment; each value must be plain JSON."""
         self._writer.durably(_header(values))
 
     def flush(self) -> None:
-        """Return once everything recorded so far is on the disk, else raise `JournalError`."""
+        """Wait until all records so far are on the disk; raise JournalError if that fails."""
         self._writer.durably([])
 
     def before(self, step: PlannedStep) -> Callable[[], None]:
-        """Return the function to call before the step's first user code."""
+        """Return the function to call before any user code of the step runs."""
         return lambda: self.step_begun(step)
 
     def step_begun(self, step: PlannedStep) -> None:
-        """Record durably that user code of the step may run from now on."""
+        """Durably record that user code of the step may run from now on."""
         self._writer.durably([self._begun(step)])
 
     def ends_durably(self, step: PlannedStep) -> bool:
-        """Whether `step_ended` is durable: the `cleanup` hook takes the value or the State."""
+        """Return whether the `cleanup` hook takes the value or the State, which must be durable."""
         return _takes(step, "value", "state")
 
     def step_ended(
@@ -119,20 +119,20 @@ class Journal(NullJournal):
         *,
         has_begun: bool,
     ) -> None:
-        """Record how the step ended, durably if its `cleanup` hook takes its value or the State."""
+        """Record how the step ended, durably if `ends_durably(step)` is true."""
         ended: Statement = (_ENDED, (outcome.value, completed, log_tail, step.name))
-        # A step without exec hooks runs no code that would have recorded its beginning.
+        # A step without exec hooks has run no code that would have recorded its beginning.
         is_new = has_begun and not step.hooks.keys() & set(EXEC_HOOKS)
         statements = [self._begun(step), ended] if is_new else [ended]
         if not self.ends_durably(step):
             self._writer.note(lambda: statements)
             return
-        # The arguments of its `cleanup` hook are on the disk before another step relies on it.
+        # The arguments of the `cleanup` hook must be on the disk before another step uses this one.
         with contextlib.suppress(JournalError):
             self._writer.durably(statements)
 
     def cleanup_begun(self, step: str) -> None:
-        """Record durably that one more owner cleans the step up; errors are ignored."""
+        """Durably record that one more owner is cleaning up the step; ignore errors."""
         with contextlib.suppress(JournalError):  # cleanup also runs when the disk fails
             self._writer.durably([(_CLEANUP_BEGUN, (step,))])
 
@@ -141,13 +141,13 @@ class Journal(NullJournal):
         self._note(_CLEANUP_ENDED, (outcome.value, hook_is_done, step))
 
     def hook_done(self, step: str) -> None:
-        """Record that the `cleanup` hook succeeded while other undos of the step remain."""
+        """Record that the `cleanup` hook succeeded although other undos of the step remain."""
         self._note(_HOOK_DONE, (step,))
 
     def deferred(self, step: str, hook: Hook, label: str, call: Deferred) -> int | None:
-        """Record a deferred call durably, and return its number.
+        """Durably record a deferred call, and return its number.
 
-        A call that no later process could make is recorded as lost, with the reason.
+        If no later process could make the call, it is recorded as lost, with the reason.
         """
         try:
             reference = self._references.of(call.function)
@@ -158,11 +158,11 @@ class Journal(NullJournal):
         return self._undo(step, hook, label, "call", json.dumps(data))
 
     def tree_planned(self, step: str, hook: Hook, label: str, how: Mapping[str, Any]) -> int | None:
-        """Record durably that a process tree is about to start, and return its number."""
+        """Durably record that a process tree is about to start, and return its number."""
         return self._undo(step, hook, label, "tree", json.dumps(dict(how)))
 
     def tree_started(self, number: int | None, pid: int) -> None:
-        """Record durably the first process of a tree, which may soon overwrite its cookie."""
+        """Durably record the first process of a tree, because it may soon overwrite its cookie."""
         root = json.dumps(identify(pid)._asdict())
         self._writer.durably([(_TREE_STARTED, (root, number))])
 
@@ -177,20 +177,20 @@ class Journal(NullJournal):
         return number
 
     def variable_set(self, step: str, hook: Hook, name: str, value: str) -> int | None:
-        """Record durably an environment variable, and return its number.
+        """Durably record an environment variable, and return its number.
 
-        A value that contains a secret is left out.
+        If the value contains a secret, it is left out.
         """
         is_secret = self._mask(value) != value
         data = json.dumps([name, None if is_secret else value])
         return self._undo(step, hook, f"environment variable {name}", "variable", data)
 
     def scratch(self, folder: Path) -> None:
-        """Record durably the temporary folder that the run creates."""
+        """Durably record the temporary folder that the run is about to create."""
         self.set(scratch=str(folder))
 
     def forget(self, steps: Iterable[str]) -> None:
-        """Remove everything recorded about these steps, because nothing of them is left."""
+        """Remove all records of these steps, because nothing of the steps is left."""
         columns = (("step", "name"), ("undo", "step"), ("state", "key"))
         statements = [
             (f"DELETE FROM {table} WHERE {column} = ?", (step,))  # noqa: S608 - ours
@@ -200,12 +200,12 @@ class Journal(NullJournal):
         self._writer.note(lambda: statements)
 
     def undone(self, number: int | None) -> None:
-        """Record that the entry with this number has been undone; None is ignored."""
+        """Record that the entry with this number has been undone; do nothing if it is None."""
         if number is not None:
             self._note(_UNDONE, (number,))
 
     def lasting(self, value: Any) -> Lasting:
-        """Return a snapshot of a value, which later changes in memory do not affect."""
+        """Return a snapshot of a value. Later changes to the value do not affect the snapshot."""
         try:
             return Lasting(self._codec.encode(value))
         except NotDurableError as error:
@@ -216,7 +216,7 @@ class Journal(NullJournal):
 
         Args:
             key: the key.
-            lasting: its snapshot, or a function that the writer calls to get it.
+            lasting: the snapshot of the value, or a function that the writer calls to get it.
         """
 
         def statements() -> Sequence[Statement]:

@@ -1,4 +1,4 @@
-"""The journal's interface, and the null implementation for runs without a journal."""
+"""The interface of a journal, implemented for runs that have none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Deferred(NamedTuple):
-    """A deferred call, which cleanup makes."""
+    """A function call that cleanup must make."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -22,10 +22,11 @@ class Deferred(NamedTuple):
 
 
 class NullJournal:
-    """The interface of a journal. Here every method does nothing.
+    """The interface of a journal. In this class every method does nothing.
 
-    In a `Journal`, methods that record something *durably* return once it is on the disk, and raise
-    `JournalError` if it cannot be written. The other methods only queue it to be written soon.
+    In a `Journal`, a method that records something *durably* returns once the record is on the
+    disk, and raises `JournalError` if it cannot be written. The other methods only queue records
+    to be written soon. Without a journal, methods that return a number return None.
     """
 
     @property
@@ -34,20 +35,20 @@ class NullJournal:
         return None
 
     def flush(self) -> None:
-        """Return once everything recorded so far is on the disk."""
+        """Wait until all records so far are on the disk."""
 
     def before(self, step: PlannedStep) -> Callable[[], None] | None:
-        """Return a function to call before the step's first user code; None if there is none."""
+        """Return the function to call before any user code of the step runs, or None."""
         return None
 
     def mask_with(self, mask: Callable[[str], str]) -> None:
-        """Never write text that `mask`, which replaces secrets, would change."""
+        """Never write text that contains a secret, which `mask` would replace."""
 
     def step_begun(self, step: PlannedStep) -> None:
-        """Record durably that user code of the step may run from now on."""
+        """Durably record that user code of the step may run from now on."""
 
     def ends_durably(self, step: PlannedStep) -> bool:
-        """Whether `step_ended` is durable for this step."""
+        """Return whether `step_ended` is durable for this step."""
         return False
 
     def step_ended(
@@ -59,54 +60,51 @@ class NullJournal:
         *,
         has_begun: bool,
     ) -> None:
-        """Record how the step ended, durably if its `cleanup` hook takes its value or the State."""
+        """Record how the step ended, durably if `ends_durably(step)` is true."""
 
     def cleanup_begun(self, step: str) -> None:
-        """Record durably that cleanup of the step begins; errors are ignored."""
+        """Durably record that cleanup of the step begins; ignore errors."""
 
     def cleanup_ended(self, step: str, outcome: CleanupOutcome, *, hook_is_done: bool) -> None:
         """Record how the cleanup of the step ended, and whether its `cleanup` hook succeeded."""
 
     def hook_done(self, step: str) -> None:
-        """Record that the `cleanup` hook succeeded while other undos of the step remain."""
+        """Record that the `cleanup` hook succeeded although other undos of the step remain."""
 
     def deferred(self, step: str, hook: Hook, label: str, call: Deferred) -> int | None:
-        """Record a deferred call durably, and return its number; None without a journal."""
+        """Durably record a deferred call, and return its number."""
         return None
 
     def tree_planned(self, step: str, hook: Hook, label: str, how: Mapping[str, Any]) -> int | None:
-        """Record durably that a process tree is about to start, and return its number.
-
-        None means that there is no journal.
-        """
+        """Durably record that a process tree is about to start, and return its number."""
         return None
 
     def tree_started(self, number: int | None, pid: int) -> None:
-        """Record durably the first process of the tree with this number."""
+        """Durably record the first process of the tree with this number."""
 
     def tail_made(self, step: str) -> int | None:
         """Record that a generator has yielded, and return the number of its tail.
 
-        Only this process can run the tail. None means that there is no journal.
+        Only this process can run the tail.
         """
         return None
 
     def undone(self, number: int | None) -> None:
-        """Record that the entry with this number has been undone; None is ignored."""
+        """Record that the entry with this number has been undone; do nothing if it is None."""
 
     def variable_set(self, step: str, hook: Hook, name: str, value: str) -> int | None:
-        """Record durably an environment variable, and return its number; None without a journal."""
+        """Durably record an environment variable, and return its number."""
         return None
 
     def scratch(self, folder: Path) -> None:
-        """Record durably the temporary folder that the run creates."""
+        """Durably record the temporary folder that the run is about to create."""
 
     def lasting(self, value: Any) -> Any:
         """Return a snapshot of a value for `state_set`."""
         return None
 
     def state_set(self, key: str, lasting: Any) -> None:
-        """Record the value of a key of the State, from its snapshot by `lasting`."""
+        """Record the value of a key of the State, given a snapshot made by `lasting`."""
 
     def state_removed(self, key: str) -> None:
         """Record that a key was removed from the State."""

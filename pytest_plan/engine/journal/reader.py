@@ -1,4 +1,4 @@
-"""Reads a journal as a whole and checks it. Nothing recorded in it is run here."""
+"""Reads a whole journal and checks it. The reader runs no code that the journal refers to."""
 
 # Annotations are not postponed: a NamedTuple would compile each of them, in the reaper's program.
 import contextlib
@@ -17,16 +17,16 @@ MOST_OWNERS = 3  # maximum number of processes that try to clean up a step
 
 
 class RecordedUndo(NamedTuple):
-    """An entry of the journal for something to undo.
+    """An undo, as recorded in the journal.
 
     Attributes:
         number: identifier of the entry in the journal.
         step: name of the step that it belongs to.
         hook: the hook that registered it.
-        label: description for reports.
+        label: the description shown in reports.
         kind: `call`, `tree`, `variable`, `tail` or `lost`.
-        data: the data that a later process needs to undo it; for `lost`, the reason why no later
-            process can.
+        data: the data that a later process needs to perform the undo; for `lost`, the reason why
+            no later process can perform it.
     """
 
     number: int
@@ -46,13 +46,13 @@ class RecordedStep(NamedTuple):
         after: names of the steps that it is ordered after.
         has_cleanup_hook: whether it has a `cleanup` hook with something to do.
         cleanup_when: its option `cleanup_when`.
-        fingerprint: fingerprint of its code and options at the time of the run.
-        outcome: last recorded status of the step.
-        completed: its rank among the steps that have ended; 0 if it has not ended.
-        cleanup: last recorded status of its cleanup.
+        fingerprint: the fingerprint of its code and options at the time of the run.
+        outcome: the last recorded status of the step.
+        completed: its position in the order of completion, counted from 1; 0 if it has not ended.
+        cleanup: the last recorded status of its cleanup.
         hook_done: whether its `cleanup` hook has succeeded.
-        owners: number of processes that have begun to clean it up.
-        undos: the entries that are not undone yet, in the order in which they were registered.
+        owners: the number of processes that have begun to clean it up.
+        undos: the undos that have not been performed yet, in order of registration.
     """
 
     name: str
@@ -70,7 +70,7 @@ class RecordedStep(NamedTuple):
 
     @property
     def hook_is_due(self) -> bool:
-        """Whether its `cleanup` hook must run; without a recorded end, it may have succeeded."""
+        """Whether its `cleanup` hook must run. A step with no recorded end may have succeeded."""
         if not self.has_cleanup_hook or self.hook_done:
             return False
         return self.cleanup_when == "attempted" or self.outcome in (
@@ -86,7 +86,7 @@ class RecordedStep(NamedTuple):
 
     @property
     def can_be_cleaned(self) -> bool:
-        """Whether another process could clean up anything that is left."""
+        """Whether another process could clean up any of what is left."""
         return self.hook_is_due or any(undo.kind in ("call", "tree") for undo in self.undos)
 
 
@@ -109,7 +109,7 @@ class Recorded(NamedTuple):
 
     @property
     def owner(self) -> Identity | None:
-        """The process that created it or cleaned it up last; None if it was not recorded."""
+        """The process that last opened its journal; None if no owner was recorded."""
         owner = self.facts.get("owner")
         return None if owner is None else Identity(**owner)
 
@@ -119,23 +119,23 @@ class Recorded(NamedTuple):
         return self.facts.get("status") == "kept"
 
     def due(self) -> list[RecordedStep]:
-        """Return the steps with anything left to clean up."""
+        """Return the steps that still need cleanup."""
         return [step for step in self.steps.values() if step.needs_cleanup]
 
     def exhausted(self) -> bool:
-        """Whether cleanup is given up because `MOST_OWNERS` processes have tried every step."""
+        """Return whether `MOST_OWNERS` processes have tried to clean up every step that is due."""
         due = self.due()
         return bool(due) and all(step.owners >= MOST_OWNERS for step in due)
 
 
 def read(file: Path) -> Recorded:
-    """Read a journal and check it. The file is not changed.
+    """Read a journal and check it. This does not change the file.
 
     Raises:
         JournalError: the file is not a journal, is damaged, or has another format.
     """
     try:
-        # Read-only, so that a damaged file is not changed and a missing file is not created.
+        # Open the file read-only, to avoid changing a damaged file or creating a missing one.
         where = f"{file.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(where, uri=True, timeout=5.0)) as connection:
             _check(connection, file)
@@ -164,7 +164,7 @@ def _check(connection: sqlite3.Connection, file: Path) -> None:
             f"the journal {file} has format {version}, but this version of pytest-plan reads "
             f"format {FORMAT}; it is left unchanged; clean it up with the version that wrote it"
         )
-    # This also checks indexes: an update would not find a row that an index misses.
+    # This also checks indexes, because an update cannot find a row that an index lacks.
     problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if problem != "ok":
         raise ValueError(problem)
@@ -203,8 +203,8 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
     found = connection.execute(f"SELECT {columns} FROM step ORDER BY number")  # noqa: S608 - ours
     for row in list(found):
         name, needs, after, hook, when, fingerprint, outcome, completed, cleanup, done, owners = row
-        # A step without a recorded end and without a value did not succeed, so a hook that takes
-        # the value (2) has nothing to remove.
+        # A step with neither a recorded end nor a value did not succeed, so a `cleanup` hook that
+        # takes the value (2) has nothing to undo.
         unmade = hook == 2 and outcome == "running" and when != "attempted" and name not in valued
         has_hook = bool(hook) and not unmade
         steps[name] = RecordedStep(

@@ -1,4 +1,4 @@
-"""References to functions and classes by their location, for a later process to find them."""
+"""References by which a later process can find a function or class."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 
 
 class NotDurableError(ValueError):
-    """A later process could not read this value or call this function. The message says why."""
+    """A later process could not read a value or call a function. The message says why."""
 
 
 class Reference(NamedTuple):
     """The location of a function or a class.
 
     Attributes:
-        module: the name of its module. A conftest is never imported by it.
+        module: the name of its module. The name is never used to import a conftest.
         qualname: its qualified name in the module.
         file: the file of the module, relative to the root if it is below the root; None means
-            that it is built in.
+            that the module is built in.
     """
 
     module: str
@@ -38,8 +38,8 @@ class References(NamedTuple):
     """Creates references and resolves them.
 
     Attributes:
-        root: the folder that the files of the project are relative to.
-        modules: returns the loaded modules, under any name.
+        root: the folder to which the paths of project files are relative.
+        modules: a function that returns all loaded modules, whatever their names.
     """
 
     root: Path
@@ -49,13 +49,13 @@ class References(NamedTuple):
         """Return the reference to a function or a class.
 
         Raises:
-            NotDurableError: it cannot be found by name, such as a lambda, a nested function or a
-                bound method.
+            NotDurableError: the target cannot be found by name; for example, it is a lambda, a
+                nested function or a bound method.
         """
         name = getattr(target, "__qualname__", None)
         module = sys.modules.get(getattr(target, "__module__", None) or "")
         if name is None or isinstance(target, types.MethodType):
-            # The message must not have its repr, which may contain a secret.
+            # The message must not contain the repr, which may contain a secret.
             kind = f"an object of type {type(target).__qualname__!r}"
             what = kind if name is None else repr(name)
             raise NotDurableError(f"{what} is not a module-level function")
@@ -81,7 +81,7 @@ class References(NamedTuple):
         return found
 
     def _module_with(self, target: Any, name: str) -> types.ModuleType | None:
-        """Find the module among those that pytest loaded under another name, or under none."""
+        """Find the module even if pytest loaded it under another name or without a name."""
         code = getattr(target, "__code__", None)
         file = None if code is None else code.co_filename
         for module in self.modules():
@@ -107,7 +107,7 @@ class References(NamedTuple):
     def _imported(self, reference: Reference) -> types.ModuleType:
         where = reference.file or reference.module
         if Path(where).name == "conftest.py" or reference.module == "__main__":
-            # Importing it by name could load another file.
+            # An import by name could load another file.
             raise LookupError(f"{where} is not loaded")
         try:
             return importlib.import_module(reference.module)

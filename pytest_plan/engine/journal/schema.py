@@ -1,6 +1,6 @@
-"""The tables of a journal, and the seal of each row, a checksum that detects changes.
+"""The tables of a journal. Each row has a seal, a checksum that detects changes.
 
-SQLite has checksums for its write-ahead log, but not for the database file it is merged into.
+SQLite has checksums for its write-ahead log, but not for its database file.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def schema() -> Iterator[str]:
     yield f"PRAGMA user_version = {FORMAT}"
     for table, columns in TABLES.items():
         typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-        # Writes to `step` are durable, and without a separate index each changes one page less.
+        # Most writes to `step` are durable. Without a separate index, each changes one page less.
         how = " WITHOUT ROWID" if table == "step" else ""
         yield f"CREATE TABLE {table}({typed}, seal INTEGER){how}"
 
@@ -64,15 +64,15 @@ def create(file: Path) -> None:
     Raises:
         JournalError: it cannot be created.
     """
-    # It has another name until it is complete, so that nobody sees an incomplete journal.
+    # The file has another name until it is complete, so that no process reads it too early.
     unfinished = file.with_name(f"{file.name}.new")
     try:
         for left in file.parent.glob(f"{unfinished.name}*"):
             left.unlink()
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
         os.close(os.open(unfinished, flags, 0o600))
-        # The write-ahead log comes last, because closing a connection that has one does not report
-        # an error in merging it.
+        # Turn on the write-ahead log last: SQLite merges the log when the connection is closed,
+        # but does not report a failure to do so.
         with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
             for sql in ("PRAGMA journal_mode = MEMORY", "BEGIN", *schema(), "COMMIT"):
                 connection.execute(sql)
@@ -104,9 +104,9 @@ def last_number(file: Path) -> int:
 
 
 def connect(file: Path) -> sqlite3.Connection:
-    """Return a connection whose commits return once they are on the disk.
+    """Return a connection whose commits block until they are on the disk.
 
-    Every thread may use it, but only one at a time.
+    Any thread may use the connection, but only one at a time.
 
     Raises:
         sqlite3.Error: the file cannot be written, or is not a database.
@@ -123,18 +123,18 @@ def connect(file: Path) -> sqlite3.Connection:
 
 
 def insert(table: str) -> str:
-    """Return the SQL that inserts a row with its seal; its parameters are the columns."""
+    """Return the SQL that inserts a row with its seal. Its parameters are the columns."""
     values = ", ".join(f"?{number}" for number, _ in enumerate(TABLES[table], start=1))
     return f"INSERT INTO {table} VALUES ({values}, seal({values}))"  # noqa: S608 - fixed text
 
 
 def replace(table: str) -> str:
-    """Return the SQL that inserts a row with its seal, and replaces a row with the same key."""
+    """Return the SQL that inserts a row with its seal, replacing any row with the same key."""
     return insert(table).replace("INSERT", "INSERT OR REPLACE", 1)
 
 
 def update(table: str, where: str, **changes: str) -> str:
-    """Return the SQL that sets columns to expressions, and renews the seal of each row."""
+    """Return the SQL that sets columns to expressions and updates the seal of each row."""
     changes["seal"] = f"seal({', '.join(changes.get(name, name) for name in TABLES[table])})"
     sets = ", ".join(f"{name} = {expression}" for name, expression in changes.items())
     return f"UPDATE {table} SET {sets} WHERE {where}"  # noqa: S608 - fixed text
@@ -154,5 +154,5 @@ def _define_seal(connection: sqlite3.Connection) -> None:
 
 
 def _seal(*values: Any) -> int:
-    """Return the checksum of the values of a row and their types."""
+    """Return a checksum of the values and types in a row."""
     return zlib.crc32(ascii(values).encode())

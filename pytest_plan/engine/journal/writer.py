@@ -1,8 +1,8 @@
-"""Writes records to the disk, in one transaction at a time for all threads.
+"""Writes the records of all threads to the disk, one transaction at a time.
 
-Group commit: a thread that needs durability writes the batch itself, including what other threads
-have queued. Handing over to a writer thread and being woken costs as much as the write. The
-writer's own thread writes, a moment later, the records that no thread waits for.
+The writer uses group commit. A thread that needs durability writes the batch itself, including the
+records that other threads have queued, because handing the batch to another thread would take as
+long as writing it. The writer's own thread later writes the records that no thread waits for.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any, NamedTuple, TypeAlias
 from pytest_plan.engine.journal.schema import connect
 from pytest_plan.engine.model.errors import JournalError
 
-_LINGER = 0.002  # seconds before records that no thread waits for are written as a batch
+_LINGER = 0.002  # how many seconds to hold records that no thread waits for
 _MAX_BATCH = 1_000  # maximum number of requests in one transaction
 _CHECK_INTERVAL = 1.0  # seconds between checks that the writer's thread is still alive
-_PADDING = bytes(64 << 10)  # zeros that are appended to the write-ahead log at a time
+_PADDING = bytes(64 << 10)  # the zeros to append to the write-ahead log at a time
 
 Statement: TypeAlias = tuple[str, Sequence[Any]]
 
@@ -33,9 +33,9 @@ class Request(NamedTuple):
     """Statements to write.
 
     Attributes:
-        statements: returns the statements; called when they are written.
-        answer: receives None once they are on the disk, or the error if they cannot be written;
-            None means that no thread waits for them.
+        statements: a function that returns the statements; it is called when they are written.
+        answer: the queue that receives None once the statements are on the disk, or the error if
+            they cannot be written; None means that no thread waits for them.
     """
 
     statements: Callable[[], Sequence[Statement]]
@@ -54,7 +54,7 @@ class Writer:
     """Writes to one journal.
 
     Args:
-        file: the journal.
+        file: the database file of the journal.
 
     Attributes:
         failure: the error after which nothing more is written; None while writing works.
@@ -70,10 +70,10 @@ class Writer:
         self._pid = os.getpid()
         self._requests: collections.deque[Request] = collections.deque()
         self._wakeups: queue.SimpleQueue[_Wakeup] = queue.SimpleQueue()
-        # Whether the thread must be woken; it checks the requests once more after setting this.
+        # Whether the thread must be woken. It checks for requests again after setting this.
         self._is_idle = False
-        # Everything below changes only under _writing, which is held for one transaction. The main
-        # thread never takes it, because a signal handler may raise there during a transaction.
+        # The attributes below change only under _writing, which is held for one transaction. The
+        # main thread never takes it, because a signal handler could raise in mid-transaction.
         self._writing = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._transactions = 0
@@ -91,15 +91,15 @@ class Writer:
             ) from error
 
     def note(self, statements: Callable[[], Sequence[Statement]]) -> None:
-        """Write statements soon, without waiting; the function is called when they are written."""
+        """Queue statements to be written soon. The function is called when they are written."""
         if self._put(Request(statements)) and self._is_idle:
             self._wakeups.put(_Wakeup.QUEUED)
 
     def durably(self, statements: Sequence[Statement]) -> None:
-        """Return once the statements and all earlier ones are on the disk.
+        """Write the statements and all queued ones; return once they are on the disk.
 
         Raises:
-            JournalError: they cannot be written, or the writer is closed.
+            JournalError: the statements cannot be written, or the writer is closed.
         """
         answer: queue.SimpleQueue[JournalError | None] = queue.SimpleQueue()
         if not self._put(Request(lambda: statements, answer)):
@@ -118,7 +118,7 @@ class Writer:
             self._thread.join()
 
     def _put(self, request: Request) -> bool:
-        # A forked child has no writer thread, and its records do not belong to this run.
+        # A forked child has no writer thread, and its records are not part of this run.
         if os.getpid() != self._pid:
             return False
         self._requests.append(request)
@@ -133,7 +133,7 @@ class Writer:
                     return self._closed_error()
 
     def _serve(self) -> None:
-        """Write the requests that no other thread writes, until the writer is closed."""
+        """Write all requests that no other thread writes, until the writer is closed."""
         try:
             while self._is_needed():
                 self._write_until(lambda: not self._requests)
@@ -141,7 +141,7 @@ class Writer:
             self._end()
 
     def _is_needed(self) -> bool:
-        """Wait for requests that no other thread is about to write; False means the end."""
+        """Wait for requests that no other thread will write; return False if the writer closes."""
         self._is_idle = True
         wakeup = _Wakeup.QUEUED if self._requests else self._wakeups.get()
         self._is_idle = False
@@ -151,13 +151,13 @@ class Writer:
                 wakeup = self._wakeups.get(timeout=_LINGER)
             except queue.Empty:
                 if transactions == self._transactions:
-                    break  # otherwise another thread has written them: linger for newer ones
+                    break  # if another thread has written the requests, wait for newer ones
         return wakeup is not _Wakeup.END
 
     def _write_until(self, is_done: Callable[[], bool]) -> None:
         while not is_done():
             with self._writing:
-                if not is_done():  # otherwise the thread that held the lock has written it
+                if not is_done():  # the thread that held the lock may have written it
                     self._write_batch()
 
     def _write_batch(self) -> None:
@@ -183,7 +183,7 @@ class Writer:
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = connect(self._file)
-            with contextlib.suppress(OSError):  # without it commits only take longer
+            with contextlib.suppress(OSError):  # without padding, commits only take longer
                 self._log = os.open(f"{self._path}-wal", os.O_WRONLY | os.O_APPEND)
         return self._connection
 
@@ -202,12 +202,12 @@ class Writer:
         self._pad_log()
 
     def _pad_log(self) -> None:
-        """Keep zeros at the end of the write-ahead log; SQLite stops reading at the first zeros."""
+        """Pad the end of the write-ahead log with zeros, at which SQLite stops reading."""
         if self._log is None:
             return
-        # A commit that extends the file takes twice as long (ext4). So does a commit after the
-        # file's times were read (Linux 6.13, multigrain timestamps), hence no stat and no `open`.
-        with contextlib.suppress(OSError):  # on a full disk the next commit fails and reports it
+        # A commit that extends the file takes twice as long (ext4). So does a commit after another
+        # call has read the file's times (Linux 6.13), so this method avoids `stat` and `open`.
+        with contextlib.suppress(OSError):  # if the disk is full, the next commit reports it
             size = os.lseek(self._log, 0, os.SEEK_END)
             if size != self._log_size:
                 self._log_size = size + os.write(self._log, _PADDING)
@@ -241,7 +241,7 @@ class Writer:
 def _execute(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> None:
     try:
         connection.execute(sql, values)
-    except UnicodeEncodeError:  # names of programs and keys may not be valid UTF-8
+    except UnicodeEncodeError:  # program names and keys are not always valid UTF-8
         connection.execute(sql, [_writable(value) for value in values])
 
 
