@@ -117,7 +117,7 @@ class TestDefinition:
     def test_a_step_cannot_be_added_to_a_plan_that_runs(self, plan: Plan) -> None:
         """The error is raised because the step would never run."""
         plan.add_step(GenericStep(exec=lambda: plan.add_step(GenericStep())))
-        with pytest.raises(StepError, match="too late"):
+        with pytest.raises(StepError, match="cannot add a step: the plan has already started"):
             plan.execute()
 
     def test_an_empty_plan_succeeds(self, plan: Plan) -> None:
