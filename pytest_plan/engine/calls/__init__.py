@@ -1,6 +1,6 @@
-"""One call of a hook: the `ctx` that it gets, how its function runs, and how it is stopped.
+"""One call of a hook: its `ctx`, how its function runs, and how the engine stops it.
 
-A call runs on a thread of our own and is stopped in stages. What it must undo later goes on the
-undo stack of its step. The room may import from `shared`, `journal`, `definition`, `processes` and
-`model`.
+A call runs on a thread of the engine, which stops it in stages if necessary. The call registers
+what must be undone later on the undo stack of its step. This room may import from `shared`,
+`journal`, `definition`, `processes` and `model`.
 """

@@ -1,7 +1,7 @@
-"""How a plain or an `async def` function of a step runs, and how it is asked to stop.
+"""Runs a plain or `async def` function of a step, and asks it to stop.
 
-A body runs the function on the calling thread, where it can be interrupted only while user code
-runs. Generators are in `generator.py`.
+These bodies run the function on the calling thread, which can be interrupted only while it runs
+user code. Bodies for generators are in `generator.py`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ class Body(Protocol):
     def perform(self, interrupt: Interrupt) -> Any:
         """Run the function and return its value, or raise its exception.
 
-        It runs on the calling thread, or on a thread of the body while the caller waits.
+        The function runs on the calling thread, or on the body's own thread while the caller waits.
         """
 
     def stop(self) -> None:
-        """Ask the function to stop, if its kind supports that. Callable from any thread."""
+        """Ask the function to stop, if its kind supports that. Any thread may call this."""
 
     def abandon(self) -> None:
-        """Note that no caller waits for the function any longer. Callable from any thread."""
+        """Record that no caller waits for the function any longer. Any thread may call this."""
 
     def thread(self) -> int | None:
-        """Return the id of the thread that the function runs on; None: the calling thread."""
+        """Return the id of the thread that runs the function; None means the calling thread."""
 
 
 def call_interruptibly(interrupt: Interrupt, function: Callable[[], Any]) -> Any:
-    """Call `function` on the calling thread, and let `interrupt` interrupt it."""
+    """Call `function` on the calling thread, and allow `interrupt` to interrupt it."""
     try:
         interrupt.arm()
         return function()
@@ -47,7 +47,7 @@ def call_interruptibly(interrupt: Interrupt, function: Callable[[], Any]) -> Any
 
 
 class PlainBody:
-    """Runs a plain function. It cannot be asked to stop, except through its `ctx`."""
+    """Runs a plain function, which can be asked to stop only through its `ctx`."""
 
     __slots__ = ("_arguments", "_function", "_keywords")
 
@@ -63,13 +63,13 @@ class PlainBody:
         )
 
     def stop(self) -> None:
-        """Do nothing: the function learns from its `ctx` that it must stop."""
+        """Do nothing, because the function's `ctx` tells it to stop."""
 
     def abandon(self) -> None:
-        """Do nothing: the body has no thread."""
+        """Do nothing, because the body has no thread."""
 
     def thread(self) -> int | None:
-        """Return None: the function runs on the calling thread."""
+        """Return None, because the function runs on the calling thread."""
         return None
 
 
@@ -83,8 +83,8 @@ class CoroutineBody:
         self._cancellation = TaskCancellation()
 
     def perform(self, interrupt: Interrupt) -> Any:
-        """Run the coroutine to its end on the calling thread."""
-        import asyncio  # late: the import takes 20 ms, and most plans have no coroutines
+        """Run the coroutine until it ends, on the calling thread."""
+        import asyncio  # imported late: it takes 20 ms, and few plans have coroutines
 
         with asyncio.Runner() as runner:
             return call_interruptibly(interrupt, lambda: runner.run(self._main()))
@@ -94,10 +94,10 @@ class CoroutineBody:
         self._cancellation.request()
 
     def abandon(self) -> None:
-        """Do nothing: the body has no thread."""
+        """Do nothing, because the body has no thread."""
 
     def thread(self) -> int | None:
-        """Return None: the function runs on the calling thread."""
+        """Return None, because the function runs on the calling thread."""
         return None
 
     async def _main(self) -> Any:
@@ -106,7 +106,7 @@ class CoroutineBody:
 
 
 class TaskCancellation:
-    """Cancels the asyncio task that runs user code, now or as soon as there is one."""
+    """Cancels the asyncio task that runs user code, now or as soon as the task exists."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all attributes
@@ -115,7 +115,7 @@ class TaskCancellation:
         self._was_bound = False
 
     def bind(self) -> None:
-        """Make the current task the one to cancel; cancel it if that was requested before."""
+        """Set the current task as the task to cancel; cancel it if a request has already come."""
         import asyncio
 
         task = asyncio.current_task()
@@ -128,13 +128,13 @@ class TaskCancellation:
             task.cancel()
 
     def unbind(self) -> None:
-        """Note that the user code has ended; a request that comes later has no effect."""
+        """Record that the user code has ended. Later requests have no effect."""
         with self._lock:
             self._bound = None
             self._wanted = False
 
     def request(self) -> None:
-        """Cancel the user code. Callable from any thread."""
+        """Cancel the user code. Any thread may call this."""
         with self._lock:
             bound = self._bound
             # A request that comes after `unbind` must not cancel the next call.
@@ -145,7 +145,7 @@ class TaskCancellation:
                 bound[0].call_soon_threadsafe(self._cancel_bound)
 
     def _cancel_bound(self) -> None:
-        # This and `unbind` both run in the loop, so the task is either still running or unbound.
+        # This method and `unbind` both run in the loop, so a bound task is still running.
         with self._lock:
             bound = self._bound
         if bound is not None:
@@ -153,7 +153,7 @@ class TaskCancellation:
 
 
 def body_of(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Body:
-    """Return the body of a plain or `async def` function with these arguments."""
+    """Return the body that calls a plain or `async def` function with these arguments."""
     if kind_of(function) is Kind.COROUTINE:
         return CoroutineBody(function, *arguments, **keywords)
     return PlainBody(function, *arguments, **keywords)

@@ -1,4 +1,4 @@
-"""One call of one function of a step: its scope, its ending, and the request to stop it."""
+"""One call of one function of a step: its scope, how it ends, and the request to stop it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Returned:
     """The function returned, or its generator yielded.
 
     Attributes:
-        value: the value that it returned or yielded.
-        prepared: the value that `Call.after` returned; None without `after`.
+        value: the value that the function returned or yielded.
+        prepared: the value that `Call.after` returned; None if `after` is None.
     """
 
     __slots__ = ("prepared", "value")
@@ -37,8 +37,8 @@ class Raised:
 
     Attributes:
         error: the exception.
-        text: its class and message on one line. It was made on the thread of the call, because
-            `__str__` of a user's exception is user code.
+        text: the class and message of the exception on one line. The thread of the call formats
+            this text, because `__str__` of a user's exception is user code.
     """
 
     __slots__ = ("error", "text")
@@ -49,7 +49,7 @@ class Raised:
 
 
 class Refused(Raised):
-    """The call was not made, because of this error. None of the user's code ran."""
+    """This error prevented the call. None of the user's code ran."""
 
     __slots__ = ()
 
@@ -58,10 +58,10 @@ class Refused(Raised):
 
 
 class Abandoned:
-    """The call did not stop when requested, and its thread was abandoned.
+    """The call did not stop when requested, so its thread was abandoned.
 
     Attributes:
-        stack: the stack of the thread at that time, formatted.
+        stack: the formatted stack of the thread at that time.
     """
 
     __slots__ = ("stack",)
@@ -74,11 +74,11 @@ Ending: TypeAlias = Returned | Raised | Abandoned
 
 
 class StopFlag:
-    """The request that one call should stop.
+    """The request to stop one call.
 
     Attributes:
-        condition: notified when the request is made.
-        stop: why the call should stop; None before the request.
+        condition: a condition that is notified when the stop is requested.
+        stop: why the call should stop; None if no stop was requested.
     """
 
     __slots__ = ("condition", "stop")
@@ -89,7 +89,7 @@ class StopFlag:
         self.stop: Stop | None = None
 
     def raise_(self, stop: Stop) -> None:
-        """Request the stop and wake all waiters; a second request does not change the reason."""
+        """Request the stop and wake all waiting threads; later requests keep the first reason."""
         with self.condition:
             self.stop = self.stop or stop
             self.condition.notify_all()
@@ -104,15 +104,15 @@ class CallScope(Guard):
 
     Attributes:
         step: the step's name.
-        hook: the hook that runs.
-        attempt: the attempt, counted from 1.
-        deadline: when the hook must have ended, as a time of the plan's clock; None: never.
+        hook: the hook that is running.
+        attempt: the number of the attempt, counted from 1.
+        deadline: the time on the plan's clock by which the hook must end; None means no limit.
         reason: why cleanup runs; None in other hooks.
-        flag: the request to stop.
-        interrupt: injects an exception into the thread of the hook.
-        uninterrupted: a context manager that holds back such an exception.
-        cookie: marks the programs that the hook runs with `ctx.run`; None before the first.
-        processes: the programs that the hook has started and not waited for.
+        flag: the request to stop the call.
+        interrupt: the means to inject an exception into the thread of the hook.
+        uninterrupted: a context manager that delays such an exception.
+        cookie: the mark of the programs that the hook runs with `ctx.run`; None before the first.
+        processes: the programs that the hook has started with `ctx.start`.
     """
 
     def __init__(
@@ -126,12 +126,12 @@ class CallScope(Guard):
         self.step = step
         self.attempt = attempt
         self.renew(hook, deadline, reason)
-        self._abandoned: int | None = None  # the id of a thread; set once, by the coordinator
+        self._abandoned: int | None = None  # the id of a thread; only the coordinator sets it, once
         self.cookie: str | None = None
-        self.processes: list[Process] = []  # changed by the call's thread only, read by others
+        self.processes: list[Process] = []  # only the call's thread changes this list
 
     def renew(self, hook: Hook, deadline: float | None, reason: str | None) -> None:
-        """Reset the scope for another call that uses the same `ctx`: an undo, or a tail."""
+        """Reset the scope for another call with the same `ctx`, such as an undo or a tail."""
         self.hook = hook
         self.deadline = deadline
         self.reason = reason
@@ -143,12 +143,12 @@ class CallScope(Guard):
         return self.flag.is_raised()
 
     def check(self) -> None:
-        """Raise the error that stops the call, if it must stop.
+        """Raise an error if the call must stop.
 
         Raises:
             StateError: the call was abandoned.
-            StepTimeoutError: its time is up.
-            PlanTimeoutError: the plan's limit has passed.
+            StepTimeoutError: the call exceeded its time limit.
+            PlanTimeoutError: the plan exceeded its limit.
             PlanCancelledError: the plan was cancelled.
         """
         self.admit()
@@ -156,7 +156,7 @@ class CallScope(Guard):
             raise self.flag.stop.error(self.step, self.hook, self.attempt)
 
     def abandon(self, thread: int) -> None:
-        """Abandon the call on this thread, which may not change anything from now on."""
+        """Abandon the call on `thread`, which may not change anything from now on."""
         self._abandoned = thread
 
     def is_abandoned(self) -> bool:
@@ -173,22 +173,22 @@ class CallScope(Guard):
 
 
 class Call:
-    """One call of one function of a step, to be performed once.
+    """One call of one function of a step. It can be performed once.
 
     Attributes:
         scope: the state of the call.
-        body: runs the function.
+        body: the body that runs the function.
         log: the log of the step.
-        expires: when the executor asks the call to stop, as a time of the plan's clock; None:
-            never.
+        expires: the time on the plan's clock at which the executor asks the call to stop; None
+            means never.
         budget: the name of that time limit in messages.
-        is_shielded: whether the call continues when the plan is cancelled or its limit passes.
-        before: called on the thread of the call before any user code; if it raises an Exception,
-            no user code runs. None: nothing is called.
-        after: called with the function's return value, on the thread of the call, before the call
-            counts as ended. Work that may be slow or run the user's code belongs here, because
-            flows must not block. None: nothing is called.
-        thread: the id of the thread that performs the call; 0 before it does.
+        is_shielded: whether the call continues if the plan is cancelled or reaches its limit.
+        before: a function to call before any user code, on the thread of the call; None means
+            none. If it raises an Exception, no user code runs.
+        after: a function to call with the return value, on the thread of the call, before the
+            call counts as ended; None means none. Work that may be slow or run the user's code
+            belongs here, because flows must not block.
+        thread: the id of the thread that performs the call; 0 before the call begins.
         has_run: whether user code of the call may have run.
         has_returned: whether the function has returned; `after` may still be running.
     """
@@ -230,7 +230,7 @@ class Call:
         self.has_returned: bool = False
 
     def perform(self) -> Ending:
-        """Run the function on the calling thread; return how it ended. Never raises."""
+        """Run the function on the calling thread; return how it ended. This never raises."""
         try:
             self.scope.check()
             if self.before is not None and (refused := self._refused(self.before)) is not None:
@@ -241,12 +241,12 @@ class Call:
             return Raised(error, self._text(error))
 
     def stop(self, stop: Stop) -> None:
-        """Ask the function to stop: wake its `ctx`, and cancel its task if it has one."""
+        """Ask the function to stop: wake its `ctx`, and cancel its task if there is one."""
         self.scope.flag.raise_(stop)
         self.body.stop()
 
     def abandon(self, thread: int) -> None:
-        """Abandon the call on `thread`; a generator that has yielded keeps its tail."""
+        """Abandon the call on `thread`. A generator that has yielded keeps its tail."""
         self.scope.abandon(thread)
         if not self.has_returned:
             self.body.abandon()

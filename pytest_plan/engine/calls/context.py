@@ -1,4 +1,4 @@
-"""The Context that a running hook gets as `ctx` (gsd: context.Context)."""
+"""The Context that a hook receives as `ctx` (gsd: context.Context)."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Argv = Sequence["str | os.PathLike[str]"]
 
 
 class Context:
-    """What a running hook gets as `ctx`: time, cancellation, programs, and deferred calls.
+    """The object that a hook receives as `ctx`. It handles time, programs and deferred calls.
 
-    Durations are seconds as a number, text such as `"90s"` or `"1h 30m"`, or a `timedelta`. A
-    method that takes one raises `PlanDefinitionError` if it is not a valid duration.
+    A duration is a number of seconds, text such as `"90s"` or `"1h 30m"`, or a `timedelta`. Every
+    method that takes a duration raises `PlanDefinitionError` if the duration is invalid.
 
     Attributes:
         step: the step's name.
-        attempt: the attempt, counted from 1.
+        attempt: the number of the attempt, counted from 1.
         state: the shared `State`.
     """
 
@@ -56,30 +56,30 @@ class Context:
     def reason(self) -> str | None:
         """Why cleanup runs; None in other hooks.
 
-        It is `success`, `failure`, `cancelled` or `timeout` after a run, `retry` before another
-        attempt, and `recovery` when a later process cleans up.
+        The reason is `success`, `failure`, `cancelled` or `timeout` after a run, `retry` before
+        another attempt, and `recovery` if a later process cleans up.
         """
         return self._scope.reason
 
     @property
     def cancelled(self) -> bool:
-        """Whether the hook must stop: the plan was cancelled, or the time is up."""
+        """Whether the hook must stop because the plan was cancelled or a time limit was reached."""
         return self._scope.stopping()
 
     @property
     def deadline(self) -> float | None:
-        """When this hook must have ended, as a time of the plan's clock; None without a limit."""
+        """The time on the plan's clock by which this hook must end; None if there is no limit."""
         return self._scope.deadline
 
     @property
     def tmp_path(self) -> Path:
-        """The step's temporary folder. It is removed after cleanup.
+        """The step's temporary folder, which is removed after cleanup.
 
-        Its path is short enough for a socket. Other users may pass through it, so a server that
-        refuses to run as root can use it. An attempt that repeats every hook starts with it empty.
+        Its path is short enough for a socket. Other users may enter it, so a server that refuses
+        to run as root can use it. It is emptied before an attempt that repeats every hook.
 
         Raises:
-            PlanError: the run is over, and the folder was removed.
+            PlanError: the run is over, and the folder has been removed.
             OSError: the folder cannot be created.
         """
         with self._scope.uninterrupted:
@@ -90,14 +90,14 @@ class Context:
         """The step's folder for files that outlive the run: dumps, screenshots, server logs.
 
         Raises:
-            PlanError: the run keeps no artifacts and is over.
+            PlanError: the run is over and keeps no artifacts.
             OSError: the folder cannot be created.
         """
         with self._scope.uninterrupted:
             return self._facts.folders.artifacts(self.step)
 
     def remaining(self) -> float | None:
-        """Return the seconds until `deadline`, never negative; None without a limit."""
+        """Return the seconds until `deadline`, never less than 0; None if there is no limit."""
         deadline = self._scope.deadline
         return None if deadline is None else max(0.0, deadline - self._facts.clock.now())
 
@@ -105,8 +105,8 @@ class Context:
         """Raise an error if the hook must stop.
 
         Raises:
-            StepTimeoutError: the attempt exceeded the step's `timeout`, or the cleanup its time.
-            PlanTimeoutError: the plan's limit has passed.
+            StepTimeoutError: the attempt or the cleanup exceeded its time limit.
+            PlanTimeoutError: the plan exceeded its limit.
             PlanCancelledError: the plan was cancelled.
             StateError: the step was abandoned.
         """
@@ -114,7 +114,7 @@ class Context:
             self._scope.check()
 
     def log(self, text: object) -> None:
-        """Add the line `str(text)` to the step's log. The last lines are shown if the step fails.
+        """Add the line `str(text)` to the step's log. If the step fails, its last lines are shown.
 
         Raises:
             StateError: the step was abandoned.
@@ -139,16 +139,16 @@ class Context:
     ) -> T:
         """Call `fn` until it returns a true value, and return that value.
 
-        An exception of `fn`, except a `PlanError`, counts as "not yet". That of the last call is
-        the cause of the `TimeoutError`.
+        If `fn` raises an exception other than a `PlanError`, it is called again. The exception of
+        the last call becomes the cause of the `TimeoutError`.
 
         Args:
-            fn: called without arguments.
-            timeout: the longest to wait; None waits until `deadline`.
+            fn: the function to call; it takes no arguments.
+            timeout: the maximum time to wait; None means until `deadline`.
             every: the time between two calls.
 
         Raises:
-            TimeoutError: `timeout` has passed.
+            TimeoutError: `fn` did not return a true value within `timeout`.
             RuntimeError: a program that this hook started with `start` exited with an error.
             PlanError: the hook must stop; see `check`.
         """
@@ -175,28 +175,28 @@ class Context:
         user: str | int | None = None,
         group: str | int | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end; return its exit status, standard output and standard error.
+        """Run a program until it ends; return its exit status and its output.
 
-        The output also goes to the step's log. If the hook must stop, the program is ended with
-        every process that it started. Daemons that it leaves running are ended at cleanup.
+        The output also goes to the step's log. If the hook must stop, the program and every process
+        that it started are ended. Cleanup ends daemons that the program leaves running.
 
         Args:
             argv: the program and its arguments, never a shell string.
             check: whether an exit status other than 0 raises an error.
-            timeout: the longest that the program may take; None means until `deadline`.
-            input: text for its standard input; None means an empty input.
-            env: its whole environment; None means a copy of pytest's.
+            timeout: the maximum duration of the program; None means until `deadline`.
+            input: the text for its standard input; None means an empty input.
+            env: all of its environment variables; None means a copy of pytest's.
             cwd: its working directory; None means that of pytest.
             user: the user (name or id) to run it as; None means the current user.
-            group: the group (name or id) to run it with; None means the group of `user`.
+            group: the group (name or id) to run it as; None means the primary group of `user`.
 
         Raises:
-            subprocess.CalledProcessError: it exited with a status other than 0 and `check` is true.
-            subprocess.TimeoutExpired: it took longer than `timeout` and was ended.
+            subprocess.CalledProcessError: `check` is true and the exit status is not 0.
+            subprocess.TimeoutExpired: the program took longer than `timeout` and was ended.
             TypeError: `argv` is empty or a string.
             KeyError: `user` or `group` is an unknown name.
             OSError: the program cannot be started.
-            JournalError: the program cannot be recorded in the journal.
+            JournalError: the journal cannot record the program.
             PlanError: the hook must stop; see `check`.
         """
         arguments = _argv(argv)
@@ -232,14 +232,14 @@ class Context:
         stop_signal: int = signal.SIGTERM,
         stop_grace: Duration = "10s",
     ) -> Process:
-        """Start a program and return it while it runs. Cleanup ends its whole process tree.
+        """Start a program and return without waiting for it. Cleanup ends its whole process tree.
 
-        Its output goes to the step's log. Its standard input is empty. `stop_signal` asks it to
-        stop; whatever of its tree still lives after `stop_grace` is killed. The other arguments
-        have the same meaning as in `run`.
+        Its output goes to the step's log, and its standard input is empty. To end the program,
+        cleanup sends it `stop_signal`, and after `stop_grace` kills what is left of its process
+        tree. The other arguments have the same meaning as in `run`.
 
         Raises:
-            TypeError, KeyError, OSError, JournalError, PlanError: as `run`.
+            TypeError, KeyError, OSError, JournalError, PlanError: see `run`.
         """
         arguments = _argv(argv)
         grace = parse_duration(stop_grace, "ctx.start: stop_grace")
@@ -268,15 +268,15 @@ class Context:
     def defer(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Call `fn(*args, **kwargs)` at cleanup, however the step ends.
 
-        Defer the undo of a resource as soon as the resource exists. Deferred calls run after the
-        step's `cleanup` hook, in reverse order of registration. `fn` may be an `async def`
-        function. A later process can make the call only if it can import `fn` and read the
-        arguments from the journal.
+        Call this as soon as a resource exists, with the function that removes it. Deferred calls
+        run after the step's `cleanup` hook, in reverse order of registration. `fn` may be an
+        `async def` function. A later process can make the call only if it can import `fn` and
+        read the arguments from the journal.
 
         Raises:
             TypeError: `fn` is not callable.
             StateError: the step was abandoned; `fn` was called at once.
-            JournalError: the call cannot be recorded in the journal; it is made at cleanup anyway.
+            JournalError: the journal cannot record the call, which cleanup makes anyway.
         """
         if not callable(fn):
             raise TypeError(f"ctx.defer takes a function and its arguments, not {fn!r}")
@@ -295,12 +295,12 @@ class Context:
     def setenv(self, name: str, value: str) -> None:
         """Set the environment variable `name` to `str(value)` until cleanup.
 
-        The tests in every process get it, and so do steps and programs that start later.
+        All tests, in every process, see the variable, as do steps and programs that start later.
 
         Raises:
             PlanDefinitionError: another step has set the same variable.
             StateError: the step was abandoned.
-            JournalError: the variable cannot be recorded in the journal.
+            JournalError: the journal cannot record the variable.
         """
         with self._scope.uninterrupted:
             self._scope.admit()
@@ -314,7 +314,7 @@ class Context:
                 self._push(f"environment variable {name}", body, number=number)
 
     def free_port(self) -> int:
-        """Return a TCP port that is free on 127.0.0.1; each call in a run returns another one.
+        """Return a TCP port that is free on 127.0.0.1, and that no other call in the run returned.
 
         Raises:
             OSError: no port is free.
@@ -323,7 +323,7 @@ class Context:
             return self._facts.ports.take()
 
     def _cookie(self) -> str:
-        """Return the cookie of what this hook runs; cleanup ends the processes that carry it."""
+        """Return the cookie for programs of `run`; cleanup ends the processes that carry it."""
         if self._scope.cookie is None:
             cookie = self._scope.cookie = secrets.token_hex(16)
             left = Leftovers(cookie)
@@ -357,7 +357,7 @@ class Context:
     def _refuse_to_wait(
         self, begun: float, longest: float | None, error: BaseException | None
     ) -> float:
-        """Raise an error if waiting is pointless; return how many seconds it may go on."""
+        """Raise an error if waiting is pointless; return how many more seconds to wait."""
         self._check(error)
         for process in self._scope.processes:
             if status := process.poll():

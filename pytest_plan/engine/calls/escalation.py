@@ -1,9 +1,9 @@
-"""The four stages in which a call is made to stop. The coordinator advances them.
+"""Stops a call in four stages. The coordinator advances them.
 
-1. The call's `ctx` is woken, and its task is cancelled.
-2. Its process trees get SIGTERM.
-3. They get SIGKILL, and an exception is injected into its Python code.
-4. It is abandoned: nothing waits for its thread any longer.
+1. Wake the call's `ctx`, and cancel its task.
+2. Send SIGTERM to its process trees.
+3. Send SIGKILL to its process trees, and inject an exception into its Python code.
+4. Abandon the call: stop waiting for its thread.
 
 No stage blocks. When the call ends, its escalation ends too.
 """
@@ -19,7 +19,7 @@ from pytest_plan.engine.calls.threads import frame_of
 from pytest_plan.engine.model.stop import Stop
 from pytest_plan.engine.processes.tree import KILL
 
-# Seconds after the first stage. Until TERMINATE_AFTER a woken hook can end its own programs.
+# Seconds after the first stage. Before TERMINATE_AFTER, a woken hook can end its own programs.
 TERMINATE_AFTER = 0.1
 KILL_AFTER = 1.0
 ABANDON_AFTER = 3.0
@@ -31,12 +31,13 @@ class Escalation:
     Args:
         call: the call that must stop.
         stop: why it must stop.
-        now: the time of the plan's clock.
-        wake: makes every caller that waits in the State check whether it must stop.
+        now: the current time on the plan's clock.
+        wake: a function that makes every thread that waits for the State check whether it must
+            stop.
 
     Attributes:
-        call: as given.
-        next_at: when to advance next, as a time of the plan's clock.
+        call: the call that must stop.
+        next_at: the time on the plan's clock of the next stage.
     """
 
     __slots__ = ("_began", "_stage", "_stop", "_wake", "call", "next_at")
@@ -50,7 +51,7 @@ class Escalation:
         self._stage = 0
 
     def advance(self) -> bool:
-        """Enter the next stage; return whether it is the last one: the call is to be abandoned."""
+        """Enter the next stage; return whether the call must now be abandoned."""
         self._stage += 1
         if self._stage == 1:
             self.call.stop(self._stop)
@@ -66,7 +67,7 @@ class Escalation:
         return self._stage > 3
 
     def stack(self) -> str:
-        """Return the stack of the call's thread, formatted."""
+        """Return the formatted stack of the call's thread."""
         frame = frame_of(self.call.runs_on())
         if frame is None:
             return "(its thread has ended)"

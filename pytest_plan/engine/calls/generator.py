@@ -1,7 +1,7 @@
-"""How a generator function of a step runs: to its `yield`, and at cleanup from there to its end.
+"""Runs a generator function of a step up to its `yield`, and at cleanup from there to its end.
 
-Both parts run on the same thread and in the same context (an async generator: in the same task).
-The code after the `yield` runs at most once.
+Both parts run on the same thread and in the same context, and those of an async generator in the
+same task. The code after the `yield` runs at most once.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _TWO_YIELDS = (
 class GeneratorBody:
     """Runs a generator from its first line to its last on one thread and in one context.
 
-    The thread waits at the `yield`. On another thread sqlite3 and `ContextVar.reset` would fail.
-    The first `perform` runs the generator up to its `yield`, the second one to its end.
+    The thread waits at the `yield`, because sqlite3 and `ContextVar.reset` would fail on another
+    thread. The first `perform` runs the generator up to its `yield`, the second to its end.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class GeneratorBody:
         self._function = function
         self._keywords = keywords
         self._clock = clock
-        # All of these change only under _changed. `perform` sets _asked and clears _ending. The
-        # generator's thread takes _asked, runs the next part, and then sets _ending.
+        # The attributes below change only under _changed. `perform` sets _asked and clears _ending.
+        # The generator's thread clears _asked, runs the next part, and then sets _ending.
         self._changed = threading.Condition()
         self._asked: Interrupt | None = None
         self._ending: Returned | Raised | None = None
@@ -57,11 +57,11 @@ class GeneratorBody:
 
     @property
     def has_yielded(self) -> bool:
-        """Whether the generator has yielded, so that there is code after its `yield` to run."""
+        """Whether the generator has yielded, which means that it has a tail to run."""
         return self._has_yielded
 
     def perform(self, interrupt: Interrupt) -> Any:
-        """Run the next part of the generator and wait for it; return the value that it yields.
+        """Run the next part of the generator and wait for it; return any value that it yields.
 
         Raises:
             PlanDefinitionError: the generator did not yield, or yielded twice.
@@ -77,14 +77,14 @@ class GeneratorBody:
         return ending.value if ending else None
 
     def stop(self) -> None:
-        """Do nothing: the generator learns from its `ctx` that it must stop."""
+        """Do nothing, because the generator's `ctx` tells it to stop."""
 
     def thread(self) -> int | None:
         """Return the id of the generator's thread; None before it starts."""
         return None if self._thread is None else self._thread.ident
 
     def abandon(self) -> None:
-        """End the thread once the generator yields; the code after its `yield` will not run."""
+        """End the thread once the generator yields, without running the code after its `yield`."""
         with self._changed:
             self._is_abandoned = True
             self._changed.notify_all()
@@ -119,7 +119,7 @@ class GeneratorBody:
         self._end(ending)
 
     def _take(self) -> Interrupt | None:
-        """Wait for the next `perform`; return None if there will be none."""
+        """Wait for the next `perform`; return None if the call was abandoned."""
         with self._changed:
             self._clock.wait_for(
                 self._changed, lambda: self._asked is not None or self._is_abandoned, None

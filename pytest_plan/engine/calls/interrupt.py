@@ -1,9 +1,9 @@
-"""Ends the Python code of one call from another thread (stage three of the escalation).
+"""Interrupts the Python code of one call from another thread (stage 3 of the escalation).
 
-CPython can set an exception in another thread, where it is raised at some later bytecode. Inside
-engine code it would leave data half changed (measured: 241 of 300 locked updates). It is therefore
-armed only while user code runs: the engine's own methods mask it, and it is withdrawn when the
-call ends.
+CPython can inject an exception into another thread, which raises it at a later bytecode. In engine
+code the exception would leave data half changed (measured: in 241 of 300 locked updates). An
+interrupt is therefore armed only while user code runs. The engine's own methods mask it, and it is
+disarmed when the call ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import TracebackType
 
 
 class StepInterrupted(BaseException):
-    """Injected into a hook that did not stop when requested. Do not suppress it."""
+    """The exception injected into a hook that did not stop when requested. Do not suppress it."""
 
     __module__ = "pytest_plan"
 
@@ -23,19 +23,19 @@ class StepInterrupted(BaseException):
 class Interrupt:
     """Interrupts one call, at most once.
 
-    As a context manager it masks the interruption, and it may be nested. Masking, `arm` and
-    `disarm` belong to the thread of the call; `inject` is called on any other thread.
+    Used as a context manager, it masks the interruption; such blocks may be nested. Only the
+    thread of the call masks, arms and disarms. Any other thread may call `inject`.
     """
 
     __slots__ = ("_depth", "_gate", "_injected", "_thread")
 
     def __init__(self) -> None:
-        # Invariant: `_injected` is set, and an exception is sent, only with `_gate` held; it is
-        # sent only while `_depth` is 0. Only the call's thread writes `_depth`. After increasing
-        # it, that thread waits until the gate is free: from then on nothing is sent, and
-        # `_injected` tells whether something was. It never takes the gate itself: since Python
-        # 3.14 an exception may arrive between a lock's `__enter__` and the body of the `with`
-        # statement, and the lock would stay locked.
+        # Invariant: `inject` sets `_injected` and sends the exception only while it holds `_gate`,
+        # and sends only while `_depth` is 0. Only the call's thread writes `_depth`. After
+        # increasing it, that thread waits until the gate is free. From then on no exception is
+        # sent, and `_injected` tells whether one was. The thread never takes the gate itself:
+        # since Python 3.14 an exception can arrive between a lock's `__enter__` and the body of
+        # the `with` statement, which would leave the lock held.
         self._gate = threading.Lock()
         self._depth = 1
         self._injected = False
@@ -47,7 +47,7 @@ class Interrupt:
         self.__exit__(None, None, None)
 
     def disarm(self) -> None:
-        """Forbid the interruption that `arm` allowed; nothing arrives after this returns."""
+        """Forbid interruption. No exception arrives after this method returns."""
         while True:
             try:
                 self.__enter__()
@@ -68,7 +68,7 @@ class Interrupt:
         self._depth += 1
         try:
             while self._gate.locked():
-                time.sleep(0)  # the other thread holds it only briefly
+                time.sleep(0)  # the other thread holds the gate only briefly
             if self._injected:
                 _send(self._thread, None)
         except StepInterrupted:
@@ -84,13 +84,13 @@ class Interrupt:
         self._depth -= 1
         if self._depth or not self._injected or error is not None:
             return
-        # It was sent while masked: raise it here, unless user code is already unwinding from it.
+        # It was injected while masked. Raise it here, unless user code already handles it.
         if not isinstance(sys.exception(), StepInterrupted):
             raise StepInterrupted
 
 
 def _send(thread: int, error: type[BaseException] | None) -> None:
-    # A late import: only a step that does not stop needs it.
+    # Imported late because only a step that does not stop needs it.
     import ctypes
 
     ctypes.pythonapi.PyThreadState_SetAsyncExc(

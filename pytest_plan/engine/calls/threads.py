@@ -1,6 +1,6 @@
 """The daemon threads that perform calls.
 
-`concurrent.futures` is not used because it delays the interpreter's exit until a stuck task ends
+They do not use `concurrent.futures`, which delays the interpreter's exit until a stuck task ends
 (measured).
 """
 
@@ -31,12 +31,12 @@ class Threads:
     """A pool with one thread for each concurrent call. Idle threads are reused.
 
     If the system refuses a new thread, a shielded call such as a cleanup runs on the calling
-    thread, where it cannot be stopped. Every other call is refused.
+    thread, where it cannot be stopped. The pool refuses every other call.
 
     Args:
-        completed: called with each call and its ending, on the thread of the call; returns the
-            next call for that thread, None if there is none.
-        clock: used by idle threads to wait for work.
+        completed: a function to call with each call and its ending, on the thread of the call. It
+            returns the next call for that thread, or None if there is none.
+        clock: the clock on which idle threads wait for work.
     """
 
     def __init__(self, completed: Completed, clock: Clock) -> None:
@@ -61,7 +61,7 @@ class Threads:
             inbox.put(None)
 
     def _hand_over(self, call: Call) -> Call | None:
-        """Hand the call to a thread. If there is none, end it here and return the next call."""
+        """Hand the call to a thread; if none is available, end it here and return the next call."""
         with self._lock:
             inbox = self._idle.pop() if self._idle else None
         if inbox is not None:
@@ -86,7 +86,7 @@ class Threads:
             call.thread = threading.get_ident()
             ending = call.perform()
             if os.getpid() != process:
-                # The step forked, and this is the child: only the parent continues the plan.
+                # The step has forked and this is the child. Only the parent continues the plan.
                 os._exit(1 if isinstance(ending, Raised) else 0)
             following = self._completed(call, ending)
             if following is None and self._rest(inbox):
@@ -110,7 +110,7 @@ def _ending_without_thread(call: Call, error: RuntimeError) -> Ending:
 
 def frame_of(thread: int | None) -> FrameType | None:
     """Return the current frame of the thread with this id; None if there is no such thread."""
-    # Before Python 3.11.9 a garbage collection during _current_frames deadlocks (gh-106883).
+    # Before Python 3.11.9, garbage collection during _current_frames can deadlock (gh-106883).
     collects = gc.isenabled()
     gc.disable()
     try:

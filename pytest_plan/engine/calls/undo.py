@@ -1,4 +1,4 @@
-"""The undo stack of a step: what must be undone, in reverse order of registration."""
+"""The undo stack of a step. Undos run in reverse order of registration."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Undo(NamedTuple):
 
     Attributes:
         hook: the hook whose call registered it.
-        label: the thing to undo, as reports show it after `not undone: `.
-        body: undoes it.
+        label: the description that reports show after `not undone: `.
+        body: the body that performs the undo.
         scope: the scope of the call that registered it.
         tree: the process tree that the undo ends; None for every other undo.
-        number: its number in the journal; None if it has none.
+        number: its number in the journal; None if the journal has no record of it.
     """
 
     hook: Hook
@@ -31,17 +31,17 @@ class Undo(NamedTuple):
 
 
 class UndoStack:
-    """The undos of one step, the last one registered on top."""
+    """The undos of one step, with the last one registered on top."""
 
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        # Needs no lock: any thread appends, but only the flow of the step removes entries, one at
-        # a time, and appending does not change the index of an entry.
+        # The list needs no lock. Any thread may append, but only the flow of the step removes
+        # entries, one at a time, and appending does not change the index of an entry.
         self._entries: list[Undo] = []
 
     def push(self, entry: Undo) -> None:
-        """Register an undo, which runs before all earlier ones."""
+        """Register an undo, which will run before all earlier ones."""
         self._entries.append(entry)
 
     def push_tail(self, body: Body, scope: CallScope, number: int | None) -> None:
@@ -49,7 +49,7 @@ class UndoStack:
         self.push(Undo(Hook.EXEC, "code after its yield", body, scope, number=number))
 
     def pop(self, hooks: frozenset[Hook]) -> Undo | None:
-        """Remove and return the last undo that one of `hooks` registered; None without any."""
+        """Remove and return the last undo registered by one of `hooks`; None if there is none."""
         for index in range(len(self._entries) - 1, -1, -1):
             if self._entries[index].hook in hooks:
                 return self._entries.pop(index)
