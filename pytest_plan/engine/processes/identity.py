@@ -1,4 +1,4 @@
-"""Identities of processes. A pid alone is not one: pids are reused, also after a reboot."""
+"""Identities of processes. A pid alone is no identity, because the system reuses pids."""
 
 # Annotations are not postponed: a NamedTuple would compile each of them, in the reaper's program.
 import os
@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """The identity of a process, which no other process can have.
+    """The identity of a process, which no other process ever has.
 
     Attributes:
         pid: its process id.
-        birth: its start time in the system's own unit; empty if the process had ended.
-        boot: the boot id of the system on which it runs.
+        birth: its start time in the system's own unit; empty if the process had already ended.
+        boot: the boot id of the system that runs it.
     """
 
     pid: int
@@ -62,7 +62,7 @@ def birth_of(pid: int) -> str:
 
 def _birth_on_linux(pid: int) -> str:
     try:
-        # The program name before these fields is in parentheses and may contain any character.
+        # The program name precedes these fields, in parentheses, and may contain any character.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""

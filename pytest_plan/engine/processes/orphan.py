@@ -1,4 +1,4 @@
-"""Process trees started by a process that has ended, found again from the journal's record."""
+"""Process trees started by an earlier process, found from records in the journal."""
 
 # Annotations are not postponed: a NamedTuple would compile each of them, in the reaper's program.
 import contextlib
@@ -20,7 +20,7 @@ from pytest_plan.engine.processes.tree import (
 if TYPE_CHECKING:
     import psutil
 
-_CLOCK_SLACK = 2.0  # seconds by which the system clock may have been set back
+_CLOCK_SLACK = 2.0  # how many seconds the system clock may have been set back
 
 
 class OrphanTree(NamedTuple):
@@ -28,7 +28,7 @@ class OrphanTree(NamedTuple):
 
     Attributes:
         cookie: the value of `COOKIE` in the environment of its members.
-        since: earliest start time of a member, in seconds since the epoch.
+        since: the earliest start time of a member, in seconds since the epoch.
         root: the identity of its first process; None if it was not recorded.
     """
 
@@ -40,14 +40,14 @@ class OrphanTree(NamedTuple):
         """Whether its first process is still running."""
         return self.root is not None and self.root.is_alive()
 
-    def members(self) -> "list[psutil.Process]":
-        """Return its running processes; after a reboot there are none."""
+    def members(self) -> list[psutil.Process]:
+        """Return its running processes. After a reboot there are none."""
         if self.root is not None and self.root.boot != boot_id():
             return []
         root = self.root.pid if self.root is not None and self.root.is_alive() else None
         found = tree_members(self.cookie, self.since - _CLOCK_SLACK, root=root, session=root)
         if root is None and self.root is not None and self._owns_session(found):
-            # A session id is not reused while one member of the session is running.
+            # The system does not reuse a session id while a member of the session is running.
             session = self.root.pid
             found = tree_members(self.cookie, self.since - _CLOCK_SLACK, session=session)
         return found
@@ -56,9 +56,9 @@ class OrphanTree(NamedTuple):
         """End the tree as `Process.end` does.
 
         Args:
-            clock: measures the waits.
+            clock: the clock for the waits.
             number: the signal that asks the first process to stop.
-            grace: seconds that it may take before the whole tree is killed.
+            grace: the seconds that it may take before the whole tree is killed.
 
         Raises:
             TimeoutError: some processes survived SIGKILL; the message lists their pids.
@@ -89,6 +89,6 @@ class OrphanTree(NamedTuple):
 
 
 def orphan_tree(how: Mapping[str, Any]) -> OrphanTree:
-    """Return the tree for a journal entry, which has its cookie, start time and first process."""
+    """Return the tree that an undo of the kind `tree` describes in the journal."""
     root = Identity(how["pid"], how["birth"], how["boot"]) if "pid" in how else None
     return OrphanTree(how["cookie"], how["since"], root)

@@ -1,7 +1,8 @@
-"""Programs of steps: started in their own session, and ended with everything they started.
+"""The programs that steps start, each in its own session.
 
-Also the temporary files that `ctx.run` connects to a program. Processes are signalled through
-psutil, which first checks that the pid still belongs to the same process.
+To end a program is to end all processes that it started. Signals are sent through psutil, which
+first checks that the pid still belongs to the same process. This module also has the temporary
+files that `ctx.run` connects to a program.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from pytest_plan.engine.processes.tree import (
 if TYPE_CHECKING:
     import psutil
 
-_REST_GRACE = 2.0  # maximum seconds between SIGTERM and SIGKILL after the root has ended
+_REST_GRACE = 2.0  # maximum number of seconds between SIGTERM and SIGKILL once the root has ended
 
 
 class Process:
-    """A program started by a step. Cleanup of the step ends it and everything that it started.
+    """A program started by a step. Cleanup ends the program and every process that it started.
 
     Attributes:
-        args: the command-line arguments it was started with.
+        args: the program and its command-line arguments.
         pid: its process id.
     """
 
@@ -48,27 +49,30 @@ class Process:
         self._cookie = cookie
         self._since = created_at(popen.pid)
         self._session_over = False
-        # A process that was once found stays a member. The children of a PostgreSQL server, for
-        # example, leave its session and overwrite their environment, so after its death they
-        # could not be found again.
+        # Once found, a process stays a member. The children of a PostgreSQL server, for example,
+        # leave its session and overwrite their environment, so they could not be found after the
+        # server has ended.
         self._known: dict[int, psutil.Process] = {}
         self.args: Sequence[str] = tuple(str(part) for part in _argv(popen))
         self.pid: int = popen.pid
 
     @property
     def returncode(self) -> int | None:
-        """The exit status: None while it runs, the negative signal number if a signal ended it."""
+        """The exit status; None while the program runs.
+
+        If a signal ended the program, the status is the negative number of the signal.
+        """
         return self.poll()
 
     def poll(self) -> int | None:
-        """Return the exit status; None while the program runs."""
+        """Return the exit status, or None while the program runs."""
         return self._popen.poll()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until the program has ended and return its exit status.
+        """Wait until the program ends, and return its exit status.
 
         Args:
-            timeout: the longest wait in seconds; None means no limit.
+            timeout: the maximum time to wait, in seconds; None means no limit.
 
         Raises:
             subprocess.TimeoutExpired: the program was still running after `timeout`.
@@ -76,7 +80,7 @@ class Process:
         return self._popen.wait(timeout)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the program itself; do nothing if it has ended."""
+        """Send a signal to the program itself; do nothing if the program has ended."""
         self._popen.send_signal(number)
 
     def members(self) -> list[psutil.Process]:
@@ -84,7 +88,7 @@ class Process:
         ended = self.poll() is not None
         session = None if self._session_over else self.pid
         found = tree_members(self._cookie, self._since, root=self.pid, session=session)
-        # Once its last member has ended, the session id can be reused by other programs.
+        # Once the last member has ended, the system may give the session id to another program.
         self._session_over = self._session_over or (ended and not found)
         self._known.update({process.pid: process for process in found})
         self._known = {pid: process for pid, process in self._known.items() if is_alive(process)}
@@ -96,12 +100,15 @@ class Process:
         self.poll()
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
-        """End the tree: `number` to the root, SIGTERM to processes that outlive it, then SIGKILL.
+        """End the tree.
+
+        The root gets `number`, the processes that outlive it get SIGTERM, and those still running
+        after that get SIGKILL.
 
         Args:
-            clock: measures the waits.
+            clock: the clock for the waits.
             number: the signal that asks the root to stop.
-            grace: seconds that the root may take before the whole tree is killed.
+            grace: the seconds that the root may take before the whole tree is killed.
 
         Raises:
             TimeoutError: some processes survived SIGKILL; the message lists their pids.
@@ -128,9 +135,9 @@ class Process:
             wait_until(clock, lambda: not self.members(), grace)
 
     def _kill(self, clock: Clock) -> list[int]:
-        self.members()  # remember processes that cannot be found once the root is dead
+        self.members()  # remember the processes that cannot be found once the root has ended
         if not self._session_over and hasattr(os, "killpg"):
-            # This kills the whole group at once, even if it forks faster than it can be listed.
+            # This kills the whole group at once, even if its processes fork too fast to be listed.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, KILL)
         kill_all(clock, self.members)
@@ -154,8 +161,8 @@ def spawn(
 
     Args:
         argv: the program and its arguments.
-        output: where its standard output goes, as for `subprocess.Popen`.
-        errors: where its standard error goes, as for `subprocess.Popen`.
+        output: the destination of its standard output, as for `subprocess.Popen`.
+        errors: the destination of its standard error, as for `subprocess.Popen`.
         input: the file for its standard input; None means `/dev/null`.
         env: its environment variables; None means those of this process.
         cwd: its working directory; None means that of this process.
@@ -203,7 +210,7 @@ def _argv(popen: subprocess.Popen[bytes]) -> Sequence[str]:
 class ProgramFiles:
     """Temporary files for a program's standard input, output and error.
 
-    They are never pipes: a daemon that inherits a pipe keeps its reader waiting.
+    Pipes are not used, because a daemon that inherits a pipe keeps its reader waiting.
 
     Args:
         text: the text for its standard input; None means no input.

@@ -1,8 +1,8 @@
-"""Process trees: found by session, descent and cookie, and signalled and ended as a whole.
+"""Process trees, whose members are found by session, descent and cookie, and ended together.
 
-A tree consists of the descendants of its first process, the members of its session, and every
-process with its cookie in the environment. A daemon that forks twice is no longer one of the first
-two, but still has the cookie.
+A tree consists of its first process (the root) and all descendants, the members of its session, and
+every process with its cookie in the environment. A daemon that forks twice and leaves the session
+still has the cookie.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 COOKIE = "PYTEST_PLAN_COOKIE"  # the environment variable that marks the members of a tree
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
 
-_FREEZE = getattr(signal, "SIGSTOP", signal.SIGTERM)  # Windows has no SIGSTOP either
-_FREEZE_ROUNDS = 50  # maximum number of rounds for stopping a tree that keeps forking
-_POLL = 0.02  # seconds between two checks of a tree that is ending
-_KILL_WAIT = 1.0  # seconds that killed processes may take to disappear
+_FREEZE = getattr(signal, "SIGSTOP", signal.SIGTERM)  # Windows lacks SIGSTOP too
+_FREEZE_ROUNDS = 50  # the maximum number of rounds for stopping a tree that keeps forking
+_POLL = 0.02  # seconds between two checks whether a tree has ended
+_KILL_WAIT = 1.0  # how many seconds killed processes may take to disappear
 
 
 class Tree(Protocol):
-    """Interface of a process tree that can be ended: `Process`, `Leftovers` or `OrphanTree`."""
+    """The interface of a process tree: `Process`, `Leftovers` or `OrphanTree`."""
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
-        """Ask the tree to end, then kill what is still running.
+        """Ask the tree to end, then kill the processes that are still running.
 
         Args:
-            clock: measures the waits.
-            number: the signal that asks it to end.
-            grace: seconds that it may take before it is killed.
+            clock: the clock for the waits.
+            number: the signal that asks the tree to end.
+            grace: the seconds that the tree may take before it is killed.
 
         Raises:
             TimeoutError: some processes survived SIGKILL; the message lists their pids.
@@ -45,14 +45,14 @@ class Tree(Protocol):
 
 
 class Leftovers:
-    """The daemons left running by programs that have ended, found by their cookie."""
+    """The daemons that ended programs left running. They are found by their cookie."""
 
     def __init__(self, cookie: str) -> None:
         self._cookie = cookie
         self._since = created_at(os.getpid())
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
-        """Send `number` to each, and SIGKILL to those still running after `grace` seconds."""
+        """Send `number` to each daemon; after `grace` seconds send SIGKILL to those that remain."""
         signal_all(self._members(), number)
         wait_until(clock, lambda: not self._members(), grace)
         kill_all(clock, self._members)
@@ -68,9 +68,10 @@ def tree_members(
 
     Args:
         cookie: the value of `COOKIE` in the environment of the tree.
-        since: start time of the first process, as psutil gives it; older processes are left out.
-        root: process id of the first process; None means that it has ended.
-        session: id of the tree's session; None means that it no longer belongs to the tree.
+        since: the start time of the first process, as psutil returns it; older processes are left
+            out.
+        root: the process id of the first process; None means that the process has ended.
+        session: the id of the tree's session; None means that sessions are not compared.
     """
     import psutil
 
@@ -89,7 +90,7 @@ def tree_members(
 
 
 def created_at(pid: int) -> float:
-    """Return the start time of a process as psutil gives it, or 0 if it has ended."""
+    """Return the start time of a process as psutil returns it, or 0 if the process has ended."""
     import psutil
 
     try:
@@ -108,7 +109,7 @@ def _created(process: psutil.Process) -> float:
 
 
 def carries(process: psutil.Process, cookie: str) -> bool:
-    """Whether the process has `cookie` in its environment."""
+    """Return whether the process has `cookie` in its environment."""
     import psutil
 
     try:
@@ -125,7 +126,7 @@ def _session(pid: int) -> int | None:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether the process is running and not a zombie."""
+    """Return whether the process is running and is not a zombie."""
     import psutil
 
     try:
@@ -139,7 +140,7 @@ def signal_all(processes: Iterable[psutil.Process], number: int) -> None:
     import psutil
 
     for process in processes:
-        # It may have ended since it was listed, or belong to another user.
+        # The process may have ended since it was listed, or may belong to another user.
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             process.send_signal(number)
 
@@ -147,11 +148,11 @@ def signal_all(processes: Iterable[psutil.Process], number: int) -> None:
 def kill_all(clock: Clock, members: Callable[[], list[psutil.Process]]) -> None:
     """Kill a tree, even one that keeps forking.
 
-    Processes are stopped in rounds until no new one is found, and then all are killed.
+    This stops processes in rounds until it finds no new one, and then kills all of them.
 
     Args:
-        clock: measures the wait for the killed processes to disappear.
-        members: returns the running processes of the tree.
+        clock: the clock for the wait until the killed processes disappear.
+        members: a function that returns the running processes of the tree.
     """
     frozen: set[int] = set()
     for _ in range(_FREEZE_ROUNDS):
@@ -165,7 +166,7 @@ def kill_all(clock: Clock, members: Callable[[], list[psutil.Process]]) -> None:
 
 
 def wait_until(clock: Clock, done: Callable[[], bool], seconds: float) -> None:
-    """Poll `done` until it returns true, for at most this many seconds."""
+    """Poll `done` until it returns true, for at most `seconds` seconds."""
     condition = threading.Condition()
     deadline = clock.now() + seconds
     while not done() and clock.now() < deadline:
