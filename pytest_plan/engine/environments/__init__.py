@@ -1,6 +1,6 @@
-"""Environments that outlive their process: they are locked, kept, reused, and cleaned up.
+"""Environments that can outlive their process: locks, reuse, and cleanup by a later process.
 
-An environment is a folder with a lock and a journal. When its owner is killed, the reaper cleans it
-up, or else the next run does. The room may import from every other room of the engine, but not from
-`plan`. `watchdog` imports nothing of the package.
+An environment is a folder with a lock and a journal. If its owner is killed, the reaper cleans up
+the environment; if the reaper is killed too, the next run does it. This room may import from every
+other room of the engine, but not from `plan`. `watchdog` imports nothing from the package.
 """

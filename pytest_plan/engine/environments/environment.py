@@ -22,9 +22,9 @@ from pytest_plan.engine.processes.identity import ourselves
 FOLDER = "environments"
 JOURNAL = "journal.sqlite"
 LOCK = "lock"
-_TRIES = 20  # attempts to lock a folder that other processes remove
-_OWNER_TIMEOUT = 1.0  # seconds for a process that just took the lock to record itself as owner
-_POLL = 0.01  # seconds
+_TRIES = 20  # maximum number of attempts to lock a folder that other processes remove
+_OWNER_TIMEOUT = 1.0  # seconds that a process has to record itself as owner after locking
+_POLL = 0.01  # seconds between two checks for a recorded owner
 
 
 class BusyError(JournalError):
@@ -39,8 +39,8 @@ class Environment:
         name: the environment's name: letters, digits, `.`, `_` and `-`.
 
     Attributes:
-        name: as given.
-        folder: the folder of its journal and its lock.
+        name: the name of the environment.
+        folder: the folder that contains its journal and its lock.
 
     Raises:
         BusyError: another process owns it; the message says which.
@@ -55,7 +55,7 @@ class Environment:
         self._claim()
 
     def _claim(self) -> None:
-        """Create and lock the folder; try again if its last owner removes it."""
+        """Create and lock the folder; try again if its previous owner removes it."""
         for left in reversed(range(_TRIES)):
             try:
                 self._lock_folder()
@@ -96,11 +96,11 @@ class Environment:
     def open(
         self, references: References, fingerprint: Callable[[str], str], **facts: Any
     ) -> Journal:
-        """Open its journal for writing; create it if it is missing. Record this process as owner.
+        """Open the journal for writing, or create it, and record this process as the owner.
 
         Args:
-            references: gives functions and classes the addresses that the journal records.
-            fingerprint: returns the fingerprint of a step, given its name.
+            references: the references to functions and classes that the journal records.
+            fingerprint: a function that takes the name of a step and returns its fingerprint.
             facts: further facts about the run to record.
 
         Raises:
@@ -126,14 +126,14 @@ class Environment:
         """Give up the environment. A second call does nothing.
 
         Args:
-            remove: whether to remove its folder, because there is nothing left to clean up. A
-                folder without a journal is always removed.
+            remove: whether to remove the folder because nothing is left to clean up. A folder
+                without a journal is always removed.
         """
         if not self._lock.is_held:
             return
         remove = remove or not self.file.exists()
         if remove:
-            # Before the lock is released, so that a process that gets the lock sees the removal.
+            # Remove the folder before releasing the lock, so that the next owner sees the removal.
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
         if remove:
@@ -143,13 +143,13 @@ class Environment:
 
 
 def names(parent: Path) -> list[str]:
-    """Return the names of the environments that have a journal, the oldest first."""
+    """Return the names of all environments that have a journal, oldest first."""
     files = list((parent / FOLDER).glob(f"*/{JOURNAL}"))
     return [file.parent.name for file in sorted(files, key=lambda file: file.stat().st_mtime)]
 
 
 def tidy(parent: Path) -> None:
-    """Remove the folders of runs that died before they had a journal."""
+    """Remove the folders of runs that were killed before they created a journal."""
     for folder in (parent / FOLDER).glob("run-*"):
         if (folder / JOURNAL).exists():
             continue
@@ -159,7 +159,7 @@ def tidy(parent: Path) -> None:
 
 @contextlib.contextmanager
 def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
-    """Own an environment for the body of the `with` statement; None if it is in use.
+    """Own an environment during the body of the `with` statement; yield None if it is in use.
 
     Raises:
         JournalError: its folder is unusable; the message says what to do.
@@ -188,7 +188,7 @@ def _busy(name: str, folder: Path) -> str:
 def _owner(folder: Path) -> str:
     with contextlib.suppress(JournalError):
         recorded = read(folder / JOURNAL)
-        if recorded.owner is not None:  # None: the owner has only just begun
+        if recorded.owner is not None:  # None: the owner has not recorded itself yet
             age = format_duration(max(0.0, time.time() - recorded.facts["since"]))
             return f" by process {recorded.owner.pid} on {recorded.facts['host']} for {age}"
     return ""

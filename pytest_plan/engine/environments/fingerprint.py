@@ -1,8 +1,8 @@
-"""Fingerprints of steps, which tell whether a step has changed since it was kept.
+"""Fingerprints, which show whether a step has changed since it was kept.
 
 A fingerprint covers the step's options, the fingerprints of the steps that it needs, and the files
-of its `inputs`. In the step's own file it covers the hooks and, directly or indirectly, all that
-they name at the top level. A step whose source cannot be read counts as changed.
+listed in its `inputs`. From the step's own file, it covers the hooks and all top-level definitions
+that they use, directly or indirectly. A step whose source cannot be read counts as changed.
 """
 
 from __future__ import annotations
@@ -22,35 +22,36 @@ from pytest_plan.engine.definition.planned import PlannedStep
 _Reader: TypeAlias = Callable[[Any], Iterator[bytes]]  # yields the parts of a function to hash
 _Definitions: TypeAlias = dict[str, list[ast.stmt]]  # a file's top-level statements, by name
 
-# These options do not change what a step provides. The files of `inputs` are hashed themselves.
+# These options do not change what a step provides. For `inputs`, the files are hashed instead.
 _NOT_PART = ("eager", "autouse", "skip", "inputs")
 
 
 class Fingerprints:
-    """The fingerprints of linked steps, each computed once.
+    """The fingerprints of linked steps. Each is computed once.
 
-    A fingerprint is a pair of hashes. The first covers whole files, so it is cheap to compute. The
-    second covers only what the hooks name in them, and decides if a file has changed.
+    A fingerprint is a pair of hashes. The first covers whole files, so it is cheap to compute. If
+    a file has changed, the second decides; it covers only the definitions that the hooks use.
 
     Args:
-        steps: returns every step by name; called again for a step that was declared since.
+        steps: a function that returns all steps by name. It is called again for a step that was
+            declared later.
     """
 
     def __init__(self, steps: Callable[[], Mapping[str, PlannedStep]]) -> None:
         self._look_up = steps
         self._steps = steps()
         self._hashes: dict[tuple[_Reader, str], str] = {}
-        # Cached because the steps of one file share the file and its functions.
+        # Cached because all steps of a file share the file and its functions.
         self._file_digest = functools.cache(_file_digest)
         self._definitions = functools.cache(_definitions)
         self._read = functools.cache(_read)
 
     def of(self, name: str) -> str:
-        """Return the fingerprint of a step; a random one if its source cannot be read."""
+        """Return the fingerprint of a step, or a random one if its source cannot be read."""
         return f"{self._hash(self._whole, name)} {self._hash(self._named, name)}"
 
     def fits(self, name: str, fingerprint: str) -> bool:
-        """Return whether a step is unchanged since it had this fingerprint."""
+        """Return whether a step has not changed since it had this fingerprint."""
         whole, _, named = fingerprint.partition(" ")
         return whole == self._hash(self._whole, name) or named == self._hash(self._named, name)
 
@@ -79,9 +80,9 @@ class Fingerprints:
         yield self._file_digest(code.co_filename)
 
     def _named(self, function: Any) -> Iterator[bytes]:
-        """Yield the source of a function and of all that it names in its file.
+        """Yield the source of a function and of all definitions in its file that it uses.
 
-        Comments and the order of definitions do not count.
+        Comments and the order of definitions are ignored.
         """
         qualname = function.__qualname__
         if "<" in qualname:
@@ -92,7 +93,7 @@ class Fingerprints:
             yield f"{name}\n{text}".encode()
 
     def _reachable(self, definitions: _Definitions, name: str) -> dict[str, str]:
-        """Return the source of `name` and of all definitions that it names, by name."""
+        """Return the source of `name` and of all definitions that it uses, by name."""
         found: dict[str, str] = {}
         waiting = [name]
         while waiting:

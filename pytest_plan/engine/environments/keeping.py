@@ -1,4 +1,4 @@
-"""Which steps can be kept for a later process, and why the others cannot."""
+"""Determines which steps can be kept for a later process, and why others cannot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pytest_plan.engine.journal.reader import Recorded, RecordedStep
 
 
 def obstacles(recorded: Recorded) -> dict[str, str]:
-    """Return why steps cannot be kept, by name; a step that is not in the result can be kept."""
+    """Return the reasons why steps cannot be kept, by step name. All other steps can be kept."""
     found: dict[str, str] = {}
     for name, step in recorded.steps.items():
         reason = _own_obstacle(step, recorded) or _needed_obstacle(step, found)

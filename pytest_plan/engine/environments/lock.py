@@ -1,8 +1,8 @@
-"""A file lock that one process at a time holds, until it releases the lock or ends.
+"""A file lock. Only one process holds it at a time, until it releases the lock or ends.
 
-The lock is compatible with the library filelock. Where the system has `flock`, this module calls
-it directly, because it needs the file descriptor, which filelock hides: to check that the locked
-file still has its name, and to close the file in a child that a step forks.
+The lock is compatible with the library filelock. If the system has `flock`, this module calls it
+directly, because filelock hides the file descriptor. This module needs the descriptor to check that
+the locked file still has its name, and to close the file in a child process that a step forks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PRIVATE = 0o600
 
 
 class Flock:
-    """A lock by `flock`.
+    """A lock that uses `flock`.
 
     Args:
         file: the file to lock. It is created with mode 0600 if it is missing; its folder must
@@ -29,7 +29,7 @@ class Flock:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._descriptor: int | None = None
-        # A child that a step forks inherits the descriptor, and would hold the lock after us.
+        # A child that a step forks inherits the descriptor and would keep the lock after we end.
         os.register_at_fork(after_in_child=self._close)
 
     @property
@@ -38,11 +38,11 @@ class Flock:
         return self._descriptor is not None
 
     def acquire(self) -> bool:
-        """Try to acquire the lock without waiting; return whether it is held now.
+        """Try to acquire the lock without waiting; return whether this process now holds it.
 
         Raises:
             OSError: the file cannot be created or locked, is a symbolic link, or was removed
-                meanwhile.
+                during the call.
         """
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, _PRIVATE)
         try:
@@ -61,7 +61,8 @@ class Flock:
     def release(self) -> None:
         """Release the lock. A second call does nothing."""
         if self._descriptor is not None:
-            # Closing is not enough: a child that a C library forked may have the file open.
+            # Closing the file is not enough, because a child that a C library forked may have it
+            # open.
             with contextlib.suppress(OSError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self._close()
@@ -74,10 +75,10 @@ class Flock:
 
 
 class LibraryLock:
-    """A lock by filelock, for Windows, which has no `fork` and cannot remove an open file.
+    """A lock that uses filelock, for Windows, which has no `fork` and cannot remove open files.
 
     Args:
-        file: the file to lock; it is created if it is missing.
+        file: the file to lock. It is created if it is missing.
     """
 
     def __init__(self, file: Path) -> None:
@@ -91,7 +92,7 @@ class LibraryLock:
         return self._lock.is_locked
 
     def acquire(self) -> bool:
-        """Try to acquire the lock without waiting; return whether it is held now.
+        """Try to acquire the lock without waiting; return whether this process now holds it.
 
         Raises:
             OSError: the file cannot be created or locked.

@@ -1,7 +1,7 @@
 """Creates and checks private folders.
 
-They belong to the current user and have mode 0700. Neither `plan_dir` nor a folder below it may be
-a symbolic link or be on a network file system.
+A private folder belongs to the current user and has mode 0700. Neither `plan_dir` nor any folder
+below it may be a symbolic link or be on a network file system.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from pytest_plan.engine.model.errors import JournalError
 
 _PRIVATE = 0o700
-_CHANGE = 0o022  # the permissions to change a folder's content, for group and others
+_CHANGE = 0o022  # write permission for group and others
 _MOUNTS = Path("/proc/self/mounts")
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "fuse.sshfs", "ceph"})
 
@@ -24,7 +24,8 @@ def make_private(folder: Path, below: Path) -> None:
 
     Args:
         folder: the folder; it may exist.
-        below: a parent of it, created if missing. Other users may read it but not change it.
+        below: a parent of the folder. It is created if it is missing. Other users may read it but
+            not change it.
 
     Raises:
         JournalError: a folder cannot be created, is a symbolic link, belongs to another user, can

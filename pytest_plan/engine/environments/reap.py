@@ -1,4 +1,4 @@
-"""The program that the reaper becomes when its owner has died.
+"""The program that the reaper becomes once its owner has ended.
 
 `python -m pytest_plan.engine.environments.reap JOURNAL COMMAND...` ends every process tree that no
 remaining cleanup depends on. It then becomes COMMAND, which cleans up the rest in reverse order.
@@ -22,7 +22,7 @@ from pytest_plan.engine.processes.tree import KILL
 
 
 def end_trees(recorded: Recorded) -> None:
-    """End every process tree that no remaining cleanup depends on, with SIGKILL."""
+    """Kill every process tree that no remaining cleanup depends on."""
     needed = set(_needed(recorded))
     for name, step in recorded.steps.items():
         for undo in step.undos:
@@ -33,7 +33,7 @@ def end_trees(recorded: Recorded) -> None:
 
 
 def _needed(recorded: Recorded) -> Iterator[str]:
-    """Yield the steps that still have a cleanup to run, and all steps that they depend on."""
+    """Yield the steps whose cleanup must still run, and all steps that they depend on."""
     waiting = [
         name
         for name, step in recorded.steps.items()
@@ -50,9 +50,9 @@ def _needed(recorded: Recorded) -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> Any:
-    """End the trees, then become the command that cleans up the rest.
+    """End process trees, then become the command that cleans up the rest.
 
-    Do not end the trees of an environment that is kept, or that another living process owns.
+    If the environment is kept, or if another running process owns it, leave its trees alone.
     """
     journal, *command = arguments
     try:

@@ -1,4 +1,4 @@
-"""Starts, instructs and stops the reaper: the process that cleans up when this one is killed."""
+"""Controls the reaper, the process that cleans up if this process is killed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import IO
 
 from pytest_plan.engine.environments import watchdog
 
-PATIENCE = 5.0  # seconds after the limit until the reaper kills a process that has not ended
-_STOP_TIMEOUT = 1.0  # seconds
-# By these variables CI systems find the processes that a job left running, and end them. The
-# reaper must survive that.
+PATIENCE = 5.0  # how many seconds after the limit the reaper kills the process
+_STOP_TIMEOUT = 1.0  # seconds that the reaper has to end
+# CI systems use these variables to find and end the processes that a job left running. The reaper
+# must survive that.
 _CI_MARKS = (
     "RUNNER_TRACKING_ID",
     "JENKINS_NODE_COOKIE",
@@ -26,19 +26,19 @@ _CI_MARKS = (
 
 
 class Reaper:
-    """The reaper of this process. It runs in a new session and uses no port and no lock file.
+    """The reaper of this process. It runs in its own session and uses no port and no lock file.
 
     Args:
-        journal: the journal that it reads when this process has died.
-        command: the program that then runs the cleanups, which need the project's code.
+        journal: the journal that the reaper reads once this process has ended.
+        command: the program that then runs the cleanups that need the project's code.
         environ: the environment variables of the reaper and of `command`.
-        log: the file for their output.
+        log: the file for the output of both.
 
     Attributes:
-        restarts: how many times it was restarted.
+        restarts: the number of times that the reaper was restarted.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the reaper cannot be started.
     """
 
     def __init__(
@@ -60,28 +60,33 @@ class Reaper:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id of the reaper."""
         return self._process.pid
 
     def is_alive(self) -> bool:
-        """Return whether it still runs."""
+        """Return whether the reaper is still running."""
         return self._process.poll() is None
 
     def restart(self) -> None:
-        """Start it again after it has died; raise OSError if it cannot be started."""
+        """Start a new reaper after this one has died; raise OSError if that fails."""
         self.restarts += 1
         self._close()
         self._process = self._start()
         self._tell(self._limit)
 
     def limit(self, seconds: float | None) -> None:
-        """Have it kill this process `PATIENCE` after `seconds` from now; None: never."""
+        """Tell the reaper when to kill this process.
+
+        Args:
+            seconds: the seconds from now until the limit; the reaper kills this process `PATIENCE`
+                seconds after the limit. None means never.
+        """
         at = "none" if seconds is None else str(time.monotonic() + seconds + PATIENCE)
         self._limit = f"limit {at}"
         self._tell(self._limit)
 
     def stop(self) -> None:
-        """Stop it, because everything is cleaned up or deliberately kept."""
+        """Stop the reaper, because everything is cleaned up or kept on purpose."""
         self._tell("done")
         self._close()
         try:
@@ -103,7 +108,7 @@ class Reaper:
             )
 
     def _tell(self, line: str) -> None:
-        # It may have died, which `is_alive` will tell.
+        # The reaper may have died. Callers use `is_alive` to detect that.
         with contextlib.suppress(OSError, ValueError):
             os.write(self._stdin().fileno(), f"{line}\n".encode())
 

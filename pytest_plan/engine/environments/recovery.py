@@ -1,7 +1,7 @@
-"""Recovery: cleans up environments whose owner is dead.
+"""Recovery: cleans up environments whose owner has ended.
 
-Scripts and the pytest plugin share it. They differ in what they leave alone, what they load and
-what they report, and say so by `RecoveryCallbacks`.
+Scripts and the pytest plugin both use this module. With `RecoveryCallbacks` they decide which
+environments to skip, which code to load and what to report.
 """
 
 from __future__ import annotations
@@ -28,60 +28,68 @@ Revive = Callable[[Restorer, "Journal"], "Run"]
 class RecoveryCallbacks:
     """Decides about a recovery and is notified of its progress.
 
-    This base class is for scripts: it leaves nothing alone, loads and reports nothing, and raises.
+    This base class is for scripts. It skips no environment, loads and reports nothing, and raises
+    every error.
     """
 
     def skips(self, name: str) -> bool:
-        """Whether to leave the environment of this name alone, without reading its journal."""
+        """Return whether to skip the environment with this name, without reading its journal."""
         return False
 
     def skips_recorded(self, environment: Environment, recorded: Recorded) -> bool:
-        """Whether to leave this environment alone, judging by its journal."""
+        """Return whether to skip this environment, given the content of its journal."""
         return False
 
     def in_use(self, name: str) -> None:
-        """The environment has a living owner and is left alone."""
+        """Handle an environment that another running process owns. It is left as it is."""
 
     def exhausted(self, environment: Environment) -> None:
-        """Enough owners have tried to clean up the environment; it is left as it is."""
+        """Handle an environment whose cleanup has failed too often. It is left as it is."""
 
     def failed(self, name: str, environment: Environment | None, error: JournalError) -> None:
-        """The environment cannot be cleaned up; it is None if not even its folder is usable.
+        """Handle an environment that cannot be cleaned up.
+
+        If this method returns, recovery continues with the next environment.
+
+        Args:
+            name: the name of the environment.
+            environment: the environment; None means that its folder is unusable.
+            error: the error that prevented the cleanup.
 
         Raises:
-            JournalError: the recovery ends here. Without it, the next environment follows.
+            JournalError: recovery must end here.
         """
         raise error
 
     def begins(self, environment: Environment, recorded: Recorded) -> None:
-        """The cleanup of the environment begins."""
+        """Report that the cleanup of the environment begins."""
 
     def load(self, recorded: Recorded) -> None:
-        """Load the code of the recorded steps; they are looked up afterwards."""
+        """Load the code of the recorded steps before recovery looks them up."""
 
     def running(self, run: Run) -> contextlib.AbstractContextManager[None]:
-        """Return a context manager in which `run` cleans up."""
+        """Return a context manager for the time that `run` cleans up."""
         return contextlib.nullcontext()
 
     def remains(self, environment: Environment, due: Collection[RecordedStep]) -> bool:
-        """Whether to keep the environment after its cleanup.
+        """Return whether to keep the environment after its cleanup.
 
         Args:
             environment: the environment.
-            due: the steps of which something is left.
+            due: the steps that still need cleanup.
         """
         return bool(due)
 
 
 class Recovery:
-    """Cleans up environments whose owner is dead, in reverse order of completion.
+    """Cleans up environments whose owner has ended. Steps are cleaned up in reverse order.
 
     Args:
-        parent: the folder with all environments.
-        declared: the steps that are declared now. They have the code of the recorded steps.
-        references: finds recorded functions.
-        revive: makes a run of recorded steps.
-        callbacks: decides and is notified.
+        parent: the folder that contains all environments.
+        declared: the steps that are declared now, which have the code of the recorded steps.
+        references: the references to recorded functions.
+        revive: a function that returns a run of recorded steps.
+        callbacks: the callbacks of the caller.
     """
 
     def __init__(
@@ -99,10 +107,10 @@ class Recovery:
         self._callbacks = callbacks
 
     def clean_up_all(self) -> None:
-        """Clean up every environment without a living owner, the oldest first.
+        """Clean up every environment whose owner has ended, oldest first.
 
         Raises:
-            JournalError: a callback has raised it.
+            JournalError: a callback raised this error.
         """
         for name in names(self._parent):
             if self._callbacks.skips(name):
@@ -127,14 +135,14 @@ class Recovery:
         self.clean_up(environment, recorded)
 
     def clean_up(self, environment: Environment, recorded: Recorded) -> None:
-        """Clean up an environment that is ours, and release it unless its owners have given up.
+        """Clean up and release an environment that we own. Do neither if it is exhausted.
 
         Args:
-            environment: the environment; its former owner is dead, or has kept it.
-            recorded: the contents of its journal.
+            environment: the environment, whose previous owner has ended or has kept it.
+            recorded: the content of its journal.
 
         Raises:
-            JournalError: its journal cannot be read or written any more.
+            JournalError: its journal can no longer be read or written.
         """
         if recorded.exhausted():
             self._callbacks.exhausted(environment)
@@ -147,7 +155,7 @@ class Recovery:
     def clean_up_steps(
         self, environment: Environment, recorded: Recorded, steps: Collection[str]
     ) -> None:
-        """Clean up these steps of an environment that is ours, in reverse.
+        """Clean up the given steps of an environment that we own, in reverse order.
 
         Raises:
             JournalError: its journal cannot be written.
@@ -161,12 +169,12 @@ class Recovery:
 
 
 def recover(parent: Path, declared: Mapping[str, PlannedStep], revive: Revive) -> None:
-    """Clean up every environment in `parent` whose owner is dead, for a plan without pytest.
+    """Clean up every environment in `parent` whose owner has ended; for plans without pytest.
 
     Args:
-        parent: the folder with all environments.
-        declared: the steps that are declared now. They have the code of the recorded steps.
-        revive: makes a run of recorded steps.
+        parent: the folder that contains all environments.
+        declared: the steps that are declared now, which have the code of the recorded steps.
+        revive: a function that returns a run of recorded steps.
 
     Raises:
         JournalError: a journal cannot be read; it is left as it is.
@@ -179,8 +187,8 @@ class OwnEnvironment:
     """The environment of a run without pytest.
 
     Args:
-        parent: the folder with all environments.
-        run_id: the id of the run; it names the environment.
+        parent: the folder that contains all environments.
+        run_id: the id of the run, which becomes part of the environment's name.
 
     Attributes:
         journal: the journal of the run.
@@ -198,5 +206,5 @@ class OwnEnvironment:
             raise
 
     def end(self) -> None:
-        """Release the environment; it is kept if a later run could still clean something up."""
+        """Release the environment; keep its folder if any step still needs cleanup."""
         self._environment.release(remove=not read(self._environment.file).due())

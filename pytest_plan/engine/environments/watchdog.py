@@ -1,9 +1,9 @@
-"""The reaper while it waits: a small program that outlives the process that it watches.
+"""The program of the reaper while it waits: it watches a process and outlives it.
 
 `python -I -S watchdog.py PID COMMAND...` becomes COMMAND as soon as the process PID has ended. It
-reads lines from its standard input. After `done` it ends without running COMMAND. At the time
-`limit SECONDS`, a time of the monotonic clock, it kills the process with SIGKILL; `limit none`
-removes that limit. This module imports nothing of the package.
+reads lines from its standard input. On `done` it ends without running COMMAND. `limit SECONDS` sets
+the time, on the monotonic clock, at which it kills the process; `limit none` removes that limit.
+This module imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 
 
 def watch(pid: int) -> bool:
-    """Wait for the end of the process; return whether it ended without `done`."""
+    """Wait for the process to end; return whether it ended without sending `done`."""
     state = _Watch(pid)
     while not state.is_over:
         state.turn()
@@ -25,11 +25,11 @@ def watch(pid: int) -> bool:
 
 
 class _Watch:
-    """The watch over one process.
+    """The state of watching one process.
 
     Attributes:
-        is_over: whether the watch has ended: the process has, or it sent `done`.
-        is_done: whether the process sent `done`.
+        is_over: whether the process has ended or has sent `done`.
+        is_done: whether the process has sent `done`.
     """
 
     def __init__(self, pid: int) -> None:
@@ -41,17 +41,18 @@ class _Watch:
         self._files = [0]
         self._handle = -1
         if hasattr(os, "pidfd_open"):
-            # The end of the pipe is not enough: other processes may have inherited the pipe.
+            # Waiting for the end of the pipe is not enough, because other processes may have
+            # inherited the pipe.
             with contextlib.suppress(OSError):
                 self._handle = os.pidfd_open(pid)
                 self._files.append(self._handle)
         if os.getppid() != pid:
-            # The process has already ended; another process may have its pid by now.
+            # The process has already ended, and another process may now have its pid.
             self._read_rest()
             self.is_over = True
 
     def turn(self) -> None:
-        """Wait for a line, the limit or the end of the process, and act on it."""
+        """Wait for a line, the limit or the end of the process, then handle it."""
         left = None if self._limit is None else max(0.0, self._limit - time.monotonic())
         ready = select.select(self._files, [], [], left)[0]
         if 0 in ready:
@@ -79,7 +80,7 @@ class _Watch:
         data = os.read(0, 4096)
         if not data:
             self._files.remove(0)
-            # Without a pidfd, the end of the pipe counts as the end of the process.
+            # Without a pidfd, treat the end of the pipe as the end of the process.
             self.is_over = self._handle < 0
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
@@ -93,4 +94,4 @@ class _Watch:
 if __name__ == "__main__":
     if watch(int(sys.argv[1])):
         os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - the owner chose this command
-    os._exit(0)  # skips the interpreter's shutdown, because the owner waits for this process
+    os._exit(0)  # skip the interpreter's shutdown, because the owner is waiting
