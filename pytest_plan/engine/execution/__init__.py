@@ -1,6 +1,6 @@
-"""Runs a plan: the steps forward, then their cleanup in reverse.
+"""Runs a plan: provisions its steps, then cleans them up in reverse order.
 
-A step's flow decides what happens next and never blocks. The executor runs the flows of many steps
-at once, in the order that a phase gives. The room may import from `calls`, `shared`, `journal`,
-`definition`, `processes` and `model`.
+The flow of a step decides what the step does next, and never blocks. The executor runs the flows of
+many steps at once, in the order given by a phase. This room may import from `calls`, `shared`,
+`journal`, `definition`, `processes` and `model`.
 """

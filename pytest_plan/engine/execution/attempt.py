@@ -1,6 +1,6 @@
 """The forward flow of one step: its attempts, the waits between them, and its pause.
 
-An attempt calls the three exec hooks in their order. An abandoned attempt is never retried.
+An attempt calls the three exec hooks in order. If it is abandoned, the step is never retried.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class _Failure(NamedTuple):
 
     Attributes:
         hook: the hook that failed.
-        error: the user's exception, or our error that says why the hook was stopped.
-        text: class and message of `error` on one line.
-        stop: the request that stopped the hook; None if it failed by itself.
-        is_final: whether there can be no further attempt.
+        error: the user's exception, or the engine's error that says why the hook was stopped.
+        text: the class and message of `error` on one line.
+        stop: the request that stopped the hook; None if the hook failed on its own.
+        is_final: whether no further attempt may be made.
     """
 
     hook: Hook
@@ -62,7 +62,7 @@ class _Failure(NamedTuple):
 
 
 def provision(step_run: StepRun, facts: RunFacts) -> Flow:
-    """Run attempts until one succeeds or none is left, then pause. Set the step's outcome."""
+    """Make attempts until one succeeds or none is left, pause, and set the step's outcome."""
     at = facts.elapsed()
     step_run.begin(at)
     facts.emit(StepStarted(step_run.name, at))
@@ -88,7 +88,7 @@ def provision(step_run: StepRun, facts: RunFacts) -> Flow:
 def close(step_run: StepRun, facts: RunFacts) -> Flow:
     """Record in the journal how the step ended, and read the log of a failed step.
 
-    Reading the log and a durable write wait for the disk, so they are made in a call.
+    Reading the log and writing durably both wait for the disk, so a call does this work.
     """
     failed = step_run.error is not None
     if not failed and not facts.journal.ends_durably(step_run.planned):
@@ -199,9 +199,9 @@ def _failure(
         return _Failure(hook, error, describe(error), stop, is_final=True)
     if isinstance(ending, Raised):
         return _raised(step_run, facts, hook, call, ending)
-    # If the last hook returned although the plan is being cancelled or its limit has passed, the
-    # step is complete. It must count as a success, because by default only a step that succeeded
-    # gets its `cleanup` hook. A step that exceeded its own timeout fails nevertheless.
+    # If the last hook returned although the plan was cancelled or reached its limit, the step is
+    # complete. It must count as a success, because by default the `cleanup` hook runs only after
+    # success. A step that exceeded its own timeout still fails.
     if stop is None or (stop.kind is not StopKind.TIMEOUT and _is_last(step_run, hook)):
         return None
     error = stop.error(step_run.name, hook, call.scope.attempt)
@@ -218,7 +218,7 @@ def _raised(step_run: StepRun, facts: RunFacts, hook: Hook, call: Call, raised: 
         return _Failure(hook, error, raised.text, stop)
     ours = stop.error(step_run.name, hook, call.scope.attempt)
     if isinstance(error, StepInterrupted):
-        # We interrupted the hook. The traceback of the interruption shows where the hook was.
+        # The engine interrupted the hook. This traceback shows where.
         ours.__traceback__ = error.__traceback__
     else:
         ours.__cause__ = error
@@ -240,7 +240,7 @@ def _may_retry(step_run: StepRun, failure: _Failure, number: int) -> bool:
 def _before_next(
     step_run: StepRun, facts: RunFacts, number: int, failure: _Failure
 ) -> Generator[Effect, Any, _Failure | None]:
-    """Undo what the next attempt repeats, then wait; return a failure if it cannot be made."""
+    """Undo what the next attempt repeats, then wait; return a failure if there is no next one."""
     again = frozenset(step_run.hooks_to_run())
     undone = yield from undo_hooks(step_run, facts, again)
     if undone.errors or undone.left:
@@ -248,7 +248,7 @@ def _before_next(
     if again >= frozenset(EXEC_HOOKS) & step_run.planned.hooks.keys():
         yield own_call(step_run, facts.folders.empty, step_run.name)
     wait = step_run.planned.options.retry_wait
-    # In a call, because a tenacity wait is the user's code.
+    # Use a call, because a tenacity wait is the user's code.
     call = own_call(step_run, seconds_to_wait, wait, number, failure.error)
     ending: Ending = yield call
     if call.scope.flag.stop is not None:
@@ -265,7 +265,7 @@ def _before_next(
 
 
 def _not_undone(undone: Undone, failure: _Failure, facts: RunFacts) -> _Failure:
-    """Return the failure of a step whose last attempt could not be undone."""
+    """Return the failure of a step whose last attempt cannot be undone."""
     for error in undone.errors:
         if isinstance(error.__cause__, facts.stop_on):
             return _Failure(failure.hook, error.__cause__, error.summary, is_final=True)
@@ -323,19 +323,20 @@ def _forget_value(step_run: StepRun, facts: RunFacts) -> None:
 def seconds_to_wait(
     wait: float | Callable[..., float] | None, attempt: int, error: BaseException
 ) -> float:
-    """Return the seconds to wait between a failed attempt and the next.
+    """Return the seconds to wait between a failed attempt and the next one.
 
     Args:
-        wait: seconds, a tenacity wait, or None for exponential waits with jitter, 0.5 to 30 s.
-        attempt: the attempt that failed, counted from 1.
+        wait: a number of seconds or a tenacity wait; None means exponential backoff with jitter,
+            from 0.5 to 30 seconds.
+        attempt: the number of the failed attempt, counted from 1.
         error: the error of that attempt.
 
     Raises:
-        PlanDefinitionError: the tenacity wait did not return a finite number of seconds, 0 or more.
+        PlanDefinitionError: the tenacity wait did not return a finite number of at least 0.
     """
     if isinstance(wait, (int, float)):
         return float(wait)
-    # A late import: tenacity imports asyncio, and most plans never retry.
+    # Imported late because tenacity imports asyncio, and most plans never retry.
     import tenacity
 
     if wait is None:

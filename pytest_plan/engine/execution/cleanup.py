@@ -1,7 +1,7 @@
-"""The reverse flow of one step: its `cleanup` hook, then its undos in reverse order.
+"""The cleanup flow of one step: its `cleanup` hook, then its undos in reverse order.
 
-A cleanup that fails does not stop the ones after it. When the time is up, process trees are still
-ended, and everything else is listed as left.
+A failure does not stop the undos that follow. Once the time limit is reached, the flow still ends
+process trees, and reports everything else as not undone.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from pytest_plan.engine.processes.tree import KILL, Tree
 from pytest_plan.engine.shared.run_facts import RunFacts
 
 ALL_HOOKS = frozenset(Hook)
-RETRY = "retry"  # `ctx.reason` between two attempts
-_KILL_SECONDS = 5.0  # for SIGKILL to end a process tree after the cleanup's time is up
+RETRY = "retry"  # the `ctx.reason` between two attempts
+_KILL_SECONDS = 5.0  # how long SIGKILL may take to end a process tree after the time limit
 _HOOK = "its cleanup hook"  # the label of the hook
 
 
 @dataclass(slots=True, eq=False)
 class Undone:
-    """The result of undoing.
+    """The result of a cleanup.
 
     Attributes:
         errors: the failures.
-        left: the labels of what was not undone.
-        was_stopped: whether a call was stopped because its time was up.
+        left: the labels of the undos that were not performed.
+        was_stopped: whether a call was stopped because it reached its time limit.
         was_abandoned: whether a call was abandoned because it did not stop.
     """
 
@@ -62,9 +62,9 @@ def clean(step_run: StepRun, facts: RunFacts, reason: str, until: float) -> Flow
 
     Args:
         step_run: the step.
-        facts: the run.
-        reason: `ctx.reason` of the hook and of deferred calls.
-        until: when the cleanup of the whole plan must have ended, as a time of the plan's clock.
+        facts: the facts about the run.
+        reason: the `ctx.reason` of the hook and of deferred calls.
+        until: the time on the plan's clock by which the cleanup of the whole plan must end.
     """
     step_run.begin_cleanup(facts.elapsed())
     cleanup = _Cleanup(step_run, facts, reason, until)
@@ -83,7 +83,7 @@ def clean(step_run: StepRun, facts: RunFacts, reason: str, until: float) -> Flow
 def undo_hooks(
     step_run: StepRun, facts: RunFacts, hooks: frozenset[Hook]
 ) -> Generator[Effect, Any, Undone]:
-    """Undo what `hooks` registered, so that they can run again."""
+    """Perform the undos that `hooks` registered, so that these hooks can run again."""
     cleanup = _Cleanup(step_run, facts, RETRY, None)
     yield from cleanup.undo(hooks | {Hook.CLEANUP})
     return cleanup.undone
@@ -125,15 +125,15 @@ class _Cleanup:
             reason=self._reason,
         )
         self.hook_is_done = yield from self._perform(self._begun(call), _HOOK)
-        # Without an undo, cleanup_ended() follows at once and records it.
+        # If no undo is left, cleanup_ended() follows at once and records it.
         if self.hook_is_done and len(self._step_run.undo) > 0:
             self._journal.hook_done(self._step_run.name)
 
     def undo(self, hooks: frozenset[Hook]) -> Generator[Effect, Any, None]:
-        """Undo what `hooks` registered; end process trees even when the time is up."""
+        """Perform the undos that `hooks` registered. Even after the time limit, end process trees."""
         while (entry := self._step_run.undo.pop(hooks)) is not None:
             if self._is_over() and self._reason == RETRY:
-                # The entry is not lost: the cleanup at the end of the run continues with it.
+                # Keep the entry, because the cleanup at the end of the run continues with it.
                 self._step_run.undo.push(entry)
                 self.undone.left.append(entry.label)
                 return
@@ -161,7 +161,7 @@ class _Cleanup:
         return (yield from self._perform(call, f"{label}, by SIGKILL"))
 
     def _begun(self, call: Call) -> Call:
-        """Make the first call of a cleanup record that the cleanup begins."""
+        """Let the first call of a cleanup record that the cleanup has begun."""
         if self._reason != RETRY and not self._has_begun:
             self._has_begun = True
             call.before = functools.partial(self._journal.cleanup_begun, self._step_run.name)
@@ -171,7 +171,7 @@ class _Cleanup:
         return self._clock.now() >= self._until
 
     def _perform(self, call: Call, label: str) -> Generator[Effect, Any, bool]:
-        """Perform a call and note its failure; return whether it succeeded."""
+        """Perform a call and record any failure; return whether the call succeeded."""
         ending: Ending = yield call
         stop = call.scope.flag.stop
         if isinstance(ending, Returned) and stop is None:
@@ -189,7 +189,7 @@ class _Cleanup:
         return False
 
     def _error_of(self, ending: Ending, stop: Stop | None, label: str) -> tuple[BaseException, str]:
-        """Return why a call failed, and the same on one line."""
+        """Return the error of a failed call, and its description on one line."""
         if stop is None:
             assert isinstance(ending, Raised)
             return ending.error, ending.text

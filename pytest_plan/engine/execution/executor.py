@@ -1,8 +1,8 @@
-"""Runs the flows of many steps at once, in the order of a graph.
+"""Runs the flows of many steps at once, in the order given by a graph.
 
-A flow is resumed under one lock by the thread that ended its call. That thread then performs the
-next call itself, so a chain of short steps needs no thread switch. The coordinator, which is the
-thread that called `run`, delivers events, acts on deadlines and advances escalations.
+When a call ends, its thread resumes the flow under the executor's lock. It then performs the next
+call itself, so a chain of short steps needs no thread switch. The coordinator is the thread that
+called `run`. It delivers events, enforces deadlines and advances escalations.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.events import Event, Listener, Waiting
 from pytest_plan.engine.model.stop import Stop, StopKind
 
-HEARTBEAT = 1.0  # the longest that the coordinator sleeps, in seconds
+HEARTBEAT = 1.0  # the maximum number of seconds that the coordinator sleeps
 
 
 @dataclass(slots=True, eq=False)
 class _Active:
-    """A flow that has begun and not ended. It waits for a call or for a time.
+    """A flow that has begun and has not ended. It is waiting for a call or for a point in time.
 
     Attributes:
         name: the step's name.
         flow: the flow.
-        since: when it began, as a time of the plan's clock.
-        call: the call that it waits for, if any.
-        wake_at: the time that it waits for, if any.
-        escalation: the escalation of `call`, once the call must stop.
+        since: the time on the plan's clock at which the flow began.
+        call: the call that the flow is waiting for; None if there is none.
+        wake_at: the time until which the flow is waiting; None if it is not waiting for a time.
+        escalation: the escalation of `call`; None unless the call must stop.
     """
 
     name: str
@@ -50,7 +50,7 @@ class _Active:
 
 
 class _Crash(NamedTuple):
-    """An error of the engine itself on some thread. The coordinator raises it."""
+    """An error in the engine itself, on any thread. The coordinator raises it."""
 
     error: BaseException
 
@@ -59,14 +59,14 @@ Inbox: TypeAlias = "queue.SimpleQueue[Event | _Crash | None]"
 
 
 class Executor:
-    """Runs phases one after the other.
+    """Runs phases, one after another.
 
     Args:
         status: the status of the run.
-        inbox: the queue of events for the coordinator; None in it only wakes the coordinator.
-        jobs: the largest number of flows at the same time.
+        inbox: the queue of events for the coordinator. An item None only wakes the coordinator.
+        jobs: the maximum number of flows that run at the same time.
         clock: the plan's clock.
-        listeners: called with every event, on the coordinator's thread.
+        listeners: the functions to call with every event, on the coordinator's thread.
 
     Attributes:
         listener_errors: the exceptions that listeners raised, one line each.
@@ -80,47 +80,47 @@ class Executor:
         self._jobs = jobs
         self._clock = clock
         self._listeners = listeners
-        # A deque needs no lock, so a signal handler may append to it.
+        # A signal handler may append to a deque, because that needs no lock.
         self._cancels: collections.deque[str] = collections.deque()
         self._threads = Threads(self._completed, clock)
-        # Everything below changes only under _lock. Every limit, timeout and signal needs the
-        # lock, so nothing may run user code or wait for the disk while it holds the lock.
+        # The attributes below change only under _lock. Every limit, timeout and signal needs the
+        # lock, so its holder must not run user code or wait for the disk.
         self._lock = threading.Lock()
         self._phase = Phase(status, {})
         self._ready: list[tuple[int, str]] = []
         self._active: dict[str, _Active] = {}
-        self._looks_at = 0.0  # when the coordinator next checks deadlines without being woken
+        self._looks_at = 0.0  # when the coordinator checks deadlines next, unless woken
         self._crash: BaseException | None = None
         self.listener_errors: list[str] = []
 
     def run(self, phase: Phase) -> None:
-        """Run a phase until all its flows have ended, or until it is left."""
+        """Run a phase until all its flows have ended, or until the phase is left early."""
         with self._lock:
             self._phase = phase
-        self._deliver_rest()  # events from before the phase, such as a request to stop
+        self._deliver_rest()  # events that preceded the phase, such as a request to stop
         with self._lock:
             calls = self._fill()
         self._dispatch(calls)
         while not self._is_finished():
             self._turn()
         with self._lock:
-            self._active.clear()  # calls of a phase that was left may end later: ignore them
+            self._active.clear()  # ignore calls that end after the phase was left
         self._deliver_rest()
 
     def cancel(self, reason: str) -> None:
-        """Request a stop. Takes no lock, so any thread or signal handler may call it."""
+        """Request a stop. Any thread or signal handler may call this, because it takes no lock."""
         self._cancels.append(reason)
         self._inbox.put(None)
 
     def catch_up(self) -> None:
-        """Apply stop requests that came while no phase ran to the last phase."""
+        """Apply to the last phase any stop requests that came while no phase was running."""
         with self._lock:
             self._take_cancels()
         self._deliver_rest()
 
     @property
     def was_left(self) -> bool:
-        """Whether the last phase was left before its end."""
+        """Whether the last phase was left early."""
         return self._phase.is_left
 
     def close(self) -> None:
@@ -129,7 +129,7 @@ class Executor:
         self._deliver_rest()
 
     def _turn(self) -> None:
-        """Wait for a message or the next deadline, then act on it."""
+        """Wait for a message or the next deadline, then handle it."""
         try:
             self._listen()
         except BaseException as error:
@@ -145,8 +145,8 @@ class Executor:
             self._emit_waiting()
             return
         self._handle(message)
-        # Handle a whole batch before `_watch` checks the times: with short steps that is cheaper.
-        # Later messages wait for the next turn, so that deadlines are not held up.
+        # Handle a whole batch before `_watch` checks deadlines, which is faster for short steps.
+        # Later messages wait for the next turn, so that they do not delay deadlines.
         for _ in range(self._inbox.qsize()):
             self._handle(self._inbox.get())
 
@@ -188,10 +188,10 @@ class Executor:
             return max(0.0, self._looks_at - now)
 
     def _watch(self) -> None:
-        """Act on what is due: the phase's deadline, waits that are over, calls that must stop."""
+        """Handle the phase's deadline, waits that are over, and calls that must stop."""
         now = self._clock.now()
         with self._lock:
-            self._take_cancels()  # first, because the calls that they stop are checked below
+            self._take_cancels()  # do this first, because calls are checked below
             if self._phase.deadline is not None and now >= self._phase.deadline:
                 self._phase.expired()
             calls = [
@@ -239,7 +239,7 @@ class Executor:
         self._dispatch(calls)
 
     def _completed(self, call: Call, ending: Ending) -> Call | None:
-        """Resume the flow whose call has ended, on the call's thread; return the next call."""
+        """Resume, on the call's thread, the flow whose call has ended; return the next call."""
         try:
             with self._lock:
                 active = self._active.get(call.scope.step)
@@ -259,12 +259,12 @@ class Executor:
             self._threads.run(call)
 
     def _take_cancels(self) -> None:
-        """Act on requests to stop. Called before any flow begins or is resumed."""
+        """Handle requests to stop. This runs before any flow is begun or resumed."""
         while self._cancels:
             self._phase.cancelled(self._cancels.popleft())
 
     def _fill(self) -> list[Call]:
-        """Begin ready flows, at most `jobs` at a time; return the calls that they yield."""
+        """Begin flows that are ready, up to the limit `jobs`; return the calls that they yield."""
         self._take_cancels()
         calls: list[Call] = []
         sorter = self._phase.sorter
@@ -306,7 +306,7 @@ class Executor:
         return [effect]
 
     def _look_by(self, time: float) -> None:
-        """Wake the coordinator if it would check deadlines only after `time`."""
+        """Wake the coordinator if it would next check deadlines only after `time`."""
         if time < self._looks_at:
             self._inbox.put(None)
 

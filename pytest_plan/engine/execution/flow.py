@@ -1,8 +1,8 @@
-"""What a step's flow may request from the executor: calls and waits.
+"""Flows, and the effects that they request from the executor: calls and waits.
 
-A flow is a generator that makes decisions and never blocks. It yields a `Call` and gets the
-call's `Ending`, or it yields a `Wait` and gets None or the `Stop` that ended the wait early. It
-runs under the executor's lock and calls no user code, so it can be read and tested as if there
+A flow is a generator that makes decisions and never blocks. It yields a `Call` and receives the
+call's `Ending`, or it yields a `Wait` and receives None, or the `Stop` that ended the wait early.
+It runs under the executor's lock and calls no user code, so you can read and test it as if there
 were no threads. Work that waits for the disk or runs the user's code belongs in a `Call`.
 """
 
@@ -23,7 +23,7 @@ from pytest_plan.engine.shared.run_facts import RunFacts
 
 
 class Wait(NamedTuple):
-    """A wait of so many seconds. It ends at once when the plan stops running steps."""
+    """A wait of `seconds` seconds, which ends early if the plan stops running steps."""
 
     seconds: float
 
@@ -43,17 +43,17 @@ def hook_call(
     budget: str,
     reason: str | None = None,
 ) -> Call:
-    """Return the call of a hook, with the arguments that the hook takes.
+    """Return a call of a hook, with the arguments that the hook takes.
 
     Args:
         step_run: the step.
-        facts: the run.
+        facts: the facts about the run.
         hook: the hook.
-        attempt: the attempt, counted from 1.
-        deadline: `ctx.deadline` of the hook, as a time of the plan's clock; None: no limit.
-        expires: when the call must stop, as a time of the plan's clock; None: never.
+        attempt: the number of the attempt, counted from 1.
+        deadline: the `ctx.deadline` of the hook, on the plan's clock; None means no limit.
+        expires: the time on the plan's clock at which the call must stop; None means never.
         budget: the name of that time limit in messages.
-        reason: `ctx.reason` of the hook.
+        reason: the `ctx.reason` of the hook; None except for `cleanup`.
     """
     scope = CallScope(step_run.name, hook, attempt, deadline, reason)
     function = step_run.planned.hooks[hook]
@@ -65,13 +65,13 @@ def hook_call(
 def own_call(
     step_run: StepRun, function: Callable[..., Any], *arguments: Any, shielded: bool = False
 ) -> Call:
-    """Return a call of a function of the engine, to be performed on the step's thread.
+    """Return a call that runs a function of the engine on the step's thread.
 
     Args:
         step_run: the step.
         function: a function that may wait for the disk, or run code from an option.
         arguments: its arguments.
-        shielded: whether the call continues when the plan is stopped.
+        shielded: whether the call continues if the plan is stopped.
     """
     scope = CallScope(step_run.name, Hook.EXEC, len(step_run.attempts), None)
     return Call(scope, body_of(function, *arguments), step_run.log, shielded=shielded)

@@ -1,8 +1,8 @@
-"""The three passes over the graph of the steps: forward, in reverse, and the `alive` hooks.
+"""The three passes over the graph of steps: forward, reverse, and the `alive` hooks.
 
-The executor asks a phase which flow a step gets, and what a deadline, a cancellation or an
-interrupt means. Its methods run with the executor's lock held, except `interrupted`, and call no
-user code.
+The executor asks a phase which flow to run for a step, and how to handle a deadline, a
+cancellation or an interrupt. All methods except `interrupted` run under the executor's lock. No
+method calls user code.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook, StepOutcome
 from pytest_plan.engine.model.stop import Stop, StopKind
 from pytest_plan.engine.shared.run_facts import RunFacts
 
-INTERRUPTS_TO_LEAVE = 2  # this many interrupts during cleanup end it
-ALIVE_TIMEOUT = 30.0  # seconds for the `alive` hook of a step that has no `timeout`
+INTERRUPTS_TO_LEAVE = 2  # the number of interrupts that end a cleanup
+ALIVE_TIMEOUT = 30.0  # seconds that `alive` hooks may take if the step has no `timeout`
 
 
 @dataclass(slots=True, eq=False)
@@ -36,10 +36,10 @@ class RunStatus:
     Attributes:
         step_runs: every step, by name.
         facts: the facts about the run.
-        continue_on_error: whether a failure blocks only the steps that need the failed one.
-        stop: why no further step begins; None while the run continues.
-        fatal: the exception to raise unchanged once cleanup has run; None without one.
-        completed: numbers the steps in the order of their completion, which cleanup reverses.
+        continue_on_error: if true, a failed step blocks only the steps that need it.
+        stop: the request after which no further step begins; None if there is none.
+        fatal: the exception to raise unchanged after cleanup; None if there is none.
+        completed: the counter that numbers steps as they complete. Cleanup reverses this order.
     """
 
     step_runs: Mapping[str, StepRun]
@@ -50,7 +50,7 @@ class RunStatus:
     completed: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def request_stop(self, stop: Stop) -> None:
-        """Stop the forward phase. The first request counts, unless it let running steps finish."""
+        """Stop the forward phase. A later request counts only if it alone stops running steps."""
         if self.stop is None or (stop.ends_running_steps and not self.stop.ends_running_steps):
             self.stop = stop
             self.facts.store.wake()
@@ -63,13 +63,14 @@ class RunStatus:
 
 
 class Phase:
-    """One pass over the graph of the steps. This base class runs no step.
+    """One pass over the graph of steps. This base class runs no step.
 
     Attributes:
-        sorter: the graph, prepared.
-        deadline: when the executor calls `expired`, as a time of the plan's clock; None: never.
+        sorter: the prepared sorter of the graph.
+        deadline: the time on the plan's clock at which the executor calls `expired`; None means
+            never.
         is_cleanup: whether this is the reverse phase.
-        is_left: whether the executor must return at once and leave calls that still run.
+        is_left: whether the executor must return at once, without waiting for running calls.
     """
 
     is_cleanup = False
@@ -84,15 +85,15 @@ class Phase:
         self.sorter.prepare()
 
     def priority(self, name: str) -> int:
-        """Return the rank of a step; of the steps that are ready, the lowest begins first."""
+        """Return the rank of a step. Of all steps that are ready, the lowest rank begins first."""
         raise KeyError(name)
 
     def begin(self, name: str) -> Flow | None:
-        """Return the flow of a step; None if it has nothing to do."""
+        """Return the flow of a step, or None if there is nothing to do."""
         raise KeyError(name)
 
     def ended(self, name: str) -> None:
-        """Note that the flow of a step has ended."""
+        """Handle the end of the flow of a step."""
 
     def expired(self) -> None:
         """Handle the deadline."""
@@ -110,7 +111,7 @@ class Phase:
 
 
 class Forward(Phase):
-    """Provisions `names`, none of which has ended. A step begins after the steps it waits for."""
+    """Provisions the steps in `names`, none of which has ended, in the order of their edges."""
 
     def __init__(self, status: RunStatus, names: Collection[str]) -> None:
         wanted = [name for name in status.step_runs if name in names]
@@ -122,11 +123,11 @@ class Forward(Phase):
         self.deadline = status.facts.deadline
 
     def priority(self, name: str) -> int:
-        """Return the position of the step's declaration."""
+        """Return the position of the step in the order of declaration."""
         return self._ranks[name]
 
     def begin(self, name: str) -> Flow | None:
-        """Return the flow of a step; None if the step does not run, which sets its outcome."""
+        """Return the flow of a step; if the step must not run, set its outcome and return None."""
         step_run = self._step_runs[name]
         decision = self._decision(step_run)
         if decision is None:
@@ -149,7 +150,7 @@ class Forward(Phase):
             self._status.request_stop(Stop(StopKind.FAILURE, f"step {name!r} failed"))
 
     def expired(self) -> None:
-        """Stop the plan because its limit has passed."""
+        """Stop the plan because it has reached its limit."""
         assert self.deadline is not None
         limit = format_duration(self.deadline - self._facts.began)
         self._status.request_stop(Stop(StopKind.LIMIT, f"the plan's limit of {limit} has passed"))
@@ -160,7 +161,7 @@ class Forward(Phase):
         self._status.request_stop(Stop(StopKind.CANCEL, reason))
 
     def interrupted(self, error: BaseException) -> None:
-        """Stop the plan; `error` is raised once cleanup has run."""
+        """Stop the plan, and raise `error` after cleanup."""
         self._status.fatal = self._status.fatal or error
         self.cancelled(f"interrupted by {describe(error)}")
 
@@ -170,7 +171,7 @@ class Forward(Phase):
         yield from close(step_run, self._facts)
 
     def _decision(self, step_run: StepRun) -> tuple[StepOutcome, str] | None:
-        """Return the outcome and reason of a step that does not run; None if it runs."""
+        """Return the outcome and reason if a step must not run; None if it must run."""
         skip = step_run.planned.options.skip
         if skip is not None:
             return StepOutcome.SKIPPED, skip
@@ -193,9 +194,9 @@ class Forward(Phase):
 
 
 class Reverse(Phase):
-    """Cleans up every step that has begun, except `kept` ones.
+    """Cleans up every step that has begun, except those in `kept`.
 
-    A step is cleaned up after the steps that need it or are ordered after it.
+    It cleans up a step after all steps that need the step or are ordered after it.
     """
 
     is_cleanup = True
@@ -214,15 +215,15 @@ class Reverse(Phase):
         self._interrupts = 0
 
     def priority(self, name: str) -> int:
-        """Rank the steps by completion, the last one first, and steps that never ran before all.
+        """Return a rank that puts steps that never ran first, then steps by reverse completion.
 
-        A step that never ran takes no time, and others may wait for it.
+        A step that never ran takes no time, and other steps may be waiting for it.
         """
         completed = self._step_runs[name].completed
         return -completed if completed else -sys.maxsize
 
     def begin(self, name: str) -> Flow | None:
-        """Return the flow that cleans up a step; None if there is nothing to undo."""
+        """Return the flow that cleans up a step, or None if there is nothing to undo."""
         step_run = self._step_runs[name]
         if name in self._kept:
             step_run.keep()
@@ -232,13 +233,13 @@ class Reverse(Phase):
         return clean(step_run, self._facts, self._reason, self._until)
 
     def ended(self, name: str) -> None:
-        """Note an exception that must be raised unchanged once all cleanups have run."""
+        """Record an exception that must be raised unchanged after all cleanups."""
         for error in self._step_runs[name].cleanup.errors:
             if isinstance(error.__cause__, self._facts.stop_on):
                 self._status.fatal = self._status.fatal or error.__cause__
 
     def cancelled(self, reason: str) -> None:
-        """Report the cleanups that are unfinished; the second time, leave them."""
+        """Report the cleanups that are unfinished; abandon them on the second request."""
         self._interrupts += 1
         names = self._unfinished()
         self._facts.emit(CleanupInterrupted(names, self.elapsed()))
@@ -246,7 +247,7 @@ class Reverse(Phase):
             self._leave(names)
 
     def interrupted(self, error: BaseException) -> None:
-        """Handle it like a request to stop; `error` is raised when cleanup has ended or is left."""
+        """Handle `error` as a request to stop, and raise it after cleanup has ended or was left."""
         self._status.fatal = self._status.fatal or error
         self.cancelled(describe(error))
 
@@ -276,7 +277,7 @@ class Probe(Phase):
     """Calls the `alive` hook of each step in `names` that has one.
 
     Attributes:
-        dead: why a step is not alive, by its name.
+        dead: the reasons why steps are not alive, by step name.
     """
 
     def __init__(self, status: RunStatus, names: Collection[str]) -> None:
@@ -293,7 +294,7 @@ class Probe(Phase):
         return self._ask(self._step_runs[name])
 
     def cancelled(self, reason: str) -> None:
-        """Count every step as dead, and return at once."""
+        """Record every step as dead, and leave the phase."""
         self.dead.update(dict.fromkeys(self._step_runs, reason))
         self.is_left = True
 

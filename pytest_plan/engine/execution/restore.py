@@ -1,4 +1,4 @@
-"""Restores steps from a journal, so that this process can clean them up or reuse them."""
+"""Restores steps from a journal so that this process can clean them up or reuse them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from pytest_plan.engine.shared.run_facts import RunFacts
 
 
 class Restorer:
-    """Restores recorded steps in a run.
+    """Restores recorded steps into a run.
 
     Args:
         recorded: the content of the journal.
         names: the steps to restore.
-        declared: the steps that are declared now, by name; their hooks are used.
-        references: finds functions and classes by their recorded addresses.
+        declared: the steps that are declared now, by name. The restored steps use their hooks.
+        references: the references to recorded functions and classes.
 
     Attributes:
-        recorded: as given.
-        lost: why a value of the State cannot be restored, by its key.
+        recorded: the content of the journal.
+        lost: the reasons why values of the State cannot be restored, by key.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Restorer:
         self._values = self._decoded()
 
     def planned(self) -> dict[str, PlannedStep]:
-        """Return the steps with their recorded edges, because cleanup reverses the earlier run."""
+        """Return the steps with their recorded edges, whose order cleanup must reverse."""
         return {name: self._planned(step) for name, step in self._steps.items()}
 
     def fill_state(self, facts: RunFacts) -> None:
@@ -67,8 +67,8 @@ class Restorer:
 
         Args:
             step_run: the step.
-            facts: the run.
-            reused: why the step is reused; None: it is only cleaned up.
+            facts: the facts about the run.
+            reused: why the step is reused; None means that it is only cleaned up.
         """
         step = self._steps[step_run.name]
         value = self._values.get(step_run.name)
@@ -97,7 +97,7 @@ class Restorer:
         )
 
     def _missing(self, step: RecordedStep) -> str | None:
-        """Return why the `cleanup` hook of a step cannot run; None if it can."""
+        """Return why the `cleanup` hook of a step cannot run, or None if it can."""
         declared = self._declared.get(step.name)
         if declared is None:
             return f"step {step.name!r} is no longer declared"
@@ -149,7 +149,7 @@ class Restorer:
 
 
 def _set_again(variable: tuple[str, str | None], step: str, facts: RunFacts) -> Body:
-    """Set an environment variable as the step did, unless it is a secret; return its undo."""
+    """Set an environment variable as the step did, unless it is a secret; return the undo."""
     name, value = variable
     if value is None:
         return body_of(bool)

@@ -1,4 +1,4 @@
-"""One execution of a plan: it provisions steps, possibly in several calls, and cleans up once."""
+"""One run of a plan. It provisions steps, possibly in several calls, and cleans up once."""
 
 from __future__ import annotations
 
@@ -49,24 +49,25 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One execution of a plan. Its limit counts from the creation of this object.
+    """One run of a plan. Its time limit starts when this object is created.
 
     Args:
-        steps: the linked steps, by name and in order.
+        steps: the linked steps by name, in order.
         options: the options of the run.
-        store: the entries of the State.
-        listeners: called with every event, on the thread that calls `provision` and `clean_up`.
-        clock: measures all time.
-        run_id: the id of the run; None creates a new one.
-        artifacts: the folder for files that outlive the run; None: no files do.
-        journal: records what a later process must know; None: nothing is recorded.
-        scratch: the scratch folder of the run that this run continues; None creates a new one.
-        at_end: called when cleanup has ended and the journal is closed; None: nothing is called.
+        store: the storage of the State.
+        listeners: the functions to call with every event, on the thread that calls `provision`
+            and `clean_up`.
+        clock: the clock that measures time.
+        run_id: the id of the run; None means a new id.
+        artifacts: the folder for files that outlive the run; None means that there is none.
+        journal: the journal of the run; None means that nothing is recorded.
+        scratch: the scratch folder of the run that this run continues; None means a new folder.
+        at_end: a function to call after cleanup, once the journal is closed; None means none.
 
     Attributes:
         run_id: the id of the run.
         clock: the plan's clock.
-        journal: as given.
+        journal: the journal of the run.
         facts: the facts about the run.
         step_runs: every step, by name.
     """
@@ -106,8 +107,8 @@ class Run:
             stop_on=options.stop_on,
             program_variables=options.program_variables,
         )
-        # The order matters: attaching the journal writes all present entries to it, and their
-        # secrets must be known by then.
+        # Do this first, because attaching the journal writes all present entries to it, and the
+        # masker must know their secrets by then.
         store.on_write(self.facts.masker.learn)
         self.journal.mask_with(self.facts.masker.mask)
         store.attach_journal(self.journal)
@@ -117,27 +118,27 @@ class Run:
         self._executor = Executor(self._status, inbox, options.jobs, self.clock, listeners)
         self._left: tuple[str, ...] = ()
         self._is_cleaned = False
-        atexit.register(self.clean_up)  # a script may exit in the body of `provisioned`
+        atexit.register(self.clean_up)  # for scripts that exit in the body of `provisioned`
 
     @property
     def deadline(self) -> float | None:
-        """When the limit passes, as a time of `clock`; None without a limit."""
+        """The time on `clock` at which the run reaches its limit; None means no limit."""
         return self.facts.deadline
 
     @property
     def fatal(self) -> BaseException | None:
-        """The exception to raise unchanged once cleanup has run; None without one."""
+        """The exception to raise unchanged after cleanup; None if there is none."""
         return self._status.fatal
 
     @property
     def has_passed_limit(self) -> bool:
-        """Whether the run was stopped by its limit."""
+        """Whether the run was stopped because it reached its limit."""
         stop = self._status.stop
         return stop is not None and stop.kind is StopKind.LIMIT
 
     @property
     def was_left(self) -> bool:
-        """Whether cleanup was interrupted and left, so that another process must continue it."""
+        """Whether cleanup was interrupted and left, so another process must continue it."""
         return self._executor.was_left
 
     @property
@@ -146,39 +147,39 @@ class Run:
         return self._is_cleaned
 
     def remaining(self) -> float | None:
-        """Return the seconds until the limit passes, never negative; None without a limit."""
+        """Return the seconds until the limit, never less than 0; None if there is no limit."""
         return None if self.deadline is None else max(0.0, self.deadline - self.clock.now())
 
     def extend(self, steps: Mapping[str, PlannedStep]) -> None:
-        """Add the steps that were declared since; do not change steps that the run has."""
+        """Add newly declared steps; do not change steps that the run already has."""
         for name, step in steps.items():
             if name not in self.step_runs:
                 self.step_runs[name] = self._step_run(step)
                 self._store.reserve(name)
 
     def provision(self, names: Collection[str] | None = None) -> None:
-        """Provision steps and the steps that they wait for. A step that has ended is not repeated.
+        """Provision steps and the steps that they wait for. Steps that have ended do not run again.
 
         Args:
-            names: the steps to provision; None: all.
+            names: the steps to provision; None means all steps.
 
         Raises:
-            JournalError: the outcomes could not be recorded in the journal.
+            JournalError: the journal could not record the outcomes.
         """
         planned = {name: step_run.planned for name, step_run in self.step_runs.items()}
         wanted = closure(planned if names is None else names, planned)
         self._executor.run(
             Forward(self._status, {name for name in wanted if not self.step_runs[name].has_ended})
         )
-        if self.journal.failure is None:  # a broken journal has already failed a step
+        if self.journal.failure is None:  # if it is broken, a step has already failed
             self.journal.flush()
 
     def restore(self, restorer: Restorer, steps: Mapping[str, str | None]) -> None:
-        """Take over steps of an earlier run, before any step of this run begins.
+        """Take over steps of an earlier run before any step of this run begins.
 
         Args:
-            restorer: restores the steps.
-            steps: why each step is reused, by name; None: it is only cleaned up.
+            restorer: the restorer of the steps.
+            steps: why each step is reused, by name; None means that it is only cleaned up.
         """
         restorer.fill_state(self.facts)
         for name, reused in steps.items():
@@ -196,20 +197,20 @@ class Run:
         return probe.dead
 
     def detach(self) -> None:
-        """End the run without cleaning up, because the restored steps belong to another run."""
+        """End the run without cleanup, because the restored steps belong to another run."""
         self._is_cleaned = True
         atexit.unregister(self.clean_up)
         self.facts.folders.remove()
         self._executor.close()
 
     def clean_up(self, keep: Collection[str] = (), reason: str | None = None) -> None:
-        """Clean up every step that has begun, in reverse. A second call does nothing.
+        """Clean up every step that has begun, in reverse order. A second call does nothing.
 
         Args:
-            keep: the steps to keep; they are not cleaned up.
-            reason: the value of `ctx.reason`; None: it follows from the outcome of the run.
+            keep: the steps to keep. They are not cleaned up.
+            reason: the value of `ctx.reason`; None means that the outcome of the run decides it.
         """
-        if self._is_cleaned or sys.is_finalizing():  # a finalizing interpreter starts no threads
+        if self._is_cleaned or sys.is_finalizing():  # threads cannot start during finalization
             return
         self._is_cleaned = True
         atexit.unregister(self.clean_up)
@@ -232,7 +233,7 @@ class Run:
             self._at_end()
 
     def cancel(self, reason: str) -> None:
-        """Request a stop. Callable from any thread or signal handler."""
+        """Request a stop. Any thread or signal handler may call this."""
         self._executor.cancel(reason)
 
     def result(self) -> PlanResult:
@@ -250,14 +251,14 @@ class Run:
         )
 
     def failure(self) -> BaseException | None:
-        """Return why provisioning failed: a fatal exception, the stop, or the first failed step.
+        """Return why provisioning failed: a fatal exception, a stop, or the first failed step.
 
-        None means that it did not fail.
+        Return None if it did not fail.
         """
         return self._status.fatal or self._stop_error() or self._first_failure()
 
     def error(self) -> BaseException | None:
-        """Return what `execute` raises: the failure, or else cleanup's error; None if neither."""
+        """Return the error for `execute` to raise: from provisioning, or else cleanup, or None."""
         failure = self.failure()
         if failure is None:
             return self.cleanup_error()
@@ -272,11 +273,11 @@ class Run:
         if cleanup is None:
             return
         error.add_note(f"and {cleanup}")
-        with contextlib.suppress(AttributeError):  # not every exception takes attributes
+        with contextlib.suppress(AttributeError):  # some exceptions refuse new attributes
             error.cleanup_error = cleanup  # type: ignore[attr-defined]
 
     def cleanup_error(self) -> CleanupError | None:
-        """Return all failures of cleanup as one error; None without failures."""
+        """Return all failures of cleanup as one error, or None if there are none."""
         step_runs = self.step_runs.values()
         errors = [error for step_run in step_runs for error in step_run.cleanup.errors]
         errors += [
@@ -324,7 +325,7 @@ class Run:
         return "success" if self._outcome() is StepOutcome.SUCCEEDED else "failure"
 
     def _note_limit(self) -> None:
-        """Stop the plan if its limit passed after provisioning, for example during the tests."""
+        """Stop the plan if it reached its limit after provisioning, for example during tests."""
         deadline, limit = self.deadline, self._options.limit
         if deadline is not None and limit is not None and self.clock.now() >= deadline:
             reason = f"the plan's limit of {format_duration(limit)} has passed"
@@ -347,15 +348,15 @@ def revive(
     listeners: list[Listener],
     scratch: Path | None = None,
 ) -> Run:
-    """Return a run of recorded steps alone, to be cleaned up or asked whether they are alive.
+    """Return a run of recorded steps only, to clean them up or to check whether they are alive.
 
     Args:
-        restorer: has the recorded steps.
-        options: how the plan of the declared steps is run; its limit does not apply.
+        restorer: the restorer of the recorded steps.
+        options: the options of the plan of the declared steps. Its limit does not apply.
         journal: the journal of the run.
-        clock: measures all time.
-        listeners: are called with every event.
-        scratch: the temporary folder of the recorded run; None: a new one.
+        clock: the clock that measures time.
+        listeners: the functions to call with every event.
+        scratch: the scratch folder of the recorded run; None means a new folder.
     """
     planned = restorer.planned()
     run = Run(
@@ -375,7 +376,7 @@ def _emitter(inbox: Inbox, listeners: list[Listener]) -> Callable[[Event], None]
     """Return the function that delivers events to the coordinator."""
 
     def emit(event: Event) -> None:
-        # Without listeners an event would only wake the coordinator, which slows the steps down.
+        # If there are no listeners, an event would only wake the coordinator and delay the steps.
         if listeners or isinstance(event, StopRequested):
             inbox.put(event)
 

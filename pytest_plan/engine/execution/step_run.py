@@ -1,4 +1,4 @@
-"""The state of one step in a run: its outcome, its attempts, its value and its cleanup."""
+"""The state of one step in a run: its outcome, attempts, value and cleanup."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ class StepRun:
         log: its log.
         undo: its undo stack.
         outcome: its outcome so far.
-        reason: why it did not succeed; None while there is no such reason.
-        error: the error that it failed with; None without one.
-        cause: the exception behind the outcome, even if the step was skipped or cancelled.
-        value: the last return value of `exec`; the State has it only if the step has not failed.
+        reason: why the step did not succeed; None if there is no such reason.
+        error: the error with which the step failed; None if it did not fail.
+        cause: the exception behind the outcome, even of a skipped or cancelled step; None if
+            there is none.
+        value: the last return value of `exec`. The State has it only if the step has not failed.
         attempts: the attempts that have ended.
-        remembered: the hooks that succeeded and are not repeated.
-        stack: the stack of its abandoned thread; "" without one.
-        log_tail: the last lines of its log if it failed, else "".
+        remembered: the hooks that succeeded and must not be repeated.
+        stack: the stack of its abandoned thread; "" if no thread was abandoned.
+        log_tail: the last lines of its log if the step failed, else "".
         has_run: whether any of its exec hooks may have run.
-        was_refused: whether no exec hook could run because the disk or the system refused.
+        was_refused: whether no exec hook could run, because the disk or the system failed.
         completed: its position in the order of completion, counted from 1; 0 before it ends.
-        started: when it began, in seconds since the run began; None if it did not.
-        ended: when it ended, in seconds since the run began; None if it did not.
+        started: start time in seconds since the run began; None if the step has not begun.
+        ended: end time in seconds since the run began; None if the step has not ended.
         cleanup: the result of its cleanup so far.
     """
 
@@ -80,7 +81,7 @@ class StepRun:
 
     @property
     def attempts_allowed(self) -> int:
-        """The largest number of attempts."""
+        """The maximum number of attempts."""
         return 1 + self.planned.options.retries
 
     @property
@@ -94,7 +95,7 @@ class StepRun:
         return self.outcome not in (StepOutcome.PENDING, StepOutcome.RUNNING)
 
     def restore(self, outcome: StepOutcome, completed: int, value: Any, reason: str | None) -> None:
-        """Set the state that a journal recorded, before any step of the run begins."""
+        """Restore the state from a journal. Call this before any step of the run begins."""
         self.outcome = outcome
         self.reason = reason
         self.completed = completed
@@ -102,7 +103,7 @@ class StepRun:
         self.started = self.ended = 0.0
 
     def begin(self, at: float) -> None:
-        """Record that the first attempt begins."""
+        """Record that the first attempt has begun."""
         self.outcome = change_step(self.outcome, StepOutcome.RUNNING)
         self.started = at
 
@@ -113,7 +114,7 @@ class StepRun:
         self.ended = at
 
     def as_step_error(self, hook: Hook, attempt: int, error: BaseException, text: str) -> StepError:
-        """Return `error`, whose description is `text`, wrapped in a StepError if it is none."""
+        """Return `error` as a StepError of this step; its message contains `text`."""
         if isinstance(error, StepError) and error.step == self.name:
             return error
         where = f"in {hook.value}"
@@ -129,7 +130,7 @@ class StepRun:
         return wrapped
 
     def as_timeout_error(self, hook: Hook, attempt: int, error: BaseException) -> StepError:
-        """Return the error of this step when the plan's limit stopped it."""
+        """Return the error of this step if it was stopped because the plan reached its limit."""
         wrapped = StepTimeoutError(str(error), step=self.name, hook=hook.value, attempt=attempt)
         wrapped.__cause__ = error
         return wrapped
@@ -159,8 +160,8 @@ class StepRun:
     def cleanup_hook_is_due(self) -> bool:
         """Return whether the `cleanup` hook must run.
 
-        By default it runs if the step succeeded (gsd's rule). With `cleanup_when="attempted"` it
-        also runs if the step has begun.
+        By default it runs only if the step succeeded (gsd's rule). With `cleanup_when="attempted"`
+        it runs if the step has begun.
         """
         if Hook.CLEANUP not in self.planned.hooks or not self.has_begun or self.was_refused:
             return False
@@ -177,7 +178,7 @@ class StepRun:
         self.cleanup = CleanupResult(outcome)
 
     def begin_cleanup(self, at: float) -> None:
-        """Record that cleanup begins."""
+        """Record that cleanup has begun."""
         outcome = change_cleanup(self.cleanup.outcome, CleanupOutcome.PENDING)
         self.cleanup = CleanupResult(outcome, at)
 
@@ -216,5 +217,5 @@ class StepRun:
 
 
 def tail_of(body: object) -> GeneratorBody | None:
-    """Return `body` if it is a generator that has yielded, so that its tail must run."""
+    """Return `body` if it is a generator with a tail to run, else None."""
     return body if isinstance(body, GeneratorBody) and body.has_yielded else None
