@@ -112,7 +112,7 @@ class CallScope(Guard):
         interrupt: the means to inject an exception into the thread of the hook.
         uninterrupted: a context manager that delays such an exception.
         cookie: the mark of the programs that the hook runs with `ctx.run`; None before the first.
-        processes: the programs that the hook has started with `ctx.start`.
+        processes: the programs that the hook has started and has not waited for.
     """
 
     def __init__(
