@@ -53,7 +53,7 @@ def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str,
 
 
 def closure(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> set[str]:
-    """Return `names` and all steps that must have ended before them, along both kinds of edges."""
+    """Return `names` and all steps that they depend on, directly or indirectly, by any edge."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:

@@ -44,7 +44,7 @@ class Environment:
 
     Raises:
         BusyError: another process owns it; the message says which.
-        JournalError: its folder is unusable; the message says what to do.
+        JournalError: its folder cannot be used; the message says what to do.
     """
 
     def __init__(self, parent: Path, name: str) -> None:
@@ -101,7 +101,7 @@ class Environment:
         Args:
             references: the references to functions and classes that the journal records.
             fingerprint: a function that takes the name of a step and returns its fingerprint.
-            facts: further facts about the run to record.
+            facts: additional facts about the run to record.
 
         Raises:
             JournalError: the journal cannot be created or written.
@@ -162,7 +162,7 @@ def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
     """Own an environment during the body of the `with` statement; yield None if it is in use.
 
     Raises:
-        JournalError: its folder is unusable; the message says what to do.
+        JournalError: its folder cannot be used; the message says what to do.
     """
     try:
         environment = Environment(parent, name)

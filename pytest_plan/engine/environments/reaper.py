@@ -68,7 +68,7 @@ class Reaper:
         return self._process.poll() is None
 
     def restart(self) -> None:
-        """Start a new reaper after this one has died; raise OSError if that fails."""
+        """Start a new reaper process after the last one has ended; raise OSError if that fails."""
         self.restarts += 1
         self._close()
         self._process = self._start()
@@ -108,7 +108,7 @@ class Reaper:
             )
 
     def _tell(self, line: str) -> None:
-        # The reaper may have died. Callers use `is_alive` to detect that.
+        # The reaper may have ended. Callers use `is_alive` to detect that.
         with contextlib.suppress(OSError, ValueError):
             os.write(self._stdin().fileno(), f"{line}\n".encode())
 

@@ -53,7 +53,7 @@ class RecoveryCallbacks:
 
         Args:
             name: the name of the environment.
-            environment: the environment; None means that its folder is unusable.
+            environment: the environment; None means that its folder cannot be used.
             error: the error that prevented the cleanup.
 
         Raises:
@@ -194,7 +194,7 @@ class OwnEnvironment:
         journal: the journal of the run.
 
     Raises:
-        JournalError: the folder is unusable.
+        JournalError: the folder cannot be used.
     """
 
     def __init__(self, parent: Path, run_id: str) -> None:

@@ -130,7 +130,7 @@ class _Cleanup:
             self._journal.hook_done(self._step_run.name)
 
     def undo(self, hooks: frozenset[Hook]) -> Generator[Effect, Any, None]:
-        """Perform the undos that `hooks` registered. Even after the time limit, end process trees."""
+        """Perform the undos of `hooks`. After the time limit, only end process trees."""
         while (entry := self._step_run.undo.pop(hooks)) is not None:
             if self._is_over() and self._reason == RETRY:
                 # Keep the entry, because the cleanup at the end of the run continues with it.

@@ -294,7 +294,7 @@ class Probe(Phase):
         return self._ask(self._step_runs[name])
 
     def cancelled(self, reason: str) -> None:
-        """Record every step as dead, and leave the phase."""
+        """Record every step as not alive, and leave the phase."""
         self.dead.update(dict.fromkeys(self._step_runs, reason))
         self.is_left = True
 

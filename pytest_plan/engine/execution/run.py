@@ -171,7 +171,7 @@ class Run:
         self._executor.run(
             Forward(self._status, {name for name in wanted if not self.step_runs[name].has_ended})
         )
-        if self.journal.failure is None:  # if it is broken, a step has already failed
+        if self.journal.failure is None:  # a broken journal makes a step fail
             self.journal.flush()
 
     def restore(self, restorer: Restorer, steps: Mapping[str, str | None]) -> None:
