@@ -40,7 +40,7 @@ class OrphanTree(NamedTuple):
         """Whether its first process is still running."""
         return self.root is not None and self.root.is_alive()
 
-    def members(self) -> list[psutil.Process]:
+    def members(self) -> "list[psutil.Process]":
         """Return its running processes. After a reboot there are none."""
         if self.root is not None and self.root.boot != boot_id():
             return []

@@ -59,7 +59,7 @@ def runs(count: int) -> None:
         statuses = race(["--plan-environment=staging"])
         said = [Path(f"said.{pid}").read_text() for pid in statuses]
         (_, first), (winner, last) = statuses.items()
-        named = f"in use by process {winner} on {os.uname().nodename}, for " in said[0]
+        named = f"in use by process {winner} on {os.uname().nodename} for " in said[0]
         _say(f"{first} {last} {'named' if named else 'unnamed'}")
 
 
