@@ -1,7 +1,7 @@
-"""The pytest plugin: the hooks that every run of pytest calls.
+"""The pytest plugin: the hooks that pytest calls in every run.
 
-They are cheap. Code that works with steps is imported when the first step is found, and no module
-of this package is imported before pytest's search for asserts is bypassed (see `plain_imports`).
+These hooks are cheap. They import code that works with steps only when they find the first step,
+and no module of this package before they bypass pytest's search for asserts (`plain_imports`).
 PYTEST_DONT_REWRITE (there are no asserts here that pytest should rewrite)
 """
 
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
-    """Let `--plan-cleanup` go on if a conftest is broken."""
+    """Let `--plan-cleanup` continue if a conftest cannot be loaded."""
     if not getattr(early_config.known_args_namespace, "plan_cleanup", None):
         return (yield)
     from pytest_plan.plugin.session import cleanup
@@ -41,7 +41,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Keep other plugins from preparing a run of tests for `--plan-cleanup`."""
+    """With `--plan-cleanup`, keep other plugins from preparing to run tests."""
     if config.option.plan_cleanup:
         from pytest_plan.plugin.session import cleanup
 
@@ -50,7 +50,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the options and start to look for steps."""
+    """Read the options and start looking for steps."""
     config.add_cleanup(plain_imports.end)
     if config.pluginmanager.is_blocked("pytest_plan"):
         # `-p pytest_plan -p no:pytest_plan`: pytest has unregistered the package but not this

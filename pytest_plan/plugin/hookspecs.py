@@ -1,8 +1,8 @@
 """The hooks of pytest-plan.
 
-They are called on the main thread of the process that runs the plan, with two exceptions. Every
-process calls `pytest_plan_configure`. `pytest_plan_program_variables` is called on the thread of a
-step.
+pytest-plan calls them on the main thread of the process that runs the plan, with two exceptions. It
+calls `pytest_plan_configure` in every process, and `pytest_plan_program_variables` on the thread of
+a step.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @pytest.hookspec
 def pytest_plan_configure(config: pytest.Config, plan: Plan) -> None:
-    """Add steps to `plan`; it cannot be run here.
+    """Add steps to `plan`; the plan cannot be run here.
 
-    Called once, after the initial conftests are loaded and before collection. An implementation in
-    a conftest.py that is loaded later is an error.
+    Called once, after the initial conftests are loaded and before collection. It is an error to
+    implement this hook in a conftest.py that is loaded later.
 
     Args:
         config: the config of this process.
@@ -37,7 +37,7 @@ def pytest_plan_step_started(config: pytest.Config, step: str) -> None:
 
 @pytest.hookspec
 def pytest_plan_step_finished(config: pytest.Config, result: StepResult) -> None:
-    """Called when a step has ended, or will not run; its cleanup follows later."""
+    """Called when a step has ended or will not run; its cleanup follows later."""
 
 
 @pytest.hookspec
@@ -52,7 +52,7 @@ def pytest_plan_finished(config: pytest.Config, result: PlanResult) -> None:
 
 @pytest.hookspec
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | None:
-    """Return a function to be called with every event of the engine, or None.
+    """Return a function that the engine calls with every event, or None.
 
     Called once, before the first step. The events are `StepStarted`, `AttemptFailed`,
     `StepFinished`, `StopRequested`, `CleanupBegan`, `StepCleaned`, `CleanupInterrupted`, `Waiting`
@@ -64,8 +64,8 @@ def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | 
 def pytest_plan_program_variables(config: pytest.Config, step: str) -> Mapping[str, str] | None:
     """Return environment variables for a program that a hook of the step starts through `ctx`.
 
-    Called on the thread of the step, for each `ctx.run` and `ctx.start` without an `env` argument.
-    An exception makes that call fail.
+    Called on the thread of the step, for each call of `ctx.run` or `ctx.start` without an `env`
+    argument. If this hook raises an exception, that call fails.
     """
 
 

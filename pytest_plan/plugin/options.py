@@ -1,4 +1,4 @@
-"""The options in one table, and their values from the command line, environment or ini file."""
+"""Defines the options, and reads them from the command line, environment variables or ini file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Option(NamedTuple):
         return f"PYTEST_{self.dest.upper()}"
 
 
-# The file names that select a kind of report; the longer ending first.
+# The endings that select the type of a report; `.trace.json` comes before `.json`.
 REPORT_ENDINGS = (".trace.json", ".json", ".html", ".md", ".mmd")
 _LISTS = (_Kind.NAMES, _Kind.REPORTS)
 
@@ -152,29 +152,31 @@ _OPTIONS = (
 
 
 class Settings(NamedTuple):
-    """The options of this run; each value is valid.
+    """The options of this run, validated.
 
     Attributes:
         show: whether to print the plan and run nothing.
-        limit: seconds; None means no limit.
-        cleanup_limit: seconds; None means the engine's default.
-        jobs: the number of steps that may run at the same time; None means the engine's default.
+        limit: the maximum time for provisioning and tests, in seconds; None means no limit.
+        cleanup_limit: the maximum time for cleanup, in seconds; None means the engine's default.
+        jobs: the maximum number of steps to run in parallel; None means the engine's default.
         continue_on_error: whether to continue with everything that does not need a failed step.
-        until: the one step to run, with the steps it needs; None means all steps that tests need.
+        until: the step to run, together with the steps it needs; None means all steps that tests
+            need.
         skip: the steps to skip.
-        keep: when to keep the environment; None means always with `reuse`, else never.
+        keep: when to keep the environment; None means `always` if `reuse` is true, otherwise
+            `never`.
         reuse: whether to reuse a kept environment.
         cleanup: whether to clean up the environments of earlier runs and run nothing.
         environment: the name of the environment; None if no name was given.
         reaper: whether to start the reaper.
-        report: the files to write a report of the run to, each ending in one of `REPORT_ENDINGS`.
+        report: the report files to write, each ending in one of `REPORT_ENDINGS`.
         github_summary: whether to add the report to the job summary of GitHub Actions.
         pause_on_failure: whether to wait for Enter after a failed step.
         dir: the folder for journals and artifacts.
         autouse: whether every test needs every step.
         eager: whether every step of the initial conftests is eager.
         signals: whether to handle SIGINT, SIGTERM and SIGHUP.
-        sources: the source of each option's value, for error messages, by the option's name.
+        sources: the source of each option's value, for error messages, by option name.
     """
 
     show: bool
@@ -205,7 +207,7 @@ class Settings(NamedTuple):
 
     @property
     def environment_name(self) -> str | None:
-        """The name of the environment; None for an environment of this run alone."""
+        """The name of the environment; None if only this run uses the environment."""
         is_named = self.reuse or self.keeps != "never"
         return self.environment or (DEFAULT_ENVIRONMENT if is_named else None)
 
@@ -242,7 +244,7 @@ def _addini(parser: pytest.Parser, option: _Option) -> None:
 
 
 def settings(config: pytest.Config) -> Settings:
-    """Return the settings of this run: command line, then environment, then ini file.
+    """Return this run's settings, from the command line, else the environment, else the ini file.
 
     Raises:
         pytest.UsageError: a value is invalid; the message names its source.
@@ -300,7 +302,7 @@ def _find(option: _Option, config: pytest.Config) -> tuple[Any, str]:
 
 
 def _duration(value: Any, source: str) -> float:
-    # Imported here, so that a run without these options does not import the engine.
+    # Imported here so that a run without these options does not import the engine.
     from pytest_plan.engine.model.durations import parse_duration
 
     return parse_duration(value, source)

@@ -1,5 +1,6 @@
-"""Parts of pytest, pytest-xdist and pytest-timeout that are used beyond their documented API.
+"""Gives access to internals of pytest, pytest-xdist and pytest-timeout.
 
-There is one module for each of them. Every use has a fallback, so that a new version that moves an
-internal costs a convenience and not a run. Only this room imports `_pytest`. It uses no other room.
+Each of the three has its own module. Every use of an internal has a fallback: if a new version
+changes the internal, a convenience is lost, but the run still works. Only this room imports
+`_pytest`. It uses no other room.
 """

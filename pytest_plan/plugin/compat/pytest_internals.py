@@ -1,4 +1,4 @@
-"""Parts of pytest without a public API. Each has a fallback for a pytest that lacks it."""
+"""Internals of pytest, each with a fallback for a version of pytest that lacks it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 def load_conftest(config: pytest.Config, file: str) -> None:
     """Load the conftest at `file`, relative to rootdir, as pytest would.
 
-    Without pytest's loader nothing is loaded, and the steps of that conftest are unknown here.
+    If this version of pytest lacks the loader, nothing is loaded, and this process does not know
+    the conftest's steps.
 
     Raises:
         pytest.UsageError: the conftest cannot be loaded.
@@ -45,9 +46,9 @@ def warn(config: pytest.Config, text: str) -> None:
 
 
 def skip_at_item(reason: str) -> NoReturn:
-    """Skip the running test and report the location of the test, as for a skip mark.
+    """Skip the running test and report the test's location, as a skip mark does.
 
-    If pytest cannot do that, the location of this function is reported.
+    If pytest cannot report that location, it reports the location of this function.
     """
     try:
         skipped = pytest.skip.Exception(reason, _use_item_location=True)
@@ -57,19 +58,20 @@ def skip_at_item(reason: str) -> NoReturn:
 
 
 def fixture_info(item: pytest.Item) -> Any | None:
-    """Return pytest's object with a test's fixtures: `initialnames` and `name2fixturedefs`.
+    """Return the object in which pytest keeps a test's fixtures, or None if there is none.
 
-    Tests of one parametrized function share this object. None means that the fixtures of the test
-    are unknown. Its marks still declare its needs.
+    The object has the attributes `initialnames` and `name2fixturedefs`. All tests of a parametrized
+    function share it. If it is None, the fixtures of the test are unknown, but its marks still
+    declare its needs.
     """
     info = getattr(item, "_fixtureinfo", None)
     return info if hasattr(info, "initialnames") and hasattr(info, "name2fixturedefs") else None
 
 
 def fixture_definitions(config: pytest.Config, name: str) -> list[Any]:
-    """Return the definitions of the fixture `name`; empty if pytest cannot be asked.
+    """Return the definitions of the fixture `name`, or [] if pytest does not provide them.
 
-    Only the wording of error messages depends on it.
+    Only checks of step names and the wording of error messages depend on this function.
     """
     manager: Any = config.pluginmanager.get_plugin("funcmanage")
     find = getattr(manager, "getfixturedefs", None)
@@ -80,8 +82,8 @@ class CapturedStream(NamedTuple):
     """The two streams that pytest's capture manager uses for `sys.stdout` or `sys.stderr`.
 
     Attributes:
-        terminal: the stream while capturing is suspended.
-        capture: the stream while pytest captures.
+        terminal: the stream to use while capturing is suspended.
+        capture: the stream to use while pytest is capturing.
     """
 
     terminal: Any
@@ -92,16 +94,16 @@ class CapturedStream(NamedTuple):
 def hold_streams(
     manager: Any, streams: Mapping[str, Any]
 ) -> Iterator[Mapping[str, CapturedStream]]:
-    """Context manager that keeps `streams` in place while pytest suspends or resumes capturing.
+    """Keep `streams` in place while pytest suspends or resumes capturing.
 
     Args:
         manager: pytest's capture manager.
-        streams: the streams to keep in `sys.stdout` and `sys.stderr`, by the names `stdout` and
+        streams: the streams to keep as `sys.stdout` and `sys.stderr`; the keys are `stdout` and
             `stderr`.
 
     Yields:
-        The streams that pytest would have used, by name. If pytest handles one of them in another
-        way, its name is missing, and `sys` has pytest's stream afterwards.
+        The streams that pytest would have used, by name. If pytest handles a stream in another way,
+        its name is missing, and afterwards `sys` has pytest's stream instead of the given one.
     """
     owners = {name: owner for name in streams if (owner := _owner(manager, name)) is not None}
     held = {name: CapturedStream(owner._old, owner.tmpfile) for name, owner in owners.items()}
@@ -115,7 +117,7 @@ def hold_streams(
 
 
 def _owner(manager: Any, name: str) -> Any | None:
-    """Return the object that sets `sys.stdout` or `sys.stderr` for pytest, None without one."""
+    """Return the object that sets `sys.stdout` or `sys.stderr` for pytest, or None."""
     owner = getattr(getattr(manager, "_global_capturing", None), name.removeprefix("std"), None)
     owner = getattr(owner, "syscapture", owner)
     return owner if hasattr(owner, "_old") and hasattr(owner, "tmpfile") else None

@@ -1,4 +1,4 @@
-"""Parts of pytest-timeout without a public API. Without them its session timeout stays as it is."""
+"""Internals of pytest-timeout. If they are missing, its session timeout stays unchanged."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 
 def ends_the_process(config: pytest.Config) -> bool:
-    """Whether a test that times out ends the whole process: pytest-timeout's method `thread`."""
+    """Return whether a timeout ends the whole process, as pytest-timeout's method `thread` does."""
     return getattr(config, "_env_timeout_method", None) == "thread"
 
 
 def shorten_session_timeout(config: pytest.Config, remaining: float) -> None:
-    """Let pytest-timeout's session timeout expire in at most `remaining` seconds.
+    """Make pytest-timeout's session timeout expire in at most `remaining` seconds.
 
-    Without pytest-timeout, or if it keeps its deadline elsewhere, nothing changes.
+    Do nothing if pytest-timeout is not loaded or keeps its deadline elsewhere.
     """
     timeout = sys.modules.get("pytest_timeout")
     if timeout is None or not config.pluginmanager.is_registered(timeout):
@@ -25,7 +25,7 @@ def shorten_session_timeout(config: pytest.Config, remaining: float) -> None:
     timeout_key = getattr(timeout, "SESSION_TIMEOUT_KEY", None)
     if expire_key is None or timeout_key is None:
         return
-    expires = time.time() + remaining  # the clock that pytest-timeout reads
+    expires = time.time() + remaining  # the clock that pytest-timeout uses
     users = config.stash.get(expire_key, 0)
     if not users or expires < users:
         config.stash[expire_key] = expires

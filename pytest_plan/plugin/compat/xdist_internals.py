@@ -1,8 +1,8 @@
-"""Parts of pytest-xdist and execnet without a public API, each with a fallback.
+"""Internals of pytest-xdist and execnet, each with a fallback.
 
-The start barrier is needed because xdist handles no event while the controller provisions.
-Afterwards it would send tests to workers that died in the meantime, which is an INTERNALERROR; with
-some schedulers, a replacement worker that has not collected yet causes one as well.
+xdist handles no events while the controller provisions. Without the start barrier, it would then
+send tests to workers that have died in the meantime, which is an INTERNALERROR. With some
+schedulers, a replacement worker that has not collected yet causes the same error.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class StartBarrier:
     It holds each worker's collection back until every worker that is still alive has sent one.
 
     Args:
-        scheduler: xdist's scheduler. From now on, the barrier tells it which workers have
-            collected and which have left.
-        is_gone: whether a worker's process has ended.
+        scheduler: xdist's scheduler. The barrier tells it which workers have collected and which
+            have left.
+        is_gone: a function that returns whether a worker's process has ended.
 
     Attributes:
-        lost: the id of the first worker that died before any test was distributed; None if none
-            did.
+        lost: the id of the first worker that died before any test was distributed; None if no
+            worker did.
     """
 
     def __init__(self, scheduler: Any, is_gone: Callable[[Any], bool]) -> None:
@@ -40,7 +40,7 @@ class StartBarrier:
         self.lost: str | None = None
         scheduler.add_node_collection = self._collected
         scheduler.remove_node = self._left
-        # One of the schedulers shuts its idle workers down when another worker leaves.
+        # One of the schedulers shuts down its idle workers when another worker leaves.
         scheduler.check_schedule = _schedule_nothing
 
     @property
@@ -69,10 +69,10 @@ class StartBarrier:
 
 
 def hold_tests(scheduler: Any, is_gone: Callable[[Any], bool]) -> StartBarrier | None:
-    """Put a start barrier in front of the scheduler.
+    """Put a start barrier in front of the scheduler and return the barrier.
 
-    Returns None, and leaves the scheduler alone, if it has distributed tests already or is a
-    third-party scheduler that works in another way.
+    If the scheduler has already distributed tests, or is a third-party scheduler that works in
+    another way, leave it unchanged and return None.
     """
     if (
         not all(hasattr(scheduler, name) for name in _SCHEDULER)
@@ -83,9 +83,9 @@ def hold_tests(scheduler: Any, is_gone: Callable[[Any], bool]) -> StartBarrier |
 
 
 def ignore_send_errors(node: Any) -> None:
-    """Raise nothing when a message is sent to a worker that has just died.
+    """Ignore errors when xdist sends a message to a worker that has just died.
 
-    xdist notices its death later and handles it as a crash during a test.
+    xdist notices later that the worker has died, and handles this as a crash during a test.
     """
     send = node.sendcommand
 
@@ -99,7 +99,7 @@ def ignore_send_errors(node: Any) -> None:
 def start_no_more_workers(config: pytest.Config) -> None:
     """Keep xdist from replacing crashed workers, as `--max-worker-restart=0` does.
 
-    If xdist has no such setting, it starts a replacement.
+    If this version of xdist has no such setting, it still starts a replacement.
     """
     session: Any = config.pluginmanager.get_plugin("dsession")
     if hasattr(session, "_max_worker_restart"):
@@ -107,7 +107,7 @@ def start_no_more_workers(config: pytest.Config) -> None:
 
 
 def has_exited(node: Any) -> bool:
-    """Whether the local process of a worker has exited; False for one that runs elsewhere."""
+    """Return whether the local process of a worker has exited; False if it has no local process."""
     process = _process(node)
     return process is not None and process.poll() is not None
 
@@ -115,8 +115,8 @@ def has_exited(node: Any) -> bool:
 def kill(node: Any) -> None:
     """Kill the process that execnet started on this machine for a worker, if there is one.
 
-    A pid that the worker sends is never used: behind a proxy or in a container the same number
-    means another process.
+    The pid that the worker sent is never used: if the worker runs behind a proxy or in a container,
+    that number may belong to a different process on this machine.
     """
     process = _process(node)
     if process is not None:
@@ -128,4 +128,4 @@ def _process(node: Any) -> Any | None:
 
 
 def _schedule_nothing(*_: object, **__: object) -> None:
-    """Do nothing: no test has been distributed yet."""
+    """Do nothing, because no test has been distributed yet."""

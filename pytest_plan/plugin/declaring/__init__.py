@@ -1,5 +1,5 @@
-"""How marked functions, marked classes and code become declared steps.
+"""Turns marked functions, marked classes and calls of `plan.add_step` into declared steps.
 
-`DeclaredSteps` has all steps of this process and checks them together. This room uses `compat` and
-`options`.
+`DeclaredSteps` holds all steps of this process and checks them together. This room uses `compat`
+and `options`.
 """

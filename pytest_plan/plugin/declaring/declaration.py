@@ -1,4 +1,4 @@
-"""Turns a function or class with `@pytest.mark.plan_step` into the declaration of a step."""
+"""Turns a function or class marked with `@pytest.mark.plan_step` into the declaration of a step."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _HOOK_OPTIONS = ("pre_exec", "post_exec", "cleanup", "alive")
 
 
 class Declaration(NamedTuple):
-    """A step as a conftest or plugin declares it.
+    """A step as declared in a conftest or plugin.
 
     Attributes:
         name: the name of the step.
         step: the step.
         options: the options of the step.
         file: the source file of the function or class.
-        line: its first line.
-        scope: the parts of the path of the conftest's folder; empty for a plugin.
+        line: the first line of the function or class.
+        scope: the path of the conftest's folder, split into its parts; empty for a plugin.
         doc: the docstring; None if there is none.
     """
 
@@ -43,7 +43,7 @@ class Declaration(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """`file:line`, relative to the working directory where possible."""
+        """`file:line`, with a path relative to the working directory where possible."""
         return place(self.file, self.line)
 
 
@@ -51,7 +51,8 @@ def declaration_of(obj: Any, marks: list[pytest.Mark], scope: tuple[str, ...]) -
     """Return the declaration of a marked function or class.
 
     Raises:
-        PlanDefinitionError: it cannot be a step; the message gives the reason and the place.
+        PlanDefinitionError: the function or class cannot be a step; the message says why and where
+            it is.
     """
     file, line = _position(obj)
     origin = place(file, line)
@@ -111,6 +112,6 @@ def _position(obj: Any) -> tuple[str, int]:
 
 
 def place(file: str, line: int) -> str:
-    """Return `file:line`, relative to the working directory if the file is below it."""
+    """Return `file:line`, with a relative path if the file is below the working directory."""
     relative = os.path.relpath(file)
     return f"{file if relative.startswith('..') else relative}:{line}"

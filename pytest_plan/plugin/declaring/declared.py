@@ -1,4 +1,4 @@
-"""All steps that are declared in this process, by marks or by code, and checks of them together."""
+"""Holds and checks all steps that are declared in this process, by marks or in code."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from pytest_plan.plugin.options import Settings
 
 _REFUSAL = "pytest_plan_configure only declares steps, and pytest runs the plan when tests need it"
 _TAKEN = ("plan", "request")
-# Recognized even before pytest has registered its fixtures, when eager steps are provisioned.
+# These fixtures are recognized even while eager steps are provisioned, before pytest has registered
+# its fixtures.
 _ALWAYS_FIXTURES = frozenset(
     {"request", "tmp_path", "tmp_path_factory", "monkeypatch", "capsys", "pytestconfig"}
 )
 
 
 class DeclaredSteps:
-    """The steps that are declared in this process.
+    """The steps declared in this process.
 
     Args:
         config: the config of this process.
-        settings: the options.
-        store: the store of the State.
+        settings: the options of this run.
+        store: the store that holds the State.
 
     Attributes:
         plan: the plan with these steps.
         declarations: the declaration of each step, by name.
-        needed: the steps to run for the selected tests; None until they have been collected.
+        needed: the steps to run for the selected tests; None until the tests have been collected.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings, store: LocalStore) -> None:
@@ -85,7 +86,7 @@ class DeclaredSteps:
         self.declarations[declaration.name] = declaration
 
     def declare_added(self) -> list[Declaration]:
-        """Declare the steps that `pytest_plan_configure` has added by name, and return them."""
+        """Declare the named steps that `pytest_plan_configure` has added, and return them."""
         added = []
         for name, step in self.definition.steps.items():
             if name in self.declarations or not name.isidentifier():
@@ -101,17 +102,18 @@ class DeclaredSteps:
     def to_run(self, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> tuple[str, ...]:
         """Return the steps to run for tests that need `names`, in the order of the plan.
 
-        With `--plan-until` they are that step and what it needs, regardless of the tests.
+        With `--plan-until`, these are that step and the steps that it needs, regardless of the
+        tests.
         """
         until = self.settings.until
         wanted = closure(names if until is None else {until}, steps)
         return tuple(name for name in steps if name in wanted)
 
     def check(self, steps: Mapping[str, PlannedStep]) -> None:
-        """Check that options name existing steps, and that no step hides a fixture of pytest.
+        """Check that options name existing steps, and that no step hides a fixture of pytest's own.
 
         Raises:
-            pytest.UsageError: one of them does not exist, or hides a fixture.
+            pytest.UsageError: an option names an unknown step, or a step hides a fixture.
         """
         until = self.settings.until
         sources = self.settings.sources
@@ -129,7 +131,7 @@ class DeclaredSteps:
         """Return the steps to provision before collection.
 
         Raises:
-            pytest.UsageError: there are such steps, and the plan is invalid.
+            pytest.UsageError: there are eager steps, and the plan is invalid.
         """
         declared = self.definition.steps.items()
         eager = {name for name, step in declared if step.options.eager or self.settings.eager}

@@ -14,14 +14,15 @@ import pytest
 STEP = "plan_step"
 NEEDS = "plan"
 
-# An attribute of the functions behind the plugin's fixtures: the step whose value they return.
+# Each function behind a fixture of the plugin has this attribute. It names the step whose value the
+# fixture returns, or is `ALL_STEPS`.
 STEP_OF_FIXTURE = "plan_step_name"
 ALL_STEPS = "*"
 
 
 def step_marks(obj: object) -> list[pytest.Mark]:
-    """Return the `plan_step` marks of a function or class, without inherited ones."""
-    # Other objects are not asked, because some have any attribute (xdist's Producer).
+    """Return the `plan_step` marks of a function or class, excluding inherited marks."""
+    # Other objects are not inspected, because some claim to have any attribute (xdist's Producer).
     if not isinstance(obj, (types.FunctionType, type)):
         return []
     marks = vars(obj).get("pytestmark", ())
@@ -30,22 +31,22 @@ def step_marks(obj: object) -> list[pytest.Mark]:
 
 
 def steps_of(module: types.ModuleType) -> list[tuple[object, list[pytest.Mark]]]:
-    """Return the functions and classes of a module that are marked as steps, with these marks."""
+    """Return the functions and classes of a module that are marked as steps, with their marks."""
     found = [(obj, step_marks(obj)) for obj in vars(module).values()]
     return [(obj, marks) for obj, marks in found if marks]
 
 
 def takes_plan(item: pytest.Item) -> bool:
-    """Whether the test uses the plan: by its mark, or by the fixture, directly or indirectly."""
+    """Return whether a test uses the plan, through its mark or (even indirectly) its fixture."""
     return NEEDS in getattr(item, "fixturenames", ()) or item.get_closest_marker(NEEDS) is not None
 
 
 def skip_reason(obj: object, names: Mapping[str, Any] | None = None) -> str | None:
-    """Return the reason of the first `skip` or true `skipif` mark of the object, None without one.
+    """Return the reason of the object's first `skip` or true `skipif` mark, or None.
 
     Args:
         obj: the function or class.
-        names: for conditions written as text; None means the globals of the function.
+        names: the variables for conditions given as text; None means the function's globals.
     """
     marks = vars(obj).get("pytestmark", ()) if hasattr(obj, "__dict__") else ()
     for mark in marks if isinstance(marks, (list, tuple)) else [marks]:
@@ -56,7 +57,7 @@ def skip_reason(obj: object, names: Mapping[str, Any] | None = None) -> str | No
 
 
 def mark_skips(mark: pytest.Mark, names: Mapping[str, Any]) -> str | None:
-    """Return the reason if this mark skips, else None; `names` are for conditions as text."""
+    """Return the reason if this mark skips, or None; `names` are for conditions given as text."""
     reason = str(mark.kwargs.get("reason", ""))
     if mark.name == "skip":
         return reason or str(mark.args[0] if mark.args else "unconditional skip")
@@ -72,6 +73,6 @@ def mark_skips(mark: pytest.Mark, names: Mapping[str, Any]) -> str | None:
 def _is_true(condition: object, names: Mapping[str, Any]) -> bool:
     if not isinstance(condition, str):
         return bool(condition)
-    # pytest evaluates such conditions with these names as well.
+    # pytest also provides these names to such conditions.
     known = {"os": os, "sys": sys, "platform": platform, **names}
     return bool(eval(condition, known))  # noqa: S307 - text from the user's own mark

@@ -1,5 +1,5 @@
-"""Tests: which steps a test needs, why it cannot run, and the fixture `plan`.
+"""Finds the steps that a test needs, decides whether it can run, and defines `PlanHandle`.
 
-The code here runs in solo processes, controllers and workers alike. It sees the plan only through
-`PlanView`. This room uses `declaring`, `main_thread`, `compat` and `options`.
+The code here runs in solo processes, controllers and workers alike. It accesses the plan only
+through `PlanView`. This room uses `declaring`, `main_thread`, `compat` and `options`.
 """

@@ -14,7 +14,8 @@ class Gate:
     """Skips or blocks tests; registered only if there is a plan.
 
     Args:
-        verdict: returns why a test cannot run, None if it can; waits until that is decided.
+        verdict: a function that waits until it is decided whether a test can run, and returns why
+            it cannot, or None if it can.
     """
 
     def __init__(self, verdict: Callable[[pytest.Item], Verdict | None]) -> None:
@@ -23,11 +24,11 @@ class Gate:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Decide about the test before any of its code runs."""
+        """Decide whether the test can run, before any of its code runs."""
         verdict = self._verdict(item)
         if verdict is not None:
             self._verdicts[item] = verdict
-            # pytest-rerunfailures would run a blocked test again and count it each time.
+            # pytest-rerunfailures would rerun a blocked test and count it each time.
             if _is_known(item.config, "flaky"):
                 item.add_marker(pytest.mark.flaky(reruns=0))
             with _no_debugger(item.config):
@@ -36,7 +37,7 @@ class Gate:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """End a test that cannot run before any of its fixtures is set up."""
+        """End a test that cannot run, before any of its fixtures are set up."""
         if item in self._verdicts and not item.config.option.setupplan:
             self._verdicts[item].apply()
 
@@ -55,7 +56,7 @@ class Gate:
     def pytest_report_teststatus(
         self, report: pytest.TestReport
     ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-        """Count a blocked test as blocked."""
+        """Count a blocked test as blocked instead of as an error."""
         if report.failed and getattr(report, "plan_blocked", None):
             return "blocked", "b", ("BLOCKED", {"yellow": True})
         return None
@@ -63,7 +64,7 @@ class Gate:
 
 @contextlib.contextmanager
 def _no_debugger(config: pytest.Config) -> Iterator[None]:
-    """Keep `--pdb` from stopping at a test that does not run: it has no code to inspect."""
+    """Keep `--pdb` from stopping at a test that does not run, because it has no code to inspect."""
     debugger = config.pluginmanager.unregister(name="pdbinvoke")
     try:
         yield

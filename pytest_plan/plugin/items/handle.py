@@ -1,4 +1,4 @@
-"""The object that the fixture `plan` returns to tests."""
+"""The object that the fixture `plan` returns."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Access(Protocol):
 
     @property
     def view(self) -> PlanView:
-        """The plan as tests of this process see it."""
+        """The plan as seen by the tests of this process."""
 
     def require(self, name: str) -> None:
         """End the running test unless the step has succeeded."""
 
 
 class PlanHandle:
-    """The plan as a test sees it."""
+    """The plan as seen by a test."""
 
     __module__ = "pytest_plan"
 
@@ -40,7 +40,7 @@ class PlanHandle:
 
     @property
     def results(self) -> Mapping[str, StepResult]:
-        """The result of each step so far, by name."""
+        """The results of the steps so far, by step name."""
         return self._plan_session.view.results()
 
     @property
@@ -50,18 +50,18 @@ class PlanHandle:
 
     @property
     def environment(self) -> str:
-        """The name of the environment; `run-` and the run id unless a name was given."""
+        """The name of the environment; if it has no name, `run-` followed by the run id."""
         return self._plan_session.settings.environment_name or f"run-{self.run_id}"
 
     def remaining(self) -> float | None:
-        """Return the seconds until the plan's limit, never negative; None without a limit."""
+        """Return the seconds left until the plan's limit (never negative); None means no limit."""
         return self._plan_session.view.remaining()
 
     def need(self, *names: str) -> None:
-        """Fail the test unless these steps have succeeded; nothing is provisioned.
+        """Fail the test unless these steps have succeeded; do not provision them.
 
         Raises:
-            pytest.fail.Exception: one has not; the message says why.
+            pytest.fail.Exception: a step has not succeeded; the message says why.
         """
         for name in names:
             self._plan_session.require(name)

@@ -1,4 +1,4 @@
-"""Finds the steps that a test needs: by its marks, its fixtures, and the `autouse` options."""
+"""Finds the steps that a test needs, from its marks, its fixtures and the `autouse` options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytest_plan.plugin.declaring.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE
 
 
 class Needs:
-    """Finds the steps that tests need; facts that several tests share are computed once.
+    """Finds the steps that tests need, and computes facts that tests share only once.
 
     Args:
         steps: all steps by name.
@@ -29,7 +29,7 @@ class Needs:
         self._taken: dict[int, tuple[set[str], bool]] = {}  # by the id of pytest's fixture info
 
     def of(self, item: pytest.Item) -> tuple[str, ...]:
-        """Return the steps that a test needs, in the order of the plan; none if a mark skips it.
+        """Return the steps that a test needs, in the order of the plan; () if a mark skips it.
 
         Raises:
             pytest.UsageError: a mark names a step that does not exist.
@@ -45,7 +45,7 @@ class Needs:
         return tuple(name for name in self._steps if name in wanted)
 
     def _visible_to(self, item: pytest.Item) -> list[str]:
-        """Return the steps declared in plugins and in the test's directory or one above it."""
+        """Return the steps declared in plugins, in the test's directory or in one above it."""
         visible = self._visible.get(item.path)
         if visible is None:
             parts = item.path.parent.parts
@@ -58,12 +58,12 @@ class Needs:
     def _taken_by(self, item: pytest.Item) -> tuple[set[str], bool]:
         """Return the steps whose fixtures the test uses, and whether it uses `plan`.
 
-        A test also uses the fixtures of its fixtures.
+        A test also uses the fixtures that its fixtures request.
         """
         info = fixture_info(item)
         if info is None:
             return set(), False
-        # The tests of one parametrized function share it and keep it alive.
+        # The tests of one parametrized function share this object and keep it alive.
         if id(info) not in self._taken:
             self._taken[id(info)] = _reached(info.initialnames, info.name2fixturedefs)
         return self._taken[id(info)]
@@ -81,7 +81,7 @@ def _is_skipped(item: pytest.Item) -> bool:
 
 
 def _marked(item: pytest.Item, steps: Mapping[str, PlannedStep]) -> tuple[set[str], bool]:
-    """Return the steps that the test's marks name, and whether one of the marks has no names."""
+    """Return the steps that the test's marks name, and whether any of the marks has no names."""
     named: set[str] = set()
     is_bare = False
     for mark in item.iter_markers(NEEDS):
@@ -110,10 +110,10 @@ def _check_mark(item: pytest.Item, mark: pytest.Mark, steps: Iterable[str]) -> N
 def _reached(
     names: Iterable[str], definitions: Mapping[str, Sequence[Any]]
 ) -> tuple[set[str], bool]:
-    """Return the steps whose fixtures are reached from `names`, and whether `plan` is.
+    """Return the steps whose fixtures can be reached from `names`, and whether `plan` can.
 
-    Each definition of a fixture counts for itself: if a fixture overrides that of a step and does
-    not request it, the step is not reached.
+    Each definition of a fixture is considered separately: if a fixture overrides a step's fixture
+    and does not request it, the step is not reached.
     """
     steps: set[str] = set()
     waiting = [(name, -1) for name in names]

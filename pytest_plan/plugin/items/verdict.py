@@ -1,4 +1,4 @@
-"""The plan as tests see it: `Host` in the process that runs it, `Remote` in a worker."""
+"""The plan as seen by tests: `Host` in the process that runs the plan, `Remote` in a worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Verdict(NamedTuple):
     Attributes:
         skips: whether the test is skipped; otherwise it is blocked.
         reason: the text for the test's report.
-        steps: the steps that are the cause.
+        steps: the steps that caused it.
         is_expected: whether the step called `pytest.xfail`.
     """
 
@@ -30,7 +30,7 @@ class Verdict(NamedTuple):
     is_expected: bool = False
 
     def apply(self) -> NoReturn:
-        """End the running test: expected failure, skipped or failed."""
+        """End the running test as an expected failure, as skipped or as failed."""
         if self.is_expected:
             pytest.xfail(self.reason)
         if self.skips:
@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
 
 
 class PlanView(Protocol):
-    """The plan as the tests of one process see it.
+    """The plan as seen by the tests of one process.
 
     `Host` implements it where the plan runs, `Remote` in a worker, and `MissingPlan` in a worker
     whose controller does not have the plugin.
@@ -47,23 +47,23 @@ class PlanView(Protocol):
 
     @property
     def state(self) -> State:
-        """The State as tests see it."""
+        """The State as seen by tests."""
 
     @property
     def run_id(self) -> str:
         """The id of the run."""
 
     def ensure(self, names: Iterable[str]) -> None:
-        """Wait until these steps are decided: each has ended, or will not run."""
+        """Wait until each of these steps has ended or will not run."""
 
     def verdict_on(self, name: str) -> Verdict | None:
-        """Return why a test that needs the step cannot run, None when it can."""
+        """Return why a test that needs the step cannot run, or None if it can."""
 
     def results(self) -> Mapping[str, StepResult]:
-        """Return the result of each step so far."""
+        """Return the results of the steps so far."""
 
     def remaining(self) -> float | None:
-        """Return the seconds until the limit passes; None without a limit."""
+        """Return the seconds left until the limit is reached, or None if there is no limit."""
 
 
 class MissingPlan:
@@ -76,16 +76,16 @@ class MissingPlan:
 
     @property
     def state(self) -> State:
-        """Fail the test: there is no State."""
+        """Fail the test, because there is no State."""
         pytest.fail(self._REASON, pytrace=False)
 
     @property
     def run_id(self) -> str:
-        """Fail the test: there is no run."""
+        """Fail the test, because there is no run."""
         pytest.fail(self._REASON, pytrace=False)
 
     def ensure(self, names: Iterable[str]) -> None:
-        """Return at once."""
+        """Return immediately."""
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return a verdict that blocks the test, because nothing was provisioned."""
@@ -96,5 +96,5 @@ class MissingPlan:
         return {}
 
     def remaining(self) -> float | None:
-        """Return None: there is no limit."""
+        """Return None, because there is no limit."""
         return None

@@ -1,4 +1,4 @@
-"""The plugin's own code on pytest's main thread: its output, its signals, and the plan's limit.
+"""Controls pytest's main thread: the output of steps, signals, and the plan's limit.
 
-Nothing here knows which steps a plan has. This room uses `compat` and `options`.
+This room does not know which steps a plan has. It uses `compat` and `options`.
 """

@@ -1,4 +1,4 @@
-"""Captures the output of steps: it goes to their logs, never between pytest's lines."""
+"""Captures the output of steps and sends it to their logs, so that it never mixes with pytest's."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from pytest_plan.plugin.compat.pytest_internals import hold_streams
 
 
 class StepOutput:
-    """A reentrant context manager that sends `print` and `logging` of a step's hooks to its log.
+    """Sends the `print` and `logging` output of a step's hooks to the step's log.
 
-    Other output to the standard file descriptors, for example of a child process, is captured as
-    pytest captures that of a test. With `-s`, both are also shown in the terminal.
+    It is a reentrant context manager. pytest captures other output to the standard file
+    descriptors, such as that of a child process, as it does for a test. With `-s`, both are also
+    shown in the terminal.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._handler = _LogHandler()
         shows = config.getoption("capture", "fd") == "no"
-        # Never replaced during the run: before Python 3.13 `print` only borrows sys.stdout, and
-        # freeing that while a step prints ends the process with a segmentation fault (measured).
+        # The routers are never replaced during the run: before Python 3.13, `print` only borrows
+        # its reference to sys.stdout, and freeing the stream while a step prints causes a
+        # segmentation fault (observed).
         self._routers = {name: _Router(shows=shows) for name in ("stdout", "stderr")}
         self._depth = 0
         self._text = ""
 
     @property
     def text(self) -> str:
-        """The output of steps so far that did not go to a log."""
+        """The output that steps have produced so far outside their logs."""
         return self._text
 
     def __enter__(self) -> None:
@@ -63,7 +65,7 @@ class StepOutput:
 
     @contextlib.contextmanager
     def visible(self, *, keyboard: bool = False) -> Iterator[None]:
-        """Context manager in which output reaches the terminal; `keyboard` allows input as well."""
+        """Let output reach the terminal within this context; `keyboard` also allows input."""
         capture = self._capture() if self._depth else None
         if capture is None:
             yield
@@ -77,14 +79,14 @@ class StepOutput:
             self._switch(capture, capture.resume_global_capture, to_terminal=False)
 
     def _switch(self, capture: Any, switch: Callable[[], None], *, to_terminal: bool) -> None:
-        """Let pytest switch its capturing while steps keep printing into their logs."""
+        """Let pytest suspend or resume capturing while steps keep printing to their logs."""
         with hold_streams(capture, self._routers) as held:
             try:
                 switch()
             finally:
                 for name, (terminal, captured) in held.items():
                     self._routers[name].stream = terminal if to_terminal else captured
-        self._route()  # for a stream that pytest has set itself
+        self._route()  # in case pytest has replaced a stream itself
 
     def _read(self, capture: Any) -> None:
         # When pytest is interrupted, it stops capturing before the plan is cleaned up.
@@ -111,17 +113,17 @@ class _Router:
     """A text stream that sends the output of a step's hooks to the step's log.
 
     Args:
-        shows: whether to show a copy of it in the terminal.
+        shows: whether to also show this output in the terminal.
 
     Attributes:
-        stream: receives all other output, and the copies.
+        stream: the stream for all other output, and for output that is also shown.
     """
 
     def __init__(self, *, shows: bool) -> None:
         self.stream: TextIO = sys.stdout
         self._shows = shows
-        # The unfinished line of each step: only whole lines are shown, so that lines of other steps
-        # and of pytest do not come between. One thread at a time writes for a step.
+        # The unfinished line of each step. Only whole lines are shown, so that they do not mix with
+        # the lines of other steps or of pytest. Only one thread at a time writes for a step.
         self._partial: dict[StepLog, str] = {}
 
     def write(self, text: str) -> int:
@@ -145,7 +147,8 @@ class _Router:
         self._partial.clear()
 
     def _show(self, text: str) -> None:
-        # The log has the exact text. A character that the terminal cannot show fails no step.
+        # The log has the exact text. A character that the terminal cannot show must not fail the
+        # step.
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
         self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
@@ -166,7 +169,7 @@ class _LogHandler(logging.Handler):
         self.setFormatter(logging.Formatter("%(levelname)-8s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append the record to the log of the step that runs on this thread, if there is one."""
+        """Append the record to the log of the step that runs on this thread, if any."""
         log: StepLog | None = current_log.get()
         if log is not None:
             log.write(self.format(record) + "\n")

@@ -1,4 +1,4 @@
-"""The plugin's own code on pytest's main thread: its output, its signals, its messages."""
+"""Captures output, handles signals and prints messages while the plugin uses the main thread."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
 
 
 class Foreground:
-    """The main thread while the plugin's own code runs on it.
+    """Controls the main thread while the plugin's own code runs on it.
 
     Args:
         config: the config of this process.
 
     Attributes:
-        output: captures the output of steps.
+        output: the capture of the output of steps.
         signals: the signal handlers of this process.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._runs: list[Run] = []  # changed by the main thread alone, read by handlers on it
+        self._runs: list[Run] = []  # the main thread changes it, its signal handlers read it
         self._mask: Callable[[str], str] = str
         self.output = StepOutput(config)
         self.signals = Signals(self.cancel)
 
     def watch(self, run: Run) -> None:
-        """Stop this run on a signal and mask its secrets, until the end of the process."""
+        """Stop this run on a signal and mask its secrets until the process ends."""
         self._runs.append(run)
         self._mask = run.facts.masker.mask
 
     @contextlib.contextmanager
     def owned(self, run: Run | None = None) -> Iterator[None]:
-        """Context manager around the plugin's own code: captures output, stops it on a signal.
+        """Capture output, and stop runs on a signal, while the plugin's own code runs.
 
         Args:
-            run: a run to stop on a signal, in addition to the watched one.
+            run: a run to stop on a signal in addition to the watched runs; None means only those.
         """
         if run is not None:
             self._runs.append(run)
@@ -64,7 +64,7 @@ class Foreground:
         return self._mask(text)
 
     def say(self, text: str, *, bad: bool = False) -> None:
-        """Write a line to the terminal, if there is one; with `-q` only if it is `bad`."""
+        """Write a line to the terminal, if there is one; with `-q`, only if `bad` is true."""
         if self._config.pluginmanager.get_plugin("terminalreporter") is None:
             return
         if self._config.get_verbosity() < 0 and not bad:

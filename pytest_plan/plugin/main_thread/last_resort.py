@@ -1,4 +1,4 @@
-"""Ends a solo process whose test could not be stopped when the plan's limit had passed."""
+"""Ends a solo process whose test did not stop when the plan's limit was reached."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pytest_plan.plugin.main_thread.foreground import Foreground
 def leave(foreground: Foreground, clean_up: Callable[[], None], item: pytest.Item) -> None:
     """Clean up on this thread, report which test hangs and where, and end the process.
 
-    The main thread does not return, so none of pytest's own reporting follows: no summary and no
+    The main thread does not return, so pytest reports nothing: it prints no summary and writes no
     JUnit file. The exit status is 1.
 
     Args:
-        foreground: where the report is written.
-        clean_up: cleans up the plan.
-        item: the test.
+        foreground: the object that writes the report to the terminal.
+        clean_up: a function that cleans up the plan.
+        item: the test that hangs.
     """
     stack = _stack_of_test(item)
     try:

@@ -1,9 +1,9 @@
-"""The plan's limit while tests run: a session timeout that also ends a test that hangs.
+"""Enforces the plan's limit while tests run: a session timeout that also ends a hanging test.
 
-pytest-timeout checks its session timeout only between tests. Here a thread watches the time. When
-the limit has passed, the thread sends a signal to the main thread (never SIGALRM, which
-pytest-timeout uses), and the signal handler raises an exception in the running test. It does so
-only during the test's setup, call and teardown.
+pytest-timeout checks its session timeout only between tests. Here, a thread watches the time. When
+the limit is reached, the thread sends a signal to the main thread (never SIGALRM, which
+pytest-timeout uses), and the signal handler raises an exception in the running test, but only
+during the test's setup, call and teardown.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.plugin.compat import timeout_internals
 from pytest_plan.plugin.compat.pytest_internals import warn
 
-_POLL = 0.5  # seconds between two checks of the remaining time, which may have been paused
+_POLL = 0.5  # seconds between checks of the remaining time, which a debugger may have paused
 _PATIENCE = 1.0  # seconds that a test may take to end after each interruption
 _INTERRUPTIONS = 2
 
 
 class Limit:
-    """Holds the tests of one process to the limit.
+    """Enforces the limit on the tests of one process.
 
     Args:
         config: the config of this process.
-        seconds: the whole limit, for messages; None without a limit.
-        stuck: called in the watching thread with a test that did not end when interrupted.
-        is_blocked: whether a test is blocked or skipped by the plan, and so does not run.
+        seconds: the whole limit, in seconds, for messages; None means no limit.
+        stuck: a function that the watching thread calls with a test that did not end when
+            interrupted.
+        is_blocked: a function that returns whether the plan blocks or skips a test.
 
     Attributes:
-        reason: the message of a test that the limit has ended.
+        reason: the error message of a test that the limit ends.
     """
 
     def __init__(
@@ -51,17 +52,18 @@ class Limit:
         self._remaining: Callable[[], float | None] = lambda: None
         self._done = threading.Event()
         self.reason = f"the plan's limit of {format_duration(seconds or 0.0)} has passed"
-        # The test that may be interrupted now, None outside of its phases. Only the main thread
-        # writes it; the watching thread and the signal handler read it.
+        # The test that may be interrupted now, or None outside the phases of a test. Only the main
+        # thread writes this attribute; the watching thread and the signal handler read it.
         self._running: pytest.Item | None = None
         self._signal: int | None = None
         self._before: Any = None
 
     def start(self, remaining: Callable[[], float | None]) -> None:
-        """Begin to watch.
+        """Start watching the time.
 
         Args:
-            remaining: returns the seconds until the limit passes; None means no limit.
+            remaining: a function that returns the seconds left until the limit, or None if there is
+                no limit.
         """
         left = remaining()
         self._signal = None if left is None else _free_signal()
@@ -81,13 +83,13 @@ class Limit:
             self._signal = None
 
     def has_passed(self) -> bool:
-        """Whether the limit has passed, so that no further test may begin."""
+        """Return whether the limit has been reached, so that no further test may begin."""
         remaining = self._remaining()
         return remaining is not None and remaining <= 0
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Run no further test once the limit has passed."""
+        """Run no further test once the limit has been reached."""
         if self.has_passed():
             if self._is_blocked(item):
                 return (yield)  # it does not run, and its report says why
@@ -148,7 +150,10 @@ class Limit:
 
 
 def _free_signal() -> int | None:
-    """Return a signal without a handler; None if there is none, or not on the main thread."""
+    """Return a signal without a handler, or None if there is none.
+
+    Outside the main thread, also return None, because only the main thread can set handlers.
+    """
     if threading.current_thread() is not threading.main_thread():
         return None
     for name in ("SIGRTMAX", "SIGUSR2", "SIGUSR1"):
@@ -159,7 +164,7 @@ def _free_signal() -> int | None:
 
 
 def warn_of_thread_method(config: pytest.Config) -> None:
-    """Warn if pytest-timeout would end the process, which would prevent the cleanup."""
+    """Warn if pytest-timeout would end the process and so prevent cleanup."""
     if not timeout_internals.ends_the_process(config):
         return
     text = (
@@ -167,7 +172,7 @@ def warn_of_thread_method(config: pytest.Config) -> None:
         "--timeout-method=signal, or run the tests in a worker (-n 1)"
     )
     warn(config, text)
-    # Also written now, because there will be no summary if it happens.
+    # The warning is also printed now, because pytest prints no summary if the process is ended.
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"plan: {text}", yellow=True)

@@ -1,9 +1,9 @@
-"""Handlers for SIGINT, SIGTERM and SIGHUP while there is an environment to clean up.
+"""Handles SIGINT, SIGTERM and SIGHUP while there is an environment to clean up.
 
 While the plugin's own code runs on the main thread, a handler only records the signal and stops the
-plan: an exception in the middle of `Thread.start`, for example, would lose the thread. A handler
-raises only while pytest or a test runs. On systems without one of the three signals the others are
-handled.
+plan, because an exception in the middle of, for example, `Thread.start` would lose track of the
+thread. A handler raises only while pytest or a test runs. If a system lacks one of the three
+signals, the others are still handled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP was received: pytest ends as after Ctrl-C, but exits with its status."""
+    """Raised on SIGTERM or SIGHUP: pytest ends as after Ctrl-C, with the signal's exit status."""
 
     __module__ = "pytest_plan"
 
@@ -28,7 +28,8 @@ class Signals:
     """The signal handlers of the process that runs the plan.
 
     Args:
-        cancel: stops the running phase of the plan, for the given reason; takes no lock.
+        cancel: a function that stops the plan's running phase for the given reason; it takes no
+            lock.
 
     Attributes:
         received: the signals received so far, in order.
@@ -38,13 +39,16 @@ class Signals:
         self._cancel = cancel
         self.received: list[int] = []
         self._before: dict[int, Any] = {}
-        # Changed by the main thread alone: how many `owned` blocks it is in, and how many signals
-        # to record without raising.
+        # Only the main thread changes these: the number of `owned` blocks it is in, and the number
+        # of signals to record without raising.
         self._depth = 0
         self._to_note = 0
 
     def install(self) -> None:
-        """Install a handler for each signal that has the default one, if on the main thread."""
+        """Install a handler for each signal that has the default handler.
+
+        Outside the main thread, do nothing.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         for name in _NAMES:
@@ -61,7 +65,7 @@ class Signals:
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
-        """Context manager around the plugin's own code: signals stop the plan and do not raise."""
+        """Let signals stop the plan instead of raising while the plugin's own code runs."""
         self._depth += 1
         try:
             yield
@@ -77,12 +81,12 @@ class Signals:
         self._to_note = 1
 
     def raise_received(self) -> None:
-        """Raise the exception for the first signal that was received; do nothing without one."""
+        """Raise the exception for the first signal received; do nothing if there was none."""
         if self.received:
             raise _exception(self.received[0])
 
     def exit_status(self) -> int | None:
-        """Return the exit status for the first signal received, None without one."""
+        """Return the exit status for the first signal received, or None if there was none."""
         if not self.received:
             return None
         first = self.received[0]
@@ -91,8 +95,9 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
         self.received.append(number)
-        # Every signal in our own code cancels the plan once more: the first cancel stops steps, one
-        # during cleanup reports what is still being cleaned up, the next leaves it to the reaper.
+        # Every signal in our own code cancels the plan again. The first cancel stops the steps. One
+        # during cleanup reports what is still being cleaned up, and the next one leaves that to the
+        # reaper.
         if self._depth:
             self._cancel(f"{signal.Signals(number).name} received")
         elif self._to_note:
@@ -111,9 +116,9 @@ def _exception(number: int) -> KeyboardInterrupt:
 
 
 def interrupt_on_terminate() -> Callable[[], None]:
-    """Let SIGTERM and SIGHUP interrupt this worker as Ctrl-C does, so that fixtures are torn down.
+    """Make SIGTERM and SIGHUP interrupt this worker as Ctrl-C does, so that fixtures are torn down.
 
-    Returns a function that restores the previous handlers.
+    Return a function that restores the previous handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
@@ -133,11 +138,11 @@ def _put_back(numbers: list[int]) -> None:
 def interrupt_main_thread() -> None:
     """Interrupt the main thread of this process, even in a blocking call.
 
-    It can be called from any thread.
+    Any thread can call this function.
     """
     number = signal.SIGINT
     if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
-        number = signal.SIGTERM  # a shell has pytest ignore SIGINT if it runs in the background
+        number = signal.SIGTERM  # a shell makes its background processes ignore SIGINT
     ident = threading.main_thread().ident
     if ident is not None and hasattr(signal, "pthread_kill"):
         signal.pthread_kill(ident, number)

@@ -1,6 +1,6 @@
-"""The run of the plan, in the process that owns it: solo or controller.
+"""Runs the plan in the process that owns it: a solo process or the controller.
 
-It provisions and cleans up, keeps and reuses environments, has the reaper watch over this process,
-and recovers the environments of dead runs. A worker imports nothing of it. This room uses `items`
-and the rooms below it.
+This room provisions and cleans up, keeps and reuses environments, starts the reaper that watches
+this process, and cleans up the environments of dead runs. A worker imports none of it. This room
+uses `items` and the rooms below it.
 """

@@ -1,4 +1,4 @@
-"""The folders with the artifacts of the last three runs: `plan_dir/artifacts/<run id>`."""
+"""Manages the artifact folders of the last three runs: `plan_dir/artifacts/<run id>`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _CACHE_TAG = (
 
 
 def folder(plan_dir: Path) -> Path | None:
-    """Return the folder for artifacts; None if it is not writable.
+    """Return the folder for artifacts, or None if it is not writable.
 
-    The folder is not created here, so a run without artifacts creates none.
+    This function does not create the folder, so a run without artifacts leaves none behind.
     """
     parent = plan_dir if plan_dir.exists() else plan_dir.parent
     return plan_dir / "artifacts" if _is_writable(parent) else None

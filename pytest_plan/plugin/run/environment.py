@@ -1,4 +1,4 @@
-"""The environment of this run: claims it, reuses kept steps, and keeps or removes it at the end."""
+"""Claims the environment of this run, reuses kept steps, and finally keeps or removes it."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 
 class RunEnvironment:
-    """The environment of this run; it belongs to this process until `finish`.
+    """The environment of this run; this process owns it until `finish` is called.
 
     Args:
         declared: the steps of this process.
         foreground: the main thread.
-        run_id: the id of the run, which names an environment without a name.
+        run_id: the id of the run, from which an unnamed environment gets its name.
 
     Attributes:
         watch: the reaper of this environment.
         journal: the journal of the run.
-        scratch: the temporary folder of the run that this one continues; None without one.
+        scratch: the temporary folder of the run that this one continues; None if there is none.
 
     Raises:
         pytest.UsageError: another process uses the named environment, or the journal cannot be
@@ -79,7 +79,7 @@ class RunEnvironment:
         self.watch = Watch(declared.config, self._environment, self._facts, wanted=settings.reaper)
 
     def reuse(self, run: Run) -> None:
-        """Restore the steps that are reused in the run."""
+        """Restore the steps that this run reuses."""
         self._announce(run)
         if self._recorded is not None and self._fresh:
             references = references_of(self._declared.config)
@@ -90,7 +90,8 @@ class RunEnvironment:
         """Return the steps to keep, and report which cannot be kept and why.
 
         Args:
-            failed: whether a step, a test or a cleanup failed, the limit passed, or a signal came.
+            failed: whether a step, a test or a cleanup failed, the limit was reached, or a signal
+                was received.
         """
         if self._keeps == "never" or (self._keeps == "failed" and not failed):
             return ()
@@ -108,7 +109,7 @@ class RunEnvironment:
         return self._kept
 
     def finish(self, *, is_clean: bool, was_left: bool) -> None:
-        """Release the environment; its journal stays only if a later process could still clean up.
+        """Release the environment; keep its journal only if a later process could still clean up.
 
         Args:
             is_clean: whether everything was undone, as far as this process knows.
@@ -123,11 +124,11 @@ class RunEnvironment:
         if self._kept:
             self._say_how_to_go_on()
         elif is_left:
-            text = "not everything was cleaned up; to finish it: pytest --plan-cleanup"
+            text = "cleanup is incomplete; to finish it: pytest --plan-cleanup"
             self._foreground.say(text, bad=True)
 
     def _is_left(self, *, is_clean: bool) -> bool:
-        """Whether a later process could still clean something up, according to the journal."""
+        """Return whether a later process could still clean something up, judging by the journal."""
         if self.journal.failure is None:
             with contextlib.suppress(JournalError):
                 due = read(self._environment.file).due()
@@ -135,9 +136,9 @@ class RunEnvironment:
         return not is_clean
 
     def _look_back(self, run_id: str) -> Recorded | None:
-        """Clean up the recorded steps that are not reused, and return the journal read before that.
+        """Clean up the recorded steps that are not reused; return what was recorded before that.
 
-        Returns None if no step was recorded.
+        Return None if no step was recorded.
         """
         recorded = self._environment.recorded()
         if recorded is not None and not recorded.is_kept:
@@ -172,7 +173,7 @@ class RunEnvironment:
         return recorded
 
     def _open(self) -> Journal:
-        # An environment without a name is never reused, so its fingerprints are never compared.
+        # An unnamed environment is never reused, so its fingerprints are never compared.
         prints = (lambda step: "") if self._name is None else self._prints.of
         references = references_of(self._declared.config)
         journal = self._environment.open(references, prints, launch=self._facts)

@@ -15,7 +15,7 @@ from pytest_plan.engine.model.events import (
 
 
 def hook_caller(config: pytest.Config) -> Listener:
-    """Return a listener that calls the hook of each event that has one."""
+    """Return a listener that calls the hook that belongs to each event, if there is one."""
     hook = config.hook
 
     def call_hook(event: Event) -> None:

@@ -1,4 +1,4 @@
-"""The run of the plan, in the process that owns it: solo or controller."""
+"""Runs the plan in the process that owns it: a solo process or the controller."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def _exit_code(error: SystemExit) -> int:
 
 
 class Host:
-    """Provisions, tells tests about the run, and cleans up.
+    """Provisions the plan, answers questions about it for tests, and cleans up.
 
     It is the `PlanView` of a solo process and of the controller.
 
     Args:
         declared: the steps of this process.
-        load_listeners: registers the reports that listen to a run.
+        load_listeners: a function that registers the reports that listen to a run.
 
     Attributes:
-        foreground: the main thread while the plugin's own code runs on it.
-        output: captures the output of steps.
+        foreground: the controls of the main thread while the plugin's own code runs on it.
+        output: the capture of the output of steps.
         signals: the signal handlers of this process.
     """
 
@@ -59,12 +59,12 @@ class Host:
 
     @property
     def run(self) -> Run:
-        """The run; it must have begun."""
+        """The run, which must have begun."""
         assert self._run is not None
         return self._run
 
     def begin(self) -> Run:
-        """Begin the run at the first call, and return it; the limit counts from then on.
+        """Return the run; the first call begins it and starts the limit.
 
         Raises:
             pytest.UsageError: the environment is in use, or its journal cannot be written.
@@ -75,17 +75,17 @@ class Host:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there is a run."""
+        """Whether the run has begun."""
         return self._run is not None
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a run that has not been cleaned up."""
+        """Whether the run has begun and has not been cleaned up."""
         return self._run is not None and not self._run.is_cleaned
 
     @property
     def state(self) -> State:
-        """The State, as tests see it."""
+        """The State as seen by tests."""
         return self._declared.plan.state
 
     @property
@@ -94,21 +94,21 @@ class Host:
         return self.begin().run_id
 
     def prepare(self) -> None:
-        """Import the modules that a run needs, at a time when this delays nothing."""
+        """Import the modules that a run needs before they are needed."""
         self._load_listeners()
         import pytest_plan.engine.execution.run
         import pytest_plan.plugin.run.environment
         import pytest_plan.plugin.run.hook_caller  # noqa: F401
 
     def ensure(self, names: Iterable[str]) -> None:
-        """Return at once: in this process, all steps are decided before the first test."""
+        """Return immediately: in this process, all steps are decided before the first test."""
 
     def results(self) -> Mapping[str, StepResult]:
-        """Return the result of each step so far."""
+        """Return the results of the steps so far."""
         return self.begin().result().steps
 
     def remaining(self) -> float | None:
-        """Return the seconds until the limit passes; None without a limit."""
+        """Return the seconds left until the limit is reached, or None if there is no limit."""
         return self.begin().remaining()
 
     def variables(self) -> Mapping[str, str]:
@@ -134,7 +134,7 @@ class Host:
                 raise pytest.UsageError(str(error)) from None
         self.signals.raise_received()
         if isinstance(run.fatal, SystemExit):
-            # pytest would report a SystemExit outside of a test as an INTERNALERROR.
+            # pytest would report a SystemExit outside a test as an INTERNALERROR.
             raise pytest.exit.Exception(
                 f"a step raised {run.fatal!r}", returncode=_exit_code(run.fatal)
             ) from run.fatal
@@ -146,13 +146,13 @@ class Host:
         self.foreground.cancel(reason)
 
     def hold(self) -> None:
-        """Suspend the limit until `resume`."""
+        """Suspend the limit until `resume` is called."""
         self.run.clock.hold()
         if self._environment is not None:
             self._environment.watch.unlimited()
 
     def resume(self) -> None:
-        """Let the time count towards the limit again."""
+        """Resume counting time toward the limit."""
         self.run.clock.release()
         if self._environment is not None:
             self._environment.watch.begin(self.run.remaining())
@@ -161,7 +161,7 @@ class Host:
         """Clean up the steps that have begun, or keep them; a second call does nothing.
 
         Args:
-            failed: whether the tests have failed.
+            failed: whether tests have failed.
         """
         if self._run is None or self._run.is_cleaned:
             return
@@ -184,11 +184,11 @@ class Host:
         return self._environment.keep(failed=is_bad or self.limit_has_passed())
 
     def limit_has_passed(self) -> bool:
-        """Whether the plan's limit ended the run."""
+        """Return whether the plan's limit ended the run."""
         return self._run is not None and self._run.has_passed_limit
 
     def has_failed(self) -> bool:
-        """Whether a step or a cleanup failed, so that pytest must not exit with status 0."""
+        """Return whether a step or a cleanup failed; if so, pytest must not exit with status 0."""
         if self._run is None:
             return False
         result = self._run.result()
@@ -203,7 +203,7 @@ class Host:
         return self.foreground.mask(text)
 
     def verdict_on(self, name: str) -> Verdict | None:
-        """Return why a test that needs the step cannot run, None when it can."""
+        """Return why a test that needs the step cannot run, or None if it can."""
         record = self._run.step_runs.get(name) if self._run is not None else None
         if record is None and name not in self._declared.definition.steps:
             return self._unknown(name)
@@ -237,7 +237,7 @@ class Host:
         return Verdict(skips=False, reason=reason + hint, steps=(name,))
 
     def _root_cause(self, record: StepRun) -> StepRun:
-        """Follow the needs to the step that is the cause; for a skipped step, to the first skip."""
+        """Follow the needs to the step that is the cause; for a skip, to the first skipped step."""
         records = self.run.step_runs
         is_skip = record.outcome is StepOutcome.SKIPPED
         while True:
@@ -256,7 +256,7 @@ class Host:
         return {name: value for variables in found for name, value in variables.items()}
 
     def _new_run(self) -> Run:
-        # Imported here, because a worker has no run.
+        # Imported here because a worker has no run.
         self._load_listeners()
         from pytest_plan.engine.execution.run import new_run_id
         from pytest_plan.engine.plan import begin, listen

@@ -1,4 +1,4 @@
-"""How this run of pytest was started, so that another process can clean up after it."""
+"""Records how this run of pytest was started, so that another process can clean up after it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def describe(config: pytest.Config, files: Iterable[str]) -> dict[str, Any]:
 
     Args:
         config: the config of this run.
-        files: the files in which its steps are declared.
+        files: the files that declare its steps.
     """
     root = config.rootpath
     conftests = {file for file in files if os.path.basename(file) == "conftest.py"}
@@ -46,6 +46,6 @@ def command(launch: Mapping[str, Any], plan_dir: Path) -> list[str]:
 
 
 def environ(launch: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for that command: `variables` without those that change pytest."""
+    """Return the environment for that command: PYTHONPATH added, PYTEST_ADDOPTS removed."""
     kept = {name: value for name, value in variables.items() if name != "PYTEST_ADDOPTS"}
     return {**kept, "PYTHONPATH": os.pathsep.join(launch["path"])}

@@ -1,4 +1,4 @@
-"""Starts the reaper for this run, and notices if it dies."""
+"""Starts the reaper for this run, and notices when it dies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Watch:
     Args:
         config: the config of this process.
         environment: the environment that the reaper cleans up if this process is killed.
-        facts: how this run was started.
+        facts: the facts about how this run was started; see `launch.describe`.
         wanted: whether to start a reaper.
     """
 
@@ -45,10 +45,10 @@ class Watch:
         self._reaper: Reaper | None = None
 
     def begin(self, remaining: float | None) -> None:
-        """Start the reaper if it is not running, and set the time until the limit passes.
+        """Start the reaper if it is not running, and tell it how much time is left until the limit.
 
         Args:
-            remaining: seconds; None means no limit.
+            remaining: the seconds left until the limit; None means no limit.
         """
         if self._reaper is None and self._wanted:
             self._wanted = False  # if it cannot be started, one warning is enough
@@ -63,7 +63,7 @@ class Watch:
             self._check()
 
     def unlimited(self) -> None:
-        """Lift the limit: a debugger is open, or cleanup has begun."""
+        """Lift the limit, because a debugger is open or cleanup has begun."""
         if self._reaper is not None:
             self._reaper.limit(None)
 

@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
     from pytest_plan.engine.journal.journal import Journal
 
-BY_REAPER = "PYTEST_PLAN_BY_REAPER"  # set where nobody reads the messages
+BY_REAPER = "PYTEST_PLAN_BY_REAPER"  # set in processes whose messages nobody reads
 
 
 class Recovery(recovery.RecoveryCallbacks):
-    """The engine's recovery, with the code of conftests and with messages in the terminal.
+    """Runs the engine's recovery with the code of conftests and with messages in the terminal.
 
     Args:
-        declared: the steps of this process. They have the code of the recorded steps.
-        foreground: the main thread, on which everything is cleaned up.
-        kept: whether to clean up environments that were kept on purpose as well.
+        declared: the steps of this process, which contain the code of the recorded steps.
+        foreground: the main thread, on which cleanup runs.
+        kept: whether to also clean up environments that were kept on purpose.
         beside: the name of an environment to leave alone; None if there is none.
 
     Attributes:
@@ -71,37 +71,37 @@ class Recovery(recovery.RecoveryCallbacks):
         self._recovery.clean_up_all()
 
     def clean_up(self, environment: Environment, recorded: Recorded) -> None:
-        """Clean up an environment that is ours; see the engine's `Recovery.clean_up`."""
+        """Clean up an environment that this process owns; see the engine's `Recovery.clean_up`."""
         self._recovery.clean_up(environment, recorded)
 
     def clean_up_steps(
         self, environment: Environment, recorded: Recorded, steps: Collection[str]
     ) -> None:
-        """Clean up these steps of it; see the engine's `Recovery.clean_up_steps`."""
+        """Clean up these steps of the environment; see the engine's `Recovery.clean_up_steps`."""
         self._recovery.clean_up_steps(environment, recorded, steps)
 
     def skips(self, name: str) -> bool:
-        """Leave the environment alone that this run uses itself."""
+        """Return whether this is the environment that this run itself uses."""
         return name == self._beside
 
     def skips_recorded(self, environment: Environment, recorded: Recorded) -> bool:
-        """Leave an environment alone that was kept on purpose, unless asked to clean it up."""
+        """Return whether to leave the environment alone because it was kept on purpose."""
         if not recorded.is_kept or self._kept:
             return False
         self.say(f"environment {environment.name!r} is kept: --plan-reuse uses it")
         return True
 
     def in_use(self, name: str) -> None:
-        """Report that the environment is left alone."""
+        """Report that the environment is in use and is left alone."""
         self.say(f"environment {name!r} is in use and is left alone")
 
     def exhausted(self, environment: Environment) -> None:
-        """Report that the environment is left as it is, and where its journal is."""
+        """Report that cleanup of the environment was given up, and where its journal is."""
         reason = f"its cleanup failed {MOST_OWNERS} times and was given up"
         self._leave(environment.name, environment, reason)
 
     def failed(self, name: str, environment: Environment | None, error: JournalError) -> None:
-        """Report the error, and where the journal is if there is one, and go on."""
+        """Report the error and, if there is a journal, where it is."""
         self._leave(name, environment, str(error))
 
     def begins(self, environment: Environment, recorded: Recorded) -> None:
@@ -110,7 +110,7 @@ class Recovery(recovery.RecoveryCallbacks):
         self.say(f"cleaning up environment {environment.name!r}, {what} {_age(recorded)} ago")
 
     def load(self, recorded: Recorded) -> None:
-        """Load the conftests that defined steps; one that cannot be loaded is reported."""
+        """Load the conftests that defined steps, and report each one that cannot be loaded."""
         for file in recorded.facts.get("launch", {}).get("conftests", ()):
             try:
                 pytest_internals.load_conftest(self._declared.config, file)
@@ -122,10 +122,10 @@ class Recovery(recovery.RecoveryCallbacks):
         return self._foreground.owned(run)
 
     def remains(self, environment: Environment, due: Collection[RecordedStep]) -> bool:
-        """Keep an environment that another process could clean up.
+        """Return whether to keep the environment so that another process can clean it up.
 
-        Anything only the dead process could undo has been listed and is then forgotten, unless
-        nobody has read the list.
+        Anything that only the dead process could undo has already been listed and is then
+        forgotten, unless nobody has read the list.
         """
         if due:
             self.left.append(environment.name)
@@ -168,7 +168,7 @@ class Recovery(recovery.RecoveryCallbacks):
 
 
 def references_of(config: pytest.Config) -> References:
-    """Return what finds recorded functions, including those of conftests under any module name."""
+    """Return an object that finds recorded functions, even in conftests with a new module name."""
     import sys
 
     def modules() -> list[Any]:
@@ -178,7 +178,7 @@ def references_of(config: pytest.Config) -> References:
 
 
 def scratch_of(recorded: Recorded) -> Path | None:
-    """Return the temporary folder of a recorded run, None if it does not exist or is not ours."""
+    """Return the temporary folder of a recorded run, or None if it is missing or not ours."""
     text = recorded.facts.get("scratch")
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""Decides which steps of a kept environment this run reuses: `make` for test environments."""
+"""Decides which steps of a kept environment this run reuses, like `make` for environments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pytest_plan.plugin.run.recovery import Recovery, references_of
 
 
 class ReuseDecisions(NamedTuple):
-    """Which recorded steps are reused; each recorded step is in one of the two mappings.
+    """Which recorded steps to reuse; each recorded step is in exactly one of the two mappings.
 
     Attributes:
         fresh: the steps to reuse, each with the evidence that it is up to date.
@@ -41,7 +41,7 @@ def decide(
     steps: Mapping[str, PlannedStep],
     prints: Fingerprints,
 ) -> ReuseDecisions:
-    """Decide which recorded steps are still as the plan would provision them.
+    """Decide which recorded steps still match what the plan would provision.
 
     Args:
         declared: the steps of this process.
@@ -70,7 +70,7 @@ def decide(
 def clean_stale(
     recovery: Recovery, environment: Environment, recorded: Recorded, stale: Mapping[str, str]
 ) -> None:
-    """Clean up the steps that are not reused, and report each reason."""
+    """Clean up the steps that are not reused, and report why each one is not."""
     for name, reason in stale.items():
         recovery.say(f"{name} is rebuilt: {reason}")
     recovery.clean_up_steps(environment, recorded, stale)
@@ -80,7 +80,7 @@ def _changed(
     step: RecordedStep, steps: Mapping[str, PlannedStep], prints: Fingerprints
 ) -> str | None:
     if step.name not in steps:
-        return "it is not declared any more"
+        return "it is no longer declared"
     if step.cleanup not in ("none", "kept"):
         return "its cleanup had begun"
     if not prints.fits(step.name, step.fingerprint):
@@ -113,7 +113,7 @@ def _dead(
 
 
 def _dependents(recorded: Recorded, stale: Mapping[str, str]) -> dict[str, str]:
-    """Return the steps that need or follow a stale one: cleanup is in reverse, so they go first."""
+    """Return the steps that need or follow a stale step; they must be cleaned up before it."""
     found: dict[str, str] = {}
     known = set(stale)
     is_growing = True

@@ -1,5 +1,5 @@
-"""The plan of this process, and the role that the process has: solo, controller or worker.
+"""Holds the plan of this process, and implements its role: solo, controller or worker.
 
-`PlanSession` puts the parts of the plugin together, and `lookup` finds it in `config.stash`. The
-roles implement pytest's hooks. This room uses all other rooms of the plugin, and none uses it.
+`PlanSession` connects the parts of the plugin, and `lookup` finds it in `config.stash`. The roles
+implement pytest's hooks. This room uses all other rooms of the plugin, and no other room uses it.
 """

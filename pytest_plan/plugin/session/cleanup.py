@@ -1,4 +1,4 @@
-"""`--plan-cleanup`: cleans up the environments of earlier runs, and runs no test."""
+"""Implements `--plan-cleanup`: cleans up the environments of earlier runs, and runs no tests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pytest_plan.plugin.session import lookup
 
 
 def prepare(config: pytest.Config) -> None:
-    """Keep other plugins from starting workers or writing files, before they are configured."""
+    """Keep other plugins from starting workers or writing files when they are configured."""
     config.option.collectonly = True
     if hasattr(config.option, "xmlpath"):
         config.option.xmlpath = None
 
 
 def ignore_broken_conftests() -> Generator[None]:
-    """Go on if a conftest cannot be loaded: steps that do not need it are still cleaned up."""
+    """Continue if a conftest cannot be loaded, and clean up the steps that do not need it."""
     try:
         return (yield)
     except Exception as error:
@@ -63,7 +63,7 @@ class Cleaner:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
-        """Exit with status 1 if something is left, or with the status of a signal that came."""
+        """Exit with status 1 if something is left, or with a received signal's status."""
         try:
             return (yield)
         finally:

@@ -1,4 +1,4 @@
-"""The plan in the controller of pytest-xdist: provisioned once, for all workers."""
+"""Provisions the plan once for all workers, in the controller of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 _GRACE = 3.0  # seconds that workers may take to end before cleanup
 _KILL_WAIT = 1.0
 _POLL = 0.2
-_SILENCE = 5.0  # seconds after the limit until a worker must report that it ends or is stuck
+_SILENCE = 5.0  # seconds after the limit for a worker to report that it is ending or stuck
 
 
 class Controller(Owner):
-    """Provisions as soon as the first worker has sent what its tests need."""
+    """Provisions as soon as the first worker has sent the steps that its tests need."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         super().__init__(config, settings)
@@ -40,13 +40,13 @@ class Controller(Owner):
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_newgateway(self) -> None:
-        """Import the rest while the first worker boots, although this delays the later ones."""
+        """Import the rest while the first worker boots, although this delays later workers."""
         if self._servers:
             self._prepare()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Give each worker, replacements for crashed ones included, its own channel."""
+        """Give each worker, including replacements for crashed workers, its own channel."""
         from pytest_plan.plugin.xdist.server import Server
 
         channel = node.gateway.newchannel()
@@ -62,12 +62,12 @@ class Controller(Owner):
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Fail the session if xdist gave up before any test ran; xdist would report success."""
-        self._prepare()  # for a single worker, pytest_xdist_newgateway has not done it
+        """Fail the session if xdist gave up before any test ran, because xdist reports success."""
+        self._prepare()  # with a single worker, pytest_xdist_newgateway has not called it
         try:
             result = yield
         except RuntimeError as error:
-            # A KeyboardInterrupt at one point in `Condition.wait` becomes a RuntimeError, because
+            # At one point in `Condition.wait`, a KeyboardInterrupt becomes a RuntimeError, because
             # a lock is released that is not held.
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
@@ -80,7 +80,7 @@ class Controller(Owner):
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
-        """Provision what this worker's tests need, while other workers still boot."""
+        """Provision the steps that this worker's tests need while other workers still boot."""
         server = self._servers[node]
         needs = server.take_needs()
         if needs is None:
@@ -90,7 +90,8 @@ class Controller(Owner):
             raise pytest.UsageError(needs["error"])
         plan_session = lookup.of(self._config, self._settings)
         for file in needs["conftests"]:
-            # The controller collects nothing, so pytest has not loaded those of subdirectories.
+            # The controller collects nothing, so pytest has not loaded the conftests of
+            # subdirectories.
             pytest_internals.load_conftest(self._config, file)
         answers = self._start_answering()
         names = needs["needs"]
@@ -106,12 +107,12 @@ class Controller(Owner):
 
     @pytest.hookimpl(specname="pytest_keyboard_interrupt", tryfirst=True)
     def pytest_keyboard_interrupt_stop(self) -> None:
-        """Stop the workers at once; execnet alone would give them five seconds."""
+        """Stop the workers immediately; execnet alone would give them five seconds."""
         for server in self._servers.values():
             server.stop()
 
     def clean_up(self) -> None:
-        """Clean up after every worker has ended: until then a test may use the environment."""
+        """Clean up once every worker has ended; until then, a test may use the environment."""
         plan_session = lookup.peek(self._config)
         if plan_session is not None and plan_session.host.is_open:
             self._wait_for_workers()
@@ -131,7 +132,7 @@ class Controller(Owner):
             self._config.add_cleanup(self._done.set)
 
     def _end_stuck_workers(self, host: Host) -> None:
-        """Once the limit has passed, kill the workers whose test does not end."""
+        """Once the limit has been reached, kill each worker whose test does not end."""
         while left := host.remaining() or 0.0:
             if self._done.wait(min(left, _POLL)):
                 return
@@ -184,7 +185,7 @@ class Controller(Owner):
 
 
 def _is_gone(node: Any, server: Server) -> bool:
-    # execnet reports the end of a worker some time after its process has exited.
+    # execnet reports that a worker has ended only some time after its process has exited.
     return server.gone.is_set() or xdist_internals.has_exited(node)
 
 

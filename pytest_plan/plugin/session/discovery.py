@@ -1,4 +1,4 @@
-"""Finds the steps of plugins and conftests, and registers the role of this process."""
+"""Finds steps in plugins and conftests, and registers the role of this process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def begin(config: pytest.Config, settings: Settings) -> None:
-    """Look for steps in all plugins and conftests: those already registered, and later ones."""
+    """Look for steps in all plugins and conftests, including those that are registered later."""
     if settings.show or settings.cleanup or config.option.setupplan:
         roles.disable_workers(config)
     config.pluginmanager.register(fixtures, "pytest_plan_fixtures")
@@ -30,13 +30,13 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     config.pluginmanager.register(declarations, "pytest_plan_declarations")
     by_code = config.hook.pytest_plan_configure.get_hookimpls()
     asked = settings.show or settings.until or settings.skip or settings.report
-    # The limit is one for the session: it also holds in a project without any step.
+    # The limit applies to the whole session, even in a project without steps.
     if by_code or asked or settings.limit is not None:
         declarations.declared()
 
 
 def _role(config: pytest.Config, settings: Settings) -> object:
-    """Return the plugin object for the role of this process."""
+    """Return the plugin that implements the role of this process."""
     if settings.cleanup:
         from pytest_plan.plugin.session.cleanup import Cleaner
 
@@ -69,9 +69,9 @@ class Declarations:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_plugin_registered(self, plugin: object, plugin_name: str) -> None:
-        """Look for steps in a plugin, before pytest looks for fixtures in it.
+        """Look for steps in a plugin before pytest looks for fixtures in it.
 
-        The hook is historic: it is also called for plugins that are registered already.
+        The hook is historic: pytest also calls it for plugins that are already registered.
         """
         if not isinstance(plugin, types.ModuleType) or plugin.__name__.startswith("_pytest."):
             return
@@ -89,7 +89,7 @@ class Declarations:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionstart(self) -> Generator[None]:
-        """Let plugins add steps by code before anything is provisioned."""
+        """Let plugins add steps in code before anything is provisioned."""
         self._has_started = True
         if self._config.hook.pytest_plan_configure.get_hookimpls():
             self._declare_by_code()
@@ -98,7 +98,7 @@ class Declarations:
     def pytest_pycollect_makeitem(
         self, collector: pytest.Module | pytest.Class, name: str, obj: object
     ) -> None:
-        """Refuse steps in test modules, because they would silently never run."""
+        """Refuse steps in test modules, where they would silently never run."""
         if not step_marks(obj) or getattr(obj, "__module__", None) != _module_name(collector):
             return
         raise pytest.Collector.CollectError(
@@ -119,7 +119,7 @@ class Declarations:
         self._config.pluginmanager.register(module, "pytest_plan_steps")
 
     def _declare(self, module: types.ModuleType, obj: Any, marks: list[pytest.Mark]) -> None:
-        # Imported here, so that a run without steps does not import the engine.
+        # Imported here so that a run without steps does not import the engine.
         from pytest_plan.plugin.declaring.declaration import declaration_of
 
         declaration = declaration_of(obj, marks, scope_of(module))
@@ -127,8 +127,8 @@ class Declarations:
         fixtures.add_step_fixture(module, declaration)
 
     def _load_plugins_of(self, module: types.ModuleType) -> None:
-        # pytest loads them after this hook, but the steps of a conftest come after those of the
-        # plugins that it names.
+        # pytest loads these plugins after this hook, but the steps of a conftest must come after
+        # the steps of the plugins that it names.
         named = getattr(module, "pytest_plugins", ())
         manager = self._config.pluginmanager
         for name in [named] if isinstance(named, str) else named:
@@ -144,7 +144,7 @@ class Declarations:
             )
 
     def _usage_error(self, text: str) -> Exception:
-        # While a directory is collected, pytest reports a usage error as an INTERNALERROR.
+        # While pytest collects a directory, it reports a usage error as an INTERNALERROR.
         if self._has_started:
             return pytest.Collector.CollectError(text)
         return pytest.UsageError(text)
@@ -160,7 +160,7 @@ def _nearest_conftest(collector: pytest.Collector) -> str:
 
 
 def scope_of(module: types.ModuleType) -> tuple[str, ...]:
-    """Return the parts of the path of a conftest's folder; empty for a plugin."""
+    """Return the path of a conftest's folder, split into its parts; () for a plugin."""
     file = getattr(module, "__file__", None)
     if file is None or Path(file).name != "conftest.py":
         return ()

@@ -1,4 +1,4 @@
-"""The fixtures of the plugin: `plan`, and the value of each step."""
+"""Defines the fixtures of the plugin: `plan`, and one for the value of each step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _plan(request: pytest.FixtureRequest) -> PlanHandle:
     """The plan: its state, results, remaining time, run id and environment.
 
     A test that requests it needs every step visible from its directory. With
-    `@pytest.mark.plan("a", "b")` it needs only those.
+    `@pytest.mark.plan("a", "b")`, it needs only these two.
     """
     return lookup.of(request.config).handle
 
@@ -29,7 +29,7 @@ plan = pytest.fixture(scope="session", name="plan")(_plan)
 
 
 def add_step_fixture(module: types.ModuleType, declaration: Declaration) -> None:
-    """Add a session fixture for the value of the step to `module`."""
+    """Add to `module` a session fixture that returns the value of the step."""
     fixture = pytest.fixture(scope="session", name=declaration.name)(_function(module, declaration))
     setattr(module, f"__plan_fixture_{declaration.name}", fixture)
 
@@ -40,7 +40,7 @@ def _function(module: types.ModuleType, declaration: Declaration) -> Any:
     def value_of_step(request: pytest.FixtureRequest) -> Any:
         return lookup.of(request.config).value(name)
 
-    # `--fixtures` shows where the code of a fixture is: that must be the step's place.
+    # `--fixtures` shows the location of a fixture's code, which must be that of the step.
     code = value_of_step.__code__.replace(
         co_filename=declaration.file, co_firstlineno=max(1, declaration.line), co_name=name
     )

@@ -16,7 +16,7 @@ _KEY: pytest.StashKey[PlanSession] = pytest.StashKey()
 
 
 def peek(config: pytest.Config) -> PlanSession | None:
-    """Return the plan session of this process, None if none has been created."""
+    """Return the plan session of this process, or None if none has been created."""
     return config.stash.get(_KEY, None)
 
 

@@ -1,4 +1,4 @@
-"""What a solo process and a controller have in common: they start and clean up the plan."""
+"""Starts and cleans up the plan: the base class of the roles `Solo` and `Controller`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Owner:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        self._session: pytest.Session | None = None  # until it has finished
+        self._session: pytest.Session | None = None  # None again once it has finished
         config.add_cleanup(self._clean_up_after_all)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Provision the eager steps: after `pytest_plan_configure`, before other plugins start."""
+        """Provision eager steps, after `pytest_plan_configure` and before other plugins start."""
         self._session = session
         plan_session = lookup.peek(self._config)
         if plan_session is None or not self.runs():
@@ -34,7 +34,7 @@ class Owner:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Shorten the traceback to what pytest shows: its formatting would delay the cleanup."""
+        """Shorten the traceback to what pytest shows, because formatting it would delay cleanup."""
         plan_session = lookup.peek(self._config)
         if plan_session is None or self._config.option.fulltrace:
             return
@@ -44,7 +44,7 @@ class Owner:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
-        """Clean up after the hooks of all other plugins, even if one of them raised."""
+        """Clean up after the hooks of all other plugins have run, even if one of them raised."""
         try:
             return (yield)
         finally:
@@ -67,7 +67,7 @@ class Owner:
         return None
 
     def _clean_up_after_all(self) -> None:
-        # pytest calls no sessionfinish hook when a sessionstart hook failed.
+        # pytest does not call sessionfinish hooks if a sessionstart hook failed.
         self.clean_up()
         if self._session is not None:
             self._set_exit_status(self._session)
@@ -93,6 +93,6 @@ class Owner:
             plan_session.host.clean_up(failed=failed)
 
     def runs(self) -> bool:
-        """Whether this session runs steps; `--collect-only` and the like do not."""
+        """Return whether this session runs steps; `--collect-only` and the like do not."""
         option = self._config.option
         return not (self._settings.show or any(getattr(option, name, None) for name in _NO_TESTS))

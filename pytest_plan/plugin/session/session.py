@@ -1,4 +1,4 @@
-"""The plan session of this process: the object that puts the parts of the plugin together."""
+"""The plan session of this process: the object that connects the parts of the plugin."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class PlanSession:
-    """The plan in this process, and what its tests need of it.
+    """The plan in this process, and the steps that its tests need.
 
     Args:
         config: the config of this process.
@@ -34,7 +34,7 @@ class PlanSession:
         store: the store of the State. In a worker, the State is in the controller.
         declared: the steps that this process knows.
         handle: the object that the fixture `plan` returns.
-        needs: the steps that each selected test needs; empty before `survey`.
+        needs: the steps that each selected test needs; empty until `survey` is called.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
@@ -47,12 +47,12 @@ class PlanSession:
 
     @cached_property
     def view(self) -> PlanView:
-        """The plan as tests of this process see it; a worker sets it when it connects."""
+        """The plan as seen by the tests of this process; a worker sets it when it connects."""
         return MissingPlan() if roles.is_worker(self.config) else self.host
 
     @cached_property
     def host(self) -> Host:
-        """The run of the plan in the process that owns it; a worker never imports it."""
+        """The run of the plan; only the process that owns the plan imports it."""
         from pytest_plan.plugin.run.host import Host
 
         return Host(self.declared, self.load_listeners)
@@ -72,8 +72,8 @@ class PlanSession:
             self._load("junit")
 
     def _load(self, report: str) -> None:
-        # By name, because reports import the plugin and not the other way round. pytest's own
-        # `import_plugin` would warn about modules that were imported without being rewritten.
+        # Loaded by name, because reports import the plugin and not the other way around. pytest's
+        # own `import_plugin` would warn about modules that were imported without being rewritten.
         name = f"pytest_plan.report.{report}"
         manager = self.config.pluginmanager
         if not manager.has_plugin(name):
@@ -93,7 +93,7 @@ class PlanSession:
         self.declared.needed = self.declared.to_run(names, steps)
 
     def value(self, name: str) -> Any:
-        """Return the value of a step for its fixture; end the test if it has not succeeded."""
+        """Return a step's value for its fixture; end the test if the step has not succeeded."""
         self.require(name)
         return reveal(self.view.state.get(name))
 
@@ -107,7 +107,7 @@ class PlanSession:
             verdict.apply()
 
     def verdict(self, item: pytest.Item) -> Verdict | None:
-        """Return why a test cannot run, None if it can; waits until that is decided."""
+        """Wait until it is decided whether a test can run; return why it cannot, or None."""
         names = self.needs.get(item, ())
         self.view.ensure(names)
         missing = [verdict for name in names if (verdict := self.view.verdict_on(name))]

@@ -1,4 +1,4 @@
-"""The role of a process that runs its tests itself."""
+"""Implements the role of a process that runs its tests itself."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Solo(Owner):
-    """Provisions before the first test."""
+    """Provisions the plan before the first test."""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Provision what the selected tests need."""
+        """Provision the steps that the selected tests need."""
         option = self._config.option
         is_broken = session.testsfailed and not option.continue_on_collection_errors
         plan_session = self._plan_session_of(session)
@@ -48,7 +48,7 @@ class Solo(Owner):
 
     @pytest.hookimpl
     def pytest_leave_pdb(self) -> None:
-        """Let the time count towards the limit again."""
+        """Resume counting time toward the limit."""
         plan_session = lookup.peek(self._config)
         if plan_session is not None and plan_session.host.has_begun:
             plan_session.host.resume()
@@ -73,7 +73,7 @@ class Solo(Owner):
         limit.start(plan_session.host.remaining)
 
     def _plan_session_of(self, session: pytest.Session) -> PlanSession | None:
-        # A mark that names a step is an error in a project without steps as well.
+        # Even in a project without steps, a mark that names a step is an error.
         if any(item.get_closest_marker(NEEDS) for item in session.items):
             return lookup.of(self._config, self._settings)
         return lookup.peek(self._config)

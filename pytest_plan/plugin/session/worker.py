@@ -1,4 +1,4 @@
-"""The role of a worker of pytest-xdist: its plan is that of the controller."""
+"""Implements the role of a worker of pytest-xdist, which uses the plan of the controller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """Sends the needs of its tests to the controller, and asks it before each test."""
+    """Sends the needs of its tests to the controller, and asks before each test if it can run."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
@@ -36,15 +36,15 @@ class Worker:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Send what the selected tests need."""
-        # Tests that only use the State need the controller as well.
+        """Send the steps that the selected tests need."""
+        # Tests that only use the State also need the controller.
         if lookup.peek(self._config) is None and not any(map(marks.takes_plan, session.items)):
             return
         plan_session = lookup.of(self._config, self._settings)
         needs = self._needs(plan_session, session)
         if self._channel is not None:
             self._channel.send((0, "need", needs))
-        # Imported this late, because the controller provisions in the meantime.
+        # Imported only now, while the controller is already provisioning.
         from pytest_plan.plugin.items.gate import Gate
 
         self._config.pluginmanager.register(Gate(plan_session.verdict), "pytest_plan_gate")
@@ -59,7 +59,7 @@ class Worker:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
-        """Report that no more tests run, so that teardown is not taken for a test that hangs."""
+        """Report that no more tests run, so that teardown is not mistaken for a hanging test."""
         if self._client is not None:
             self._client.is_ending = True
             with contextlib.suppress(StateError):
@@ -67,11 +67,11 @@ class Worker:
         try:
             return (yield)
         finally:
-            # Not only as a cleanup of the config: a signal at that time would skip it.
+            # A cleanup of the config alone is not enough: a signal at that time would skip it.
             self._restore_handlers()
 
     def _connect(self, plan_session: PlanSession, channel: Any) -> None:
-        """Connect the tests of this worker to the controller, and stop when it says so."""
+        """Connect the tests of this worker to the controller, and stop when the controller asks."""
         from pytest_plan.plugin.main_thread.limit import Limit
         from pytest_plan.plugin.main_thread.signals import (
             interrupt_main_thread,

@@ -1,5 +1,6 @@
-"""The line between the controller and its workers, one execnet channel for each worker.
+"""Connects the controller and its workers, with one execnet channel for each worker.
 
-The State and the decisions are in the controller; `Server` answers what `Client` asks. Importing a
-module of this room does not import pytest-xdist. It uses `run` and the rooms below it.
+The controller holds the State and makes the decisions; `Server` answers the requests of `Client`.
+Importing a module of this room does not import pytest-xdist. The room uses `run` and the rooms
+below it.
 """

@@ -1,4 +1,4 @@
-"""A worker's end of the line to the controller: numbered requests and their answers."""
+"""A worker's end of the channel to the controller: sends requests and receives answers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ class Client:
 
     Args:
         channel: the channel that the controller has opened.
-        stop: called in the receiver thread when the controller asks this worker to stop.
+        stop: a function that the receiver thread calls when the controller asks this worker to
+            stop.
 
     Attributes:
-        is_ending: whether the worker is finishing its session, so that `stop` is no longer called.
+        is_ending: whether the worker is finishing its session, in which case `stop` is no longer
+            called.
     """
 
     def __init__(self, channel: Any, stop: Callable[[], None]) -> None:
@@ -40,7 +42,7 @@ class Client:
         channel.setcallback(self._receive, endmarker=None)
 
     def tell(self, what: str, *arguments: Any) -> None:
-        """Send a message that has no answer.
+        """Send a message that needs no answer.
 
         Raises:
             StateError: the controller has ended.
@@ -53,11 +55,11 @@ class Client:
         Args:
             what: the name of the request.
             arguments: values that execnet can send.
-            timeout: seconds; None means no timeout.
+            timeout: the maximum time to wait for the answer, in seconds; None means no timeout.
 
         Raises:
             StateError: the controller refused the request, or has ended.
-            TimeoutError: no answer came in time; the controller has been told to forget the
+            TimeoutError: no answer arrived in time; the controller has been asked to forget the
                 request.
         """
         number = next(self._numbers)
@@ -109,7 +111,7 @@ class Client:
             return
         number, done, answer = message
         if number == 0:
-            if not self.is_ending:  # otherwise it would interrupt the session-finish hooks
+            if not self.is_ending:  # otherwise `stop` would interrupt the session-finish hooks
                 self._stop()
         elif (answers := self._waiting.pop(number, None)) is not None:
             answers.put((done, answer))

@@ -1,4 +1,4 @@
-"""Requests of workers that cannot be answered yet."""
+"""Holds requests of workers that cannot be answered yet."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ class PendingRequest(NamedTuple):
     Attributes:
         worker: the id of the worker that sent it.
         number: the number of the request.
-        ready: returns the answer, or None while there is none.
-        reply: sends the number, whether the request succeeded, and the answer or the error text.
+        ready: a function that returns the answer, or None if there is no answer yet.
+        reply: a function that sends the number, whether the request succeeded, and the answer or
+            the error text.
     """
 
     worker: str
@@ -26,22 +27,23 @@ class PendingRequest(NamedTuple):
 
 
 class PendingRequests:
-    """The requests that wait. Code that changes the State or a decision calls `answer_ready`."""
+    """The waiting requests. Code that changes the State or a decision calls `answer_ready`."""
 
     def __init__(self) -> None:
-        # Guards _waiting. Taken before the store's lock, never while that is held. Nothing is sent
-        # while it is held, because a worker that has stopped reading would block all others.
+        # Guards _waiting. This lock is taken before the store's lock, never while the store's lock
+        # is held. Nothing is sent while this lock is held, because a worker that has stopped
+        # reading would block all others.
         self._lock = threading.Lock()
         self._waiting: list[PendingRequest] = []
 
     def add(self, request: PendingRequest) -> None:
-        """Add a request; it is answered at once if its answer is ready by now."""
+        """Add a request, and answer it immediately if its answer is ready."""
         with self._lock:
             self._waiting.append(request)
         self.answer_ready()
 
     def answer_ready(self) -> None:
-        """Answer each request whose answer is ready, in the order in which they were added."""
+        """Answer the requests whose answers are ready, in the order in which they were added."""
         if not self._waiting:
             return
         with self._lock:
@@ -52,7 +54,7 @@ class PendingRequests:
                 request.reply(request.number, *answer)
 
     def forget(self, worker: str, number: int) -> bool:
-        """Drop a request that the worker has given up; return False if it was answered already."""
+        """Drop a request that the worker has given up; return False if it was already answered."""
         with self._lock:
             left = [one for one in self._waiting if (one.worker, one.number) != (worker, number)]
             is_waiting = len(left) < len(self._waiting)

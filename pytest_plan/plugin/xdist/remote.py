@@ -1,4 +1,4 @@
-"""The controller's plan and State, as the tests of a worker see them."""
+"""The controller's plan and State as seen by the tests of a worker."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Remote:
-    """The plan view of a worker: it asks the controller.
+    """The plan view of a worker, which asks the controller.
 
     Args:
-        client: the line to the controller.
-        begun: called once the plan has begun, with a function that returns the seconds until the
-            limit passes.
+        client: the connection to the controller.
+        begun: a function to call once the plan has begun. Its argument is a function that returns
+            the seconds left until the limit, or None if there is no limit.
     """
 
     def __init__(self, client: Client, begun: Callable[[Callable[[], float | None]], None]) -> None:
@@ -38,7 +38,7 @@ class Remote:
 
     @property
     def state(self) -> State:
-        """The State, which is in the controller."""
+        """The State, which the controller holds."""
         return self._state
 
     @property
@@ -62,19 +62,19 @@ class Remote:
             self._begun(self.remaining)
 
     def verdict_on(self, name: str) -> Verdict | None:
-        """Return why a test that needs the step cannot run, None when it can."""
+        """Return why a test that needs the step cannot run, or None if it can."""
         if name not in self._verdicts:
             verdict: Verdict | None = load(self._client.ask("verdict", name))
             return verdict
         return self._verdicts[name]
 
     def results(self) -> Mapping[str, StepResult]:
-        """Return the result of each step so far."""
+        """Return the results of the steps so far."""
         results: Mapping[str, StepResult] = load(self._client.ask("results"))
         return results
 
     def remaining(self) -> float | None:
-        """Return the seconds until the limit passes; None without a limit."""
+        """Return the seconds left until the limit is reached, or None if there is no limit."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
 
@@ -85,43 +85,43 @@ class RemoteStore:
         self._client = client
 
     def read(self, key: str) -> Entry | None:
-        """Return the entry of `key`, None when absent."""
+        """Return the entry of `key`, or None if there is none."""
         return _entry(key, self._client.ask("read", key))
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
-        """Write if `version` still holds."""
+        """Write the value if the entry is still at `version`; see `Store.write`."""
         data, secret = dump(key, value), secret_in(value)
         return bool(self._client.ask("write", key, data, version, secret))
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
-        """Remove if `version` still holds."""
+        """Remove the entry if it is still at `version`."""
         return bool(self._client.ask("remove", key, version))
 
     def versions(self) -> dict[str, int]:
-        """Return the version of every key, all read at one moment."""
+        """Return a consistent copy of the version of every key."""
         versions: dict[str, int] = self._client.ask("versions")
         return versions
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all values, all read at one moment."""
+        """Return a consistent copy of all values."""
         return {key: open_value(key, data) for key, data in self._client.ask("snapshot").items()}
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
-        """Return the entry of `key` once there is one; None after `timeout` seconds."""
+        """Return the entry of `key` as soon as there is one, or None after `timeout` seconds."""
         try:
             return _entry(key, self._client.ask("wait", key, timeout=timeout))
         except TimeoutError:
             return None
 
     def acquire(self, name: str, timeout: float | None, stopping: Callable[[], bool]) -> bool:
-        """Take the lock `name`; False after `timeout` seconds."""
+        """Take the lock `name`; return False if it is not free within `timeout` seconds."""
         try:
             return bool(self._client.ask("acquire", name, threading.get_ident(), timeout=timeout))
         except TimeoutError:
             return False
 
     def release(self, name: str, thread: int) -> None:
-        """Release the lock `name`, if that thread of this worker still holds it."""
+        """Release the lock `name` if the given thread of this worker still holds it."""
         self._client.ask("release", name, thread)
 
 

@@ -1,4 +1,4 @@
-"""The role of this process: solo, or a controller or worker of pytest-xdist."""
+"""Determines the role of this process: solo, or a controller or worker of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ ENVIRON = "pytest_plan_environ"
 
 
 def is_worker(config: pytest.Config) -> bool:
-    """Whether this process is a worker of pytest-xdist."""
+    """Return whether this process is a worker of pytest-xdist."""
     return hasattr(config, "workerinput")
 
 
 def is_controller(config: pytest.Config) -> bool:
-    """Whether this process distributes its tests to workers of pytest-xdist."""
+    """Return whether this process distributes its tests to workers of pytest-xdist."""
     option = config.option
     return (
         not is_worker(config)
@@ -26,6 +26,6 @@ def is_controller(config: pytest.Config) -> bool:
 
 
 def disable_workers(config: pytest.Config) -> None:
-    """Keep xdist from starting workers; it reads these options after this plugin."""
+    """Keep xdist from starting workers; xdist reads these options after this plugin has run."""
     if is_controller(config):
         config.option.dist, config.option.tx, config.option.numprocesses = "no", [], 0

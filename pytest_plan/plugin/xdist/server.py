@@ -1,7 +1,8 @@
-"""The controller's end of the line to one worker, and the facts it answers with.
+"""The controller's end of the channel to one worker: answers the worker's requests.
 
 `Server.receive` runs in execnet's receiver thread, which also delivers the worker's test reports.
-It therefore only looks up and sends. It never raises, because an exception would close the channel.
+It therefore only looks up and sends answers. It never raises, because an exception would close the
+channel.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Answers:
 
     Args:
         host: the run of the plan.
-        store: the State.
+        store: the store of the State.
     """
 
     def __init__(self, host: Host, store: SharedStore) -> None:
@@ -39,7 +40,7 @@ class Answers:
         self.results = pickle.dumps({})
 
     def decide(self, names: Iterable[str]) -> None:
-        """Decide about tests that need these steps, and answer the requests that wait for it."""
+        """Decide whether tests that need these steps can run, and answer the waiting requests."""
         self.results = pickle.dumps(dict(self.host.results()))
         self._verdicts = {
             **(self._verdicts or {}),
@@ -48,10 +49,10 @@ class Answers:
         self.store.pending.answer_ready()
 
     def about(self, names: list[str]) -> bytes | None:
-        """Return what a worker needs to know before a test, None while a step is undecided.
+        """Return what a worker needs to know before a test, or None while a step is undecided.
 
-        That is, pickled: the verdicts on these steps, the environment variables that steps have
-        set, and the seconds until the limit passes.
+        The answer is a pickle of the verdicts on these steps, the environment variables that steps
+        have set, and the seconds left until the limit.
         """
         verdicts = self._verdicts
         if verdicts is None or any(name not in verdicts for name in names):
@@ -62,19 +63,20 @@ class Answers:
 
 
 class Server:
-    """Serves the requests of one worker, and keeps what the worker has reported.
+    """Answers the requests of one worker, and stores what the worker has reported.
 
     Args:
         worker: the worker's id in xdist.
         channel: an execnet channel for this worker alone.
-        answers: returns the facts to answer with, None before the plan has begun.
+        answers: a function that returns the facts to answer with, or None before the plan has
+            begun.
 
     Attributes:
-        gone: set once the worker's process has ended, for any reason.
-        pid: the worker's process id; None until the plugin in the worker has said hello.
-        stuck: the node id of a test that the worker could not end when the limit had passed; None
+        gone: an event that is set once the worker's process has ended, for any reason.
+        pid: the worker's process id; None until the plugin in the worker has sent it.
+        stuck: the node id of a test that the worker could not end when the limit was reached; None
             if there is none.
-        is_ending: whether the worker runs no more tests.
+        is_ending: whether the worker will run no more tests.
     """
 
     def __init__(self, worker: str, channel: Any, answers: Callable[[], Answers | None]) -> None:
@@ -105,7 +107,7 @@ class Server:
         channel.setcallback(self.receive, endmarker=None)
 
     def take_needs(self) -> dict[str, Any] | None:
-        """Return what the worker's tests need; None if it has sent nothing since the last call."""
+        """Return what the worker's tests need, or None if nothing was sent since the last call."""
         needs, self._needs = self._needs, None
         return needs
 

@@ -1,4 +1,4 @@
-"""The State of the controller, which workers share.
+"""The controller's State, which its workers share.
 
 A value is pickled once, when it is set, on the thread that sets it. The controller forwards the
 pickle unchanged and loads it only when one of its own steps reads the value.
@@ -32,7 +32,7 @@ class Shared:
 
     @classmethod
     def of_value(cls, key: str, value: Any) -> Shared:
-        """Return a value that this process has set, pickled if possible."""
+        """Return a value that this process sets, with its pickle if possible."""
         try:
             return cls(value, dump(key, value), None)
         except StateError as error:
@@ -51,7 +51,7 @@ class Shared:
         return self._value
 
     def lasting(self, key: str, lasting: Callable[[Any], Any]) -> Any:
-        """Return the value as the journal keeps it, by `lasting`, or a function that returns it."""
+        """Return `lasting` of the value, for the journal, or a function that computes it later."""
         if self._value is not _UNOPENED:
             return lasting(self._value)
 
@@ -82,37 +82,37 @@ class SharedStore(LocalStore):
         self.pending = PendingRequests()
 
     def read(self, key: str) -> Entry | None:
-        """Return the entry of `key` with its value, None when absent."""
+        """Return the entry of `key` with its value, or None if there is none."""
         return _opened(key, super().read(key))
 
     def prepare(self, key: str, value: Any) -> Prepared:
-        """Pickle a value of this process."""
+        """Pickle a value that this process sets."""
         self._learn(value)
         shared = Shared.of_value(key, value)
         return Prepared(shared, self._lasting(key, shared))
 
     def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
-        """Write what `prepare` returned if `version` still holds, and answer waiting workers."""
+        """Write the prepared value if `key` is still at `version`, and answer waiting workers."""
         done = super().commit(key, prepared, version, writer)
         self.pending.answer_ready()
         return done
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
-        """Remove `key` if `version` still holds."""
+        """Remove `key` if it is still at `version`."""
         done = super().remove(key, version, writer)
         self.pending.answer_ready()
         return done
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all values, all read at one moment."""
+        """Return a consistent copy of all values."""
         return {key: shared.value(key) for key, shared in super().snapshot().items()}
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
-        """Return the entry once there is one; see `Store.wait`."""
+        """Return the entry of `key` as soon as there is one; see `Store.wait`."""
         return _opened(key, super().wait(key, timeout, stopping))
 
     def _lasting(self, key: str, value: Shared) -> Any:
-        # A worker's value is loaded by the journal's writer, not on the thread that received it.
+        # The journal's writer loads a worker's value, not the thread that received it.
         return value.lasting(key, self._journal.lasting)
 
     def release_held(self, name: str, holder: Holder) -> None:
@@ -121,21 +121,21 @@ class SharedStore(LocalStore):
         self.pending.answer_ready()
 
     def read_data(self, key: str) -> tuple[int, bytes] | None:
-        """Return the version and the pickle of `key`, None when absent."""
+        """Return the version and the pickle of `key`, or None if there is no entry."""
         entry = super().read(key)
         return None if entry is None else (entry.version, entry.value.data())
 
     def write_data(
         self, key: str, data: bytes, version: int | None, secret: bytes | None = None
     ) -> bool:
-        """Write a worker's value if `version` still holds.
+        """Write a worker's value if the entry is still at `version`.
 
         Args:
             key: the key.
             data: the pickle of the value.
-            version: as for `Store.write`.
-            secret: what the value hides, if it is a `Secret`; masked from now on. The pickle itself
-                is not loaded here.
+            version: the expected version; see `Store.write`.
+            secret: the bytes that the value hides and that are masked from now on; None if it is
+                not a `Secret`. The pickle itself is not loaded here.
         """
         if secret is not None:
             self._learn(Secret(secret))
@@ -143,16 +143,16 @@ class SharedStore(LocalStore):
         return self.commit(key, Prepared(shared, self._lasting(key, shared)), version, None)
 
     def snapshot_data(self) -> dict[str, bytes]:
-        """Return the pickles of all values, all read at one moment."""
+        """Return a consistent copy of the pickles of all values."""
         return {key: shared.data() for key, shared in super().snapshot().items()}
 
     def refuse_again(self, name: str, worker: str, thread: int) -> None:
-        """Raise StateError if that thread of the worker already holds the lock."""
+        """Raise StateError if the given thread of the worker already holds the lock."""
         with self._changed:
             self._is_free(name, (worker, thread))
 
     def try_acquire(self, name: str, worker: str, thread: int) -> bool:
-        """Take the lock `name` for a thread of a worker if it is free; return whether it was."""
+        """Take the lock `name` for a worker's thread if it is free; return whether it was free."""
         with self._changed:
             return self._is_free(name, (worker, thread)) and self._take(name, (worker, thread))
 

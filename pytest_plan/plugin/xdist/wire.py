@@ -1,6 +1,6 @@
-"""How values travel between controller and workers: as pickles.
+"""Pickles the values that the controller and its workers exchange.
 
-Both ends belong to the same run, so pickles are never read from a stranger.
+Both ends of a channel belong to the same run, so no pickle comes from an untrusted source.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def dump(key: str, value: Any) -> bytes:
     """Return the pickle of a value.
 
     Raises:
-        StateError: it cannot be pickled; the message names the key and the type.
+        StateError: the value cannot be pickled; the message names the key and the type.
     """
     try:
         return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
@@ -28,7 +28,7 @@ def dump(key: str, value: Any) -> bytes:
 
 
 def secret_in(value: Any) -> bytes | None:
-    """Return the bytes to mask when `value` is a `Secret` of text or bytes, else None."""
+    """Return the bytes to mask if `value` is a `Secret` of text or bytes, or None."""
     hidden = value.reveal() if isinstance(value, Secret) else None
     if isinstance(hidden, str):
         return hidden.encode("utf-8", "surrogateescape")
@@ -36,8 +36,8 @@ def secret_in(value: Any) -> bytes | None:
 
 
 def load(data: bytes) -> Any:
-    """Return the value of a pickle that a process of this run has made."""
-    return pickle.loads(data)  # noqa: S301 - both ends of the line are ours
+    """Return the value in a pickle that a process of this run has created."""
+    return pickle.loads(data)  # noqa: S301 - both ends of the channel are ours
 
 
 def open_value(key: str, data: bytes) -> Any:
