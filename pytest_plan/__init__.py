@@ -1,4 +1,4 @@
-"""Staged test environments: steps become a plan, run once, cleaned up in reverse.
+"""Staged test environments: a plan of steps that run once and are cleaned up in reverse order.
 
 PYTEST_DONT_REWRITE (the package has no asserts that pytest should rewrite)
 """
@@ -43,12 +43,13 @@ if TYPE_CHECKING:  # the names of the table below, for type checkers
     from pytest_plan.plugin.items.handle import PlanHandle as PlanHandle
     from pytest_plan.plugin.main_thread.signals import Terminated as Terminated
 
-# For `-p pytest_plan` where the package is not installed but importable.
+# For `-p pytest_plan` if the package is importable but not installed.
 pytest_plugins = ("pytest_plan.plugin",)
 
-# The public names, and the module that has each. A module is imported when one of its names is
-# first used: a run of pytest without steps imports no engine, and the engine no pytest. There is
-# no __dir__, because pytest would look at, and so import, whatever it lists.
+# The public names, by the module that defines them. A module is imported when one of its names is
+# first used, so a run of pytest without steps does not import the engine, and the engine does not
+# import pytest. There is no __dir__, because pytest would access, and so import, every name it
+# lists.
 _HOMES = {
     "engine.calls.context": "Context",
     "engine.calls.interrupt": "StepInterrupted",
@@ -71,7 +72,7 @@ _HOMES = {
     "plugin.main_thread.signals": "Terminated",
 }
 
-__all__ = sorted(" ".join(_HOMES.values()).split())  # noqa: PLE0605 - made from the table
+__all__ = sorted(" ".join(_HOMES.values()).split())  # noqa: PLE0605 - built from the table
 
 
 def __getattr__(name: str) -> Any:

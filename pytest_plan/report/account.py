@@ -1,4 +1,4 @@
-"""The account of a run: the plain data that every report is written from, with secrets masked."""
+"""The account of a run: the plain data from which all reports are written, with secrets masked."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class AttemptAccount:
     """One attempt of a step.
 
     Attributes:
-        number: counted from 1.
+        number: the number of the attempt, counted from 1.
         hook: the last hook that was called.
-        started: seconds since the run began.
-        seconds: how long it took.
-        error: the error on one line, None when the attempt succeeded.
+        started: when it began, in seconds since the run began.
+        seconds: its duration, in seconds.
+        error: the error, on one line; None if the attempt succeeded.
     """
 
     number: int
@@ -52,9 +52,9 @@ class CleanupAccount:
 
     Attributes:
         outcome: how it ended.
-        started: seconds since the run began, None when it did not start.
-        seconds: how long it took.
-        error: its errors and what was not undone, on one line; None when there is nothing to say.
+        started: when it began, in seconds since the run began; None if it did not begin.
+        seconds: its duration, in seconds.
+        error: its errors and what was not undone, on one line; None if there is nothing to report.
     """
 
     outcome: CleanupOutcome
@@ -73,20 +73,20 @@ class StepAccount:
     """The account of one step.
 
     Attributes:
-        name: name of the step.
+        name: the name of the step.
         outcome: how it ended.
-        reason: why it did not succeed, None when it did.
+        reason: why it did not succeed; None if it did.
         needs: the steps that it needs.
         after: the steps that it is ordered after.
         origin: `file:line` of its declaration.
-        started: seconds since the run began, None when it did not run.
-        seconds: how long it took, retries and pause included.
+        started: when it began, in seconds since the run began; None if it did not run.
+        seconds: its duration, in seconds, including retries and pause.
         attempts: every attempt, in order.
         attempts_allowed: the maximum number of attempts.
         cleanup: how its cleanup ended.
-        error: its errors and those of its cleanup, with tracebacks; empty when there are none.
+        error: its errors and those of its cleanup, with tracebacks; empty if there are none.
         log: the last lines of its log.
-        stack: the stack of its thread when it was abandoned; empty when it was not.
+        stack: the stack of its thread when it was abandoned; empty if it was not.
         is_critical: whether it is on the critical path of provisioning.
     """
 
@@ -119,11 +119,11 @@ class TestAccount:
 
     Attributes:
         node_id: pytest's node id of the test.
-        worker: the xdist worker that ran it, `main` without workers.
-        started: seconds since the run began.
-        seconds: how long it took, fixtures included.
+        worker: the xdist worker that ran it; `main` if there are no workers.
+        started: when it began, in seconds since the run began.
+        seconds: its duration, in seconds, including fixtures.
         outcome: one of `TEST_OUTCOMES`.
-        message: the error or the reason it was blocked, on one line; empty when there is none.
+        message: the error, or the reason why it was blocked, on one line; empty if there is none.
     """
 
     __test__ = False  # keeps pytest from collecting it
@@ -143,16 +143,16 @@ class Account:
     Attributes:
         run_id: the id of the run.
         environment: the name of its environment.
-        outcome: `succeeded`, `failed` (also when only a cleanup failed), `cancelled`, `timed_out`.
-        reason: why the plan stopped early, None when it did not.
-        limit: the plan's limit in seconds, None without one.
-        seconds: how long the run took, cleanup included.
+        outcome: `succeeded`, `failed` (also if only a cleanup failed), `cancelled` or `timed_out`.
+        reason: why the plan stopped early; None if it did not.
+        limit: the plan's limit, in seconds; None if there is none.
+        seconds: the duration of the run, in seconds, including cleanup.
         began_at: when the run began, in seconds since 1970 by the wall clock.
-        cleanup_began: when cleanup began, in seconds since the run began; None when it did not.
+        cleanup_began: when cleanup began, in seconds since the run began; None if it did not begin.
         steps: the steps that were selected to run, in the order of the plan.
         tests: the tests in the order in which they began.
-        not_run: how many selected tests never began or were interrupted.
-        critical_path: the steps that decided how long provisioning took, first to last.
+        not_run: the number of selected tests that never began or were interrupted.
+        critical_path: the steps that determined how long provisioning took, first to last.
         problems: what cleanup did not undo, and errors in listeners and hooks, one line each.
     """
 
@@ -195,9 +195,9 @@ def step_account(
 
     Args:
         result: the step's result.
-        mask: replaces the secrets in a text.
+        mask: a function that masks the secrets in a text.
         log: the last lines of the step's log.
-        error: its errors and those of its cleanup, with tracebacks.
+        error: the errors of the step and of its cleanup, with tracebacks.
         critical: the names of the steps on the critical path.
     """
     return StepAccount(

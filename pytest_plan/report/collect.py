@@ -1,4 +1,4 @@
-"""Collects the data of a run for its reports; used only when a report was requested."""
+"""Collects the data of a run for its reports; used only if a report is requested."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Collector:
 
     Args:
         config: the config of the process that owns the plan (solo or controller).
-        on_finished: called with the account when the plan has finished.
+        on_finished: a function to call with the account when the plan has finished.
     """
 
     def __init__(self, config: pytest.Config, on_finished: Callable[[Account], None]) -> None:
@@ -56,7 +56,7 @@ class Collector:
         self._config = config
         self._on_finished = on_finished
         # Tests are timed by the wall clock, events in seconds since the run began. The smallest
-        # difference between the two is when the run began by the wall clock.
+        # difference between the two is the time at which the run began by the wall clock.
         self._began = math.inf
         self._cleanup_began: float | None = None
         self._logs: dict[str, str] = {}
@@ -159,7 +159,7 @@ def _worker(report: pytest.TestReport) -> str:
 
 
 def _outcome(report: pytest.TestReport) -> str | None:
-    """Return the outcome that this phase gives the test, None when it leaves it open."""
+    """Return the outcome that this phase gives the test, or None if the outcome is still open."""
     if getattr(report, "plan_blocked", None):
         return "blocked"
     is_expected = hasattr(report, "wasxfail")

@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Check before the run that every report can be written.
 
     Raises:
-        pytest.UsageError: a file cannot be written, or an HTML report lacks Jinja2.
+        pytest.UsageError: a file cannot be written, or Jinja2 is missing for an HTML report.
     """
     settings = lookup.of(config).settings
     source = settings.sources["report"]
@@ -87,7 +87,7 @@ class ReportFiles:
         self._lines: list[tuple[str, dict[str, bool]]] = []
 
     def write(self, account: Account) -> None:
-        """Write every report; an error in one does not prevent the others."""
+        """Write every report; an error in one does not prevent the others from being written."""
         for path in self._settings.report:
             self._try(str(path), functools.partial(_write_report, path, account))
         summary = os.environ.get(_SUMMARY)
@@ -96,7 +96,7 @@ class ReportFiles:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """List the reports below the table of the plan; with `-q`, only those not written."""
+        """List the reports below the table of the plan; with `-q`, list only those not written."""
         for line, markup in self._lines:
             if markup or self._config.get_verbosity() >= 0:
                 terminalreporter.write_line(line, **markup)
@@ -112,12 +112,12 @@ class ReportFiles:
 
 
 def _ending(path: Path) -> str:
-    # The longer of two endings comes first: `x.trace.json` is not a `.json` report.
+    # Longer endings come first: `x.trace.json` is not a `.json` report.
     return next(ending for ending in REPORT_ENDINGS if path.name.endswith(ending))
 
 
 def _problem(path: Path) -> str | None:
-    """Return why the file cannot be written, None when it can."""
+    """Return why the file cannot be written, or None if it can."""
     if path.is_dir():
         return "it is a directory"
     if path.exists():

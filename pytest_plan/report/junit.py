@@ -1,7 +1,7 @@
-"""Adds a suite named `plan` to the file of `--junitxml`, with a test case and a property per step.
+"""Adds a suite named `plan` to the `--junitxml` file, with a test case and a property per step.
 
-pytest writes the file before cleanup. The suite is added when the plan has finished, so that it
-includes the outcome of cleanup.
+pytest writes the file before cleanup. This module adds the suite when the plan has finished, so
+that the suite includes the outcome of cleanup.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from pytest_plan.report.collect import Collector
 _SUITE = "plan"
 # Characters that XML 1.0 does not allow.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_DIGITS = 3  # as pytest writes times
+_DIGITS = 3  # as in the times that pytest writes
 
 
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None]:
-    """Add the suite when the plan has finished."""
+    """Return a listener that adds the suite when the plan has finished."""
     path = Path(os.path.expandvars(config.option.xmlpath)).expanduser().absolute()
     collector = Collector(config, lambda account: _add(config, path, account))
     return collector.on_event

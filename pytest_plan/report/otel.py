@@ -1,7 +1,7 @@
-"""Records steps and cleanups as OpenTelemetry spans when a tracer provider is configured.
+"""Records steps and cleanups as OpenTelemetry spans if a tracer provider is configured.
 
-The spans are children of the session span of pytest-opentelemetry; without that plugin, of a span
-named `plan`. Programs that a step starts get the step's span in TRACEPARENT.
+The spans are children of pytest-opentelemetry's session span or, without that plugin, of a span
+named `plan`. A program that a step starts receives the step's span in TRACEPARENT.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _CARRIERS = ("TRACEPARENT", "TRACESTATE", "BAGGAGE")
 
 
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | None:
-    """Return the listener that records spans, None when no tracer provider is configured."""
-    # Configuring a provider imports this module; a run without one is spared the import.
+    """Return a listener that records spans, or None if no tracer provider is configured."""
+    # Configuring a provider imports this module, so a run without a provider need not import it.
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return None
@@ -58,11 +58,11 @@ class Spans:
         self._tracer = trace.get_tracer("pytest-plan")
         self._plan_span: Span | None = None
         self._parent = self._make_parent()
-        self._lock = threading.Lock()  # guards _steps: programs are started on the steps' threads
-        self._steps: dict[str, tuple[Span, int]] = {}  # with its start in ns since 1970
+        self._lock = threading.Lock()  # guards _steps: steps start programs on their own threads
+        self._steps: dict[str, tuple[Span, int]] = {}  # each with its start, in ns since 1970
 
     def pytest_plan_program_variables(self, step: str) -> Mapping[str, str]:
-        """Return the variables that make the spans of a program children of the step's span."""
+        """Return the variables that make a program's spans children of the step's span."""
         from opentelemetry import propagate, trace
 
         carrier: dict[str, str] = {}
@@ -103,7 +103,7 @@ class Spans:
         return trace.set_span_in_context(self._plan_span)
 
     def _session_span(self) -> Span | None:
-        # pytest-opentelemetry never makes it the current span, but keeps it in its plugin.
+        # pytest-opentelemetry never makes its span the current one, but its plugin object holds it.
         from opentelemetry import trace
 
         for plugin in self._config.pluginmanager.get_plugins():
@@ -163,7 +163,7 @@ class Spans:
 
         if self._plan_span is not None:
             self._plan_span.end()
-        # pytest-opentelemetry flushes before cleanup, when these spans have not ended.
+        # pytest-opentelemetry flushes before cleanup, when these spans have not ended yet.
         flush = getattr(trace.get_tracer_provider(), "force_flush", None)
         if flush is not None:
             flush()

@@ -1,4 +1,4 @@
-"""The geometry of the timeline: bars and ticks on an axis from 0 to `WIDTH`."""
+"""Computes the geometry of the timeline: bars and ticks on an axis from 0 to `WIDTH`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pytest_plan.report.account import (
 
 WIDTH = 1000
 MOST_ATTEMPTS = 50  # only the last attempts of a step are drawn and listed
-_MOST_TESTS = 400  # of a worker; more are grouped
+_MOST_TESTS = 400  # per worker; if there are more, they are grouped
 _MOST_BARS = 800  # approximate number of bars after grouping
 _FEWEST_SECONDS = 0.001
-_WAITS = ("queue", "wait", "pause")  # kinds of bars that are left out when too narrow to see
+_WAITS = ("queue", "wait", "pause")  # kinds of bars that are left out if they are too narrow to see
 _VISIBLE = 0.5
 _TICKS = 6
 _TICK_SECONDS = (
@@ -49,8 +49,8 @@ class Lane:
     Attributes:
         worker: the name of the worker.
         bars: its tests in drawing order.
-        count: how many tests it ran.
-        summary: how many tests had each outcome, as text.
+        count: the number of tests it ran.
+        summary: the number of tests with each outcome, as text.
         is_grouped: whether a bar may stand for several tests.
     """
 
@@ -63,7 +63,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of the run to zoom in on, in seconds since the run began."""
+    """A part of the run to zoom in on; its times are in seconds since the run began."""
 
     name: str
     began: float
@@ -94,7 +94,7 @@ class Axis:
 
 
 def ready_at(step: StepAccount, steps: Mapping[str, StepAccount]) -> float:
-    """Return when everything that a step waits for had ended, in seconds since the run began."""
+    """Return when the last step that this one waits for ended, in seconds since the run began."""
     waited_for = [steps[name] for name in (*step.needs, *step.after) if name in steps]
     return max(((one.started or 0.0) + one.seconds for one in waited_for), default=0.0)
 
@@ -171,7 +171,10 @@ def _test_kind(test: TestAccount) -> str:
 
 
 def _grouped(tests: Sequence[TestAccount], axis: Axis) -> Iterator[Bar]:
-    """Return one bar for adjacent tests of one kind that are too short to see apart."""
+    """Yield the bars of the tests; adjacent tests that are too short to see share a bar.
+
+    Only tests of the same kind share a bar.
+    """
     span = max(test.started + test.seconds for test in tests) - tests[0].started
     least = span / _MOST_BARS
     group: list[TestAccount] = []

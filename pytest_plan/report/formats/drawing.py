@@ -1,4 +1,4 @@
-"""The layout of the dependency graph: each step is a box below the steps that it waits for."""
+"""Computes the layout of the dependency graph: a step's box is below all steps it waits for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BOX_HEIGHT = 34
 _GAP_X, _GAP_Y = 22, 46
 _WIDEST = 1080
 _MARGIN = 8
-_MOST_PASSED = 400  # layers passed by edges; if there are more, edges may cross boxes
+_MOST_PASSED = 400  # layers that edges pass through; if there are more, edges may cross boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,13 @@ class Box:
 
     @property
     def middle(self) -> float:
-        """The x coordinate of its center."""
+        """The x coordinate of the box's center."""
         return self.x + self.width / 2
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A curve from a step to one that waits for it.
+    """A curve from a step to another step that waits for it.
 
     Attributes:
         kind: `need` or `order`.
@@ -60,7 +60,7 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """The position of a step, or of an edge that passes a layer; `x` may be negative."""
+    """The position of a step, or of an edge that passes through a layer; `x` may be negative."""
 
     x: float
     y: float
@@ -68,7 +68,7 @@ class _Spot:
 
 
 def draw(steps: Sequence[StepAccount]) -> Drawing | None:
-    """Return the layout of the graph; None for fewer than two or more than `MOST_STEPS` steps."""
+    """Return the layout of the graph, or None for fewer than 2 or more than `MOST_STEPS` steps."""
     if not 2 <= len(steps) <= MOST_STEPS:
         return None
     layers, routes = _layers(steps)
@@ -96,10 +96,10 @@ _Routes = dict[tuple[str, str], list[str]]
 
 
 def _layers(steps: Sequence[StepAccount]) -> tuple[list[list[str]], _Routes]:
-    """Return the keys in each layer, and the keys that each edge leads through.
+    """Return the keys in each layer, and the keys that each edge passes through.
 
-    The key of a step is its name. An edge that passes a layer gets a key there as well, which
-    reserves room for it between the boxes.
+    The key of a step is its name. An edge that passes through a layer also gets a key there, which
+    reserves room for the edge between the boxes.
     """
     known = {step.name for step in steps}
     edges = {
@@ -133,7 +133,7 @@ def _spots(
     spots: dict[str, _Spot] = {}
 
     def pull(key: str) -> float:
-        # A step is placed below the mean center of what it waits for.
+        # A step is placed below the mean center of the steps that it waits for.
         middles = [spots[name].x + spots[name].width / 2 for name in above.get(key, ())]
         return sum(middles) / len(middles) if middles else 0.0
 

@@ -1,4 +1,4 @@
-"""`.html`: the run as a single, self-contained page that needs no network access."""
+"""Writes `.html` reports: a single, self-contained page that needs no network access."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pytest_plan.report.formats import chart, drawing
 
 _FOLDER = importlib.resources.files("pytest_plan.report.formats") / "page"
 _TEXT_BUDGET = 1_500_000  # characters of all errors, stacks and logs together
-_LONGEST_TEXT = 20_000  # characters of one of them
+_LONGEST_TEXT = 20_000  # characters of one error, stack or log
 _MOST_TESTS = 300  # failed and blocked tests in the table
 _SLOWEST = 20  # other tests in the table
 _ICONS = {
@@ -35,7 +35,7 @@ _ICONS = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A step as the page shows it; long texts are truncated to limit the size of the file."""
+    """A step as shown on the page; long texts are truncated to limit the size of the file."""
 
     step: StepAccount
     bars: tuple[chart.Bar, ...]
@@ -46,7 +46,7 @@ class Row:
 
 
 class _Budget:
-    """Truncates texts so that they do not exceed a number of characters in total."""
+    """Truncates texts so that their total length does not exceed a number of characters."""
 
     def __init__(self, characters: int) -> None:
         self._left = characters
@@ -98,7 +98,7 @@ def _rows(account: Account, axis: chart.Axis) -> list[Row]:
     steps = {step.name: step for step in account.steps}
     needed_by = _needed_by(account.steps)
     budget = _Budget(_TEXT_BUDGET)
-    # The texts of failed steps are kept first.
+    # Failed steps use the budget first.
     texts = {
         step.name: (budget.cut(step.error), budget.cut(step.stack), budget.cut(step.log))
         for step in sorted(account.steps, key=lambda step: not step.is_bad)

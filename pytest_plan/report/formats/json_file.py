@@ -1,4 +1,4 @@
-"""`.json`: the run for other programs; docs/reference/report-json.md documents the schema."""
+"""Writes `.json` reports for other programs; docs/reference/report-json.md documents the schema."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def text(account: Account) -> str:
 
 
 def data(account: Account) -> dict[str, Any]:
-    """Return the report as plain values, before it is written as JSON."""
+    """Return the report as plain values, ready to be written as JSON."""
     return {
         "schema": SCHEMA,
         "run_id": account.run_id,

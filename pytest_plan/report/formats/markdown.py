@@ -1,4 +1,4 @@
-"""`.md` and the job summary of GitHub Actions: a table of steps, a Gantt chart, the failures."""
+"""Writes `.md` reports and the GitHub Actions job summary: steps, a Gantt chart, and failures."""
 
 from __future__ import annotations
 

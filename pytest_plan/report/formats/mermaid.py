@@ -1,4 +1,4 @@
-"""`.mmd`: the graph of the steps as a Mermaid flowchart. Also the Gantt chart of `.md` reports."""
+"""Writes `.mmd` reports, which show the graph of steps, and the Gantt chart of `.md` reports."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def graph(steps: Sequence[StepAccount | PlannedStep], more: Iterable[str] = ()) 
     """Return a flowchart with solid arrows for needs and dotted arrows for order edges.
 
     Args:
-        steps: the steps, of a run or of a plan that has not run.
-        more: further lines of Mermaid, such as styles.
+        steps: the steps of a run, or of a plan that has not run.
+        more: additional lines of Mermaid code, such as styles.
     """
     numbers = {step.name: number for number, step in enumerate(steps)}
     lines = [f's{number}["{_quoted(name)}"]' for name, number in numbers.items()]
@@ -51,7 +51,7 @@ def graph(steps: Sequence[StepAccount | PlannedStep], more: Iterable[str] = ()) 
 def gantt(account: Account) -> str:
     """Return a Gantt chart with sections for provisioning, tests and cleanup.
 
-    A section with too many steps shows only those that took longest.
+    A section with too many steps shows only the longest ones.
     """
     ran = [step for step in account.steps if step.started is not None]
     shown = _longest(ran, lambda step: step.seconds)

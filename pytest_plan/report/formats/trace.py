@@ -1,4 +1,4 @@
-"""`.trace.json`: Chrome trace events for Perfetto (ui.perfetto.dev) and chrome://tracing."""
+"""Writes `.trace.json` reports: trace events for ui.perfetto.dev and chrome://tracing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """A span of time with a name, and the spans inside it."""
+    """A named span of time, and the spans inside it."""
 
     name: str
     kind: str
@@ -100,7 +100,8 @@ def _name(kind: str, process: int, thread: int, name: str) -> Event:
 
 
 def _complete(span: _Span, process: int, thread: int) -> Event:
-    # The end is rounded, not the duration: Perfetto drops a span that ends after the one around it.
+    # The end is rounded, not the duration: Perfetto drops a span that ends after the span around
+    # it.
     started = round(span.started * _MICRO)
     ended = round((span.started + span.seconds) * _MICRO)
     return {

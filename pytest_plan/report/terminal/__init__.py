@@ -1,4 +1,5 @@
-"""The plan on the terminal: live lines, reports of failed steps, the summary table, `--plan-show`.
+"""Shows the plan in the terminal: live lines, failed steps, the summary table, `--plan-show`.
 
-Report files use its tracebacks as well. It imports nothing else from `pytest_plan.report`.
+Report files also use the tracebacks of this room. It imports nothing else from
+`pytest_plan.report`.
 """

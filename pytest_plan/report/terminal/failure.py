@@ -1,4 +1,4 @@
-"""Reports of failed steps and cleanups, their tracebacks, and the pause at a failed step."""
+"""Builds the reports and tracebacks of failed steps and cleanups, and pauses at a failed step."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def cleanup_report(plan: PlanSession, result: StepResult) -> pytest.TestReport:
 
 
 def can_pause(plan: PlanSession) -> bool:
-    """Whether standard input is a terminal, so that someone can press Enter."""
+    """Return whether standard input is a terminal, so that someone can press Enter."""
     # pytest's capture replaces standard input; `visible` restores it.
     with plan.host.output.visible(keyboard=True):
         return sys.__stdin__ is not None and sys.__stdin__.isatty()
 
 
 def pause(plan: PlanSession, result: StepResult) -> None:
-    """Show the log and wait for Enter, so that the user can inspect what the failed step left."""
+    """Show the log and wait for Enter, so that the user can inspect what the step left behind."""
     writer = plan.config.get_terminal_writer()
     plan.host.hold()
     try:
@@ -138,12 +138,12 @@ def error_lines(config: pytest.Config, error: StepError) -> list[str]:
         return [f"E   {line}" for line in f"{type(cause).__name__}: {cause}".splitlines()] + [""]
     info = pytest.ExceptionInfo.from_exception(cause)
     style = config.getoption("tbstyle", "auto")
-    # Locals are never shown: they may hold secrets that are not known as such.
+    # Local variables are never shown, because they may hold secrets that pytest-plan does not know.
     shown = info.getrepr(
         style="long" if style == "auto" else style,
         tbfilter=_users_entries,
-        # If this package raised the error (in `ctx.wait_until`, for example), its cause is only
-        # the last "not yet": often a page of socket or HTTP internals.
+        # If this package raised the error (in `ctx.wait_until`, for example), the cause of the
+        # error is only the last failed check: often a page of socket or HTTP internals.
         chain=users.stop == len(files),
     )
     text = io.StringIO()
@@ -157,7 +157,7 @@ def _users_entries(info: pytest.ExceptionInfo[BaseException]) -> Any:
 
 
 def _users_frames(files: Sequence[str]) -> slice:
-    """Return which frames are the user's: from the first one up to a call into this package."""
+    """Return the range of the user's frames: from the first one up to a call into this package."""
     ours = [Path(file).is_relative_to(_PACKAGE) for file in files]
     begin = ours.index(False) if False in ours else len(ours)
     end = ours.index(True, begin) if True in ours[begin:] else len(ours)

@@ -1,4 +1,4 @@
-"""The terminal output of a run: live lines, failed steps in full, and the summary table."""
+"""Writes the terminal output of a run: live lines, failed steps in full, the summary table."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ _WORDS = {
 
 
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Event], None]:
-    """Listen to the run, and add to pytest's terminal summary."""
+    """Return a listener to the run, and register it for pytest's terminal summary."""
     report = TerminalReport(config)
     config.pluginmanager.register(report, "pytest_plan_terminal_report")
     return report.on_event
 
 
 class TerminalReport:
-    """Writes the output of one run; writes nothing without pytest's reporter (`-p no:terminal`)."""
+    """Writes the output of one run, or nothing without pytest's reporter (`-p no:terminal`)."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -88,12 +88,15 @@ class TerminalReport:
             handler(event)
 
     def pytest_report_header(self) -> str:
-        """Return the number of steps; those of conftests in subdirectories are not known yet."""
+        """Return the number of steps found so far.
+
+        The steps of conftests in subdirectories are found later.
+        """
         count = len(self._plan.declared.definition.steps)
         return f"plan: {count} step{'' if count == 1 else 's'}"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count the tests that began; a crashed worker reports its test once, without a phase."""
+        """Count the tests that began; a test in a crashed worker has one report, and no phase."""
         self._tests_begun += report.when not in ("call", "teardown")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -191,7 +194,7 @@ class TerminalReport:
         return int(self._config.get_verbosity())
 
     def _add_report(self, report: pytest.TestReport) -> None:
-        # For the category `error`, pytest prints the report in full and in the short summary.
+        # pytest prints a report of the category `error` in full and in the short summary.
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.stats.setdefault("error", []).append(report)

@@ -15,7 +15,7 @@ from pytest_plan.report.terminal import encoding, tree
 
 
 def pytest_plan_show(config: pytest.Config) -> None:
-    """Print the steps as a tree of needs, then the selected tests by the steps they need."""
+    """Print the steps as a tree of needs, then the selected tests, grouped by needed steps."""
     plan = lookup.of(config)
     writer = config.get_terminal_writer()
     if writer.width_of_current_line:

@@ -1,4 +1,4 @@
-"""The summary table of a run."""
+"""Lays out the summary table of a run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _HEAD = ("step", "outcome", "duration", "attempts", "cleanup")
 
 
 def lines(steps: Sequence[StepResult], result: PlanResult) -> Iterator[tuple[str, dict[str, bool]]]:
-    """Return the aligned lines of the table, each with its markup for the terminal writer.
+    """Yield the aligned lines of the table, each with its markup for the terminal writer.
 
     Args:
         steps: the steps to list.
-        result: the result of the whole run, which decides the critical path.
+        result: the result of the whole run, which determines the critical path.
     """
     path = critical_path(result.steps)
     rows = [_row(step, is_critical=step.name in path and len(path) > 1) for step in steps]

@@ -1,4 +1,4 @@
-"""The steps as a tree: each step is listed below the last of the steps that it needs."""
+"""Arranges the steps as a tree: each step is below the last of the steps that it needs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Row(NamedTuple):
 
 
 def rows(steps: Sequence[PlannedStep], can_draw: bool) -> Iterator[Row]:
-    """Return a row for each step in the order of the tree; siblings are in the order of the plan.
+    """Yield a row for each step in the order of the tree; siblings are in the order of the plan.
 
-    Order edges do not indent: a step without needs is at the left margin, so a plan that is a
-    plain list looks like one.
+    Order edges do not indent: a step without needs starts at the left margin, so a plan that is a
+    plain list looks like a list.
 
     Args:
         steps: the steps in the order of the plan.
