@@ -1,6 +1,6 @@
 """Benchmarks of pytest-plan: `python -m tests.benchmarks`.
 
-They only report results: the exit status is 0 whether or not the targets are met.
+The benchmarks only report: the exit status is 0 even if a target is not met.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(options.groups) - set(GROUPS):
         parser.error(f"no such group: {', '.join(sorted(unknown))}")
     if options.write and (options.groups or options.against or options.json):
-        parser.error("--write takes no other argument: the page has all groups")
+        parser.error("--write takes no other argument, because the page shows all groups")
     results = {name: _rows(name, options.against) for name in options.groups or GROUPS}
     text = _as_json(results) if options.json else _tables(results, bool(options.against))
     sys.stdout.write(text)
@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("groups", nargs="*", help=f"some of {', '.join(GROUPS)}; default: all")
+    parser.add_argument(
+        "groups", nargs="*", help=f"groups to measure, of {', '.join(GROUPS)}; default: all"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
         "--write", action="store_true", help=f"also write docs/reference/{PAGE.name}"
@@ -74,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "--against",
         type=Path,
         metavar="PATH",
-        help=f"also count in another checkout; {', '.join(COUNTED)} then have a ratio to it",
+        help=f"another checkout to compare {', '.join(COUNTED)} with",
     )
     return parser
 
@@ -95,7 +97,7 @@ def _as_json(results: dict[str, list[Row]]) -> str:
 
 
 def _tables(results: dict[str, list[Row]], has_other: bool) -> str:
-    """Return one section for each group, with the docstring of its module as heading and text."""
+    """Return a section for each group; its module's docstring is the heading and explanation."""
     sections = []
     for name, rows in results.items():
         title, _, explanation = (GROUPS[name].__doc__ or name).partition("\n")

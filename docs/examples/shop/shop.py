@@ -1,4 +1,4 @@
-"""A small shop: products and orders are in PostgreSQL, prices are cached in Redis."""
+"""A small shop that stores products and orders in PostgreSQL and caches prices in Redis."""
 
 import os
 from contextlib import contextmanager
@@ -86,7 +86,7 @@ class Shop:
         self.cache.delete(name)
 
     def place_order(self, name, quantity):
-        """Order `quantity` pieces of a product, all or nothing, and return the order."""
+        """Order `quantity` units of a product, all or nothing, and return the order."""
         with self.database.transaction():
             taken = self.database.execute(
                 "UPDATE products SET stock = stock - %(quantity)s"

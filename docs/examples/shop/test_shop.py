@@ -1,4 +1,4 @@
-"""Tests of the shop against real servers. Even `pytest -n 4` starts only one of each."""
+"""Tests of the shop against real servers. Even `pytest -n 4` starts only one of each server."""
 
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
@@ -17,7 +17,10 @@ def shop(seed):
 
 @pytest.fixture
 def lamp(shop):
-    """Five lamps for this test alone, because tests in other processes use the same servers."""
+    """The name of a product with five in stock, for this test alone.
+
+    Tests in other processes use the same servers.
+    """
     name = f"lamp-{uuid4()}"
     shop.add_product(name, price=250, stock=5)
     yield name

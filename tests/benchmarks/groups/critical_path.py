@@ -1,9 +1,10 @@
-"""Provisioning against the critical path.
+"""Provisioning compared with the critical path.
 
-The time of a plan divided by its critical path, which follows from the durations of its steps. The
-steps only sleep, so what exceeds 1 is the time that the engine adds. In the rows with `-n 2` the
-tests of two pytest-xdist workers need two chains of four steps. The time is that from the start of
-the first step to the first test of the worker that waits longer. Each figure is a median.
+These figures divide the time that a plan takes by the length of its critical path, which follows
+from the durations of its steps. The steps only sleep, so anything above 1 is time that the engine
+adds. In the rows with `-n 2`, the tests of two pytest-xdist workers need two chains of four steps.
+The time runs from the start of the first step to the first test of the worker that waits longer.
+Each figure is a median.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tests.benchmarks.table import Row, at_most
 STEPS, MOST_NEEDS = 200, 3
 SHORTEST, LONGEST = 0.005, 0.050  # seconds
 GRAPHS = 7
-CHAIN, STEP_SECONDS = 4, 0.5  # each of two chains; the critical path is the first 4 steps
+CHAIN, STEP_SECONDS = 4, 0.5  # the length of each of two chains, and so of the critical path
 REPEATS = 5
 TARGET = 1.05
 
@@ -75,7 +76,7 @@ def {{name}}(tmp_path_factory, {{needs}}):
 
 
 def rows(_other: Path | None) -> Iterator[Row]:
-    """Measure, and yield the rows. Nothing is compared with another checkout."""
+    """Measure and yield the rows; nothing is compared with another checkout."""
     ratios = [_graph(random.Random(seed)) for seed in range(GRAPHS)]
     yield at_most(f"random graph of {STEPS} short steps", "x", ratios, TARGET)
     yield from _with_workers()
@@ -84,7 +85,7 @@ def rows(_other: Path | None) -> Iterator[Row]:
 def _graph(source: random.Random) -> float:
     """Return the ratio for one random graph, with as many jobs as steps."""
     plan = Plan(jobs=STEPS)
-    ends: list[float] = []  # the durations of the steps in seconds
+    ends: list[float] = []  # when each step would end, in seconds, if only sleeping took time
     for number in range(STEPS):
         needs = source.sample(range(number), min(number, source.randint(0, MOST_NEEDS)))
         duration = source.uniform(SHORTEST, LONGEST)
@@ -125,6 +126,6 @@ def _waited(suite: Suite) -> float:
 
 
 def _need(name: str) -> str:
-    """Return the previous step of the chain; empty for the first step."""
+    """Return the previous step of the chain, or "" for the first step."""
     number = int(name[1:])
     return f"{name[0]}{number - 1}" if number else ""

@@ -1,7 +1,8 @@
 """Empty steps.
 
-The engine's own work for a step whose hooks do nothing, in a script without pytest. A figure for
-one step is the difference between a short and a long plan, divided by the difference in length.
+These figures show the engine's own work for a step whose hooks do nothing, in a script without
+pytest. To get the figure for one step, the difference between a long and a short plan is divided by
+the difference in their number of steps.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ if mode == "journal":
 
 
 def rows(other: Path | None) -> Iterator[Row]:
-    """Count, and yield the rows."""
+    """Count and yield the rows."""
     for kind, hooks in _KINDS.items():
         what, target = f"`add_step()` and `execute()`, a step with {hooks}", _TARGETS.get(kind)
         yield row(what, partial(_each, kind, RUN), other, target=target, scale=THOUSAND)

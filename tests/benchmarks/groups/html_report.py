@@ -1,6 +1,6 @@
 """The HTML report of a large run.
 
-A report with 20,000 tests in eight workers and 2,000 steps, some of which fail or are retried.
+The report covers 20,000 tests in eight workers and 2,000 steps, some of which fail or are retried.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ERROR = "RuntimeError: the server did not answer"
 
 
 def rows(_other: Path | None) -> Iterator[Row]:
-    """Write the report, and yield the row. Nothing is compared with another checkout."""
+    """Write the report and yield the row; nothing is compared with another checkout."""
     what = "size"
     if importlib.util.find_spec("jinja2") is None:
         yield Row(what, "needs the extra `report`")

@@ -1,8 +1,9 @@
 """Imports.
 
-What a process imports because of pytest-plan. A run with one step lists its modules when it ends,
-and so does a run with a session fixture in place of the step. The figure is the cost of importing
-the modules that only the first run has. The last rows show a script and the reaper.
+These figures show what a process imports because of pytest-plan. A run with one step lists its
+modules when it ends, and so does a run with a session fixture instead of the step. The figure is
+the cost of importing the modules that only the first run has. The last rows measure a script and
+the reaper.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ Plan().add_step(GenericStep(exec=lambda: None)).execute()
 
 
 def rows(other: Path | None) -> Iterator[Row]:
-    """Count, and yield the rows."""
+    """Count and yield the rows."""
     for what, process, options in (
         ("pytest, solo", "owner", ()),
         ("pytest-xdist, the controller", "owner", ("-p", "xdist", "-n", "1")),
@@ -74,7 +75,7 @@ def rows(other: Path | None) -> Iterator[Row]:
 
 
 def _imports_of(process: str, *options: str) -> Callable[[Path], float]:
-    """Return a function that counts the import costs of the `process` of a run with `options`."""
+    """Return a function that counts the imports of `process` in a run with `options`."""
 
     def measure(root: Path) -> float:
         without = _modules(root, process, "fixture(scope='session')", EMPTY_PLUGIN, options)
@@ -104,13 +105,13 @@ def _python(root: Path, program: str, *arguments: str) -> int:
 
 
 def _reaper(root: Path) -> float:
-    """Import the module of the reaper's program, whose place differs between checkouts."""
+    """Return the cost of importing the reaper's program; its place differs between checkouts."""
     (file,) = (root / "pytest_plan").rglob("reap.py")
     return _python(root, f"import {'.'.join(file.relative_to(root).with_suffix('').parts)}")
 
 
 def _memory() -> float:
-    """Return the private memory of a waiting reaper in bytes, once it no longer changes."""
+    """Return how many bytes of memory a waiting reaper alone uses, once the number is stable."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         reaper = Reaper(folder / "journal", ["true"], dict(os.environ), folder / "log")

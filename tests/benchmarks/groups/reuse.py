@@ -1,8 +1,8 @@
 """A reused environment.
 
-The example shop with `--plan-keep=always --plan-reuse`, in a run that finds all its servers alive.
-It is compared with the shop's tests alone, which read the addresses of such servers from a file.
-Work of the servers is not counted.
+The example shop runs with `--plan-keep=always --plan-reuse` and finds all its servers alive. This
+run is compared with a run of the shop's tests alone, which read the addresses of such servers from
+a file. The servers' own work is not counted.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def plan():
 
 
 def rows(other: Path | None) -> Iterator[Row]:
-    """Count, and yield the row."""
+    """Count and yield the row."""
     what = "the shop: with `--plan-reuse` / its tests alone"
     if all(map(importlib.util.find_spec, LIBRARIES)):
         yield row(what, _ratio, other, target=MOST, unit="x")

@@ -1,7 +1,7 @@
 """The plugin without steps.
 
-A run of pytest that loads `pytest_plan` and declares no step. It is compared with a run that loads
-an empty plugin, because pytest searches all installed packages for the name after `-p`.
+A run of pytest loads `pytest_plan` and declares no step. It is compared with a run that loads an
+empty plugin, because pytest searches all installed packages for the name after `-p`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def test_nothing(number): pass
 
 
 def rows(other: Path | None) -> Iterator[Row]:
-    """Count, and yield the rows."""
+    """Count and yield the rows."""
     what = "one test with `-p pytest_plan`"
     yield row(what, lambda root: _run(root, "pytest_plan"), other, scale=MILLION)
     what = "one test: with `-p pytest_plan` / with an empty plugin"
@@ -50,7 +50,7 @@ def _further(root: Path) -> float:
 
 
 def _each(root: Path, *plugins: str) -> float:
-    """Return the number of instructions per test, not counting the first test."""
+    """Return the number of instructions for each test after the first."""
     return (_run(root, *plugins, tests=MANY) - _run(root, *plugins)) / (MANY - FEW)
 
 

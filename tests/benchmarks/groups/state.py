@@ -1,9 +1,9 @@
 """Reading the State in a worker.
 
-The time to read a value of the State in a pytest-xdist worker, divided by the time of a plain
-execnet channel between the same two processes that answers with the same pickle. Both are measured
-alternately in one test, and the figure is the median of several runs. In the last row 16 workers
-increment the same value.
+These figures divide the time to read a value of the State in a pytest-xdist worker by the time that
+a plain execnet channel between the same two processes takes to answer with the same pickle. One
+test measures both alternately, and the figure is the median of several runs. In the last row, 16
+workers increment the same value.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import pickle
 
 
 class Raw:
-    '''The controller's side of the plain channel: a pickle for each key.'''
+    '''The controller's side of the plain channel: answers each key with a pickle.'''
 
     def __init__(self):
         self.data = {key: pickle.dumps(value, 5) for key, value in VALUES.items()}
@@ -118,7 +118,7 @@ def test_increments(plan, worker):
 
 
 def rows(_other: Path | None) -> Iterator[Row]:
-    """Measure, and yield the rows. Nothing is compared with another checkout."""
+    """Measure and yield the rows; nothing is compared with another checkout."""
     ratios = _reads()
     for key, what in SIZES.items():
         yield at_most(f"{what}: State / channel", "x", ratios[key], MOST)

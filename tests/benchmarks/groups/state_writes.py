@@ -1,7 +1,7 @@
 """Writing the State in a worker.
 
-The instructions of the controller for each value that a pytest-xdist worker writes. They include
-the work of the journal, which goes on after the worker has its answer.
+These figures count the controller's instructions for each value that a pytest-xdist worker writes.
+They include the work of the journal, which continues after the worker has received its answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def test_writes(plan):
 
 
 def rows(other: Path | None) -> Iterator[Row]:
-    """Count, and yield the rows."""
+    """Count and yield the rows."""
     for key, what in SIZES.items():
         yield row(what, partial(_each, key), other, scale=SCALES[key])
 

@@ -1,7 +1,8 @@
 """Stopping.
 
-How many runs kept the promised time. It counts from the signal, from `cancel()` or from the end of
-the limit, and ends when the first `cleanup` hook begins, unless the row says otherwise.
+These figures show how many runs kept the promised time. Unless the row says otherwise, the time
+runs from the signal, the call of `cancel()` or the end of the limit until the first `cleanup` hook
+begins.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from tests.faults.harness.scenario import Run, Tally
 
 _T = TypeVar("_T")
 
-REPEATS, RUNS = 50, 5  # number of runs in this process, and of pytest runs
+REPEATS, RUNS = 50, 5  # repetitions in this process; runs of pytest
 SETTLE = 0.02  # seconds until the step sleeps
 LIMIT = 2.0  # seconds
-PATIENCE = 60.0  # seconds after which an expected event counts as missing
+PATIENCE = 60.0  # maximum seconds to wait for something that must happen
 
 _TREE = """\
 from tests.faults.harness.fakes import note
@@ -48,7 +49,7 @@ def test_it(plan):
 
 
 def rows(_other: Path | None) -> Iterator[Row]:
-    """Measure, and yield the rows. Nothing is compared with another checkout."""
+    """Measure and yield the rows; nothing is compared with another checkout."""
     for what, measure in (("`cancel()`", _cancel), ("the limit", _limit)):
         samples = [measure() for _ in range(REPEATS)]
         yield within(f"{what}, a step waits in `ctx.sleep`", samples, 0.050)
@@ -100,7 +101,7 @@ def _limit() -> float:
 def _blocked(plan: Plan, begin: Callable[[Context], None]) -> tuple[Plan, list[float]]:
     """Add a step that calls `begin` and sleeps; return the plan and a list.
 
-    The `cleanup` hook appends its time to the list.
+    The `cleanup` hook appends the time of its call to the list.
     """
     cleaned: list[float] = []
 
@@ -130,7 +131,7 @@ def _limit_of_test(run: Run, *options: str) -> float:
 
 
 def _kill(run: Run) -> tuple[float, float]:
-    """Return the seconds from SIGKILL to the end of the process tree, and to the first cleanup."""
+    """Return the seconds from SIGKILL to the end of the process tree, and to the cleanup."""
     run.write("conftest.py", _TREE)
     run.write("test_it.py", _HOLDS)
     run.start(faults={"test.call": "hold"})
