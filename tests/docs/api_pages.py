@@ -1,4 +1,4 @@
-"""The public API as Markdown: signatures and docstrings, taken from the code."""
+"""The public API as Markdown, generated from the signatures and docstrings of the code."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _OUR_NAMES = re.compile(r"\b(?:pytest_plan|collections\.abc|typing)\.(?:\w+\.)*"
 
 
 def described(what: str) -> str:
-    """Return the description of a class with its members, or of a hook.
+    """Return the description of a class and its members, or of a hook.
 
     Args:
-        what: the name. `(...)` after it adds the signature of the constructor. A colon is followed
-            by the members to describe, which by default are all that the class adds.
+        what: the name of the class or hook. If `(...)` follows it, the description shows the
+            constructor. After a colon come the members to describe; by default, all that the class
+            adds.
     """
     name, _, members = what.partition(":")
     name, is_made, _ = name.partition("(...)")
@@ -52,7 +53,7 @@ def _entry(level: str, name: str, member: Any) -> str:
 
 
 def _added(cls: type) -> list[str]:
-    """Return the public functions and properties of a class that no base class has."""
+    """Return the public functions and properties of a class that its base classes lack."""
     return [
         name
         for name, member in vars(cls).items()
@@ -63,7 +64,7 @@ def _added(cls: type) -> list[str]:
 
 
 def _bases(cls: type) -> Iterator[str]:
-    """Yield a line with the base classes, leaving out those that mean nothing to a reader."""
+    """Yield a line with the base classes that matter to a reader."""
     bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", cls.__bases__)
     names = [
         _annotation(base)
@@ -91,7 +92,7 @@ def _block(code: str) -> str:
 
 
 def _signature(name: str, function: Callable[..., Any]) -> str:
-    """Return a signature on one line or, if it is long, with one line for each parameter."""
+    """Return a signature, on one line if it is short, otherwise with one line per parameter."""
     signature = inspect.signature(function)
     parts = list(_parameters(signature))
     result = signature.return_annotation
@@ -129,7 +130,7 @@ def _default(value: object) -> str:
 
 
 def _returned(function: Callable[..., Any], annotation: Any) -> str:
-    """Return the type of a result, which is a context manager if `contextmanager` is applied."""
+    """Return the type of a result; a function with `contextmanager` returns a context manager."""
     text = _annotation(annotation)
     inner = inspect.unwrap(function)
     if inner is not function and inspect.isgeneratorfunction(inner):

@@ -1,4 +1,4 @@
-"""Fixtures of the documentation tests: projects isolated from the surrounding test run."""
+"""Fixtures of the documentation tests: projects that are isolated from their surroundings."""
 
 from tests import leftovers
 from tests.plugin import surroundings

@@ -1,7 +1,7 @@
-"""The parts of pages that are generated from the code, between markers.
+"""The generated parts of pages, each between two markers.
 
-`<!-- KIND: WHAT -->` begins a part, and `<!-- end -->` ends it. The text outside of the markers is
-written by hand; the text between them is replaced.
+`<!-- KIND: WHAT -->` begins a part, and `<!-- end -->` ends it. The text outside the markers is
+written by hand; the text between them is generated from the code.
 """
 
 from __future__ import annotations
@@ -25,5 +25,5 @@ def parts(page: str) -> list[tuple[str, str]]:
 
 
 def filled(page: str) -> str:
-    """Return the text of a page with all generated parts up to date."""
+    """Return the text of a page with every generated part up to date."""
     return _PART.sub(lambda found: f"{found[1]}\n{KINDS[found[2]](found[3])}\n\n{found[4]}", page)

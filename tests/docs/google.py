@@ -1,4 +1,4 @@
-"""Converts Google-style docstrings to Markdown."""
+"""Converts docstrings in Google style to Markdown."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NO_TYPES: Mapping[str, str] = {}
 
 
 def markdown(docstring: str, types: Mapping[str, str] = _NO_TYPES) -> str:
-    """Return a docstring as Markdown, with `Args`, `Attributes` and `Raises` as lists.
+    """Return a docstring as paragraphs, with `Args`, `Attributes` and `Raises` as lists.
 
     Args:
-        docstring: the docstring as it is in the code.
+        docstring: the docstring as written in the code.
         types: the types to show in the list of attributes, by name.
     """
     parts = inspect.cleandoc(docstring).split("\n\n")
@@ -30,7 +30,7 @@ def summary(docstring: str) -> str:
 
 
 def paragraph(text: str, *, indent: str = "") -> str:
-    """Return the text as one wrapped paragraph, with all lines but the first indented."""
+    """Return text as one wrapped paragraph; `indent` precedes every line except the first."""
     return textwrap.fill(
         " ".join(text.split()),
         WIDTH,

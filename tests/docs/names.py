@@ -1,4 +1,4 @@
-"""Names of code on the pages for contributors, and whether they exist."""
+"""Finds the names of code on the pages for contributors, and checks that they exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPAN = re.compile(r"`([^`\n]+)`")
 _DOTTED = re.compile(r"[a-z]\w*(\.\w+)+")
 _LAYERS = tuple(package.rpartition(".")[2] for package in FLOORS)
 _FOLDERS = (*_LAYERS, "pytest_plan", "tests", "docs")
-# The pages shorten `pytest_plan.engine.journal.journal.Journal` to `journal.journal.Journal`.
+# A page may abbreviate `pytest_plan.engine.journal.journal.Journal` to `journal.journal.Journal`.
 _PREFIXES = ("", "pytest_plan.", *(f"pytest_plan.{layer}." for layer in _LAYERS))
 
 
@@ -65,7 +65,7 @@ def _has(module: types.ModuleType, names: list[str]) -> bool:
     for name in names:
         if not hasattr(found, name):
             is_set = re.search(rf"self\.{name}\b.* = ", inspect.getsource(module))
-            return isinstance(found, type) and is_set is not None  # an attribute of the instances
+            return isinstance(found, type) and is_set is not None  # an instance attribute
         found = getattr(found, name)
     return True
 
@@ -88,7 +88,7 @@ def _locks_of(cls: ast.ClassDef) -> Iterator[str]:
 
 
 def thread_makers() -> Iterator[str]:
-    """Yield the modules of the package that create threads, in the form that pages use."""
+    """Yield the modules of the package that create threads, as pages name them."""
     for module in modules_of(PACKAGE):
         calls = (node for node in ast.walk(module.tree) if isinstance(node, ast.expr))
         if any(_makes(call, "Thread") for call in calls):

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.plugin.project import ROOT
 
 DOCS = ROOT / "docs"
-# With DOCS_WRITE=1 the actual output of commands is written to the page if it differs.
+# With DOCS_WRITE=1, the tests update the pages instead of only reporting differences.
 WRITES = os.environ.get("DOCS_WRITE") == "1"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./-]+\.(?:py|ini|toml))(, at its end)?\n")
@@ -22,9 +22,9 @@ class Block:
     """A block of code.
 
     Attributes:
-        language: the language that the page gives.
+        language: the language given on the page.
         text: the lines of the block.
-        start: the position in the page where the text begins.
+        start: the position in the page at which the text begins.
     """
 
     language: str
@@ -33,7 +33,7 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The file that the first line names, or None."""
+        """The file named in the first line, or None if it names no file."""
         match = _FILE.match(self.text)
         return match[1] if match else None
 
@@ -50,8 +50,8 @@ class Command:
 
     Attributes:
         line: the command.
-        answer: the output that the page shows.
-        start: the position in the page where the output begins.
+        answer: the output shown.
+        start: the position in the page at which the output begins.
     """
 
     line: str
@@ -60,12 +60,12 @@ class Command:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the test can run the command: it does not install or change the folder."""
+        """Whether the test can run the command: it installs nothing and stays in the folder."""
         return not self.line.startswith(_FOREIGN)
 
 
 def pages() -> list[str]:
-    """Return the paths of all pages relative to `docs`, without their suffix."""
+    """Return the path of every page, relative to `docs` and without the suffix."""
     return [
         path.relative_to(DOCS).with_suffix("").as_posix()
         for path in sorted(DOCS.rglob("*.md"))
@@ -74,20 +74,20 @@ def pages() -> list[str]:
 
 
 def path_of(page: str) -> Path:
-    """Return the path of a page's file."""
+    """Return the path of a page."""
     return DOCS / f"{page}.md"
 
 
 def blocks(page: str) -> list[Block]:
-    """Return the code blocks of a page in order."""
+    """Return the code blocks of a page, in order."""
     text = path_of(page).read_text()
     return [Block(found[1], found[2], found.start(2)) for found in _BLOCK.finditer(text)]
 
 
 def commands(block: Block) -> list[Command]:
-    """Return the commands of a block: its first lines, as long as they begin with a dollar sign.
+    """Return the commands of a block: its first lines, each with a leading dollar sign.
 
-    The rest is the output of the last command. The others have no output.
+    The lines that follow are the output of the last command; the other commands print nothing.
     """
     typed = re.match(r"(\$ .*\n)*", block.text)
     assert typed
@@ -98,7 +98,7 @@ def commands(block: Block) -> list[Command]:
 
 
 def examples(page: str) -> dict[str, str]:
-    """Return the final content of every file on a page, by file name."""
+    """Return the final version of every file on a page, by file name."""
     files: dict[str, str] = {}
     for block in blocks(page):
         if block.file:

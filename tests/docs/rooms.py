@@ -1,4 +1,4 @@
-"""The rooms of the package as Markdown, from the docstrings of folders and modules."""
+"""Describes the rooms of the package in Markdown, from the docstrings of folders and modules."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tests.docs.google import paragraph, summary
 from tests.test_layers import FLOORS, PACKAGE
 
 _SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z`])")
-_WIDTH = 48  # the width of the picture, in characters
+_WIDTH = 48  # width of the picture
 
 
 def described(layer: str) -> str:
-    """Return the rooms of a layer from the ground up, each with its modules."""
+    """Return the rooms of a layer, from the ground up, each with its modules."""
     return "\n\n".join(_room(PACKAGE / layer / name) for name in entries(layer))
 
 
 def entries(layer: str) -> list[str]:
-    """Return the rooms and single modules of a layer, in the order of its floors."""
+    """Return the rooms and top-level modules of a layer, in the order of its floors."""
     folder = PACKAGE / layer
     there = [path.stem for path in sorted(folder.iterdir()) if _is_code(path)]
     known = [name for floor in FLOORS[f"pytest_plan.{layer}"] for name in floor]
@@ -28,7 +28,7 @@ def entries(layer: str) -> list[str]:
 
 
 def picture(layers: str) -> str:
-    """Return a picture of these layers and their floors, the first layer on top."""
+    """Return these layers as boxes that show their floors, with the first layer on top."""
     boxes = [_box(layer) for layer in layers.split()]
     arrow = f"{'▼':^{_WIDTH}}".rstrip()
     return "\n".join(["```text", f"\n{arrow}\n".join(boxes), "```"])

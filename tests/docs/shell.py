@@ -12,11 +12,11 @@ from pathlib import Path
 
 from tests.xdist.cluster import wait_until
 
-# The name of the program that readers see, although ours may be called python3.
+# The reader's interpreter is called python; that of an environment may be called python3.
 PYTHON = str(Path(sys.executable).with_name("python"))
-LONGEST = 60.0  # seconds that a command may take
+LONGEST = 60.0  # maximum seconds that one command may take
 _CTRL_C = "^C\n"
-# Output that varies between machines or runs, and its replacement.
+# Text that differs between machines or runs. The lines matched by _HEADER contain nothing else.
 _VARIES = (
     (re.compile(r"\b(\d+h )?(\d+m )?\d+(\.\d+)?m?s\b"), "TIME"),
     (re.compile(r"(?<=127\.0\.0\.1)(:| )\d+"), ":PORT"),
@@ -37,10 +37,10 @@ _HEADER = re.compile(
 
 
 class Shell:
-    """A shell in which `pytest` and `python` are those of the current environment.
+    """A folder in which the commands `pytest` and `python` use the tested code.
 
     Args:
-        folder: the folder in which commands run.
+        folder: the working directory of commands.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,11 +53,11 @@ class Shell:
             program.chmod(0o755)
 
     def type(self, line: str, until_ctrl_c: str | None = None) -> str:
-        """Run a command to its end and return its output.
+        """Run a command until it exits, and return its output.
 
         Args:
-            line: the command, for bash.
-            until_ctrl_c: press Ctrl-C as soon as the output matches this; None: never.
+            line: the command, in bash syntax.
+            until_ctrl_c: press Ctrl-C once the command has printed this; None means never.
         """
         with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
@@ -92,7 +92,7 @@ class Shell:
 
 
 def answer(shell: Shell, line: str, shown: str) -> str:
-    """Return the output of a command. A line `^C` in the shown output is pressed at that point."""
+    """Run a command and return its output; a line `^C` in `shown` presses Ctrl-C at that point."""
     before, ctrl_c, _ = shown.partition(_CTRL_C)
     if not ctrl_c:
         return shell.type(line)
@@ -102,20 +102,20 @@ def answer(shell: Shell, line: str, shown: str) -> str:
 
 
 def matches(shown: str, said: str) -> bool:
-    """Return whether the output matches what the page shows, where `...` stands for any lines."""
+    """Return whether a page shows this output; a line `...` stands for any number of lines."""
     lines = _plain(shown)
     pattern = "".join("(?:.*\n)*?" if line == "...\n" else re.escape(line) for line in lines)
     return re.fullmatch(pattern, "".join(_plain(said))) is not None
 
 
 def without_header(text: str) -> str:
-    """Return the output without the lines that show versions and folders."""
+    """Return the output without the lines about versions and folders."""
     lines = text.splitlines(keepends=True)
     return "".join(line for line in lines if not _HEADER.match(line))
 
 
 def _head(said: str, before: str) -> int:
-    """Return the length of the part of `said` that matches `before`."""
+    """Return the length of the part of `said` that `before` shows."""
     lines = said.splitlines(keepends=True)
     ends = (sum(map(len, lines[:count])) for count in range(len(lines) + 1))
     return next((end for end in ends if matches(before, said[:end])), 0)

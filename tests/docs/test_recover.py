@@ -1,4 +1,4 @@
-"""The example of the page about crashes is killed, and everything is cleaned up as described."""
+"""The page about crashes is correct: its example can be killed, and is then cleaned up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REFERENCE = (DOCS / "reference" / "journal.md").read_text()
 
 @pytest.fixture
 def example(cluster: Cluster) -> Cluster:
-    """A project with the example of the page."""
+    """The project with the example of the page."""
     for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
         match = re.match(r"# (\S+\.py)\n", block)
         assert match is not None
@@ -26,19 +26,22 @@ def example(cluster: Cluster) -> Cluster:
 
 
 def left(example: Cluster) -> list[str]:
-    """Return what the steps have created and nothing has removed."""
+    """Return the files that the steps have created and that still exist."""
     return [name for name in ("certificate.pem", "server.pid") if (example.path / name).exists()]
 
 
 def test_the_example_passes(example: Cluster) -> None:
-    """The example passes and leaves nothing behind."""
+    """Without a crash, the example passes and leaves nothing behind."""
     assert example.apart("-n", "0").ret == 0
     assert left(example) == []
 
 
 @pytest.mark.parametrize("reaper", ["true", "false"])
 def test_the_example_is_cleaned_up_after_a_crash(example: Cluster, reaper: str) -> None:
-    """The reaper or `pytest --plan-cleanup` cleans up, and another cleanup is no error."""
+    """The reaper, or else `pytest --plan-cleanup`, cleans up after a crash.
+
+    Another `pytest --plan-cleanup` is not an error.
+    """
     environments = example.path / ".pytest_plan" / "environments"
     option = f"plan_reaper={reaper}"
     with example.start("-n", "0", "-o", option, env={"CRASH": "1"}) as live:
@@ -53,7 +56,7 @@ def test_the_example_is_cleaned_up_after_a_crash(example: Cluster, reaper: str) 
 
 
 def test_the_reference_names_every_table() -> None:
-    """The reference describes the current format and names all of its tables."""
+    """The reference describes the current format, and names every table of it."""
     assert f"This page describes format {FORMAT}." in REFERENCE
     section = REFERENCE.partition("## What it contains")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == TABLES.keys()

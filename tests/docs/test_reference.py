@@ -1,4 +1,4 @@
-"""The reference is complete: it has every option, every public name and every hook."""
+"""The reference is complete: it describes every option, every public name and every hook."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.plugin.project import ROOT
 
 TABLES = path_of("reference/steps-and-options").read_text()
 PAGES = ("api", "errors", "hooks")
-NOT_FOR_USERS = {"pytest_plan_show"}  # the plugin calls it to pass a plan to the reports
+NOT_FOR_USERS = {"pytest_plan_show"}  # the plugin calls it to print the plan
 
 
 def names_on(page: str) -> list[str]:
@@ -36,13 +36,13 @@ def first_cells(heading: str) -> set[str]:
 
 
 def test_every_option_is_in_the_table() -> None:
-    """The table has exactly the existing options, by flag or, without a flag, by ini value."""
+    """The table lists exactly the existing options, by flag or, without a flag, by ini name."""
     known = {option.flag if option.in_command_line else option.dest for option in options._OPTIONS}
     assert {cell.split()[0] for cell in first_cells("Options")} == known
 
 
 def test_every_option_of_a_step_is_in_the_table() -> None:
-    """The table has all options of the mark `plan_step`; `skip` is a separate mark."""
+    """The table lists exactly the options of `plan_step`, except `skip`, which has its own mark."""
     known = {"name", *OPTION_NAMES, *declare._HOOK_OPTIONS} - {"skip"}
     assert first_cells("`@pytest.mark.plan_step") == known
 
@@ -51,28 +51,28 @@ def test_every_option_of_a_step_is_in_the_table() -> None:
     ("heading", "prefix", "owner"), [("`ctx`", "ctx.", Context), ("In tests", "", PlanHandle)]
 )
 def test_every_public_name_is_in_the_table(heading: str, prefix: str, owner: type) -> None:
-    """The tables have every public name of a hook's `ctx` and a test's `plan`."""
+    """The tables list every public name of a hook's `ctx` and of a test's `plan`."""
     known = {name for name in vars(owner) if not name.startswith("_")}
     cells = " ".join(first_cells(heading)) + TABLES.split("| `plan` | `")[1].split("`")[0]
     assert {name for name in known if f"{prefix}{name}" not in cells} == set()
 
 
 def test_every_public_name_is_described_once() -> None:
-    """The pages of the API, the errors and the hooks describe each public name exactly once."""
+    """The pages of the API, the errors and the hooks describe exactly the public names."""
     described = [name for page in PAGES for name in names_on(page) if name[0].isupper()]
     assert sorted(described) == pytest_plan.__all__
 
 
 def test_every_hook_is_described_once() -> None:
-    """The page about hooks describes each hook exactly once, except internal ones."""
+    """The page of the hooks describes each hook once, except the internal ones."""
     hooks = {name for name in vars(hookspecs) if name.startswith("pytest_plan_")}
     assert hooks > NOT_FOR_USERS
     described = [name for name in names_on("hooks") if not name[0].isupper()]
     assert sorted(described) == sorted(hooks - NOT_FOR_USERS)
 
 
-def test_tree_of_errors_matches_the_classes() -> None:
-    """Every error is in the tree, below its base class, with its other base in parentheses."""
+def test_tree_of_errors_is_what_the_classes_say() -> None:
+    """Every error is below its base class, with its other base in parentheses."""
     tree = path_of("reference/errors").read_text().split("```")[1]
     rows = re.findall(r"^([ │├└─]*)(\w+) *(?:\((\w+)\))?", tree.partition("\n")[2], re.MULTILINE)
     shown: dict[str, tuple[str, ...]] = {}

@@ -1,4 +1,4 @@
-"""The documentation site can be built, and every page can be reached."""
+"""The site builds, and every page is reachable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.plugin.project import ROOT
 
 
 def test_site_builds_without_a_warning(tmp_path: Path) -> None:
-    """The build reports no broken link, no page outside of the contents and no unknown name."""
+    """The site has no broken link, no page missing from the contents and no unknown name."""
     for needed in ("sphinx", "myst_parser", "furo"):
         pytest.importorskip(needed, reason=f"{needed} is missing: pip install '.[docs]'")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going"]

@@ -1,4 +1,4 @@
-"""Pages whose examples form a suite: it passes unchanged, with and without workers."""
+"""Pages whose examples form a test suite, which passes unchanged, solo and with workers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tests.docs.pages import examples, pages
 from tests.docs.test_pages import SHOWN
 from tests.xdist.cluster import Cluster, outcomes
 
-# Page -> the number of its tests that pass. Files in a folder `before` are not run.
+# Page -> the number of tests that pass; files that the page shows as "before" are not run.
 SUITES = {
     "index": 1,
     "reference/hooks": 1,
     "how-to/migrate-from-filelock-and-shared-session-scope": 3,
     "how-to/share-an-environment-with-xdist": 28,
 }
-# Page -> the library that its files need. They are collected but not run.
+# Page -> the library that running its examples requires.
 WITHOUT_DOCKER = {
     "how-to/with-pytest-docker": "pytest_docker",
     "how-to/with-testcontainers": "testcontainers",
 }
-# Page -> why its examples are only compiled.
+# Page -> the reason why its examples are not run.
 NOT_RUN = {"how-to/run-it-in-ci": "it shows settings and no test"}
-# A fake `docker` that records its arguments and reports one port.
+# A fake `docker` that logs its arguments and reports one port.
 DOCKER = """#!/bin/sh
 echo "$@" >> "$CALLS"
 case "$*" in *" port "*) echo "0.0.0.0:49153";; esac
@@ -35,7 +35,7 @@ case "$*" in *" port "*) echo "0.0.0.0:49153";; esac
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("page", SUITES)
 def test_examples_pass(cluster: Cluster, page: str, workers: int) -> None:
-    """The page's conftests and tests pass unchanged and without a warning."""
+    """The page's conftests and tests pass unchanged, without warnings."""
     plugins = []
     for name, text in examples(page).items():
         if name.startswith("before"):
@@ -58,7 +58,7 @@ def test_filelock_recipe_runs(cluster: Cluster) -> None:
 
 @pytest.fixture
 def docker(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which the fake `docker` records its arguments."""
+    """The log of the fake `docker`, which is first in PATH."""
     calls = cluster.path / "asked.txt"
     program = cluster.write("bin/docker", DOCKER)
     program.chmod(0o755)
@@ -69,7 +69,7 @@ def docker(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("page", WITHOUT_DOCKER)
 def test_plan_with_docker_is_sound(cluster: Cluster, page: str) -> None:
-    """The page's imports work without a warning, and its test needs its steps."""
+    """The page's imports exist and do not warn, and its test needs its steps."""
     pytest.importorskip(WITHOUT_DOCKER[page], reason=f"{WITHOUT_DOCKER[page]} is not installed")
     for name, text in examples(page).items():
         cluster.write(name, text)
@@ -80,7 +80,7 @@ def test_plan_with_docker_is_sound(cluster: Cluster, page: str) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pytest_docker_reaches_the_stack(cluster: Cluster, docker: Path, workers: int) -> None:
-    """`up` and `down` are called once and for the same project, whatever the number of workers."""
+    """With any number of workers, `up` and `down` run once, for the same project."""
     pytest.importorskip("pytest_docker", reason="pytest_docker is not installed")
     for name, text in examples("how-to/with-pytest-docker").items():
         cluster.write(name, text)
@@ -92,6 +92,6 @@ def test_pytest_docker_reaches_the_stack(cluster: Cluster, docker: Path, workers
 
 
 def test_every_page_with_examples_is_run() -> None:
-    """The examples of every page are run by a test, or have a reason why they are not."""
+    """Every page with examples is tested by its commands or as a suite, or is listed here."""
     with_examples = {page for page in pages() if examples(page)}
     assert with_examples - {*SHOWN, *SUITES} == {*NOT_RUN, *WITHOUT_DOCKER}

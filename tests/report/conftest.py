@@ -1,4 +1,4 @@
-"""Fixtures of the report tests."""
+"""Fixtures for the report tests."""
 
 from tests.leftovers import nothing_left_behind, own_temporary_folder  # noqa: F401
 from tests.plugin.surroundings import outside, project, quick_escalation  # noqa: F401

@@ -62,7 +62,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser, tmp_path: Path) -> Iterator[Browser]:
-    """The loaded report; after each test, checks that it raised no errors and loaded nothing."""
+    """The loaded report. After each test, it must have raised no errors and loaded nothing else."""
     path = tmp_path / "plan.html"
     path.write_text(html.text(RUN), encoding="utf-8")
     chromium.problems.clear()
@@ -76,7 +76,7 @@ def page(chromium: Browser, tmp_path: Path) -> Iterator[Browser]:
 
 
 def is_open(page: Browser, step: str) -> bool:
-    """Whether the details of a step are visible."""
+    """Return whether the details of a step are visible."""
     return bool(page.ask(f"document.querySelector('#step-{step} .detail').checkVisibility()"))
 
 
@@ -92,7 +92,7 @@ def shown(page: Browser) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_it_renders(page: Browser, width: int, scheme: str) -> None:
-    """Everything is visible at both widths, without horizontal scrolling, in both color schemes."""
+    """Everything is visible in both widths and color schemes, without horizontal scrolling."""
     page.look(width, scheme=scheme)
     assert page.ask("document.documentElement.scrollWidth") == width
     assert shown(page) == [step.name for step in RUN.steps]
@@ -104,7 +104,7 @@ def test_it_renders(page: Browser, width: int, scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_enough_contrast(page: Browser, scheme: str) -> None:
-    """Every text has a contrast of at least 4.5 to 1 against its background (WCAG AA)."""
+    """All text has a contrast of at least 4.5 to 1 with its background (WCAG AA)."""
     page.look(1600, scheme=scheme)
     page.click("#open-all")
     poor = page.ask("""(() => {
@@ -176,7 +176,7 @@ def test_filter(page: Browser) -> None:
 
 
 def test_problems_only(page: Browser) -> None:
-    """The checkbox keeps steps that failed, timed out, were blocked, or left something behind."""
+    """The checkbox hides steps without problems: failures, timeouts, blocks and leftovers stay."""
     page.click("#bad-only")
     assert shown(page) == ["net", "cache", "web", "slow"]
 
@@ -200,7 +200,7 @@ def test_address_of_a_step_opens_it(page: Browser) -> None:
 
 
 def test_part_of_the_run(page: Browser) -> None:
-    """Zooming to cleanup widens its bars, and the ruler begins with it."""
+    """Zooming in on cleanup widens its bars and makes the ruler begin there."""
     width = "document.querySelector('#step-db rect.clean').getBoundingClientRect().width"
     before = page.ask(width)
     page.ask("""(() => {

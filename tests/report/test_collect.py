@@ -115,7 +115,7 @@ def test_all_outcomes(project: Project) -> None:
 
 
 def test_all_outcomes_with_workers(cluster: Cluster) -> None:
-    """With workers, the controller writes the same report as a solo run."""
+    """With workers, the controller writes the same report as a solo run does."""
     cluster.steps(STEPS)
     cluster.tests(TESTS)
     cluster.two(
@@ -185,7 +185,7 @@ def test_interrupted_test_counts_as_not_run(project: Project) -> None:
 
 @pytest.mark.parametrize("needs", ["db", ""])
 def test_run_without_need(project: Project, needs: str) -> None:
-    """If no test needs a step, the report has no steps, but counts the tests."""
+    """If no test needs a step, the report has no steps but still counts the tests."""
     project.steps("@pytest.mark.plan_step\ndef db(): pass")
     project.tests(f"def test_it({needs}): pass")
     project.run("--plan-report=plan.json")

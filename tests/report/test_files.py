@@ -1,4 +1,4 @@
-"""Report files: how to request them, where they are written, and usage errors."""
+"""Report files: how to request them, where they are written, and which usage errors occur."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class TestRequesting:
         assert written(one) == {"plan.json", "plan.md"}
 
     def test_path_with_a_space(self, one: Project) -> None:
-        """A value of the command line is a single path, spaces included."""
+        """Each value of the command line option is one path, even if it contains spaces."""
         one.run("--plan-report", "the plan.json")
         assert (one.path / "the plan.json").exists()
 
     def test_variable_and_ini_file(self, one: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Several paths are split as in a shell; the variable overrides the ini file."""
+        """Paths are split as in a shell; the environment variable overrides the ini file."""
         one.write("pytest.ini", "[pytest]\nplan_report = plan.json 'a folder/plan.md'\n")
         one.run()
         assert written(one) == {"plan.json", "plan.md"}
@@ -64,7 +64,7 @@ class TestRequesting:
     def test_paths_of_the_ini_file_are_relative_to_rootdir(
         self, one: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Ini paths are relative to rootdir, paths of the option to the working directory."""
+        """Ini paths are relative to rootdir, option paths to the working directory."""
         one.write("pytest.ini", "[pytest]\nplan_report = plan.json\n")
         below = one.path / "below"
         below.mkdir()
@@ -81,7 +81,7 @@ class TestRequesting:
         assert json.loads((one.path / "plan.json").read_text())["schema"] == 1
 
     def test_nothing_is_loaded_without_a_request(self, one: Project) -> None:
-        """Without the option, neither the collector nor the report module is loaded."""
+        """Without the option, neither the collector nor the report module is imported."""
         one.tests("""
         def test_it(db, pytestconfig):
             manager = pytestconfig.pluginmanager
@@ -98,7 +98,7 @@ class TestRequesting:
 
 
 class TestRefusing:
-    """Wrong values are usage errors before anything runs."""
+    """Invalid values are usage errors before anything runs."""
 
     def test_unknown_ending(self, one: Project) -> None:
         """The message names the option, the value and the known endings."""
@@ -107,7 +107,7 @@ class TestRefusing:
         assert one.calls == []
 
     def test_unknown_ending_elsewhere(self, one: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The message names the source of the value."""
+        """The message names the source of the value, also for the variable and the ini file."""
         one.write("pytest.ini", "[pytest]\nplan_report = plan.pdf\n")
         refuses(one.run(), "plan_report in pytest.ini: unknown report type 'plan.pdf'")
         monkeypatch.setenv("PYTEST_PLAN_REPORT", "plan")
@@ -116,7 +116,7 @@ class TestRefusing:
         refuses(one.run(), "environment variable PYTEST_PLAN_REPORT", "No closing quotation")
 
     def test_directory(self, one: Project) -> None:
-        """A directory with the name of the report is a usage error."""
+        """An existing directory at the report's path is a usage error."""
         (one.path / "plan.json").mkdir()
         refuses(
             one.run("--plan-report", "plan.json"), "plan.json cannot be written: it is a directory"
@@ -145,7 +145,7 @@ class TestRefusing:
         assert result.stdout.str().count("plan report: ") == 1
 
     def test_error_at_the_end(self, one: Project) -> None:
-        """A report that cannot be written at the end is listed in red; the others are written."""
+        """If a report cannot be written at the end, it is listed in red; the others are written."""
         one.tests("""
         from pathlib import Path
         def test_it(db): Path("plan.json").mkdir()

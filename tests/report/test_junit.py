@@ -1,4 +1,4 @@
-"""Steps in JUnit XML: a test case and a property per step, however the plan ends."""
+"""Steps in JUnit XML: a test case and a property per step, no matter how the plan ends."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_every_step_has_a_test_case_with_workers(cluster: Cluster) -> None:
 
 
 def test_suite_of_pytest_is_unchanged(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests and properties of pytest's own suite stay, even if the suite has another name."""
+    """The tests and properties of pytest's own suite remain, whatever its name is."""
     monkeypatch.setenv("WHERE", "junit")
     project.steps("@pytest.mark.plan_step\ndef db(): pass")
     project.tests("def test_it(db, record_property): record_property('a', 'ü <&>')")
@@ -155,7 +155,7 @@ def test_secrets_are_masked(project: Project) -> None:
 
 @pytest.mark.parametrize("outcome", list(CleanupOutcome))
 def test_every_cleanup(outcome: CleanupOutcome) -> None:
-    """A cleanup that left something is an error of its step, after the step's own error."""
+    """A cleanup that left something behind is an error of its step, after the step's own error."""
     case = junit.suite(account(failed("db", cleanup=cleanup(outcome, error="gone")))).find(
         "testcase"
     )
@@ -168,7 +168,7 @@ def test_every_cleanup(outcome: CleanupOutcome) -> None:
 
 @pytest.mark.parametrize("outcome", list(StepOutcome))
 def test_every_outcome(outcome: StepOutcome) -> None:
-    """Failed steps are errors, steps that did not run are skipped, others are neither."""
+    """Failed steps are errors, steps that did not run are skipped, and all others are neither."""
     case = junit.suite(account(step("db", outcome=outcome, reason="because"))).find("testcase")
     assert case is not None
     tags = [child.tag for child in case]

@@ -12,7 +12,7 @@ pytest.importorskip("opentelemetry.sdk", reason="spans need the OpenTelemetry SD
 from tests.plugin.project import Project
 from tests.xdist.cluster import Cluster
 
-# Configures a tracer provider, as an application or plugin does, and writes its spans to a file.
+# Configures a tracer provider, as an application or a plugin does, and writes its spans to a file.
 PROVIDER = """
 import json
 from opentelemetry import trace
@@ -125,7 +125,7 @@ def test_steps_are_children_of_the_session_with_workers(cluster: Cluster) -> Non
 
 
 def test_steps_are_children_of_the_plan_without_a_session(project: Project) -> None:
-    """Without a session span, the span `plan` is the parent; it continues the TRACEPARENT."""
+    """Without a session span, the span `plan` is the parent and continues TRACEPARENT."""
     project.steps(STEPS, PROVIDER)
     project.tests(TESTS)
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -149,7 +149,7 @@ def test_nothing_happens_without_a_provider(project: Project) -> None:
 
 
 def test_explicit_environment_is_unchanged(project: Project) -> None:
-    """A program started with `env` gets no further variables."""
+    """A program started with `env` gets no additional variables."""
     project.steps(STEPS.replace("ctx.run(SHOW)", "ctx.run(SHOW, env={})"), PROVIDER)
     project.tests("def test_it(net): pass")
     project.run_apart()

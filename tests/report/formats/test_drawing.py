@@ -20,7 +20,7 @@ def shapes(*steps: StepAccount) -> drawing.Drawing:
 
 
 def many(count: int) -> list[StepAccount]:
-    """Return steps that need up to two others each."""
+    """Return steps that each need up to two others."""
     return [
         step(f"s{n}", needs=tuple({f"s{n // 2}", f"s{n // 3}"} - {f"s{n}"})) for n in range(count)
     ]
@@ -43,7 +43,7 @@ def test_boxes_neither_overlap_nor_leave_the_picture(count: int) -> None:
 
 
 def test_needs_are_drawn_above() -> None:
-    """A step is below its needs, even if they are declared later."""
+    """Each step is below the steps it needs, even if they are declared later."""
     drawn = shapes(step("web", needs=("db",)), step("db", after=("net",)), step("net"))
     heights = {box.step.name: box.y for box in drawn.boxes}
     assert heights["net"] < heights["db"] < heights["web"]
@@ -62,7 +62,7 @@ def test_long_edge_does_not_cross_boxes() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, drawing.MOST_STEPS + 1])
 def test_too_few_and_too_many_are_not_drawn(count: int) -> None:
-    """Fewer than two steps, or more than `MOST_STEPS`, have no graph."""
+    """No graph is drawn for fewer than two or more than `MOST_STEPS` steps."""
     assert drawing.draw(many(count)) is None
 
 

@@ -19,7 +19,7 @@ EVIL = "</script></style></pre><script>alert(1)</script><img src=x onerror=alert
 
 
 class Tags(HTMLParser):
-    """Collects the tags of a document, and checks that each is closed."""
+    """Collects the tags of a document, and checks that each one is closed."""
 
     VOID = ("meta", "link", "input", "br", "img")
 
@@ -41,7 +41,7 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        """Close the tag that was opened last; it must be this one."""
+        """Close a tag, which must be the one opened last."""
         assert self.open.pop() == tag
 
 
@@ -136,7 +136,7 @@ def test_policy_allows_only_our_script() -> None:
 
 
 def test_long_texts_are_truncated() -> None:
-    """Of many long logs the last lines are kept, failed steps first, with a note."""
+    """Many long logs are cut to their last lines, with a note; failed steps keep more."""
     log = "\n".join(f"line {number}" for number in range(20_000))
     good = [step(f"good_{number}", log=log[:30_000]) for number in range(200)]
     text = html.text(account(*good, failed("bad", error="E   first", log=log)))
@@ -154,7 +154,7 @@ def test_run_without_steps() -> None:
 
 
 def test_blocked_tests_come_after_those_that_failed() -> None:
-    """Blocked tests never crowd out a failed one, and a shared reason is shown once."""
+    """Failed tests come before blocked tests, whose common reason is shown once."""
     many = [ran(f"waits_{n}", "blocked", message="step 'db' failed") for n in range(500)]
     text = html.text(account(tests=(*many, ran("fails", "failed", message="assert 0"))))
     assert text.index("assert 0") < text.index("step &#39;db&#39; failed")
@@ -165,7 +165,7 @@ class TestChart:
     """The bars and ticks of the timeline."""
 
     def test_retries_waits_and_pauses(self) -> None:
-        """Attempts, retry waits, a pause, the wait for a job and the cleanup have bars."""
+        """Attempts, retry waits, a pause, the wait for a job, and the cleanup have bars."""
         attempts = (
             AttemptAccount(1, "exec", 2.0, 1.0, "no"),
             AttemptAccount(2, "exec", 4.0, 1.0, None),
@@ -211,7 +211,7 @@ class TestChart:
 
     @pytest.mark.parametrize("seconds", [0.0, 0.002, 0.9, 10.0, 59.0, 61.0, 4_000.0, 90_000.0, 1e7])
     def test_ruler(self, seconds: float) -> None:
-        """For any duration there are a few distinct ticks between 0 and the end of the run."""
+        """For any duration, there are a few distinct ticks between 0 and the end of the run."""
         ticks = chart.Axis(account(seconds=seconds)).ticks()
         assert 2 <= len(ticks) <= 8
         assert ticks[0] == (0.0, "0s")

@@ -10,7 +10,7 @@ from tests.report.support.accounts import account, blocked, cleanup, failed, ran
 
 
 def test_report() -> None:
-    """It has outcome, counts, a row per step, a Gantt chart, and each failure with its log."""
+    """The report has the outcome, counts, a row per step, a Gantt chart, and failures with logs."""
     lines = markdown.text(
         account(
             step("net", is_critical=True, cleanup=cleanup(CleanupOutcome.ABANDONED)),
@@ -65,7 +65,7 @@ def test_no_step() -> None:
 
 
 def test_many_steps_are_cut_with_failures_first() -> None:
-    """GitHub limits the size of a summary: failed steps are listed first."""
+    """The table is cut, because GitHub limits a summary's size; failed steps come first."""
     steps = [step(f"s{number}") for number in range(2_000)]
     lines = markdown.text(account(*steps, failed("db"))).splitlines()
     rows = [line for line in lines if line.startswith("| ")]

@@ -31,7 +31,7 @@ def events() -> list[dict[str, Any]]:
 
 
 def test_everything_is_there() -> None:
-    """Steps, attempts, cleanups and tests that ran are events, in microseconds."""
+    """Steps, attempts, cleanups and tests are events, with times in microseconds."""
     spans = [(e["cat"], e["name"], e["ts"], e["dur"]) for e in events() if e["ph"] == "X"]
     assert spans == [
         ("step", "net", 0, 1_000_000),
@@ -92,7 +92,7 @@ SECONDS = st.floats(0.0, 5.0)
 
 @given(st.lists(st.tuples(SECONDS, SECONDS, SECONDS), min_size=1, max_size=8))
 def test_spans_nest_whatever_the_times(times: list[tuple[float, float, float]]) -> None:
-    """Rounding never makes the last attempt end after its step, or steps overlap."""
+    """Rounding never makes the last attempt end after its step, or makes steps overlap."""
     steps, now = [], 0.0
     for number, (first, wait, second) in enumerate(times):
         begin = now + first + wait

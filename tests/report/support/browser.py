@@ -14,11 +14,11 @@ from typing import Any, Self
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE = 60.0  # seconds to wait for an answer
-_SETTLE = 0.1  # seconds between two reads of what must no longer change
+_SETTLE = 0.1  # seconds between two reads of a value that must be stable
 _FLAGS = (
     "--headless=new",
     "--remote-debugging-pipe",
-    "--no-sandbox",  # required for root
+    "--no-sandbox",  # Chromium does not run as root without it
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-extensions",
@@ -32,16 +32,16 @@ _KEYS = {
 
 
 def find() -> str | None:
-    """Return the path of Chromium, None when it is not installed."""
+    """Return the path of Chromium, or None if it is not installed."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Browser:
-    """A page in a Chromium that is started here, and ended on exit.
+    """A page in a Chromium process that this context manager starts and ends.
 
     Args:
         program: what `find` returned.
-        folder: where Chromium keeps its profile.
+        folder: the folder for Chromium's profile.
 
     Attributes:
         problems: console errors and warnings, exceptions, and blocked requests.
@@ -60,7 +60,8 @@ class Browser:
     def _start(self, program: str, folder: Path) -> int:
         its_in, self._out = os.pipe()
         self._in, its_out = os.pipe()
-        # Chromium reads from descriptor 3 and writes to 4, so ours must have higher numbers.
+        # Chromium reads from descriptor 3 and writes to descriptor 4, so ours must have higher
+        # numbers.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (its_in, its_out)]
         pid = os.posix_spawn(
             program,
@@ -133,7 +134,7 @@ class Browser:
         return answer["result"].get("value")
 
     def look(self, width: int, height: int = 900, scheme: str = "light") -> None:
-        """Set the size of the window and the color scheme of the system."""
+        """Set the size of the window and the system's color scheme."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=width < 500,
@@ -163,7 +164,7 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyUp", **same)
 
     def write(self, text: str) -> None:
-        """Type a text into the focused element."""
+        """Type text into the focused element."""
         self.call("Input.insertText", text=text)
 
     def roles(self) -> list[tuple[str, str]]:

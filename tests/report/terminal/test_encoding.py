@@ -28,7 +28,7 @@ encodings = pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 
 
 def lines(project: Project, encoding: str, *args: str, status: int = 1) -> list[str]:
-    """Return the lines that a run prints to a terminal with that encoding."""
+    """Return the lines that a run prints to a terminal with the given encoding."""
     command = [sys.executable, "-m", "pytest", "-p", "pytest_plan", "-W", "error", *args]
     done = subprocess.run(
         command, cwd=project.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -62,7 +62,7 @@ class TestLines:
         ids=" ".join,
     )  # fmt: skip
     def test_lines_are_the_same_under_every_option(self, several: Project, args: list[str]) -> None:
-        """Lines are in order, aligned and separate; output of steps is not between them."""
+        """Lines are in order, aligned and separate, with no output of steps between them."""
         result = several.run(*args)
         assert result.ret == 0
         assert plan_lines(result) == LINES
@@ -75,14 +75,14 @@ class TestLines:
     def test_lines_are_the_same_in_a_separate_process(
         self, several: Project, args: list[str]
     ) -> None:
-        """On real streams, lines are separate from progress and output."""
+        """On real streams, lines are not mixed with progress and output."""
         result = several.run_apart(*args)
         assert result.ret == 0
         assert plan_lines(result) == ([] if "-q" in args else LINES)
         assert result.stderr.str() == ""
 
     def test_lines_of_provisioning_come_before_the_first_test(self, several: Project) -> None:
-        """Lines of provisioning follow the collection, those of cleanup follow the last test."""
+        """Lines of provisioning come before the first test, lines of cleanup after the last."""
         several.run("-v").stdout.fnmatch_lines(
             [
                 "*collected 2 items",
@@ -127,7 +127,7 @@ class TestLines:
         )
 
     def test_long_errors_stay_on_one_line(self, project: Project) -> None:
-        """An error of several lines is printed on one line; the report has all lines."""
+        """An error of several lines is printed on one line; the report has every line."""
         project.steps("@pytest.mark.plan_step\ndef db(): raise RuntimeError('one\\ntwo\\nthree')")
         project.tests("def test_it(db): pass")
         result = project.run()
@@ -135,7 +135,7 @@ class TestLines:
         result.stdout.fnmatch_lines(["E *RuntimeError: one", "E *two", "E *three"])
 
     def test_output_outside_the_logs_is_captured(self, project: Project) -> None:
-        """Output of a step's child process is captured, and shown if a step fails."""
+        """The output of a step's child process is captured, and is shown if a step fails."""
         project.steps("""
         import subprocess, sys
 
@@ -185,7 +185,7 @@ class TestColor:
 
 
 class TestHeartbeat:
-    """The lines of a step that takes long."""
+    """The lines about a step that takes a long time."""
 
     SLOW = """
     import time
@@ -224,7 +224,7 @@ class TestHeartbeat:
         lines = plan_lines(project.run())
         running = lines.count("plan: slow  running   for T")
         cleaning = lines.count("plan: slow  cleaning up for T")
-        longest = dict(call.split() for call in project.calls)  # the last of each is the longest
+        longest = dict(call.split() for call in project.calls)  # the last call is the longest
         assert 1 <= running <= float(longest["running"]) / 0.1
         assert 1 <= cleaning <= float(longest["cleaning"]) / 0.1
         ends = ["plan: slow  ok        T", "plan: slow  cleanup ok T"]
@@ -327,7 +327,7 @@ class TestTable:
         assert row.startswith("\x1b[33m")
 
     def test_quiet_has_a_table_only_after_a_failure(self, several: Project) -> None:
-        """With -q, the table is printed only if the plan failed."""
+        """With -q, the table is printed only if the plan has failed."""
         assert "= plan =" not in several.run("-q").stdout.str()
         several.steps(BROKEN)
         several.tests("def test_it(db): pass")
