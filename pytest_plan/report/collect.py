@@ -35,7 +35,7 @@ _LONGEST_MESSAGE = 300  # characters
 
 @dataclass(slots=True)
 class _Test:
-    """What pytest has reported about a test so far; times are wall-clock times."""
+    """The data that pytest has reported about a test so far; times are wall-clock times."""
 
     started: float
     ended: float

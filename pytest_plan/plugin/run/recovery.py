@@ -168,7 +168,7 @@ class Recovery(recovery.RecoveryCallbacks):
 
 
 def references_of(config: pytest.Config) -> References:
-    """Return an object that finds recorded functions, even in conftests with a new module name."""
+    """Return an object that finds recorded functions, even if a conftest's module name differs."""
     import sys
 
     def modules() -> list[Any]:
