@@ -1,4 +1,4 @@
-"""Turns marked functions, marked classes and calls of `plan.add_step` into declared steps.
+"""Turns marked functions, marked classes and calls of `add_step` into declared steps.
 
 `DeclaredSteps` holds all steps of this process and checks them together. This room uses `compat`
 and `options`.
