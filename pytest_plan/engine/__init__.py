@@ -1,6 +1,6 @@
 """The engine, which runs plans. It imports neither pytest nor pluggy, so plain scripts can use it.
 
-The rooms, from the ground up:
+The packages, from the ground up:
 
 - `model`: the vocabulary of a run, such as outcomes, events, results and errors.
 - `definition`: steps and their options, checked before anything runs.

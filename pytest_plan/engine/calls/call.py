@@ -131,7 +131,7 @@ class CallScope(Guard):
         self.processes: list[Process] = []  # only the call's thread changes this list
 
     def renew(self, hook: Hook, deadline: float | None, reason: str | None) -> None:
-        """Reset the scope for another call with the same `ctx`, such as an undo or a tail."""
+        """Reset the scope for another call with the same `ctx`, such as a generator's tail."""
         self.hook = hook
         self.deadline = deadline
         self.reason = reason
@@ -173,7 +173,7 @@ class CallScope(Guard):
 
 
 class Call:
-    """One call of one function of a step. It can be performed once.
+    """One call of one function of a step. It can be performed only once.
 
     Attributes:
         scope: the state of the call.

@@ -62,13 +62,13 @@ class RecoveryCallbacks:
         raise error
 
     def begins(self, environment: Environment, recorded: Recorded) -> None:
-        """Report that the cleanup of the environment begins."""
+        """Report that cleanup of the environment is starting."""
 
     def load(self, recorded: Recorded) -> None:
         """Load the code of the recorded steps before recovery looks them up."""
 
     def running(self, run: Run) -> contextlib.AbstractContextManager[None]:
-        """Return a context manager for the time that `run` cleans up."""
+        """Return a context manager that is active while `run` cleans up."""
         return contextlib.nullcontext()
 
     def remains(self, environment: Environment, due: Collection[RecordedStep]) -> bool:

@@ -306,7 +306,7 @@ class Executor:
         return [effect]
 
     def _look_by(self, time: float) -> None:
-        """Wake the coordinator if it would next check deadlines only after `time`."""
+        """Wake the coordinator if it would otherwise not check deadlines until after `time`."""
         if time < self._looks_at:
             self._inbox.put(None)
 

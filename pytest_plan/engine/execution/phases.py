@@ -247,7 +247,7 @@ class Reverse(Phase):
             self._leave(names)
 
     def interrupted(self, error: BaseException) -> None:
-        """Handle `error` as a request to stop, and raise it after cleanup has ended or was left."""
+        """Handle `error` as a request to stop, and raise it when cleanup is over or abandoned."""
         self._status.fatal = self._status.fatal or error
         self.cancelled(describe(error))
 

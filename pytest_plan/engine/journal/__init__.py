@@ -2,5 +2,5 @@
 
 A run records in its `Journal` which steps have begun and how to undo them. `NullJournal` defines
 the interface and is used by runs without a journal. The reader checks a journal and runs no code
-from it. This room may import from `definition`, `processes` and `model`.
+from it. This package may import from `definition`, `processes` and `model`.
 """

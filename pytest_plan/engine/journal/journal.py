@@ -1,6 +1,6 @@
 """The journal of an environment: what it records, and when.
 
-The journal is write-ahead: if a later process must know about an event, the record is on the disk
+The journal is write-ahead: if a later process must know about an event, the record is on disk
 before the event happens. All other records are written with the next such record, or soon after.
 """
 
@@ -95,7 +95,7 @@ class Journal(NullJournal):
         self._writer.durably(_header(values))
 
     def flush(self) -> None:
-        """Wait until all records so far are on the disk; raise JournalError if that fails."""
+        """Wait until all records so far are on disk; raise JournalError if that fails."""
         self._writer.durably([])
 
     def before(self, step: PlannedStep) -> Callable[[], None]:
@@ -127,7 +127,7 @@ class Journal(NullJournal):
         if not self.ends_durably(step):
             self._writer.note(lambda: statements)
             return
-        # The arguments of the `cleanup` hook must be on the disk before another step uses this one.
+        # The arguments of the `cleanup` hook must be on disk before another step uses this one.
         with contextlib.suppress(JournalError):
             self._writer.durably(statements)
 

@@ -35,7 +35,7 @@ class NullJournal:
         return None
 
     def flush(self) -> None:
-        """Wait until all records so far are on the disk."""
+        """Wait until all records so far are on disk."""
 
     def before(self, step: PlannedStep) -> Callable[[], None] | None:
         """Return the function to call before any user code of the step runs, or None."""

@@ -104,7 +104,7 @@ def last_number(file: Path) -> int:
 
 
 def connect(file: Path) -> sqlite3.Connection:
-    """Return a connection whose commits block until they are on the disk.
+    """Return a connection whose commits block until they are on disk.
 
     Any thread may use the connection, but only one at a time.
 

@@ -34,7 +34,7 @@ class Request(NamedTuple):
 
     Attributes:
         statements: a function that returns the statements; it is called when they are written.
-        answer: the queue that receives None once the statements are on the disk, or the error if
+        answer: the queue that receives None once the statements are on disk, or the error if
             they cannot be written; None means that no thread waits for them.
     """
 
@@ -96,7 +96,7 @@ class Writer:
             self._wakeups.put(_Wakeup.QUEUED)
 
     def durably(self, statements: Sequence[Statement]) -> None:
-        """Write the statements and all queued ones; return once they are on the disk.
+        """Write the statements and all queued ones; return once they are on disk.
 
         Raises:
             JournalError: the statements cannot be written, or the writer is closed.
@@ -133,7 +133,7 @@ class Writer:
                     return self._closed_error()
 
     def _serve(self) -> None:
-        """Write all requests that no other thread writes, until the writer is closed."""
+        """Write the requests that no other thread writes itself, until the writer is closed."""
         try:
             while self._is_needed():
                 self._write_until(lambda: not self._requests)

@@ -96,7 +96,7 @@ class Recovery(recovery.RecoveryCallbacks):
         self.say(f"environment {name!r} is in use and is left alone")
 
     def exhausted(self, environment: Environment) -> None:
-        """Report that cleanup of the environment was given up, and where its journal is."""
+        """Report that cleanup of the environment was abandoned, and where its journal is."""
         reason = f"its cleanup failed {MOST_OWNERS} times and was given up"
         self._leave(environment.name, environment, reason)
 

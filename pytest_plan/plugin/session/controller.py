@@ -68,7 +68,7 @@ class Controller(Owner):
             result = yield
         except RuntimeError as error:
             # At one point in `Condition.wait`, a KeyboardInterrupt becomes a RuntimeError, because
-            # a lock is released that is not held.
+            # it releases a lock that is not held.
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
             raise

@@ -1,6 +1,6 @@
 """Connects the controller and its workers, with one execnet channel for each worker.
 
 The controller holds the State and makes the decisions; `Server` answers the requests of `Client`.
-Importing a module of this room does not import pytest-xdist. The room uses `run` and the rooms
-below it.
+Importing a module of this package does not import pytest-xdist. The package uses `run` and the
+rooms below it.
 """
