@@ -268,7 +268,7 @@ class Call:
         value = self.body.perform(interrupt)
         self.has_returned = True
         after = self.after
-        if after is None:
+        if after is None or value is None:
             return Returned(value)
         return Returned(value, call_interruptibly(interrupt, lambda: after(value)))
 

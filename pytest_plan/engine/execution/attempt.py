@@ -98,7 +98,7 @@ def close(step_run: StepRun, facts: RunFacts) -> Flow:
     if isinstance(ending, Raised):
         raise ending.error
     if isinstance(ending, Returned):
-        step_run.log_tail = ending.value
+        step_run.logged(ending.value)
 
 
 def _close(step_run: StepRun, facts: RunFacts, failed: bool) -> str:
@@ -192,7 +192,7 @@ def _failure(
 ) -> _Failure | None:
     stop = call.scope.flag.stop
     if isinstance(ending, Abandoned):
-        step_run.stack = ending.stack
+        step_run.left_behind(ending.stack)
         assert stop is not None
         error = stop.error(step_run.name, hook, call.scope.attempt)
         error.add_note("it did not stop when requested, and its thread was abandoned")
@@ -305,13 +305,13 @@ def _end_failed(step_run: StepRun, facts: RunFacts, number: int, failure: _Failu
     elif stop is not None and stop.kind is StopKind.CANCEL:
         step_run.end(stop.outcome, at, stop.reason)
     elif stop is not None and stop.kind is StopKind.LIMIT:
-        step_run.error = step_run.as_timeout_error(failure.hook, number, error)
-        step_run.end(stop.outcome, at, stop.reason)
+        timeout = step_run.as_timeout_error(failure.hook, number, error)
+        step_run.end(stop.outcome, at, stop.reason, timeout)
     else:
-        step_run.error = step_run.as_step_error(failure.hook, number, error, failure.text)
+        step_error = step_run.as_step_error(failure.hook, number, error, failure.text)
         timed_out = stop is not None and isinstance(error, StepError)
         outcome = StepOutcome.TIMED_OUT if timed_out else StepOutcome.FAILED
-        step_run.end(outcome, at, failure.text)
+        step_run.end(outcome, at, failure.text, step_error)
 
 
 def _forget_value(step_run: StepRun, facts: RunFacts) -> None:

@@ -179,7 +179,7 @@ class _Cleanup:
         if isinstance(ending, Abandoned):
             self.undone.was_abandoned = True
             self.undone.left.append(label)
-            self._step_run.stack = self._step_run.stack or ending.stack
+            self._step_run.left_behind(ending.stack)
         if stop is not None:
             self.undone.was_stopped = True
         error, text = self._error_of(ending, stop, label)

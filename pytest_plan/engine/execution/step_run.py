@@ -32,8 +32,12 @@ _NO_HOOKS: frozenset[Hook] = frozenset()
 class StepRun:
     """The state of one step in a run. It changes only under the executor's lock.
 
+    Only its methods change what `result` returns; each of them drops the cached result.
+
     Attributes:
         planned: the step.
+        name: its name.
+        attempts_allowed: the maximum number of attempts.
         log: its log.
         undo: its undo stack.
         outcome: its outcome so far.
@@ -56,6 +60,8 @@ class StepRun:
 
     def __init__(self, planned: PlannedStep, log: StepLog) -> None:
         self.planned = planned
+        self.name: str = planned.name
+        self.attempts_allowed: int = 1 + planned.options.retries
         self.log = log
         self.undo: UndoStack = UndoStack()
         self.outcome: StepOutcome = StepOutcome.PENDING
@@ -73,16 +79,7 @@ class StepRun:
         self.started: float | None = None
         self.ended: float | None = None
         self.cleanup: CleanupResult = _NOT_BEGUN
-
-    @property
-    def name(self) -> str:
-        """The step's name."""
-        return self.planned.name
-
-    @property
-    def attempts_allowed(self) -> int:
-        """The maximum number of attempts."""
-        return 1 + self.planned.options.retries
+        self._result: StepResult | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -96,6 +93,7 @@ class StepRun:
 
     def restore(self, outcome: StepOutcome, completed: int, value: Any, reason: str | None) -> None:
         """Restore the state from a journal. Call this before any step of the run begins."""
+        self._result = None
         self.outcome = outcome
         self.reason = reason
         self.completed = completed
@@ -104,14 +102,33 @@ class StepRun:
 
     def begin(self, at: float) -> None:
         """Record that the first attempt has begun."""
+        self._result = None
         self.outcome = change_step(self.outcome, StepOutcome.RUNNING)
         self.started = at
 
-    def end(self, outcome: StepOutcome, at: float, reason: str | None = None) -> None:
-        """Record the final outcome."""
+    def end(
+        self,
+        outcome: StepOutcome,
+        at: float,
+        reason: str | None = None,
+        error: StepError | None = None,
+    ) -> None:
+        """Record the final outcome, and the error of a step that failed."""
+        self._result = None
         self.outcome = change_step(self.outcome, outcome)
         self.reason = reason
+        self.error = error
         self.ended = at
+
+    def logged(self, tail: str) -> None:
+        """Record the last lines of the log."""
+        self._result = None
+        self.log_tail = tail
+
+    def left_behind(self, stack: str) -> None:
+        """Record the stack of the first thread that was abandoned."""
+        self._result = None
+        self.stack = self.stack or stack
 
     def as_step_error(self, hook: Hook, attempt: int, error: BaseException, text: str) -> StepError:
         """Return `error` as a StepError of this step; its message contains `text`."""
@@ -150,6 +167,7 @@ class StepRun:
 
     def attempted(self, attempt: AttemptResult) -> None:
         """Record that an attempt has ended."""
+        self._result = None
         self.attempts = (*self.attempts, attempt)
 
     def remember(self, hooks: Iterable[Hook]) -> None:
@@ -174,11 +192,13 @@ class StepRun:
 
     def keep(self) -> None:
         """Record that the step is kept for a later run."""
+        self._result = None
         outcome = change_cleanup(self.cleanup.outcome, CleanupOutcome.KEPT)
         self.cleanup = CleanupResult(outcome)
 
     def begin_cleanup(self, at: float) -> None:
         """Record that cleanup has begun."""
+        self._result = None
         outcome = change_cleanup(self.cleanup.outcome, CleanupOutcome.PENDING)
         self.cleanup = CleanupResult(outcome, at)
 
@@ -190,6 +210,7 @@ class StepRun:
         left: tuple[str, ...] = (),
     ) -> None:
         """Record how cleanup ended."""
+        self._result = None
         started = self.cleanup.started
         outcome = change_cleanup(self.cleanup.outcome, outcome)
         seconds = 0.0 if started is None else at - started
@@ -197,6 +218,11 @@ class StepRun:
 
     def result(self) -> StepResult:
         """Return the result of the step so far."""
+        if self._result is None:
+            self._result = self._freeze()
+        return self._result
+
+    def _freeze(self) -> StepResult:
         seconds = 0.0 if self.started is None or self.ended is None else self.ended - self.started
         return StepResult(
             name=self.name,

@@ -24,9 +24,7 @@ _TARGETS = {"plain": 400, "cleanup": 580}  # thousands of instructions
 
 _SCRIPT = """
 import sys
-from pathlib import Path
 
-from pytest_plan.engine.plan import begin
 from pytest_plan import GenericStep, Plan
 
 
@@ -44,18 +42,11 @@ hooks = {
     "cleanup": {"exec": nothing, "cleanup": nothing},
     "generator": {"exec": generator},
 }[kind]
-plan = Plan()
+plan = Plan(journal="journals" if mode == "journal" else None)
 for _ in range(int(count)):
     plan.add_step(GenericStep(**hooks))
-if mode == "run":
+if mode != "add":
     plan.execute()
-if mode == "journal":
-    from pytest_plan.engine.journal.journal import Journal
-    from pytest_plan.engine.journal.reference import References
-
-    run = begin(plan, journal=Journal(Path("journal"), References(Path())))
-    run.provision()
-    run.clean_up()
 """
 
 
