@@ -77,7 +77,8 @@ def clean(step_run: StepRun, facts: RunFacts, reason: str, until: float) -> Flow
     facts.journal.cleanup_ended(
         step_run.name, step_run.cleanup.outcome, hook_is_done=cleanup.hook_is_done
     )
-    facts.emit(StepCleaned(step_run.result(), facts.elapsed()))
+    if facts.listeners:  # otherwise the result is not needed yet
+        facts.emit(StepCleaned(step_run.result(), facts.elapsed()))
 
 
 def undo_hooks(

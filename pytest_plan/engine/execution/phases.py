@@ -134,13 +134,13 @@ class Forward(Phase):
             return self._flow(step_run)
         outcome, reason = decision
         step_run.end(outcome, self.elapsed(), reason)
-        self._facts.emit(StepFinished(step_run.result(), self.elapsed()))
+        self._tell_finished(step_run)
         return None
 
     def ended(self, name: str) -> None:
         """Stop the plan if the outcome of the step requires it."""
         step_run = self._step_runs[name]
-        self._facts.emit(StepFinished(step_run.result(), self.elapsed()))
+        self._tell_finished(step_run)
         if step_run.cause is not None and isinstance(step_run.cause, self._facts.stop_on):
             self._status.fatal = self._status.fatal or step_run.cause
             self.cancelled(f"step {name!r} raised {step_run.reason}")
@@ -164,6 +164,10 @@ class Forward(Phase):
         """Stop the plan, and raise `error` after cleanup."""
         self._status.fatal = self._status.fatal or error
         self.cancelled(f"interrupted by {describe(error)}")
+
+    def _tell_finished(self, step_run: StepRun) -> None:
+        if self._facts.listeners:  # otherwise the result is not needed yet
+            self._facts.emit(StepFinished(step_run.result(), self.elapsed()))
 
     def _flow(self, step_run: StepRun) -> Flow:
         yield from provision(step_run, self._facts)

@@ -103,6 +103,7 @@ class Run:
             limit=options.limit,
             parameters=options.parameters,
             emit=_emitter(inbox, listeners),
+            listeners=listeners,
             skip_on=options.skip_on,
             stop_on=options.stop_on,
             program_variables=options.program_variables,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.model.clock import PlanClock
-from pytest_plan.engine.model.events import Event
+from pytest_plan.engine.model.events import Event, Listener
 from pytest_plan.engine.model.secret import Masker
 from pytest_plan.engine.shared.facilities import Ports, Variables
 from pytest_plan.engine.shared.folders import RunFolders
@@ -32,6 +32,7 @@ class RunFacts:
         parameters: the values that hooks can take by name, in addition to `ctx`, `state` and the
             values of steps.
         emit: the function that delivers an event to the listeners.
+        listeners: the functions that receive the events of the run.
         skip_on: the exceptions that a step can raise to skip itself.
         stop_on: the exceptions that stop the plan and are re-raised unchanged.
     """
@@ -44,6 +45,7 @@ class RunFacts:
         "emit",
         "folders",
         "journal",
+        "listeners",
         "masker",
         "parameters",
         "ports",
@@ -65,6 +67,7 @@ class RunFacts:
         limit: float | None = None,
         parameters: Mapping[str, Any],
         emit: Callable[[Event], None],
+        listeners: Sequence[Listener],
         skip_on: tuple[type[BaseException], ...] = (),
         stop_on: tuple[type[BaseException], ...] = (),
         program_variables: Callable[[str], Mapping[str, str]] | None = None,
@@ -81,6 +84,7 @@ class RunFacts:
         self.variables = Variables()
         self.parameters = parameters
         self.emit = emit
+        self.listeners = listeners
         self.skip_on = skip_on
         self.stop_on = stop_on
         self._program_variables = program_variables
