@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_plan.engine.environments.recovery import OwnEnvironment
     from pytest_plan.engine.execution.restore import Restorer
     from pytest_plan.engine.execution.run import Run
+    from pytest_plan.engine.execution.script import ScriptRun
     from pytest_plan.engine.journal.null import NullJournal
     from pytest_plan.engine.model.events import Listener
     from pytest_plan.engine.model.results import PlanResult, StepResult
@@ -79,6 +81,8 @@ class Plan:
         self._journal = None if journal is None else Path(journal).absolute()
         self._listeners: list[Listener] = []
         self._run: Run | None = None
+        self._script_run: ScriptRun | None = None
+        self._is_beginning = threading.Lock()  # held by the thread that creates the run
         self._cancelled: str | None = None
 
     @property
@@ -122,8 +126,15 @@ class Plan:
         self._definition.declare(Pause(seconds), f"pause-{number}", {}, origin)
         return self
 
-    def execute(self) -> PlanResult:
+    def execute(self, *, signals: Iterable[int] = ()) -> PlanResult:
         """Provision all steps, then clean up whatever happened (gsd: Execute).
+
+        On the main thread, this method handles SIGINT and the signals in `signals` while it runs,
+        unless the program has its own handlers. The first signal stops the plan. A later one does
+        not cut cleanup short: it prints what is still being cleaned up.
+
+        Args:
+            signals: the signals to handle in addition to SIGINT, such as `(signal.SIGTERM,)`.
 
         Returns:
             The result of every step. With `continue_on_error`, it is returned even if steps failed.
@@ -132,65 +143,66 @@ class Plan:
             PlanDefinitionError: the plan is invalid or has already run.
             JournalError: the journal cannot be written, or an earlier journal cannot be read.
             StepError: a step failed and `continue_on_error` is false.
-            PlanCancelledError: `cancel` was called.
+            PlanCancelledError: `cancel` was called, or a signal in `signals` was received.
+            KeyboardInterrupt: SIGINT was received.
             PlanTimeoutError: the run exceeded its limit.
             CleanupError: only the cleanup failed.
         """
-        run = self._begin("execute")
-        try:
-            run.provision()
-        finally:
-            run.clean_up()
-        error = run.error()
-        if error is not None:
-            raise error
-        return run.result()
+        return self._script("execute", signals).execute()
 
-    @contextlib.contextmanager
-    def provisioned(self) -> Iterator[State]:
+    def provisioned(
+        self, *, signals: Iterable[int] = ()
+    ) -> contextlib.AbstractContextManager[State, None]:
         """Provision all steps, run the body of the `with` statement, then clean up.
 
-        Cleanup runs whatever the body does. This method raises the same errors as `execute`. If
-        a step failed, it raises before the body runs. An exception of the body propagates
-        unchanged; if cleanup fails as well, the exception gets a note and the attribute
-        `cleanup_error`.
+        Cleanup runs whatever the body does. This method handles the same signals and raises the
+        same errors as `execute`. If a step failed, it raises before the body runs. An exception of
+        the body propagates unchanged; if cleanup fails as well, the exception gets a note and the
+        attribute `cleanup_error`.
+
+        A signal or a call of `cancel` ends the body with the same exception with which `execute`
+        would end.
+
+        Args:
+            signals: the signals to handle in addition to SIGINT, such as `(signal.SIGTERM,)`.
         """
-        run = self._begin("provisioned")
-        try:
-            run.provision()
-            failure = run.failure()
-            if failure is not None:
-                raise failure
-            yield self._state
-        except BaseException as error:
-            run.clean_up()
-            ended = run.fatal or error  # Ctrl-C during cleanup still ends the program
-            run.explain(ended)
-            if ended is error:
-                raise
-            raise ended from error
-        run.clean_up()
-        failure = run.error()
-        if failure is not None:
-            raise failure
+        return self._script("provisioned", signals)
 
     def cancel(self, reason: str = "the plan was cancelled") -> None:
         """Stop the plan and clean up.
 
-        Any thread or signal handler may call this method, even before the run.
+        Any thread or signal handler may call this method, even before the run, and any number of
+        times: only the first call counts. It never cuts cleanup short.
 
         Args:
             reason: the reason that reports and errors show.
-        """
-        self._cancelled = reason
-        if self._run is not None:
-            self._run.cancel(reason)
 
-    def _begin(self, method: str) -> Run:
-        refusal = self._definition.refusal
-        if refusal:
-            raise PlanDefinitionError(f"plan.{method}() was called: {refusal}")
-        return begin(self)
+        Raises:
+            PlanCancelledError: this is the first call on the thread that runs the body of
+                `provisioned`. A signal handler runs on that thread if it is the main thread. On
+                another thread, this method returns, and the body is not interrupted;
+                `provisioned` raises the error when the body has ended.
+        """
+        if self._cancelled is None:
+            self._cancelled = reason
+        if self._run is not None:
+            self._run.cancel(self._cancelled)
+        if self._script_run is not None:
+            self._script_run.cancelled(self._cancelled)
+
+    def _script(self, method: str, signals: Iterable[int]) -> ScriptRun:
+        # Imported here because xdist workers declare plans but never run them.
+        from pytest_plan.engine.execution.script import ScriptRun
+
+        def begin_run(script: ScriptRun) -> Run:
+            refusal = self._definition.refusal
+            if refusal:
+                raise PlanDefinitionError(f"plan.{method}() was called: {refusal}")
+            run = begin(self)
+            self._script_run = script
+            return run
+
+        return ScriptRun(begin_run, self._state, signals, self._listeners)
 
 
 def definition_of(plan: Plan) -> PlanDefinition:
@@ -226,29 +238,42 @@ def begin(
     Raises:
         PlanDefinitionError: the plan is invalid or has already run.
     """
-    if plan._run is not None:
-        raise PlanDefinitionError("this plan has been executed already: a plan runs once")
-    # Imported here because xdist workers declare plans but never run them.
-    from pytest_plan.engine.execution.run import Run, new_run_id
+    with _beginning(plan):
+        # Imported here because xdist workers declare plans but never run them.
+        from pytest_plan.engine.execution.run import Run, new_run_id
 
-    steps = plan._definition.linked()
-    run_id = run_id or new_run_id()
-    own = _own_environment(plan, run_id)
-    plan._run = Run(
-        steps,
-        plan._definition.options._replace(**options),
-        plan._store,
-        listeners=plan._listeners,
-        clock=plan._clock,
-        run_id=run_id,
-        artifacts=artifacts,
-        journal=journal if own is None else own.journal,
-        scratch=scratch,
-        at_end=None if own is None else own.end,
-    )
-    if plan._cancelled is not None:
-        plan._run.cancel(plan._cancelled)
-    return plan._run
+        steps = plan._definition.linked()
+        run_id = run_id or new_run_id()
+        own = _own_environment(plan, run_id)
+        plan._run = Run(
+            steps,
+            plan._definition.options._replace(**options),
+            plan._store,
+            listeners=plan._listeners,
+            clock=plan._clock,
+            run_id=run_id,
+            artifacts=artifacts,
+            journal=journal if own is None else own.journal,
+            scratch=scratch,
+            at_end=None if own is None else own.end,
+        )
+        if plan._cancelled is not None:
+            plan._run.cancel(plan._cancelled)
+        return plan._run
+
+
+@contextlib.contextmanager
+def _beginning(plan: Plan) -> Iterator[None]:
+    """Refuse to begin a second run, even on another thread at the same time."""
+    # Do not wait for the other thread, because it may be cleaning up after an earlier run.
+    is_first = plan._is_beginning.acquire(blocking=False)
+    try:
+        if not is_first or plan._run is not None:
+            raise PlanDefinitionError("this plan has been executed already: a plan runs once")
+        yield
+    finally:
+        if is_first:
+            plan._is_beginning.release()
 
 
 def _own_environment(plan: Plan, run_id: str) -> OwnEnvironment | None:

@@ -64,8 +64,9 @@ def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | 
 def pytest_plan_program_variables(config: pytest.Config, step: str) -> Mapping[str, str] | None:
     """Return environment variables for a program that a hook of the step starts through `ctx`.
 
-    Called on the thread of the step, for each call of `ctx.run` or `ctx.start` without an `env`
-    argument. If this hook raises an exception, that call fails.
+    Called on the thread of the step, for each call of `ctx.run` or `ctx.start` without
+    `clean_env`. The argument `env` of the call takes precedence. If this hook raises an
+    exception, that call fails.
     """
 
 

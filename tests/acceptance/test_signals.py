@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_plan.engine.shared.signals import TOGETHER
 from tests.plugin.project import Project
 
 LONGEST = 30.0  # seconds that any wait in these tests may take
@@ -178,6 +179,35 @@ def test_two_interrupts_while_cleaning_up_leave_the_rest(project: Project) -> No
         wait_for(project, "now")
         run.send_signal(signal.SIGINT)
         read_until(run, "still cleaning up: stuck")
+        time.sleep(TOGETHER + 0.1)  # a signal that follows closely is part of the first one
         status, output = interrupted(run)
     assert status == pytest.ExitCode.INTERRUPTED, output
     assert "ABANDONED" in output.upper()
+
+
+@pytest.mark.parametrize("flags", [("-O",), ("-OO",), ("-I",), ("-X", "dev")], ids=str)
+@pytest.mark.parametrize("args", [(), ("-p", "xdist", "-n", "2")], ids=["solo", "workers"])
+def test_flags_of_python_change_nothing(
+    project: Project, flags: tuple[str, ...], args: tuple[str, ...]
+) -> None:
+    """SIGTERM in a test stops the run, which cleans up and exits with status 143."""
+    project.steps(STEPS.format(exec="return 1"))
+    project.tests(TEST.format(test="note('now'); time.sleep(300)"))
+    with subprocess.Popen(
+        [sys.executable, *flags, "-m", "pytest", "-p", "pytest_plan", *args],
+        cwd=project.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as run:
+        wait_for(project, "now")
+        run.send_signal(signal.SIGTERM)
+        output, _ = run.communicate(timeout=LONGEST)
+    assert run.returncode == 128 + signal.SIGTERM, output
+    assert [call for call in project.calls if "un" in call or "de" in call] == [
+        "undo first",
+        "deferred",
+    ]
+    for word in ("INTERNALERROR", "Error:", "ResourceWarning", "Exception ignored"):
+        assert word not in output
+    assert children(project) == []

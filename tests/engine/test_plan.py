@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import GenericStep, Step
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import PlanDefinitionError, StateError
-from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import (
     CleanupError,
     PlanCancelledError,
@@ -35,6 +36,12 @@ HERE = Path(__file__).name
 def plan(clock: FakeClock) -> Plan:
     """An empty plan that needs no real time."""
     return Plan(clock=clock)
+
+
+def with_body(plan: Plan, body: Callable[[], None]) -> None:
+    """Run `plan` with a body."""
+    with plan.provisioned():
+        body()
 
 
 class TestDefinition:
@@ -439,6 +446,111 @@ class TestCancel:
             plan.cancel("from the body")
         assert reasons == ["cancelled"]
 
+    def test_on_the_thread_of_the_body_the_first_call_raises(
+        self, plan: Plan, calls: Calls
+    ) -> None:
+        """Later calls return, so that the body can clean up after itself."""
+        plan.add_step(GenericStep(cleanup=calls.hook("cleanup")))
+
+        def body() -> None:
+            try:
+                plan.cancel("first")
+            finally:
+                plan.cancel("second")
+                calls.note("body ended")
+
+        with pytest.raises(PlanCancelledError, match="first") as caught:
+            with_body(plan, body)
+        assert calls == ["body ended", "cleanup"]
+        assert caught.value.result is not None
+        assert caught.value.result.outcome is StepOutcome.CANCELLED
+        assert caught.value.result.reason == "first"
+
+    def test_on_another_thread_it_returns_and_the_body_goes_on(
+        self, plan: Plan, calls: Calls
+    ) -> None:
+        """The error is raised when the body has ended."""
+        plan.add_step(GenericStep(cleanup=lambda ctx: calls.note(f"cleanup: {ctx.reason}")))
+
+        def body() -> None:
+            Background(lambda: plan.cancel("enough")).result()
+            calls.note("body")
+
+        with pytest.raises(PlanCancelledError, match="enough"):
+            with_body(plan, body)
+        assert calls == ["body", "cleanup: cancelled"]
+
+    def test_after_a_call_on_another_thread_the_first_call_of_the_body_raises(
+        self, plan: Plan
+    ) -> None:
+        """The first reason stays."""
+
+        def body() -> None:
+            Background(lambda: plan.cancel("first")).result()
+            plan.cancel("second")
+            pytest.fail("the body went on")
+
+        with pytest.raises(PlanCancelledError, match="first"):
+            with_body(plan, body)
+
+    def test_a_body_that_catches_the_error_does_not_hide_it(self, plan: Plan) -> None:
+        """It is raised at the end of the `with` statement."""
+
+        def body() -> None:
+            with contextlib.suppress(PlanCancelledError):
+                plan.cancel("enough")
+
+        with pytest.raises(PlanCancelledError, match="enough"):
+            with_body(plan, body)
+
+    def test_the_exception_of_a_cancelled_body_is_kept(self, plan: Plan) -> None:
+        """The body ends with an exception of its own."""
+
+        def body() -> None:
+            Background(plan.cancel).result()
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            with_body(plan, body)
+
+    @pytest.mark.parametrize("in_body", [False, True])
+    def test_during_cleanup_it_changes_nothing(
+        self, plan: Plan, calls: Calls, in_body: bool
+    ) -> None:
+        """Cleanup runs to its end, however often and on whichever threads it is called."""
+
+        def cleanup(ctx: Context) -> None:
+            for _ in range(5):
+                plan.cancel()
+                Background(plan.cancel).result()
+                ctx.sleep(0.1)
+            calls.note(ctx.step)
+
+        for name in ("net", "volume", "database"):
+            plan.add_step(GenericStep(cleanup=cleanup), name=name)
+        try:
+            with plan.provisioned():
+                if in_body:
+                    plan.cancel("enough")
+        except PlanCancelledError:
+            assert in_body
+        assert calls == ["database", "volume", "net"]
+        assert {step.cleanup.outcome for step in plan.results.values()} == {
+            CleanupOutcome.SUCCEEDED
+        }
+
+    def test_while_the_last_step_ends_the_body_does_not_begin(self, plan: Plan) -> None:
+        """The cancellation comes when no step can be stopped any more."""
+
+        def cancel(event: object) -> None:
+            if type(event).__name__ == "StepFinished":
+                plan.cancel("late")
+
+        listen(plan, cancel)
+        plan.add_step(GenericStep())
+        with pytest.raises(PlanCancelledError, match="late"), plan.provisioned():
+            pytest.fail("the body began")
+
     def test_after_the_run_does_nothing(self, plan: Plan) -> None:
         """Cancelling a finished run has no effect."""
         assert plan.execute().outcome is StepOutcome.SUCCEEDED
@@ -584,6 +696,55 @@ class TestProvisioned:
         assert seen == ["http://"]
 
 
+class TestRunsOnce:
+    """A plan runs once, whichever threads try to run it."""
+
+    def test_of_two_threads_one_runs_the_plan(self) -> None:
+        """The other one gets PlanDefinitionError, even if both begin at the same moment."""
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            assert [self._run_twice() for _ in range(50)] == [(1, 1)] * 50
+        finally:
+            sys.setswitchinterval(interval)
+
+    def _run_twice(self) -> tuple[int, int]:
+        """Execute a plan on two threads; return how often it ran, and how often it was refused."""
+        runs: list[int] = []
+        refused: list[PlanDefinitionError] = []
+        plan = Plan().add_step(GenericStep(exec=lambda: runs.append(1)))
+        barrier = threading.Barrier(2)
+
+        def execute() -> None:
+            barrier.wait()
+            try:
+                plan.execute()
+            except PlanDefinitionError as error:
+                refused.append(error)
+
+        for thread in [Background(execute) for _ in range(2)]:
+            thread.result()
+        return len(runs), len(refused)
+
+    def test_a_step_cannot_run_its_own_plan(self, plan: Plan) -> None:
+        """It is refused at once and does not wait for itself."""
+        plan.add_step(GenericStep(exec=plan.execute))
+        with pytest.raises(StepError, match="has been executed already"):
+            plan.execute()
+
+    def test_a_plan_that_was_refused_can_be_completed_and_run(self, plan: Plan) -> None:
+        """An invalid plan has not run."""
+        plan.add_step(GenericStep(), name="web", needs="db")
+        with pytest.raises(PlanDefinitionError, match="db"):
+            plan.execute()
+        assert (
+            plan.add_step(GenericStep(), name="db", needs=())
+            .execute()
+            .steps["web"]
+            .outcome.provides
+        )
+
+
 class TestInterrupts:
     """KeyboardInterrupt at any point, and plans on any thread."""
 
@@ -673,15 +834,29 @@ def test_a_step_cannot_write_the_key_of_another(plan: Plan) -> None:
 
 
 def test_parameters_are_given_by_name(clock: FakeClock) -> None:
-    """A parameter with a default keeps it if the plan does not know the name."""
+    """A parameter with a default keeps it, even if the plan knows the name."""
     seen: list[Any] = []
-    plan = Plan(clock=clock, parameters={"config": "c"})
+    plan = Plan(clock=clock, parameters={"config": "c", "other": "o"})
 
     def exec(config: str, other: str = "default", state: State | None = None) -> None:
-        seen.extend([config, other, state is not None])
+        seen.extend([config, other, state])
 
     plan.add_step(GenericStep(exec=exec)).execute()
-    assert seen == ["c", "default", True]
+    assert seen == ["c", "default", None]
+
+
+def test_a_loop_can_bind_its_variable_as_a_default(plan: Plan, calls: Calls) -> None:
+    """This works for every hook and every name, even for names that hooks can take."""
+    for value in ("orders", "users"):
+        for hook in ("pre_exec", "exec", "post_exec", "cleanup"):
+            step = GenericStep(**{hook: lambda value=value, ctx=hook: calls.note(f"{value} {ctx}")})
+            plan.add_step(step, name=f"{value}_{hook}")
+    plan.execute()
+    assert sorted(calls) == sorted(
+        f"{value} {hook}"
+        for value in ("orders", "users")
+        for hook in ("pre_exec", "exec", "post_exec", "cleanup")
+    )
 
 
 def test_a_plan_shows_what_is_promised() -> None:

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from pytest_plan import GenericStep, Plan, PlanCancelledError, PlanDefinitionError, StepError
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.events import AttemptFailed
 from pytest_plan.engine.plan import listen
+from pytest_plan.engine.processes.identity import identify
 from pytest_plan.engine.processes.process import spawn
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Background
@@ -236,7 +236,7 @@ def test_g11_a_member_that_dies_while_the_tree_is_listed_is_no_error(
     tally.faults += 1
     root = spawn(["sleep", "600"], output=-3, errors=-3)
     other = spawn(["true"], output=-3, errors=-3)
-    dead = psutil.Process(other.pid)
+    dead = identify(other.pid)
     other.wait()
     members = root.members
     monkeypatch.setattr(root, "members", lambda: [dead, *members()])
@@ -256,8 +256,7 @@ def test_g11_a_process_with_a_reused_pid_is_not_signalled(
     tally.faults += 1
     root = spawn(["sleep", "600"], output=-3, errors=-3)
     stranger = spawn(["sleep", "600"], output=-3, errors=-3)
-    member = psutil.Process(stranger.pid)
-    monkeypatch.setattr(member, "_ident", (member.pid, 1.0))
+    member = identify(stranger.pid)._replace(birth="1")
     monkeypatch.setattr(root, "members", lambda: [member])
     root.signal_tree(signal.SIGKILL)
     assert stranger.poll() is None

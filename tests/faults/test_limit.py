@@ -91,7 +91,8 @@ def test_g16_the_limit_ends_a_test_that_cannot_be_interrupted(
     stage: Stage, args: tuple[str, ...]
 ) -> None:
     """A test that cannot be interrupted is named, cleanup runs, and its process ends."""
-    for fault in ("c_call", "stubborn"):
+    # Without workers, only the reaper can end a test that keeps the interpreter's lock.
+    for fault in ("c_call", "stubborn", "gil") if args else ("c_call", "stubborn"):
         stage.add(fault, hang, *args, moment="test.call", fault=fault, ends=False)
     stage.play(WAITING)
 

@@ -92,6 +92,7 @@ def test_g5_the_second_signal_does_not_cut_cleanup_short(
         yield run.reached("test.call")
         run.signal(number)
         yield run.reached("web.cleanup")
+        yield run.is_later
         run.signal(number)
         yield run.says("still cleaning up: net, db, web")
         run.release()
@@ -114,6 +115,7 @@ def test_g5_the_third_signal_skips_the_rest_and_lists_it(
         yield run.reached("test.call")
         run.signal(number)
         yield run.reached(moment)
+        yield run.is_later
         run.signal(number)
         yield run.says("still cleaning up")
         run.signal(number)
@@ -131,14 +133,47 @@ def test_g5_the_third_signal_skips_the_rest_and_lists_it(
     stage.play()
 
 
-def test_g5_signals_in_quick_succession_are_all_counted(stage: Stage) -> None:
-    """Two signals 20 ms apart count as two, so pressing Ctrl-C repeatedly ends the run."""
+@numbers
+@modes
+def test_g5_a_signal_that_is_sent_twice_counts_once(
+    stage: Stage, number: int, args: tuple[str, ...]
+) -> None:
+    """A terminal and a wrapper may both send it; the copy comes at most half a second later."""
+
+    def story(run: Run, moment: str, gap: float, group: bool) -> Story:
+        run.start(*args, faults={moment: "hold"})
+        yield run.reached(moment)
+        run.signal(number, group=group)
+        yield after(gap)
+        if not run.ended():
+            run.signal(number, group=group)
+        if moment in BACKWARD:
+            yield run.says("still cleaning up")
+            yield run.is_later
+            run.release()
+        yield run.ended
+        run.judge(STATUS[signal.Signals(number)])
+        run.expect("Traceback" not in run.output(), "there is a traceback")
+
+    for moment in ("db.exec", "test.call", "db.cleanup"):
+        for gap in (0.0, 0.02, 0.2):
+            stage.add(f"{moment} {gap}", story, moment=moment, gap=gap, group=False)
+    stage.add("group", story, moment="test.call", gap=0.02, group=True)
+    stage.play()
+
+
+@modes
+def test_g5_the_second_interrupt_during_cleanup_leaves_the_rest(
+    stage: Stage, args: tuple[str, ...]
+) -> None:
+    """Pressing Ctrl-C again after half a second ends the run."""
 
     def story(run: Run) -> Story:
-        run.start(faults={"db.cleanup": "hold"})
+        run.start(*args, faults={"db.cleanup": "hold"})
         yield run.reached("db.cleanup")
         run.signal(SIGINT)
-        yield after(0.02)
+        yield run.says("still cleaning up")
+        yield run.is_later
         run.signal(SIGINT)
         yield run.ended
         run.judge(2, left=["db", "net"], stuck=["db"])
@@ -159,6 +194,7 @@ def test_g17_the_first_of_different_signals_gives_the_exit_status(
         yield run.reached("db.exec")
         run.signal(SIGINT)
         yield run.reached("db.cleanup")
+        yield run.is_later
         run.signal(SIGTERM)
         yield run.says("still cleaning up")
         run.release()

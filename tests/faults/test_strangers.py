@@ -7,6 +7,7 @@ import subprocess
 import time
 
 from pytest_plan.engine.journal.reader import read
+from pytest_plan.engine.processes.identity import birth_of
 from tests.faults.harness.aftermath import (
     change,
     clean_up,
@@ -106,6 +107,93 @@ def pytest_plan_configure(plan):
             process.kill()
 
     stage.add("daemons", story)
+    stage.play()
+
+
+HIDING = """\
+import os
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+os.closerange(0, 256)
+code = "echo $$ >new; mv new daemon; sleep 600 & wait"
+os.execve("/bin/sh", ["sh", "-c", code], {"PATH": os.defpath})
+"""
+
+
+def test_g7_a_daemon_that_hides_is_ended(stage: Stage) -> None:
+    """Row 51: a daemon that has left its session and overwritten its environment is ended."""
+    conftest = f"""
+import os, sys
+
+def pytest_plan_configure(plan):
+    from pytest_plan import GenericStep
+
+    def exec(ctx):
+        getattr(ctx, "METHOD")([sys.executable, "-c", {HIDING!r}])
+        ctx.wait_until(lambda: os.path.exists("daemon"))
+
+    plan.add_step(GenericStep(exec=exec), name="net")
+"""
+    tests = "import os\ndef test_dies(net):\n    os.kill(os.getpid(), 9)\n"
+
+    def story(run: Run, method: str) -> Story:
+        run.write("conftest.py", conftest.replace("METHOD", method))
+        run.write("test_it.py", tests)
+        run.start()
+        yield run.ended
+        yield lambda: not environments(run)
+        daemon = int((run.project / "daemon").read_text())
+        run.expect(birth_of(daemon) == "", "the daemon lives on")
+
+    stage.add("run", story, "run")
+    stage.add("start", story, "start")
+    stage.play()
+
+
+def test_g11_bystanders_are_not_signalled(stage: Stage) -> None:
+    """Row 48: a name, folder, parent, user or open log in common is no reason for a signal."""
+    conftest = """
+import os, subprocess, sys
+
+def pytest_plan_configure(plan):
+    from pytest_plan import GenericStep
+
+    def exec(ctx):
+        ctx.start(["sleep", "600"], cwd=ctx.tmp_path)
+        ctx.log("begun")
+        with open("places", "w") as file:
+            print(ctx.tmp_path, ctx.artifacts / "log.txt", file=file)
+        ctx.wait_until(lambda: os.path.exists("go"))
+
+    plan.add_step(GenericStep(exec=exec), name="net")
+"""
+
+    def story(run: Run, kill: int) -> Story:
+        run.write("conftest.py", conftest)
+        run.write("test_it.py", f"import os\ndef test_it(net):\n    os.kill(os.getpid(), {kill})\n")
+        run.start()
+        places = run.project / "places"
+        yield lambda: places.exists() and len(places.read_text().split()) == 2
+        folder, log = places.read_text().split()
+        bystanders = [
+            subprocess.Popen(["sleep", "600"], cwd=folder),
+            subprocess.Popen(["tail", "-f", log], stdout=subprocess.DEVNULL),
+            subprocess.Popen(["sleep", "600"], start_new_session=True),
+        ]
+        run.write("go", "")
+        yield run.ended
+        yield lambda: not environments(run) and not run.processes()
+        run.expect([one.poll() for one in bystanders] == [None] * 3, "a bystander was signalled")
+        for one in bystanders:
+            one.kill()
+            one.wait()
+
+    stage.add("green", story, 0)
+    stage.add("sigterm", story, 15)
+    stage.add("sigkill", story, 9)
     stage.play()
 
 

@@ -215,6 +215,32 @@ class TestReport:
             ]
         )
 
+    def test_cancelled_step_that_does_not_stop_is_shown_with_its_stack(
+        self, project: Project
+    ) -> None:
+        """A step that is abandoned after Ctrl-C has no report, but its stack is shown."""
+        project.steps(
+            STUCK,
+            """
+            import os, signal
+
+            @pytest.mark.plan_step
+            def stuck():
+                os.kill(os.getpid(), signal.SIGINT)
+                go_on.wait(30)
+            """,
+        )
+        project.tests("def test_it(stuck): pass")
+        result = project.run_apart()
+        assert result.ret == pytest.ExitCode.INTERRUPTED
+        result.stdout.fnmatch_lines(
+            [
+                "plan: stuck  cancelled *",
+                "step 'stuck' did not stop when requested; stack of its abandoned thread:",
+                "*go_on.wait(30)*",
+            ]
+        )
+
 
 class TestBlocked:
     """Tests that need a failed step."""

@@ -1,4 +1,4 @@
-"""`--plan-limit` in projects without steps."""
+"""`--plan-limit` without workers."""
 
 from __future__ import annotations
 
@@ -58,3 +58,55 @@ def test_runs_without_tests_are_as_before(
     result = project.run_apart("--plan-limit=5m", *args)
     assert result.ret == status
     assert "INTERNALERROR" not in result.stdout.str()
+
+
+def test_nothing_begins_after_a_limit_that_passed_during_collection(project: Project) -> None:
+    """With an eager step, the limit can pass before the other steps and the tests begin."""
+    project.steps("""
+    @pytest.mark.plan_step(eager=True)
+    def first():
+        yield 1
+        note("cleaned")
+
+    @pytest.mark.plan_step(needs=())
+    def second():
+        note("step")
+    """)
+    project.tests("""
+    import time
+
+    time.sleep(1.5)
+
+    def test_needs_none():
+        note("test")
+
+    def test_needs_it(second):
+        note("test")
+    """)
+    result = project.run_apart("--plan-limit=1s")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert project.calls == ["cleaned"]
+
+
+def test_a_slow_collection_is_not_killed(project: Project) -> None:
+    """Long after the limit, pytest still collects; then it cleans up and exits with status 1."""
+    project.steps("""
+    from pytest_plan.engine.environments import reaper
+
+    reaper.PATIENCE, reaper._BEAT = 1.0, 0.1
+
+    @pytest.mark.plan_step(eager=True)
+    def first():
+        yield 1
+        note("cleaned")
+    """)
+    project.tests("""
+    import time
+
+    time.sleep(4)
+
+    def test_first(first): ...
+    """)
+    result = project.run_apart("--plan-limit=1s")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert project.calls == ["cleaned"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +15,9 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.journal.reader import read
+from pytest_plan.engine.processes.identity import Identity, identify
 from tests.engine.support.journals import sealing
-from tests.plugin.project import Project, plan_lines, refuses
+from tests.plugin.project import ROOT, Project, plan_lines, refuses
 
 LONGEST = 40.0  # real seconds that another process may take
 NO_REAPER = ("-o", "plan_reaper=false")
@@ -236,6 +240,47 @@ class TestNextRun:
         assert "cannot read the journal" in result.stdout.str()
         assert file.read_bytes() == b"garbage" * 1000
         assert clean_up(project).ret == 1
+
+
+class TestPrograms:
+    """The programs that an undo starts."""
+
+    @pytest.mark.parametrize("path", [None, "somewhere"])
+    def test_they_find_the_environment_of_the_dead_run(
+        self, project: Project, path: str | None
+    ) -> None:
+        """The reaper adds no variable, such as PYTHONPATH; what `ctx.setenv` has set is there."""
+        folders = [path, str(ROOT), str(project.path)] if path else []
+        variables = {**os.environ, "PYTEST_ADDOPTS": "-v", "PYTHONPATH": os.pathsep.join(folders)}
+        if not folders:
+            del variables["PYTHONPATH"]
+            project.write("pytest.ini", f"[pytest]\npythonpath = . {ROOT}")
+        project.steps("""
+            import json, subprocess, sys
+
+            COMMAND = [sys.executable, "-S", "-c",
+                       "import json, os; print(json.dumps(dict(os.environ)))"]
+
+            def undo(name):
+                found = subprocess.run(COMMAND, capture_output=True, text=True, check=True).stdout
+                with open(name, "w") as file: file.write(found)
+
+            @pytest.mark.plan_step
+            def web(ctx):
+                undo("alive")
+                ctx.setenv("DATABASE", "mine")
+                ctx.defer(undo, "dead")
+        """)
+        project.tests(DIES)
+        argv = [sys.executable, "-m", "pytest", "-p", "pytest_plan"]
+        done = subprocess.run(argv, cwd=project.path, env=variables, check=False)
+        assert done.returncode == -signal.SIGKILL
+        wait_until(lambda: (project.path / "dead").exists() and not journals(project))
+        alive, dead = (json.loads((project.path / name).read_text()) for name in ("alive", "dead"))
+        # pytest sets these itself; the last is for one test, and another pytest cleans up.
+        for own in ("PYTEST_VERSION", "PYTEST_CURRENT_TEST"):
+            alive.pop(own, None), dead.pop(own, None)
+        assert dead == {**alive, "DATABASE": "mine"}
 
 
 class TestChangedCode:
@@ -524,3 +569,95 @@ def test_no_file_of_a_killed_run_contains_a_secret(project: Project) -> None:
     assert {path.name for path in files} >= {"journal.sqlite", "reaper.log"}
     for path in files:
         assert b"canary-1234" not in path.read_bytes(), path
+
+
+HIDING = """
+    import sys
+
+    CODE = '''
+    import os
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.closerange(0, 256)
+    os.execve("/bin/sh", ["sh", "-c", "echo $$ >daemon.new; mv daemon.new daemon; sleep 60 & wait"],
+              {"PATH": os.defpath})
+    '''
+
+    @pytest.mark.plan_step(timeout="30s", cleanup=lambda: note("clean"))
+    def daemon(ctx):
+        ctx.METHOD([sys.executable, "-c", CODE])
+        ctx.wait_until(lambda: os.path.exists("daemon"))
+        note("up")
+"""
+
+
+def hiding(project: Project, method: str) -> None:
+    """Declare a step that starts a daemon which leaves no trace but its limit on file locks."""
+    project.steps(HIDING.replace("METHOD", method).replace("\n    ", "\n"))
+
+
+def daemon_of(project: Project) -> Identity:
+    """Return the daemon of the last run."""
+    file = project.path / "daemon"
+    pid = int(file.read_text())
+    file.unlink()
+    return identify(pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the limit on file locks as a mark")
+@pytest.mark.parametrize("method", ["run", "start"])
+class TestDaemon:
+    """A daemon that has left its session and overwritten its environment."""
+
+    def test_it_is_ended_after_a_green_run(self, project: Project, method: str) -> None:
+        """It is ended with its step."""
+        hiding(project, method)
+        project.tests("def test_it(daemon): pass")
+        assert project.run_apart().ret == 0
+        assert not daemon_of(project).is_alive()
+
+    def test_it_is_ended_after_sigkill(self, project: Project, method: str) -> None:
+        """The journal has its mark, which is on disk before the fork."""
+        hiding(project, method)
+        killed_by = DIES.replace("web", "daemon")
+        project.tests(killed_by)
+        assert project.run_apart(*NO_REAPER).ret == -signal.SIGKILL
+        daemon = daemon_of(project)
+        assert daemon.is_alive()
+        assert clean_up(project).ret == 0
+        assert not daemon.is_alive()
+
+    def test_the_reaper_ends_it(self, project: Project, method: str) -> None:
+        """It needs no further run."""
+        hiding(project, method)
+        project.tests(DIES.replace("web", "daemon"))
+        assert project.run_apart().ret == -signal.SIGKILL
+        daemon = daemon_of(project)
+        wait_until(lambda: not daemon.is_alive() and not journals(project))
+
+    def test_it_is_kept_with_its_step(self, project: Project, method: str) -> None:
+        """A kept daemon lives on, is reused, and is ended by the cleanup of its step."""
+        hiding(project, method)
+        project.steps(
+            (project.path / "conftest.py")
+            .read_text()
+            .replace(', cleanup=lambda: note("clean")', "")
+        )
+        project.tests("def test_it(daemon): pass")
+        assert project.run_apart("--plan-keep", "always").ret == 0
+        daemon = daemon_of(project)
+        assert daemon.is_alive()
+        result = project.run_apart("--plan-reuse")
+        assert "plan: daemon  reused    T  unchanged, its processes are running" in plan_lines(
+            result
+        )
+        assert daemon.is_alive()
+        daemon.send_signal(signal.SIGKILL)
+        result = project.run_apart("--plan-reuse")
+        assert project.calls == ["up", "up"], result.stdout.str()
+        daemon = daemon_of(project)
+        assert clean_up(project).ret == 0
+        assert not daemon.is_alive()

@@ -148,9 +148,10 @@ def test_nothing_happens_without_a_provider(project: Project) -> None:
     assert project.calls == ["None", "None"]
 
 
-def test_explicit_environment_is_unchanged(project: Project) -> None:
-    """A program started with `env` gets no additional variables."""
-    project.steps(STEPS.replace("ctx.run(SHOW)", "ctx.run(SHOW, env={})"), PROVIDER)
+@pytest.mark.parametrize("option", ["env={'TRACEPARENT': None}", "clean_env=True"])
+def test_a_program_can_be_started_without_it(project: Project, option: str) -> None:
+    """`env` can remove the variable, and a clean environment does not contain it."""
+    project.steps(STEPS.replace("ctx.run(SHOW)", f"ctx.run(SHOW, {option})"), PROVIDER)
     project.tests("def test_it(net): pass")
     project.run_apart()
     assert project.calls == ["None", "None"]

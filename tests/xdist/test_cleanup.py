@@ -149,7 +149,7 @@ def test_worker_elsewhere_is_not_killed_by_its_pid(
     role = controller.Controller(config, SimpleNamespace())  # type: ignore[arg-type]
     role.pytest_configure_node(node)
     (server,) = role._servers.values()
-    server.receive((0, "hello", 4321))
+    server.receive((0, "hello", 4321, "far"))
     role._wait_for_workers()
     assert killed == []
 

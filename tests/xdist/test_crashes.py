@@ -16,6 +16,7 @@ from tests.xdist.cluster import (
 )
 from tests.xdist.conftest import MakeCluster
 
+NO_REAPER = ("-o", "plan_reaper=false")  # which would kill the workers
 STEPS = """
 @pytest.mark.plan_step
 def db(ctx, state):
@@ -433,7 +434,7 @@ def test_killed_controller_wakes_waiting_workers(cluster: Cluster) -> None:
         for item in items: item.add_marker(pytest.mark.plan("holds_lock"))
     """,
     )
-    with cluster.start("-n", "2", "--dist", "loadfile") as live:
+    with cluster.start("-n", "2", "--dist", "loadfile", *NO_REAPER) as live:
         wait_until(lambda: len(cluster.notes("waiting")) == 2)
         live.kill()
         result = live.end(leaves_folder=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import socket
 import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -84,11 +87,11 @@ def test_behind_a_proxy(project: Cluster) -> None:
     )
 
 
-def test_over_a_socket(project: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A worker may be reached over TCP; it gets a copy of the tests by rsync."""
+@contextlib.contextmanager
+def _far_worker(project: Cluster, far: Path) -> Iterator[list[str]]:
+    """Start the server of a worker that has its own folder; yield the options for pytest."""
     import execnet.script.socketserver as server
 
-    far = tmp_path_factory.mktemp("far")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -111,14 +114,40 @@ def test_over_a_socket(project: Cluster, tmp_path_factory: pytest.TempPathFactor
         try:
             wait_until(lambda: _answers(process, port))
             package = str(project.path / "package")
-            result = project.apart(
+            yield [
                 "-W", "default", "--dist", "load",
                 "--tx", f"socket=127.0.0.1:{port}//chdir={far}",
                 f"--rsyncdir={package}", package,
-            )  # fmt: skip
+            ]  # fmt: skip
         finally:
             process.kill()
+
+
+def test_over_a_socket(project: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A worker may be reached over TCP; it gets a copy of the tests by rsync."""
+    with _far_worker(project, tmp_path_factory.mktemp("far")) as options:
+        result = project.apart(*options)
     _check(project, result)
+
+
+def test_a_far_worker_that_holds_its_interpreter_lock_is_named(
+    project: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It cannot be killed from here: after the limit the run goes on to its end without it."""
+    project.tests("""
+    import itertools
+
+    def test_counts(db):
+        note("pid", os.getpid())
+        sum(itertools.repeat(1, 10**11))
+    """)
+    with _far_worker(project, tmp_path_factory.mktemp("far")) as options:
+        result = project.apart("--plan-limit=3s", *options)
+    (pid,) = project.notes("pid")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert project.called("cleaned") == 1
+    said = f"if process {pid} on {platform.node()} is still running, end it"
+    result.stdout.fnmatch_lines([f"plan: worker 'gw0' did not end *{said}*", "*test_counts*"])
 
 
 _FAR_CALLS = """

@@ -64,3 +64,12 @@ def test_session_without_a_limit_of_new_workers(pytester: pytest.Pytester) -> No
     config.pluginmanager.register(session, "dsession")
     xdist_internals.start_no_more_workers(config)
     assert vars(session) == {}
+
+
+def test_only_what_cannot_be_sent_is_changed() -> None:
+    """`sendable` escapes lone surrogates in all strings of a report, and keeps everything else."""
+    data = {"é": ["a\udcff", ("\U0001f600", None, 1.5, True)], "k\udcfe": {"x": b"\xff"}}
+    assert xdist_internals.sendable(data) == {
+        "é": ["a\\udcff", ("\U0001f600", None, 1.5, True)],
+        "k\\udcfe": {"x": b"\xff"},
+    }

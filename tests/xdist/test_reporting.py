@@ -301,3 +301,46 @@ def test_limit_stops_provisioning(cluster: Cluster) -> None:
     assert cluster.calls == ["undone"]
     assert result.ret == 1
     assert outcomes(result)["blocked"] == 1
+
+
+def test_surrogates_in_messages_are_shown_as_escapes(cluster: Cluster) -> None:
+    """A message may contain bytes that are not valid UTF-8, as names of files do.
+
+    execnet cannot send them. The tests are blocked, skipped and failed as in a solo run.
+    """
+    cluster.steps(r"""
+    @pytest.mark.plan_step(eager=True)
+    def early(ctx): ctx.setenv("EARLY", "variable\udcfb")
+
+    @pytest.mark.plan_step
+    def db(ctx, state):
+        ctx.setenv("NAME", "variable\udcfc")
+        state["name\udcff"] = "value\udcfe"
+        return "own\udcfd"
+
+    @pytest.mark.plan_step(needs=())
+    def broken(): raise RuntimeError("bad \udcff name")
+
+    @pytest.mark.plan_step(needs=())
+    def skipped(): pytest.skip("no \udcff name")
+    """)
+    cluster.tests(r"""
+    @pytest.mark.plan("db")
+    def test_passed(db, plan):
+        assert (db, plan.state["name\udcff"]) == ("own\udcfd", "value\udcfe")
+        with pytest.raises(KeyError):
+            plan.state["missing\udcff"]
+        plan.state["new\udcff"] = 1
+        assert set(plan.state) == {"db", "name\udcff", "new\udcff"}
+        assert os.environ["NAME"] == "variable\udcfc"
+        assert os.environ["EARLY"] == "variable\udcfb"
+    def test_blocked(broken): pass
+    def test_skipped(skipped): pass
+    def test_failed(): raise RuntimeError("worse \udcff name")
+    """)
+    result = cluster.two("-o", "plan_continue_on_error=true", "-rA", "--junitxml=junit.xml")
+    assert "INTERNALERROR" not in str(result.outlines)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    for text in (r"bad \udcff name", r"no \udcff name", r"worse \udcff name"):
+        assert text in str(result.outlines).replace("\\\\", "\\"), text
+    result.assert_outcomes(passed=1, skipped=1, failed=1, errors=1)

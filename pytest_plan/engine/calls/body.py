@@ -1,21 +1,23 @@
 """Runs a plain or `async def` function of a step, and asks it to stop.
 
-These bodies run the function on the calling thread, which can be interrupted only while it runs
-user code. Bodies for generators are in `generator.py`.
+A plain function runs on the calling thread, an `async def` function in the event loop of its step.
+Either can be interrupted only while it runs user code. Bodies for generators are in `generator.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+import contextvars
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
 
-from pytest_plan.engine.calls.interrupt import Interrupt
+from pytest_plan.engine.calls.interrupt import Interrupt, call_interruptibly
+from pytest_plan.engine.calls.loop import AsyncPart, StepLoop
 from pytest_plan.engine.definition.signature import Kind, kind_of
+from pytest_plan.engine.model.clock import Clock
 
-if TYPE_CHECKING:
-    import asyncio
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Body(Protocol):
@@ -37,30 +39,17 @@ class Body(Protocol):
         """Return the id of the thread that runs the function; None means the calling thread."""
 
 
-def call_interruptibly(interrupt: Interrupt, function: Callable[[], Any]) -> Any:
-    """Call `function` on the calling thread, and allow `interrupt` to interrupt it."""
-    try:
-        interrupt.arm()
-        return function()
-    finally:
-        interrupt.disarm()
-
-
 class PlainBody:
     """Runs a plain function, which can be asked to stop only through its `ctx`."""
 
-    __slots__ = ("_arguments", "_function", "_keywords")
+    __slots__ = ("_call",)
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
-        self._function = function
-        self._arguments = arguments
-        self._keywords = keywords
+    def __init__(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> None:
+        self._call = functools.partial(function, *arguments, **keywords)
 
     def perform(self, interrupt: Interrupt) -> Any:
         """Call the function on the calling thread."""
-        return call_interruptibly(
-            interrupt, lambda: self._function(*self._arguments, **self._keywords)
-        )
+        return call_interruptibly(interrupt, self._call)
 
     def stop(self) -> None:
         """Do nothing, because the function's `ctx` tells it to stop."""
@@ -74,86 +63,90 @@ class PlainBody:
 
 
 class CoroutineBody:
-    """Runs an `async def` function in a new event loop; stops it by cancelling its task."""
+    """Runs an `async def` function in the event loop of its step; stops it by cancelling its task.
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
-        self._function = function
-        self._arguments = arguments
-        self._keywords = keywords
-        self._cancellation = TaskCancellation()
+    Args:
+        loop: the event loop of the step.
+        clock: the clock on which the calling thread waits.
+        function: the function.
+        arguments: its positional arguments.
+        keywords: its keyword arguments.
+    """
+
+    def __init__(
+        self,
+        loop: StepLoop,
+        clock: Clock,
+        function: Callable[..., Any],
+        arguments: Sequence[Any] = (),
+        keywords: Mapping[str, Any] = _NOTHING,
+    ) -> None:
+        self._loop = loop
+        self._call = functools.partial(function, *arguments, **keywords)
+        self._part = AsyncPart(clock)
 
     def perform(self, interrupt: Interrupt) -> Any:
-        """Run the coroutine until it ends, on the calling thread."""
-        import asyncio  # imported late: it takes 20 ms, and few plans have coroutines
-
-        with asyncio.Runner() as runner:
-            return call_interruptibly(interrupt, lambda: runner.run(self._main()))
+        """Run the coroutine in the loop, and wait until it ends."""
+        thread, context = self._loop.start(), contextvars.copy_context()
+        return self._part.perform(thread, interrupt, lambda: thread.own_task(self._main(), context))
 
     def stop(self) -> None:
-        """Cancel the task."""
-        self._cancellation.request()
+        """Cancel the task. If it was interrupted, the exception is raised at its `await`."""
+        self._part.cancel()
 
     def abandon(self) -> None:
-        """Do nothing, because the body has no thread."""
+        """Leave the loop to the coroutine. What follows in the step uses a new loop."""
+        if self._part.thread is not None:
+            self._loop.leave(self._part.thread)
 
     def thread(self) -> int | None:
-        """Return None, because the function runs on the calling thread."""
-        return None
+        """Return the id of the loop's thread; None before the coroutine begins."""
+        return None if self._part.thread is None else self._part.thread.ident
 
-    async def _main(self) -> Any:
-        self._cancellation.bind()
-        return await self._function(*self._arguments, **self._keywords)
-
-
-class TaskCancellation:
-    """Cancels the asyncio task that runs user code, now or as soon as the task exists."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards all attributes
-        self._bound: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-        self._wanted = False
-        self._was_bound = False
-
-    def bind(self) -> None:
-        """Set the current task as the task to cancel; cancel it if a request has already come."""
-        import asyncio
-
-        task = asyncio.current_task()
-        assert task is not None
-        with self._lock:
-            self._bound = (asyncio.get_running_loop(), task)
-            self._was_bound = True
-            wanted = self._wanted
-        if wanted:
-            task.cancel()
-
-    def unbind(self) -> None:
-        """Record that the user code has ended. Later requests have no effect."""
-        with self._lock:
-            self._bound = None
-            self._wanted = False
-
-    def request(self) -> None:
-        """Cancel the user code. Any thread may call this."""
-        with self._lock:
-            bound = self._bound
-            # A request that comes after `unbind` must not cancel the next call.
-            self._wanted = bound is not None or not self._was_bound
-        if bound is not None:
-            # A RuntimeError means that the loop is closed, so there is nothing to cancel.
-            with contextlib.suppress(RuntimeError):
-                bound[0].call_soon_threadsafe(self._cancel_bound)
-
-    def _cancel_bound(self) -> None:
-        # This method and `unbind` both run in the loop, so a bound task is still running.
-        with self._lock:
-            bound = self._bound
-        if bound is not None:
-            bound[1].cancel()
+    async def _main(self) -> None:
+        try:
+            coroutine = self._call()
+            value = await self._part.run(coroutine, lambda: getattr(coroutine, "cr_frame", None))
+        except BaseException as error:
+            self._part.end(error=error)
+        else:
+            self._part.end(value)
 
 
-def body_of(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Body:
+class LoopEndBody:
+    """Ends the event loop of a step. The tasks that are left are cancelled and awaited."""
+
+    def __init__(self, loop: StepLoop, clock: Clock) -> None:
+        self._loop = loop
+        self._thread = loop.start()
+        self._clock = clock
+
+    def perform(self, interrupt: Interrupt) -> None:
+        """End the loop and wait until its thread has ended. Its tasks can be interrupted."""
+        self._thread.interrupt = interrupt
+        self._thread.end(self._clock)
+        self._loop.leave(self._thread)
+
+    def stop(self) -> None:
+        """Do nothing, because all tasks have been cancelled already."""
+
+    def abandon(self) -> None:
+        """Do nothing, because the loop is ending."""
+
+    def thread(self) -> int | None:
+        """Return the id of the loop's thread."""
+        return self._thread.ident
+
+
+def body_of(function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Body:
+    """Return the body that calls a plain function with these arguments."""
+    return PlainBody(function, *arguments, **keywords)
+
+
+def deferred_body(
+    loop: StepLoop, clock: Clock, function: Callable[..., Any], /, *arguments: Any, **keywords: Any
+) -> Body:
     """Return the body that calls a plain or `async def` function with these arguments."""
     if kind_of(function) is Kind.COROUTINE:
-        return CoroutineBody(function, *arguments, **keywords)
+        return CoroutineBody(loop, clock, function, arguments, keywords)
     return PlainBody(function, *arguments, **keywords)

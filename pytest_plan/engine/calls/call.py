@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from pytest_plan.engine.calls.body import Body, call_interruptibly
-from pytest_plan.engine.calls.interrupt import Interrupt
+from pytest_plan.engine.calls.body import Body
+from pytest_plan.engine.calls.interrupt import Interrupt, call_interruptibly
+from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import StateError, describe
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.model.stop import Stop
+from pytest_plan.engine.processes.marks import Marks
 from pytest_plan.engine.processes.process import Process
 from pytest_plan.engine.shared.log import StepLog, current_log
 from pytest_plan.engine.shared.store import Guard
@@ -72,6 +75,8 @@ class Abandoned:
 
 Ending: TypeAlias = Returned | Raised | Abandoned
 
+_NONE: frozenset[int] = frozenset()
+
 
 class StopFlag:
     """The request to stop one call.
@@ -111,7 +116,9 @@ class CallScope(Guard):
         flag: the request to stop the call.
         interrupt: the means to inject an exception into the thread of the hook.
         uninterrupted: a context manager that delays such an exception.
-        cookie: the mark of the programs that the hook runs with `ctx.run`; None before the first.
+        marks: the marks of the programs that the call runs with `ctx.run`; None before the first.
+        wait_limit: the time on the plan's clock by which the function of `ctx.wait_until` must
+            return, and the name of that limit; None means that there is none.
         processes: the programs that the hook has started and has not waited for.
     """
 
@@ -126,8 +133,8 @@ class CallScope(Guard):
         self.step = step
         self.attempt = attempt
         self.renew(hook, deadline, reason)
-        self._abandoned: int | None = None  # the id of a thread; only the coordinator sets it, once
-        self.cookie: str | None = None
+        # The ids of threads. One scope may have several abandoned calls, because undos share it.
+        self._abandoned: frozenset[int] = _NONE  # replaced under the executor's lock
         self.processes: list[Process] = []  # only the call's thread changes this list
 
     def renew(self, hook: Hook, deadline: float | None, reason: str | None) -> None:
@@ -135,12 +142,19 @@ class CallScope(Guard):
         self.hook = hook
         self.deadline = deadline
         self.reason = reason
+        self.marks: Marks | None = None  # daemons of an earlier call may have been ended already
+        self.wait_limit: tuple[float, str] | None = None
         self.flag: StopFlag = StopFlag()
         self.interrupt = self.uninterrupted = Interrupt()
 
     def stopping(self) -> bool:
         """Return whether the call was asked to stop."""
         return self.flag.is_raised()
+
+    def pause(self, clock: Clock, seconds: float) -> bool:
+        """Wait until the call must stop, for at most `seconds`; return whether it must stop."""
+        with self.flag.condition:
+            return clock.wait_for(self.flag.condition, self.flag.is_raised, seconds)
 
     def check(self) -> None:
         """Raise an error if the call must stop.
@@ -157,14 +171,18 @@ class CallScope(Guard):
 
     def abandon(self, thread: int) -> None:
         """Abandon the call on `thread`, which may not change anything from now on."""
-        self._abandoned = thread
+        self._abandoned |= {thread}
+
+    def readmit(self, thread: int) -> None:
+        """Record that the abandoned call on `thread` has ended. The id may be used again."""
+        self._abandoned -= {thread}
 
     def is_abandoned(self) -> bool:
-        """Return whether the calling thread is the abandoned one."""
-        return self._abandoned == threading.get_ident()
+        """Return whether the calling thread was abandoned."""
+        return bool(self._abandoned) and threading.get_ident() in self._abandoned
 
     def admit(self) -> None:
-        """Raise StateError if the calling thread is the abandoned one."""
+        """Raise StateError if the calling thread was abandoned."""
         if self.is_abandoned():
             raise StateError(
                 f"step {self.step!r} was abandoned in {self.hook.value}, attempt {self.attempt}: "
@@ -194,6 +212,9 @@ class Call:
     """
 
     __slots__ = (
+        "_abandoned_on",
+        "_flag",
+        "_interrupt",
         "after",
         "before",
         "body",
@@ -218,6 +239,9 @@ class Call:
         shielded: bool = False,
     ) -> None:
         self.scope = scope
+        # An undo renews the scope, and a late request to stop this call must not stop the undo.
+        self._flag = scope.flag
+        self._interrupt = scope.interrupt
         self.body = body
         self.log = log
         self.expires = expires
@@ -226,6 +250,7 @@ class Call:
         self.before: Callable[[], None] | None = None
         self.after: Callable[[Any], Any] | None = None
         self.thread = 0
+        self._abandoned_on = 0
         self.has_run: bool = False
         self.has_returned: bool = False
 
@@ -233,23 +258,41 @@ class Call:
         """Run the function on the calling thread; return how it ended. This never raises."""
         try:
             self.scope.check()
-            if self.before is not None and (refused := self._refused(self.before)) is not None:
-                return refused
+            if self.before is not None:
+                if (refused := self._refused(self.before)) is not None:
+                    return refused
+                self.scope.check()  # the stop may have come while `before` waited for the disk
             self.has_run = True
             return contextvars.copy_context().run(self._run)
         except BaseException as error:
-            return Raised(error, self._text(error))
+            return Raised(error, _text(error, self._interrupt))
+
+    def time_limit(self) -> tuple[float, str] | None:
+        """Return when the call must stop, and the name of that limit; None means never."""
+        own = None if self.expires is None else (self.expires, self.budget)
+        inner = self.scope.wait_limit
+        return min(own, inner) if own is not None and inner is not None else own or inner
 
     def stop(self, stop: Stop) -> None:
         """Ask the function to stop: wake its `ctx`, and cancel its task if there is one."""
-        self.scope.flag.raise_(stop)
+        self._flag.raise_(stop)
         self.body.stop()
+
+    def interrupt(self) -> None:
+        """Raise an exception in the function, now or as soon as its code runs."""
+        self._interrupt.inject()
+        self.body.stop()  # wakes a task that waits, so that the exception reaches it
 
     def abandon(self, thread: int) -> None:
         """Abandon the call on `thread`. A generator that has yielded keeps its tail."""
+        self._abandoned_on = thread
         self.scope.abandon(thread)
         if not self.has_returned:
             self.body.abandon()
+
+    def came_back(self) -> None:
+        """Record that the thread of an abandoned call has ended the call after all."""
+        self.scope.readmit(self._abandoned_on)
 
     def runs_on(self) -> int:
         """Return the id of the thread that runs the user code of the call."""
@@ -264,16 +307,22 @@ class Call:
 
     def _run(self) -> Returned:
         current_log.set(self.log)
-        interrupt = self.scope.interrupt
+        interrupt = self._interrupt
         value = self.body.perform(interrupt)
         self.has_returned = True
         after = self.after
-        if after is None or value is None:
+        if after is None:
             return Returned(value)
-        return Returned(value, call_interruptibly(interrupt, lambda: after(value)))
+        return Returned(value, _call_after(interrupt, functools.partial(after, value)))
 
-    def _text(self, error: BaseException) -> str:
-        try:
-            return str(call_interruptibly(self.scope.interrupt, lambda: describe(error)))
-        except BaseException:  # `__str__` was interrupted
-            return f"{type(error).__qualname__}: <exception str() failed>"
+
+def _call_after(interrupt: Interrupt, function: Callable[[], Any]) -> Any:
+    """Call `function`, which belongs to the call but not to the hook, which `interrupt` was for."""
+    return call_interruptibly(Interrupt() if interrupt.is_wanted else interrupt, function)
+
+
+def _text(error: BaseException, interrupt: Interrupt) -> str:
+    try:
+        return str(_call_after(interrupt, functools.partial(describe, error)))
+    except BaseException:  # `__str__` was interrupted
+        return f"{type(error).__qualname__}: <exception str() failed>"

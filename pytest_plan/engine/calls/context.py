@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import os
-import secrets
 import shlex
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_plan.engine.calls.body import Body, body_of
+from pytest_plan.engine.calls.body import Body, body_of, deferred_body
 from pytest_plan.engine.calls.call import CallScope
 from pytest_plan.engine.calls.undo import Undo, UndoStack
 from pytest_plan.engine.journal.null import Deferred
 from pytest_plan.engine.model.durations import Duration, format_duration, parse_duration
 from pytest_plan.engine.model.errors import PlanError, describe
-from pytest_plan.engine.processes.process import Process, ProgramFiles, content, spawn
+from pytest_plan.engine.model.outcomes import EXEC_HOOKS
+from pytest_plan.engine.processes.marks import Marks, new_marks
+from pytest_plan.engine.processes.process import (
+    Process,
+    ProgramFiles,
+    arguments_of,
+    content,
+    spawn,
+)
 from pytest_plan.engine.processes.tree import KILL, Leftovers, Tree
 from pytest_plan.engine.shared.log import StepLog
+from pytest_plan.engine.shared.programs import Program
 from pytest_plan.engine.shared.run_facts import RunFacts
 from pytest_plan.engine.shared.state import State
 
@@ -79,8 +85,7 @@ class Context:
         to run as root can use it. It is emptied before an attempt that repeats every hook.
 
         Raises:
-            PlanError: the run is over, and the folder has been removed.
-            OSError: the folder cannot be created.
+            PlanError, OSError: the run is over, or the folder cannot be created.
         """
         with self._scope.uninterrupted:
             return self._facts.folders.scratch(self.step)
@@ -90,8 +95,7 @@ class Context:
         """The step's folder for files that outlive the run: dumps, screenshots, server logs.
 
         Raises:
-            PlanError: the run is over and keeps no artifacts.
-            OSError: the folder cannot be created.
+            PlanError, OSError: the run is over, or the folder cannot be created.
         """
         with self._scope.uninterrupted:
             return self._facts.folders.artifacts(self.step)
@@ -117,8 +121,7 @@ class Context:
         """Add the line `str(text)` to the step's log. If the step fails, its last lines are shown.
 
         Raises:
-            StateError: the step was abandoned.
-            OSError: the log cannot be written.
+            StateError, OSError: the step was abandoned, or the log cannot be written.
         """
         with self._scope.uninterrupted:
             self._scope.admit()
@@ -133,6 +136,7 @@ class Context:
         seconds = parse_duration(duration, "ctx.sleep")
         with self._scope.uninterrupted:
             self._pause(seconds)
+            self._facts.programs.notice(self.step)
 
     def wait_until(
         self, fn: Callable[[], T], timeout: Duration | None = None, every: Duration = 0.2
@@ -140,7 +144,9 @@ class Context:
         """Call `fn` until it returns a true value, and return that value.
 
         If `fn` raises an exception other than a `PlanError`, it is called again. The exception of
-        the last call becomes the cause of the `TimeoutError`.
+        the last call becomes the cause of the `TimeoutError`. If `fn` itself takes longer than
+        `timeout`, the hook is stopped as if it had exceeded its own time limit. Meanwhile the
+        programs of the step, and of the steps that it needs, must keep running: see `start`.
 
         Args:
             fn: the function to call; it takes no arguments.
@@ -149,19 +155,41 @@ class Context:
 
         Raises:
             TimeoutError: `fn` did not return a true value within `timeout`.
-            RuntimeError: a program that this hook started with `start` exited with an error.
+            RuntimeError: a program that must keep running has ended.
             PlanError: the hook must stop; see `check`.
         """
         pause = parse_duration(every, "ctx.wait_until: every")
         longest = None if timeout is None else parse_duration(timeout, "ctx.wait_until: timeout")
         begun = self._facts.clock.now()
         while True:
-            value, error = _attempt(fn)
-            if value:
-                return value
+            if longest is not None:
+                # The last call begins at the end of the time, and gets a moment, too.
+                expires = max(begun + longest, self._facts.clock.now() + 1.0)
+                budget = f"the timeout of {format_duration(longest)} of ctx.wait_until"
+                self._scope.wait_limit = (expires, budget)
+            error: Exception | None = None
+            try:
+                value = fn()
+            except PlanError:
+                raise
+            except Exception as caught:
+                value, error = None, caught
             with self._scope.uninterrupted:
-                left = self._refuse_to_wait(begun, longest, error)
-                self._pause(min(pause, left), error)
+                self._scope.wait_limit = None
+                self._check(error)
+                provisions = self._scope.hook in EXEC_HOOKS
+                is_ours = self._facts.programs.check_waiting(
+                    self.step, self._scope.flag, error,
+                    now=self._facts.clock.now(), provisions=provisions, is_over=bool(value),
+                )  # fmt: skip
+                if value and is_ours:
+                    return value
+                waited = self._facts.clock.now() - begun
+                if longest is not None and waited >= longest:
+                    last = f"last error: {describe(error)}" if error else "condition not met"
+                    text = f"timed out after {format_duration(longest)}; {last}"
+                    raise TimeoutError(text) from error
+                self._pause(pause if longest is None else min(pause, longest - waited), error)
 
     def run(
         self,
@@ -170,7 +198,8 @@ class Context:
         check: bool = True,
         timeout: Duration | None = None,
         input: str | None = None,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | None] | None = None,
+        clean_env: bool = False,
         cwd: str | os.PathLike[str] | None = None,
         user: str | int | None = None,
         group: str | int | None = None,
@@ -185,7 +214,8 @@ class Context:
             check: whether an exit status other than 0 raises an error.
             timeout: the maximum duration of the program; None means until `deadline`.
             input: the text for its standard input; None means an empty input.
-            env: all of its environment variables; None means a copy of pytest's.
+            env: variables to add to the environment; a value of None removes a variable.
+            clean_env: whether the program gets only the variables in `env`.
             cwd: its working directory; None means that of pytest.
             user: the user (name or id) to run it as; None means the current user.
             group: the group (name or id) to run it as; None means the primary group of `user`.
@@ -199,24 +229,26 @@ class Context:
             JournalError: the journal cannot record the program.
             PlanError: the hook must stop; see `check`.
         """
-        arguments = _argv(argv)
+        arguments = arguments_of(argv)
         longest = None if timeout is None else parse_duration(timeout, "ctx.run: timeout")
         with self._scope.uninterrupted, ProgramFiles(input) as (source, output, errors):
             self._scope.check()
+            self._undo.admit(self._scope)
             self._log.write(f"$ {shlex.join(arguments)}\n")
             process = spawn(
                 arguments, output=output, errors=errors, input=source,
-                env=self._facts.program_environment(self.step, env),
-                cwd=cwd, user=user, group=group, cookie=self._cookie(),
+                env=self._facts.program_environment(self.step, env, clean=clean_env),
+                cwd=cwd, user=user, group=group, marks=self._marks(),
             )  # fmt: skip
             self._scope.processes.append(process)
             try:
-                status = self._finish(process, longest)
+                status = process.finish(self._facts.clock, longest, self._scope.stopping)
             finally:
                 texts = [content(file) for file in (output, errors)]
                 self._log.write("".join(texts))
                 self._scope.processes.remove(process)
             self._scope.check()
+            self._facts.programs.notice(self.step)
         if check and status:
             raise subprocess.CalledProcessError(status, arguments, *texts)
         return subprocess.CompletedProcess(arguments, status, *texts)
@@ -225,12 +257,14 @@ class Context:
         self,
         argv: Argv,
         *,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | None] | None = None,
+        clean_env: bool = False,
         cwd: str | os.PathLike[str] | None = None,
         user: str | int | None = None,
         group: str | int | None = None,
         stop_signal: int = signal.SIGTERM,
         stop_grace: Duration = "10s",
+        watch: bool = True,
     ) -> Process:
         """Start a program and return without waiting for it. Cleanup ends its whole process tree.
 
@@ -238,30 +272,41 @@ class Context:
         cleanup sends it `stop_signal`, and after `stop_grace` kills what is left of its process
         tree. The other arguments have the same meaning as in `run`.
 
+        If `watch` is true, the step fails if the program has failed when the hook returns, or ends
+        during `wait_until` and leaves no daemon running. Pass False for a program that is meant to
+        end. A program may also end if the step waits for that with `Process.wait`.
+
         Raises:
             TypeError, KeyError, OSError, JournalError, PlanError: see `run`.
         """
-        arguments = _argv(argv)
+        arguments = arguments_of(argv)
         grace = parse_duration(stop_grace, "ctx.start: stop_grace")
         clock = self._facts.clock
         with self._scope.uninterrupted:
             self._scope.check()
+            self._undo.admit(self._scope)
             self._log.write(f"$ {shlex.join(arguments)} &\n")
-            name, cookie = Path(arguments[0]).name, secrets.token_hex(16)
-            number = self._plan_tree(f"process {name!r}", cookie, stop_signal, grace)
+            strangers = self._facts.programs.strangers(self.step, arguments)
+            name, marks = Path(arguments[0]).name, self._facts.programs.own(new_marks())
+            number = self._plan_tree(f"process {name!r}", marks, stop_signal, grace)
             try:
                 with self._log.path.open("ab") as output:
                     process = spawn(
                         arguments, output=output, errors=subprocess.STDOUT,
-                        env=self._facts.program_environment(self.step, env),
-                        cwd=cwd, user=user, group=group, cookie=cookie,
+                        env=self._facts.program_environment(self.step, env, clean=clean_env),
+                        cwd=cwd, user=user, group=group, marks=marks,
                     )  # fmt: skip
             except BaseException:
                 self._facts.journal.undone(number)
                 raise
             self._scope.processes.append(process)
+            process.may_end = not watch
+            program = Program(process, self._scope.flag, self._log, strangers, clock.now())
+            self._facts.programs.add(self.step, program, number)
             body = body_of(process.end, clock, stop_signal, grace)
             self._push(f"process {name!r} (pid {process.pid})", body, process, number)
+            if self._scope.is_abandoned():  # cleanup may have ended before this undo was there
+                process.end(clock, KILL, 0.0)
             self._facts.journal.tree_started(number, process.pid)
         return process
 
@@ -269,20 +314,20 @@ class Context:
         """Call `fn(*args, **kwargs)` at cleanup, however the step ends.
 
         Call this as soon as a resource exists, with the function that removes it. Deferred calls
-        run after the step's `cleanup` hook, in reverse order of registration. `fn` may be an
-        `async def` function. A later process can make the call only if it can import `fn` and
-        read the arguments from the journal.
+        run after the `cleanup` hook, in reverse order of registration; `fn` may be `async def`. A
+        later process can make the call only if it can import `fn` and read the arguments from the
+        journal.
 
         Raises:
             TypeError: `fn` is not callable.
-            StateError: the step was abandoned; `fn` was called at once.
+            PlanError: the step was abandoned or has been cleaned up; `fn` was called at once.
             JournalError: the journal cannot record the call, which cleanup makes anyway.
         """
         if not callable(fn):
             raise TypeError(f"ctx.defer takes a function and its arguments, not {fn!r}")
-        if self._scope.is_abandoned():
+        if self._scope.is_abandoned() or self._undo.is_closed:
             fn(*args, **kwargs)
-            self._scope.admit()
+            self._undo.admit(self._scope)
         with self._scope.uninterrupted:
             label = getattr(fn, "__qualname__", None) or repr(fn)
             call = Deferred(fn, args, kwargs)
@@ -290,62 +335,62 @@ class Context:
             try:
                 number = self._facts.journal.deferred(self.step, self._scope.hook, label, call)
             finally:  # the resource exists, so it must be undone even if the journal fails
-                self._push(label, body_of(fn, *args, **kwargs), number=number)
+                body = deferred_body(self._undo.loop, self._facts.clock, fn, *args, **kwargs)
+                self._push(label, body, number=number)
 
     def setenv(self, name: str, value: str) -> None:
         """Set the environment variable `name` to `str(value)` until cleanup.
 
-        All tests, in every process, see the variable, as do steps and programs that start later.
+        Every test sees the variable, as do steps and programs that start later.
 
         Raises:
-            PlanDefinitionError: another step has set the same variable.
-            StateError: the step was abandoned.
+            PlanDefinitionError: another step of the plan has set the same variable.
+            PlanError: the step was abandoned or has been cleaned up.
             JournalError: the journal cannot record the variable.
         """
         with self._scope.uninterrupted:
-            self._scope.admit()
+            self._undo.admit(self._scope)
             self._facts.variables.set(name, str(value), self.step)
             body, number = body_of(self._facts.variables.restore, name), None
             try:
-                number = self._facts.journal.variable_set(
-                    self.step, self._scope.hook, name, str(value)
-                )
+                hook = self._scope.hook
+                number = self._facts.journal.variable_set(self.step, hook, name, str(value))
             finally:
                 self._push(f"environment variable {name}", body, number=number)
 
     def free_port(self) -> int:
-        """Return a TCP port that is free on 127.0.0.1, and that no other call in the run returned.
+        """Return a free TCP port of 127.0.0.1, never the same twice in a run.
 
         Raises:
             OSError: no port is free.
         """
         with self._scope.uninterrupted:
-            return self._facts.ports.take()
+            return self._facts.programs.took(self.step, self._facts.ports.take())
 
-    def _cookie(self) -> str:
-        """Return the cookie for programs of `run`; cleanup ends the processes that carry it."""
-        if self._scope.cookie is None:
-            cookie = self._scope.cookie = secrets.token_hex(16)
-            left = Leftovers(cookie)
+    def _marks(self) -> Marks:
+        """Return the marks for programs of `run`; cleanup ends the processes that carry them."""
+        self._facts.programs.begin_run(self.step)
+        if self._scope.marks is None:
+            marks = self._scope.marks = self._facts.programs.own(new_marks())
+            left = Leftovers(marks, self._log.write)
             body = body_of(left.end, self._facts.clock, signal.SIGTERM, 2.0)
             label = "processes that its programs left running"
-            number = self._plan_tree(label, cookie, signal.SIGTERM, 2.0)
+            number = self._plan_tree(label, marks, signal.SIGTERM, 2.0)
             self._push(label, body, left, number)
-        return self._scope.cookie
+            self._facts.programs.add_tree(self.step, left, number)
+        return self._scope.marks
 
-    def _plan_tree(self, label: str, cookie: str, number: int, grace: float) -> int | None:
-        how = {"cookie": cookie, "since": time.time(), "signal": int(number), "grace": grace}
+    def _plan_tree(self, label: str, marks: Marks, number: int, grace: float) -> int | None:
+        how = {**marks._asdict(), "signal": int(number), "grace": grace}
         return self._facts.journal.tree_planned(self.step, self._scope.hook, label, how)
 
     def _push(
         self, label: str, body: Body, tree: Tree | None = None, number: int | None = None
     ) -> None:
-        self._undo.push(Undo(self._scope.hook, label, body, self._scope, tree, number))
+        self._undo.register(Undo(self._scope.hook, label, body, self._scope, tree, number))
 
     def _pause(self, seconds: float, error: BaseException | None = None) -> None:
-        flag = self._scope.flag
-        with flag.condition:
-            self._facts.clock.wait_for(flag.condition, flag.is_raised, seconds)
+        self._scope.pause(self._facts.clock, seconds)
         self._check(error)
 
     def _check(self, cause: BaseException | None) -> None:
@@ -353,47 +398,3 @@ class Context:
             self._scope.check()
         except PlanError as stop:
             raise stop from cause
-
-    def _refuse_to_wait(
-        self, begun: float, longest: float | None, error: BaseException | None
-    ) -> float:
-        """Raise an error if waiting is pointless; return how many more seconds to wait."""
-        self._check(error)
-        for process in self._scope.processes:
-            if status := process.poll():
-                name = Path(process.args[0]).name
-                ending = (
-                    f"exited with status {status}" if status > 0 else f"died of signal {-status}"
-                )
-                text = f"{name!r} {ending} during startup of step {self.step!r}"
-                raise RuntimeError(text) from error
-        waited = self._facts.clock.now() - begun
-        if longest is not None and waited >= longest:
-            last = "condition not met" if error is None else f"last error: {describe(error)}"
-            raise TimeoutError(f"timed out after {format_duration(longest)}; {last}") from error
-        return math.inf if longest is None else longest - waited
-
-    def _finish(self, process: Process, longest: float | None) -> int:
-        try:
-            return process.wait(longest)
-        except BaseException:
-            process.end(self._facts.clock, signal.SIGTERM, 1.0)
-            raise
-        finally:
-            if self._scope.stopping():
-                process.end(self._facts.clock, KILL, 0.0)
-
-
-def _attempt(fn: Callable[[], T]) -> tuple[T | None, BaseException | None]:
-    try:
-        return fn(), None
-    except PlanError:
-        raise
-    except Exception as error:
-        return None, error
-
-
-def _argv(argv: Argv) -> list[str]:
-    if isinstance(argv, (str, bytes)) or not argv:
-        raise TypeError(f"argv must be a list such as ['prog', 'argument'], not {argv!r}")
-    return [os.fspath(part) for part in argv]

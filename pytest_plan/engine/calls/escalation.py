@@ -62,7 +62,7 @@ class Escalation:
             self.next_at = self._began + KILL_AFTER
         elif self._stage == 3:
             self._signal(KILL)
-            self.call.scope.interrupt.inject()
+            self.call.interrupt()
             self.next_at = self._began + ABANDON_AFTER
         return self._stage > 3
 

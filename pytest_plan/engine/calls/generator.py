@@ -6,30 +6,43 @@ same task. The code after the `yield` runs at most once.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import functools
+import itertools
 import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from pytest_plan.engine.calls.body import (
-    Body,
-    CoroutineBody,
-    PlainBody,
-    TaskCancellation,
-    call_interruptibly,
-)
-from pytest_plan.engine.calls.call import Raised, Returned
-from pytest_plan.engine.calls.interrupt import Interrupt
+from pytest_plan.engine.calls.body import Body, CoroutineBody, PlainBody
+from pytest_plan.engine.calls.interrupt import Interrupt, call_interruptibly
+from pytest_plan.engine.calls.loop import AsyncPart, LoopThread, StepLoop
+from pytest_plan.engine.calls.threads import end_copy
 from pytest_plan.engine.definition.signature import HookFunction, Kind
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import PlanDefinitionError
+
+if TYPE_CHECKING:
+    import asyncio
 
 _NO_YIELD = "step {!r} is a generator function but ended without a yield; it must yield once"
 _TWO_YIELDS = (
     "step {!r} yielded twice; a step yields once, and the code after its yield is its cleanup: "
     "split it into two steps"
 )
+
+
+class _Part:
+    """One part of a generator: the code up to its `yield`, or the code after it."""
+
+    __slots__ = ("error", "has_ended", "interrupt", "value")
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self.interrupt = interrupt
+        self.has_ended = False
+        self.value: Any = None
+        self.error: BaseException | None = None
 
 
 class GeneratorBody:
@@ -43,22 +56,20 @@ class GeneratorBody:
         self, step: str, function: Callable[..., Any], keywords: Mapping[str, Any], clock: Clock
     ) -> None:
         self._step = step
-        self._function = function
-        self._keywords = keywords
+        self._call = functools.partial(function, **keywords)
         self._clock = clock
-        # The attributes below change only under _changed. `perform` sets _asked and clears _ending.
-        # The generator's thread clears _asked, runs the next part, and then sets _ending.
+        # The attributes below change only under _changed. `perform` sets _asked. The generator's
+        # thread clears it, runs the part, and then sets how the part ended.
         self._changed = threading.Condition()
-        self._asked: Interrupt | None = None
-        self._ending: Returned | Raised | None = None
-        self._has_yielded = False
+        self._asked: _Part | None = None
+        self._has_tail = False
         self._is_abandoned = False
         self._thread: threading.Thread | None = None
 
     @property
-    def has_yielded(self) -> bool:
-        """Whether the generator has yielded, which means that it has a tail to run."""
-        return self._has_yielded
+    def tail(self) -> GeneratorBody | None:
+        """The body of the tail; None if the generator was abandoned or has not yielded."""
+        return self if self._has_tail else None
 
     def perform(self, interrupt: Interrupt) -> Any:
         """Run the next part of the generator and wait for it; return any value that it yields.
@@ -66,15 +77,16 @@ class GeneratorBody:
         Raises:
             PlanDefinitionError: the generator did not yield, or yielded twice.
         """
+        part = _Part(interrupt)
         with self._changed:
-            self._asked, self._ending = interrupt, None
+            self._asked = part
             self._changed.notify_all()
-            self._resume_thread()
-            self._clock.wait_for(self._changed, lambda: self._ending is not None, None)
-            ending: Returned | Raised | None = self._ending
-        if isinstance(ending, Raised):
-            raise ending.error
-        return ending.value if ending else None
+            if self._thread is None:
+                self._thread = self._new_thread()
+            self._clock.wait_for(self._changed, lambda: part.has_ended, None)
+        if part.error is not None:
+            raise part.error
+        return part.value
 
     def stop(self) -> None:
         """Do nothing, because the generator's `ctx` tells it to stop."""
@@ -84,153 +96,229 @@ class GeneratorBody:
         return None if self._thread is None else self._thread.ident
 
     def abandon(self) -> None:
-        """End the thread once the generator yields, without running the code after its `yield`."""
+        """End the thread if the generator yields later. One that has yielded keeps its tail."""
         with self._changed:
-            self._is_abandoned = True
+            self._is_abandoned = not self._has_tail
             self._changed.notify_all()
 
-    def _resume_thread(self) -> None:
-        if self._thread is None:
-            context = contextvars.copy_context()
-            name = f"plan-{self._step}-generator"
-            self._thread = threading.Thread(
-                target=context.run, args=(self._live,), name=name, daemon=True
-            )
-            self._thread.start()
+    def _new_thread(self) -> threading.Thread:
+        context = contextvars.copy_context()
+        name = f"plan-{self._step}-generator"
+        thread = threading.Thread(target=context.run, args=(self._live,), name=name, daemon=True)
+        thread.start()
+        return thread
 
     def _live(self) -> None:
-        generator = self._function(**self._keywords)
-        self._answer(lambda: self._head(generator))
-        if self._has_yielded:
-            self._answer(lambda: self._tail(generator))
+        generator: list[Any] = []
+        self._answer(lambda interrupt: self._head(generator, interrupt), is_head=True)
+        if self._has_tail:
+            self._answer(lambda interrupt: self._tail(generator[0], interrupt))
 
-    def _answer(self, function: Callable[[], Any]) -> None:
-        interrupt = self._take()
-        if interrupt is None:
-            return
-        process = os.getpid()
-        ending: Returned | Raised
+    def _answer(self, run: Callable[[Interrupt], Any], *, is_head: bool = False) -> None:
+        """Wait for the next `perform`, run a part, and set how it ended."""
+        part, process = self._take(), os.getpid()
+        value = error = None
         try:
-            ending = Returned(call_interruptibly(interrupt, function))
-        except BaseException as error:
-            ending = Raised(error, "")
-        if os.getpid() != process:
-            os._exit(1 if isinstance(ending, Raised) else 0)  # a forked child: see threads.py
-        self._end(ending)
-
-    def _take(self) -> Interrupt | None:
-        """Wait for the next `perform`; return None if the call was abandoned."""
+            value = run(part.interrupt)
+        except BaseException as raised:
+            error = raised
+        end_copy(process, error)
         with self._changed:
-            self._clock.wait_for(
-                self._changed, lambda: self._asked is not None or self._is_abandoned, None
-            )
-            interrupt, self._asked = self._asked, None
-        return interrupt
-
-    def _end(self, ending: Returned | Raised) -> None:
-        with self._changed:
-            self._ending = ending
+            self._has_tail = is_head and error is None and not self._is_abandoned
+            part.value, part.error, part.has_ended = value, error, True
             self._changed.notify_all()
 
-    def _head(self, generator: Any) -> Any:
-        for value in generator:
-            self._has_yielded = True
-            return value
-        raise PlanDefinitionError(_NO_YIELD.format(self._step), step=self._step)
+    def _take(self) -> _Part:
+        with self._changed:
+            self._clock.wait_for(self._changed, lambda: self._asked is not None, None)
+            part, self._asked = self._asked, None
+        assert part is not None
+        return part
 
-    def _tail(self, generator: Any) -> None:
-        for _ in generator:
-            generator.close()
+    def _head(self, made: list[Any], interrupt: Interrupt) -> Any:
+        generator = self._call()
+        made.append(generator)
+        yielded = call_interruptibly(interrupt, _to_next_yield(generator))
+        if not yielded:
+            raise PlanDefinitionError(_NO_YIELD.format(self._step), step=self._step)
+        return yielded[0]
+
+    def _tail(self, generator: Any, interrupt: Interrupt) -> None:
+        if call_interruptibly(interrupt, _to_next_yield(generator)):
+            call_interruptibly(interrupt, generator.close)
             raise PlanDefinitionError(_TWO_YIELDS.format(self._step), step=self._step)
 
 
-class AsyncGeneratorBody(GeneratorBody):
-    """Runs an async generator in one task, whose event loop keeps running at the `yield`."""
+def _to_next_yield(generator: Any) -> Callable[[], list[Any]]:
+    """Return a function that continues `generator`; it returns what the generator yields.
+
+    The function is written in C, so what it returns is not lost if an interruption follows.
+    """
+    return functools.partial(list, itertools.islice(generator, 1))
+
+
+class AsyncGeneratorBody:
+    """Runs an async generator up to its `yield`, in one task of its step's loop.
+
+    The task waits at the `yield` until `tail` is performed, and then runs the code after it.
+    """
 
     def __init__(
-        self, step: str, function: Callable[..., Any], keywords: Mapping[str, Any], clock: Clock
+        self,
+        step: str,
+        function: Callable[..., Any],
+        keywords: Mapping[str, Any],
+        clock: Clock,
+        loop: StepLoop,
     ) -> None:
-        super().__init__(step, function, keywords, clock)
-        self._cancellation = TaskCancellation()
-        self._resume: Callable[[], object] | None = None
+        self._step = step
+        self._call = functools.partial(function, **keywords)
+        self._clock = clock
+        self._loop = loop
+        self._part = AsyncPart(clock)
+        self._lock = threading.Lock()  # guards the two attributes below
+        self._tail: AsyncTail | None = None
+        self._is_abandoned = False
+
+    @property
+    def tail(self) -> AsyncTail | None:
+        """The body of the tail; None if the generator was abandoned or has not yielded."""
+        return self._tail
+
+    def perform(self, interrupt: Interrupt) -> Any:
+        """Run the generator up to its `yield`; return the value that it yields.
+
+        Raises:
+            PlanDefinitionError: the generator did not yield.
+        """
+        thread, context = self._loop.start(), contextvars.copy_context()
+        return self._part.perform(
+            thread, interrupt, lambda: thread.own_task(self._drive(thread), context)
+        )
 
     def stop(self) -> None:
-        """Cancel the task."""
-        self._cancellation.request()
+        """Cancel the task. If it was interrupted, the exception is raised at its `await`."""
+        self._part.cancel()
+
+    def thread(self) -> int | None:
+        """Return the id of the loop's thread; None before the generator begins."""
+        return None if self._part.thread is None else self._part.thread.ident
 
     def abandon(self) -> None:
-        """End the loop once the generator yields."""
-        super().abandon()
-        if self._resume is not None:
-            self._resume()
+        """Leave the loop to the generator. One that has yielded keeps its tail."""
+        with self._lock:
+            self._is_abandoned = self._tail is None
+        if self._is_abandoned and self._part.thread is not None:
+            self._loop.leave(self._part.thread)
 
-    def _resume_thread(self) -> None:
-        if self._resume is not None:
-            self._resume()
-        else:
-            super()._resume_thread()
+    async def _drive(self, thread: LoopThread) -> None:
+        with thread.generator():
+            try:
+                generator = self._call()
+                value = await self._head(generator)
+            except BaseException as error:
+                self._part.end(error=error)
+                return
+            with self._lock:
+                if not self._is_abandoned:
+                    self._tail = AsyncTail(self._step, self._clock, self._loop, thread)
+                tail = self._tail
+            self._part.end(value)
+            if tail is not None:
+                await tail.run(generator)
 
-    def _live(self) -> None:
-        import asyncio
-
+    async def _head(self, generator: Any) -> Any:
         try:
-            with asyncio.Runner() as runner:
-                runner.run(self._drive())
-        except BaseException as error:
-            self._end(Raised(error, ""))
-
-    async def _drive(self) -> None:
-        import asyncio
-
-        go_on = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self._resume = lambda: loop.call_soon_threadsafe(go_on.set)
-        generator = self._function(**self._keywords)
-        await self._answer_async(self._async_head(generator))
-        if self._has_yielded:
-            go_on.clear()
-            await go_on.wait()
-            await self._answer_async(self._async_tail(generator))
-
-    async def _answer_async(self, part: Coroutine[Any, Any, Any]) -> None:
-        interrupt = self._take()
-        if interrupt is None:
-            part.close()
-            return
-        try:
-            self._end(Returned(await self._armed(interrupt, part)))
-        except BaseException as error:
-            self._end(Raised(error, ""))
-
-    async def _armed(self, interrupt: Interrupt, part: Coroutine[Any, Any, Any]) -> Any:
-        self._cancellation.bind()
-        try:
-            interrupt.arm()
-            return await part
-        finally:
-            interrupt.disarm()
-            self._cancellation.unbind()
-
-    async def _async_head(self, generator: Any) -> Any:
-        async for value in generator:
-            self._has_yielded = True
-            return value
+            return await self._part.run(generator.__anext__(), lambda: generator.ag_frame)
+        except StopAsyncIteration:
+            pass
         raise PlanDefinitionError(_NO_YIELD.format(self._step), step=self._step)
 
-    async def _async_tail(self, generator: Any) -> None:
-        async for _ in generator:
-            await generator.aclose()
-            raise PlanDefinitionError(_TWO_YIELDS.format(self._step), step=self._step)
+
+class AsyncTail:
+    """Runs the code after the `yield` of an async generator, in the task that ran the code before.
+
+    Args:
+        step: the step's name.
+        clock: the clock on which the calling thread waits.
+        loop: the event loop of the step.
+        thread: the thread of the generator's own loop, which the step may have left.
+    """
+
+    def __init__(self, step: str, clock: Clock, loop: StepLoop, thread: LoopThread) -> None:
+        self._step = step
+        self._loop = loop
+        self._thread = thread
+        self._part = AsyncPart(clock)
+        # Only the loop uses these.
+        self._wake: asyncio.Future[None] | None = None
+        self._is_resumed = False
+
+    def perform(self, interrupt: Interrupt) -> None:
+        """Run the generator to its end.
+
+        Raises:
+            PlanDefinitionError: the generator yielded twice.
+        """
+        self._part.perform(self._thread, interrupt, self._resume)
+
+    def stop(self) -> None:
+        """Cancel the task. If it was interrupted, the exception is raised at its `await`."""
+        self._part.cancel()
+
+    def thread(self) -> int | None:
+        """Return the id of the loop's thread."""
+        return self._thread.ident
+
+    def abandon(self) -> None:
+        """Leave the loop to the generator."""
+        self._loop.leave(self._thread)
+
+    async def run(self, generator: Any) -> None:
+        """Wait until this body is performed, then run the tail of `generator`."""
+        while not self._is_resumed and not self._thread.is_ending:
+            await self._park()
+        if not self._is_resumed:
+            return
+        try:
+            await self._finish(generator)
+        except BaseException as error:
+            self._part.end(error=error)
+        else:
+            self._part.end()
+
+    def _resume(self) -> None:
+        self._is_resumed = True
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _park(self) -> None:
+        import asyncio
+
+        self._wake = asyncio.get_running_loop().create_future()
+        # A cancellation that arrives here was meant for the code before the `yield`.
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._wake
+
+    async def _finish(self, generator: Any) -> None:
+        try:
+            await self._part.run(generator.__anext__(), lambda: generator.ag_frame)
+        except StopAsyncIteration:
+            return
+        await self._part.run(generator.aclose(), lambda: generator.ag_frame)
+        raise PlanDefinitionError(_TWO_YIELDS.format(self._step), step=self._step)
 
 
-def hook_body(step: str, hook: HookFunction, keywords: Mapping[str, Any], clock: Clock) -> Body:
+def hook_body(
+    step: str, hook: HookFunction, keywords: Mapping[str, Any], clock: Clock, loop: StepLoop
+) -> Body:
     """Return the body of a hook; only an `exec` hook may be a generator function."""
     function = hook.function
     match hook.kind:
         case Kind.GENERATOR:
             return GeneratorBody(step, function, keywords, clock)
         case Kind.ASYNC_GENERATOR:
-            return AsyncGeneratorBody(step, function, keywords, clock)
+            return AsyncGeneratorBody(step, function, keywords, clock, loop)
         case Kind.COROUTINE:
-            return CoroutineBody(function, **keywords)
+            return CoroutineBody(loop, clock, function, (), keywords)
     return PlainBody(function, **keywords)

@@ -85,9 +85,7 @@ class Threads:
             thread.name = f"plan-{call.scope.step}"
             call.thread = threading.get_ident()
             ending = call.perform()
-            if os.getpid() != process:
-                # The step has forked and this is the child. Only the parent continues the plan.
-                os._exit(1 if isinstance(ending, Raised) else 0)
+            end_copy(process, ending.error if isinstance(ending, Raised) else None)
             following = self._completed(call, ending)
             if following is None and self._rest(inbox):
                 thread.name = "plan-idle"
@@ -106,6 +104,22 @@ def _ending_without_thread(call: Call, error: RuntimeError) -> Ending:
         return Refused(RuntimeError(_NO_THREAD.format(error)))
     call.thread = threading.get_ident()
     return call.perform()
+
+
+def end_copy(process: int, error: BaseException | None) -> None:
+    """End this process if user code has forked it: only the original process continues the plan.
+
+    Nothing else runs in the copy, neither a cleanup nor a function registered with atexit.
+
+    Args:
+        process: the pid of the original process.
+        error: the exception that the user code raised; it decides the exit status. None means that
+            the code has returned.
+    """
+    if os.getpid() == process:
+        return
+    code = error.code if isinstance(error, SystemExit) else error
+    os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
 
 
 def frame_of(thread: int | None) -> FrameType | None:

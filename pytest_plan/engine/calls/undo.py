@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from pytest_plan.engine.calls.body import Body
 from pytest_plan.engine.calls.call import CallScope
+from pytest_plan.engine.calls.loop import StepLoop
+from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.processes.tree import Tree
 
@@ -31,18 +33,50 @@ class Undo(NamedTuple):
 
 
 class UndoStack:
-    """The undos of one step, with the last one registered on top."""
+    """The undos of one step, with the last one registered on top.
 
-    __slots__ = ("_entries",)
+    Attributes:
+        loop: the event loop of the step, in which its async undos run.
+        is_closed: whether the step's cleanup has ended, so that hooks can register nothing more.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_entries", "is_closed", "loop")
+
+    def __init__(self, loop: StepLoop) -> None:
+        self.loop = loop
         # The list needs no lock. Any thread may append, but only the flow of the step removes
         # entries, one at a time, and appending does not change the index of an entry.
         self._entries: list[Undo] = []
+        self.is_closed = False
 
     def push(self, entry: Undo) -> None:
         """Register an undo, which will run before all earlier ones."""
         self._entries.append(entry)
+
+    def register(self, entry: Undo) -> None:
+        """Register an undo for a hook, on any thread.
+
+        Raises:
+            PlanError: the step's cleanup has ended; the undo was performed at once.
+        """
+        self.push(entry)
+        if not self.is_closed:
+            return
+        try:
+            self._entries.remove(entry)
+        except ValueError:
+            return  # the cleanup was just ending, and has taken the entry
+        entry.body.perform(entry.scope.interrupt)
+        self.admit(entry.scope)
+
+    def admit(self, scope: CallScope) -> None:
+        """Raise PlanError if the call was abandoned, or if the step's cleanup has ended."""
+        scope.admit()
+        if self.is_closed:
+            raise PlanError(
+                f"step {scope.step!r} has been cleaned up, so nothing that it starts, sets or "
+                "defers now would be undone"
+            )
 
     def push_tail(self, body: Body, scope: CallScope, number: int | None) -> None:
         """Register the code after the `yield` of `exec`."""

@@ -78,13 +78,12 @@ def _steps_taken(
     taken = []
     for hook, function in step.hooks.items():
         own = {*OWN_PARAMETERS, *parameters, *([VALUE] if hook in WITH_VALUE else [])}
-        for parameter in (*function.required, *function.optional):
+        for parameter in function.required:
             if parameter in own:
                 continue
-            if parameter in names:
-                taken.append(parameter)
-            elif parameter in function.required:
+            if parameter not in names:
                 raise _unknown_parameter(step, hook, parameter, own, names)
+            taken.append(parameter)
     return taken
 
 

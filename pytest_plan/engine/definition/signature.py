@@ -32,15 +32,17 @@ class HookFunction(NamedTuple):
     Attributes:
         function: the function to call.
         kind: the kind of the function.
-        required: names of the parameters without a default.
-        optional: names of the parameters with a default; such a parameter is passed only if the
-            plan has a parameter or a step with that name.
+        required: names of the parameters that the plan passes. A parameter with a default is not
+            among them: as with pytest's fixtures, it always keeps its default.
     """
 
     function: Callable[..., Any]
     kind: Kind
     required: tuple[str, ...]
-    optional: tuple[str, ...]
+
+    def takes(self, name: str) -> bool:
+        """Return whether the hook has a parameter with this name."""
+        return name in self.required
 
 
 def hooks_of(step: Step, name: str) -> dict[Hook, HookFunction]:
@@ -85,16 +87,16 @@ def _inspect(function: Callable[..., Any], hook: Hook, step: str) -> HookFunctio
             step=step,
         ) from None
     required: list[str] = []
-    optional: list[str] = []
     for parameter in signature.parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        if parameter.kind is parameter.POSITIONAL_ONLY:
+        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
             raise PlanDefinitionError(
                 f"{hook.value} of step {step!r}: parameter {parameter.name!r} is positional-only, "
                 "but hooks take their parameters by name; remove the '/' from the signature",
                 step=step,
                 parameter=parameter.name,
             )
-        (required if parameter.default is parameter.empty else optional).append(parameter.name)
-    return HookFunction(function, kind, tuple(required), tuple(optional))
+        if parameter.default is parameter.empty:
+            required.append(parameter.name)
+    return HookFunction(function, kind, tuple(required))

@@ -19,9 +19,11 @@ class Step:
 
     A hook can take these parameters by name: `ctx` (`Context`), `state` (`State`), the plan's
     parameters, the names of other steps (their values), and, in `post_exec`, `cleanup` and
-    `alive`, `value` (the step's own value). Every hook may be `async def`. `exec` may be a
-    generator with one `yield`; the code after the `yield` (the tail) undoes the step. The
-    value of the step is what `exec` returns or yields.
+    `alive`, `value` (the step's own value). A parameter with a default keeps its default.
+
+    Every hook may be `async def`. `exec` may be a generator with one `yield`; the code after the
+    `yield` (the tail) undoes the step. The value of the step is what `exec` returns or yields; if
+    that is None, it is what a hook has stored in the State under the step's name.
 
     Every option of `Plan.add_step` can also be set as a class attribute. The keyword arguments of
     `add_step` take precedence.

@@ -6,14 +6,25 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from pytest_plan.engine.environments import watchdog
+from pytest_plan.engine.processes.identity import Identity
 
-PATIENCE = 5.0  # how many seconds after the limit the reaper kills the process
+PATIENCE = 5.0  # seconds after the limit without a beat after which the reaper kills the process
+_BEAT = 1.0  # seconds between two beats
+_RUN_MODULE = """\
+import os, sys
+path, module, *arguments = sys.argv[1:]
+sys.path[:] = path.split(os.pathsep)
+sys.argv = [module, *arguments]
+import runpy
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
 _STOP_TIMEOUT = 1.0  # seconds that the reaper has to end
 # CI systems use these variables to find and end the processes that a job left running. The reaper
 # must survive that.
@@ -41,20 +52,23 @@ class Reaper:
         OSError: the reaper cannot be started.
     """
 
+    # Tests replace functions of the module `time`, but not this reference.
+    _now = staticmethod(time.monotonic)
+
     def __init__(
         self, journal: Path, command: Sequence[str], environ: Mapping[str, str], log: Path
     ) -> None:
-        reap = [
-            sys.executable,
-            "-m",
-            "pytest_plan.engine.environments.reap",
-            str(journal),
-            *command,
-        ]
+        reap = module_argv(
+            sys.executable, sys.path, "pytest_plan.engine.environments.reap", str(journal), *command
+        )
         self._argv = [sys.executable, "-I", "-S", str(watchdog.__file__), str(os.getpid()), *reap]
         self._environ = {name: value for name, value in environ.items() if name not in _CI_MARKS}
         self._log = log
+        self._pid = os.getpid()
         self._limit = "limit none"
+        self._workers: list[str] = []
+        self._beats: threading.Thread | None = None
+        self._ends = threading.Event()
         self.restarts = 0
         self._process = self._start()
 
@@ -70,20 +84,38 @@ class Reaper:
     def restart(self) -> None:
         """Start a new reaper process after the last one has ended; raise OSError if that fails."""
         self.restarts += 1
+        beats = self._beats is not None
         self._close()
         self._process = self._start()
-        self._tell(self._limit)
+        for line in (*self._workers, self._limit):
+            self._tell(line)
+        if beats:
+            self._begin_beats()
 
     def limit(self, seconds: float | None) -> None:
-        """Tell the reaper when to kill this process.
+        """Tell the reaper when it may kill this process.
+
+        A thread of this process sends a beat every second. The reaper kills the process only after
+        the limit, and only after `PATIENCE` seconds without a beat, because then some code keeps
+        the interpreter's lock. Seconds in which the process is stopped or traced do not count.
 
         Args:
-            seconds: the seconds from now until the limit; the reaper kills this process `PATIENCE`
-                seconds after the limit. None means never.
+            seconds: the seconds from now until the limit; None means that there is no limit.
         """
-        at = "none" if seconds is None else str(time.monotonic() + seconds + PATIENCE)
+        has_limit = seconds is not None and self._begin_beats()
+        at = f"{self._now() + (seconds or 0.0)} {PATIENCE}" if has_limit else "none"
         self._limit = f"limit {at}"
         self._tell(self._limit)
+
+    def guard(self, worker: Identity) -> None:
+        """Let the reaper kill a process first of all when this process has ended.
+
+        Args:
+            worker: a process of this machine that must not outlive this process.
+        """
+        if worker.birth:
+            self._workers.append(f"worker {worker.pid} {worker.birth}")
+            self._tell(self._workers[-1])
 
     def stop(self) -> None:
         """Stop the reaper, because everything is cleaned up or kept on purpose."""
@@ -95,9 +127,25 @@ class Reaper:
             self._process.kill()
             self._process.wait()
 
+    def _begin_beats(self) -> bool:
+        """Start the thread that sends beats; return False if the system refuses a thread."""
+        if self._beats is None:
+            self._ends = threading.Event()
+            beats = threading.Thread(target=self._beat, name="plan-beat", daemon=True)
+            try:
+                beats.start()
+            except RuntimeError:
+                return False
+            self._beats = beats
+        return True
+
+    def _beat(self) -> None:
+        while not self._ends.wait(_BEAT):
+            self._tell("beat")
+
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self._argv,
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -106,16 +154,35 @@ class Reaper:
                 env=self._environ,
                 start_new_session=True,
             )
+        os.set_blocking(_stdin(process).fileno(), False)  # if the reaper is stopped, do not wait
+        return process
 
     def _tell(self, line: str) -> None:
+        if os.getpid() != self._pid:
+            return  # this is a forked copy of the process; the reaper watches the original
         # The reaper may have ended. Callers use `is_alive` to detect that.
         with contextlib.suppress(OSError, ValueError):
-            os.write(self._stdin().fileno(), f"{line}\n".encode())
+            os.write(_stdin(self._process).fileno(), f"{line}\n".encode())
 
     def _close(self) -> None:
+        if self._beats is not None and os.getpid() == self._pid:
+            # A later beat could be written to another file with the same descriptor.
+            self._ends.set()
+            self._beats.join()
+            self._beats = None
         with contextlib.suppress(OSError):
-            self._stdin().close()
+            _stdin(self._process).close()
 
-    def _stdin(self) -> IO[bytes]:
-        assert self._process.stdin is not None
-        return self._process.stdin
+
+def module_argv(python: str, path: Sequence[str], module: str, *arguments: str) -> list[str]:
+    """Return a command that runs a module as `python -m` does, with `path` as its `sys.path`.
+
+    The variable PYTHONPATH would have the same effect, but programs that the module starts would
+    inherit it, and some of them are written for another Python.
+    """
+    return [python, "-c", _RUN_MODULE, os.pathsep.join(filter(None, path)), module, *arguments]
+
+
+def _stdin(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdin is not None
+    return process.stdin

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from pytest_plan.engine.calls.call import (
     Abandoned,
     Call,
+    CallScope,
     Ending,
     Raised,
     Refused,
@@ -41,6 +42,7 @@ from pytest_plan.engine.shared.run_facts import RunFacts
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
 _JITTER = 1.0
+_LOOK_AGAIN = 0.05  # seconds between two looks at who listens on the ports of a step
 
 
 class _Failure(NamedTuple):
@@ -125,6 +127,8 @@ def _attempt(
     expires = None if timeout is None else started + timeout
     hook = Hook.EXEC
     failure = None
+    if Hook.EXEC not in step_run.remembered:
+        _forget_earlier_value(step_run, facts)
     succeeded: list[Hook] = []
     for hook in step_run.hooks_to_run():
         failure = yield from _run_hook(step_run, facts, hook, number, expires)
@@ -164,9 +168,22 @@ def _hook_call(
     )
     if not step_run.has_run:
         call.before = facts.journal.before(step_run.planned)
-    if hook is Hook.EXEC:
+    if step_run.planned.hooks[hook].takes("ctx"):  # others start no programs
+        call.after = functools.partial(_confirm, step_run, facts, hook, call.scope)
+    elif hook is Hook.EXEC:
         call.after = functools.partial(facts.store.prepare, step_run.name)
     return call
+
+
+def _confirm(step_run: StepRun, facts: RunFacts, hook: Hook, scope: CallScope, value: Any) -> Any:
+    """Check the programs of a step whose hook has returned, and prepare the value of `exec`."""
+    if facts.programs.concern(step_run.name) and not scope.stopping():
+        with scope.uninterrupted:
+            while not facts.programs.check_returned(step_run.name, facts.clock.now()):
+                if scope.pause(facts.clock, _LOOK_AGAIN):
+                    break
+            facts.programs.record_daemons(step_run.name, facts.journal)
+    return facts.store.prepare(step_run.name, value) if hook is Hook.EXEC else None
 
 
 def _budget(step_run: StepRun) -> str:
@@ -176,15 +193,11 @@ def _budget(step_run: StepRun) -> str:
 
 def _note_exec(step_run: StepRun, facts: RunFacts, call: Call, ending: Ending) -> None:
     tail = tail_of(call.body)
-    if tail is not None and (call.has_returned or not isinstance(ending, Abandoned)):
+    if tail is not None:
         step_run.undo.push_tail(tail, call.scope, facts.journal.tail_made(step_run.name))
-    if not isinstance(ending, Returned):
-        return
-    step_run.value = ending.value
-    if ending.value is None:
-        _forget_value(step_run, facts)
-        return
-    facts.store.commit(step_run.name, ending.prepared, None, step_run.name)
+    if isinstance(ending, Returned) and ending.value is not None:
+        step_run.value = ending.value
+        facts.store.commit(step_run.name, ending.prepared, None, step_run.name)
 
 
 def _failure(
@@ -312,6 +325,13 @@ def _end_failed(step_run: StepRun, facts: RunFacts, number: int, failure: _Failu
         timed_out = stop is not None and isinstance(error, StepError)
         outcome = StepOutcome.TIMED_OUT if timed_out else StepOutcome.FAILED
         step_run.end(outcome, at, failure.text, step_error)
+
+
+def _forget_earlier_value(step_run: StepRun, facts: RunFacts) -> None:
+    """Remove the value of an earlier attempt. A value that a remembered hook has stored stays."""
+    if not step_run.remembered or step_run.value is not None:
+        step_run.value = None
+        _forget_value(step_run, facts)
 
 
 def _forget_value(step_run: StepRun, facts: RunFacts) -> None:

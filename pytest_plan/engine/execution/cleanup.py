@@ -1,17 +1,20 @@
 """The cleanup flow of one step: its `cleanup` hook, then its undos in reverse order.
 
-A failure does not stop the undos that follow. Once the time limit is reached, the flow still ends
-process trees, and reports everything else as not undone.
+A failure does not stop the undos that follow. If a call uses up the time limit, the undos that are
+left share as much time again, so a call that hangs never keeps an earlier one from running. Once
+the limit of the whole cleanup is reached, the flow still ends process trees, and reports everything
+else as not undone.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_plan.engine.calls.body import body_of
+from pytest_plan.engine.calls.body import LoopEndBody, body_of
 from pytest_plan.engine.calls.call import Abandoned, Call, CallScope, Ending, Raised, Returned
 from pytest_plan.engine.calls.interrupt import StepInterrupted
 from pytest_plan.engine.calls.undo import Undo
@@ -69,8 +72,14 @@ def clean(step_run: StepRun, facts: RunFacts, reason: str, until: float) -> Flow
     step_run.begin_cleanup(facts.elapsed())
     cleanup = _Cleanup(step_run, facts, reason, until)
     if step_run.cleanup_hook_is_due():
+        if step_run.runs_hook_last:
+            yield from cleanup.undo(ALL_HOOKS)
         yield from cleanup.run_hook()
     yield from cleanup.undo(ALL_HOOKS)
+    step_run.undo.is_closed = True
+    yield from cleanup.undo(ALL_HOOKS)  # what another thread has registered in the meantime
+    if step_run.loop.is_running:
+        yield from cleanup.end_loop()
     undone = cleanup.undone
     errors, left = tuple(undone.errors), tuple(undone.left)
     step_run.end_cleanup(undone.outcome(), facts.elapsed(), errors, left)
@@ -104,12 +113,11 @@ class _Cleanup:
         self._clock = facts.clock
         self._journal = facts.journal
         self._has_begun = False
-        seconds = step_run.planned.options.cleanup_timeout
-        own = self._clock.now() + seconds
-        self._until = own if until is None else min(own, until)
-        self._budget = f"its cleanup_timeout of {format_duration(seconds)}"
-        if until is not None and until < own:
-            self._budget = "the cleanup limit of the plan"
+        # The seconds for the undos that are left when a call has used up the time limit.
+        self._rest = step_run.planned.options.cleanup_timeout
+        self._is_sharing = False
+        self._plan_until = math.inf if until is None else until
+        self._limit(self._rest, "its cleanup_timeout of {}")
 
     def run_hook(self) -> Generator[Effect, Any, None]:
         """Run the step's `cleanup` hook."""
@@ -130,15 +138,30 @@ class _Cleanup:
         if self.hook_is_done and len(self._step_run.undo) > 0:
             self._journal.hook_done(self._step_run.name)
 
+    def end_loop(self) -> Generator[Effect, Any, None]:
+        """End the step's event loop, and with it the tasks that are left."""
+        scope = CallScope(self._step_run.name, Hook.CLEANUP, 1, self._until, self._reason)
+        body = LoopEndBody(self._step_run.loop, self._clock)
+        self._step_run.undo.push(Undo(Hook.CLEANUP, "the tasks of its event loop", body, scope))
+        yield from self.undo(ALL_HOOKS)
+        self._step_run.loop.leave()  # if it could not end in time
+
     def undo(self, hooks: frozenset[Hook]) -> Generator[Effect, Any, None]:
-        """Perform the undos of `hooks`. After the time limit, only end process trees."""
+        """Perform the undos of `hooks`. After the plan's limit, only end process trees."""
         while (entry := self._step_run.undo.pop(hooks)) is not None:
             if self._is_over() and self._reason == RETRY:
                 # Keep the entry, because the cleanup at the end of the run continues with it.
                 self._step_run.undo.push(entry)
                 self.undone.left.append(entry.label)
                 return
+            self._is_sharing = self._is_sharing or self._is_over()
+            if not self._is_sharing:
+                yield from self._undo_one(entry)
+                continue
+            began, share = self._clock.now(), self._rest / (len(self._step_run.undo) + 1)
+            self._limit(share, "its share of the cleanup_timeout, {}")
             yield from self._undo_one(entry)
+            self._rest -= min(share, self._clock.now() - began)
 
     def _undo_one(self, entry: Undo) -> Generator[Effect, Any, None]:
         is_done = False
@@ -167,6 +190,14 @@ class _Cleanup:
             self._has_begun = True
             call.before = functools.partial(self._journal.cleanup_begun, self._step_run.name)
         return call
+
+    def _limit(self, seconds: float, budget: str) -> None:
+        """Set the time limit of the calls that follow, which never exceeds that of the plan."""
+        until = self._clock.now() + seconds
+        self._until = min(until, self._plan_until)
+        self._budget = budget.format(format_duration(seconds))
+        if self._plan_until < until:
+            self._budget = "the cleanup limit of the plan"
 
     def _is_over(self) -> bool:
         return self._clock.now() >= self._until

@@ -10,14 +10,16 @@ from __future__ import annotations
 import collections
 import contextlib
 import heapq
+import os
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_plan.engine.calls.call import Abandoned, Call, Ending
 from pytest_plan.engine.calls.escalation import Escalation
-from pytest_plan.engine.calls.threads import Threads
+from pytest_plan.engine.calls.threads import Threads, end_copy
 from pytest_plan.engine.execution.flow import Flow, Wait
 from pytest_plan.engine.execution.phases import Phase, RunStatus
 from pytest_plan.engine.model.clock import Clock
@@ -55,6 +57,7 @@ class _Crash(NamedTuple):
     error: BaseException
 
 
+Request: TypeAlias = Callable[[Phase], None]
 Inbox: TypeAlias = "queue.SimpleQueue[Event | _Crash | None]"
 
 
@@ -81,7 +84,7 @@ class Executor:
         self._clock = clock
         self._listeners = listeners
         # A signal handler may append to a deque, because that needs no lock.
-        self._cancels: collections.deque[str] = collections.deque()
+        self._requests: collections.deque[Request] = collections.deque()
         self._threads = Threads(self._completed, clock)
         # The attributes below change only under _lock. Every limit, timeout and signal needs the
         # lock, so its holder must not run user code or wait for the disk.
@@ -107,15 +110,18 @@ class Executor:
             self._active.clear()  # ignore calls that end after the phase was left
         self._deliver_rest()
 
-    def cancel(self, reason: str) -> None:
-        """Request a stop. Any thread or signal handler may call this, because it takes no lock."""
-        self._cancels.append(reason)
+    def request(self, request: Request) -> None:
+        """Call `request` with the phase that is running, as soon as possible.
+
+        Any thread or signal handler may call this method, because it takes no lock.
+        """
+        self._requests.append(request)
         self._inbox.put(None)
 
     def catch_up(self) -> None:
-        """Apply to the last phase any stop requests that came while no phase was running."""
+        """Apply to the last phase any requests that came while no phase was running."""
         with self._lock:
-            self._take_cancels()
+            self._take_requests()
         self._deliver_rest()
 
     @property
@@ -157,11 +163,17 @@ class Executor:
             self._tell(message)
 
     def _tell(self, event: Event) -> None:
+        process = os.getpid()
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception as error:
+            except BaseException as error:
+                end_copy(process, error)
+                if not isinstance(error, Exception):
+                    raise
                 self.listener_errors.append(f"{type(event).__name__}: {describe(error)}")
+            else:
+                end_copy(process, None)
 
     def _deliver_rest(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -191,9 +203,7 @@ class Executor:
         """Handle the phase's deadline, waits that are over, and calls that must stop."""
         now = self._clock.now()
         with self._lock:
-            self._take_cancels()  # do this first, because calls are checked below
-            if self._phase.deadline is not None and now >= self._phase.deadline:
-                self._phase.expired()
+            self._take_stops()  # do this first, because calls are checked below
             calls = [
                 call for active in list(self._active.values()) for call in self._wake(active, now)
             ]
@@ -219,8 +229,8 @@ class Executor:
             return []
         if stopping and self._status.stop is not None and not call.is_shielded:
             active.escalation = self._escalation(call, self._status.stop)
-        elif call.expires is not None and now >= call.expires:
-            stop = Stop(StopKind.TIMEOUT, f"exceeded {call.budget}")
+        elif (limit := call.time_limit()) is not None and now >= limit[0]:
+            stop = Stop(StopKind.TIMEOUT, f"exceeded {limit[1]}")
             active.escalation = self._escalation(call, stop)
         return []
 
@@ -244,6 +254,7 @@ class Executor:
             with self._lock:
                 active = self._active.get(call.scope.step)
                 if active is None or active.call is not call:
+                    call.came_back()
                     return None  # the call was abandoned
                 calls = self._resume(active, ending) + self._fill()
                 if not self._active:
@@ -258,14 +269,20 @@ class Executor:
         for call in calls:
             self._threads.run(call)
 
-    def _take_cancels(self) -> None:
+    def _take_requests(self) -> None:
         """Handle requests to stop. This runs before any flow is begun or resumed."""
-        while self._cancels:
-            self._phase.cancelled(self._cancels.popleft())
+        while self._requests:
+            self._requests.popleft()(self._phase)
+
+    def _take_stops(self) -> None:
+        """Handle requests to stop and the deadline. This runs before any flow is begun."""
+        self._take_requests()
+        if self._phase.deadline is not None and self._clock.now() >= self._phase.deadline:
+            self._phase.expired()
 
     def _fill(self) -> list[Call]:
         """Begin flows that are ready, up to the limit `jobs`; return the calls that they yield."""
-        self._take_cancels()
+        self._take_stops()
         calls: list[Call] = []
         sorter = self._phase.sorter
         while sorter.is_active():
@@ -283,7 +300,7 @@ class Executor:
         return calls
 
     def _resume(self, active: _Active, answer: Any) -> list[Call]:
-        self._take_cancels()
+        self._take_requests()
         active.call = active.wake_at = active.escalation = None
         try:
             effect = active.flow.send(answer)
@@ -314,6 +331,6 @@ class Executor:
 def _times(active: _Active) -> list[float]:
     if active.escalation is not None:
         return [active.escalation.next_at]
-    if active.call is not None and active.call.expires is not None:
-        return [active.call.expires]
+    if active.call is not None and (limit := active.call.time_limit()) is not None:
+        return [limit[0]]
     return [] if active.wake_at is None else [active.wake_at]

@@ -58,7 +58,7 @@ def hook_call(
     scope = CallScope(step_run.name, hook, attempt, deadline, reason)
     function = step_run.planned.hooks[hook]
     arguments = _arguments(function, scope, step_run, facts)
-    body = hook_body(step_run.name, function, arguments, facts.clock)
+    body = hook_body(step_run.name, function, arguments, facts.clock, step_run.loop)
     return Call(scope, body, step_run.log, expires, budget)
 
 
@@ -80,12 +80,12 @@ def own_call(
 def _arguments(
     function: HookFunction, scope: CallScope, step_run: StepRun, facts: RunFacts
 ) -> dict[str, Any]:
-    optional = (name for name in function.optional if _is_known(name, scope.hook, facts))
-    names = [*function.required, *optional]
-    if not names:
+    if not function.required:
         return {}
     context = Context(scope, facts, step_run.undo, step_run.log)
-    return {name: _argument(name, scope.hook, context, step_run, facts) for name in names}
+    return {
+        name: _argument(name, scope.hook, context, step_run, facts) for name in function.required
+    }
 
 
 def _argument(name: str, hook: Hook, context: Context, step_run: StepRun, facts: RunFacts) -> Any:
@@ -96,15 +96,11 @@ def _argument(name: str, hook: Hook, context: Context, step_run: StepRun, facts:
     if name in facts.parameters:
         return facts.parameters[name]
     if name == "value" and hook in WITH_VALUE:
-        return reveal(step_run.value)
-    entry = facts.store.read(name)
-    return None if entry is None else reveal(entry.value)
+        # The State has no value if the step failed after `exec` had returned one.
+        return _stored(step_run.name, facts, step_run.value)
+    return _stored(name, facts, None)
 
 
-def _is_known(name: str, hook: Hook, facts: RunFacts) -> bool:
-    return (
-        name in ("ctx", "state")
-        or name in facts.parameters
-        or (name == "value" and hook in WITH_VALUE)
-        or facts.store.is_reserved(name)
-    )
+def _stored(key: str, facts: RunFacts, default: Any) -> Any:
+    entry = facts.store.read(key)
+    return reveal(default if entry is None else entry.value)

@@ -26,6 +26,7 @@ from pytest_plan.engine.model.stop import Stop, StopKind
 from pytest_plan.engine.shared.run_facts import RunFacts
 
 INTERRUPTS_TO_LEAVE = 2  # the number of interrupts that end a cleanup
+TOGETHER = 0.5  # seconds after the first interrupt during which others are part of it
 ALIVE_TIMEOUT = 30.0  # seconds that `alive` hooks may take if the step has no `timeout`
 
 
@@ -60,6 +61,19 @@ class RunStatus:
     def is_stopping(self) -> bool:
         """Return whether running steps must stop."""
         return self.stop is not None and self.stop.ends_running_steps
+
+    def outcome(self) -> StepOutcome:
+        """Return the outcome of the plan so far."""
+        if self.stop is not None and self.stop.ends_running_steps:
+            return self.stop.outcome
+        failed = any(step_run.outcome.is_failure for step_run in self.step_runs.values())
+        return StepOutcome.FAILED if failed else StepOutcome.SUCCEEDED
+
+    def cleanup_reason(self) -> str:
+        """Return the `ctx.reason` of a cleanup that begins now."""
+        if self.stop is not None and self.stop.ends_running_steps:
+            return "timeout" if self.stop.kind is StopKind.LIMIT else "cancelled"
+        return "success" if self.outcome() is StepOutcome.SUCCEEDED else "failure"
 
 
 class Phase:
@@ -100,6 +114,10 @@ class Phase:
 
     def cancelled(self, reason: str) -> None:
         """Handle a request to stop."""
+
+    def signalled(self, reason: str, *, may_leave: bool) -> None:
+        """Handle a signal; `may_leave` is whether a second one may end cleanup early."""
+        self.cancelled(reason)
 
     def interrupted(self, error: BaseException) -> None:
         """Handle an exception that a signal handler raised in the coordinator."""
@@ -216,7 +234,9 @@ class Reverse(Phase):
         super().__init__(status, graph)
         self._reason = reason
         self._until = status.facts.clock.now() + limit
+        self._is_cancelled = False
         self._interrupts = 0
+        self._interrupted_at: float | None = None  # when the first exception interrupted cleanup
 
     def priority(self, name: str) -> int:
         """Return a rank that puts steps that never ran first, then steps by reverse completion.
@@ -233,7 +253,9 @@ class Reverse(Phase):
             step_run.keep()
             return None
         if not step_run.needs_cleanup():
-            return None
+            step_run.undo.is_closed = True
+            if len(step_run.undo) == 0:  # another thread may have registered an undo just now
+                return None
         return clean(step_run, self._facts, self._reason, self._until)
 
     def ended(self, name: str) -> None:
@@ -243,17 +265,33 @@ class Reverse(Phase):
                 self._status.fatal = self._status.fatal or error.__cause__
 
     def cancelled(self, reason: str) -> None:
-        """Report the cleanups that are unfinished; abandon them on the second request."""
-        self._interrupts += 1
-        names = self._unfinished()
-        self._facts.emit(CleanupInterrupted(names, self.elapsed()))
+        """Report the cleanups that are unfinished, unless the plan was already cancelled."""
+        if not self._is_cancelled and not self._status.is_stopping():
+            self._is_cancelled = True
+            self._report()
+
+    def signalled(self, reason: str, *, may_leave: bool) -> None:
+        """Report the cleanups that are unfinished; abandon them on the second signal."""
+        self._interrupts += may_leave
+        self._report()
         if self._interrupts >= INTERRUPTS_TO_LEAVE:
-            self._leave(names)
+            self._leave(self._unfinished())
+
+    def _report(self) -> None:
+        self._facts.emit(CleanupInterrupted(self._unfinished(), self.elapsed()))
 
     def interrupted(self, error: BaseException) -> None:
-        """Handle `error` as a request to stop, and raise it when cleanup is over or abandoned."""
+        """Handle `error` as a signal, and raise it once cleanup has ended or has been abandoned.
+
+        An interrupt that follows the first one closely is part of it.
+        """
         self._status.fatal = self._status.fatal or error
-        self.cancelled(describe(error))
+        now = self.elapsed()
+        if self._interrupted_at is None:
+            self._interrupted_at = now
+        elif now - self._interrupted_at <= TOGETHER:
+            return
+        self.signalled(describe(error), may_leave=True)
 
     def _unfinished(self) -> tuple[str, ...]:
         return tuple(

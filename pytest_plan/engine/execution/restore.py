@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from pytest_plan.engine.calls.body import Body, body_of
+from pytest_plan.engine.calls.body import Body, body_of, deferred_body
 from pytest_plan.engine.calls.call import CallScope
 from pytest_plan.engine.calls.undo import Undo
 from pytest_plan.engine.definition.options import StepOptions
@@ -14,7 +14,7 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.step import Step
 from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.journal.codec import Codec
-from pytest_plan.engine.journal.reader import Recorded, RecordedStep, RecordedUndo
+from pytest_plan.engine.journal.reader import MOST_OWNERS, Recorded, RecordedStep, RecordedUndo
 from pytest_plan.engine.journal.reference import Reference, References
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
@@ -74,8 +74,14 @@ class Restorer:
         value = self._values.get(step_run.name)
         is_reused = reused is not None
         step_run.restore(_outcome(step, reused=is_reused), step.completed, value, reused)
-        for undo in step.undos:
-            step_run.undo.push(self._undo(undo, facts))
+        undos = step.undos
+        if step.owners >= MOST_OWNERS - 1 and not is_reused:
+            # Nobody tries again after this process. The call that earlier owners did not get past
+            # comes last, so that it cannot keep the others from being made.
+            step_run.runs_hook_last = True
+            undos = undos if step.hook_is_due else undos[-1:] + undos[:-1]
+        for undo in undos:
+            step_run.undo.push(self._undo(undo, step_run, facts))
         reason = self._missing(step)
         if step.hook_is_due and reason is not None:
             text = f"its cleanup hook cannot run: {reason}"
@@ -120,7 +126,7 @@ class Restorer:
                 self.lost[key] = str(error)
         return values
 
-    def _undo(self, undo: RecordedUndo, facts: RunFacts) -> Undo:
+    def _undo(self, undo: RecordedUndo, step_run: StepRun, facts: RunFacts) -> Undo:
         scope = CallScope(undo.step, undo.hook, 1, None)
         if undo.kind == "variable":
             body = _set_again(json.loads(undo.data), undo.step, facts)
@@ -128,11 +134,13 @@ class Restorer:
         if undo.kind == "tree":
             how = json.loads(undo.data)
             tree = orphan_tree(how)
+            facts.programs.own(tree.marks)
             body = body_of(tree.end, facts.clock, how["signal"], how["grace"])
             return Undo(undo.hook, undo.label, body, scope, tree, undo.number)
-        return Undo(undo.hook, undo.label, self._call(undo), scope, number=undo.number)
+        body = self._call(undo, step_run, facts)
+        return Undo(undo.hook, undo.label, body, scope, number=undo.number)
 
-    def _call(self, undo: RecordedUndo) -> Body:
+    def _call(self, undo: RecordedUndo, step_run: StepRun, facts: RunFacts) -> Body:
         if undo.kind == "tail":
             return body_of(_refuse, "only the process that ran the step can run this code")
         if undo.kind == "lost":
@@ -145,7 +153,7 @@ class Restorer:
             function: Callable[..., Any] = self._references.follow(Reference(*reference))
         except (LookupError, ValueError, TypeError) as error:
             return body_of(_refuse, str(error))
-        return body_of(function, *arguments, **keywords)
+        return deferred_body(step_run.loop, facts.clock, function, *arguments, **keywords)
 
 
 def _set_again(variable: tuple[str, str | None], step: str, facts: RunFacts) -> Body:

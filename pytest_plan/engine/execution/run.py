@@ -30,7 +30,7 @@ from pytest_plan.engine.model.events import (
     StepFinished,
     StopRequested,
 )
-from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import (
     CleanupError,
     PlanCancelledError,
@@ -157,6 +157,7 @@ class Run:
             if name not in self.step_runs:
                 self.step_runs[name] = self._step_run(step)
                 self._store.reserve(name)
+                self.facts.programs.needs[name] = step.needs
 
     def provision(self, names: Collection[str] | None = None) -> None:
         """Provision steps and the steps that they wait for. Steps that have ended do not run again.
@@ -201,29 +202,33 @@ class Run:
         """End the run without cleanup, because the restored steps belong to another run."""
         self._is_cleaned = True
         atexit.unregister(self.clean_up)
+        for step_run in self.step_runs.values():
+            step_run.loop.leave()
         self.facts.folders.remove()
         self._executor.close()
 
     def clean_up(self, keep: Collection[str] = (), reason: str | None = None) -> None:
-        """Clean up every step that has begun, in reverse order. A second call does nothing.
+        """Clean up every step that has begun, in reverse order, once. A forked copy does nothing.
 
         Args:
             keep: the steps to keep. They are not cleaned up.
             reason: the value of `ctx.reason`; None means that the outcome of the run decides it.
         """
-        if self._is_cleaned or sys.is_finalizing():  # threads cannot start during finalization
-            return
+        if self._is_cleaned or self.facts.is_copied() or sys.is_finalizing():
+            return  # threads cannot start during finalization
         self._is_cleaned = True
         atexit.unregister(self.clean_up)
         self._executor.catch_up()
         self._note_limit()
         self._store.close()
-        reason = reason or self._reason()
+        reason = reason or self._status.cleanup_reason()
         due = [name for name, step_run in self.step_runs.items() if step_run.needs_cleanup()]
         if due or keep:
             self.facts.emit(CleanupBegan(len(set(due) - set(keep)), reason, self.facts.elapsed()))
             limit = self._options.cleanup_limit
             self._executor.run(Reverse(self._status, reason, limit, keep))
+        for step_run in self.step_runs.values():
+            step_run.undo.is_closed = True
         if not keep:
             left = self.facts.folders.remove()
             self._left = () if left is None else (left,)
@@ -234,15 +239,23 @@ class Run:
             self._at_end()
 
     def cancel(self, reason: str) -> None:
-        """Request a stop. Any thread or signal handler may call this."""
-        self._executor.cancel(reason)
+        """Request a stop. Any thread or signal handler may call this. Cleanup is not cut short."""
+        self._executor.request(lambda phase: phase.cancelled(reason))
+
+    def interrupt(self, reason: str, *, may_leave: bool) -> None:
+        """Request a stop because of a signal; with `may_leave`, the second one ends cleanup."""
+        self._executor.request(lambda phase: phase.signalled(reason, may_leave=may_leave))
+
+    def catch_up(self) -> None:
+        """Handle requests that came while no phase was running."""
+        self._executor.catch_up()
 
     def result(self) -> PlanResult:
         """Return the results so far."""
         stop = self._status.stop
         return PlanResult(
             run_id=self.run_id,
-            outcome=self._outcome(),
+            outcome=self._status.outcome(),
             reason=None if stop is None else stop.reason,
             seconds=self.facts.elapsed(),
             limit=self._options.limit,
@@ -311,19 +324,6 @@ class Run:
             f"{stop.reason}: {ended} of {len(self.step_runs)} steps had succeeded; "
             "the steps that had begun were cleaned up"
         )
-
-    def _outcome(self) -> StepOutcome:
-        stop = self._status.stop
-        if stop is not None and stop.ends_running_steps:
-            return stop.outcome
-        failed = any(step_run.outcome.is_failure for step_run in self.step_runs.values())
-        return StepOutcome.FAILED if failed else StepOutcome.SUCCEEDED
-
-    def _reason(self) -> str:
-        stop = self._status.stop
-        if stop is not None and stop.ends_running_steps:
-            return "timeout" if stop.kind is StopKind.LIMIT else "cancelled"
-        return "success" if self._outcome() is StepOutcome.SUCCEEDED else "failure"
 
     def _note_limit(self) -> None:
         """Stop the plan if it reached its limit after provisioning, for example during tests."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pytest_plan.engine.calls.generator import GeneratorBody
+from pytest_plan.engine.calls.body import Body
+from pytest_plan.engine.calls.generator import AsyncGeneratorBody, GeneratorBody
+from pytest_plan.engine.calls.loop import StepLoop
 from pytest_plan.engine.calls.undo import UndoStack
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.outcomes import (
@@ -39,19 +41,22 @@ class StepRun:
         name: its name.
         attempts_allowed: the maximum number of attempts.
         log: its log.
+        loop: its event loop, which starts with its first async hook.
         undo: its undo stack.
         outcome: its outcome so far.
         reason: why the step did not succeed; None if there is no such reason.
         error: the error with which the step failed; None if it did not fail.
         cause: the exception behind the outcome, even of a skipped or cancelled step; None if
             there is none.
-        value: the last return value of `exec`. The State has it only if the step has not failed.
+        value: the last value that `exec` returned; None if there is none. The State has it only if
+            the step has not failed. A hook may store another value in the State.
         attempts: the attempts that have ended.
         remembered: the hooks that succeeded and must not be repeated.
         stack: the stack of its abandoned thread; "" if no thread was abandoned.
         log_tail: the last lines of its log if the step failed, else "".
         has_run: whether any of its exec hooks may have run.
         was_refused: whether no exec hook could run, because the disk or the system failed.
+        runs_hook_last: whether its `cleanup` hook runs after its undos instead of before them.
         completed: its position in the order of completion, counted from 1; 0 before it ends.
         started: start time in seconds since the run began; None if the step has not begun.
         ended: end time in seconds since the run began; None if the step has not ended.
@@ -63,7 +68,8 @@ class StepRun:
         self.name: str = planned.name
         self.attempts_allowed: int = 1 + planned.options.retries
         self.log = log
-        self.undo: UndoStack = UndoStack()
+        self.loop: StepLoop = StepLoop(planned.name)
+        self.undo: UndoStack = UndoStack(self.loop)
         self.outcome: StepOutcome = StepOutcome.PENDING
         self.reason: str | None = None
         self.error: StepError | None = None
@@ -75,6 +81,7 @@ class StepRun:
         self.log_tail = ""
         self.has_run: bool = False
         self.was_refused: bool = False
+        self.runs_hook_last: bool = False
         self.completed: int = 0
         self.started: float | None = None
         self.ended: float | None = None
@@ -187,12 +194,13 @@ class StepRun:
         return attempted or self.outcome.provides
 
     def needs_cleanup(self) -> bool:
-        """Return whether there is anything to undo."""
-        return self.cleanup_hook_is_due() or len(self.undo) > 0
+        """Return whether there is anything to undo, or an event loop to end."""
+        return self.cleanup_hook_is_due() or len(self.undo) > 0 or self.loop.is_running
 
     def keep(self) -> None:
-        """Record that the step is kept for a later run."""
+        """Record that the step is kept for a later run, which cannot use its event loop."""
         self._result = None
+        self.loop.leave()
         outcome = change_cleanup(self.cleanup.outcome, CleanupOutcome.KEPT)
         self.cleanup = CleanupResult(outcome)
 
@@ -242,6 +250,6 @@ class StepRun:
         )
 
 
-def tail_of(body: object) -> GeneratorBody | None:
-    """Return `body` if it is a generator with a tail to run, else None."""
-    return body if isinstance(body, GeneratorBody) and body.has_yielded else None
+def tail_of(body: Body) -> Body | None:
+    """Return the body of the tail of a generator; None if `body` has no tail to run."""
+    return body.tail if isinstance(body, (GeneratorBody, AsyncGeneratorBody)) else None

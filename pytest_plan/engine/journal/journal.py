@@ -265,7 +265,7 @@ class Journal(NullJournal):
 
 def _takes(step: PlannedStep, *names: str) -> bool:
     hook = step.hooks.get(Hook.CLEANUP)
-    return hook is not None and not {*hook.required, *hook.optional}.isdisjoint(names)
+    return hook is not None and not set(names).isdisjoint(hook.required)
 
 
 def _header(values: Mapping[str, Any]) -> list[Statement]:

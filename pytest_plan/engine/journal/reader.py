@@ -177,7 +177,7 @@ def _check_undo(kind: str, data: str) -> None:
     if kind not in ("call", "tree", "variable"):
         raise ValueError(f"an undo entry has the unknown kind {kind!r}")
     plain = json.loads(data)
-    if kind == "tree" and not {"cookie", "since", "signal", "grace"} <= plain.keys():
+    if kind == "tree" and not {"cookie", "signal", "grace"} <= plain.keys():
         raise ValueError("the entry of a process tree is incomplete")
 
 

@@ -1,6 +1,11 @@
-"""Identities of processes. A pid alone is no identity, because the system reuses pids."""
+"""Identities of processes, and the table of all processes.
+
+A pid alone is no identity, because the system reuses pids. Start times are only compared with each
+other, never with the wall clock, which can be set back.
+"""
 
 # Annotations are not postponed: a NamedTuple would compile each of them, in the reaper's program.
+import contextlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +29,66 @@ class Identity(NamedTuple):
         if not self.birth or self.boot != boot_id():
             return False
         return birth_of(self.pid) == self.birth
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to exactly this process. Do nothing if it has ended or is not ours."""
+        if self.is_alive():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
+
+    def __str__(self) -> str:
+        return f"{name_of(self.pid)!r} (pid {self.pid})"
+
+
+class Entry(NamedTuple):
+    """A running process in the process table.
+
+    Attributes:
+        parent: the process id of its parent.
+        session: the id of its session; -1 if it is unknown.
+        birth: its start time, as in `Identity`.
+    """
+
+    parent: int
+    session: int
+    birth: str
+
+
+def process_table() -> dict[int, Entry]:
+    """Return the running processes that this process can see, by process id."""
+    if not Path("/proc/self/stat").exists():
+        return _table_by_psutil()
+    found = (
+        (int(name), _entry_on_linux(int(name))) for name in os.listdir("/proc") if name.isdigit()
+    )
+    return {pid: entry for pid, entry in found if entry is not None}
+
+
+def read_proc(pid: int, name: str) -> bytes:
+    """Return the content of a file in `/proc/PID`. A scan reads hundreds, so this must be fast."""
+    file = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = part = os.read(file, 65536)
+        while part:
+            part = os.read(file, 65536)
+            content += part
+        return content
+    finally:
+        os.close(file)
+
+
+def name_of(pid: int) -> str:
+    """Return the name of the program that a process runs, or "?" if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        pass
+    import psutil
+
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return "?"
 
 
 def identify(pid: int) -> Identity:
@@ -61,9 +126,36 @@ def birth_of(pid: int) -> str:
 
 
 def _birth_on_linux(pid: int) -> str:
+    entry = _entry_on_linux(pid)
+    return "" if entry is None else entry.birth
+
+
+def _entry_on_linux(pid: int) -> Entry | None:
     try:
         # The program name precedes these fields, in parentheses, and may contain any character.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        content = read_proc(pid, "stat")
     except OSError:
-        return ""
-    return "" if fields[0] in ("Z", "X") else fields[19]
+        return None
+    fields = content.rpartition(b")")[2].decode().split()
+    # A process whose main thread has ended is also in state Z while its other threads are running.
+    if fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1):
+        return None
+    return Entry(int(fields[1]), int(fields[3]), fields[19])
+
+
+def _table_by_psutil() -> dict[int, Entry]:
+    import psutil
+
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if birth := birth_of(process.pid):
+                found[process.pid] = Entry(process.ppid(), _session(process.pid), birth)
+    return found
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except (OSError, AttributeError):
+        return -1

@@ -1,35 +1,31 @@
 """The programs that steps start, each in its own session.
 
-To end a program is to end all processes that it started. Signals are sent through psutil, which
-first checks that the pid still belongs to the same process. This module also has the temporary
-files that `ctx.run` connects to a program.
+To end a program is to end all processes that it started. Before a signal is sent, the identity of
+the process is checked. This module also has the temporary files that `ctx.run` connects to a
+program.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
 
 from pytest_plan.engine.model.clock import Clock
+from pytest_plan.engine.processes.identity import Identity, identify
+from pytest_plan.engine.processes.marks import COOKIE, Marks, marking, new_marks
 from pytest_plan.engine.processes.tree import (
-    COOKIE,
     KILL,
-    created_at,
-    is_alive,
     kill_all,
+    refuse_survivors,
     signal_all,
     tree_members,
     wait_until,
 )
-
-if TYPE_CHECKING:
-    import psutil
 
 _REST_GRACE = 2.0  # maximum number of seconds between SIGTERM and SIGKILL once the root has ended
 
@@ -40,21 +36,25 @@ class Process:
     Attributes:
         args: the program and its command-line arguments.
         pid: its process id.
+        may_end: whether the step does not need the program to run any more.
+        was_seen_ended: whether `poll` or `returncode` has told the step that the program has ended.
     """
 
     __module__ = "pytest_plan"
 
-    def __init__(self, popen: subprocess.Popen[bytes], cookie: str) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], args: Sequence[str], marks: Marks) -> None:
         self._popen = popen
-        self._cookie = cookie
-        self._since = created_at(popen.pid)
+        self._marks = marks
+        self._root = identify(popen.pid)
         self._session_over = False
-        # Once found, a process stays a member. The children of a PostgreSQL server, for example,
-        # leave its session and overwrite their environment, so they could not be found after the
-        # server has ended.
-        self._known: dict[int, psutil.Process] = {}
-        self.args: Sequence[str] = tuple(str(part) for part in _argv(popen))
+        # Once found, a process stays a member. Without the limit on file locks as a mark, a child
+        # that leaves the session and overwrites its environment could not be found after its
+        # parent has ended. The children of a PostgreSQL server do that.
+        self._known: list[Identity] = []
+        self.args: Sequence[str] = tuple(args)
         self.pid: int = popen.pid
+        self.may_end: bool = False
+        self.was_seen_ended: bool = False
 
     @property
     def returncode(self) -> int | None:
@@ -66,6 +66,12 @@ class Process:
 
     def poll(self) -> int | None:
         """Return the exit status, or None while the program runs."""
+        status = self.status()
+        self.was_seen_ended = status is not None
+        return status
+
+    def status(self) -> int | None:
+        """Return the exit status as `poll` does, but for the engine and not for the step."""
         return self._popen.poll()
 
     def wait(self, timeout: float | None = None) -> int:
@@ -77,27 +83,50 @@ class Process:
         Raises:
             subprocess.TimeoutExpired: the program was still running after `timeout`.
         """
-        return self._popen.wait(timeout)
+        status = self._popen.wait(timeout)
+        self.may_end = True  # the step knows about the end
+        return status
+
+    def finish(self, clock: Clock, timeout: float | None, is_stopping: Callable[[], bool]) -> int:
+        """Wait until the program ends, and end what is left if it takes too long or must stop.
+
+        Args:
+            clock: the clock for the waits.
+            timeout: the maximum time to wait, in seconds; None means no limit.
+            is_stopping: a function that returns whether the step must stop.
+
+        Raises:
+            subprocess.TimeoutExpired: the program took longer than `timeout`.
+        """
+        try:
+            return self.wait(timeout)
+        except BaseException:
+            self.end(clock, signal.SIGTERM, 1.0)
+            raise
+        finally:
+            if is_stopping():
+                self.end(clock, KILL, 0.0)
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the program itself; do nothing if the program has ended."""
         self._popen.send_signal(number)
 
-    def members(self) -> list[psutil.Process]:
+    def members(self) -> list[Identity]:
         """Return the running processes of the tree."""
-        ended = self.poll() is not None
-        session = None if self._session_over else self.pid
-        found = tree_members(self._cookie, self._since, root=self.pid, session=session)
+        ended = self.status() is not None
+        # If the limit on file locks marks the tree, a session needs no trust.
+        is_trusted = self._marks.number is None and not self._session_over
+        session = self.pid if is_trusted else None
+        found = tree_members(self._marks, root=self._root, session=session, known=self._known)
         # Once the last member has ended, the system may give the session id to another program.
         self._session_over = self._session_over or (ended and not found)
-        self._known.update({process.pid: process for process in found})
-        self._known = {pid: process for pid, process in self._known.items() if is_alive(process)}
-        return list(self._known.values())
+        self._known = found
+        return found
 
     def signal_tree(self, number: int) -> None:
         """Send a signal to every running process of the tree."""
         signal_all(self.members(), number)
-        self.poll()
+        self.status()
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
         """End the tree.
@@ -111,38 +140,44 @@ class Process:
             grace: the seconds that the root may take before the whole tree is killed.
 
         Raises:
-            TimeoutError: some processes survived SIGKILL; the message lists their pids.
+            TimeoutError: some processes survived SIGKILL; the message lists them.
         """
+        self.may_end = True
         if number != KILL:
             self.members()
             self.send_signal(number)
-            wait_until(clock, lambda: self.poll() is not None, grace)
+            wait_until(clock, lambda: self.status() is not None, grace)
             self._end_rest(clock, min(grace, _REST_GRACE))
-        left = self._kill(clock)
-        if left:
-            raise TimeoutError(f"processes {left} of {self.args[0]!r} survived SIGKILL")
+        self._kill(clock)
+        refuse_survivors(self.members())
 
     def __repr__(self) -> str:
-        status = self.poll()
+        status = self.status()
         state = "running" if status is None else f"exited with status {status}"
         return f"<Process {self.pid} {self.args[0]!r} {state}>"
 
     def _end_rest(self, clock: Clock, grace: float) -> None:
-        if self.poll() is None:
+        if self.status() is None:
             return
         if rest := self.members():
             signal_all(rest, signal.SIGTERM)
             wait_until(clock, lambda: not self.members(), grace)
 
-    def _kill(self, clock: Clock) -> list[int]:
-        self.members()  # remember the processes that cannot be found once the root has ended
-        if not self._session_over and hasattr(os, "killpg"):
+    def _kill(self, clock: Clock) -> None:
+        members = self.members()  # remember those that cannot be found once the root has ended
+        if any(_group_of(member.pid) == self.pid for member in members):
             # This kills the whole group at once, even if its processes fork too fast to be listed.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, KILL)
         kill_all(clock, self.members)
-        self.poll()
-        return [member.pid for member in self.members()]
+        self.status()
+
+
+def checked(argv: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Return a program and its arguments as text; raise TypeError if `argv` is not a list."""
+    if isinstance(argv, (str, bytes)) or not argv:
+        raise TypeError(f"argv must be a list such as ['prog', 'argument'], not {argv!r}")
+    return [os.fspath(part) for part in argv]
 
 
 def spawn(
@@ -155,9 +190,9 @@ def spawn(
     cwd: str | os.PathLike[str] | None = None,
     user: str | int | None = None,
     group: str | int | None = None,
-    cookie: str | None = None,
+    marks: Marks | None = None,
 ) -> Process:
-    """Start a program in its own session, with a cookie in its environment.
+    """Start a program in its own session, with the marks of its tree.
 
     Args:
         argv: the program and its arguments.
@@ -169,29 +204,40 @@ def spawn(
         user: the user to run it as, by name or id; None means the current user.
         group: the group to run it as, by name or id; None means the primary group of `user`, or
             the current group if `user` is None.
-        cookie: the cookie of its tree; None means a new random one.
+        marks: the marks of its tree; None means new random ones.
 
     Raises:
         OSError: the program cannot be started.
         KeyError: the system does not know `user` or `group`.
     """
-    cookie = cookie or secrets.token_hex(16)
+    marks = marks or new_marks()
+    arguments = [os.fspath(part) for part in argv]
+    environ = {**(os.environ if env is None else env), COOKIE: marks.cookie}
     identity: dict[str, Any] = {}
     if user is not None:
         identity = {"user": user, "group": _group(user, group), "extra_groups": ()}
     elif group is not None:
         identity = {"group": group}
+    how = marking(marks.number, arguments, environ, cwd, as_other_user=bool(identity))
     popen = subprocess.Popen(
-        [os.fspath(part) for part in argv],
+        [*how.prefix, *arguments],
         stdin=subprocess.DEVNULL if input is None else input,
         stdout=output,
         stderr=errors,
         cwd=cwd,
-        env={**(os.environ if env is None else env), COOKIE: cookie},
+        env=environ,
         start_new_session=True,
+        preexec_fn=how.before_exec,  # noqa: PLW1509 - a single C call
         **identity,
     )
-    return Process(popen, cookie)
+    return Process(popen, arguments, marks)
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except (OSError, AttributeError):
+        return None
 
 
 def _group(user: str | int, group: str | int | None) -> str | int:
@@ -202,9 +248,11 @@ def _group(user: str | int, group: str | int | None) -> str | int:
     return (pwd.getpwnam(user) if isinstance(user, str) else pwd.getpwuid(user)).pw_gid
 
 
-def _argv(popen: subprocess.Popen[bytes]) -> Sequence[str]:
-    args = popen.args
-    return args if isinstance(args, list) else [str(args)]
+def arguments_of(argv: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Return a program and its arguments as text; raise TypeError if they are not a list."""
+    if isinstance(argv, (str, bytes)) or not argv:
+        raise TypeError(f"argv must be a list such as ['prog', 'argument'], not {argv!r}")
+    return [os.fspath(part) for part in argv]
 
 
 class ProgramFiles:

@@ -1,29 +1,26 @@
-"""Process trees, whose members are found by session, descent and cookie, and ended together.
+"""Process trees, whose members are found by their marks, session and descent, and ended together.
 
 A tree consists of its first process (the root) and all descendants, the members of its session, and
-every process with its cookie in the environment. A daemon that forks twice and leaves the session
-still has the cookie.
+every process that carries one of its marks. A port, a working directory or an open file is never a
+reason to send a signal.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from pytest_plan.engine.model.clock import Clock
+from pytest_plan.engine.processes.identity import Entry, Identity, boot_id, process_table
+from pytest_plan.engine.processes.marks import Marks
 
-if TYPE_CHECKING:
-    import psutil
-
-COOKIE = "PYTEST_PLAN_COOKIE"  # the environment variable that marks the members of a tree
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
 
 _FREEZE = getattr(signal, "SIGSTOP", signal.SIGTERM)  # Windows lacks SIGSTOP too
 _FREEZE_ROUNDS = 50  # the maximum number of rounds for stopping a tree that keeps forking
+_SCANS = 3  # how often the process table is read until a tree counts as empty
 _POLL = 0.02  # seconds between two checks whether a tree has ended
 _KILL_WAIT = 1.0  # how many seconds killed processes may take to disappear
 
@@ -40,112 +37,116 @@ class Tree(Protocol):
             grace: the seconds that the tree may take before it is killed.
 
         Raises:
-            TimeoutError: some processes survived SIGKILL; the message lists their pids.
+            TimeoutError: some processes survived SIGKILL; the message lists them.
         """
 
 
 class Leftovers:
-    """The daemons that ended programs left running. They are found by their cookie."""
+    """The daemons that ended programs left running. They are found by their marks.
 
-    def __init__(self, cookie: str) -> None:
-        self._cookie = cookie
-        self._since = created_at(os.getpid())
+    Args:
+        marks: the marks of the programs.
+        say: a function to call with a line for the log about the processes that `end` found.
+    """
+
+    def __init__(self, marks: Marks, say: Callable[[str], None]) -> None:
+        self._marks = marks
+        self._say = say
+
+    def members(self) -> list[Identity]:
+        """Return the processes that are still running."""
+        return tree_members(self._marks)
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
-        """Send `number` to each daemon; after `grace` seconds send SIGKILL to those that remain."""
-        signal_all(self._members(), number)
-        wait_until(clock, lambda: not self._members(), grace)
-        kill_all(clock, self._members)
+        """Send `number` to each daemon; after `grace` seconds send SIGKILL to those that remain.
 
-    def _members(self) -> list[psutil.Process]:
-        return tree_members(self._cookie, self._since)
+        Raises:
+            TimeoutError: some processes survived SIGKILL; the message lists them.
+        """
+        found = self.members()
+        if not found:
+            return
+        self._say(f"ending processes that were left running: {listed(found)}\n")
+        signal_all(found, number)
+        wait_until(clock, lambda: not self.members(), grace)
+        kill_all(clock, self.members)
+        refuse_survivors(self.members())
+
+
+def refuse_survivors(left: Sequence[Identity]) -> None:
+    """Raise TimeoutError, with the processes in its message, if any is left."""
+    if left:
+        raise TimeoutError(f"processes survived SIGKILL: {listed(left)}")
+
+
+def listed(processes: Iterable[Identity]) -> str:
+    """Return the programs and pids of processes."""
+    return ", ".join(map(str, processes))
 
 
 def tree_members(
-    cookie: str, since: float, *, root: int | None = None, session: int | None = None
-) -> list[psutil.Process]:
-    """Return the running processes that have `cookie`, descend from `root` or are in `session`.
+    marks: Marks,
+    *,
+    root: Identity | None = None,
+    session: int | None = None,
+    known: Iterable[Identity] = (),
+) -> list[Identity]:
+    """Return the running processes of a tree.
+
+    Members are the root, the processes that carry a mark, those that are known as members, the
+    other processes of the root's session, and all descendants of a member.
 
     Args:
-        cookie: the value of `COOKIE` in the environment of the tree.
-        since: the start time of the first process, as psutil returns it; older processes are left
-            out.
-        root: the process id of the first process; None means that the process has ended.
-        session: the id of the tree's session; None means that sessions are not compared.
+        marks: the marks of the tree.
+        root: the first process, whether or not it is still running; None if it is unknown. Its
+            session counts only while another member is in it, because ids of sessions are reused.
+        session: the id of a session that is certainly the tree's; None means that there is none.
+        known: processes that are known to be members.
     """
-    import psutil
+    # A process that forks and exits while the table is read can be missed together with its child.
+    for _ in range(_SCANS):
+        if members := _scan(marks, root, session, known):
+            return members
+    return []
 
-    found: dict[int, psutil.Process] = {}
+
+def _scan(
+    marks: Marks, root: Identity | None, session: int | None, known: Iterable[Identity]
+) -> list[Identity]:
+    table = process_table()
+    found = {pid for pid in table if marks.are_on(pid)}
+    found |= {one.pid for one in known if _is_in(table, one)}
     if root is not None:
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(root)
-            if carries(process, cookie):
-                found = {child.pid: child for child in [process, *process.children(recursive=True)]}
-    for process in psutil.process_iter():
-        if process.pid in found or _created(process) < since:
-            continue
-        if (session is not None and _session(process.pid) == session) or carries(process, cookie):
-            found[process.pid] = process
-    return [process for process in found.values() if is_alive(process)]
+        found |= {root.pid} if _is_in(table, root) else set()
+        if any(table[pid].session == root.pid for pid in found):
+            session = root.pid
+    if session is not None:
+        found |= {pid for pid, entry in table.items() if entry.session == session}
+    boot = boot_id()
+    return [
+        Identity(pid, table[pid].birth, boot) for pid in sorted(_with_descendants(found, table))
+    ]
 
 
-def created_at(pid: int) -> float:
-    """Return the start time of a process as psutil returns it, or 0 if the process has ended."""
-    import psutil
-
-    try:
-        return _created(psutil.Process(pid))
-    except psutil.Error:
-        return 0.0
+def _is_in(table: Mapping[int, Entry], one: Identity) -> bool:
+    return one.pid in table and table[one.pid].birth == one.birth
 
 
-def _created(process: psutil.Process) -> float:
-    import psutil
-
-    try:
-        return process.create_time()
-    except psutil.Error:
-        return 0.0
-
-
-def carries(process: psutil.Process, cookie: str) -> bool:
-    """Return whether the process has `cookie` in its environment."""
-    import psutil
-
-    try:
-        return process.environ().get(COOKIE) == cookie
-    except (psutil.Error, OSError):
-        return False
+def _with_descendants(pids: set[int], table: Mapping[int, Entry]) -> set[int]:
+    found, new = set(pids), set(pids)
+    while new:
+        new = {pid for pid, entry in table.items() if entry.parent in new} - found
+        found |= new
+    return found
 
 
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except (OSError, AttributeError):
-        return None
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Return whether the process is running and is not a zombie."""
-    import psutil
-
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
-
-
-def signal_all(processes: Iterable[psutil.Process], number: int) -> None:
+def signal_all(processes: Iterable[Identity], number: int) -> None:
     """Send a signal to each process that is still running and that we may signal."""
-    import psutil
-
     for process in processes:
-        # The process may have ended since it was listed, or may belong to another user.
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            process.send_signal(number)
+        process.send_signal(number)
 
 
-def kill_all(clock: Clock, members: Callable[[], list[psutil.Process]]) -> None:
+def kill_all(clock: Clock, members: Callable[[], list[Identity]]) -> None:
     """Kill a tree, even one that keeps forking.
 
     This stops processes in rounds until it finds no new one, and then kills all of them.

@@ -12,6 +12,7 @@ from pytest_plan.engine.model.events import Event, Listener
 from pytest_plan.engine.model.secret import Masker
 from pytest_plan.engine.shared.facilities import Ports, Variables
 from pytest_plan.engine.shared.folders import RunFolders
+from pytest_plan.engine.shared.programs import Programs
 from pytest_plan.engine.shared.store import LocalStore
 
 
@@ -29,6 +30,7 @@ class RunFacts:
         masker: the masker for known secrets.
         ports: the free ports.
         variables: the environment variables that steps have set.
+        programs: the programs that steps have started.
         parameters: the values that hooks can take by name, in addition to `ctx`, `state` and the
             values of steps.
         emit: the function that delivers an event to the listeners.
@@ -38,6 +40,7 @@ class RunFacts:
     """
 
     __slots__ = (
+        "_process",
         "_program_variables",
         "began",
         "clock",
@@ -49,6 +52,7 @@ class RunFacts:
         "masker",
         "parameters",
         "ports",
+        "programs",
         "run_id",
         "skip_on",
         "stop_on",
@@ -72,6 +76,7 @@ class RunFacts:
         stop_on: tuple[type[BaseException], ...] = (),
         program_variables: Callable[[str], Mapping[str, str]] | None = None,
     ) -> None:
+        self._process = os.getpid()
         self.run_id = run_id
         self.clock = clock
         self.began: float = clock.now()
@@ -82,6 +87,7 @@ class RunFacts:
         self.masker = Masker()
         self.ports = Ports()
         self.variables = Variables()
+        self.programs = Programs()
         self.parameters = parameters
         self.emit = emit
         self.listeners = listeners
@@ -93,19 +99,31 @@ class RunFacts:
         """Return the seconds since the run began."""
         return self.clock.now() - self.began
 
+    def is_copied(self) -> bool:
+        """Return whether this process is a forked copy, to which the run does not belong."""
+        return os.getpid() != self._process
+
     def program_environment(
-        self, step: str, given: Mapping[str, str] | None
+        self, step: str, given: Mapping[str, str | None] | None, *, clean: bool = False
     ) -> Mapping[str, str] | None:
         """Return the environment variables for a program of `step`.
 
         Args:
             step: the step's name.
-            given: all environment variables, if the step passed its own; otherwise None.
+            given: the variables that the step sets, or removes if the value is None; None means
+                that it changes none.
+            clean: whether to begin with no variables instead of those of this process and those
+                that the plan adds.
 
         Returns:
-            `given` if it is not None. Otherwise the variables of this process and those that the
-            plan adds, or None (inherit those of this process) if the plan adds none.
+            The variables; None means those of this process.
         """
-        if given is not None or self._program_variables is None:
-            return given
-        return {**os.environ, **self._program_variables(step)}
+        variables: dict[str, str | None] = {}
+        if not clean:
+            if given is None and self._program_variables is None:
+                return None
+            variables.update(os.environ)
+            if self._program_variables is not None:
+                variables.update(self._program_variables(step))
+        variables.update(given or {})
+        return {name: value for name, value in variables.items() if value is not None}

@@ -140,10 +140,6 @@ class LocalStore:
         with self._changed:
             self._reserved.add(key)
 
-    def is_reserved(self, key: str) -> bool:
-        """Return whether `key` belongs to a step."""
-        return key in self._reserved
-
     def close(self) -> None:
         """Refuse all further writes from tests, because cleanup has begun."""
         with self._changed:

@@ -116,6 +116,18 @@ def hold_streams(
             owner._old, owner.tmpfile = held[name]
 
 
+def captured_text(manager: Any) -> str:
+    """Return the text that pytest's capture manager has captured since the last call.
+
+    It is empty after pytest has stopped capturing, as it does when it is interrupted.
+    """
+    if getattr(manager, "_global_capturing", manager) is None:
+        return ""
+    with contextlib.suppress(AssertionError):
+        return "".join(manager.read_global_capture())
+    return ""
+
+
 def _owner(manager: Any, name: str) -> Any | None:
     """Return the object that sets `sys.stdout` or `sys.stderr` for pytest, or None."""
     owner = getattr(getattr(manager, "_global_capturing", None), name.removeprefix("std"), None)

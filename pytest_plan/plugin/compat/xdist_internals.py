@@ -8,6 +8,7 @@ schedulers, a replacement worker that has not collected yet causes the same erro
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -112,15 +113,40 @@ def has_exited(node: Any) -> bool:
     return process is not None and process.poll() is not None
 
 
-def kill(node: Any) -> None:
-    """Kill the process that execnet started on this machine for a worker, if there is one.
+def pid_of(node: Any) -> int | None:
+    """Return the pid of the local process of a worker; None if it has none or has exited."""
+    process = _process(node)
+    return None if process is None or process.poll() is not None else int(process.pid)
 
-    The pid that the worker sent is never used: if the worker runs behind a proxy or in a container,
-    that number may belong to a different process on this machine.
+
+def kill(node: Any) -> None:
+    """Kill the process of a worker, if execnet can, or close the connection to it.
+
+    It can if it has started the process on this machine, or through a gateway that it can still
+    reach. The pid that the worker sent is never used: if the worker runs behind a proxy or in a
+    container, that number may belong to a different process on this machine.
     """
     process = _process(node)
     if process is not None:
         process.kill()
+        return
+    io: Any = getattr(node.gateway, "_io", None)
+    if hasattr(io, "sock"):  # otherwise execnet waits half a minute for the worker
+        io.close_read()
+    elif hasattr(io, "kill"):  # a gateway that hangs would not answer
+        threading.Thread(target=io.kill, name="plan-kill", daemon=True).start()
+
+
+def give_up(node: Any) -> None:
+    """Let xdist treat a worker that cannot be ended as crashed, and ignore what it sends later.
+
+    If this version of xdist works in another way, it keeps waiting for the worker.
+    """
+    if not hasattr(node, "notify_inproc") or getattr(node, "_down", False):
+        return
+    node._down = True
+    node.notify_inproc("errordown", node=node, error="the worker cannot be ended")
+    node.notify_inproc = _ignore
 
 
 def _process(node: Any) -> Any | None:
@@ -129,3 +155,22 @@ def _process(node: Any) -> Any | None:
 
 def _schedule_nothing(*_: object, **__: object) -> None:
     """Do nothing, because no test has been distributed yet."""
+
+
+def sendable(data: Any) -> Any:
+    r"""Return a serialized report with each lone surrogate written as an escape such as `\udcff`.
+
+    Bytes that are not valid UTF-8 become lone surrogates in messages. execnet cannot send them, and
+    the worker would end with an INTERNALERROR. Other values are returned unchanged.
+    """
+    if isinstance(data, str):
+        return data if data.isascii() else data.encode("utf-8", "backslashreplace").decode()
+    if isinstance(data, dict):
+        return {sendable(key): sendable(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return type(data)(map(sendable, data)) if type(data) in (list, tuple) else data
+    return data
+
+
+def _ignore(*_: object, **__: object) -> None:
+    """Ignore a message of a worker that counts as crashed."""

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import pytest
 
 from pytest_plan.engine.shared.log import StepLog, current_log
-from pytest_plan.plugin.compat.pytest_internals import hold_streams
+from pytest_plan.plugin.compat.pytest_internals import captured_text, hold_streams
 
 
 class StepOutput:
@@ -89,9 +89,7 @@ class StepOutput:
         self._route()  # in case pytest has replaced a stream itself
 
     def _read(self, capture: Any) -> None:
-        # When pytest is interrupted, it stops capturing before the plan is cleaned up.
-        with contextlib.suppress(AssertionError):
-            self._text += "".join(capture.read_global_capture())
+        self._text += captured_text(capture)
 
     def _capture(self) -> Any:
         return self._config.pluginmanager.get_plugin("capturemanager")

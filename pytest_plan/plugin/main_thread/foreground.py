@@ -31,7 +31,7 @@ class Foreground:
         self._runs: list[Run] = []  # the main thread changes it, its signal handlers read it
         self._mask: Callable[[str], str] = str
         self.output = StepOutput(config)
-        self.signals = Signals(self.cancel)
+        self.signals = Signals(self.interrupt)
 
     def watch(self, run: Run) -> None:
         """Stop this run on a signal and mask its secrets until the process ends."""
@@ -54,10 +54,10 @@ class Foreground:
             if run is not None:
                 self._runs.remove(run)
 
-    def cancel(self, reason: str) -> None:
-        """Stop the running phases; can be called from any thread or signal handler."""
+    def interrupt(self, reason: str) -> None:
+        """Stop the running phases because of a signal; can be called from any signal handler."""
         for run in self._runs:
-            run.cancel(reason)
+            run.interrupt(reason, may_leave=True)
 
     def mask(self, text: str) -> str:
         """Return `text` with every known secret replaced by `***`."""

@@ -66,11 +66,12 @@ class Limit:
                 no limit.
         """
         left = remaining()
-        self._signal = None if left is None else _free_signal()
-        if left is None or self._signal is None:
+        if left is None:
             return
         self._remaining = remaining
-        self._before = signal.signal(self._signal, self._handle)
+        self._signal = _free_signal()
+        if self._signal is not None:  # otherwise a test that hangs is only reported as stuck
+            self._before = signal.signal(self._signal, self._handle)
         if left > 0:  # otherwise only blocked tests are left, and each is reported
             timeout_internals.shorten_session_timeout(self._config, left)
         threading.Thread(target=self._watch, name="plan-limit", daemon=True).start()
@@ -89,7 +90,11 @@ class Limit:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Run no further test once the limit has been reached."""
+        """Run no further test once the limit has been reached.
+
+        The gate must be registered after this object, so that it waits for the plan first: in a
+        worker, the limit is unknown until then.
+        """
         if self.has_passed():
             if self._is_blocked(item):
                 return (yield)  # it does not run, and its report says why

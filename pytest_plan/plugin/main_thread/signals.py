@@ -9,13 +9,18 @@ signals, the others are still handled.
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
-from typing import Any
+
+from pytest_plan.engine.shared.signals import TOGETHER, SignalHandlers
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+_SOON = TOGETHER + 0.1  # seconds; earlier, the signal would count as part of the first one
 
 
 class Terminated(KeyboardInterrupt):
@@ -28,40 +33,35 @@ class Signals:
     """The signal handlers of the process that runs the plan.
 
     Args:
-        cancel: a function that stops the plan's running phase for the given reason; it takes no
+        interrupt: a function that stops the plan's running phase for the given reason; it takes no
             lock.
-
-    Attributes:
-        received: the signals received so far, in order.
     """
 
-    def __init__(self, cancel: Callable[[str], None]) -> None:
-        self._cancel = cancel
-        self.received: list[int] = []
-        self._before: dict[int, Any] = {}
+    def __init__(self, interrupt: Callable[[str], None]) -> None:
+        self._interrupt = interrupt
+        self._handlers = SignalHandlers(self._act)
         # Only the main thread changes these: the number of `owned` blocks it is in, and the number
         # of signals to record without raising.
         self._depth = 0
         self._to_note = 0
+
+    @property
+    def received(self) -> list[int]:
+        """The signals received so far, in order, without those that are part of the first one."""
+        return self._handlers.received
 
     def install(self) -> None:
         """Install a handler for each signal that has the default handler.
 
         Outside the main thread, do nothing.
         """
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for name in _NAMES:
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) in _defaults(number):
-                self._before[number] = signal.signal(number, self._handle)
+        numbers = [getattr(signal, name, None) for name in _NAMES]
+        self._handlers.install(number for number in numbers if number is not None)
+        _restore_in_copies(functools.partial(_restore, weakref.ref(self)), self._handlers.numbers)
 
-    def restore(self) -> None:
-        """Restore the previous handlers."""
-        for number, handler in self._before.items():
-            if signal.getsignal(number) == self._handle:
-                signal.signal(number, handler)
-        self._before.clear()
+    def restore(self, *, at_once: bool = False) -> None:
+        """Restore the previous handlers; see `SignalHandlers.restore`."""
+        self._handlers.restore(at_once=at_once)
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
@@ -92,22 +92,58 @@ class Signals:
         first = self.received[0]
         return 2 if first == signal.SIGINT else 128 + first
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _act(self, number: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True
-        self.received.append(number)
-        # Every signal in our own code cancels the plan again. The first cancel stops the steps. One
+        # Every signal in our own code interrupts the plan again. The first one stops the steps. One
         # during cleanup reports what is still being cleaned up, and the next one leaves that to the
         # reaper.
         if self._depth:
-            self._cancel(f"{signal.Signals(number).name} received")
+            self._interrupt(f"{signal.Signals(number).name} received")
         elif self._to_note:
             self._to_note -= 1
         else:
             raise _exception(number)
 
 
-def _defaults(number: int) -> tuple[Any, ...]:
-    return (signal.default_int_handler,) if number == signal.SIGINT else (signal.SIG_DFL,)
+def _restore(handlers: weakref.ref[Signals]) -> None:
+    if (ours := handlers()) is not None:
+        ours.restore(at_once=True)
+
+
+def _restore_in_copies(restore: Callable[[], object], numbers: Collection[int]) -> None:
+    """Restore the handlers of signals in forked copies of this process, which have no plan to stop.
+
+    Until then, the signals are blocked. Otherwise Python would lose a signal that reaches a copy
+    before its handlers are restored, and `Process.terminate` would not end the copy.
+    """
+    if not numbers or not hasattr(os, "register_at_fork"):
+        return
+    ours = threading.local()  # the signals that `block` has blocked in this thread
+
+    def block() -> None:
+        ours.numbers = frozenset()
+        with _interrupting_later():
+            ours.numbers = frozenset(numbers) - signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            signal.pthread_sigmask(signal.SIG_BLOCK, ours.numbers)
+
+    def unblock() -> None:
+        with _interrupting_later():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ours.numbers)
+
+    def restore_in_copy() -> None:
+        restore()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours.numbers)
+
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=restore_in_copy)
+
+
+@contextlib.contextmanager
+def _interrupting_later() -> Iterator[None]:
+    """Interrupt the main thread again if a handler raises: Python ignores that during a fork."""
+    try:
+        yield
+    except BaseException:
+        threading.Timer(_SOON, interrupt_main_thread).start()
 
 
 def _exception(number: int) -> KeyboardInterrupt:
@@ -120,19 +156,17 @@ def interrupt_on_terminate() -> Callable[[], None]:
 
     Return a function that restores the previous handlers.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
-    handled = [one for one in numbers if one and signal.getsignal(one) is signal.SIG_DFL]
-    for number in handled:
-        signal.signal(number, signal.default_int_handler)
-    return lambda: _put_back(handled)
+    handlers = SignalHandlers(_interrupt)
+    numbers = [getattr(signal, name, None) for name in _NAMES]
+    handlers.install(number for number in numbers if number is not None)
+    restore = functools.partial(handlers.restore, at_once=True)
+    _restore_in_copies(restore, handlers.numbers)
+    return restore
 
 
-def _put_back(numbers: list[int]) -> None:
-    for number in numbers:
-        if signal.getsignal(number) is signal.default_int_handler:
-            signal.signal(number, signal.SIG_DFL)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    __tracebackhide__ = True
+    raise KeyboardInterrupt
 
 
 def interrupt_main_thread() -> None:
@@ -141,7 +175,8 @@ def interrupt_main_thread() -> None:
     Any thread can call this function.
     """
     number = signal.SIGINT
-    if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(getattr(handler, "__self__", None), SignalHandlers):
         number = signal.SIGTERM  # a shell makes its background processes ignore SIGINT
     ident = threading.main_thread().ident
     if ident is not None and hasattr(signal, "pthread_kill"):

@@ -18,6 +18,7 @@ from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import Recorded, read
 from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.processes.identity import Identity
 from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
@@ -38,6 +39,7 @@ class RunEnvironment:
         declared: the steps of this process.
         foreground: the main thread.
         run_id: the id of the run, from which an unnamed environment gets its name.
+        workers: the workers of this run on this machine; the list grows later.
 
     Attributes:
         watch: the reaper of this environment.
@@ -49,7 +51,13 @@ class RunEnvironment:
             written.
     """
 
-    def __init__(self, declared: DeclaredSteps, foreground: Foreground, run_id: str) -> None:
+    def __init__(
+        self,
+        declared: DeclaredSteps,
+        foreground: Foreground,
+        run_id: str,
+        workers: Collection[Identity],
+    ) -> None:
         self._declared = declared
         self._foreground = foreground
         self._recovery = Recovery(declared, foreground, beside=declared.settings.environment_name)
@@ -76,7 +84,9 @@ class RunEnvironment:
                 raise pytest.UsageError(str(error)) from None
             raise
         self.scratch = None if self._recorded is None else scratch_of(self._recorded)
-        self.watch = Watch(declared.config, self._environment, self._facts, wanted=settings.reaper)
+        self.watch = Watch(
+            declared.config, self._environment, self._facts, workers, wanted=settings.reaper
+        )
 
     def reuse(self, run: Run) -> None:
         """Restore the steps that this run reuses."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
     from pytest_plan.engine.execution.step_run import StepRun
     from pytest_plan.engine.model.results import StepResult
+    from pytest_plan.engine.processes.identity import Identity
     from pytest_plan.engine.shared.state import State
     from pytest_plan.plugin.run.environment import RunEnvironment
 
@@ -53,6 +54,7 @@ class Host:
         self._load_listeners = load_listeners
         self._run: Run | None = None
         self._environment: RunEnvironment | None = None
+        self._workers: list[Identity] = []
         self.foreground = Foreground(declared.config)
         self.output = self.foreground.output
         self.signals = self.foreground.signals
@@ -81,7 +83,12 @@ class Host:
     @property
     def is_open(self) -> bool:
         """Whether the run has begun and has not been cleaned up."""
-        return self._run is not None and not self._run.is_cleaned
+        return self._run is not None and not self._run.is_cleaned and not self.is_copied
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether this process is a forked copy of the one that began the run."""
+        return self._run is not None and self._run.facts.is_copied()
 
     @property
     def state(self) -> State:
@@ -141,9 +148,11 @@ class Host:
         if run.fatal is not None:
             raise run.fatal
 
-    def cancel(self, reason: str) -> None:
-        """Stop the running phase of the plan; can be called from any thread or signal handler."""
-        self.foreground.cancel(reason)
+    def guard(self, worker: Identity) -> None:
+        """Make sure that a worker on this machine does not outlive this process."""
+        self._workers.append(worker)
+        if self._environment is not None:
+            self._environment.watch.guard(worker)
 
     def hold(self) -> None:
         """Suspend the limit until `resume` is called."""
@@ -158,12 +167,14 @@ class Host:
             self._environment.watch.begin(self.run.remaining())
 
     def clean_up(self, *, failed: bool = False) -> None:
-        """Clean up the steps that have begun, or keep them; a second call does nothing.
+        """Clean up the steps that have begun, or keep them.
+
+        A second call does nothing, nor does a call in a forked copy of the process.
 
         Args:
             failed: whether tests have failed.
         """
-        if self._run is None or self._run.is_cleaned:
+        if self._run is None or not self.is_open:
             return
         if self._environment is not None:
             self._environment.watch.unlimited()
@@ -268,7 +279,7 @@ class Host:
             self.signals.install()
         run_id = new_run_id()
         try:
-            self._environment = RunEnvironment(declared, self.foreground, run_id)
+            self._environment = RunEnvironment(declared, self.foreground, run_id, self._workers)
         except BaseException:
             self.signals.restore()
             raise

@@ -10,6 +10,11 @@ from typing import Any
 
 import pytest
 
+from pytest_plan.engine.environments.reaper import module_argv
+
+_OPTIONS = "PYTEST_ADDOPTS"
+_BY_REAPER = "PYTEST_PLAN_BY_REAPER"
+
 
 def describe(config: pytest.Config, files: Iterable[str]) -> dict[str, Any]:
     """Return the facts about this run that its journal records.
@@ -35,7 +40,8 @@ def describe(config: pytest.Config, files: Iterable[str]) -> dict[str, Any]:
 
 def command(launch: Mapping[str, Any], plan_dir: Path) -> list[str]:
     """Return the command line that cleans up after the run that `launch` describes."""
-    argv = [launch["python"], "-m", "pytest", "--plan-cleanup", f"--rootdir={launch['root']}"]
+    argv = module_argv(launch["python"], launch["path"], "pytest", "--plan-cleanup")
+    argv.append(f"--rootdir={launch['root']}")
     if launch["ini"] is not None:
         argv += ["-c", launch["ini"]]
     for plugin in launch["plugins"]:
@@ -45,7 +51,22 @@ def command(launch: Mapping[str, Any], plan_dir: Path) -> list[str]:
     return [*argv, f"--import-mode={launch['import_mode']}", "-p", "no:cacheprovider"]
 
 
-def environ(launch: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for that command: PYTHONPATH added, PYTEST_ADDOPTS removed."""
-    kept = {name: value for name, value in variables.items() if name != "PYTEST_ADDOPTS"}
-    return {**kept, "PYTHONPATH": os.pathsep.join(launch["path"])}
+def environ(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for that command if the reaper runs it.
+
+    PYTEST_ADDOPTS does not apply to the command, but is kept for `was_begun_by_reaper`.
+    """
+    kept = {name: value for name, value in variables.items() if name != _OPTIONS}
+    return {**kept, _BY_REAPER: f"={variables[_OPTIONS]}" if _OPTIONS in variables else ""}
+
+
+def was_begun_by_reaper() -> bool:
+    """Return whether the reaper has started this process, whose output nobody reads.
+
+    If it has, give this process the environment variables of the dead run, so that the programs
+    that a cleanup starts find the same variables as in that run. A second call returns False.
+    """
+    options = os.environ.pop(_BY_REAPER, None)
+    if options:
+        os.environ[_OPTIONS] = options[1:]
+    return options is not None

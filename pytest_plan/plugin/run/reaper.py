@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.environments.environment import Environment
 from pytest_plan.engine.environments.reaper import Reaper
 from pytest_plan.engine.model.events import Event, StepFinished
+from pytest_plan.engine.processes.identity import Identity
 from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.run import launch
-from pytest_plan.plugin.run.recovery import BY_REAPER
 
 if TYPE_CHECKING:
     import pytest
@@ -27,6 +27,7 @@ class Watch:
         config: the config of this process.
         environment: the environment that the reaper cleans up if this process is killed.
         facts: the facts about how this run was started; see `launch.describe`.
+        workers: the workers that the reaper kills first if this process is killed.
         wanted: whether to start a reaper.
     """
 
@@ -35,10 +36,12 @@ class Watch:
         config: pytest.Config,
         environment: Environment,
         facts: Mapping[str, Any],
+        workers: Collection[Identity],
         *,
         wanted: bool,
     ) -> None:
         self._wanted = wanted
+        self._workers = workers
         self._config = config
         self._environment = environment
         self._facts = facts
@@ -62,6 +65,11 @@ class Watch:
         if isinstance(event, StepFinished):
             self._check()
 
+    def guard(self, worker: Identity) -> None:
+        """Tell the reaper, if it is running, about a worker that has started since."""
+        if self._reaper is not None:
+            self._reaper.guard(worker)
+
     def unlimited(self) -> None:
         """Lift the limit, because a debugger is open or cleanup has begun."""
         if self._reaper is not None:
@@ -79,7 +87,7 @@ class Watch:
             self._reaper = Reaper(
                 self._environment.file,
                 launch.command(self._facts, folder.parent.parent),
-                {**launch.environ(self._facts, os.environ), BY_REAPER: "1"},
+                launch.environ(os.environ),
                 folder / LOG,
             )
         except OSError as error:
@@ -88,6 +96,9 @@ class Watch:
                 f"the reaper cannot be started ({error}): if pytest is killed, the next run or "
                 "`pytest --plan-cleanup` will clean up",
             )
+            return
+        for worker in self._workers:
+            self._reaper.guard(worker)
 
     def _check(self) -> None:
         reaper = self._reaper

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
     from pytest_plan.engine.journal.journal import Journal
 
-BY_REAPER = "PYTEST_PLAN_BY_REAPER"  # set in processes whose messages nobody reads
-
 
 class Recovery(recovery.RecoveryCallbacks):
     """Runs the engine's recovery with the code of conftests and with messages in the terminal.
@@ -40,6 +38,7 @@ class Recovery(recovery.RecoveryCallbacks):
         foreground: the main thread, on which cleanup runs.
         kept: whether to also clean up environments that were kept on purpose.
         beside: the name of an environment to leave alone; None if there is none.
+        is_read: whether the output of this process is read.
 
     Attributes:
         left: the names of the environments that could not be cleaned up completely.
@@ -52,11 +51,13 @@ class Recovery(recovery.RecoveryCallbacks):
         *,
         kept: bool = False,
         beside: str | None = None,
+        is_read: bool = True,
     ) -> None:
         self._declared = declared
         self._foreground = foreground
         self._kept = kept
         self._beside = beside
+        self._is_read = is_read
         self.say = foreground.say
         self.left: list[str] = []
         self._parent = declared.settings.dir
@@ -129,7 +130,7 @@ class Recovery(recovery.RecoveryCallbacks):
         """
         if due:
             self.left.append(environment.name)
-        is_unread = bool(due) and BY_REAPER in os.environ
+        is_unread = bool(due) and not self._is_read
         return is_unread or any(step.can_be_cleaned for step in due)
 
     def _revive(self, restorer: Restorer, journal: Journal) -> Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Generator
 
@@ -44,12 +43,15 @@ class Cleaner:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool:
         """Clean up every environment that has no living owner."""
-        from pytest_plan.plugin.run.recovery import BY_REAPER, Recovery
+        from pytest_plan.plugin.run import launch
+        from pytest_plan.plugin.run.recovery import Recovery
 
         plan_session = lookup.of(self._config, self._settings)
         # The reaper cleans up after a killed run; it leaves kept environments alone.
-        kept = BY_REAPER not in os.environ
-        recovery = Recovery(plan_session.declared, plan_session.host.foreground, kept=kept)
+        is_read = not launch.was_begun_by_reaper()
+        recovery = Recovery(
+            plan_session.declared, plan_session.host.foreground, kept=is_read, is_read=is_read
+        )
         plan_session.host.signals.install()
         recovery.clean_up_all()
         plan_session.host.signals.restore()

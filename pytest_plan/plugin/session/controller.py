@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Generator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _GRACE = 3.0  # seconds that workers may take to end before cleanup
 _KILL_WAIT = 1.0
 _POLL = 0.2
-_SILENCE = 5.0  # seconds after the limit for a worker to report that it is ending or stuck
+_SILENCE = 4.0  # seconds after the limit for a worker to report that it is ending or stuck
 
 
 class Controller(Owner):
@@ -37,6 +38,7 @@ class Controller(Owner):
         self._barrier: StartBarrier | None = None
         self._watcher: threading.Thread | None = None
         self._done = threading.Event()
+        self._ended: dict[Any, str] = {}  # why, by the node of a worker that did not end
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_newgateway(self) -> None:
@@ -53,6 +55,9 @@ class Controller(Owner):
         self._servers[node] = Server(node.gateway.id, channel, lambda: self._answers)
         node.workerinput[roles.CHANNEL] = channel
         node.workerinput[roles.ENVIRON] = self._variables()
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None and plan_session.host.has_begun:
+            _guard(plan_session.host, node)
 
     @pytest.hookimpl(optionalhook=True, wrapper=True)
     def pytest_xdist_make_scheduler(self) -> Generator[None, Any, Any]:
@@ -94,6 +99,9 @@ class Controller(Owner):
             # subdirectories.
             pytest_internals.load_conftest(self._config, file)
         answers = self._start_answering()
+        if not plan_session.host.has_begun:
+            for each in self._servers:
+                _guard(plan_session.host, each)
         names = needs["needs"]
         try:
             declared = plan_session.declared
@@ -104,6 +112,19 @@ class Controller(Owner):
         finally:
             answers.decide(names)
         self._watch_limit(plan_session.host)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
+        """Say in the report of a test that its worker did not end, and what became of it."""
+        reason = self._ended.get(getattr(report, "node", None))
+        if reason is not None:
+            report.longrepr = f"{report.longrepr}\n{reason}"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Report a worker that did not end, although it may not have been running a test."""
+        if node in self._ended:
+            self._say(self._ended[node])
 
     @pytest.hookimpl(specname="pytest_keyboard_interrupt", tryfirst=True)
     def pytest_keyboard_interrupt_stop(self) -> None:
@@ -141,12 +162,26 @@ class Controller(Owner):
             for node, server in list(self._servers.items()):
                 is_silent = time.monotonic() > silent_until and not server.is_ending
                 if server.stuck is not None or is_silent:
-                    xdist_internals.start_no_more_workers(self._config)
-                    _kill(node, server)
+                    self._end_stuck(node, server)
 
-    def _variables(self) -> dict[str, str]:
+    def _end_stuck(self, node: Any, server: Server) -> None:
+        """Kill a worker that did not end by itself, or give up one that cannot be killed."""
+        if server.gone.is_set() or node in self._ended:
+            return
+        xdist_internals.start_no_more_workers(self._config)
+        is_ours = xdist_internals.pid_of(node) == server.pid
+        fate = "it was killed" if is_ours else _advice(server)
+        self._ended[node] = (
+            f"worker {server.worker!r} did not end after the plan's limit had passed; {fate}"
+        )
+        xdist_internals.kill(node)
+        if not server.gone.wait(_KILL_WAIT) and not is_ours:
+            xdist_internals.give_up(node)
+
+    def _variables(self) -> dict[bytes, bytes]:
         plan_session = lookup.peek(self._config)
-        return {} if plan_session is None else dict(plan_session.host.variables())
+        variables = {} if plan_session is None else plan_session.host.variables()
+        return {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
 
     def _start_answering(self) -> Answers:
         if self._answers is not None:
@@ -180,8 +215,14 @@ class Controller(Owner):
         for node, server in self._servers.items():
             if server.gone.wait(max(0.0, deadline - time.monotonic())):
                 continue
-            _kill(node, server)
-            server.gone.wait(_KILL_WAIT)
+            xdist_internals.kill(node)
+            if not server.gone.wait(_KILL_WAIT) and node not in self._ended:
+                self._say(f"worker {server.worker!r} did not end; {_advice(server)}")
+
+    def _say(self, text: str) -> None:
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None:
+            plan_session.host.foreground.say(text, bad=True)
 
 
 def _is_gone(node: Any, server: Server) -> bool:
@@ -189,6 +230,15 @@ def _is_gone(node: Any, server: Server) -> bool:
     return server.gone.is_set() or xdist_internals.has_exited(node)
 
 
-def _kill(node: Any, server: Server) -> None:
-    if not server.gone.is_set():
-        xdist_internals.kill(node)
+def _guard(host: Host, node: Any) -> None:
+    from pytest_plan.engine.processes.identity import identify
+
+    pid = xdist_internals.pid_of(node)
+    if pid is not None:
+        host.guard(identify(pid))
+
+
+def _advice(server: Server) -> str:
+    # Only a process on this machine, which this process has started, can be killed for certain.
+    where = f"process {server.pid} on {server.host or 'its host'}"
+    return f"if {where} is still running, end it, because it may use the environment"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
 import pytest
@@ -53,11 +54,17 @@ class Owner:
             self._session = None
 
     @pytest.hookimpl(specname="pytest_sessionfinish", wrapper=True, tryfirst=True)
-    def pytest_sessionfinish_uninterrupted(self) -> Generator[None]:
-        """Protect the session-finish hooks from a second signal; a third cuts them short."""
+    def pytest_sessionfinish_uninterrupted(self, session: pytest.Session) -> Generator[None]:
+        """End a forked copy of the process before any of these hooks.
+
+        Protect the session-finish hooks from a second signal; a third cuts them short.
+        """
         plan_session = lookup.peek(self._config)
         if plan_session is None:
             return (yield)
+        if plan_session.host.is_copied:
+            # The hooks of a copy would overwrite reports and print another summary.
+            os._exit(int(session.exitstatus))
         plan_session.host.signals.note_only_once()
         try:
             return (yield)

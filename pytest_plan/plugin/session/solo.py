@@ -12,6 +12,7 @@ from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.owner import Owner
 
 if TYPE_CHECKING:
+    from pytest_plan.plugin.main_thread.limit import Limit
     from pytest_plan.plugin.session.session import PlanSession
 
 
@@ -32,11 +33,12 @@ class Solo(Owner):
         elif self.runs():
             from pytest_plan.plugin.items.gate import Gate
 
+            limit = self._limit(plan_session)
             self._config.pluginmanager.register(Gate(plan_session.verdict), "pytest_plan_gate")
             if plan_session.declared.needed:
                 self._warn()
             plan_session.host.provision(plan_session.declared.needed or ())
-            self._watch_limit(plan_session)
+            limit.start(plan_session.host.remaining)
         return (yield)
 
     @pytest.hookimpl
@@ -58,7 +60,7 @@ class Solo(Owner):
 
         warn_of_thread_method(self._config)
 
-    def _watch_limit(self, plan_session: PlanSession) -> None:
+    def _limit(self, plan_session: PlanSession) -> Limit:
         from pytest_plan.plugin.main_thread.last_resort import leave
         from pytest_plan.plugin.main_thread.limit import Limit
 
@@ -70,7 +72,7 @@ class Solo(Owner):
         )
         self._config.pluginmanager.register(limit, "pytest_plan_limit")
         self._config.add_cleanup(limit.stop)
-        limit.start(plan_session.host.remaining)
+        return limit
 
     def _plan_session_of(self, session: pytest.Session) -> PlanSession | None:
         # Even in a project without steps, a mark that names a step is an error.

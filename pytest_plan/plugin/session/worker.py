@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,13 @@ class Worker:
         self._settings = settings
         self._client: Client | None = None
         self._restore_handlers: Callable[[], None] = lambda: None
-        os.environ.update(config.workerinput.get(roles.ENVIRON, {}))  # type: ignore[attr-defined]
+        variables = config.workerinput.get(roles.ENVIRON, {})  # type: ignore[attr-defined]
+        for name, value in variables.items():
+            os.environ[os.fsdecode(name)] = os.fsdecode(value)
         # None if the controller has not loaded the plugin.
         self._channel = config.workerinput.get(roles.CHANNEL)  # type: ignore[attr-defined]
         if self._channel is not None:
-            self._channel.send((0, "hello", os.getpid()))
+            self._channel.send((0, "hello", os.getpid(), platform.node()))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -44,12 +47,11 @@ class Worker:
         needs = self._needs(plan_session, session)
         if self._channel is not None:
             self._channel.send((0, "need", needs))
+            self._connect(plan_session, self._channel)
         # Imported only now, while the controller is already provisioning.
         from pytest_plan.plugin.items.gate import Gate
 
         self._config.pluginmanager.register(Gate(plan_session.verdict), "pytest_plan_gate")
-        if self._channel is not None:
-            self._connect(plan_session, self._channel)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
@@ -69,6 +71,13 @@ class Worker:
         finally:
             # A cleanup of the config alone is not enough: a signal at that time would skip it.
             self._restore_handlers()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_report_to_serializable(self) -> Generator[None, Any, Any]:
+        """Let a report be sent even if a message has characters that execnet cannot send."""
+        from pytest_plan.plugin.compat.xdist_internals import sendable
+
+        return sendable((yield))
 
     def _connect(self, plan_session: PlanSession, channel: Any) -> None:
         """Connect the tests of this worker to the controller, and stop when the controller asks."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_plan.engine.model.errors import StateError
+from pytest_plan.plugin.xdist.wire import received, send
 
 __tracebackhide__ = True  # as in engine/shared/state.py
 _POLL = 1.0  # seconds between two checks while waiting; signal handlers run between them
@@ -87,7 +88,7 @@ class Client:
                 "it would share the connection to the controller with its parent"
             )
         try:
-            self._channel.send(message)
+            send(self._channel, message)
         except OSError as error:
             raise StateError(_GONE) from error
 
@@ -109,7 +110,7 @@ class Client:
             for waiting in list(self._waiting.values()):
                 waiting.put((False, _GONE))
             return
-        number, done, answer = message
+        number, done, answer = received(message)
         if number == 0:
             if not self.is_ending:  # otherwise `stop` would interrupt the session-finish hooks
                 self._stop()

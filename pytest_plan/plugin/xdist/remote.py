@@ -27,6 +27,9 @@ class Remote:
             the seconds left until the limit, or None if there is no limit.
     """
 
+    # Tests replace functions of the module `time`, but not this reference.
+    _now = staticmethod(time.monotonic)
+
     def __init__(self, client: Client, begun: Callable[[Callable[[], float | None]], None]) -> None:
         self._client = client
         self._begun = begun
@@ -58,7 +61,7 @@ class Remote:
         self._verdicts.update(verdicts)
         if not self._has_begun:
             self._has_begun = True
-            self._deadline = None if remaining is None else time.monotonic() + remaining
+            self._deadline = None if remaining is None else self._now() + remaining
             self._begun(self.remaining)
 
     def verdict_on(self, name: str) -> Verdict | None:
@@ -75,7 +78,7 @@ class Remote:
 
     def remaining(self) -> float | None:
         """Return the seconds left until the limit is reached, or None if there is no limit."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return None if self._deadline is None else max(0.0, self._deadline - self._now())
 
 
 class RemoteStore:

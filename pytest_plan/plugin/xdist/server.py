@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_plan.engine.model.errors import StateError, describe
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.xdist.pending import PendingRequest
+from pytest_plan.plugin.xdist.wire import received, send
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.run.host import Host
@@ -74,6 +75,7 @@ class Server:
     Attributes:
         gone: an event that is set once the worker's process has ended, for any reason.
         pid: the worker's process id; None until the plugin in the worker has sent it.
+        host: the name of the machine of the worker; "" until the plugin in it has sent it.
         stuck: the node id of a test that the worker could not end when the limit was reached; None
             if there is none.
         is_ending: whether the worker will run no more tests.
@@ -83,6 +85,7 @@ class Server:
         self.worker = worker
         self.gone = threading.Event()
         self.pid: int | None = None
+        self.host = ""
         self.stuck: str | None = None
         self.is_ending = False
         self._channel = channel  # execnet keeps only a weak reference
@@ -115,15 +118,15 @@ class Server:
         """Ask the worker to stop now, as after Ctrl-C."""
         self._send(0, True, "stop")
 
-    def receive(self, message: tuple[Any, ...] | None) -> None:
+    def receive(self, message: Any) -> None:
         """Handle a message; None means that the worker has ended."""
         if message is None:
             self._end()
             return
-        number, what, *arguments = message
+        number, what, *arguments = received(message)
         try:
             if what == "hello":
-                self.pid = arguments[0]
+                self.pid, self.host = arguments
             elif what == "need":
                 self._needs = arguments[0]
             elif what == "stuck":
@@ -177,7 +180,7 @@ class Server:
     def _send(self, number: int, done: bool, answer: Any) -> None:
         # The worker may have ended since its request.
         with contextlib.suppress(OSError):
-            self._channel.send((number, done, answer))
+            send(self._channel, (number, done, answer))
 
     def _end(self) -> None:
         answers = self._answers()

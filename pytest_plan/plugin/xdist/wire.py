@@ -8,8 +8,27 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+from execnet import DumpError
+
 from pytest_plan.engine.model.errors import StateError, describe
 from pytest_plan.engine.model.secret import Secret
+
+
+def send(channel: Any, message: tuple[Any, ...]) -> None:
+    """Send a message, pickled if its text has lone surrogates, which execnet refuses.
+
+    Raises:
+        OSError: the other end has gone.
+    """
+    try:
+        channel.send(message)
+    except DumpError:
+        channel.send(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def received(message: Any) -> Any:
+    """Return the message that the other end has passed to `send`."""
+    return load(message) if isinstance(message, bytes) else message
 
 
 def dump(key: str, value: Any) -> bytes:

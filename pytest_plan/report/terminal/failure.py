@@ -52,7 +52,7 @@ def step_report(plan: PlanSession, result: StepResult) -> pytest.TestReport:
         "",
         *error_lines(plan.config, error),
         *_attempts(result),
-        *_stack(result),
+        *stack_lines(result),
         f"To rerun only this step and its dependencies: {_rerun_command(result)}",
     ]
     return _report(plan, result, "setup", lines, error.summary)
@@ -65,7 +65,7 @@ def cleanup_report(plan: PlanSession, result: StepResult) -> pytest.TestReport:
     for error in cleanup.errors:
         head = f"{error} ({result.origin})"
         lines += [head, *getattr(error, "__notes__", ()), "", *error_lines(plan.config, error)]
-    lines += _stack(result)
+    lines += stack_lines(result)
     if cleanup.left:
         lines.append(f"left to undo by hand: {', '.join(cleanup.left)}")
     took = format_duration(cleanup.seconds)
@@ -174,7 +174,8 @@ def _attempts(result: StepResult) -> Iterator[str]:
         yield f"  {attempt.number}  {attempt.hook:<9}  {took:>7}  {ended}"
 
 
-def _stack(result: StepResult) -> Iterator[str]:
+def stack_lines(result: StepResult) -> Iterator[str]:
+    """Yield the stack of the step's abandoned thread; nothing if no thread was abandoned."""
     if result.stack:
         yield f"step {result.name!r} did not stop when requested; stack of its abandoned thread:"
         yield from result.stack.rstrip().splitlines()

@@ -132,6 +132,9 @@ class TerminalReport:
         if result.error is not None:
             self._add_report(failure.step_report(self._plan, result))
             self._pause(result)
+        else:  # a cancelled step has no report, but may have been abandoned
+            for line in failure.stack_lines(result):
+                self._write(line, _ODD, is_bad=True)
 
     def _stop_requested(self, event: StopRequested) -> None:
         self._write(f"plan: stopping: {event.reason}", _BAD, is_bad=True)

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.calls.body import CoroutineBody, PlainBody, body_of
+from pytest_plan.engine.calls.body import Body, CoroutineBody, PlainBody, deferred_body
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.calls.generator import AsyncGeneratorBody, GeneratorBody
 from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted
+from pytest_plan.engine.calls.loop import StepLoop
 from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.outcomes import CleanupOutcome
@@ -32,6 +33,14 @@ VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE")
 def plan(clock: FakeClock) -> Plan:
     """An empty plan that needs no real time."""
     return Plan(clock=clock)
+
+
+@pytest.fixture
+def loop() -> Iterator[StepLoop]:
+    """The event loop of a step."""
+    loop = StepLoop("it")
+    yield loop
+    loop.leave()
 
 
 def log_of(plan: Plan, exec: Callable[..., Any]) -> StepLog:
@@ -295,24 +304,24 @@ class TestCoroutines:
         assert isinstance(error, StepTimeoutError)
         assert unwound == [True]
 
-    def test_a_stop_before_it_begins_cancels_it(self) -> None:
+    def test_a_stop_before_it_begins_cancels_it(self, loop: StepLoop, clock: FakeClock) -> None:
         """A request that comes before the task exists is not lost."""
 
         async def wait() -> None:
             await asyncio.sleep(3600)
 
-        body = CoroutineBody(wait)
+        body = CoroutineBody(loop, clock, wait)
         body.stop()
         with pytest.raises(asyncio.CancelledError):
             body.perform(Interrupt())
 
-    def test_a_stop_after_its_end_does_nothing(self) -> None:
+    def test_a_stop_after_its_end_does_nothing(self, loop: StepLoop, clock: FakeClock) -> None:
         """A request that comes after the loop was closed has no effect."""
 
         async def work() -> int:
             return 7
 
-        body = CoroutineBody(work)
+        body = CoroutineBody(loop, clock, work)
         assert body.perform(Interrupt()) == 7
         body.stop()
 
@@ -393,7 +402,7 @@ class TestAsyncGenerators:
         assert result.steps["it"].cleanup.outcome is CleanupOutcome.TIMED_OUT
 
     def test_a_stop_that_comes_after_its_yield_does_not_cost_its_tail(
-        self, clock: FakeClock, calls: Calls
+        self, loop: StepLoop, clock: FakeClock, calls: Calls
     ) -> None:
         """If the timeout and the `yield` coincide, the tail still runs."""
 
@@ -402,11 +411,11 @@ class TestAsyncGenerators:
             await asyncio.sleep(0)
             calls.note("tail")
 
-        body = AsyncGeneratorBody("it", exec, {}, clock)
+        body = AsyncGeneratorBody("it", exec, {}, clock, loop)
         body.perform(Interrupt())
-        assert body.has_yielded
+        assert body.tail is not None
         body.stop()
-        body.perform(Interrupt())
+        body.tail.perform(Interrupt())
         assert calls == ["tail"]
 
     @pytest.mark.parametrize(("times", "words"), [(0, "without a yield"), (2, "yielded twice")])
@@ -438,8 +447,13 @@ class TestAsyncGenerators:
 class TestBodyOf:
     """Which body a function gets."""
 
-    def test_plain_and_async_functions_are_told_apart(self) -> None:
+    def test_plain_and_async_functions_are_told_apart(
+        self, loop: StepLoop, clock: FakeClock
+    ) -> None:
         """A callable object counts by its `__call__`."""
+
+        def body_of(function: Callable[..., Any]) -> Body:
+            return deferred_body(loop, clock, function)
 
         async def coroutine() -> None: ...
 
@@ -454,7 +468,9 @@ class TestBodyOf:
         assert isinstance(body_of(coroutine), CoroutineBody)
         assert isinstance(body_of(Coroutine()), CoroutineBody)
 
-    def test_only_generators_have_a_thread_of_their_own(self, clock: FakeClock) -> None:
+    def test_only_generators_have_a_thread_of_their_own(
+        self, loop: StepLoop, clock: FakeClock
+    ) -> None:
         """Other functions run on the calling thread."""
 
         async def coroutine() -> None: ...
@@ -463,7 +479,7 @@ class TestBodyOf:
             yield threading.get_ident()
 
         assert PlainBody(print).thread() is None
-        assert CoroutineBody(coroutine).thread() is None
+        assert CoroutineBody(loop, clock, coroutine).thread() is None
         run = GeneratorBody("it", generator, {}, clock)
         assert run.perform(Interrupt()) == run.thread() != threading.get_ident()
         run.perform(Interrupt())

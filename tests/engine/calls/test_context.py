@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,7 @@ from pytest_plan.engine.plan import Plan, begin
 from pytest_plan.engine.processes.process import Process
 from pytest_plan.engine.shared.state import State
 from tests.engine.support.fake_clock import FakeClock
-from tests.engine.support.steps import Calls, execute
+from tests.engine.support.steps import Background, Calls, execute
 
 
 @pytest.fixture
@@ -50,6 +53,21 @@ def cause_of(plan: Plan, exec: Callable[[Context], Any], **options: Any) -> Base
         run_step(plan, exec, **options)
     assert caught.value.__cause__ is not None
     return caught.value.__cause__
+
+
+def environment_of(method: str, **options: Any) -> Callable[[Context], dict[str, str]]:
+    """Return a hook that returns the environment variables of a program."""
+
+    def exec(ctx: Context) -> dict[str, str]:
+        program = ["/bin/sh", "-c", f"/usr/bin/env -0 >{ctx.tmp_path}/variables"]
+        started = getattr(ctx, method)(program, **options)
+        if method == "start":
+            started.wait()
+        lines = (ctx.tmp_path / "variables").read_text().split("\0")
+        names = {name: value for name, _, value in (line.partition("=") for line in lines if line)}
+        return {name: value for name, value in names.items() if name not in ("PWD", "_", "SHLVL")}
+
+    return exec
 
 
 class TestTime:
@@ -227,9 +245,8 @@ class TestWaitUntil:
         """It does not wait for a server that has died; the error names the program."""
 
         def exec(ctx: Context) -> None:
-            process = ctx.start([sys.executable, "-c", "import sys; sys.exit(3)"])
-            process.wait()
-            ctx.wait_until(lambda: False)
+            ctx.start([sys.executable, "-c", "import sys; sys.exit(3)"])
+            ctx.wait_until(lambda: time.sleep(0.01), every=0)
 
         error = cause_of(plan, exec)
         assert isinstance(error, RuntimeError)
@@ -345,6 +362,41 @@ class TestRun:
         for pid in (tmp_path / "pids").read_text().split():
             assert not _runs(int(pid)), f"{pid} still runs"
 
+    @pytest.mark.parametrize("first", ["deferred", "run"])
+    def test_daemons_of_a_deferred_run_are_ended(
+        self, plan: Plan, first: str, tmp_path: Path
+    ) -> None:
+        """It does not matter whether other programs of the step have been cleaned up by then."""
+        file = tmp_path / "pid"
+        daemon = ["sh", "-c", f"setsid env -i sleep 60 >/dev/null 2>&1 & echo $! >{file}"]
+
+        def exec(ctx: Context) -> None:
+            if first == "run":
+                ctx.run(["true"])
+            ctx.defer(ctx.run, daemon)
+            ctx.run(["true"])
+
+        run_step(plan, exec)
+        assert not _runs(int(file.read_text()))
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs the limit on file locks as a mark")
+    def test_the_log_tells_which_daemons_were_ended(self, plan: Plan) -> None:
+        """What is found alive after the step's `cleanup` hook is ended, and said."""
+        logs: list[Path] = []
+        daemon = ["sh", "-c", "setsid env -i sleep 60 >/dev/null 2>&1 &"]
+
+        def exec(ctx: Context) -> None:
+            ctx.run(daemon)
+            logs.append(ctx.artifacts / "log.txt")
+
+        plan.add_step(GenericStep(exec=exec), name="it")
+        with plan.provisioned():
+            before = logs[0].read_text()
+            log = logs[0].open()
+        with log:
+            said = log.read().removeprefix(before)
+        assert re.fullmatch(r"ending processes that were left running: '\w+' \(pid \d+\)\n", said)
+
 
 def _runs(pid: int) -> bool:
     """Return whether a process runs; kill it if it does, so that it does not stay."""
@@ -422,11 +474,30 @@ class TestStart:
 
         assert run_step(plan, exec) == "word\n"
 
-    def test_an_environment_of_its_own_is_whole(self, plan: Plan) -> None:
+    @pytest.mark.parametrize("method", ["run", "start"])
+    def test_env_is_merged_over_the_environment(
+        self, plan: Plan, monkeypatch: pytest.MonkeyPatch, method: str
+    ) -> None:
+        """A value of None removes a variable, even one that does not exist."""
+        monkeypatch.setenv("PLAN_TEST_KEPT", "kept")
+        monkeypatch.setenv("PLAN_TEST_CHANGED", "before")
+        monkeypatch.setenv("PLAN_TEST_REMOVED", "before")
+        env = {"PLAN_TEST_CHANGED": "after", "PLAN_TEST_REMOVED": None, "PLAN_TEST_NO": None}
+        seen = run_step(plan, environment_of(method, env=env))
+        assert {name: seen.get(name) for name in (*env, "PLAN_TEST_KEPT")} == {
+            **env, "PLAN_TEST_KEPT": "kept",
+        }  # fmt: skip
+        assert "PLAN_TEST_REMOVED" not in seen
+
+    @pytest.mark.parametrize("method", ["run", "start"])
+    @pytest.mark.parametrize("env", [None, {}, {"ONLY": "this", "NOT": None}])
+    def test_a_clean_environment_begins_from_nothing(
+        self, plan: Plan, method: str, env: dict[str, str | None] | None
+    ) -> None:
         """Only the cookie of the process tree is added to `env`."""
-        done = run_step(plan, lambda ctx: ctx.run(["/usr/bin/env"], env={"ONLY": "this"}))
-        names = {line.partition("=")[0] for line in done.stdout.splitlines()}
-        assert names == {"ONLY", "PYTEST_PLAN_COOKIE"}
+        seen = run_step(plan, environment_of(method, env=env, clean_env=True))
+        del seen["PYTEST_PLAN_COOKIE"]
+        assert seen == ({"ONLY": "this"} if env else {})
 
     @pytest.mark.skipif(os.getuid() != 0, reason="only root starts programs as somebody else")
     def test_it_can_run_as_another_user_below_tmp_path(self, plan: Plan) -> None:
@@ -461,6 +532,75 @@ class TestDefer:
 
         run_step(plan, lambda ctx: ctx.defer(undo, 1, two=2))
         assert got == [((1,), {"two": 2})]
+
+    def test_after_the_run_it_is_refused(self, plan: Plan, calls: Calls) -> None:
+        """PlanError is raised, and the call is made at once, because nothing else would make it."""
+        kept: list[Context] = []
+        plan.add_step(GenericStep(exec=lambda ctx: kept.append(ctx)), name="db")
+        plan.add_step(
+            GenericStep(exec=lambda ctx: kept.append(ctx), cleanup=lambda: None), name="web"
+        )
+        plan.execute()
+        for ctx, name in zip(kept, ("db", "web"), strict=True):
+            with pytest.raises(PlanError, match=f"'{name}' has been cleaned up"):
+                ctx.defer(calls.note, name)
+        assert calls == ["db", "web"]
+
+    def test_in_the_body_it_is_accepted(self, plan: Plan, calls: Calls) -> None:
+        """A thread that a step has started may defer calls until the step is cleaned up."""
+        kept: list[Context] = []
+        with plan.add_step(GenericStep(exec=lambda ctx: kept.append(ctx))).provisioned():
+            kept[0].defer(calls.note, "undo")
+            assert calls == []
+        assert calls == ["undo"]
+
+    def test_after_the_cleanup_of_its_step_it_is_refused(self, plan: Plan, calls: Calls) -> None:
+        """The run is still cleaning up another step."""
+        kept: list[Context] = []
+
+        def late() -> None:
+            with pytest.raises(PlanError, match="'web' has been cleaned up"):
+                kept[0].defer(calls.note, "late")
+
+        plan.add_step(GenericStep(cleanup=late), name="db")
+        plan.add_step(GenericStep(exec=lambda ctx: kept.append(ctx)), name="web")
+        plan.execute()
+        assert calls == ["late"]
+
+    def test_every_call_is_made_although_cleanup_is_ending(self, calls: Calls) -> None:
+        """The call is made by cleanup, or by `defer` itself if that raises PlanError."""
+        for _ in range(20):
+            self._defer_while_cleaning_up(calls)
+        assert len(calls) == 20 * 50
+
+    def _defer_while_cleaning_up(self, calls: Calls) -> None:
+        kept: list[Context] = []
+        begun = threading.Event()
+
+        def defer_often() -> None:
+            begun.wait()
+            for _ in range(50):
+                with contextlib.suppress(PlanError):
+                    kept[0].defer(calls.note, "undo")
+
+        plan = Plan()
+        step = GenericStep(exec=lambda ctx: kept.append(ctx), cleanup=lambda: begun.set())
+        thread = Background(defer_often)
+        plan.add_step(step).execute()
+        thread.result()
+
+    def test_nothing_is_started_or_set_after_the_run(self, plan: Plan) -> None:
+        """`start`, `run` and `setenv` are refused as well."""
+        kept: list[Context] = []
+        plan.add_step(GenericStep(exec=lambda ctx: kept.append(ctx))).execute()
+        for late in (
+            lambda: kept[0].start(["sleep", "60"]),
+            lambda: kept[0].run(["true"]),
+            lambda: kept[0].setenv("PLAN_TEST_VARIABLE", "1"),
+        ):
+            with pytest.raises(PlanError, match="has been cleaned up"):
+                late()
+        assert "PLAN_TEST_VARIABLE" not in os.environ
 
 
 class TestSetenv:

@@ -81,7 +81,7 @@ def test_the_stages_follow_each_other(call: Call, calls: Calls) -> None:
     while not escalation.advance():
         times.append(escalation.next_at - 100.0)
         calls.note("-")
-    assert calls == ["stop", "wake", "-", "SIGTERM", "-", "SIGKILL", "inject", "-"]
+    assert calls == ["stop", "wake", "-", "SIGTERM", "-", "SIGKILL", "inject", "stop", "-"]
     assert times == pytest.approx([TERMINATE_AFTER, KILL_AFTER, ABANDON_AFTER])
     assert times == pytest.approx([0.1, 1.0, 3.0])
 

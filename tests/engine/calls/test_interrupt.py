@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from pytest_plan.engine.calls.body import call_interruptibly
-from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted
+from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted, call_interruptibly
 
 ROUNDS = 300
 
@@ -22,6 +24,23 @@ def switch_often() -> Iterator[None]:
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(before)
+
+
+@pytest.fixture(autouse=True, params=["plain", "traced"])
+def traced(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run each test also under a trace function, as coverage does."""
+    if request.param == "plain":
+        yield
+        return
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        return trace
+
+    before, threads = sys.gettrace(), threading.gettrace()
+    threading.settrace(trace)
+    yield
+    sys.settrace(before)
+    threading.settrace(threads)
 
 
 class Worker:
@@ -244,3 +263,102 @@ class TestInterrupt:
     def test_it_is_no_exception(self) -> None:
         """`except Exception` does not catch it."""
         assert not issubclass(StepInterrupted, Exception)
+
+
+class AtLine:
+    """Injects an interrupt at one line event of `call_interruptibly` and of the `Interrupt`.
+
+    Attributes:
+        was_reached: whether there was such an event.
+    """
+
+    def __init__(self, interrupt: Interrupt, number: int) -> None:
+        self._interrupt = interrupt
+        self._left = number
+        self.was_reached = False
+
+    def trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        """Count the events; the exception arrives here, as if the line had raised it."""
+        if not frame.f_code.co_filename.endswith(("calls/body.py", "calls/interrupt.py")):
+            return None
+        if event == "line":
+            if self._left == 0 and not self.was_reached:
+                self.was_reached = True
+                self._interrupt.inject()
+            self._left -= 1
+        return self.trace
+
+
+class TestAtEveryLine:
+    """An interrupt that comes before any line of the engine that is not masked."""
+
+    @pytest.mark.parametrize("how", ["returns", "raises", "masks"])
+    def test_what_was_finished_counts_and_nothing_arrives_later(self, how: str) -> None:
+        """Either the function did not finish, or its value is returned; then all is quiet."""
+        number, reached = 0, True
+        while reached:
+            interrupt = Interrupt()
+            at, finished = AtLine(interrupt, number), list[int]()
+            ending, hit = in_new_thread(at, functools.partial(work, how, interrupt, finished))
+            assert hit == []
+            if finished and how != "raises":
+                assert ending == [7], number
+            elif finished:
+                assert isinstance(ending[0], (KeyError, StepInterrupted))
+            else:
+                assert isinstance(ending[0], StepInterrupted)
+            number, reached = number + 1, at.was_reached
+        assert number > 10
+
+
+def work(how: str, interrupt: Interrupt, finished: list[int]) -> int:
+    """Act as a hook that is finished at its last line."""
+    if how == "masks":
+        with interrupt:
+            pass
+    finished.append(1)
+    if how == "raises":
+        raise KeyError
+    return 7
+
+
+def in_new_thread(at: AtLine, function: functools.partial[int]) -> tuple[list[Any], list[Any]]:
+    """Call `function` on a new thread; return how it ended, and what arrived after that."""
+    ending: list[Any] = []
+    hit: list[BaseException] = []
+
+    def run() -> None:
+        sys.settrace(at.trace)
+        try:
+            ending.append(call_interruptibly(function.args[1], function))
+        except BaseException as error:
+            ending.append(error)
+        try:
+            for _ in range(50):
+                time.sleep(0)
+        except BaseException as error:
+            hit.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    return ending, hit
+
+
+def test_tracing_can_begin_after_an_interrupted_call() -> None:
+    """CPython 3.11 hangs if an exception that was sent is withdrawn before tracing begins."""
+    interrupt = Interrupt()
+    interrupt_now = functools.partial(interrupt.inject)
+
+    def run() -> None:
+        with pytest.raises(StepInterrupted):
+            call_interruptibly(interrupt, interrupt_now)
+        sys.settrace(lambda frame, event, argument: None)
+        interrupt.disarm()  # any function of Python
+        sys.settrace(None)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()

@@ -6,6 +6,7 @@ import pytest
 
 from pytest_plan.engine.calls.body import PlainBody
 from pytest_plan.engine.calls.call import CallScope
+from pytest_plan.engine.calls.loop import StepLoop
 from pytest_plan.engine.calls.undo import Undo, UndoStack
 from pytest_plan.engine.model.outcomes import Hook
 from tests.engine.support.steps import Background
@@ -21,7 +22,7 @@ def entry(hook: Hook, label: str) -> Undo:
 @pytest.fixture
 def stack() -> UndoStack:
     """Three entries of two hooks."""
-    stack = UndoStack()
+    stack = UndoStack(StepLoop("db"))
     for hook, label in ((Hook.PRE_EXEC, "a"), (Hook.EXEC, "b"), (Hook.PRE_EXEC, "c")):
         stack.push(entry(hook, label))
     return stack
@@ -57,7 +58,7 @@ def test_what_is_pushed_meanwhile_is_next(stack: UndoStack) -> None:
 
 def test_nothing_is_lost_between_threads() -> None:
     """Four threads push while another one pops."""
-    stack = UndoStack()
+    stack = UndoStack(StepLoop("db"))
 
     def push() -> None:
         for _ in range(500):

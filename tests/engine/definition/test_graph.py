@@ -63,12 +63,13 @@ class TestEdges:
         assert steps["c"].needs == ("b", "a")
         assert steps["c"].after == ()
 
-    def test_a_parameter_with_a_default_is_a_need_if_a_step_has_that_name(self) -> None:
-        """Without a step of that name it keeps its default."""
+    def test_a_parameter_with_a_default_is_not_a_need(self) -> None:
+        """It keeps its default even if a step has that name."""
 
         def exec(a: Any = None, nothing: Any = None) -> None: ...
 
-        assert edges(step("a"), step("b", hooks={"exec": exec}))["b"] == ("a",)
+        steps = linked(step("a"), step("b", hooks={"exec": exec}))
+        assert (steps["b"].needs, steps["b"].after) == ((), ("a",))
 
     def test_parameters_of_every_hook_count(self) -> None:
         """A step taken by `cleanup` is a need."""

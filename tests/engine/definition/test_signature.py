@@ -93,15 +93,15 @@ class TestHooksOf:
         step = GenericStep(alive=plain, cleanup=plain, post_exec=plain, exec=plain, pre_exec=plain)
         assert list(hooks_of(step, "all")) == list(Hook)
 
-    def test_parameters_with_and_without_defaults(self) -> None:
-        """`*args`, `**kwargs` and `self` are left out."""
+    def test_only_parameters_without_a_default_are_passed(self) -> None:
+        """`self`, `*args`, `**kwargs`, and parameters with a default are left out."""
 
         class Web(Step):
             def exec(self, ctx: Any, *args: Any, db: Any, port: int = 1, **kwargs: Any) -> None:
                 """Work."""
 
         function = hooks_of(Web(), "web")[Hook.EXEC]
-        assert (function.required, function.optional) == (("ctx", "db"), ("port",))
+        assert function.required == ("ctx", "db")
 
     def test_a_positional_only_parameter_is_refused(self) -> None:
         """Hooks take their parameters by name; the error has the name of this one."""

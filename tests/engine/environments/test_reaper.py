@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
 import signal
@@ -26,6 +27,7 @@ from tests.engine.support import journals
 
 ROOT = Path(__file__).parents[3]
 LONGEST = 20.0
+PTRACE_ATTACH, PTRACE_DETACH = 16, 17
 SOON = 3.0  # seconds; "at once" on a busy machine
 _OWNER = """\
 import os, signal, subprocess, sys, threading, time
@@ -61,6 +63,33 @@ watcher.limit(None)
 time.sleep(1.5)
 watcher.stop()
 print("ended by itself", flush=True)
+"""
+BEATS = """
+reaper.PATIENCE, reaper._BEAT = 1.0, 0.1
+watcher.limit(0.1)
+print("waits", flush=True)
+sys.stdin.read()
+watcher.stop()
+"""
+WORKERS = """
+from pytest_plan.engine.processes.identity import identify
+for offset in (0, 1):
+    worker = identify(subprocess.Popen(["sleep", "60"], start_new_session=True).pid)
+    watcher.guard(worker._replace(birth=str(int(worker.birth) + offset)))
+    print(worker.pid, flush=True)
+sys.stdin.read()
+"""
+WITHOUT_PIDFD = """
+import os
+del os.pidfd_open
+exec(compile(open({file!r}).read(), {file!r}, "exec"))
+"""
+RESTARTED = """
+os.kill(watcher.pid, signal.SIGKILL)
+while watcher.is_alive():
+    time.sleep(0.01)
+watcher._argv[3] = {!r}
+watcher.restart()
 """
 STOP = """
 watcher.stop()
@@ -263,6 +292,86 @@ class TestLimit:
         """The limit is removed, for example, in a debugger or when cleanup begins."""
         owner = start(SLEEPS)
         assert owner.line() == "ended by itself"
+        assert owner.process.wait(LONGEST) == 0
+        assert not owner.has_acted()
+
+    def test_one_that_gives_a_sign_of_life_is_not_killed(self, start: Start) -> None:
+        """Long after the limit it may still collect tests, for example."""
+        owner = start(BEATS)
+        assert owner.line() == "waits"
+        with pytest.raises(subprocess.TimeoutExpired):
+            owner.process.wait(3.0)
+        owner.process.communicate("")
+        assert owner.process.returncode == 0
+        assert not owner.has_acted()
+
+    def test_one_that_was_stopped_gets_time_anew(self, start: Start) -> None:
+        """After Ctrl-Z or SIGSTOP it continues, however long that took."""
+        owner = start(BEATS)
+        assert owner.line() == "waits"
+        owner.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            owner.process.wait(4.0)
+        owner.process.send_signal(signal.SIGCONT)
+        owner.process.communicate("")
+        assert owner.process.returncode == 0
+        assert not owner.has_acted()
+
+    def test_one_that_a_debugger_has_stopped_gets_time_anew(self, start: Start) -> None:
+        """A debugger such as gdb stops all threads of the process that it is attached to."""
+        owner = start(BEATS)
+        assert owner.line() == "waits"
+        ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+        if ptrace(PTRACE_ATTACH, owner.process.pid, None, None):
+            pytest.skip("this system does not let a process trace its child")
+        until = time.monotonic() + 4.0
+        wait_until(lambda: time.monotonic() > until)
+        assert ptrace(PTRACE_DETACH, owner.process.pid, None, None) == 0
+        owner.process.communicate("")
+        assert owner.process.returncode == 0
+        assert not owner.has_acted()
+
+
+class TestWorkers:
+    """The processes that must not outlive the watched process."""
+
+    def test_they_are_killed_first(self, start: Start) -> None:
+        """A process that only has the pid of a worker that has ended is left alone."""
+        owner = start(WORKERS)
+        worker, stranger = (psutil.Process(int(owner.line())) for _ in range(2))
+        try:
+            kill(owner)
+            wait_until(owner.has_acted)
+            assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+            assert stranger.is_running()
+        finally:
+            stranger.kill()
+
+
+class TestWithoutPidfd:
+    """A system without `pidfd_open`, such as macOS or Linux in some containers."""
+
+    def test_a_copy_of_the_process_delays_nothing(self, start: Start, tmp_path: Path) -> None:
+        """The death of the process counts, not the end of the pipe."""
+        file = tmp_path / "watchdog.py"
+        file.write_text(WITHOUT_PIDFD.format(file=lease.__file__))
+        owner = start(RESTARTED.format(str(file)) + "print(watcher.pid, flush=True)" + DAEMON)
+        owner.reaper = psutil.Process(int(owner.line()))
+        daemon = psutil.Process(int(owner.line()))
+        try:
+            begun = kill(owner)
+            wait_until(owner.has_acted)
+            assert time.monotonic() - begun < SOON
+            assert daemon.is_running()
+        finally:
+            daemon.kill()
+
+    def test_done_counts(self, start: Start, tmp_path: Path) -> None:
+        """It ends when there is nothing left to do."""
+        file = tmp_path / "watchdog.py"
+        file.write_text(WITHOUT_PIDFD.format(file=lease.__file__))
+        owner = start(RESTARTED.format(str(file)) + STOP)
+        assert owner.line() == "stopped False"
         assert owner.process.wait(LONGEST) == 0
         assert not owner.has_acted()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,82 @@ class TestHooks:
         """A step that returns None has no key in the State."""
         with plan.add_step(GenericStep(exec=lambda: None), name="none").provisioned() as state:
             assert "none" not in state
+
+    @pytest.mark.parametrize("hook", ["pre_exec", "exec", "post_exec"])
+    def test_a_step_that_stores_its_own_value_keeps_it(self, plan: Plan, hook: str) -> None:
+        """If `exec` returns None, the value that a hook stored under the step's name is its value.
+
+        Steps that need it get this value, and so does its own `cleanup` as `value`.
+        """
+        seen: list[Any] = []
+
+        def store(state: State) -> None:
+            state["db"] = "postgres://"
+
+        step = GenericStep(**{hook: store}, cleanup=lambda value: seen.append(value))
+        plan.add_step(step, name="db")
+        plan.add_step(GenericStep(exec=lambda db: seen.append(db)), name="web")
+        with plan.provisioned() as state:
+            assert dict(state) == {"db": "postgres://"}
+        assert seen == ["postgres://", "postgres://"]
+
+    def test_a_returned_value_replaces_the_stored_one(self, plan: Plan) -> None:
+        """`exec` has stored a value as well."""
+
+        def exec(state: State) -> int:
+            state["db"] = 1
+            return 2
+
+        with plan.add_step(GenericStep(exec=exec), name="db").provisioned() as state:
+            assert state["db"] == 2
+
+    def test_a_generator_keeps_what_it_stored(self, plan: Plan) -> None:
+        """It yields None."""
+
+        def exec(state: State) -> Iterator[None]:
+            state["db"] = 1
+            yield
+
+        with plan.add_step(FunctionStep(exec=exec), name="db").provisioned() as state:
+            assert state["db"] == 1
+
+    def test_an_earlier_value_is_not_the_steps_own(self, plan: Plan) -> None:
+        """A value from before the run is removed if the step stores and returns nothing."""
+        plan.state["db"] = "of the caller"
+        with plan.add_step(GenericStep(exec=lambda: None), name="db").provisioned() as state:
+            assert "db" not in state
+
+    def test_the_value_of_a_failed_attempt_is_removed(self, plan: Plan) -> None:
+        """The next attempt repeats every hook and returns None."""
+        seen: list[Any] = []
+
+        def exec(ctx: Context) -> int | None:
+            seen.append(ctx.state.get("db"))
+            return 1 if ctx.attempt == 1 else None
+
+        step = FunctionStep(exec=exec, post_exec=lambda ctx: 1 // (ctx.attempt - 1))
+        plan.add_step(step, name="db", retries=1, retry_wait=0)
+        with plan.provisioned() as state:
+            assert "db" not in state
+        assert seen == [None, None]
+
+    def test_what_a_remembered_hook_stored_is_kept(self, plan: Plan, calls: Calls) -> None:
+        """The next attempt repeats only `exec`, which returns None."""
+
+        def pre_exec(state: State) -> None:
+            state["db"] = 1
+
+        step = GenericStep(pre_exec=pre_exec, exec=lambda ctx: (1 // (ctx.attempt - 1)) and None)
+        plan.add_step(step, name="db", retries=1, retry_wait=0)
+        with plan.provisioned() as state:
+            assert state["db"] == 1
+
+    def test_a_remembered_value_is_kept(self, plan: Plan, calls: Calls) -> None:
+        """The next attempt repeats only `post_exec`."""
+        step = GenericStep(exec=lambda: 7, post_exec=calls.hook("post_exec", failures=1))
+        plan.add_step(step, name="db", retries=1, retry_wait=0)
+        with plan.provisioned() as state:
+            assert state["db"] == 7
 
     def test_a_failed_step_has_no_value(self, plan: Plan, calls: Calls) -> None:
         """The value of exec is removed if post_exec fails in the last attempt."""
@@ -574,6 +651,56 @@ class TestTimeout:
         with pytest.raises(StepTimeoutError):
             plan.execute()
         assert calls == ["undo, let go: False"]
+
+    def test_a_step_whose_thread_comes_back_is_cleaned_up(
+        self, clock: FakeClock, gate: Gate, calls: Calls
+    ) -> None:
+        """Its thread becomes idle and may perform the cleanup, which is not refused there."""
+        plan = Plan(clock=clock, continue_on_error=True, jobs=1)
+        threads: list[threading.Thread] = []
+
+        def undo(ctx: Context) -> None:
+            ctx.state["undone"] = threading.current_thread() in threads
+            calls.note(f"undone on the same thread: {ctx.state['undone']}")
+
+        def exec(ctx: Context) -> None:
+            ctx.defer(undo, ctx)
+            threads.append(threading.current_thread())
+            gate.hang()
+
+        with plan.add_step(GenericStep(exec=exec), timeout=5).provisioned():
+            gate.open()
+            while threads[0].name != "plan-idle":
+                time.sleep(0.001)
+        assert calls == ["undone on the same thread: True"]
+
+    def test_two_undos_of_one_hook_that_hang_are_both_refused_later(
+        self, plan: Plan, make_gate: Callable[[], Gate]
+    ) -> None:
+        """They share a `ctx`, and each of their threads is refused until its call has ended."""
+        gates = [make_gate(), make_gate()]
+        errors: list[BaseException] = []
+        ended = threading.Barrier(3, timeout=10)
+
+        def undo(ctx: Context, gate: Gate) -> None:
+            with contextlib.suppress(StepInterrupted):
+                gate.hang()
+            try:
+                ctx.state["late"] = 1
+            except StateError as error:
+                errors.append(error)
+            ended.wait()
+
+        def exec(ctx: Context) -> None:
+            for gate in gates:
+                ctx.defer(undo, ctx, gate)
+
+        _, error = execute(plan.add_step(GenericStep(exec=exec), cleanup_timeout=5))
+        assert error is not None
+        for gate in gates:
+            gate.open()
+        ended.wait()
+        assert len(errors) == 2
 
     def test_late_writes_of_an_abandoned_step_are_refused(
         self, plan: Plan, gate: Gate, make_gate: Callable[[], Gate]

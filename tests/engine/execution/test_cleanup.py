@@ -22,7 +22,7 @@ from pytest_plan.engine.model.results import (
     PlanTimeoutError,
     StepError,
 )
-from pytest_plan.engine.plan import Plan, listen
+from pytest_plan.engine.plan import Plan, begin, listen
 from pytest_plan.engine.processes.process import Process
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Calls, Gate, cancel_and_sleep, execute, record_events
@@ -407,15 +407,56 @@ class TestBudget:
         assert cleanup.left == ("its cleanup hook",)
         assert "hold" in plan.results["upper"].stack
 
-    def test_what_has_no_time_left_is_named(self, plan: Plan, calls: Calls, gate: Gate) -> None:
+    @pytest.mark.parametrize("how", ["sleeps", "hangs"])
+    def test_a_call_that_uses_up_the_time_keeps_no_other_from_running(
+        self, plan: Plan, calls: Calls, make_gate: Callable[[], Gate], how: str
+    ) -> None:
+        """The undos that are left share as much time again."""
+
+        def stuck(ctx: Context) -> None:
+            calls.note("stuck")
+            ctx.sleep(100) if how == "sleeps" else make_gate().hang()
+
+        def exec(ctx: Context) -> None:
+            ctx.defer(calls.note, "first")
+            ctx.defer(stuck, ctx)
+            ctx.defer(calls.note, "second")
+            ctx.defer(stuck, ctx)
+            ctx.defer(ctx.sleep, 0.5)
+
+        plan.add_step(GenericStep(exec=exec, cleanup=stuck), name="db", cleanup_timeout=5)
+        with pytest.raises(CleanupError) as caught:
+            plan.execute()
+        assert calls == ["stuck", "stuck", "second", "stuck", "first"]
+        assert len(caught.value.exceptions) == 3
+        assert "its share of the cleanup_timeout" in str(caught.value.exceptions[1])
+
+    def test_the_undos_that_are_left_share_the_cleanup_timeout(
+        self, plan: Plan, clock: FakeClock
+    ) -> None:
+        """A step's cleanup takes at most twice its cleanup_timeout."""
+        begun = clock.now()
+
+        def exec(ctx: Context) -> None:
+            for _ in range(4):
+                ctx.defer(ctx.sleep, 100)
+
+        plan.add_step(GenericStep(exec=exec), name="db", cleanup_timeout=20)
+        with pytest.raises(CleanupError) as caught:
+            plan.execute()
+        assert len(caught.value.exceptions) == 4
+        assert clock.now() - begun == pytest.approx(40, abs=0.1)
+
+    def test_what_has_no_time_left_is_named(
+        self, clock: FakeClock, calls: Calls, gate: Gate
+    ) -> None:
         """`left` lists every deferred call that could not run."""
+        plan = Plan(clock=clock, cleanup_limit=5)
 
         def exec(ctx: Context) -> None:
             ctx.defer(calls.hook("undo"))
 
-        plan.add_step(
-            GenericStep(exec=exec, cleanup=lambda: gate.hang()), name="db", cleanup_timeout=5
-        )
+        plan.add_step(GenericStep(exec=exec, cleanup=lambda: gate.hang()), name="db")
         with pytest.raises(CleanupError):
             plan.execute()
         assert calls == []
@@ -636,14 +677,21 @@ def exec(ctx):
             log("exec ended")
 def cleanup(ctx):
     if sys.argv[1] == "cleanup":
-        for _ in range(times):
+        for number in range(times):
+            if number and "at once" not in sys.argv:
+                time.sleep(0.6)
             interrupt()
-            heard.acquire()
-        if times > 1:
+            if not (number and "at once" in sys.argv):
+                heard.acquire()
+        if "handler" in sys.argv and "at once" not in sys.argv:
             time.sleep(60)  # it is left at once
     log("upper")
 def hear(event):
     if isinstance(event, CleanupInterrupted): heard.release()
+def raising(number, frame):
+    raise KeyboardInterrupt
+if "handler" in sys.argv:
+    signal.signal(signal.SIGINT, raising)
 plan = Plan(clock=clock)
 listen(plan, hear)
 plan.add_step(GenericStep(cleanup=lambda: log("lower")))
@@ -692,9 +740,19 @@ class TestCtrlC:
         """KeyboardInterrupt ends the program after cleanup."""
         assert self.run("cleanup", 1, "body") == ["upper", "lower", "KeyboardInterrupt, left: []"]
 
-    def test_the_second_during_cleanup_leaves_the_rest(self) -> None:
-        """Cleanup ends at once, and the result lists what is left."""
-        assert self.run("cleanup", 2) == ["KeyboardInterrupt, left: ['step-1', 'step-2']"]
+    def test_the_second_during_cleanup_leaves_nothing(self) -> None:
+        """A plan in a script is cleaned up to the end, because no other process would do it."""
+        assert self.run("cleanup", 2) == ["upper", "lower", "KeyboardInterrupt, left: []"]
+
+    def test_the_second_exception_during_cleanup_leaves_the_rest(self) -> None:
+        """If the program has its own handler, which raises, the result lists what is left."""
+        said = self.run("cleanup", 2, "handler")
+        assert said == ["KeyboardInterrupt, left: ['step-1', 'step-2']"]
+
+    def test_the_second_exception_may_be_part_of_the_first(self) -> None:
+        """An exception that follows the first one within half a second does not count."""
+        said = self.run("cleanup", 2, "handler", "at once")
+        assert said == ["upper", "lower", "KeyboardInterrupt, left: []"]
 
     def test_a_cleanup_that_was_left_may_end_without_harm(
         self, clock: FakeClock, make_gate: Callable[[], Gate]
@@ -713,13 +771,15 @@ class TestCtrlC:
 
         def cleanup() -> None:
             worker.append(threading.current_thread())
-            plan.cancel("once")
-            plan.cancel("twice")
+            run.interrupt("once", may_leave=True)
+            run.interrupt("twice", may_leave=True)
             gate.hold()
             ended.set()
 
         listen(plan, let_it_end)
         plan.add_step(GenericStep(cleanup=cleanup), name="db")
-        with pytest.raises(CleanupError, match="'db'"):
-            plan.execute()
+        run = begin(plan)
+        run.provision()
+        run.clean_up()
+        assert isinstance(run.error(), CleanupError)
         assert plan.results["db"].cleanup.outcome is CleanupOutcome.ABANDONED

@@ -126,6 +126,23 @@ def test_only_what_was_not_undone_is_undone() -> None:
     ]  # fmt: skip
 
 
+def test_the_last_owner_tries_last_what_the_others_did_not_get_past() -> None:
+    """A hook or deferred call in which two owners were killed loses nothing before it."""
+
+    def make(ctx: Context) -> None:
+        for number in (1, 2, 3):
+            ctx.defer(note, number)
+
+    steps = {"db": GenericStep(exec=make), "web": Named(make)}
+    file = killed(steps)
+    journal = Journal(file, journals.references())
+    for name in ("db", "web") * 2:
+        journal.cleanup_begun(name)
+    journal.close()
+    recover(file, steps)
+    assert calls() == ["3", "2", "1", "clean web None", "2", "1", "3"]
+
+
 def test_the_reason_is_recovery() -> None:
     """A cleanup hook can tell by `ctx.reason` that a later process runs it."""
     steps = {"a": GenericStep(cleanup=lambda ctx: note(ctx.reason))}

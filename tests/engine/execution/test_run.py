@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+import time
+
 import pytest
 
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import GenericStep
-from pytest_plan.engine.model.events import CleanupBegan, PlanFinished
+from pytest_plan.engine.model.events import CleanupBegan, Event, PlanFinished, StepStarted
 from pytest_plan.engine.model.outcomes import StepOutcome
-from pytest_plan.engine.model.results import CleanupError, StepError
+from pytest_plan.engine.model.results import CleanupError, PlanTimeoutError, StepError
 from pytest_plan.engine.model.secret import Secret
-from pytest_plan.engine.plan import Plan, begin
+from pytest_plan.engine.plan import Plan, begin, listen
 from pytest_plan.engine.shared.state import State
 from tests.engine.support.fake_clock import FakeClock
-from tests.engine.support.steps import Calls, execute, record_events
+from tests.engine.support.steps import LONGEST_WAIT, Calls, execute, record_events
 
 
 @pytest.fixture
@@ -151,3 +156,72 @@ def test_a_secret_that_was_in_the_state_before_the_run_is_masked(plan: Plan) -> 
     plan.add_step(GenericStep(exec=exec), name="login")
     execute(plan)
     assert plan.results["login"].log_tail == "password is ***"
+
+
+def test_no_step_begins_after_the_limit_in_a_later_call(clock: FakeClock, calls: Calls) -> None:
+    """The limit passed between two calls of `provision`; the second begins nothing."""
+    plan = Plan(limit="10s", clock=clock)
+    plan.add_step(GenericStep(exec=calls.hook("one")), name="one")
+    plan.add_step(GenericStep(exec=calls.hook("two")), name="two", needs=())
+    run = begin(plan)
+    run.provision(["one"])
+    clock.advance(11.0)
+    run.provision(["two"])
+    run.clean_up()
+    assert calls == ["one"]
+    two = run.result().steps["two"]
+    assert (two.outcome, two.attempts) == (StepOutcome.TIMED_OUT, ())
+    assert isinstance(run.error(), PlanTimeoutError)
+
+
+def test_no_step_begins_after_the_limit_while_a_listener_is_slow(
+    clock: FakeClock, calls: Calls
+) -> None:
+    """Although the coordinator is busy, the thread of a step that has ended begins no other."""
+    plan = Plan(limit="10s", clock=clock)
+    is_late = threading.Event()
+
+    def wait() -> None:
+        assert is_late.wait(LONGEST_WAIT)
+
+    def be_slow(event: Event) -> None:
+        if isinstance(event, StepStarted):
+            clock.advance(11.0)
+            is_late.set()
+            until = time.monotonic() + LONGEST_WAIT
+            while not run.step_runs["two"].has_ended and time.monotonic() < until:
+                time.sleep(0.001)
+
+    listen(plan, be_slow)
+    plan.add_step(GenericStep(exec=wait), name="one")
+    plan.add_step(GenericStep(exec=calls.hook("two")), name="two")
+    run = begin(plan)
+    run.provision()
+    run.clean_up()
+    assert calls == []
+    assert run.result().steps["two"].outcome is StepOutcome.TIMED_OUT
+
+
+@pytest.mark.parametrize("deed", ["sys.exit(3)", "os._exit(3)", "raise SystemExit(3)"])
+def test_a_copy_that_a_script_forks_cleans_nothing_up(deed: str) -> None:
+    """It ends at once with its own exit status; the script itself cleans up, once."""
+    script = f"""
+import os, sys
+from pytest_plan import GenericStep, Plan
+
+plan = Plan()
+plan.add_step(GenericStep(exec=lambda: 1, cleanup=lambda: print("cleaned", flush=True)))
+with plan.provisioned():
+    child = os.fork()
+    if not child:
+        {deed}
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_WAIT,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("3\ncleaned\n", "", 0)

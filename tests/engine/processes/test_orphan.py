@@ -16,8 +16,9 @@ import pytest
 
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.processes.identity import Identity, identify
+from pytest_plan.engine.processes.marks import COOKIE, Marks
 from pytest_plan.engine.processes.orphan import OrphanTree
-from pytest_plan.engine.processes.tree import COOKIE, KILL
+from pytest_plan.engine.processes.tree import KILL
 
 CLOCK = SystemClock()
 LONGEST = 10.0
@@ -71,14 +72,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[tuple[subprocess.Popen[bytes], OrphanTree]] = []
 
     def start(code: str) -> OrphanTree:
-        ready, since, cookie = tmp_path / f"ready{len(started)}", time.time(), os.urandom(16).hex()
+        ready, cookie = tmp_path / f"ready{len(started)}", os.urandom(16).hex()
         preamble = f"import os, pathlib, signal, subprocess, sys, time\nREADY = {str(ready)!r}\n"
         popen = subprocess.Popen(
             [sys.executable, "-c", preamble + textwrap.dedent(code)],
             env={**os.environ, COOKIE: cookie},
             start_new_session=True,
         )
-        tree = OrphanTree(cookie, since, identify(popen.pid))
+        tree = OrphanTree(Marks(cookie), identify(popen.pid))
         started.append((popen, tree))
         wait_until(ready.exists)
         return tree
@@ -188,7 +189,7 @@ class TestStrangers:
         """It has another start time, and not the cookie of the tree."""
         stranger = start(SLEEP)
         who = root(stranger)._replace(birth="1")
-        tree = OrphanTree("another", stranger.since, who)
+        tree = OrphanTree(Marks("another"), who)
         assert tree.members() == []
         tree.end(CLOCK, KILL, 0.0)
         assert stranger.is_alive()
@@ -196,15 +197,15 @@ class TestStrangers:
     def test_a_session_with_the_same_id(self, start: Start) -> None:
         """None of its members has the cookie."""
         stranger = start(FAMILY)
-        tree = OrphanTree("another", stranger.since, root(stranger)._replace(birth="1"))
+        tree = OrphanTree(Marks("another"), root(stranger)._replace(birth="1"))
         assert tree.members() == []
 
     def test_a_root_without_a_birth_matches_no_process(self, start: Start) -> None:
         """The root had ended before its start time could be recorded."""
         stranger = start(SLEEP)
         who = root(stranger)._replace(birth="")
-        assert not OrphanTree("another", stranger.since, who).is_alive()
-        assert OrphanTree("another", stranger.since, who).members() == []
+        assert not OrphanTree(Marks("another"), who).is_alive()
+        assert OrphanTree(Marks("another"), who).members() == []
 
 
 def test_ending_an_ended_tree_does_nothing(start: Start) -> None:

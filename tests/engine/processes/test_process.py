@@ -15,8 +15,10 @@ import psutil
 import pytest
 
 from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.processes.identity import identify
+from pytest_plan.engine.processes.marks import COOKIE, Marks
 from pytest_plan.engine.processes.process import Process, spawn
-from pytest_plan.engine.processes.tree import COOKIE, tree_members
+from pytest_plan.engine.processes.tree import tree_members
 
 CLOCK = SystemClock()
 LONGEST = 10.0
@@ -149,24 +151,24 @@ class TestMembers:
         assert pids(other) == {other.pid}
 
     def test_another_process_with_the_pid_of_the_root_is_not_a_member(self, start: Start) -> None:
-        """Pids are reused, so the root must have the cookie."""
-        stranger = start(SLEEP)
-        assert tree_members("another cookie", 0.0, root=stranger.pid) == []
+        """Pids are reused, so the root must have the recorded start time."""
+        stranger = identify(start(SLEEP).pid)._replace(birth="1")
+        assert tree_members(Marks("another"), root=stranger) == []
+        assert tree_members(Marks("another"), known=[stranger]) == []
 
-    def test_a_process_older_than_the_tree_is_not_a_member(self, start: Start) -> None:
-        """Session ids are reused as well, so members must not be older than the tree."""
-        stranger = start(SLEEP)
-        created = psutil.Process(stranger.pid).create_time()
-        assert tree_members("another", created + 1, session=stranger.pid) == []
-        (found,) = tree_members("another", created, session=stranger.pid)
-        assert found.pid == stranger.pid
+    def test_a_session_with_the_id_of_the_root_is_not_enough(self, start: Start) -> None:
+        """Ids of sessions are reused as well, so another member must be in the session."""
+        stranger = start(CHILDREN)
+        ended = identify(stranger.pid)._replace(birth="1")
+        assert tree_members(Marks("another"), root=ended) == []
 
     def test_a_zombie_is_not_a_member(self, start: Start) -> None:
         """A zombie has already ended."""
         process = start(SLEEP)
         os.kill(process.pid, signal.SIGKILL)
         wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
-        assert tree_members("", 0.0, root=process.pid, session=process.pid) == []
+        assert tree_members(Marks("another"), root=identify(process.pid)) == []
+        assert process.members() == []
 
 
 class TestEnd:
@@ -197,9 +199,7 @@ class TestEnd:
         assert len(members) == 5
         self.end(process, 0.2)
         assert process.members() == []
-        assert not any(
-            member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in members
-        )
+        assert not any(member.is_alive() for member in members)
 
     def test_a_daemon_is_ended_after_its_root_has_ended(self, start: Start) -> None:
         """It is found by its cookie."""
@@ -207,7 +207,7 @@ class TestEnd:
         wait_until(lambda: process.poll() == 0)
         (daemon,) = process.members()
         self.end(process)
-        assert not daemon.is_running() or daemon.status() == psutil.STATUS_ZOMBIE
+        assert not daemon.is_alive()
 
     def test_children_get_sigterm_before_sigkill(self, start: Start, tmp_path: Path) -> None:
         """A child whose parent has ended has time to clean up."""

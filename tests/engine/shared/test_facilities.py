@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 
@@ -84,3 +85,33 @@ class TestVariables:
         variables.restore(NAME)
         variables.set(NAME, "2", "two")
         variables.restore(NAME)
+
+    @pytest.mark.parametrize("before", [None, "before"])
+    @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+    def test_the_newest_value_that_is_not_undone_holds(
+        self, monkeypatch: pytest.MonkeyPatch, before: str | None, order: tuple[int, ...]
+    ) -> None:
+        """Three plans may set and undo the same variable in any order."""
+        monkeypatch.delenv(NAME, raising=False)
+        if before is not None:
+            monkeypatch.setenv(NAME, before)
+        plans = [Variables() for _ in range(3)]
+        for number, plan in enumerate(plans):
+            plan.set(NAME, str(number), "one")
+        left = {0, 1, 2}
+        for number in order:
+            plans[number].restore(NAME)
+            left.remove(number)
+            assert os.environ.get(NAME) == (str(max(left)) if left else before)
+
+    def test_a_value_that_is_set_later_holds_although_an_earlier_one_is_undone(self) -> None:
+        """A plan that sets a variable after another plan's undo does not restore an old value."""
+        first, second = Variables(), Variables()
+        first.set(NAME, "first", "one")
+        second.set(NAME, "second", "one")
+        first.restore(NAME)
+        first.set(NAME, "third", "one")
+        second.restore(NAME)
+        assert os.environ[NAME] == "third"
+        first.restore(NAME)
+        assert NAME not in os.environ

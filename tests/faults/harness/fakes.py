@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import itertools
 import json
 import os
 import resource
@@ -109,7 +110,7 @@ def _ours() -> list[str]:
 def _left_behind() -> set[str]:
     """Return the names of threads that no plan could end; the checker judges them."""
     faults: dict[str, str] = json.loads(os.environ.get(FAULTS, "{}"))
-    stuck = ("hold", "sleep", "receive", "acquire", "c_call", "stubborn")
+    stuck = ("hold", "sleep", "receive", "acquire", "c_call", "gil", "stubborn")
     return {f"plan-{moment.split('.')[0]}" for moment, fault in faults.items() if fault in stuck}
 
 
@@ -181,6 +182,11 @@ def _c_call(moment: str, ctx: Context | None) -> None:
     library.pthread_mutex_lock(mutex)
 
 
+def _gil(moment: str, ctx: Context | None) -> None:
+    """Keep the interpreter's lock in C code, so that no other thread of the process runs."""
+    sum(itertools.repeat(1, 10**11))
+
+
 def _memory(moment: str, ctx: Context | None) -> None:
     """Exceed the limit of the address space."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -240,7 +246,7 @@ _DEEDS: dict[str, Callable[[str, Context | None], Any]] = {
     for name, deed in globals().items()
     if name in (
         "_hold", "_error", "_interrupt", "_system_exit", "_exit", "_sleep", "_receive", "_acquire",
-        "_spin", "_stubborn", "_c_call", "_memory", "_recurse", "_die", "_kill", "_segfault",
-        "_once", "_fork", "_tree",
+        "_spin", "_stubborn", "_c_call", "_gil", "_memory", "_recurse", "_die", "_kill",
+        "_segfault", "_once", "_fork", "_tree",
     )
 }  # fmt: skip

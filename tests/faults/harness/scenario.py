@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
+from pytest_plan.engine.shared.signals import TOGETHER
 from tests.faults.harness import checker, fakes
 from tests.faults.harness.project import CONFTEST, TESTS
 from tests.faults.harness.zygote import Started, Zygote
@@ -193,6 +194,10 @@ class Run:
         self._tally.kills += number == signal.SIGKILL
         self.moved = time.monotonic()
         (os.killpg if group else os.kill)(self.pid, number)
+
+    def is_later(self) -> bool:
+        """Return whether another signal would not be part of the last one, or the run has ended."""
+        return time.monotonic() > self.moved + TOGETHER + 0.1 or self.ended()
 
     def kill(self, process: psutil.Process, number: int) -> None:
         """Send a signal to another process of the run, such as a worker or the reaper."""

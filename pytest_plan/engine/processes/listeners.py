@@ -1,0 +1,122 @@
+"""Which processes listen on a TCP port. Only Linux tells; elsewhere nobody is found.
+
+A listener that was there before a step's program is a stranger: it may answer in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pytest_plan.engine.processes.identity import name_of, process_table
+
+_LISTENS = "0A"  # the state of a listening socket in /proc/net/tcp
+_PORT = r"(?:^|[:=])(\d{1,5})(?![\w.\]])"
+
+
+class Stranger(NamedTuple):
+    """A process outside the plan that listens on a port.
+
+    Attributes:
+        port: the port.
+        socket: the inode of the listening socket.
+        pid: its process id; None if it cannot be seen.
+    """
+
+    port: int
+    socket: int
+    pid: int | None
+
+    def __str__(self) -> str:
+        who = "another process" if self.pid is None else f"{name_of(self.pid)!r} (pid {self.pid})"
+        return f"{who} already listens on port {self.port}"
+
+
+class _Socket(NamedTuple):
+    """A TCP socket; its remote port is 0 if it listens."""
+
+    port: int
+    remote: int
+    state: str
+    inode: int
+
+
+def ports_in(arguments: Iterable[str]) -> set[int]:
+    """Return the ports that are a word of an argument, as in `5432`, `:5432` or `=5432`."""
+    found = {int(port) for argument in arguments for port in re.findall(_PORT, argument)}
+    return {port for port in found if 0 < port < 65536}
+
+
+def strangers_on(ports: Collection[int], is_ours: Callable[[int], bool]) -> list[Stranger]:
+    """Return the listeners on `ports` of which no process is ours.
+
+    Args:
+        ports: the ports.
+        is_ours: a function that returns whether the process with a certain pid belongs to the plan.
+    """
+    if not ports:
+        return []
+    listening = {one.inode: one.port for one in _sockets() if _listens_on(one, ports)}
+    if not listening:
+        return []
+    holders: dict[int, list[int]] = {inode: [] for inode in listening}
+    for pid in process_table():
+        for inode in _inodes_of(pid) & listening.keys():
+            holders[inode].append(pid)
+    return [
+        Stranger(port, inode, min(holders[inode], default=None))
+        for inode, port in listening.items()
+        if not any(is_ours(pid) for pid in holders[inode])
+    ]
+
+
+def still_there(strangers: Sequence[Stranger], pids: Iterable[int]) -> list[Stranger]:
+    """Return the strangers that still listen, and whose ports none of the processes uses.
+
+    Args:
+        strangers: the strangers.
+        pids: the processes, which may listen on a port or be connected to it as clients.
+    """
+    own = {inode for pid in pids for inode in _inodes_of(pid)}
+    sockets = list(_sockets())
+    inodes = {one.inode for one in sockets}
+    used = {one.port for one in sockets if one.inode in own and one.state == _LISTENS}
+    used |= {one.remote for one in sockets if one.inode in own}
+    return [one for one in strangers if one.socket in inodes and one.port not in used]
+
+
+def descends_from(pid: int, ancestor: int) -> bool:
+    """Return whether a process was started by `ancestor`, directly or not."""
+    table = process_table()
+    while pid in table and pid != ancestor:
+        pid = table[pid].parent
+    return pid == ancestor
+
+
+def _listens_on(one: _Socket, ports: Collection[int]) -> bool:
+    return one.state == _LISTENS and one.port in ports
+
+
+def _sockets() -> Iterator[_Socket]:
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/self/net", name).read_text().splitlines()[1:]:
+                fields = line.split()
+                local, remote = (int(part.rpartition(":")[2], 16) for part in fields[1:3])
+                yield _Socket(local, remote, fields[3], int(fields[9]))
+
+
+def _inodes_of(pid: int) -> set[int]:
+    """Return the inodes of the sockets that a process has open, as far as we may see them."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(f"/proc/{pid}/fd/{name}")
+                if target.startswith("socket:["):
+                    found.add(int(target[8:-1]))
+    return found
