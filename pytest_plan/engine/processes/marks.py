@@ -9,8 +9,6 @@ overwrites its environment and changes its user, and `/proc/PID/limits` shows it
 # Annotations are not postponed: a NamedTuple would compile each of them, in the reaper's program.
 import functools
 import os
-import secrets
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +45,8 @@ class Marks(NamedTuple):
 
 def new_marks() -> Marks:
     """Return random marks for a new tree."""
+    import secrets  # the reaper's program makes no marks
+
     return Marks(secrets.token_hex(16), _new_number())
 
 
@@ -54,6 +54,7 @@ def _new_number() -> int | None:
     if sys.platform != "linux":
         return None
     import resource
+    import secrets
 
     try:
         own = resource.getrlimit(RLIMIT_LOCKS)
@@ -99,6 +100,8 @@ def marking(
     """
     if number is None:
         return Marking()
+    import shutil
+
     prlimit = shutil.which("prlimit", path=os.defpath)
     # A library that the program loads first may not fit `prlimit`.
     is_plain = not as_other_user and not any(name.startswith("LD_") for name in env)
