@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from pytest_plan.engine.calls.body import Body, CoroutineBody, PlainBody
 from pytest_plan.engine.calls.interrupt import Interrupt, call_interruptibly
 from pytest_plan.engine.calls.loop import AsyncPart, LoopThread, StepLoop
-from pytest_plan.engine.calls.threads import end_copy
 from pytest_plan.engine.definition.signature import HookFunction, Kind
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.processes.copies import end_copy
 
 if TYPE_CHECKING:
     import asyncio

@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from pytest_plan.engine.calls.call import Call, Ending, Raised, Refused
 from pytest_plan.engine.model.clock import Clock
+from pytest_plan.engine.processes.copies import end_copy
 
 Completed: TypeAlias = Callable[[Call, Ending], "Call | None"]
 _Inbox: TypeAlias = "queue.SimpleQueue[Call | None]"
@@ -104,22 +105,6 @@ def _ending_without_thread(call: Call, error: RuntimeError) -> Ending:
         return Refused(RuntimeError(_NO_THREAD.format(error)))
     call.thread = threading.get_ident()
     return call.perform()
-
-
-def end_copy(process: int, error: BaseException | None) -> None:
-    """End this process if user code has forked it: only the original process continues the plan.
-
-    Nothing else runs in the copy, neither a cleanup nor a function registered with atexit.
-
-    Args:
-        process: the pid of the original process.
-        error: the exception that the user code raised; it decides the exit status. None means that
-            the code has returned.
-    """
-    if os.getpid() == process:
-        return
-    code = error.code if isinstance(error, SystemExit) else error
-    os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
 
 
 def frame_of(thread: int | None) -> FrameType | None:

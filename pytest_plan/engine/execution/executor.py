@@ -19,13 +19,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pytest_plan.engine.calls.call import Abandoned, Call, Ending
 from pytest_plan.engine.calls.escalation import Escalation
-from pytest_plan.engine.calls.threads import Threads, end_copy
+from pytest_plan.engine.calls.threads import Threads
 from pytest_plan.engine.execution.flow import Flow, Wait
 from pytest_plan.engine.execution.phases import Phase, RunStatus
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.events import Event, Listener, Waiting
 from pytest_plan.engine.model.stop import Stop, StopKind
+from pytest_plan.engine.processes.copies import end_copy
 
 HEARTBEAT = 1.0  # the maximum number of seconds that the coordinator sleeps
 

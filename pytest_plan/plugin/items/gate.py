@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
-from pytest_plan.engine.calls.threads import end_copy
+from pytest_plan.engine.processes.copies import end_copy
 from pytest_plan.plugin.items.verdict import Verdict
 
 
