@@ -25,7 +25,7 @@ class Returned:
 
     Attributes:
         value: the value that the function returned or yielded.
-        prepared: the value that `Call.after` returned; None if `after` is None.
+        prepared: what `Call.prepare` returned; None if it was not called.
     """
 
     __slots__ = ("prepared", "value")
@@ -203,27 +203,30 @@ class Call:
         is_shielded: whether the call continues if the plan is cancelled or reaches its limit.
         before: a function to call before any user code, on the thread of the call; None means
             none. If it raises an Exception, no user code runs.
-        after: a function to call with the return value, on the thread of the call, before the
-            call counts as ended; None means none. Work that may be slow or run the user's code
-            belongs here, because flows must not block.
+        confirm: a function to call once the user's function has returned, before the call counts
+            as ended; None means none.
+        prepare: a function to call after that with the return value, unless the value is None;
+            None means none. Both run on the thread of the call. Work that may be slow or run the
+            user's code belongs in them, because flows must not block.
         thread: the id of the thread that performs the call; 0 before the call begins.
         has_run: whether user code of the call may have run.
-        has_returned: whether the function has returned; `after` may still be running.
+        has_returned: whether the function has returned; `confirm` or `prepare` may still run.
     """
 
     __slots__ = (
         "_abandoned_on",
         "_flag",
         "_interrupt",
-        "after",
         "before",
         "body",
         "budget",
+        "confirm",
         "expires",
         "has_returned",
         "has_run",
         "is_shielded",
         "log",
+        "prepare",
         "scope",
         "thread",
     )
@@ -248,7 +251,8 @@ class Call:
         self.budget = budget
         self.is_shielded: bool = shielded or scope.hook is Hook.CLEANUP
         self.before: Callable[[], None] | None = None
-        self.after: Callable[[Any], Any] | None = None
+        self.confirm: Callable[[], None] | None = None
+        self.prepare: Callable[[Any], Any] | None = None
         self.thread = 0
         self._abandoned_on = 0
         self.has_run: bool = False
@@ -310,10 +314,11 @@ class Call:
         interrupt = self._interrupt
         value = self.body.perform(interrupt)
         self.has_returned = True
-        after = self.after
-        if after is None:
+        if self.confirm is not None:
+            _call_after(interrupt, self.confirm)
+        if self.prepare is None or value is None:
             return Returned(value)
-        return Returned(value, _call_after(interrupt, functools.partial(after, value)))
+        return Returned(value, _call_after(interrupt, functools.partial(self.prepare, value)))
 
 
 def _call_after(interrupt: Interrupt, function: Callable[[], Any]) -> Any:

@@ -58,8 +58,9 @@ class GeneratorBody:
         self._step = step
         self._call = functools.partial(function, **keywords)
         self._clock = clock
-        # The attributes below change only under _changed. `perform` sets _asked. The generator's
-        # thread clears it, runs the part, and then sets how the part ended.
+        # The attributes below change only under _changed. `perform` starts the thread with the
+        # first part, and sets _asked to the second. The generator's thread runs a part, and then
+        # sets how it ended.
         self._changed = threading.Condition()
         self._asked: _Part | None = None
         self._has_tail = False
@@ -79,10 +80,11 @@ class GeneratorBody:
         """
         part = _Part(interrupt)
         with self._changed:
-            self._asked = part
-            self._changed.notify_all()
             if self._thread is None:
-                self._thread = self._new_thread()
+                self._thread = self._new_thread(part)
+            else:
+                self._asked = part
+                self._changed.notify_all()
             self._clock.wait_for(self._changed, lambda: part.has_ended, None)
         if part.error is not None:
             raise part.error
@@ -101,22 +103,23 @@ class GeneratorBody:
             self._is_abandoned = not self._has_tail
             self._changed.notify_all()
 
-    def _new_thread(self) -> threading.Thread:
-        context = contextvars.copy_context()
-        name = f"plan-{self._step}-generator"
-        thread = threading.Thread(target=context.run, args=(self._live,), name=name, daemon=True)
+    def _new_thread(self, head: _Part) -> threading.Thread:
+        target, name = contextvars.copy_context().run, f"plan-{self._step}-generator"
+        thread = threading.Thread(target=target, args=(self._live, head), name=name, daemon=True)
         thread.start()
         return thread
 
-    def _live(self) -> None:
+    def _live(self, head: _Part) -> None:
         generator: list[Any] = []
-        self._answer(lambda interrupt: self._head(generator, interrupt), is_head=True)
+        self._answer(head, lambda interrupt: self._head(generator, interrupt), is_head=True)
         if self._has_tail:
-            self._answer(lambda interrupt: self._tail(generator[0], interrupt))
+            self._answer(self._asked_for(), lambda interrupt: self._tail(generator[0], interrupt))
 
-    def _answer(self, run: Callable[[Interrupt], Any], *, is_head: bool = False) -> None:
-        """Wait for the next `perform`, run a part, and set how it ended."""
-        part, process = self._take(), os.getpid()
+    def _answer(
+        self, part: _Part, run: Callable[[Interrupt], Any], *, is_head: bool = False
+    ) -> None:
+        """Run a part, and set how it ended."""
+        process = os.getpid()
         value = error = None
         try:
             value = run(part.interrupt)
@@ -128,12 +131,12 @@ class GeneratorBody:
             part.value, part.error, part.has_ended = value, error, True
             self._changed.notify_all()
 
-    def _take(self) -> _Part:
+    def _asked_for(self) -> _Part:
+        """Wait for the second `perform`, and return its part."""
         with self._changed:
             self._clock.wait_for(self._changed, lambda: self._asked is not None, None)
-            part, self._asked = self._asked, None
-        assert part is not None
-        return part
+        assert self._asked is not None
+        return self._asked
 
     def _head(self, made: list[Any], interrupt: Interrupt) -> Any:
         generator = self._call()

@@ -169,21 +169,21 @@ def _hook_call(
     if not step_run.has_run:
         call.before = facts.journal.before(step_run.planned)
     if step_run.planned.hooks[hook].takes("ctx"):  # others start no programs
-        call.after = functools.partial(_confirm, step_run, facts, hook, call.scope)
-    elif hook is Hook.EXEC:
-        call.after = functools.partial(facts.store.prepare, step_run.name)
+        call.confirm = functools.partial(_confirm, step_run, facts, call.scope)
+    if hook is Hook.EXEC:
+        call.prepare = functools.partial(facts.store.prepare, step_run.name)
     return call
 
 
-def _confirm(step_run: StepRun, facts: RunFacts, hook: Hook, scope: CallScope, value: Any) -> Any:
-    """Check the programs of a step whose hook has returned, and prepare the value of `exec`."""
-    if facts.programs.concern(step_run.name) and not scope.stopping():
-        with scope.uninterrupted:
-            while not facts.programs.check_returned(step_run.name, facts.clock.now()):
-                if scope.pause(facts.clock, _LOOK_AGAIN):
-                    break
-            facts.programs.record_daemons(step_run.name, facts.journal)
-    return facts.store.prepare(step_run.name, value) if hook is Hook.EXEC else None
+def _confirm(step_run: StepRun, facts: RunFacts, scope: CallScope) -> None:
+    """Check the programs of a step whose hook has returned."""
+    if not facts.programs.concern(step_run.name) or scope.stopping():
+        return
+    with scope.uninterrupted:
+        while not facts.programs.check_returned(step_run.name, facts.clock.now()):
+            if scope.pause(facts.clock, _LOOK_AGAIN):
+                break
+        facts.programs.record_daemons(step_run.name, facts.journal)
 
 
 def _budget(step_run: StepRun) -> str:

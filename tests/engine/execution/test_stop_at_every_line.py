@@ -136,7 +136,7 @@ class StopAtLine:
     def _is_it(self) -> bool:
         active = self._run._executor._active.get("it")
         call = None if active is None else active.call
-        if call is None or call.scope.hook is Hook.CLEANUP or call.after is None:
+        if call is None or call.scope.hook is Hook.CLEANUP or call.prepare is None:
             return False
         if call.has_returned:
             return False  # what is left is to store the value, which has no tail and no undo
