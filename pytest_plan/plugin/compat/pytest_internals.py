@@ -45,6 +45,20 @@ def warn(config: pytest.Config, text: str) -> None:
     call(kwargs={"warning_message": message, "when": "runtest", "nodeid": "", "location": None})
 
 
+def catch_warnings(config: pytest.Config) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which warnings, on any thread, are handled as those of a test.
+
+    The user's filters apply, and the warnings go to pytest's summary. The context changes nothing
+    with `-p no:warnings`, or if this version of pytest lacks the function.
+    """
+    plugin: Any = config.pluginmanager.get_plugin("warnings")
+    catch = getattr(plugin, "catch_warnings_for_item", None)
+    if catch is None:
+        return contextlib.nullcontext()
+    caught: contextlib.AbstractContextManager[None] = catch(config, config.hook, "runtest", None)
+    return caught
+
+
 def skip_at_item(reason: str) -> NoReturn:
     """Skip the running test and report the test's location, as a skip mark does.
 

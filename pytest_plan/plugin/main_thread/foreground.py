@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_plan.plugin.compat.pytest_internals import catch_warnings
 from pytest_plan.plugin.main_thread.capture import StepOutput
 from pytest_plan.plugin.main_thread.signals import Signals
 
@@ -40,7 +41,7 @@ class Foreground:
 
     @contextlib.contextmanager
     def owned(self, run: Run | None = None) -> Iterator[None]:
-        """Capture output, and stop runs on a signal, while the plugin's own code runs.
+        """Capture output and warnings, and stop runs on a signal, while the plugin's own code runs.
 
         Args:
             run: a run to stop on a signal in addition to the watched runs; None means only those.
@@ -48,7 +49,7 @@ class Foreground:
         if run is not None:
             self._runs.append(run)
         try:
-            with self.signals.owned(), self.output:
+            with self.signals.owned(), self.output, catch_warnings(self._config):
                 yield
         finally:
             if run is not None:
