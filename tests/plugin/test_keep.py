@@ -137,6 +137,69 @@ def test_a_step_whose_process_died_is_rebuilt_with_what_needs_it(kept: Project) 
     _clean(kept)
 
 
+NEEDED = """
+import signal
+
+SERVER = ["sh", "-c", "echo $$ >pid; exec sleep 300"]
+
+@pytest.mark.plan_step
+def db(ctx):
+    note("db")
+    if {is_daemon}:
+        ctx.run(["setsid", "--fork", *SERVER])
+    else:
+        ctx.start(SERVER)
+
+@pytest.mark.plan_step
+def web(ctx, db):
+    note("web")
+    if {is_second}:
+        os.kill(int(open("pid").read()), signal.SIGKILL)
+        ctx.wait_until(lambda: False, timeout="60s")
+"""
+
+
+@pytest.mark.parametrize("is_daemon", [False, True])
+def test_a_reused_step_whose_program_dies_fails_the_step_that_waits(
+    project: Project, is_daemon: bool
+) -> None:
+    """The wait ends at once, and the error names the step that the earlier run has kept."""
+    steps = NEEDED.replace("{is_daemon}", str(is_daemon))
+    project.steps(steps.replace("{is_second}", "False"))
+    project.tests("def test_it(web): pass")
+    assert project.run_apart("--plan-keep", "always").ret == 0
+    pid = (project.path / "pid").read_text().strip()
+    project.steps(steps.replace("{is_second}", "True"))
+    begun = time.monotonic()
+    result = project.run_apart("--plan-reuse")
+    assert time.monotonic() < begun + 45
+    assert result.ret == 1
+    assert project.calls == ["db", "web", "web"]  # `db` was reused
+    assert (
+        f"'sleep' (pid {pid}), which an earlier run has kept, has ended; "
+        "it belongs to step 'db', which step 'web' needs" in " ".join(result.stdout.str().split())
+    )
+    _clean(project)
+
+
+def test_a_program_that_is_not_watched_does_not_decide_whether_a_step_is_alive(
+    project: Project,
+) -> None:
+    """With `watch=False` it may have ended when the step is reused."""
+    project.steps("""
+        @pytest.mark.plan_step
+        def db(ctx):
+            note("db")
+            ctx.start(["sleep", "300"])
+            ctx.start(["true"], watch=False).wait()
+    """)
+    project.tests("def test_it(db): pass")
+    assert project.run_apart("--plan-keep", "always").ret == 0
+    assert project.run_apart("--plan-reuse").ret == 0
+    assert project.calls == ["db"]
+    _clean(project)
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

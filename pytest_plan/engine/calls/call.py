@@ -12,10 +12,10 @@ from pytest_plan.engine.calls.body import Body
 from pytest_plan.engine.calls.interrupt import Interrupt, call_interruptibly
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import StateError, describe
-from pytest_plan.engine.model.outcomes import Hook
+from pytest_plan.engine.model.outcomes import EXEC_HOOKS, Hook
 from pytest_plan.engine.model.stop import Stop
-from pytest_plan.engine.processes.marks import Marks
 from pytest_plan.engine.processes.process import Process
+from pytest_plan.engine.processes.tree import Leftovers
 from pytest_plan.engine.shared.log import StepLog, current_log
 from pytest_plan.engine.shared.store import Guard
 
@@ -116,7 +116,7 @@ class CallScope(Guard):
         flag: the request to stop the call.
         interrupt: the means to inject an exception into the thread of the hook.
         uninterrupted: a context manager that delays such an exception.
-        marks: the marks of the programs that the call runs with `ctx.run`; None before the first.
+        left: the processes that the programs of `ctx.run` have left; None before the first program.
         wait_limit: the time on the plan's clock by which the function of `ctx.wait_until` must
             return, and the name of that limit; None means that there is none.
         processes: the programs that the hook has started and has not waited for.
@@ -142,10 +142,15 @@ class CallScope(Guard):
         self.hook = hook
         self.deadline = deadline
         self.reason = reason
-        self.marks: Marks | None = None  # daemons of an earlier call may have been ended already
+        self.left: Leftovers | None = None  # daemons of an earlier call may have been ended already
         self.wait_limit: tuple[float, str] | None = None
         self.flag: StopFlag = StopFlag()
         self.interrupt = self.uninterrupted = Interrupt()
+
+    @property
+    def provisions(self) -> bool:
+        """Whether the call belongs to the provisioning of the step, and not to its cleanup."""
+        return self.hook in EXEC_HOOKS
 
     def stopping(self) -> bool:
         """Return whether the call was asked to stop."""

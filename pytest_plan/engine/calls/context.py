@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,20 +17,14 @@ from pytest_plan.engine.calls.undo import Undo, UndoStack
 from pytest_plan.engine.journal.null import Deferred
 from pytest_plan.engine.model.durations import Duration, format_duration, parse_duration
 from pytest_plan.engine.model.errors import PlanError, describe
-from pytest_plan.engine.model.outcomes import EXEC_HOOKS
 from pytest_plan.engine.processes.marks import Marks, new_marks
-from pytest_plan.engine.processes.process import (
-    Process,
-    ProgramFiles,
-    arguments_of,
-    content,
-    spawn,
-)
+from pytest_plan.engine.processes.process import Process, ProgramFiles, arguments_of, content, spawn
 from pytest_plan.engine.processes.tree import KILL, Leftovers, Tree
 from pytest_plan.engine.shared.log import StepLog
-from pytest_plan.engine.shared.programs import Program
+from pytest_plan.engine.shared.programs import Before
 from pytest_plan.engine.shared.run_facts import RunFacts
 from pytest_plan.engine.shared.state import State
+from pytest_plan.engine.shared.watched import Program
 
 T = TypeVar("T")
 Argv = Sequence["str | os.PathLike[str]"]
@@ -177,15 +172,14 @@ class Context:
             with self._scope.uninterrupted:
                 self._scope.wait_limit = None
                 self._check(error)
-                provisions = self._scope.hook in EXEC_HOOKS
+                now = self._facts.clock.now()
                 is_ours = self._facts.programs.check_waiting(
                     self.step, self._scope.flag, error,
-                    now=self._facts.clock.now(), provisions=provisions, is_over=bool(value),
+                    now=now, provisions=self._scope.provisions, is_over=bool(value),
                 )  # fmt: skip
                 if value and is_ours:
                     return value
-                waited = self._facts.clock.now() - begun
-                if longest is not None and waited >= longest:
+                if longest is not None and (waited := now - begun) >= longest:
                     last = f"last error: {describe(error)}" if error else "condition not met"
                     text = f"timed out after {format_duration(longest)}; {last}"
                     raise TimeoutError(text) from error
@@ -207,7 +201,8 @@ class Context:
         """Run a program until it ends; return its exit status and its output.
 
         The output also goes to the step's log. If the hook must stop, the program and every process
-        that it started are ended. Cleanup ends daemons that the program leaves running.
+        that it started are ended. Daemons that it leaves must keep running, as the programs of
+        `start`, until cleanup ends them.
 
         Args:
             argv: the program and its arguments, never a shell string.
@@ -227,6 +222,7 @@ class Context:
             KeyError: `user` or `group` is an unknown name.
             OSError: the program cannot be started.
             JournalError: the journal cannot record the program.
+            RuntimeError: another process listens on a port of `free_port` in the arguments.
             PlanError: the hook must stop; see `check`.
         """
         arguments = arguments_of(argv)
@@ -235,10 +231,11 @@ class Context:
             self._scope.check()
             self._undo.admit(self._scope)
             self._log.write(f"$ {shlex.join(arguments)}\n")
+            before = self._before_run(arguments)
             process = spawn(
                 arguments, output=output, errors=errors, input=source,
                 env=self._facts.program_environment(self.step, env, clean=clean_env),
-                cwd=cwd, user=user, group=group, marks=self._marks(),
+                cwd=cwd, user=user, group=group, marks=before.left.marks,
             )  # fmt: skip
             self._scope.processes.append(process)
             try:
@@ -248,7 +245,8 @@ class Context:
                 self._log.write("".join(texts))
                 self._scope.processes.remove(process)
             self._scope.check()
-            self._facts.programs.notice(self.step)
+            now = self._facts.clock.now()
+            self._facts.programs.after_run(before, process, self._log, self._scope.flag, now)
         if check and status:
             raise subprocess.CalledProcessError(status, arguments, *texts)
         return subprocess.CompletedProcess(arguments, status, *texts)
@@ -277,18 +275,18 @@ class Context:
         end. A program may also end if the step waits for that with `Process.wait`.
 
         Raises:
+            RuntimeError: another process listens on a port that the step took with `free_port`.
             TypeError, KeyError, OSError, JournalError, PlanError: see `run`.
         """
         arguments = arguments_of(argv)
-        grace = parse_duration(stop_grace, "ctx.start: stop_grace")
-        clock = self._facts.clock
+        clock, grace = self._facts.clock, parse_duration(stop_grace, "ctx.start: stop_grace")
         with self._scope.uninterrupted:
             self._scope.check()
             self._undo.admit(self._scope)
             self._log.write(f"$ {shlex.join(arguments)} &\n")
             strangers = self._facts.programs.strangers(self.step, arguments)
             name, marks = Path(arguments[0]).name, self._facts.programs.own(new_marks())
-            number = self._plan_tree(f"process {name!r}", marks, stop_signal, grace)
+            number = self._plan_tree(f"process {name!r}", marks, stop_signal, grace, watch=watch)
             try:
                 with self._log.path.open("ab") as output:
                     process = spawn(
@@ -301,8 +299,9 @@ class Context:
                 raise
             self._scope.processes.append(process)
             process.may_end = not watch
-            program = Program(process, self._scope.flag, self._log, strangers, clock.now())
-            self._facts.programs.add(self.step, program, number)
+            program = Program(process, self._log, self._scope.flag, strangers, clock.now())
+            self._facts.programs.watch(self.step, program)
+            self._facts.programs.add_tree(self.step, process, number)
             body = body_of(process.end, clock, stop_signal, grace)
             self._push(f"process {name!r} (pid {process.pid})", body, process, number)
             if self._scope.is_abandoned():  # cleanup may have ended before this undo was there
@@ -367,21 +366,22 @@ class Context:
         with self._scope.uninterrupted:
             return self._facts.programs.took(self.step, self._facts.ports.take())
 
-    def _marks(self) -> Marks:
-        """Return the marks for programs of `run`; cleanup ends the processes that carry them."""
-        self._facts.programs.begin_run(self.step)
-        if self._scope.marks is None:
-            marks = self._scope.marks = self._facts.programs.own(new_marks())
-            left = Leftovers(marks, self._log.write)
-            body = body_of(left.end, self._facts.clock, signal.SIGTERM, 2.0)
+    def _before_run(self, argv: Sequence[str]) -> Before:
+        """Return what is there before `run` begins a program, after planning to end its daemons."""
+        programs, clock, scope = self._facts.programs, self._facts.clock, self._scope
+        if (left := scope.left) is None:
+            left = Leftovers(programs.own(new_marks()), partial(self._undo.found, self._log))
             label = "processes that its programs left running"
-            number = self._plan_tree(label, marks, signal.SIGTERM, 2.0)
-            self._push(label, body, left, number)
-            self._facts.programs.add_tree(self.step, left, number)
-        return self._scope.marks
+            number = self._plan_tree(label, left.marks, signal.SIGTERM, 2.0)
+            self._push(label, body_of(left.end, clock, signal.SIGTERM, 2.0), left, number)
+            programs.add_tree(self.step, left, number)
+            scope.left = left
+        return programs.before_run(self.step, argv, left, clock.now(), provisions=scope.provisions)
 
-    def _plan_tree(self, label: str, marks: Marks, number: int, grace: float) -> int | None:
-        how = {**marks._asdict(), "signal": int(number), "grace": grace}
+    def _plan_tree(
+        self, label: str, marks: Marks, number: int, grace: float, *, watch: bool = True
+    ) -> int | None:
+        how = {**marks._asdict(), "signal": int(number), "grace": grace, "watch": watch}
         return self._facts.journal.tree_planned(self.step, self._scope.hook, label, how)
 
     def _push(

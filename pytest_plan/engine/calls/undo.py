@@ -10,6 +10,7 @@ from pytest_plan.engine.calls.loop import StepLoop
 from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.processes.tree import Tree
+from pytest_plan.engine.shared.log import StepLog
 
 
 class Undo(NamedTuple):
@@ -37,10 +38,11 @@ class UndoStack:
 
     Attributes:
         loop: the event loop of the step, in which its async undos run.
+        ended: the processes that cleanup has found running after their programs, as text.
         is_closed: whether the step's cleanup has ended, so that hooks can register nothing more.
     """
 
-    __slots__ = ("_entries", "is_closed", "loop")
+    __slots__ = ("_entries", "ended", "is_closed", "loop")
 
     def __init__(self, loop: StepLoop) -> None:
         self.loop = loop
@@ -48,6 +50,7 @@ class UndoStack:
         # entries, one at a time, and appending does not change the index of an entry.
         self._entries: list[Undo] = []
         self.is_closed = False
+        self.ended: tuple[str, ...] = ()
 
     def push(self, entry: Undo) -> None:
         """Register an undo, which will run before all earlier ones."""
@@ -77,6 +80,11 @@ class UndoStack:
                 f"step {scope.step!r} has been cleaned up, so nothing that it starts, sets or "
                 "defers now would be undone"
             )
+
+    def found(self, log: StepLog, processes: str) -> None:
+        """Record processes that programs have left running, just before they are ended."""
+        log.write(f"ending processes that were left running: {processes}\n")
+        self.ended = (*self.ended, processes)
 
     def push_tail(self, body: Body, scope: CallScope, number: int | None) -> None:
         """Register the code after the `yield` of `exec`."""

@@ -20,6 +20,7 @@ from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
 from pytest_plan.engine.processes.orphan import orphan_tree
 from pytest_plan.engine.shared.run_facts import RunFacts
+from pytest_plan.engine.shared.watched import Kept
 
 
 class Restorer:
@@ -82,6 +83,8 @@ class Restorer:
             undos = undos if step.hook_is_due else undos[-1:] + undos[:-1]
         for undo in undos:
             step_run.undo.push(self._undo(undo, step_run, facts))
+            if is_reused and undo.kind == "tree":
+                _watch(json.loads(undo.data), step_run, facts)
         reason = self._missing(step)
         if step.hook_is_due and reason is not None:
             text = f"its cleanup hook cannot run: {reason}"
@@ -154,6 +157,13 @@ class Restorer:
         except (LookupError, ValueError, TypeError) as error:
             return body_of(_refuse, str(error))
         return deferred_body(step_run.loop, facts.clock, function, *arguments, **keywords)
+
+
+def _watch(how: Mapping[str, Any], step_run: StepRun, facts: RunFacts) -> None:
+    """Let the program of a reused step be one that must keep running."""
+    root = orphan_tree(how).root
+    if root is not None and how.get("watch", True):
+        facts.programs.watch(step_run.name, Kept(root, step_run.log))
 
 
 def _set_again(variable: tuple[str, str | None], step: str, facts: RunFacts) -> Body:

@@ -208,6 +208,7 @@ class StepRun:
         """Record that cleanup has begun."""
         self._result = None
         outcome = change_cleanup(self.cleanup.outcome, CleanupOutcome.PENDING)
+        self.undo.ended = ()  # without what was ended between two attempts
         self.cleanup = CleanupResult(outcome, at)
 
     def end_cleanup(
@@ -222,7 +223,8 @@ class StepRun:
         started = self.cleanup.started
         outcome = change_cleanup(self.cleanup.outcome, outcome)
         seconds = 0.0 if started is None else at - started
-        self.cleanup = CleanupResult(outcome, started, seconds, errors, left)
+        ended = tuple(dict.fromkeys(self.undo.ended))
+        self.cleanup = CleanupResult(outcome, started, seconds, errors, left, ended)
 
     def result(self) -> StepResult:
         """Return the result of the step so far."""

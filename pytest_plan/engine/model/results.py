@@ -132,6 +132,7 @@ class CleanupResult:
         seconds: duration of the cleanup.
         errors: the failures during cleanup.
         left: descriptions of everything that was not undone.
+        ended: the processes that the programs of the step had left running, and that were ended.
     """
 
     __module__ = "pytest_plan"
@@ -141,6 +142,7 @@ class CleanupResult:
     seconds: float = 0.0
     errors: tuple[StepError, ...] = ()
     left: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

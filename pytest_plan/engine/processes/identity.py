@@ -64,6 +64,14 @@ def process_table() -> dict[int, Entry]:
     return {pid: entry for pid, entry in found if entry is not None}
 
 
+def pids() -> frozenset[int]:
+    """Return the ids of all processes that this process can see; on Linux only, else none."""
+    try:
+        return frozenset(int(name) for name in os.listdir("/proc") if name.isdigit())
+    except OSError:
+        return frozenset()
+
+
 def read_proc(pid: int, name: str) -> bytes:
     """Return the content of a file in `/proc/PID`. A scan reads hundreds, so this must be fast."""
     file = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
@@ -99,6 +107,14 @@ def identify(pid: int) -> Identity:
 def ourselves() -> Identity:
     """Return the identity of this process."""
     return identify(os.getpid())
+
+
+def session_of(pid: int) -> int:
+    """Return the id of the session of a process; -1 if it is unknown."""
+    try:
+        return os.getsid(pid)
+    except (OSError, AttributeError):
+        return -1
 
 
 def boot_id() -> str:
@@ -150,12 +166,5 @@ def _table_by_psutil() -> dict[int, Entry]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if birth := birth_of(process.pid):
-                found[process.pid] = Entry(process.ppid(), _session(process.pid), birth)
+                found[process.pid] = Entry(process.ppid(), session_of(process.pid), birth)
     return found
-
-
-def _session(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except (OSError, AttributeError):
-        return -1

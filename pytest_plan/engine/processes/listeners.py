@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,25 +51,35 @@ def ports_in(arguments: Iterable[str]) -> set[int]:
     return {port for port in found if 0 < port < 65536}
 
 
-def strangers_on(ports: Collection[int], is_ours: Callable[[int], bool]) -> list[Stranger]:
-    """Return the listeners on `ports` of which no process is ours.
+def are_in(ports: Iterable[int], arguments: Iterable[str]) -> set[int]:
+    """Return those of `ports` that an argument contains anywhere, as in `-o "-p 5432"`."""
+    numbers = {number for argument in arguments for number in re.findall(r"\d+", argument)}
+    return {port for port in ports if str(port) in numbers}
+
+
+def listening_on(ports: Collection[int]) -> dict[int, int]:
+    """Return the inodes of the sockets that listen on `ports`, each with its port."""
+    if not ports:
+        return {}
+    return {one.inode: one.port for one in _sockets() if _listens_on(one, ports)}
+
+
+def strangers_at(sockets: Mapping[int, int], is_ours: Callable[[int], bool]) -> list[Stranger]:
+    """Return the listeners on `sockets` of which no process is ours.
 
     Args:
-        ports: the ports.
+        sockets: the inodes of listening sockets, each with its port.
         is_ours: a function that returns whether the process with a certain pid belongs to the plan.
     """
-    if not ports:
+    if not sockets:
         return []
-    listening = {one.inode: one.port for one in _sockets() if _listens_on(one, ports)}
-    if not listening:
-        return []
-    holders: dict[int, list[int]] = {inode: [] for inode in listening}
+    holders: dict[int, list[int]] = {inode: [] for inode in sockets}
     for pid in process_table():
-        for inode in _inodes_of(pid) & listening.keys():
+        for inode in _inodes_of(pid) & sockets.keys():
             holders[inode].append(pid)
     return [
         Stranger(port, inode, min(holders[inode], default=None))
-        for inode, port in listening.items()
+        for inode, port in sockets.items()
         if not any(is_ours(pid) for pid in holders[inode])
     ]
 

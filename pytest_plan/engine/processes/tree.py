@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from pytest_plan.engine.model.clock import Clock
-from pytest_plan.engine.processes.identity import Entry, Identity, boot_id, process_table
+from pytest_plan.engine.processes.identity import (
+    Entry,
+    Identity,
+    boot_id,
+    identify,
+    pids,
+    process_table,
+)
 from pytest_plan.engine.processes.marks import Marks
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
@@ -22,6 +29,7 @@ _FREEZE = getattr(signal, "SIGSTOP", signal.SIGTERM)  # Windows lacks SIGSTOP to
 _FREEZE_ROUNDS = 50  # the maximum number of rounds for stopping a tree that keeps forking
 _SCANS = 3  # how often the process table is read until a tree counts as empty
 _POLL = 0.02  # seconds between two checks whether a tree has ended
+_ENDING = 0.2  # how many seconds processes may take to end before they count as left running
 _KILL_WAIT = 1.0  # how many seconds killed processes may take to disappear
 
 
@@ -46,16 +54,34 @@ class Leftovers:
 
     Args:
         marks: the marks of the programs.
-        say: a function to call with a line for the log about the processes that `end` found.
+        say: a function to call with the processes that `end` has found, as text.
+
+    Attributes:
+        marks: the marks of the programs.
+        is_ended: whether `end` was called.
+        known: the processes that belong to a known daemon.
     """
 
     def __init__(self, marks: Marks, say: Callable[[str], None]) -> None:
-        self._marks = marks
         self._say = say
+        self.marks = marks
+        self.is_ended: bool = False
+        self.known: set[Identity] = set()
 
     def members(self) -> list[Identity]:
         """Return the processes that are still running."""
-        return tree_members(self._marks)
+        return tree_members(self.marks)
+
+    def members_beyond(self, before: Collection[int]) -> list[Identity]:
+        """Return those that are still running, except processes with the ids `before`.
+
+        This takes much less time than `members`.
+        """
+        for _ in range(_SCANS):
+            new = [identify(pid) for pid in pids().difference(before) if self.marks.are_on(pid)]
+            if found := [one for one in new if one.birth]:
+                return found
+        return []
 
     def end(self, clock: Clock, number: int, grace: float) -> None:
         """Send `number` to each daemon; after `grace` seconds send SIGKILL to those that remain.
@@ -63,10 +89,14 @@ class Leftovers:
         Raises:
             TimeoutError: some processes survived SIGKILL; the message lists them.
         """
+        self.is_ended = True
         found = self.members()
+        if found and number != KILL:  # a program that a cleanup has stopped may be about to end
+            wait_until(clock, lambda: not self.members(), _ENDING)
+            found = self.members()
         if not found:
             return
-        self._say(f"ending processes that were left running: {listed(found)}\n")
+        self._say(listed(found))
         signal_all(found, number)
         wait_until(clock, lambda: not self.members(), grace)
         kill_all(clock, self.members)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Protocol
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from pytest_plan.engine.journal.null import NullJournal
-from pytest_plan.engine.processes.identity import Identity
+from pytest_plan.engine.processes.identity import Identity, pids
 from pytest_plan.engine.processes.listeners import (
     Stranger,
+    are_in,
     descends_from,
+    listening_on,
     ports_in,
-    still_there,
-    strangers_on,
+    strangers_at,
 )
 from pytest_plan.engine.processes.marks import Marks
 from pytest_plan.engine.processes.process import Process
+from pytest_plan.engine.processes.tree import Leftovers
 from pytest_plan.engine.shared.log import StepLog
-
-_PATIENCE = 2.0  # how many seconds after its start a program may take to use its ports
-_LAST_LINES = 10  # the lines of a needed step's log that an error shows
+from pytest_plan.engine.shared.watched import Daemon, Watched
 
 
 class Members(Protocol):
@@ -32,100 +31,22 @@ class Members(Protocol):
         """Return the running processes of the tree."""
 
 
-class Program:
-    """A program that a step has started and that must keep running.
+class Before(NamedTuple):
+    """What was there before `ctx.run` began a program.
 
-    It need not run any more if the step has waited for its end, if it was ended on purpose, or if
-    it exited with status 0 while its step was not in `wait_until`.
-
-    Args:
-        process: the process.
-        call: the identity of the call that started it.
-        log: the log of its step.
-        strangers: the processes that listened before on the ports in its arguments.
-        began: the time on the plan's clock at which it began.
+    Attributes:
+        step: the step that runs the program.
+        left: the processes that programs of the same call have left running.
+        pids: the ids of all processes; empty if the system does not list them in `/proc`.
+        sockets: the sockets that listened on the ports in the arguments, each with its port.
+        at: the time on the plan's clock.
     """
 
-    def __init__(
-        self,
-        process: Process,
-        call: object,
-        log: StepLog,
-        strangers: Sequence[Stranger],
-        began: float,
-    ) -> None:
-        self.process = process
-        self.call = call
-        self.log = log
-        self._has_daemon = False
-        self._strangers = strangers
-        self._began = began
-
-    def is_lost(self, *, waiting: bool) -> bool:
-        """Return whether the program has ended although it must run.
-
-        Args:
-            waiting: whether its step is in `wait_until`, so that it must not exit with 0 either.
-        """
-        status = self.process.status()
-        if status is None or self.process.may_end:
-            return False
-        if status != 0:
-            return True
-        if self.process.members():
-            self._has_daemon = True
-            return False
-        return waiting or self._has_daemon or bool(self._strangers)
-
-    def is_settled(self, now: float) -> bool:
-        """Return whether a server that answers can be this program, or nothing more is learned.
-
-        Args:
-            now: the time on the plan's clock. Some time after the program began, a warning about
-                the strangers is given instead.
-        """
-        if not self._strangers or self.process.may_end:
-            return True
-        members = (member.pid for member in self.process.members())
-        self._strangers = still_there(self._strangers, members)
-        if self._strangers and now - self._began >= _PATIENCE:
-            warn_of(self._strangers, self.process.args, self.log)
-            self._strangers = ()
-        return not self._strangers
-
-    def notice(self) -> None:
-        """Let a program that has exited with status 0 rest, unless it has left a daemon running."""
-        if self.process.status() == 0 and not self._has_daemon:
-            self._has_daemon = bool(self.process.members())
-            self.process.may_end = self.process.may_end or not self._has_daemon
-
-    def lost(self, step: str) -> RuntimeError:
-        """Return the error of the step that started the program."""
-        return RuntimeError(f"{self._ending()} during startup of step {step!r}")
-
-    def lost_by(self, need: str, step: str) -> RuntimeError:
-        """Return the error of `step`, which needs the step `need` that started the program."""
-        text = f"{self._ending()}; it belongs to step {need!r}, which step {step!r} needs"
-        error = RuntimeError(text)
-        if lines := self.log.tail(_LAST_LINES):
-            error.add_note(f"the last lines of the log of step {need!r}:\n{lines}")
-        return error
-
-    def _ending(self) -> str:
-        status = self.process.status() or 0
-        ending = f"exited with status {status}" if status >= 0 else f"died of signal {-status}"
-        if self._has_daemon:
-            ending += " and left a daemon, which has ended too,"
-        strangers = "".join(f"{one}; " for one in self._strangers)
-        return f"{strangers}{Path(self.process.args[0]).name!r} {ending}"
-
-
-def warn_of(strangers: Sequence[Stranger], argv: Sequence[str], log: StepLog) -> None:
-    """Warn that strangers may answer in place of a program, also in the log of its step."""
-    listed = " and ".join(map(str, strangers))
-    text = f"{listed}; it may answer in place of {Path(argv[0]).name!r}"
-    log.write(f"warning: {text}\n")
-    warnings.warn(text, RuntimeWarning, stacklevel=2)
+    step: str
+    left: Leftovers
+    pids: Collection[int]
+    sockets: Mapping[int, int]
+    at: float
 
 
 class Programs:
@@ -139,16 +60,15 @@ class Programs:
 
     def __init__(self) -> None:
         self.needs: dict[str, tuple[str, ...]] = {}
-        self._programs: dict[str, list[Program]] = {}
+        self._programs: dict[str, list[Watched]] = {}
         self._trees: dict[str, list[tuple[Members, int | None]]] = {}
         self._waited: set[str] = set()
         self._ports: dict[str, set[int]] = {}
         self._marks: list[Marks] = []
 
-    def add(self, step: str, program: Program, number: int | None) -> None:
-        """Add a program that a step has started, with its number in the journal."""
-        self._programs[step] = [*self._programs.get(step, ()), program]
-        self.add_tree(step, program.process, number)
+    def watch(self, step: str, watched: Watched) -> None:
+        """Let something that a step has started be one of the programs that must keep running."""
+        self._programs[step] = [*self._programs.get(step, ()), watched]
 
     def own(self, marks: Marks) -> Marks:
         """Let processes with these marks count as programs of the plan; return the marks."""
@@ -167,24 +87,62 @@ class Programs:
     def strangers(self, step: str, argv: Sequence[str]) -> list[Stranger]:
         """Return the processes outside the plan that listen on a port in the arguments.
 
-        Call this just before a program begins. A listener that comes later counts as the step's.
+        Call this just before `ctx.start` begins a program. A listener that comes later counts as
+        the step's.
 
         Raises:
             RuntimeError: a process outside the plan listens on a free port that the step took.
         """
-        taken = self._ports.pop(step, set())
-        found = strangers_on(taken | ports_in(argv), self._is_ours)
-        for one in found:
-            if one.port in taken and not (one.pid and descends_from(one.pid, os.getpid())):
-                raise RuntimeError(
-                    f"{one}, which step {step!r} took as a free port; "
-                    f"{Path(argv[0]).name!r} was not started"
-                )
-        return [one for one in found if one.port in ports_in(argv)]
+        self._refuse_strangers(step, argv, self._ports.pop(step, set()))
+        return strangers_at(listening_on(ports_in(argv)), self._is_ours)
 
-    def begin_run(self, step: str) -> None:
-        """Record that a step runs a program, which may let others listen on its free ports."""
-        self._ports.pop(step, None)
+    def before_run(
+        self, step: str, argv: Sequence[str], left: Leftovers, now: float, *, provisions: bool
+    ) -> Before:
+        """Return what is there before `ctx.run` begins a program; then pass it to `after_run`.
+
+        The program may let others listen on the free ports of the step. For a port that is not in
+        the arguments, these cannot be told from strangers.
+
+        Args:
+            step: the step.
+            argv: the program and its arguments.
+            left: the processes that programs of the same call have left running.
+            now: the time on the plan's clock.
+            provisions: whether the call belongs to the provisioning of the step.
+
+        Raises:
+            RuntimeError: a process outside the plan listens on a free port that the step took and
+                that is in the arguments.
+        """
+        if provisions:
+            self._refuse_strangers(step, argv, are_in(self._ports.pop(step, set()), argv))
+        is_watched = sys.platform == "linux"  # elsewhere, this would take too long
+        known = pids() if is_watched else frozenset()
+        return Before(step, left, known, listening_on(ports_in(argv)), now)
+
+    def after_run(
+        self, before: Before, process: Process, log: StepLog, call: object, now: float
+    ) -> None:
+        """Watch the daemon that a program of `ctx.run` has left running, if any.
+
+        Args:
+            before: what was there before the program began.
+            process: the program, which has ended.
+            log: the log of the step.
+            call: the identity of the call.
+            now: the time on the plan's clock.
+        """
+        for program in self._programs.get(before.step, ()):
+            program.notice(is_run_over=True)
+        if not before.pids:
+            return
+        found = before.left.members_beyond(before.pids)
+        if new := [one for one in found if one not in before.left.known]:
+            strangers = strangers_at(before.sockets, self._is_ours)
+            daemon = Daemon(process, new, before.left, log, call, strangers=strangers,
+                            began=before.at, now=now)  # fmt: skip
+            self.watch(before.step, daemon)
 
     def add_tree(self, step: str, tree: Members, number: int | None) -> None:
         """Add a process tree and its number in the journal; see `record_daemons`."""
@@ -193,7 +151,7 @@ class Programs:
     def notice(self, step: str) -> None:
         """Let the programs of a step rest that have exited with status 0 while it did not wait."""
         for program in self._programs.get(step, ()):
-            program.notice()
+            program.notice(is_run_over=False)
 
     def check_waiting(
         self,
@@ -223,13 +181,13 @@ class Programs:
             RuntimeError: a program has ended; the message says which one and how.
         """
         for program in self._programs.get(step, ()):
-            if is_over and program.process.was_seen_ended:
-                program.process.may_end = True
-            if (provisions or program.call is call) and program.is_lost(waiting=True):
+            if is_over:
+                program.was_answered()
+            if (provisions or program.call is call) and program.is_lost(now, waiting=True):
                 raise program.lost(step) from cause
         if provisions:
             self._waited.add(step)
-            self._check_needs(step, cause)
+            self._check_needs(step, cause, now)
         return not provisions or not is_over or self._is_settled(step, now)
 
     def check_returned(self, step: str, now: float) -> bool:
@@ -245,10 +203,12 @@ class Programs:
             RuntimeError: a program has ended; the message says which one and how.
         """
         for program in self._programs.get(step, ()):
-            if program.is_lost(waiting=False):
+            # Only a step that waits relies on a daemon, whose status is unknown.
+            counts = program.has_status or step in self._waited
+            if counts and program.is_lost(now, waiting=False):
                 raise program.lost(step)
         if step in self._waited:
-            self._check_needs(step, None)
+            self._check_needs(step, None, now)
         return self._is_settled(step, now)
 
     def record_daemons(self, step: str, journal: NullJournal) -> None:
@@ -263,14 +223,22 @@ class Programs:
                 oldest = min(members, key=lambda member: float(member.birth))
                 journal.tree_started(number, oldest.pid)
 
-    def _check_needs(self, step: str, cause: BaseException | None) -> None:
+    def _refuse_strangers(self, step: str, argv: Sequence[str], ports: Collection[int]) -> None:
+        for one in strangers_at(listening_on(ports), self._is_ours):
+            if not (one.pid and descends_from(one.pid, os.getpid())):
+                raise RuntimeError(
+                    f"{one}, which step {step!r} took as a free port; "
+                    f"{os.path.basename(argv[0])!r} was not started"
+                )
+
+    def _check_needs(self, step: str, cause: BaseException | None, now: float) -> None:
         for need in self._needed(step):
             for program in self._programs.get(need, ()):
-                if program.is_lost(waiting=False):
+                if program.is_lost(now, waiting=False):
                     raise program.lost_by(need, step) from cause
 
     def _is_settled(self, step: str, now: float) -> bool:
-        return all([program.is_settled(now) for program in self._programs.get(step, ())])
+        return all([program.is_settled(step, now) for program in self._programs.get(step, ())])
 
     def _is_ours(self, pid: int) -> bool:
         return pid == os.getpid() or any(marks.are_on(pid) for marks in self._marks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import Environment
@@ -100,7 +100,7 @@ def _dead(
     for name in names:
         if Hook.ALIVE in steps[name].hooks:
             asked.append(name)
-        elif any(not _tree_lives(data) for data in _trees(recorded.steps[name])):
+        elif any(not orphan_tree(how).is_alive() for how in _trees(recorded.steps[name])):
             dead[name] = "one of its processes has exited"
     if asked:
         restorer = Restorer(recorded, recorded.steps, steps, references_of(declared.config))
@@ -135,9 +135,7 @@ def _evidence(step: RecordedStep, planned: PlannedStep) -> str:
     return "its processes are running" if any(_trees(step)) else "unchecked"
 
 
-def _trees(step: RecordedStep) -> list[str]:
-    return [undo.data for undo in step.undos if undo.kind == "tree" and "pid" in undo.data]
-
-
-def _tree_lives(data: str) -> bool:
-    return orphan_tree(json.loads(data)).is_alive()
+def _trees(step: RecordedStep) -> list[dict[str, Any]]:
+    """Return the trees of a step whose first process must keep running."""
+    trees = [json.loads(undo.data) for undo in step.undos if undo.kind == "tree"]
+    return [how for how in trees if "pid" in how and how.get("watch", True)]

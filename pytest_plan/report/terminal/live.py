@@ -162,6 +162,8 @@ class TerminalReport:
         if cleanup.left:
             detail += f"  not undone: {', '.join(cleanup.left)}"
         self._line(result.name, f"cleanup {_word(cleanup.outcome)}", detail, markup, is_bad=is_bad)
+        for processes in cleanup.ended:
+            self._line(result.name, "ended", f"what was still running: {processes}", _ODD)
         if is_bad:
             self._add_report(failure.cleanup_report(self._plan, result))
 

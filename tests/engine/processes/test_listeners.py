@@ -194,6 +194,24 @@ class TestFixedPort:
             assert outcome(lambda ctx: repr(ctx.start(argv, watch=False))) is None
             assert outcome(lambda ctx: ctx.run(argv).stdout) is None
 
+    @pytest.mark.parametrize("lives", [True, False])
+    def test_a_daemon_of_run_is_held_to_it(self, port: int, listen: Listen, lives: bool) -> None:
+        """A daemon that does not listen is reported, as a program of `ctx.start` is."""
+        stranger = listen(port)
+        code = f'setsid sh -c "exec sleep {60 if lives else 0.3}" >/dev/null 2>&1 &'
+
+        def exec(ctx: Context) -> Any:
+            ctx.run(["sh", "-c", code, str(port)])
+            return ctx.wait_until(lambda: answers(port), timeout=LONGEST)
+
+        if lives:
+            with pytest.warns(RuntimeWarning, match=rf"\(pid {stranger}\) already listens on"):
+                assert outcome(exec) is None
+        else:
+            error = outcome(exec)
+            assert isinstance(error, RuntimeError)
+            assert f"(pid {stranger}) already listens on port {port}" in str(error)
+
 
 class TestFreePort:
     """A stranger listens on a port of `ctx.free_port`."""
@@ -223,6 +241,41 @@ class TestFreePort:
             listen(port)
             ctx.start([sys.executable, "-c", CLIENT, str(port)])
             return ctx.wait_until(lambda: answers(port), timeout=LONGEST)
+
+        assert outcome(exec) is None
+
+    @pytest.mark.parametrize("form", ["{}", "-p {} -k /tmp", "localhost:{}", "--port={}"])
+    def test_a_program_of_run_is_not_started(self, listen: Listen, form: str) -> None:
+        """A program that would leave a server running cannot listen on the port."""
+        ports: list[int] = []
+
+        def exec(ctx: Context) -> None:
+            ports.append(ctx.free_port())
+            listen(ports[0])
+            ctx.run(["touch", str(ctx.artifacts / "ran"), form.format(ports[0])])
+
+        error = outcome(exec)
+        assert isinstance(error, RuntimeError)
+        text = f"already listens on port {ports[0]}, which step 'it' took as a free port"
+        assert text in str(error)
+        assert str(error).endswith("'touch' was not started")
+
+    def test_a_program_of_run_may_have_nothing_to_do_with_it(self, listen: Listen) -> None:
+        """A service that the step has asked may listen already, such as a container's proxy."""
+
+        def exec(ctx: Context) -> Any:
+            listen(ctx.free_port())
+            return ctx.run(["true"]).stdout
+
+        assert outcome(exec) is None
+
+    def test_a_cleanup_is_not_refused(self, listen: Listen) -> None:
+        """It may talk to whatever listens on the port."""
+
+        def exec(ctx: Context) -> None:
+            port = ctx.free_port()
+            listen(port)
+            ctx.defer(ctx.run, ["true", str(port)])
 
         assert outcome(exec) is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.results import StepError
 from pytest_plan.engine.plan import Plan
+from pytest_plan.engine.processes.identity import identify
 from pytest_plan.engine.processes.process import Process
 
 LONGEST = 20.0
@@ -331,3 +333,219 @@ class TestBlocking:
             return ctx.wait_until(lambda: "ready", timeout=0)
 
         assert outcome(exec) is None
+
+
+DAEMON = """
+import os, sys, time
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+os.closerange(0, 3)
+file, seconds, status = sys.argv[1:]
+with open(file + ".new", "w") as new:
+    new.write(str(os.getpid()))
+os.rename(file + ".new", file)
+time.sleep(float(seconds))
+os._exit(int(status))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it would take too long")
+class TestDaemons:
+    """Daemons that programs of `ctx.run` have left running."""
+
+    LONG = 60.0
+
+    def leave(self, ctx: Context, file: Path, seconds: float = 0.3, status: int = 9) -> int:
+        """Let a program leave a daemon; return its pid."""
+        ctx.run([sys.executable, "-c", DAEMON, str(file), str(seconds), str(status)])
+        wait_for(file.exists)
+        return int(file.read_text())
+
+    @pytest.mark.parametrize("status", [0, 9])
+    def test_a_wait_fails_at_once_when_one_has_ended(self, tmp_path: Path, status: int) -> None:
+        """The error names its program, and says what to do if it may end."""
+
+        def exec(ctx: Context) -> None:
+            self.leave(ctx, tmp_path / "pid", status=status)
+            waits(ctx)
+
+        begun = time.monotonic()
+        error = outcome(exec)
+        assert isinstance(error, RuntimeError)
+        name = Path(sys.executable).name
+        assert str(error).startswith(
+            f"{name!r} exited with status 0 and left a daemon, which has ended too, "
+            "during startup of step 'it'; if it may end, use ctx.start(..., watch=False)"
+        )
+        assert time.monotonic() - begun < LONGEST
+
+    def test_the_step_fails_when_it_has_ended_after_the_wait(self, tmp_path: Path) -> None:
+        """A step that has waited for the server must not succeed without it."""
+
+        def exec(ctx: Context) -> None:
+            who = identify(self.leave(ctx, tmp_path / "pid", self.LONG))
+            ctx.wait_until(lambda: True)
+            who.send_signal(signal.SIGKILL)
+            wait_for(lambda: not who.is_alive())
+
+        assert isinstance(outcome(exec), RuntimeError)
+
+    def test_a_step_that_needs_it_fails(self, tmp_path: Path) -> None:
+        """The error names the step that has started the daemon."""
+        plan = Plan()
+
+        def first(ctx: Context) -> None:
+            self.leave(ctx, tmp_path / "pid", self.LONG)
+
+        def last(ctx: Context) -> None:
+            identify(int((tmp_path / "pid").read_text())).send_signal(signal.SIGKILL)
+            waits(ctx)
+
+        plan.add_step(GenericStep(exec=first), name="first")
+        plan.add_step(GenericStep(exec=last), name="last", needs=["first"])
+        with pytest.raises(StepError) as info:
+            plan.execute()
+        assert "it belongs to step 'first', which step 'last' needs" in str(info.value)
+
+    def test_one_that_runs_on_is_no_failure(self, tmp_path: Path) -> None:
+        """So is one beside it, and one that has a child."""
+
+        def exec(ctx: Context) -> Any:
+            for number in range(3):
+                self.leave(ctx, tmp_path / str(number), self.LONG)
+                ctx.wait_until(lambda: True)
+            return ctx.sleep(0.2)
+
+        assert outcome(exec) is None
+
+    def test_each_one_counts(self, tmp_path: Path) -> None:
+        """Others that run on do not hide the end of one of them."""
+
+        def exec(ctx: Context) -> None:
+            for number, seconds in enumerate((self.LONG, 0.3, self.LONG)):
+                self.leave(ctx, tmp_path / str(number), seconds)
+            waits(ctx)
+
+        assert isinstance(outcome(exec), RuntimeError)
+
+    def test_one_that_forks_again_later_runs_on(self, tmp_path: Path) -> None:
+        """A daemon may restart itself; its successor has the same marks."""
+        code = 'touch "$0.ready"; until [ -e "$0.go" ]; do sleep 0.01; done; sleep 60 & exit 0'
+        argv = ["setsid", "--fork", "sh", "-c", code, str(tmp_path / "file")]
+
+        def exec(ctx: Context) -> Any:
+            ctx.run(argv)
+            wait_for((tmp_path / "file.ready").exists)
+            (tmp_path / "file.go").touch()
+            end = time.monotonic() + 0.5
+            return ctx.wait_until(lambda: time.monotonic() > end, every=0.05)
+
+        assert outcome(exec) is None
+
+    def test_one_that_another_program_has_stopped_may_end(self, tmp_path: Path) -> None:
+        """A server is often started, changed and stopped before it is started again."""
+
+        def exec(ctx: Context) -> Any:
+            who = identify(self.leave(ctx, tmp_path / "pid", self.LONG))
+            ctx.run(["sh", "-c", 'kill $0; while [ -d "/proc/$0" ]; do sleep 0.01; done',
+                     str(who.pid)])  # fmt: skip
+            assert not who.is_alive()
+            self.leave(ctx, tmp_path / "other", self.LONG)
+            return ctx.wait_until(lambda: True)
+
+        assert outcome(exec) is None
+
+    def test_the_rest_of_a_pipe_is_none(self, tmp_path: Path) -> None:
+        """Processes in the session of the program may end a moment after it."""
+
+        def exec(ctx: Context) -> Any:
+            ctx.run(["sh", "-c", "sleep 0.3 & exit 0"])
+            end = time.monotonic() + 0.6
+            return ctx.wait_until(lambda: time.monotonic() > end, every=0.05)
+
+        assert outcome(exec) is None
+
+    def test_a_server_in_the_background_of_a_shell_is_one(self) -> None:
+        """It has outlived the program for a second."""
+
+        def exec(ctx: Context) -> None:
+            ctx.run(["sh", "-c", "sleep 1.5 >/dev/null 2>&1 & exit 0"])
+            waits(ctx)
+
+        error = outcome(exec)
+        assert isinstance(error, RuntimeError)
+        assert "left a daemon, which has ended too" in str(error)
+
+    def test_a_step_that_never_waits_does_not_rely_on_it(self, tmp_path: Path) -> None:
+        """Some programs leave a helper that ends by itself."""
+
+        def exec(ctx: Context) -> None:
+            who = identify(self.leave(ctx, tmp_path / "pid", 0.1))
+            wait_for(lambda: not who.is_alive())
+
+        assert outcome(exec) is None
+
+    def test_one_of_an_earlier_attempt_may_end(self, tmp_path: Path) -> None:
+        """It was ended before the next attempt began."""
+
+        def exec(ctx: Context) -> Any:
+            self.leave(ctx, tmp_path / str(ctx.attempt), self.LONG)
+            if ctx.attempt == 1:
+                raise ValueError
+            return ctx.wait_until(lambda: True)
+
+        assert outcome(exec, retries=1, retry_wait=0) is None
+
+    def test_a_program_that_is_not_watched_may_leave_one_that_ends(self, tmp_path: Path) -> None:
+        """This is the advice of the error."""
+
+        def exec(ctx: Context) -> Any:
+            argv = [sys.executable, "-c", DAEMON, str(tmp_path / "pid"), "0.1", "0"]
+            ctx.start(argv, watch=False).wait()
+            wait_for((tmp_path / "pid").exists)
+            who = identify(int((tmp_path / "pid").read_text()))
+            return ctx.wait_until(lambda: not who.is_alive())
+
+        assert outcome(exec) is None
+
+
+class TestEnded:
+    """Processes that cleanup has found running after the programs of `ctx.run`."""
+
+    CODE = "setsid sleep 60 >/dev/null 2>&1 & exit 0"
+
+    def cleaned(self, exec: Exec, **options: Any) -> tuple[str, ...]:
+        """Run a step; return what its cleanup has ended."""
+        plan = Plan()
+        plan.add_step(GenericStep(exec=exec), name="it", **options)
+        return plan.execute().steps["it"].cleanup.ended
+
+    def test_the_result_lists_them(self) -> None:
+        """Each with its program and pid."""
+        (ended,) = self.cleaned(lambda ctx: ctx.run(["sh", "-c", self.CODE]).stdout)
+        assert ended.startswith("'sleep' (pid ")
+
+    def test_one_that_cleanup_has_stopped_is_not_listed(self) -> None:
+        """Even if it takes a moment to end."""
+
+        def exec(ctx: Context) -> None:
+            code = "trap 'sleep 0.05; exit' TERM; echo $$; while :; do sleep 0.01; done"
+            ctx.run(["sh", "-c", 'setsid sh -c "$0" >pid &', code], cwd=ctx.tmp_path)
+            wait_for((ctx.tmp_path / "pid").exists)
+            wait_for((ctx.tmp_path / "pid").read_text)
+            ctx.defer(os.kill, int((ctx.tmp_path / "pid").read_text()), signal.SIGTERM)
+
+        assert self.cleaned(exec) == ()
+
+    def test_those_of_an_earlier_attempt_are_not_listed(self) -> None:
+        """They did not outlive the cleanup of the step."""
+
+        def exec(ctx: Context) -> None:
+            if ctx.attempt == 1:
+                ctx.run(["sh", "-c", self.CODE])
+                raise ValueError
+
+        assert self.cleaned(exec, retries=1, retry_wait=0) == ()

@@ -103,6 +103,21 @@ class TestLines:
         assert result.stdout.str().count("noise") == 4
         check_separate_lines(result)
 
+    def test_what_was_still_running_after_cleanup_has_a_line(self, project: Project) -> None:
+        """The line names the step, the programs and their pids."""
+        project.steps("""
+            @pytest.mark.plan_step
+            def db(ctx):
+                ctx.run(["sh", "-c", "setsid sleep 60 >/dev/null 2>&1 & exit 0"])
+        """)
+        project.tests("def test_it(db): pass")
+        result = project.run_apart()
+        assert result.ret == 0
+        line = r"plan: db  ended     what was still running: 'sleep' \(pid \d+\)"
+        assert re.fullmatch(line, plan_lines(result)[-1])
+        assert plan_lines(result)[-2] == "plan: db  cleanup ok T"
+        check_separate_lines(result)
+
     def test_quiet_shows_only_failures(self, project: Project) -> None:
         """With -q, only failed steps and failed cleanups have a line."""
         project.steps(
