@@ -1,4 +1,4 @@
-"""Rows 39 and 44: a user with a process limit, and a folder that the user may not write to."""
+"""Rows 39, 44 and 73: a process limit, a folder that is closed, a process that is another's."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import psutil
 import pytest
 
+from pytest_plan.engine.processes.identity import birth_of
 from tests.faults.harness.aftermath import (
     NO_REAPER,
     PLAIN,
@@ -35,10 +37,10 @@ def other() -> int:
     return 60_000 + os.getpid() % 4_000
 
 
-def as_other() -> list[str]:
-    """Return the command that runs another command as that user."""
+def as_other(*also: str) -> list[str]:
+    """Return the command that runs another command as that user, with these capabilities."""
     # The user may read everything: our Python may be in a folder closed to other users.
-    caps = "+dac_read_search"
+    caps = ",".join(f"+{name}" for name in ("dac_read_search", *also))
     return ["setpriv", f"--reuid={other()}", f"--regid={other()}", "--clear-groups",
             f"--inh-caps={caps}", f"--ambient-caps={caps}"]  # fmt: skip
 
@@ -159,3 +161,67 @@ def test_g1_a_folder_that_becomes_read_only_loses_nothing(stage: Stage, moment: 
 
     stage.add(moment, story)
     stage.play()
+
+
+STUBBORN = """\
+import shutil
+
+def pytest_plan_configure(plan):
+    from pytest_plan import GenericStep
+    from tests.faults.harness.fakes import note
+
+    def net(ctx):
+        note("begin", "net")
+        ctx.defer(note, "cleanup", "net")
+
+    def db(ctx):
+        note("begin", "db")
+        ctx.defer(note, "cleanup", "db")
+        as_other = ["setpriv", "--reuid=OTHER", "--regid=OTHER", "--clear-groups"]
+        if METHOD == "run":
+            ctx.run(["setsid", "--fork", *as_other, "sleep", "600"])
+        else:
+            ctx.start([*as_other, "sleep", "600"], stop_grace="1s")
+
+    plan.add_step(GenericStep(exec=net), name="net")
+    plan.add_step(GenericStep(exec=db), name="db", needs=["net"])
+"""
+
+
+@needs_other
+@pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
+def test_g6_a_process_that_cannot_be_ended_is_named(stage: Stage, args: tuple[str, ...]) -> None:
+    """Row 73: a program has become another user's; the run is red, and the rest is cleaned up."""
+
+    def story(run: Run, method: str) -> Story:
+        user = other() + 1  # pytest may become this user, but may not signal its processes
+        steps = STUBBORN.replace("OTHER", str(user))
+        run.write("conftest.py", f"METHOD = {method!r}\n{steps}")
+        run.write("test_it.py", "def test_it(db):\n    pass\n")
+        give(run)
+        under = as_other("setuid", "setgid")
+        run.start(*args, *NO_REAPER, argv=PLAIN, under=under)
+        yield run.ended
+        run._tally.faults += 1
+        run.judge(1, needs={}, left=["db"], exits=False)
+        (left,) = [one for one in psutil.process_iter() if is_of(one, user)]
+        named = f"processes survived SIGKILL: 'sleep' (pid {left.pid})"
+        run.expect(named in " ".join(run.output().split()), run.output())
+        run.expect("db" in run.output().partition("cleanup FAILED")[0], "no line of its step")
+        run.expect(run.notes("cleanup") == ["db", "net"], f"cleaned up: {run.notes('cleanup')}")
+        run.expect(environments(run), "nothing is left for the next cleanup")
+        run.expect(clean_up(run, under=as_other("kill")) == 0, cleanup_said(run))
+        run.expect(birth_of(left.pid) == "", "the next cleanup has not ended it")
+        run.expect(not environments(run), "an environment is left")
+
+    for method in ("run", "start"):
+        stage.add(method, story, method)
+    stage.play(1)
+
+
+def is_of(process: psutil.Process, user: int) -> bool:
+    """Return whether a process belongs to a user."""
+    try:
+        return process.uids().real == user and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -145,7 +145,8 @@ class Process:
         self.may_end = True
         if number != KILL:
             self.members()
-            self.send_signal(number)
+            with contextlib.suppress(PermissionError):  # those that are left are named below
+                self.send_signal(number)
             wait_until(clock, lambda: self.status() is not None, grace)
             self._end_rest(clock, min(grace, _REST_GRACE))
         self._kill(clock)
