@@ -134,45 +134,128 @@ def test_multiprocessing_forks_and_ends_its_processes(
     assert [call for call in project.calls if call in ENDS] == ENDS
 
 
-@pytest.mark.parametrize("deed", ["return", "raise SystemExit(0)", "os._exit(0)"])
-@pytest.mark.parametrize("kind", ["plain", "generator", "cleanup", "deferred", "listener"])
+FORKS = {
+    "plain": """
+        @pytest.mark.plan_step
+        def forks(machine):
+            fork()
+    """,
+    "generator": """
+        @pytest.mark.plan_step
+        def forks(machine):
+            fork()
+            yield
+            fork()
+    """,
+    "async": """
+        @pytest.mark.plan_step
+        async def forks(machine):
+            fork()
+    """,
+    "async generator": """
+        @pytest.mark.plan_step
+        async def forks(machine):
+            await asyncio.sleep(0)
+            fork()
+            yield
+            await asyncio.sleep(0)
+            fork()
+    """,
+    "task": """
+        async def task():
+            await asyncio.sleep(0)
+            fork()
+
+        @pytest.mark.plan_step
+        async def forks(machine):
+            await asyncio.create_task(task())
+    """,
+    "callback": """
+        @pytest.mark.plan_step
+        async def forks(machine):
+            asyncio.get_running_loop().call_soon(fork)
+            asyncio.get_running_loop().call_soon(note, "after the callback")
+            await asyncio.sleep(0.1)
+    """,
+    "left task": """
+        async def task():
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                fork()
+
+        @pytest.mark.plan_step
+        async def forks(machine):
+            asyncio.get_running_loop().tasks = asyncio.create_task(task())
+            await asyncio.sleep(0)
+    """,
+    "cleanup": """
+        @pytest.mark.plan_step(cleanup=fork)
+        def forks(machine): pass
+    """,
+    "async cleanup": """
+        async def cleanup():
+            fork()
+
+        @pytest.mark.plan_step(cleanup=cleanup)
+        def forks(machine): pass
+    """,
+    "deferred": """
+        @pytest.mark.plan_step
+        def forks(ctx, machine):
+            ctx.defer(fork)
+    """,
+    "async deferred": """
+        async def deferred():
+            fork()
+
+        @pytest.mark.plan_step
+        def forks(ctx, machine):
+            ctx.defer(deferred)
+    """,
+    "retry": """
+        def seconds(state):
+            fork()
+            return 0
+
+        @pytest.mark.plan_step(retries=1, retry_wait=seconds)
+        def forks(ctx, machine):
+            assert ctx.attempt == 2
+    """,
+    "listener": """
+        @pytest.mark.plan_step
+        def forks(machine): pass
+
+        def pytest_plan_step_started(step):
+            fork()
+    """,
+    "condition": """
+        @pytest.mark.plan_step
+        def forks(ctx, machine):
+            ctx.wait_until(lambda: fork() or True)
+    """,
+}
+
+
+@pytest.mark.parametrize(
+    ("deed", "status"), [("return", 0), ("raise SystemExit(3)", 3), ("os._exit(0)", 0)]
+)
+@pytest.mark.parametrize("kind", FORKS)
 def test_a_copy_that_a_step_forks_ends_with_its_hook(
-    project: Project, kind: str, deed: str
+    project: Project, kind: str, deed: str, status: int
 ) -> None:
     """It leaves the rest of the plan to the original process, which waits for nothing."""
     project.steps(
+        "import asyncio",
         MACHINE,
         f"""
     def fork():
         if not (child := os.fork()):
             {deed}
         else:
-            assert os.waitpid(child, 0)[1] == 0
-
-    KIND = {kind!r}
-    if KIND == "generator":
-        @pytest.mark.plan_step
-        def forks(machine):
-            if not (child := os.fork()):
-                yield
-            else:
-                assert os.waitpid(child, 0)[1] == 0
-                yield
-    elif KIND == "listener":
-        @pytest.mark.plan_step
-        def forks(machine): pass
-
-        def pytest_plan_step_started(step):
-            fork()
-    else:
-        def cleanup():
-            if KIND == "cleanup": fork()
-
-        @pytest.mark.plan_step(cleanup=cleanup)
-        def forks(ctx, machine):
-            if KIND == "deferred": ctx.defer(fork)
-            if KIND == "plain": fork()
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == {status}
     """,
+        FORKS[kind],
     )
     project.tests("""
     def test_it(machine, forks):
@@ -180,6 +263,7 @@ def test_a_copy_that_a_step_forks_ends_with_its_hook(
     """)
     check(project)
     assert project.calls.count("test") == 1
+    assert project.calls.count("after the callback") == (kind == "callback")
 
 
 def test_a_signal_that_comes_during_a_fork_is_not_lost(project: Project) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import contextvars
 import functools
 import os
-import sys
 import threading
 import traceback
 import weakref
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted, advance
 from pytest_plan.engine.model.clock import Clock
+from pytest_plan.engine.processes.copies import call_in_copies, call_in_original, end_copy
 from pytest_plan.engine.shared.log import current_log
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class LoopThread:
     Attributes:
         loop: the loop.
         interrupt: the interrupt of the call that waits for the loop; None between the calls.
+        process: the pid of the process that runs the loop.
     """
 
     def __init__(self, step: str) -> None:
@@ -79,6 +80,7 @@ class LoopThread:
         self.loop.set_task_factory(self._make_task)
         self.loop.set_exception_handler(self._log_error)
         self.interrupt: Interrupt | None = None
+        self.process: int = os.getpid()
         self._log = current_log.get()
         self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._own_tasks: set[asyncio.Task[Any]] = set()  # asyncio refers to tasks only weakly
@@ -93,6 +95,7 @@ class LoopThread:
             name=f"plan-{step}-loop",
             daemon=True,
         )
+        call_in_copies(self._end_copy)
         try:
             self._thread.start()
         except RuntimeError:
@@ -174,13 +177,22 @@ class LoopThread:
                 while not self._is_ending and not self.loop.is_closed():
                     # SystemExit and KeyboardInterrupt of a task leave the loop. The task keeps
                     # the exception for those who await it.
-                    with contextlib.suppress(BaseException):
+                    try:
                         self.loop.run_forever()
+                    except BaseException as error:
+                        end_copy(self.process, error)
                 self._log_failed_tasks()
         finally:
             with self._changed:
                 self._has_ended = True
                 self._changed.notify_all()
+
+    def _end_copy(self) -> None:
+        """Let the loop end this process, a forked copy, when the callback that forked it ends."""
+        if self.ident == threading.get_ident():
+            with contextlib.suppress(AttributeError):  # other loops finish their round first
+                self.loop._ready.clear()  # type: ignore[attr-defined]
+            self.loop.call_soon(os._exit, 0)
 
     def _make_task(
         self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
@@ -304,7 +316,7 @@ class _HookCode:
         self._code = code
         self._frame = frame
         self._interrupt = interrupt
-        self._process = os.getpid()
+        self._process = os.getpid()  # the hook may fork: see threads.py
 
     def __await__(self) -> _HookCode:
         return self
@@ -328,13 +340,7 @@ class _HookCode:
         self._code.close()
 
     def _step(self, step: Callable[[], Any]) -> Any:
-        try:
-            return self._interruptible_step(step)
-        finally:
-            if os.getpid() != self._process:
-                # The hook has forked and this is the child: see threads.py.
-                ended = sys.exception()
-                os._exit(0 if ended is None or isinstance(ended, StopIteration) else 1)
+        return call_in_original(self._process, functools.partial(self._interruptible_step, step))
 
     def _interruptible_step(self, step: Callable[[], Any]) -> Any:
         if not self._interrupt.is_wanted:
@@ -378,6 +384,10 @@ class _TaskCode(Coroutine[Any, Any, Any]):
         self._code.close()
 
     def _step(self, step: Callable[[], Any]) -> Any:
+        step = functools.partial(self._interruptible_step, step)
+        return call_in_original(self._thread.process, step)
+
+    def _interruptible_step(self, step: Callable[[], Any]) -> Any:
         interrupt = self._thread.interrupt
         if interrupt is None or interrupt.is_wanted or interrupt.is_armed:
             return step()

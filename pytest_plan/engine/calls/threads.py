@@ -84,9 +84,7 @@ class Threads:
         call = self._clock.get(inbox, None)
         while call is not None:
             thread.name = f"plan-{call.scope.step}"
-            call.thread = threading.get_ident()
-            ending = call.perform()
-            end_copy(process, ending.error if isinstance(ending, Raised) else None)
+            ending = _perform(call, process)
             following = self._completed(call, ending)
             if following is None and self._rest(inbox):
                 thread.name = "plan-idle"
@@ -103,8 +101,14 @@ class Threads:
 def _ending_without_thread(call: Call, error: RuntimeError) -> Ending:
     if not call.is_shielded:
         return Refused(RuntimeError(_NO_THREAD.format(error)))
+    return _perform(call, os.getpid())
+
+
+def _perform(call: Call, process: int) -> Ending:
     call.thread = threading.get_ident()
-    return call.perform()
+    ending = call.perform()
+    end_copy(process, ending.error if isinstance(ending, Raised) else None)
+    return ending
 
 
 def frame_of(thread: int | None) -> FrameType | None:

@@ -6,6 +6,11 @@ It is a module of its own because workers import it, and nothing else of this pa
 from __future__ import annotations
 
 import os
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+_RETURNED = (StopIteration, StopAsyncIteration)  # how coroutines and async generators return
 
 
 def end_copy(process: int, error: BaseException | None) -> None:
@@ -22,3 +27,39 @@ def end_copy(process: int, error: BaseException | None) -> None:
         return
     code = error.code if isinstance(error, SystemExit) else error
     os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
+
+
+def call_in_original(process: int, function: Callable[[], Any]) -> Any:
+    """Call `function`, one step of a coroutine; end this process if `function` has forked it.
+
+    Args:
+        process: the pid of the original process.
+        function: the function to call. It raises StopIteration or StopAsyncIteration if the code
+            has returned.
+    """
+    error = None
+    try:
+        return function()
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        end_copy(process, None if isinstance(error, _RETURNED) else error)
+
+
+def call_in_copies(method: Callable[[], object]) -> None:
+    """Call a bound method in every forked copy of this process, before the copy continues.
+
+    Args:
+        method: the method. It is called only while its object exists.
+    """
+    if not hasattr(os, "register_at_fork"):
+        return
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        found = reference()
+        if found is not None:
+            found()
+
+    os.register_at_fork(after_in_child=call)
