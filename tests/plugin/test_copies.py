@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 
 import pytest
 
@@ -264,6 +266,165 @@ def test_a_copy_that_a_step_forks_ends_with_its_hook(
     check(project)
     assert project.calls.count("test") == 1
     assert project.calls.count("after the callback") == (kind == "callback")
+
+
+SHARED = """
+    @pytest.mark.plan_step
+    def unneeded(): return 1
+
+    @pytest.fixture
+    def in_copy():
+        '''Call functions in a copy; return their values, or their errors, as text.'''
+        def call(*functions):
+            reader, writer = os.pipe()
+            if not (child := os.fork()):
+                for function in functions:
+                    try:
+                        text = repr(function())
+                    except BaseException as error:
+                        text = f"{type(error).__name__}: {error}"
+                    os.write(writer, f"{text}\\n".encode())
+                os._exit(0)
+            os.close(writer)
+            assert os.waitpid(child, 0)[1] == 0
+            with open(reader) as file:
+                return file.read().splitlines()
+        return call
+"""
+
+
+@pytest.mark.parametrize("args", [(), ("-n", "1", "-p", "xdist")], ids=str)
+def test_a_copy_that_a_test_forks_reads_the_values_of_its_steps_only(
+    project: Project, args: tuple[str, ...]
+) -> None:
+    """Every other read and every write of the State is refused, at once."""
+    project.steps(MACHINE, SHARED)
+    project.tests("""
+    def test_first(unneeded):
+        pass
+
+    def test_reads(plan, machine, in_copy, request):
+        plan.state["key"] = 1
+        with plan.state.lock("held"):
+            values = in_copy(
+                lambda: plan.state["machine"],
+                lambda: plan.state.get("machine"),
+                lambda: request.getfixturevalue("machine"),
+                lambda: plan.need("machine"),
+            )
+            assert values == [repr(machine)] * 3 + ["None"]
+            refused = in_copy(
+                lambda: plan.state["key"],
+                lambda: plan.state.get("missing"),
+                lambda: "key" in plan.state,
+                lambda: len(plan.state),
+                lambda: list(plan.state),
+                lambda: plan.state.snapshot(),
+                lambda: plan.state.wait_for("key"),
+                lambda: plan.state.wait_for("missing", 60),
+                lambda: plan.state.update(key=2),
+                lambda: plan.state.update(machine=2),
+                lambda: plan.state.pop("key"),
+                lambda: plan.state.swap("key", 2),
+                lambda: plan.state.compare_and_swap("key", 1, 2),
+                lambda: plan.state.compare_and_delete("key", 1),
+                lambda: plan.state.setdefault("new", 1),
+                lambda: plan.state.lock("other").__enter__(),
+            )
+            assert {text.partition(":")[0] for text in refused} == {"StateError"}, refused
+            assert "fork" in refused[0]
+            assert in_copy(lambda: plan.state) == ["State(...)"]
+        assert plan.state["key"] == 1 and "new" not in plan.state
+
+    @pytest.mark.plan("machine")
+    def test_reads_what_it_needs(plan, in_copy):
+        read, refused = in_copy(
+            lambda: plan.state["machine"] > 0, lambda: plan.state["unneeded"]
+        )
+        assert read == "True" and refused.startswith("StateError")
+
+    @pytest.mark.plan("machine")
+    def test_leaves_a_lock(plan):
+        with plan.state.lock("held"):
+            if not (child := os.fork()):
+                return
+            assert os.waitpid(child, 0)[1] == 0
+    """)
+    # The fixture `plan` alone needs all steps; the mark narrows that.
+    source = (project.path / "test_it.py").read_text()
+    mark = '@pytest.mark.plan("machine")'
+    (project.path / "test_it.py").write_text(
+        source.replace("def test_reads(", f"{mark}\ndef test_reads(")
+    )
+    result = project.run_apart(*args)
+    result.assert_outcomes(passed=4)
+    assert result.duration < LONGEST
+
+
+def test_a_copy_that_a_step_forks_cannot_use_its_ctx(project: Project) -> None:
+    """It can neither start programs nor register what must be undone; the error says why."""
+    project.steps(
+        SHARED.replace("pytest.fixture", "pytest.mark.plan_step"),
+        """
+    @pytest.mark.plan_step
+    def refused(ctx, state, in_copy):
+        state["key"] = 1
+        texts = in_copy(
+            lambda: ctx.run(["true"]),
+            lambda: ctx.start(["true"]),
+            lambda: ctx.defer(note, "deferred"),
+            lambda: ctx.setenv("NAME", "value"),
+            lambda: ctx.free_port(),
+            lambda: ctx.log("text"),
+            lambda: ctx.check(),
+            lambda: ctx.sleep(60),
+            lambda: ctx.wait_until(lambda: False),
+            lambda: state.update(key=2),
+            lambda: ctx.state["key"],
+        )
+        for text in texts:
+            assert text.startswith("StateError: ") and "forked copy" in text, text
+        assert "step 'refused'" in texts[0]
+        assert len(texts) == 8, texts  # what is left ended with the function of wait_until
+        return issubclass(StateError, PlanError)
+    """,
+    )
+    project.tests("""
+    def test_it(refused):
+        assert refused
+    """)
+    project.run_apart().assert_outcomes(passed=1)
+    assert "deferred" not in project.calls
+
+
+def test_a_copy_of_a_worker_cannot_write_to_the_connection(project: Project) -> None:
+    """Its reports do not reach the controller, which notices when the worker has ended."""
+    project.steps(MACHINE)
+    project.tests("""
+    import signal, time
+
+    def test_copy_reports(machine, request):
+        child = os.fork()
+        if not child:
+            report = pytest.TestReport.from_item_and_call(
+                request.node, pytest.CallInfo.from_call(lambda: 1 / 0, "call"))
+            request.config.hook.pytest_runtest_logreport(report=report)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+
+    def test_dies_and_leaves_a_copy(machine):
+        if child := os.fork():
+            note("child", child)
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(120)
+    """)
+    result = project.run_apart("-n", "1", "-p", "xdist", "--max-worker-restart=0")
+    child = next(call.split()[1] for call in project.calls if call.startswith("child"))
+    os.kill(int(child), signal.SIGKILL)
+    result.stdout.fnmatch_lines(["*worker 'gw0' crashed*"])
+    assert "ZeroDivisionError" not in result.stdout.str()
+    assert [call for call in project.calls if call in ENDS] == ENDS
+    assert result.duration < LONGEST
 
 
 def test_a_signal_that_comes_during_a_fork_is_not_lost(project: Project) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -116,6 +117,7 @@ class CallScope(Guard):
         flag: the request to stop the call.
         interrupt: the means to inject an exception into the thread of the hook.
         uninterrupted: a context manager that delays such an exception.
+        process: the pid of the process to which the call belongs.
         left: the processes that the programs of `ctx.run` have left; None before the first program.
         wait_limit: the time on the plan's clock by which the function of `ctx.wait_until` must
             return, and the name of that limit; None means that there is none.
@@ -132,6 +134,7 @@ class CallScope(Guard):
     ) -> None:
         self.step = step
         self.attempt = attempt
+        self.process: int = os.getpid()
         self.renew(hook, deadline, reason)
         # The ids of threads. One scope may have several abandoned calls, because undos share it.
         self._abandoned: frozenset[int] = _NONE  # replaced under the executor's lock
@@ -153,11 +156,16 @@ class CallScope(Guard):
         return self.hook in EXEC_HOOKS
 
     def stopping(self) -> bool:
-        """Return whether the call was asked to stop."""
-        return self.flag.is_raised()
+        """Return whether the call was asked to stop, or is on a thread that was abandoned."""
+        return self.flag.is_raised() or self.is_abandoned()
 
     def pause(self, clock: Clock, seconds: float) -> bool:
-        """Wait until the call must stop, for at most `seconds`; return whether it must stop."""
+        """Wait until the call must stop, for at most `seconds`; return whether it must stop.
+
+        Raises:
+            StateError: as `admit`.
+        """
+        self.admit()
         with self.flag.condition:
             return clock.wait_for(self.flag.condition, self.flag.is_raised, seconds)
 
@@ -165,7 +173,7 @@ class CallScope(Guard):
         """Raise an error if the call must stop.
 
         Raises:
-            StateError: the call was abandoned.
+            StateError: as `admit`.
             StepTimeoutError: the call exceeded its time limit.
             PlanTimeoutError: the plan exceeded its limit.
             PlanCancelledError: the plan was cancelled.
@@ -187,7 +195,12 @@ class CallScope(Guard):
         return bool(self._abandoned) and threading.get_ident() in self._abandoned
 
     def admit(self) -> None:
-        """Raise StateError if the calling thread was abandoned."""
+        """Raise StateError in an abandoned thread, and in a forked copy of the process."""
+        if os.getpid() != self.process:
+            raise StateError(
+                f"step {self.step!r} cannot use its ctx or the State in a forked copy of the "
+                "process: only the original process can"
+            )
         if self.is_abandoned():
             raise StateError(
                 f"step {self.step!r} was abandoned in {self.hook.value}, attempt {self.attempt}: "

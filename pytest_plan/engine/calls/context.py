@@ -17,6 +17,7 @@ from pytest_plan.engine.calls.undo import Undo, UndoStack
 from pytest_plan.engine.journal.null import Deferred
 from pytest_plan.engine.model.durations import Duration, format_duration, parse_duration
 from pytest_plan.engine.model.errors import PlanError, describe
+from pytest_plan.engine.processes.copies import call_in_original
 from pytest_plan.engine.processes.marks import Marks, new_marks
 from pytest_plan.engine.processes.process import Process, ProgramFiles, arguments_of, content, spawn
 from pytest_plan.engine.processes.tree import KILL, Leftovers, Tree
@@ -107,7 +108,7 @@ class Context:
             StepTimeoutError: the attempt or the cleanup exceeded its time limit.
             PlanTimeoutError: the plan exceeded its limit.
             PlanCancelledError: the plan was cancelled.
-            StateError: the step was abandoned.
+            StateError: the step was abandoned, or the process is a forked copy.
         """
         with self._scope.uninterrupted:
             self._scope.check()
@@ -164,7 +165,7 @@ class Context:
                 self._scope.wait_limit = (expires, budget)
             error: Exception | None = None
             try:
-                value = fn()
+                value = call_in_original(self._scope.process, fn)
             except PlanError:
                 raise
             except Exception as caught:
@@ -319,7 +320,8 @@ class Context:
 
         Raises:
             TypeError: `fn` is not callable.
-            PlanError: the step was abandoned or has been cleaned up; `fn` was called at once.
+            PlanError: the step was abandoned or has been cleaned up, and `fn` was called at once;
+                or the process is a forked copy.
             JournalError: the journal cannot record the call, which cleanup makes anyway.
         """
         if not callable(fn):
@@ -328,9 +330,9 @@ class Context:
             fn(*args, **kwargs)
             self._undo.admit(self._scope)
         with self._scope.uninterrupted:
+            self._scope.admit()
             label = getattr(fn, "__qualname__", None) or repr(fn)
-            call = Deferred(fn, args, kwargs)
-            number = None
+            call, number = Deferred(fn, args, kwargs), None
             try:
                 number = self._facts.journal.deferred(self.step, self._scope.hook, label, call)
             finally:  # the resource exists, so it must be undone even if the journal fails
@@ -361,9 +363,10 @@ class Context:
         """Return a free TCP port of 127.0.0.1, never the same twice in a run.
 
         Raises:
-            OSError: no port is free.
+            StateError, OSError: the step was abandoned, or no port is free.
         """
         with self._scope.uninterrupted:
+            self._scope.admit()
             return self._facts.programs.took(self.step, self._facts.ports.take())
 
     def _before_run(self, argv: Sequence[str]) -> Before:

@@ -110,6 +110,7 @@ class Run:
         )
         # Do this first, because attaching the journal writes all present entries to it, and the
         # masker must know their secrets by then.
+        store.begin()
         store.on_write(self.facts.masker.learn)
         self.journal.mask_with(self.facts.masker.mask)
         store.attach_journal(self.journal)

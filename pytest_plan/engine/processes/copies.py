@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _RETURNED = (StopIteration, StopAsyncIteration)  # how coroutines and async generators return
 
@@ -29,13 +31,12 @@ def end_copy(process: int, error: BaseException | None) -> None:
     os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
 
 
-def call_in_original(process: int, function: Callable[[], Any]) -> Any:
-    """Call `function`, one step of a coroutine; end this process if `function` has forked it.
+def call_in_original(process: int, function: Callable[[], T]) -> T:
+    """Call `function` and return its value; end this process if `function` has forked it.
 
     Args:
         process: the pid of the original process.
-        function: the function to call. It raises StopIteration or StopAsyncIteration if the code
-            has returned.
+        function: the function to call, possibly one step of a coroutine.
     """
     error = None
     try:

@@ -25,7 +25,8 @@ class State(MutableMapping[str, Any]):
 
     Keys are strings. The key named after a step belongs to that step. A write raises `StateError`
     if the key is not a string or belongs to another step, or if a test writes after cleanup has
-    begun.
+    begun. In a forked copy of the process, every method raises `StateError`, except that the values
+    of the steps that the running test needs can be read.
     """
 
     __module__ = "pytest_plan"
@@ -67,10 +68,11 @@ class State(MutableMapping[str, Any]):
         return len(self._versions())
 
     def __repr__(self) -> str:
-        try:
+        with contextlib.suppress(StateError):  # a value cannot be read in this process
             return f"State({self.snapshot()!r})"
-        except StateError:
+        with contextlib.suppress(StateError):  # this process is a forked copy
             return f"State(keys: {', '.join(self)})"
+        return "State(...)"
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`; if it is missing, set it to `default` (gsd: LoadOrStore)."""

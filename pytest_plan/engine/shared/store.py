@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from pytest_plan.engine.journal.null import NullJournal
@@ -16,6 +17,10 @@ __tracebackhide__ = True  # as in state.py
 Holder: TypeAlias = tuple[str, int]  # the worker and thread that hold a lock ("": this process)
 
 ABSENT = 0  # the version of a missing key
+_IN_COPY = (
+    "the State cannot be used in a forked copy of the process, where only the values of the steps "
+    "that the running test needs can be read"
+)
 
 
 class Entry(NamedTuple):
@@ -43,7 +48,8 @@ class Store(Protocol):
     `version` is the version that the entry must have: `ABSENT` (0) means that there must be no
     entry, and None means any version or none. `writer` is the name of the step that writes; None
     means a test. `timeout` is the maximum time to wait, in seconds; None means no limit.
-    `stopping` returns whether the caller must stop waiting.
+    `stopping` returns whether the caller must stop waiting. In a forked copy of the process, every
+    method raises StateError, except `release`, and `read` for the values of the test's steps.
     """
 
     def read(self, key: str) -> Entry | None:
@@ -121,6 +127,16 @@ class LocalStore:
         self._closed = False
         self._learn: Callable[[Any], None] = lambda value: None
         self._journal = NullJournal()
+        self._process: int | None = None
+        self._kept: frozenset[str] = frozenset()
+
+    def begin(self) -> None:
+        """Refuse access from forked copies of this process, which runs the plan, from now on."""
+        self._process = os.getpid()
+
+    def keep_for_copies(self, keys: Iterable[str]) -> None:
+        """Let forked copies of this process read only these keys."""
+        self._kept = frozenset(keys)
 
     def on_write(self, learn: Callable[[Any], None]) -> None:
         """Call `learn` with all present values now, and with each new value before its write."""
@@ -152,10 +168,13 @@ class LocalStore:
 
     def read(self, key: str) -> Entry | None:
         """Return the entry of `key`; see `Store.read`."""
+        if key not in self._kept:
+            self._refuse_copy()
         return self._entries.get(key)  # needs no lock: one lookup is atomic
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
         """Write if the entry is at `version`; see `Store.write`."""
+        self._refuse_copy()
         return self.commit(key, self.prepare(key, value), version, writer)
 
     def prepare(self, key: str, value: Any) -> Prepared:
@@ -180,6 +199,7 @@ class LocalStore:
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
         """Remove the entry if it is at `version`; see `Store.remove`."""
+        self._refuse_copy()
         with self._changed:
             self._refuse(key, writer)
             if version != self._version_of(key):
@@ -191,22 +211,26 @@ class LocalStore:
 
     def versions(self) -> dict[str, int]:
         """Return the versions of all keys; see `Store.versions`."""
+        self._refuse_copy()
         with self._changed:
             return {key: entry.version for key, entry in self._entries.items()}
 
     def snapshot(self) -> dict[str, Any]:
         """Return all values; see `Store.snapshot`."""
+        self._refuse_copy()
         with self._changed:
             return {key: entry.value for key, entry in self._entries.items()}
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
         """Wait for an entry and return it; see `Store.wait`."""
+        self._refuse_copy()
         with self._changed:
             self._clock.wait_for(self._changed, lambda: key in self._entries or stopping(), timeout)
             return self._entries.get(key)
 
     def acquire(self, name: str, timeout: float | None, stopping: Callable[[], bool]) -> bool:
         """Acquire the lock `name`; see `Store.acquire`."""
+        self._refuse_copy()
         me = ("", threading.get_ident())
         with self._changed:
             self._clock.wait_for(
@@ -216,6 +240,8 @@ class LocalStore:
 
     def release(self, name: str, thread: int) -> None:
         """Release the lock `name`; see `Store.release`."""
+        if self._is_copied():
+            return  # it is the original process that holds the lock
         self.release_held(name, ("", thread))
 
     def release_held(self, name: str, holder: Holder) -> None:
@@ -231,6 +257,14 @@ class LocalStore:
             names = [name for name, holder in self._holders.items() if holder == ("", thread)]
         for name in names:
             self.release(name, thread)
+
+    def _is_copied(self) -> bool:
+        return self._process is not None and os.getpid() != self._process
+
+    def _refuse_copy(self) -> None:
+        # The locks of a copy may be held forever, by threads that it does not have.
+        if self._is_copied():
+            raise StateError(_IN_COPY)
 
     def _lasting(self, key: str, value: Any) -> Any:
         return self._journal.lasting(value)

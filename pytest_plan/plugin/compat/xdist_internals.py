@@ -8,6 +8,7 @@ schedulers, a replacement worker that has not collected yet causes the same erro
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -147,6 +148,30 @@ def give_up(node: Any) -> None:
     node._down = True
     node.notify_inproc("errordown", node=node, error="the worker cannot be ended")
     node.notify_inproc = _ignore
+
+
+def connection_of(channel: Any) -> list[int]:
+    """Return the file descriptors of a worker's connection to the controller, if execnet has any.
+
+    Args:
+        channel: a channel of the worker.
+    """
+    io: Any = getattr(getattr(channel, "gateway", None), "_io", None)
+    names = [name for name in ("infile", "outfile", "sock") if hasattr(io, name)]
+    return [getattr(io, name).fileno() for name in names]
+
+
+def disconnect(connection: Sequence[int]) -> None:
+    """Keep this forked copy of a worker from using the connection of the worker.
+
+    What it wrote would mix with what the worker writes. And while it kept the connection open, the
+    controller would not notice that the worker has ended.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in connection:
+        with contextlib.suppress(OSError):
+            os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
 
 
 def _process(node: Any) -> Any | None:

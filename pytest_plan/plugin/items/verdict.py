@@ -56,6 +56,9 @@ class PlanView(Protocol):
     def ensure(self, names: Iterable[str]) -> None:
         """Wait until each of these steps has ended or will not run."""
 
+    def keep_for_copies(self, names: Iterable[str]) -> None:
+        """Let forked copies of this process read the values of these steps and nothing else."""
+
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, or None if it can."""
 
@@ -86,6 +89,9 @@ class MissingPlan:
 
     def ensure(self, names: Iterable[str]) -> None:
         """Return immediately."""
+
+    def keep_for_copies(self, names: Iterable[str]) -> None:
+        """Do nothing, because there are no values."""
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return a verdict that blocks the test, because nothing was provisioned."""

@@ -110,6 +110,7 @@ class PlanSession:
         """Wait until it is decided whether a test can run; return why it cannot, or None."""
         names = self.needs.get(item, ())
         self.view.ensure(names)
+        self.view.keep_for_copies(names)
         missing = [verdict for name in names if (verdict := self.view.verdict_on(name))]
         blocked = [verdict for verdict in missing if not verdict.skips]
         return next(iter(blocked or missing), None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.model.errors import StateError
+from pytest_plan.engine.processes.copies import call_in_copies
 from pytest_plan.plugin.declaring import marks
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.session import lookup
@@ -36,6 +37,7 @@ class Worker:
         self._channel = config.workerinput.get(roles.CHANNEL)  # type: ignore[attr-defined]
         if self._channel is not None:
             self._channel.send((0, "hello", os.getpid(), platform.node()))
+            call_in_copies(self._disconnect)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -78,6 +80,11 @@ class Worker:
         from pytest_plan.plugin.compat.xdist_internals import sendable
 
         return sendable((yield))
+
+    def _disconnect(self) -> None:
+        from pytest_plan.plugin.compat.xdist_internals import connection_of, disconnect
+
+        disconnect(connection_of(self._channel))
 
     def _connect(self, plan_session: PlanSession, channel: Any) -> None:
         """Connect the tests of this worker to the controller, and stop when the controller asks."""

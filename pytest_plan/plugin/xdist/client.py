@@ -81,11 +81,16 @@ class Client:
             raise StateError(answer)
         return answer
 
+    def is_copied(self) -> bool:
+        """Return whether this process is a forked copy of the worker."""
+        return os.getpid() != self._pid
+
     def _send(self, message: tuple[Any, ...]) -> None:
-        if os.getpid() != self._pid:
+        if self.is_copied():
             raise StateError(
-                "the plan cannot be used in a process forked from a test: "
-                "it would share the connection to the controller with its parent"
+                "the plan cannot be used in a process forked from a test: it would share the "
+                "connection to the controller with its parent; only the values of the steps that "
+                "the test needs can be read"
             )
         try:
             send(self._channel, message)

@@ -35,7 +35,8 @@ class Remote:
         self._begun = begun
         self._has_begun = False
         self._deadline: float | None = None
-        self._state = State(RemoteStore(client))
+        self._store = RemoteStore(client)
+        self._state = State(self._store)
         self._verdicts: dict[str, Verdict | None] = {}
         self._run_id: str | None = None
 
@@ -56,13 +57,18 @@ class Remote:
         unknown = [name for name in names if name not in self._verdicts]
         if not unknown and self._has_begun:
             return
-        verdicts, variables, remaining = load(self._client.ask("ensure", unknown))
+        verdicts, variables, remaining, values = load(self._client.ask("ensure", unknown))
         os.environ.update(variables)
+        self._store.values.update(values)
         self._verdicts.update(verdicts)
         if not self._has_begun:
             self._has_begun = True
             self._deadline = None if remaining is None else self._now() + remaining
             self._begun(self.remaining)
+
+    def keep_for_copies(self, names: Iterable[str]) -> None:
+        """Let forked copies of this process read the values of these steps and nothing else."""
+        self._store.kept = frozenset(names)
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, or None if it can."""
@@ -82,13 +88,22 @@ class Remote:
 
 
 class RemoteStore:
-    """The store of a worker's State: each operation is a request to the controller."""
+    """The store of a worker's State: each operation is a request to the controller.
+
+    Attributes:
+        values: the versions and pickles of the values of steps, for forked copies of this process.
+        kept: the steps whose values such a copy may read.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self.values: dict[str, tuple[int, bytes] | None] = {}
+        self.kept: frozenset[str] = frozenset()
 
     def read(self, key: str) -> Entry | None:
         """Return the entry of `key`, or None if there is none."""
+        if self._client.is_copied() and key in self.kept and key in self.values:
+            return _entry(key, self.values[key])
         return _entry(key, self._client.ask("read", key))
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
@@ -125,7 +140,8 @@ class RemoteStore:
 
     def release(self, name: str, thread: int) -> None:
         """Release the lock `name` if the given thread of this worker still holds it."""
-        self._client.ask("release", name, thread)
+        if not self._client.is_copied():  # otherwise the original process holds the lock
+            self._client.ask("release", name, thread)
 
 
 def _entry(key: str, answer: tuple[int, bytes] | None) -> Entry | None:

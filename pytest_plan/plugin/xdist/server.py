@@ -53,14 +53,16 @@ class Answers:
         """Return what a worker needs to know before a test, or None while a step is undecided.
 
         The answer is a pickle of the verdicts on these steps, the environment variables that steps
-        have set, and the seconds left until the limit.
+        have set, the seconds left until the limit, and the values of these steps, for forked copies
+        of the worker.
         """
         verdicts = self._verdicts
         if verdicts is None or any(name not in verdicts for name in names):
             return None
         variables = self.host.variables()
         decided = {name: verdicts[name] for name in names}
-        return pickle.dumps((decided, variables, self.host.remaining()))
+        values = self.store.steps_data(names)
+        return pickle.dumps((decided, variables, self.host.remaining(), values))
 
 
 class Server:

@@ -6,7 +6,8 @@ pickle unchanged and loads it only when one of its own steps reads the value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pytest_plan.engine.model.errors import StateError
@@ -124,6 +125,14 @@ class SharedStore(LocalStore):
         """Return the version and the pickle of `key`, or None if there is no entry."""
         entry = super().read(key)
         return None if entry is None else (entry.version, entry.value.data())
+
+    def steps_data(self, names: Iterable[str]) -> dict[str, tuple[int, bytes] | None]:
+        """Return the versions and pickles of the values of steps that can be pickled."""
+        found = {}
+        for name in names:
+            with contextlib.suppress(StateError):
+                found[name] = self.read_data(name)
+        return found
 
     def write_data(
         self, key: str, data: bytes, version: int | None, secret: bytes | None = None
