@@ -137,7 +137,12 @@ class ScriptRun(contextlib.AbstractContextManager[State, None]):
             self._begun.cancel("the enclosing plan was cancelled")
 
     def _end(self, error: BaseException | None) -> None:
-        """Clean up; raise the exception with which the run ends, unless it is `error`."""
+        """Clean up; raise the exception with which the run ends, unless it is `error`.
+
+        A forked copy of the process does nothing.
+        """
+        if self._run.facts.is_copied():
+            return
         try:
             self._run.clean_up()
         finally:

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import signal
 import threading
-import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
-from pytest_plan.engine.shared.signals import TOGETHER, SignalHandlers
+from pytest_plan.engine.shared.signals import SignalHandlers
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-_SOON = TOGETHER + 0.1  # seconds; earlier, the signal would count as part of the first one
 
 
 class Terminated(KeyboardInterrupt):
@@ -57,7 +54,6 @@ class Signals:
         """
         numbers = [getattr(signal, name, None) for name in _NAMES]
         self._handlers.install(number for number in numbers if number is not None)
-        _restore_in_copies(functools.partial(_restore, weakref.ref(self)), self._handlers.numbers)
 
     def restore(self, *, at_once: bool = False) -> None:
         """Restore the previous handlers; see `SignalHandlers.restore`."""
@@ -105,47 +101,6 @@ class Signals:
             raise _exception(number)
 
 
-def _restore(handlers: weakref.ref[Signals]) -> None:
-    if (ours := handlers()) is not None:
-        ours.restore(at_once=True)
-
-
-def _restore_in_copies(restore: Callable[[], object], numbers: Collection[int]) -> None:
-    """Restore the handlers of signals in forked copies of this process, which have no plan to stop.
-
-    Until then, the signals are blocked. Otherwise Python would lose a signal that reaches a copy
-    before its handlers are restored, and `Process.terminate` would not end the copy.
-    """
-    if not numbers or not hasattr(os, "register_at_fork"):
-        return
-    ours = threading.local()  # the signals that `block` has blocked in this thread
-
-    def block() -> None:
-        ours.numbers = frozenset()
-        with _interrupting_later():
-            ours.numbers = frozenset(numbers) - signal.pthread_sigmask(signal.SIG_BLOCK, ())
-            signal.pthread_sigmask(signal.SIG_BLOCK, ours.numbers)
-
-    def unblock() -> None:
-        with _interrupting_later():
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ours.numbers)
-
-    def restore_in_copy() -> None:
-        restore()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours.numbers)
-
-    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=restore_in_copy)
-
-
-@contextlib.contextmanager
-def _interrupting_later() -> Iterator[None]:
-    """Interrupt the main thread again if a handler raises: Python ignores that during a fork."""
-    try:
-        yield
-    except BaseException:
-        threading.Timer(_SOON, interrupt_main_thread).start()
-
-
 def _exception(number: int) -> KeyboardInterrupt:
     name = signal.Signals(number).name
     return KeyboardInterrupt() if number == signal.SIGINT else Terminated(name)
@@ -159,9 +114,7 @@ def interrupt_on_terminate() -> Callable[[], None]:
     handlers = SignalHandlers(_interrupt)
     numbers = [getattr(signal, name, None) for name in _NAMES]
     handlers.install(number for number in numbers if number is not None)
-    restore = functools.partial(handlers.restore, at_once=True)
-    _restore_in_copies(restore, handlers.numbers)
-    return restore
+    return functools.partial(handlers.restore, at_once=True)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

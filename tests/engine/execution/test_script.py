@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -134,7 +135,8 @@ def test_signals_never_leave_steps_behind(
     tmp_path: Path, code: str, moment: str, number: int, gap: float | None
 ) -> None:
     """The first signal stops the plan; a second one, soon or later, does not cut cleanup short."""
-    running = script(tmp_path, code, moment, number)
+    pause = 1.0 if gap == LATER else 0.3  # the script still cleans up when the second one comes
+    running = script(tmp_path, code, moment, number, pause=pause)
     running.signal(number)
     if gap is not None:
         time.sleep(gap)
@@ -289,3 +291,66 @@ def test_an_invalid_signal_is_refused(given: list[object], error: type[Exception
     with pytest.raises(error):
         plan.execute(signals=given)  # type: ignore[arg-type]
     assert (ran, signal.getsignal(SIGINT)) == ([], before)
+
+
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="the system cannot fork"
+)
+@pytest.mark.parametrize("number", [SIGTERM, SIGINT, SIGHUP])
+@pytest.mark.parametrize("place", ["body", "inner body", "step"])
+def test_a_forked_copy_has_the_default_handlers(
+    tmp_path: Path, number: signal.Signals, place: str
+) -> None:
+    """A signal ends it as it ends any Python process, at once; the plan goes on."""
+    ended = -number if number != SIGINT else 1  # multiprocessing's status of a KeyboardInterrupt
+    fork = f"""
+import multiprocessing
+fork = multiprocessing.get_context("fork")
+started = fork.Event()
+def run():
+    started.set()
+    time.sleep(60)
+def check():
+    process = fork.Process(target=run)
+    process.start()
+    started.wait(30)
+    os.kill(process.pid, {int(number)})
+    process.join(30)
+    assert process.exitcode == {ended}, process.exitcode
+    say("the copy has ended")
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""
+    code = {
+        "body": "with plan.provisioned(signals=SIGNALS):\n    check()\n",
+        "inner body": (
+            "with plan.provisioned(signals=SIGNALS):\n"
+            "    with Plan().provisioned(signals=SIGNALS):\n        check()\n"
+        ),
+        "step": (
+            "plan.add_step(GenericStep(exec=check), name='forks')\nplan.execute(signals=SIGNALS)\n"
+        ),
+    }[place]
+    running = Script(tmp_path, fork + code, "")
+    said, status = running.end()
+    assert (said.count("the copy has ended"), said.count("reason: success"), status) == (1, 1, 0), (
+        said
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_a_copy_that_leaves_the_body_leaves_the_plan_alone(tmp_path: Path) -> None:
+    """It neither cleans up nor waits nor hides its exception; a later exit changes nothing."""
+    code = (
+        "child = 1\n"
+        "try:\n"
+        "    with plan.provisioned():\n"
+        "        if not (child := os.fork()):\n"
+        "            raise ValueError\n"
+        "        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "except ValueError:\n"
+        "    say(f'in the copy: {not child}')\n"
+        "    sys.exit(3)\n"
+    )
+    said, status = Script(tmp_path, code, "").end()
+    assert said == ["in the copy: True", "3", "reason: success"]
+    assert status == 0
