@@ -32,6 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
     """Let `--plan-cleanup` continue if a conftest cannot be loaded."""
+    from pytest_plan.plugin.session import lookup
+
+    lookup.remember_process(early_config)
     if not getattr(early_config.known_args_namespace, "plan_cleanup", None):
         return (yield)
     from pytest_plan.plugin.session import cleanup

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import textwrap
 
 import pytest
 
@@ -266,6 +267,57 @@ def test_a_copy_that_a_step_forks_ends_with_its_hook(
     check(project)
     assert project.calls.count("test") == 1
     assert project.calls.count("after the callback") == (kind == "callback")
+
+
+COLLECTING = {
+    "module": ("test_forks.py", ""),
+    "class": ("test_forks.py", "class TestIt:"),
+    "conftest": ("sub/conftest.py", ""),
+    "rootdir conftest": ("conftest.py", ""),
+    "parametrization": ("test_forks.py", "def pytest_generate_tests(metafunc):"),
+}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [(), ("-o", "plan_eager=true"), ("-n", "2", "-p", "xdist")],
+    ids=["solo", "eager", "workers"],
+)
+@pytest.mark.parametrize(
+    ("place", "deed", "status"),
+    [
+        (place, deed, status)
+        for place in COLLECTING
+        for deed, status in [("pass", 0), ("raise SystemExit(3)", 3), ("raise ValueError", 1)]
+        if (place, deed) == ("rootdir conftest", "pass") or place != "rootdir conftest"
+    ],
+)
+def test_a_copy_that_is_forked_during_collection_ends_at_once(
+    project: Project, place: str, deed: str, status: int, args: tuple[str, ...]
+) -> None:
+    """It collects nothing more, provisions nothing, cleans up nothing and prints no summary."""
+    project.steps(MACHINE)
+    file, head = COLLECTING[place]
+    fork = f"""
+    child = os.fork()
+    if not child:
+        note("copy")
+        {deed}
+    else:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == {status}
+    """
+    code = textwrap.dedent(fork)
+    if head:
+        code = head + "\n" + textwrap.indent(code, "    ")
+    path = project.path / file
+    path.parent.mkdir(exist_ok=True)
+    before = path.read_text() if path.exists() else "import os\nfrom calls import note\n"
+    path.write_text(before + code + "\n\ndef test_it(): pass\n")
+    project.tests(AFTER, name="sub/test_last.py")
+    result = check(project, *args)
+    assert result.parseoutcomes()["passed"] == (1 if "conftest" in place else 2)
+    assert project.calls.count("after") == 1
+    assert project.calls.count("copy") >= 1
 
 
 SHARED = """

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
-from pytest_plan.engine.processes.copies import end_copy
+from pytest_plan.plugin.items.copies import without_copies
 from pytest_plan.plugin.items.verdict import Verdict
 
 
@@ -36,25 +34,25 @@ class Gate:
                 item.add_marker(pytest.mark.flaky(reruns=0))
             with _no_debugger(item.config):
                 return (yield)
-        return (yield from _without_copies(item))
+        return (yield from without_copies(item))
 
     @pytest.hookimpl(specname="pytest_runtest_setup", wrapper=True, tryfirst=True)
     def pytest_runtest_setup_once(self, item: pytest.Item) -> Generator[None, object, object]:
         """End a process that a fixture has forked."""
         __tracebackhide__ = True
-        return (yield from _without_copies(item))
+        return (yield from without_copies(item))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """End a process that the test has forked."""
         __tracebackhide__ = True
-        return (yield from _without_copies(item))
+        return (yield from without_copies(item))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
         """End a process that the teardown of a fixture has forked."""
         __tracebackhide__ = True
-        return (yield from _without_copies(item))
+        return (yield from without_copies(item))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -81,35 +79,6 @@ class Gate:
         if report.failed and getattr(report, "plan_blocked", None):
             return "blocked", "b", ("BLOCKED", {"yellow": True})
         return None
-
-
-def _without_copies(item: pytest.Item) -> Generator[None, object, object]:
-    """Run a test, or one phase of it; if it forks, end the forked process afterward.
-
-    Such a copy of pytest would run the remaining tests, tear down the fixtures and print another
-    summary. It exits with the status, and writes the traceback, of a Python program.
-    """
-    __tracebackhide__ = True
-    process = os.getpid()
-    error = None
-    try:
-        return (yield)
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        if os.getpid() != process:
-            _show(item, error)
-            end_copy(process, error)
-
-
-def _show(item: pytest.Item, error: BaseException | None) -> None:
-    if error is None or isinstance(error, SystemExit):
-        return
-    found = pytest.ExceptionInfo.from_exception(error)
-    found.traceback = found.traceback.cut(path=item.path)
-    sys.stderr.write(f"{found.getrepr(style='short')}\n")
-    sys.stderr.flush()
 
 
 @contextlib.contextmanager
