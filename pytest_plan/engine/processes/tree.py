@@ -7,8 +7,11 @@ reason to send a signal.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -18,6 +21,7 @@ from pytest_plan.engine.processes.identity import (
     Identity,
     boot_id,
     identify,
+    newest_pid,
     pids,
     process_table,
 )
@@ -27,7 +31,10 @@ KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
 
 _FREEZE = getattr(signal, "SIGSTOP", signal.SIGTERM)  # Windows lacks SIGSTOP too
 _FREEZE_ROUNDS = 50  # the maximum number of rounds for stopping a tree that keeps forking
-_SCANS = 3  # how often the process table is read until a tree counts as empty
+_SCANS = 3  # how often the table is read until a tree counts as empty, if the system has no newest
+_LOOKS = 30  # the maximum number of looks at the newest processes
+_NEWEST = 20  # how many of them are looked at
+_APPEARS = 0.001  # seconds until a new process can be seen
 _POLL = 0.02  # seconds between two checks whether a tree has ended
 _ENDING = 0.2  # how many seconds processes may take to end before they count as left running
 _KILL_WAIT = 1.0  # how many seconds killed processes may take to disappear
@@ -135,8 +142,31 @@ def tree_members(
     """
     # A process that forks and exits while the table is read can be missed together with its child.
     for _ in range(_SCANS):
+        newest = newest_pid()
         if members := _scan(marks, root, session, known):
             return members
+        if newest is not None:
+            return _newest_members(marks, newest)
+    return []
+
+
+def _newest_members(marks: Marks, since: int) -> list[Identity]:
+    """Return a process with one of the marks among those created after the process `since`.
+
+    A process that forks and exits at once is gone before the whole table is read. Therefore, look
+    only at what is new, again and again, until no process is created any more.
+    """
+    for _ in range(_LOOKS):
+        newest = newest_pid()
+        if newest is None or newest == since:
+            return []
+        time.sleep(_APPEARS)
+        last = newest_pid() or newest
+        oldest = max(since + 1, last - _NEWEST) if since < last else last
+        for pid in range(last, oldest - 1, -1):
+            if marks.are_on(pid) and (found := identify(pid)).birth:
+                return [found]
+        since = newest
     return []
 
 
@@ -179,7 +209,8 @@ def signal_all(processes: Iterable[Identity], number: int) -> None:
 def kill_all(clock: Clock, members: Callable[[], list[Identity]]) -> None:
     """Kill a tree, even one that keeps forking.
 
-    This stops processes in rounds until it finds no new one, and then kills all of them.
+    This stops processes in rounds until it finds no new one, and then kills all of them. It stops
+    the whole group of each process, which may have forked and ended by then.
 
     Args:
         clock: the clock for the wait until the killed processes disappear.
@@ -190,10 +221,19 @@ def kill_all(clock: Clock, members: Callable[[], list[Identity]]) -> None:
         found = [process for process in members() if process.pid not in frozen]
         if not found:
             break
+        for process in found:
+            _freeze_group(process)
         signal_all(found, _FREEZE)
         frozen |= {process.pid for process in found}
     signal_all(members(), KILL)
     wait_until(clock, lambda: not members(), _KILL_WAIT)
+
+
+def _freeze_group(process: Identity) -> None:
+    # Its session, and so its group, was created for the program of a step, or by its descendants.
+    with contextlib.suppress(AttributeError, ProcessLookupError, PermissionError):
+        if process.is_alive() and os.getsid(process.pid) != os.getsid(0):
+            os.killpg(os.getpgid(process.pid), _FREEZE)
 
 
 def wait_until(clock: Clock, done: Callable[[], bool], seconds: float) -> None:

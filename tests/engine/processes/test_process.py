@@ -257,6 +257,36 @@ class TestEnd:
         self.end(process, 0.1)
         assert process.members() == []
 
+    @pytest.mark.parametrize("leaves", ["", "os.setsid()"], ids=["one group", "own groups"])
+    @pytest.mark.parametrize("daemon", [False, True], ids=["tree", "daemon"])
+    @pytest.mark.parametrize("pause", [0.02, 0.002, 0.0])
+    def test_a_chain_of_processes_that_live_briefly_is_ended(
+        self, start: Start, tmp_path: Path, pause: float, daemon: bool, leaves: str
+    ) -> None:
+        """Each of them forks and exits faster than the process table can be read."""
+        beat = tmp_path / "beat"
+        process = start(f"""
+            end = time.time() + {LONGEST}
+            if os.fork():
+                os._exit(0)
+            {"os.setsid()" if daemon else ""}
+            file = os.open({str(beat)!r}, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+            os.write(file, b"-")
+            pathlib.Path(READY).touch()
+            while time.time() < end:
+                if os.fork():
+                    os._exit(0)
+                {leaves or "pass"}
+                os.write(file, b"-")
+                time.sleep({pause})
+        """)
+        process.wait()
+        process.end(CLOCK, signal.SIGTERM, 1.0)
+        size = beat.stat().st_size
+        assert size > 0
+        time.sleep(0.3)  # a hundred of them would write in this time
+        assert beat.stat().st_size == size
+
     def test_wait_has_a_timeout(self, start: Start) -> None:
         """`wait` raises `TimeoutExpired`, as in `subprocess`."""
         process = start(SLEEP)
