@@ -736,6 +736,47 @@ class TestTimeout:
         assert "'db' was abandoned" in str(errors[0])
         assert dict(plan.state) == {"early": 1}
 
+    def test_nothing_waits_on_an_abandoned_thread(
+        self, plan: Plan, clock: FakeClock, gate: Gate, make_gate: Callable[[], Gate]
+    ) -> None:
+        """Every wait ends at once with StateError, also while a deferred call uses the same ctx."""
+        waited: list[str] = []
+        done = make_gate()
+
+        def exec(ctx: Context, state: State) -> None:
+            ctx.defer(undo, ctx)
+            with contextlib.suppress(StepInterrupted):
+                gate.hang()
+            for wait in (
+                lambda: ctx.sleep(3600),
+                lambda: ctx.wait_until(lambda: False),
+                lambda: state.wait_for("never"),
+                lambda: state.lock("held").__enter__(),
+            ):
+                try:
+                    wait()
+                except StateError as error:
+                    waited.append(str(error))
+            waited.append(f"cancelled: {ctx.cancelled}")
+            done.hold()
+
+        def undo(ctx: Context) -> None:
+            assert not ctx.cancelled
+            with ctx.state.lock("held"):
+                gate.open()
+                done.wait_until_reached()
+                done.open()
+            ctx.sleep(1)
+
+        begun = clock.now()
+        plan.add_step(GenericStep(exec=exec), name="db", timeout=5)
+        with pytest.raises(StepTimeoutError):
+            plan.execute()
+        assert len(waited) == 5
+        assert all("'db' was abandoned" in text for text in waited[:4])
+        assert waited[4] == "cancelled: True"
+        assert clock.now() - begun == pytest.approx(5 + 3 + 1, abs=0.3)
+
     def test_an_abandoned_step_makes_no_folder_after_the_run(
         self, plan: Plan, gate: Gate, make_gate: Callable[[], Gate]
     ) -> None:

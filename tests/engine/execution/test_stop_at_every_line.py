@@ -19,10 +19,21 @@ from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook
 from pytest_plan.engine.model.stop import Stop, StopKind
 from pytest_plan.engine.plan import Plan, begin
 
-CALLS = tuple(
-    f"engine/calls/{name}.py"
-    for name in ("body", "call", "generator", "interrupt", "loop", "threads")
+CALLS = (
+    "engine/calls/body.py",
+    "engine/calls/call.py",
+    "engine/calls/generator.py",
+    "engine/calls/interrupt.py",
+    "engine/calls/loop.py",
+    "engine/calls/threads.py",
+    "engine/processes/copies.py",
 )
+THREADS = {
+    "plain": {"plan-it"},
+    "generator": {"plan-it", "plan-it-generator"},
+    "coroutine": {"plan-it", "plan-it-loop"},
+    "async_generator": {"plan-it", "plan-it-loop"},
+}
 MANY = 100_000  # more lines than any run has
 
 
@@ -122,6 +133,7 @@ class StopAtLine:
         self._interrupts = interrupts
         self._lock = threading.Lock()
         self.events = 0
+        self.threads: set[str] = set()
         self.stopped_at: tuple[str, int] | None = None
 
     def trace(self, frame: FrameType, event: str, argument: object) -> Any:
@@ -142,6 +154,7 @@ class StopAtLine:
             return False  # what is left is to store the value, which has no tail and no undo
         with self._lock:
             number, self.events = self.events, self.events + 1
+            self.threads.add(threading.current_thread().name)
         return number == self._number
 
     def _stop(self) -> None:
@@ -178,8 +191,10 @@ def test_what_was_finished_counts_and_nothing_is_left(
 ) -> None:
     """What was finished is undone exactly once by its tail or hook; all else by deferred calls."""
     run_once = functools.partial(stopped, make, interrupts=interrupts)
-    lines = run_once(MANY)[1].events
+    counted = run_once(MANY)[1]
+    lines = counted.events
     assert lines > 20
+    assert counted.threads == THREADS[make.__name__]
     for number in range(lines):
         world, stop, run = run_once(number)
         where = (number, stop.stopped_at)
