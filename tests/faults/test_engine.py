@@ -1,4 +1,4 @@
-"""Rows 9 to 15, 53, 54, 65 and 67 of the fault matrix: the engine alone, without pytest."""
+"""Rows 9 to 15, 53, 54, 65, 67 and 83 of the fault matrix: the engine alone, without pytest."""
 
 from __future__ import annotations
 
@@ -169,6 +169,25 @@ def test_g2_a_cancel_at_any_moment_stops_and_cleans_up(lab: Lab, moment: str) ->
     begun = [words.split()[0] for words in lab.notes("begin")]
     assert begun == list(STEPS[: STEPS.index(step) + 1])
     assert step not in lab.notes("done")
+
+
+@pytest.mark.parametrize("moment", ["db.exec", "db.cleanup", "net.cleanup"])
+def test_g5_many_cancels_are_one_and_do_not_cut_cleanup_short(lab: Lab, moment: str) -> None:
+    """Row 83: `cancel` may be called any number of times, on any thread, and during cleanup."""
+    plan = lab.plan({"db.exec": "hold", moment: "hold"})
+    run = Background(plan.execute)
+    lab.wait("db.exec")
+    plan.cancel("first")
+    plan.cancel("second")
+    lab.wait(moment)
+    cancels = [Background(lambda: plan.cancel("later")) for _ in range(8)]
+    for cancel in cancels:
+        cancel.result()
+    Path(os.environ[fakes.RELEASE]).touch()
+    with pytest.raises(PlanCancelledError, match="first"):
+        run.result()
+    lab.judge()
+    assert sorted(lab.notes("cleanup")) == sorted({*lab.notes("begin")})
 
 
 def test_g4_a_cancel_while_four_run_cleans_up_all_of_them(lab: Lab, tally: Tally) -> None:

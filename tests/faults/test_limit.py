@@ -1,7 +1,8 @@
-"""Row 16: the plan's limit, during provisioning and while a test hangs."""
+"""Rows 16, 80 and 81: the plan's limit, during provisioning and while a test hangs."""
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
@@ -90,10 +91,44 @@ def test_g16_the_limit_ends_a_test_that_hangs(
 def test_g16_the_limit_ends_a_test_that_cannot_be_interrupted(
     stage: Stage, args: tuple[str, ...]
 ) -> None:
-    """A test that cannot be interrupted is named, cleanup runs, and its process ends."""
+    """Row 80: the test is named, cleanup runs, and its process ends, at 100 % of the lock, too."""
     # Without workers, only the reaper can end a test that keeps the interpreter's lock.
     for fault in ("c_call", "stubborn", "gil") if args else ("c_call", "stubborn"):
         stage.add(fault, hang, *args, moment="test.call", fault=fault, ends=False)
+    stage.play(WAITING)
+
+
+LATE = LIMIT + 12.0 * SLACK  # seconds; the reaper kills a process without a sign of life sooner
+
+
+def test_g16_the_reaper_spares_a_process_that_was_stopped_or_collects(stage: Stage) -> None:
+    """Row 81: SIGSTOP beyond the limit, and a long collection after eager steps; exit status 1."""
+
+    def stopped(run: Run) -> Story:
+        run.start(limit, JUNIT, faults={"test.call": "hold"})
+        yield run.reached("test.call")
+        run.signal(signal.SIGSTOP)
+        until = time.monotonic() + LATE
+        yield lambda: time.monotonic() > until
+        run.signal(signal.SIGCONT)
+        yield run.ended
+        run.judge(1, torn_down=True)
+        run.expect("has passed" in run.output(), "the limit is not named")
+        run.expect(run.junit().get("tests"), "there is no JUnit file")
+
+    def collecting(run: Run) -> Story:
+        run.start(limit, JUNIT, "-o", "plan_eager=true", faults={"collecting": "hold"})
+        yield run.reached("collecting")
+        until = time.monotonic() + LATE
+        yield lambda: time.monotonic() > until or run.ended()
+        run.release()
+        yield run.ended
+        run.judge(1)
+        run.expect("limit" in run.output(), "the limit is not named")
+        run.expect(not run.notes("test"), "tests ran")
+
+    stage.add("stopped", stopped)
+    stage.add("collecting", collecting)
     stage.play(WAITING)
 
 

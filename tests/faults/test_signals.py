@@ -1,4 +1,4 @@
-"""Rows 20 to 24 and 30: SIGINT, SIGTERM and SIGHUP at every moment, up to three times."""
+"""Rows 20 to 24, 30 and 82: SIGINT, SIGTERM and SIGHUP at every moment, up to three times."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_g5_the_third_signal_skips_the_rest_and_lists_it(
 def test_g5_a_signal_that_is_sent_twice_counts_once(
     stage: Stage, number: int, args: tuple[str, ...]
 ) -> None:
-    """A terminal and a wrapper may both send it; the copy comes at most half a second later."""
+    """Row 82: a terminal and a wrapper may both send it, up to half a second apart."""
 
     def story(run: Run, moment: str, gap: float, group: bool) -> Story:
         run.start(*args, faults={moment: "hold"})

@@ -1,13 +1,27 @@
-"""Rows 4 to 6, 17 to 19 and 52: steps and cleanups that fail or do not stop when they must."""
+"""Rows 4 to 6, 17 to 19, 52, 78, 84, 85: steps and cleanups that fail or do not stop."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import sys
+import time
 
 import pytest
 
-from tests.faults.harness.scenario import BACKWARD, HOOKS, SLACK, STEPS, WAITING, Run, Stage, Story
+from tests.engine.execution import test_stop_at_every_line as every_line
+from tests.faults.harness.project import CONFTEST
+from tests.faults.harness.scenario import (
+    BACKWARD,
+    HOOKS,
+    SLACK,
+    STEPS,
+    WAITING,
+    Run,
+    Stage,
+    Story,
+    Tally,
+)
 
 TIMEOUT = 1.0 * SLACK  # seconds
 # Seconds from a step's timeout to its end, by the stage of the escalation that ends it.
@@ -153,3 +167,76 @@ def test_g18_the_limit_escalates_in_the_same_way(stage: Stage, fault: str) -> No
     stage.add("solo", story, args=())
     stage.add("two workers", story, args=("-n", "2"))
     stage.play()
+
+
+def test_g2_a_chain_of_processes_that_live_briefly_is_ended(stage: Stage) -> None:
+    """Row 85: none of them lives long enough to be listed; the last one does not survive either."""
+
+    def story(run: Run, moment: str) -> Story:
+        run.start(faults={moment: "chain"})
+        yield run.ended
+        beat = run.folder / "beat"
+        size = beat.stat().st_size
+        until = time.monotonic() + 0.5
+        yield lambda: time.monotonic() > until
+        run.expect(beat.stat().st_size == size, "the chain goes on")
+        run.judge(0)
+
+    for moment in ("net.pre_exec", "web.post_exec", "db.cleanup"):
+        stage.add(moment, story, moment=moment)
+    stage.play(1)
+
+
+FORMS = (
+    every_line.plain,
+    every_line.generator,
+    every_line.coroutine,
+    every_line.async_generator,
+)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited")  # stopped before
+@pytest.mark.skipif(sys.gettrace() is not None, reason="another trace function is in place")
+def test_g2_a_stop_before_any_line_of_a_step_leaves_nothing(tally: Tally) -> None:
+    """Row 78: also before any line of our functions that call it, in its thread and the loop's."""
+    for make, interrupts in itertools.product(FORMS, (False, True)):
+        lines = every_line.stopped(make, every_line.MANY, interrupts=interrupts)[1].events
+        for number in range(lines):
+            every_line.check(*every_line.stopped(make, number, interrupts=interrupts))
+        tally.runs += lines + 1
+        tally.faults += lines
+
+
+TRACED = """
+import sys, threading
+def trace(*_):
+    return trace
+"""
+FROM_START = "threading.settrace(trace)\nsys.settrace(trace)\n"
+TRACED_TESTS = """
+import sys
+def test_traced():
+    before = sys.gettrace()
+    sys.settrace(lambda *_: None)
+    len("a call")
+    sys.settrace(before)
+"""
+
+
+def test_g18_a_trace_function_does_not_hang_the_run(stage: Stage) -> None:
+    """Row 84: as coverage sets it, from the start or after a step has been stopped."""
+
+    def story(run: Run, setting: str, fault: str) -> Story:
+        run.write("conftest.py", TRACED + setting + CONFTEST)
+        run.write("test_traced.py", TRACED_TESTS)
+        options = {"db": {"timeout": 2 * TIMEOUT}}
+        run.start(faults={"db.exec": fault}, options=options)
+        yield run.ended
+        run.judge(1)
+        run.expect("TIMED OUT" in run.output(), "it is not named")
+        run.expect("1 passed" in run.output(), "the traced test did not pass")
+
+    for fault in ("hold", "spin"):
+        stage.add(f"{fault} from the start", story, FROM_START, fault)
+        stage.add(f"{fault} later", story, "", fault)
+    stage.play(WAITING)

@@ -1,4 +1,4 @@
-"""Rows 1 to 3, 7, 8, 32 to 35, 59 and 61 to 64: everything that ends a run early."""
+"""Rows 1 to 3, 7, 8, 32 to 35, 59, 61 to 64, 79: everything that ends a run early."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
+from tests.faults.harness.project import CONFTEST
 from tests.faults.harness.scenario import FORWARD, SLACK, TESTING, WAITING, Run, Stage, Story
 
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
@@ -150,6 +151,86 @@ def test_g2_a_process_forked_in_a_step_or_a_test_cleans_nothing_up(stage: Stage)
 
     for moment in ("net.exec", "db.post_exec", "web.exec", "test.setup", "test.call"):
         stage.add(moment, story, moment=moment)
+    stage.play()
+
+
+ASYNC = """
+import asyncio
+
+async def task():
+    await asyncio.sleep(0)
+    at("task")
+
+async def undo():
+    at("undo")
+
+@pytest.mark.plan_step(autouse=True)
+async def late(ctx):
+    ctx.defer(undo)
+    at("head")
+    await asyncio.create_task(task())
+    asyncio.get_running_loop().call_soon(at, "callback")
+    await asyncio.sleep(0.05)
+    yield
+    at("tail")
+"""
+
+
+@modes
+def test_g2_a_process_forked_in_async_code_or_collection_ends_at_once(
+    stage: Stage, args: tuple[str, ...]
+) -> None:
+    """Row 79: it runs no test, cleans nothing up, and prints no summary."""
+
+    def story(run: Run, moment: str) -> Story:
+        run.write("conftest.py", CONFTEST + ASYNC)
+        run.start(*args, faults={moment: "fork"})
+        yield run.ended
+        children = {line.pid for line in run.history if line.what == "child"}
+        did = [line for line in run.history if line.pid in children and line.what != "child"]
+        run.expect(children, "nothing forked")
+        run.expect(not did, f"the child went on: {did}")
+        run.judge(0)
+        run.expect(run.output().count("5 passed") == 1, "there is not one summary")
+
+    for moment in ("head", "task", "callback", "tail", "undo", "collecting"):
+        stage.add(moment, story, moment=moment)
+    stage.play()
+
+
+IN_COPY = """
+import os
+from tests.faults.harness.fakes import note
+from pytest_plan import StateError
+
+def test_reads(plan, web):
+    if child := os.fork():
+        assert os.waitpid(child, 0)[1] == 0
+        return
+    assert plan.state["web"] == web
+    for use in (lambda: plan.state["other"], lambda: plan.state.update(web=1)):
+        try:
+            use()
+        except StateError:
+            continue
+        os._exit(1)
+    os._exit(0)
+"""
+
+
+@modes
+def test_g2_a_forked_process_reads_only_the_values_of_its_steps(
+    stage: Stage, args: tuple[str, ...]
+) -> None:
+    """Every other access to the State is refused, with and without workers."""
+
+    def story(run: Run) -> Story:
+        run.write("test_it.py", IN_COPY)
+        run.start(*args)
+        yield run.ended
+        run.judge(0)
+
+    stage.add("reads", story)
     stage.play()
 
 

@@ -182,6 +182,19 @@ def stopped(
     return world, stop, run
 
 
+def check(world: World, stop: StopAtLine, run: Run) -> None:
+    """Check that what was finished counts, and that nothing is left."""
+    where = (stop.events, stop.stopped_at)
+    step = run.step_runs["it"]
+    assert world.things == [], where
+    assert world.finished in ([], [1]), where
+    assert world.undone == len(world.finished), where
+    assert step.outcome.provides == bool(world.finished), (where, step.cause)
+    assert step.cleanup.errors == (), where
+    assert step.cleanup.outcome in (CleanupOutcome.SUCCEEDED, CleanupOutcome.NONE), where
+    assert not step.loop.is_running, where
+
+
 @pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited")  # interrupted before
 @pytest.mark.skipif(sys.gettrace() is not None, reason="another trace function is in place")
 @pytest.mark.parametrize("interrupts", [False, True], ids=["stop", "interrupt"])
@@ -196,13 +209,4 @@ def test_what_was_finished_counts_and_nothing_is_left(
     assert lines > 20
     assert counted.threads == THREADS[make.__name__]
     for number in range(lines):
-        world, stop, run = run_once(number)
-        where = (number, stop.stopped_at)
-        step = run.step_runs["it"]
-        assert world.things == [], where
-        assert world.finished in ([], [1]), where
-        assert world.undone == len(world.finished), where
-        assert step.outcome.provides == bool(world.finished), (where, step.cause)
-        assert step.cleanup.errors == (), where
-        assert step.cleanup.outcome in (CleanupOutcome.SUCCEEDED, CleanupOutcome.NONE), where
-        assert not step.loop.is_running, where
+        check(*run_once(number))

@@ -241,12 +241,32 @@ def _tree(moment: str, ctx: Context | None) -> None:
     ctx.run([sys.executable, "-c", root])
 
 
+def _chain(moment: str, ctx: Context | None) -> None:
+    """Run a daemon of which each process forks and exits faster than processes can be listed."""
+    assert ctx is not None
+    root = (
+        "import os, sys, time\n"
+        "if os.fork(): os._exit(0)\n"
+        "os.setsid()\n"
+        "file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | os.O_APPEND)\n"
+        "end = time.monotonic() + 20\n"
+        "while time.monotonic() < end:\n"
+        "    if os.fork(): os._exit(0)\n"
+        "    os.write(file, b'-')\n"
+        "    time.sleep(0.002)\n"
+    )
+    beat = Path(os.environ[RELEASE]).with_name("beat")
+    ctx.run([sys.executable, "-S", "-c", root, str(beat)])
+    while not beat.exists():
+        time.sleep(0.002)
+
+
 _DEEDS: dict[str, Callable[[str, Context | None], Any]] = {
     name[1:]: deed
     for name, deed in globals().items()
     if name in (
         "_hold", "_error", "_interrupt", "_system_exit", "_exit", "_sleep", "_receive", "_acquire",
         "_spin", "_stubborn", "_c_call", "_gil", "_memory", "_recurse", "_die", "_kill",
-        "_segfault", "_once", "_fork", "_tree",
+        "_segfault", "_once", "_fork", "_tree", "_chain",
     )
 }  # fmt: skip
