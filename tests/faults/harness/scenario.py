@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -346,26 +346,35 @@ class Stage:
         run = Run(name, self._tally, self._zygote)
         self._waiting.append((run, story(run, *args, **keywords)))
 
-    def play(self, at_once: int = AT_ONCE) -> None:
-        """Play all stories, a few at a time; fail with all violations."""
-        __tracebackhide__ = True
-        runs = [run for run, _ in self._waiting]
+    def runs(self, at_once: int = AT_ONCE) -> Iterator[Run]:
+        """Play all stories, a few at a time; yield each run when its story has ended."""
         active: list[_Told] = []
         try:
             while self._waiting or active:
                 while self._waiting and len(active) < at_once:
-                    run, story = self._waiting.pop(0)
-                    active.append(_Told(run, story))
-                active = [told for told in active if told.goes_on()]
+                    active.append(_Told(*self._waiting.pop(0)))
+                for told in [told for told in active if not told.goes_on()]:
+                    active.remove(told)
+                    self._tally.violations += len(told.run.wrong)
+                    yield told.run
+                    told.run.close()
                 time.sleep(0.005)
-            wrong = [f"{run.name}: {'; '.join(run.wrong)}" for run in runs if run.wrong]
-            texts = [_story(run) for run in runs if run.wrong]
-            self._tally.violations += sum(len(run.wrong) for run in runs)
         finally:
-            for run in runs:
+            for run in [*(told.run for told in active), *(run for run, _ in self._waiting)]:
                 run.close()
+
+    def play(self, at_once: int = AT_ONCE) -> None:
+        """Play all stories, a few at a time; fail with all violations."""
+        __tracebackhide__ = True
+        wrong: list[str] = []
+        texts: list[str] = []
+        total = len(self._waiting)
+        for run in self.runs(at_once):
+            if run.wrong:
+                wrong.append(f"{run.name}: {'; '.join(run.wrong)}")
+                texts.append(story_of(run))
         if wrong:
-            head = f"{len(wrong)} of {len(runs)} runs are wrong:"
+            head = f"{len(wrong)} of {total} runs are wrong:"
             pytest.fail("\n".join([head, *wrong, *texts[:_SHOWN]]))
 
 
@@ -373,7 +382,7 @@ class _Told:
     """A story that is being played."""
 
     def __init__(self, run: Run, story: Story) -> None:
-        self._run = run
+        self.run = run
         self._story = story
         self._condition: Callable[[], Any] = lambda: True
         self._deadline = time.monotonic() + PATIENCE
@@ -387,7 +396,7 @@ class _Told:
         except StopIteration:
             return False
         if time.monotonic() > self._deadline:
-            self._run.wrong.append(f"nothing happened for {PATIENCE} s: {_where(self._story)}")
+            self.run.wrong.append(f"nothing happened for {PATIENCE} s: {_where(self._story)}")
             self._story.close()
             return False
         return True
@@ -397,6 +406,7 @@ def _where(story: Any) -> str:
     return f"line {story.gi_frame.f_lineno} of its story"
 
 
-def _story(run: Run) -> str:
+def story_of(run: Run) -> str:
+    """Return the end of the run's history and output."""
     history = [f"{line.pid} {line.what} {' '.join(line.words)}" for line in run.history]
     return "\n".join([f"--- {run.name}", *history[-60:], run.output()[-3000:]])
