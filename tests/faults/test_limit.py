@@ -132,6 +132,21 @@ def test_g16_the_reaper_spares_a_process_that_was_stopped_or_collects(stage: Sta
     stage.play(WAITING)
 
 
+def test_g16_an_earlier_signal_gives_the_exit_status(stage: Stage) -> None:
+    """The test ignores the signal, and the limit ends it: the status is that of the signal."""
+
+    def story(run: Run) -> Story:
+        run.start(limit, faults={"test.call": "stubborn"})
+        yield run.reached("test.call")
+        run.signal(signal.SIGTERM)
+        yield run.ended
+        run.judge(143, exits=False)
+        run.expect("test_one" in run.output(), "the test is not named")
+
+    stage.add("ignored", story)
+    stage.play(WAITING)
+
+
 def test_g16_the_limit_is_one_for_the_clones_of_crashed_workers(stage: Stage) -> None:
     """The replacement of a crashed worker gets only the time that is left."""
 

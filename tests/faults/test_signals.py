@@ -222,6 +222,29 @@ def test_g17_a_green_run_keeps_the_status_of_a_signal_in_its_cleanup(stage: Stag
     stage.play()
 
 
+@modes
+def test_g17_a_signal_that_comes_while_pytest_leaves_raises_nothing(
+    stage: Stage, args: tuple[str, ...]
+) -> None:
+    """A signal while pytest handles `pytest.exit` of a step gives the status, and no traceback."""
+
+    def story(run: Run, number: int) -> Story:
+        conftest = (run.project / "conftest.py").read_text()
+        hook = "\ndef pytest_keyboard_interrupt():\n    at('interrupt')\n"
+        run.write("conftest.py", conftest + hook)
+        run.start(*args, faults={"web.exec": "exit", "interrupt": "hold"})
+        yield run.reached("interrupt")
+        run.signal(number)
+        run.release()
+        yield run.ended
+        run.judge(STATUS[signal.Signals(number)])
+        run.expect("Traceback" not in run.output(), "there is a traceback")
+
+    for number in STATUS:
+        stage.add(str(number), story, number)
+    stage.play()
+
+
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_g17_workers_are_stopped_at_once(stage: Stage, number: int) -> None:
     """Cleanup begins within a second of a signal to the controller, even while a test sleeps."""

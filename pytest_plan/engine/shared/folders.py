@@ -38,6 +38,7 @@ class RunFolders:
     ) -> None:
         self._artifacts_root = artifacts
         self._note = note
+        self._process = os.getpid()
         self._lock = threading.Lock()  # guards _root and the creation of folders
         self._root = root
         self._is_over = False
@@ -51,7 +52,8 @@ class RunFolders:
         """Return the step's temporary folder; create it if it is missing.
 
         Raises:
-            PlanError: the scratch folder has been removed.
+            PlanError: the scratch folder has been removed, or a forked copy of the process would
+                have to create it.
             OSError: the folder cannot be created.
         """
         with self._lock:
@@ -88,6 +90,11 @@ class RunFolders:
         if self._is_over:
             raise PlanError("the run is over: its temporary folder has been removed")
         if self._root is None:
+            if os.getpid() != self._process:
+                raise PlanError(
+                    "a forked copy of the process cannot create the temporary folder of the run, "
+                    "which nothing would remove; ask for it before the fork"
+                )
             # The name is short because a socket path may have at most 107 bytes. The path is noted
             # before the folder exists, because nothing would remove a folder that is not noted.
             root = Path(tempfile.gettempdir()) / f"plan-{secrets.token_hex(6)}"

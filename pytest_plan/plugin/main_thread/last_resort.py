@@ -17,7 +17,7 @@ def leave(foreground: Foreground, clean_up: Callable[[], None], item: pytest.Ite
     """Clean up on this thread, report which test hangs and where, and end the process.
 
     The main thread does not return, so pytest reports nothing: it prints no summary and writes no
-    JUnit file. The exit status is 1.
+    JUnit file. The exit status is that of the first signal, or 1 if there was none.
 
     Args:
         foreground: the object that writes the report to the terminal.
@@ -36,7 +36,7 @@ def leave(foreground: Foreground, clean_up: Callable[[], None], item: pytest.Ite
             writer.line(foreground.mask(stack))
             writer.line("the plan was cleaned up; pytest exits without a summary", red=True)
             writer.flush()
-        os._exit(pytest.ExitCode.TESTS_FAILED)
+        os._exit(foreground.signals.exit_status() or pytest.ExitCode.TESTS_FAILED)
 
 
 def _stack_of_test(item: pytest.Item) -> str:

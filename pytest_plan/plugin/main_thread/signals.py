@@ -71,8 +71,8 @@ class Signals:
     def note_only_once(self) -> None:
         """Record the next signal without raising.
 
-        pytest is shutting down, and a second Ctrl-C must not cut its session-finish hooks short.
-        The one after that raises.
+        pytest is shutting down, and a second Ctrl-C must not cut its hooks short. The one after
+        that raises.
         """
         self._to_note = 1
 

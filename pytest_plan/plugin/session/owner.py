@@ -36,9 +36,16 @@ class Owner:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Shorten the traceback to what pytest shows, because formatting it would delay cleanup."""
+        """Shorten the traceback to what pytest shows, because formatting it would delay cleanup.
+
+        pytest is handling an exception that ends the session, for example of `pytest.exit`. A
+        signal must not raise another one now, which nothing would catch.
+        """
         plan_session = lookup.peek(self._config)
-        if plan_session is None or self._config.option.fulltrace:
+        if plan_session is None:
+            return
+        plan_session.host.signals.note_only_once()
+        if self._config.option.fulltrace:
             return
         if plan_session.host.is_open:
             visible = excinfo.traceback.filter(excinfo)

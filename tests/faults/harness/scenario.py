@@ -407,6 +407,7 @@ def _where(story: Any) -> str:
 
 
 def story_of(run: Run) -> str:
-    """Return the end of the run's history and output."""
+    """Return the end of the run's history and of its outputs."""
     history = [f"{line.pid} {line.what} {' '.join(line.words)}" for line in run.history]
-    return "\n".join([f"--- {run.name}", *history[-60:], run.output()[-3000:]])
+    outputs = [path.read_text(errors="replace") for path in sorted(run.folder.glob("output*"))]
+    return "\n".join([f"--- {run.name}", *history[-60:], *(text[-3000:] for text in outputs)])

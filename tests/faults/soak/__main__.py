@@ -1,7 +1,7 @@
 """The long form of the soak: `python -m tests.faults.soak --runs 1000`.
 
-Exits with status 1 if there was a violation. Every run has the number of its seed, so that a run can
-be repeated alone: `python -m tests.faults.soak --seed 417`.
+Exits with status 1 if there was a violation. The number of a run is its seed, so any run can be
+repeated alone: `python -m tests.faults.soak --seed 417`.
 """
 
 from __future__ import annotations

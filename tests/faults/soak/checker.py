@@ -18,13 +18,14 @@ from pathlib import Path
 from tests.faults.harness import checker as harness
 from tests.faults.harness.checker import Line
 from tests.faults.soak import outside
-from tests.faults.soak.plans import GENERATORS, HOOK_KINDS, Drawn, Shot, StepData
+from tests.faults.soak.plans import GENERATORS, HANGS, HOOK_KINDS, Drawn, Shot, StepData
 
 STATUS = {signal.SIGINT: 2, signal.SIGTERM: 143, signal.SIGHUP: 129}
 FAILED = ("in", "cleanup")  # the last words of a note about a failed cleanup
 EXIT = 7  # the status that `pytest.exit` asks for
 MOST_OWNERS = 3
 _TOGETHER = 0.5  # seconds within which a signal is part of the previous one
+_AT_ONCE = 0.2  # seconds within which either of two signals may be handled first
 _UNDOING = ("cleanup", "cleaned", "undo", "undone")
 _SUMMARY = re.compile(r"^=*.*\b(passed|failed|errors?|blocked|no tests ran)\b.* in [\d.]+s", re.M)
 _CRASH = re.compile(r"^Traceback \(most recent call last\):\n(?:[ ~^].*\n)*?.*/pytest_plan/", re.M)
@@ -125,7 +126,9 @@ def statuses(ended: Ended) -> set[int]:
     is_outside = ended.is_early or sent > max(deeds, default=0.0)  # no plan handles the signal
     if first.number == signal.SIGKILL:
         return {-signal.SIGKILL} | (natural if is_outside else set())
-    right = {STATUS[signal.Signals(first.number)]}
+    # Python handles signals that wait at the same time in the order of their numbers.
+    together = [shot for shot, time in shots if time - sent < _AT_ONCE]
+    right = {STATUS[signal.Signals(shot.number)] for shot in together}
     return right | natural | {-shot.number for shot, _ in shots} if is_outside else right
 
 
@@ -168,14 +171,15 @@ def _history(ended: Ended) -> Iterator[str]:
     lost = _lost(ended)
     made = ("owed", "announce", "defer")
     history = [line for line in history if line.what not in made or line.words not in lost]
-    units = _units(ended.drawn, history)
+    units = _units(ended.drawn, list(_owed(ended, history)))
     if ended.is_handed_over:
         yield from _repeated(units)
         units = _without_repetition(units)
         for step, _ in sorted(lost):
             if step not in ended.output and step not in (ended.recovered or ""):
                 yield f"step {step} is lost, and nobody is told"
-    stuck = [step.name for step in ended.drawn.steps if step.fault in ("block", "wait", "spin")]
+    hanging = [step.name for step in ended.drawn.steps if step.fault in HANGS]
+    stuck = [*hanging, *(f"{name}-loop" for name in hanging)]  # the names of their threads
     needs = _needs(ended.drawn, units)
     yield from harness.violations(units, needs, stuck=stuck)
     yield from _reversed(ended.drawn, history)
@@ -219,7 +223,7 @@ def _units(drawn: Drawn, history: list[Line]) -> list[Line]:
     renamed = {"owed": "begin", "announce": "defer"}
     units: list[Line] = []
     seen: set[tuple[str, ...]] = set()
-    for line in _owed(drawn, history):
+    for line in history:
         step = steps.get(line.words[0]) if line.words else None
         if line.what in ("begin", "defer") or (line.what == "announce" and line.words not in kept):
             continue
@@ -235,20 +239,24 @@ def _units(drawn: Drawn, history: list[Line]) -> list[Line]:
     return units
 
 
-def _owed(drawn: Drawn, history: list[Line]) -> Iterator[Line]:
-    """Yield the history, with what steps whose cleanup is due from the beginning owe.
+def _owed(ended: Ended, history: list[Line]) -> Iterator[Line]:
+    """Yield the history, with what steps owe whose cleanup hook is due from the beginning.
 
-    The cleanup of such a step also runs if the step was cancelled before any of its code ran.
+    Their cleanup also runs if they were cancelled before any of their code ran. After SIGKILL, that
+    of other steps runs unless they are known to have failed.
     """
-    begun = {line.words[0] for line in history if line.what == "begin"}
-    attempted = {one.name for one in drawn.steps if one.attempted and one.kind in HOOK_KINDS}
+    hooks = [step for step in ended.drawn.steps if step.kind in HOOK_KINDS]
+    attempted = {step.name for step in hooks if step.attempted}
+    due = {line.words[0] for line in history if line.what == "owed"}
+    due |= {line.words[0] for line in history if line.what == "begin"} & attempted
+    unclear = attempted | ({step.name for step in hooks} if ended.killed else set())
     for line in history:
         name = line.words[0] if line.words else ""
-        if name not in attempted:
-            yield line
-        elif line.what == "begin":
+        if line.what == "begin" and name in attempted:
             yield Line(line.time, line.pid, "owed", line.words)
-        elif name in begun and line.what != "owed":
+        elif line.what == "owed" and name in attempted:
+            continue
+        elif name in due or name not in unclear or line.what not in ("cleanup", "cleaned"):
             yield line
 
 
@@ -287,13 +295,12 @@ def _repeated(units: list[Line]) -> Iterator[str]:
 
 
 def _without_repetition(units: list[Line]) -> list[Line]:
-    """Return the history with only the last of each cleanup and undo: the next owner repeats it."""
-    repeatable = ("cleanup", "cleaned", "undo", "undone")
-    last = {(line.what, *line.words): line for line in units}
+    """Return the history with the first of each cleanup and undo, without what was repeated."""
+    first: dict[tuple[str, ...], Line] = {}
+    for line in units:
+        first.setdefault((line.what, *line.words), line)
     return [
-        line
-        for line in units
-        if line.what not in repeatable or last[line.what, *line.words] is line
+        line for line in units if line.what not in _UNDOING or first[line.what, *line.words] is line
     ]
 
 

@@ -54,6 +54,7 @@ def play(
     ended.status, ended.output, ended.history = run.status, run.output(), run.history
     yield from _settled(run, _REAPED if ended.is_handed_over else _SETTLE)
     if ended.is_handed_over:
+        (run.folder / "output").rename(run.folder / "output of the run")
         run.start("--plan-cleanup", env=env, argv=PLAIN)
         yield run.ended
         ended.recovered = run.output()
