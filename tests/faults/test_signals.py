@@ -223,6 +223,31 @@ def test_g17_a_green_run_keeps_the_status_of_a_signal_in_its_cleanup(stage: Stag
 
 
 @modes
+def test_g17_a_signal_while_the_environment_is_created_leaves_nothing(
+    stage: Stage, args: tuple[str, ...]
+) -> None:
+    """The environment is removed, no thread is left, and no step begins."""
+
+    def story(run: Run, number: int) -> Story:
+        conftest = (run.project / "conftest.py").read_text()
+        hook = "\ndef pytest_plan_make_listener():\n    at('listener')\n"
+        run.write("conftest.py", conftest + hook)
+        run.start(*args, faults={"listener": "hold"})
+        yield run.reached("listener")
+        run.signal(number)
+        run.release()
+        yield run.ended
+        run.judge(STATUS[signal.Signals(number)])
+        run.expect(not run.notes("begin"), "a step began")
+        left = list((run.project / ".pytest_plan" / "environments").glob("*"))
+        run.expect(not left, f"left: {left}")
+
+    for number in STATUS:
+        stage.add(str(number), story, number)
+    stage.play()
+
+
+@modes
 def test_g17_a_signal_that_comes_while_pytest_leaves_raises_nothing(
     stage: Stage, args: tuple[str, ...]
 ) -> None:

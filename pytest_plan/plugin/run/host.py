@@ -70,9 +70,13 @@ class Host:
 
         Raises:
             pytest.UsageError: the environment is in use, or its journal cannot be written.
+            KeyboardInterrupt: a signal was received meanwhile.
         """
         if self._run is None:
-            self._run = self._new_run()
+            # An exception in between would leave an environment that nobody removes.
+            with self.signals.owned():
+                self._run = self._new_run()
+            self.signals.raise_received()
         return self._run
 
     @property

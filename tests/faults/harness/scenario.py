@@ -295,6 +295,8 @@ class Run:
             if self._is_ours(process):
                 process.kill()
         if self._process is not None:
+            if not self.ended():
+                os.kill(self.pid, signal.SIGKILL)  # a forked run shows no mark in its environment
             self._process.wait()
         shutil.rmtree(self.folder)
 

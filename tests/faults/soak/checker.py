@@ -26,6 +26,7 @@ EXIT = 7  # the status that `pytest.exit` asks for
 MOST_OWNERS = 3
 _TOGETHER = 0.5  # seconds within which a signal is part of the previous one
 _AT_ONCE = 0.2  # seconds within which either of two signals may be handled first
+_RECORDED = 0.2  # seconds after which a `yield` is in the journal, on a busy machine
 _UNDOING = ("cleanup", "cleaned", "undo", "undone")
 _SUMMARY = re.compile(r"^=*.*\b(passed|failed|errors?|blocked|no tests ran)\b.* in [\d.]+s", re.M)
 _CRASH = re.compile(r"^Traceback \(most recent call last\):\n(?:[ ~^].*\n)*?.*/pytest_plan/", re.M)
@@ -158,7 +159,7 @@ def _output(ended: Ended) -> Iterator[str]:
         if _CRASH.search(text):
             yield "a traceback through pytest-plan in the output"
     solo_and_stuck = "test stubborn" in ended.notes("fault") and not ended.drawn.workers
-    may_lack = ended.killed or ended.cut or ended.is_early or solo_and_stuck
+    may_lack = (ended.status or 0) < 0 or ended.cut or ended.is_early or solo_and_stuck
     if not may_lack and not _SUMMARY.search(ended.output):
         yield "no summary in the output"
     for line in ended.notes("unreachable"):
@@ -175,8 +176,8 @@ def _history(ended: Ended) -> Iterator[str]:
     if ended.is_handed_over:
         yield from _repeated(units)
         units = _without_repetition(units)
-        for step, _ in sorted(lost):
-            if step not in ended.output and step not in (ended.recovered or ""):
+        for step in sorted(_recorded(ended, lost)):
+            if step not in (ended.recovered or ""):
                 yield f"step {step} is lost, and nobody is told"
     hanging = [step.name for step in ended.drawn.steps if step.fault in HANGS]
     stuck = [*hanging, *(f"{name}-loop" for name in hanging)]  # the names of their threads
@@ -210,6 +211,20 @@ def _lost(ended: Ended) -> set[tuple[str, str]]:
             what = (line.words[0], line.words[1])
             due = due | {what} if line.what in ("owed", "announce") else due - {what}
     return due
+
+
+def _recorded(ended: Ended, lost: set[tuple[str, str]]) -> set[str]:
+    """Return the steps of which something is lost that must be reported.
+
+    A generator's `yield` is recorded some milliseconds later, because nobody waits for that.
+    """
+    end = max((time for _, time in ended.sent), default=math.inf)
+    return {
+        line.words[0]
+        for line in ended.history
+        if (line.what == "defer" or (line.what == "owed" and line.time < end - _RECORDED))
+        and line.words in lost
+    }
 
 
 def _units(drawn: Drawn, history: list[Line]) -> list[Line]:
