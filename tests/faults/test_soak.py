@@ -147,11 +147,15 @@ def test_g7_the_checker_of_the_soak_finds_what_nobody_is_told(stage: Stage) -> N
     """A deferred closure that is lost with its process, unreported, is a violation."""
     found: list[str] = []
     step = replace(STEP, files=("closure",))
-    killed = replace(PLAN, steps=(step,), shots=(Shot(9, "owner", event=7, delay=0.0),))
-    silence = (
-        "import os, sys\nif '--plan-cleanup' in sys.argv:\n"
-        "    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)\n"
-    )
+    tests, shots = (TestData(("s0",), "wait"),), (Shot(9, "owner", event=10, delay=0.0),)
+    killed = replace(PLAN, steps=(step,), tests=tests, shots=shots)
+    silence = """
+import sys
+@pytest.hookimpl(specname="pytest_configure")
+def pytest_silence(config):
+    if '--plan-cleanup' in sys.argv:
+        config.get_terminal_writer()._file = open("/dev/null", "w")
+"""
     stage.add("silence", planted, killed, silence, found)
     stage.play()
     assert any("nobody is told" in one for one in found), found

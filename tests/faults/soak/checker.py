@@ -76,6 +76,16 @@ class Ended:
         return any(time <= begun for shot, time in self.sent if shot.target != "worker")
 
     @property
+    def later(self) -> set[int]:
+        """The other processes that have cleaned up: the reaper's, and `pytest --plan-cleanup`."""
+        return {line.pid for line in self.history if line.what == "owner"} - {self.owner}
+
+    @property
+    def owner(self) -> int | None:
+        """The process id of pytest, which is the controller when there are workers."""
+        return next((line.pid for line in self.history if line.what == "owner"), None)
+
+    @property
     def is_handed_over(self) -> bool:
         """Whether another process than pytest may have to clean up, or to repeat a cleanup."""
         failed = any(line.what == "fault" and line.words[2:] == FAILED for line in self.history)
@@ -123,14 +133,20 @@ def statuses(ended: Ended) -> set[int]:
     if not shots:
         return natural
     first, sent = shots[0]
-    deeds = [line.time for line in ended.history if line.what in (*_UNDOING, "begin", "tested")]
-    is_outside = ended.is_early or sent > max(deeds, default=0.0)  # no plan handles the signal
+    done = [
+        line.time
+        for line in ended.history
+        if line.what in (*_UNDOING, "begin", "tested") and line.pid not in ended.later
+    ]
+    last = max(done, default=0.0)
+    is_outside = ended.is_early or sent > last  # no plan handles the signal
     if first.number == signal.SIGKILL:
         return {-signal.SIGKILL} | (natural if is_outside else set())
     # Python handles signals that wait at the same time in the order of their numbers.
-    together = [shot for shot, time in shots if time - sent < _AT_ONCE]
-    right = {STATUS[signal.Signals(shot.number)] for shot in together}
-    return right | natural | {-shot.number for shot, _ in shots} if is_outside else right
+    right = {STATUS[signal.Signals(shot.number)] for shot, time in shots if time - sent < _AT_ONCE}
+    # pytest no longer handles a signal at its very end.
+    right |= {-shot.number for shot, time in shots if is_outside or time > last}
+    return right | natural if is_outside else right
 
 
 def _natural(ended: Ended) -> set[int]:
@@ -191,8 +207,7 @@ def _history(ended: Ended) -> Iterator[str]:
 
 def _is_cut(ended: Ended, line: Line) -> bool:
     """Return whether a signal may have cut the exit of this process short."""
-    owner = next((one.pid for one in ended.history if one.what == "owner"), None)
-    return line.pid != owner or ended.is_handed_over
+    return line.pid != ended.owner or ended.is_handed_over
 
 
 def _lost(ended: Ended) -> set[tuple[str, str]]:
