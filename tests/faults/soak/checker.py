@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.faults.harness import checker as harness
 from tests.faults.harness.checker import Line
 from tests.faults.soak import outside
-from tests.faults.soak.plans import GENERATORS, HANGS, HOOK_KINDS, Drawn, Shot, StepData
+from tests.faults.soak.plans import GENERATORS, HOOK_KINDS, Drawn, Shot, StepData
 
 STATUS = {signal.SIGINT: 2, signal.SIGTERM: 143, signal.SIGHUP: 129}
 FAILED = ("in", "cleanup")  # the last words of a note about a failed cleanup
@@ -195,8 +195,8 @@ def _history(ended: Ended) -> Iterator[str]:
         for step in sorted(_recorded(ended, lost)):
             if step not in (ended.recovered or ""):
                 yield f"step {step} is lost, and nobody is told"
-    hanging = [step.name for step in ended.drawn.steps if step.fault in HANGS]
-    stuck = [*hanging, *(f"{name}-loop" for name in hanging)]  # the names of their threads
+    blocked = [step.name for step in ended.drawn.steps if step.fault == "block"]
+    stuck = [f"{name}{thread}" for name in blocked for thread in ("", "-loop", "-generator")]
     needs = _needs(ended.drawn, units)
     yield from harness.violations(units, needs, stuck=stuck)
     yield from _reversed(ended.drawn, history)
