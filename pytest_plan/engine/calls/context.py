@@ -219,10 +219,8 @@ class Context:
         Raises:
             subprocess.CalledProcessError: `check` is true and the exit status is not 0.
             subprocess.TimeoutExpired: the program took longer than `timeout` and was ended.
-            TypeError: `argv` is empty or a string.
-            KeyError: `user` or `group` is an unknown name.
-            OSError: the program cannot be started.
-            JournalError: the journal cannot record the program.
+            TypeError, KeyError: `argv` is empty or a string, or `user` or `group` is unknown.
+            OSError, JournalError: the program cannot be started or recorded in the journal.
             RuntimeError: another process listens on a port of `free_port` in the arguments.
             PlanError: the hook must stop; see `check`.
         """
@@ -320,8 +318,7 @@ class Context:
 
         Raises:
             TypeError: `fn` is not callable.
-            PlanError: the step was abandoned or has been cleaned up, and `fn` was called at once;
-                or the process is a forked copy.
+            PlanError: the step is over, and `fn` was called at once; or this is a forked copy.
             JournalError: the journal cannot record the call, which cleanup makes anyway.
         """
         if not callable(fn):
