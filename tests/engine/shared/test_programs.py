@@ -347,7 +347,9 @@ file, seconds, status = sys.argv[1:]
 with open(file + ".new", "w") as new:
     new.write(str(os.getpid()))
 os.rename(file + ".new", file)
-time.sleep(float(seconds))
+end = time.monotonic() + float(seconds)
+while time.monotonic() < end and not os.path.exists(file + ".end"):
+    time.sleep(0.01)
 os._exit(int(status))
 """
 
@@ -358,11 +360,15 @@ class TestDaemons:
 
     LONG = 60.0
 
-    def leave(self, ctx: Context, file: Path, seconds: float = 0.3, status: int = 9) -> int:
-        """Let a program leave a daemon; return its pid."""
-        ctx.run([sys.executable, "-c", DAEMON, str(file), str(seconds), str(status)])
+    def leave(self, ctx: Context, file: Path, status: int = 9) -> int:
+        """Let a program leave a daemon, which runs until `end`; return its pid."""
+        ctx.run([sys.executable, "-c", DAEMON, str(file), str(self.LONG), str(status)])
         wait_for(file.exists)
         return int(file.read_text())
+
+    def end(self, file: Path) -> None:
+        """Let the daemon end that was left with this file."""
+        file.with_name(f"{file.name}.end").touch()
 
     @pytest.mark.parametrize("status", [0, 9])
     def test_a_wait_fails_at_once_when_one_has_ended(self, tmp_path: Path, status: int) -> None:
@@ -370,6 +376,7 @@ class TestDaemons:
 
         def exec(ctx: Context) -> None:
             self.leave(ctx, tmp_path / "pid", status=status)
+            self.end(tmp_path / "pid")
             waits(ctx)
 
         begun = time.monotonic()
@@ -386,7 +393,7 @@ class TestDaemons:
         """A step that has waited for the server must not succeed without it."""
 
         def exec(ctx: Context) -> None:
-            who = identify(self.leave(ctx, tmp_path / "pid", self.LONG))
+            who = identify(self.leave(ctx, tmp_path / "pid"))
             ctx.wait_until(lambda: True)
             who.send_signal(signal.SIGKILL)
             wait_for(lambda: not who.is_alive())
@@ -398,7 +405,7 @@ class TestDaemons:
         plan = Plan()
 
         def first(ctx: Context) -> None:
-            self.leave(ctx, tmp_path / "pid", self.LONG)
+            self.leave(ctx, tmp_path / "pid")
 
         def last(ctx: Context) -> None:
             identify(int((tmp_path / "pid").read_text())).send_signal(signal.SIGKILL)
@@ -415,7 +422,7 @@ class TestDaemons:
 
         def exec(ctx: Context) -> Any:
             for number in range(3):
-                self.leave(ctx, tmp_path / str(number), self.LONG)
+                self.leave(ctx, tmp_path / str(number))
                 ctx.wait_until(lambda: True)
             return ctx.sleep(0.2)
 
@@ -425,8 +432,9 @@ class TestDaemons:
         """Others that run on do not hide the end of one of them."""
 
         def exec(ctx: Context) -> None:
-            for number, seconds in enumerate((self.LONG, 0.3, self.LONG)):
-                self.leave(ctx, tmp_path / str(number), seconds)
+            for number in range(3):
+                self.leave(ctx, tmp_path / str(number))
+            self.end(tmp_path / "1")
             waits(ctx)
 
         assert isinstance(outcome(exec), RuntimeError)
@@ -449,11 +457,11 @@ class TestDaemons:
         """A server is often started, changed and stopped before it is started again."""
 
         def exec(ctx: Context) -> Any:
-            who = identify(self.leave(ctx, tmp_path / "pid", self.LONG))
+            who = identify(self.leave(ctx, tmp_path / "pid"))
             ctx.run(["sh", "-c", 'kill $0; while [ -d "/proc/$0" ]; do sleep 0.01; done',
                      str(who.pid)])  # fmt: skip
             assert not who.is_alive()
-            self.leave(ctx, tmp_path / "other", self.LONG)
+            self.leave(ctx, tmp_path / "other")
             return ctx.wait_until(lambda: True)
 
         assert outcome(exec) is None
@@ -483,7 +491,8 @@ class TestDaemons:
         """Some programs leave a helper that ends by itself."""
 
         def exec(ctx: Context) -> None:
-            who = identify(self.leave(ctx, tmp_path / "pid", 0.1))
+            who = identify(self.leave(ctx, tmp_path / "pid"))
+            self.end(tmp_path / "pid")
             wait_for(lambda: not who.is_alive())
 
         assert outcome(exec) is None
@@ -492,7 +501,7 @@ class TestDaemons:
         """It was ended before the next attempt began."""
 
         def exec(ctx: Context) -> Any:
-            self.leave(ctx, tmp_path / str(ctx.attempt), self.LONG)
+            self.leave(ctx, tmp_path / str(ctx.attempt))
             if ctx.attempt == 1:
                 raise ValueError
             return ctx.wait_until(lambda: True)
