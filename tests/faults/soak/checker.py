@@ -86,15 +86,19 @@ class Ended:
         return next((line.pid for line in self.history if line.what == "owner"), None)
 
     @property
+    def has_failed(self) -> bool:
+        """Whether a cleanup or a deferred call has failed, so that another process repeats it."""
+        return any(line.what == "fault" and line.words[2:] == FAILED for line in self.history)
+
+    @property
     def is_handed_over(self) -> bool:
-        """Whether another process than pytest may have to clean up, or to repeat a cleanup."""
-        failed = any(line.what == "fault" and line.words[2:] == FAILED for line in self.history)
-        return self.killed or self.cut or failed
+        """Whether another process than pytest may have to clean up."""
+        return self.killed or self.cut or self.has_failed
 
 
 def violations(ended: Ended) -> Iterator[str]:
     """Yield a description of everything that is wrong with the run."""
-    yield from _left(ended)
+    yield from left(ended)
     yield from _status(ended)
     yield from _output(ended)
     yield from _history(ended)
@@ -110,12 +114,21 @@ def ports_of(history: list[Line]) -> set[int]:
     return {int(line.words[1]) for line in history if line.what == "port"}
 
 
-def _left(ended: Ended) -> Iterator[str]:
+def left(ended: Ended, *, by_reaper: bool = False) -> Iterator[str]:
+    """Yield everything that the run has left.
+
+    Args:
+        ended: the run.
+        by_reaper: whether `pytest --plan-cleanup` has not run yet. It still removes the folders of
+            a run in which something was lost or in which a cleanup failed.
+    """
     for process in outside.processes(ended.mark, ended.folder):
         yield f"left running: {process}"
     for port, program in outside.listeners(ports_of(ended.history)).items():
         yield f"port {port} is still open: {program}"
     lost = _lost(ended)
+    if by_reaper and (lost or ended.has_failed):
+        return
     for path in sorted((ended.folder / "outside").iterdir()):
         if tuple(path.name.split(".", 1)) not in lost:
             yield f"not removed: {path.name}"

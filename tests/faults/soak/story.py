@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from tests.faults.harness.scenario import PATIENCE, Run, Story
 from tests.faults.soak import checker, project
@@ -53,7 +54,9 @@ def play(
         return
     ended.status, ended.output, ended.history = run.status, run.output(), run.history
     yield from _settled(run, _REAPED if ended.is_handed_over else _SETTLE)
+    ended.history = run.history
     if ended.is_handed_over:
+        run.wrong += checker.left(ended, by_reaper=True)
         (run.folder / "output").rename(run.folder / "output of the run")
         run.start("--plan-cleanup", env=env, argv=PLAIN)
         yield run.ended
@@ -84,19 +87,14 @@ def count(ended: Ended, injected: Injected) -> None:
 def _send(run: Run, shot: Shot, ended: Ended) -> None:
     if run.ended():
         return
-    if shot.target == "worker":
-        workers = [line.pid for line in run.history if line.what == "worker"]
-        alive = [pid for pid in workers if Path(f"/proc/{pid}").exists()]
-        if not alive:
-            return
-        ended.sent.append((shot, time.monotonic()))
-        os.kill(alive[0], shot.number)
-    else:
+    if shot.target != "worker":
         ended.sent.append((shot, time.monotonic()))
         run.signal(shot.number, group=shot.target == "group")
         return
-    run._tally.faults += 1
-    run._tally.kills += 1
+    workers = [line.pid for line in run.history if line.what == "worker"]
+    for pid in [pid for pid in workers if Path(f"/proc/{pid}").exists()][:1]:
+        ended.sent.append((shot, time.monotonic()))
+        run.kill(psutil.Process(pid), shot.number)
 
 
 def _settled(run: Run, longest: float) -> Story:
