@@ -358,11 +358,14 @@ class Stage:
                 for told in [told for told in active if not told.goes_on()]:
                     active.remove(told)
                     self._tally.violations += len(told.run.wrong)
-                    yield told.run
-                    told.run.close()
+                    try:
+                        yield told.run
+                    finally:
+                        told.run.close()
                 time.sleep(0.005)
         finally:
-            for run in [*(told.run for told in active), *(run for run, _ in self._waiting)]:
+            for run, story in [*((told.run, told.story) for told in active), *self._waiting]:
+                story.close()
                 run.close()
 
     def play(self, at_once: int = AT_ONCE) -> None:
@@ -385,7 +388,7 @@ class _Told:
 
     def __init__(self, run: Run, story: Story) -> None:
         self.run = run
-        self._story = story
+        self.story = story
         self._condition: Callable[[], Any] = lambda: True
         self._deadline = time.monotonic() + PATIENCE
 
@@ -393,13 +396,13 @@ class _Told:
         """Advance the story as far as possible; return whether it is still going on."""
         try:
             while self._condition():
-                self._condition = next(self._story)
+                self._condition = next(self.story)
                 self._deadline = time.monotonic() + PATIENCE
         except StopIteration:
             return False
         if time.monotonic() > self._deadline:
-            self.run.wrong.append(f"nothing happened for {PATIENCE} s: {_where(self._story)}")
-            self._story.close()
+            self.run.wrong.append(f"nothing happened for {PATIENCE} s: {_where(self.story)}")
+            self.story.close()
             return False
         return True
 

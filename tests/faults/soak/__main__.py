@@ -25,8 +25,8 @@ from tests.faults.soak.story import Injected, play
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play the runs; return 1 if there was a violation, else 0."""
     options = _parser().parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a background process ignores SIGINT
-        signal.signal(number, signal.default_int_handler)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a background process ignores SIGINT
+        signal.signal(stop, signal.default_int_handler)
     seeds = options.seed or range(options.first, options.first + options.runs)
     injected: Injected = Counter()
     begun = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import time
 from collections import Counter
@@ -11,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from tests.faults.harness.scenario import PATIENCE, Run, Story
-from tests.faults.soak import checker, project
+from tests.faults.soak import checker, outside, project
 from tests.faults.soak.checker import Ended
 from tests.faults.soak.plans import Drawn, Shot
 from tests.faults.soak.steps import OUTSIDE
@@ -37,6 +39,15 @@ def play(
         plant: text to append to the conftest; a planted fault.
         bound: the number of seconds within which the run must end after its last signal.
     """
+    try:
+        yield from _play(run, drawn, injected, plant, bound)
+    finally:
+        for process in outside.processes(run._mark, run.folder):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+
+
+def _play(run: Run, drawn: Drawn, injected: Injected, plant: str, bound: float) -> Story:
     project.write(run.folder, drawn)
     conftest = run.project / "conftest.py"
     conftest.write_text(conftest.read_text() + plant)
