@@ -253,20 +253,25 @@ def test_g17_a_signal_that_comes_while_pytest_leaves_raises_nothing(
 ) -> None:
     """A signal while pytest handles `pytest.exit` of a step gives the status, and no traceback."""
 
-    def story(run: Run, number: int) -> Story:
+    def story(run: Run, number: int, twice: bool) -> Story:
         conftest = (run.project / "conftest.py").read_text()
         hook = "\ndef pytest_keyboard_interrupt():\n    at('interrupt')\n"
         run.write("conftest.py", conftest + hook)
         run.start(*args, faults={"web.exec": "exit", "interrupt": "hold"})
         yield run.reached("interrupt")
         run.signal(number)
-        run.release()
+        if twice:
+            yield run.is_later
+            run.signal(number)  # cuts the hook short, which would hold for minutes
+        else:
+            run.release()
         yield run.ended
         run.judge(STATUS[signal.Signals(number)])
         run.expect("Traceback" not in run.output(), "there is a traceback")
 
     for number in STATUS:
-        stage.add(str(number), story, number)
+        for twice in (False, True):
+            stage.add(f"{number} {twice}", story, number, twice)
     stage.play()
 
 

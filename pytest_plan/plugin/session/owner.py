@@ -34,22 +34,29 @@ class Owner:
         if eager := plan_session.declared.eager_steps():
             plan_session.host.provision(eager)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_keyboard_interrupt(
+        self, excinfo: pytest.ExceptionInfo[BaseException]
+    ) -> Generator[None]:
         """Shorten the traceback to what pytest shows, because formatting it would delay cleanup.
 
-        pytest is handling an exception that ends the session, for example of `pytest.exit`. A
-        signal must not raise another one now, which nothing would catch.
+        pytest is handling an exception that ends the session, for example of `pytest.exit`, and
+        would not catch another one. A signal is recorded, and a second one cuts these hooks short.
         """
         plan_session = lookup.peek(self._config)
         if plan_session is None:
-            return
-        plan_session.host.signals.note_only_once()
-        if self._config.option.fulltrace:
-            return
-        if plan_session.host.is_open:
+            return (yield)
+        host = plan_session.host
+        host.signals.note_only_once()
+        if host.is_open and not self._config.option.fulltrace:
             visible = excinfo.traceback.filter(excinfo)
             excinfo.traceback = visible[-1:] if len(visible) else excinfo.traceback[-1:]
+        try:
+            return (yield)
+        except KeyboardInterrupt:
+            if not host.signals.received:
+                raise
+        return None
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:

@@ -120,14 +120,15 @@ def left(ended: Ended, *, by_reaper: bool = False) -> Iterator[str]:
     Args:
         ended: the run.
         by_reaper: whether `pytest --plan-cleanup` has not run yet. It still removes the folders of
-            a run in which something was lost or in which a cleanup failed.
+            a run in which something was lost, in which a cleanup failed, or which was killed before
+            its first step: the reaper may not have been started yet.
     """
     for process in outside.processes(ended.mark, ended.folder):
         yield f"left running: {process}"
     for port, program in outside.listeners(ports_of(ended.history)).items():
         yield f"port {port} is still open: {program}"
     lost = _lost(ended)
-    if by_reaper and (lost or ended.has_failed):
+    if by_reaper and (lost or ended.has_failed or not ended.notes("begin")):
         return
     for path in sorted((ended.folder / "outside").iterdir()):
         if tuple(path.name.split(".", 1)) not in lost:
