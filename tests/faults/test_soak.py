@@ -135,7 +135,7 @@ def test_g2_the_checker_of_the_soak_finds_a_hang(stage: Stage) -> None:
 
 
 def test_g2_the_checker_of_the_soak_finds_an_open_port(stage: Stage) -> None:
-    """A port that a step used, and on which anybody listens after the run, is a violation."""
+    """A port of a step on which a program still listens after the run is a violation."""
     found: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         text = f"note('port', 's0', {listener.getsockname()[1]})\n"
@@ -144,7 +144,7 @@ def test_g2_the_checker_of_the_soak_finds_an_open_port(stage: Stage) -> None:
     assert any("is still open" in one for one in found), found
 
 
-def test_g7_the_checker_of_the_soak_finds_what_nobody_is_told(stage: Stage) -> None:
+def test_g7_the_checker_of_the_soak_finds_an_unreported_loss(stage: Stage) -> None:
     """A deferred closure that is lost with its process, unreported, is a violation."""
     found: list[str] = []
     step = replace(STEP, files=("closure",))
@@ -159,7 +159,7 @@ def pytest_silence(config):
 """
     stage.add("silence", planted, killed, silence, found)
     stage.play()
-    assert any("nobody is told" in one for one in found), found
+    assert any("was not reported" in one for one in found), found
 
 
 def planted(run: Run, drawn: Drawn, text: str, found: list[str], bound: float = PATIENCE) -> Story:

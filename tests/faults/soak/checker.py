@@ -208,7 +208,7 @@ def _history(ended: Ended) -> Iterator[str]:
         units = _without_repetition(units)
         for step in sorted(_recorded(ended, lost)):
             if step not in (ended.recovered or ""):
-                yield f"step {step} is lost, and nobody is told"
+                yield f"step {step} is lost and was not reported"
     blocked = [step.name for step in ended.drawn.steps if step.fault == "block"]
     stuck = [f"{name}{thread}" for name in blocked for thread in ("", "-loop", "-generator")]
     needs = _needs(ended.drawn, units)
@@ -245,7 +245,7 @@ def _lost(ended: Ended) -> set[tuple[str, str]]:
 def _recorded(ended: Ended, lost: set[tuple[str, str]]) -> set[str]:
     """Return the steps of which something is lost that must be reported.
 
-    A generator's `yield` is recorded some milliseconds later, because nobody waits for that.
+    A generator does not wait until its `yield` is recorded, which takes some milliseconds.
     """
     end = max((time for _, time in ended.sent), default=math.inf)
     return {
@@ -284,10 +284,10 @@ def _units(drawn: Drawn, history: list[Line]) -> list[Line]:
 
 
 def _owed(ended: Ended, history: list[Line]) -> Iterator[Line]:
-    """Yield the history, with what steps owe whose cleanup hook is due from the beginning.
+    """Yield the history, with a line for each cleanup hook that is due from the beginning.
 
-    Their cleanup also runs if they were cancelled before any of their code ran. After SIGKILL, that
-    of other steps runs unless they are known to have failed.
+    Such a hook also runs if its step was cancelled before any of its code ran. After SIGKILL, the
+    cleanup hook of any step runs unless the step is known to have failed.
     """
     hooks = [step for step in ended.drawn.steps if step.kind in HOOK_KINDS]
     attempted = {step.name for step in hooks if step.attempted}
@@ -339,7 +339,7 @@ def _repeated(units: list[Line]) -> Iterator[str]:
 
 
 def _without_repetition(units: list[Line]) -> list[Line]:
-    """Return the history with the first of each cleanup and undo, without what was repeated."""
+    """Return the history with each cleanup and undo only once."""
     first: dict[tuple[str, ...], Line] = {}
     for line in units:
         first.setdefault((line.what, *line.words), line)

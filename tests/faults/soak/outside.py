@@ -34,7 +34,7 @@ def processes(mark: str, folder: Path) -> list[Found]:
 
 
 def listeners(ports: Collection[int]) -> dict[int, str]:
-    """Return who listens on these ports: the arguments of the process, by port."""
+    """Return the program that listens on each of these ports."""
     inodes = {f"socket:[{inode}]": port for port, inode in _listening() if port in ports}
     found = dict.fromkeys(inodes.values(), "an unknown process")
     for pid in _pids() if inodes else ():

@@ -14,7 +14,7 @@ KINDS = ("function", *HOOK_KINDS, *GENERATORS, "async function")
 HANGS = ("wait", "spin", "block")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STEP_TIMEOUT = 1.5  # seconds, for a step that hangs
-SHORT_LIMIT = 4.0  # seconds for the plan, if something else than a timeout must end a hang
+SHORT_LIMIT = 4.0  # seconds for the plan, if no timeout of a step ends a hang
 T = TypeVar("T")
 
 _PROGRAMS = {
@@ -40,10 +40,10 @@ class StepData:
     kind: str
     needs: tuple[str, ...] | None
     program: str | None
-    files: tuple[str, ...]  # "durable" or "closure": who can remove the file
+    files: tuple[str, ...]  # "durable" or "closure": whether another process can remove the file
     fault: str | None
     late: bool  # whether the fault comes after everything was created
-    attempted: bool  # whether a cleanup hook runs after failures, too
+    attempted: bool  # whether its cleanup hook also runs after a failure
     options: dict[str, Any]
 
 
