@@ -222,6 +222,25 @@ def test_g17_a_green_run_keeps_the_status_of_a_signal_in_its_cleanup(stage: Stag
     stage.play()
 
 
+def test_g17_a_second_signal_at_the_end_does_not_cut_the_summary(stage: Stage) -> None:
+    """Two signals while pytest finishes its session are recorded, and the summary is printed."""
+
+    def story(run: Run, number: int) -> Story:
+        run.start(faults={"finish": "hold"})
+        yield run.reached("finish")
+        run.signal(number)
+        yield run.is_later
+        run.signal(number)
+        run.release()
+        yield run.ended
+        run.judge(STATUS[signal.Signals(number)])
+        run.expect("5 passed" in run.output(), "the summary is missing")
+
+    for number in STATUS:
+        stage.add(str(number), story, number)
+    stage.play()
+
+
 @modes
 def test_g17_a_signal_while_the_environment_is_created_leaves_nothing(
     stage: Stage, args: tuple[str, ...]
@@ -253,25 +272,25 @@ def test_g17_a_signal_that_comes_while_pytest_leaves_raises_nothing(
 ) -> None:
     """A signal while pytest handles `pytest.exit` of a step gives the status, and no traceback."""
 
-    def story(run: Run, number: int, twice: bool) -> Story:
+    def story(run: Run, number: int, signals: int) -> Story:
         conftest = (run.project / "conftest.py").read_text()
         hook = "\ndef pytest_keyboard_interrupt():\n    at('interrupt')\n"
         run.write("conftest.py", conftest + hook)
         run.start(*args, faults={"web.exec": "exit", "interrupt": "hold"})
         yield run.reached("interrupt")
         run.signal(number)
-        if twice:
+        for _ in range(signals - 1):
             yield run.is_later
-            run.signal(number)  # cuts the hook short, which would hold for minutes
-        else:
+            run.signal(number)
+        if signals < 3:  # the third cuts the hook short, which would hold for minutes
             run.release()
         yield run.ended
         run.judge(STATUS[signal.Signals(number)])
         run.expect("Traceback" not in run.output(), "there is a traceback")
 
     for number in STATUS:
-        for twice in (False, True):
-            stage.add(f"{number} {twice}", story, number, twice)
+        for signals in (1, 2, 3):
+            stage.add(f"{number}, {signals} times", story, number, signals)
     stage.play()
 
 

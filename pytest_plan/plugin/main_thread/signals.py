@@ -18,6 +18,7 @@ from types import FrameType
 from pytest_plan.engine.shared.signals import SignalHandlers
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+_CUTS_SHORT = 3  # the number of the signal that cuts the end of the session short
 
 
 class Terminated(KeyboardInterrupt):
@@ -37,10 +38,10 @@ class Signals:
     def __init__(self, interrupt: Callable[[str], None]) -> None:
         self._interrupt = interrupt
         self._handlers = SignalHandlers(self._act)
-        # Only the main thread changes these: the number of `owned` blocks it is in, and the number
-        # of signals to record without raising.
+        # Only the main thread changes these: the number of `owned` blocks it is in, and whether
+        # pytest is ending the session.
         self._depth = 0
-        self._to_note = 0
+        self._is_ending = False
 
     @property
     def received(self) -> list[int]:
@@ -68,13 +69,12 @@ class Signals:
         finally:
             self._depth -= 1
 
-    def note_only_once(self) -> None:
-        """Record the next signal without raising.
+    def begin_ending(self) -> None:
+        """From now on, record the first and the second signal without raising.
 
-        pytest is shutting down, and a second Ctrl-C must not cut its hooks short. The one after
-        that raises.
+        pytest is shutting down, and a second Ctrl-C must not cut its hooks short. The third raises.
         """
-        self._to_note = 1
+        self._is_ending = True
 
     def raise_received(self) -> None:
         """Raise the exception for the first signal received; do nothing if there was none."""
@@ -95,9 +95,7 @@ class Signals:
         # reaper.
         if self._depth:
             self._interrupt(f"{signal.Signals(number).name} received")
-        elif self._to_note:
-            self._to_note -= 1
-        else:
+        elif not self._is_ending or len(self.received) >= _CUTS_SHORT:
             raise _exception(number)
 
 

@@ -41,13 +41,13 @@ class Owner:
         """Shorten the traceback to what pytest shows, because formatting it would delay cleanup.
 
         pytest is handling an exception that ends the session, for example of `pytest.exit`, and
-        would not catch another one. A signal is recorded, and a second one cuts these hooks short.
+        would not catch another one. Signals are recorded, and the third cuts these hooks short.
         """
         plan_session = lookup.peek(self._config)
         if plan_session is None:
             return (yield)
         host = plan_session.host
-        host.signals.note_only_once()
+        host.signals.begin_ending()
         if host.is_open and not self._config.option.fulltrace:
             visible = excinfo.traceback.filter(excinfo)
             excinfo.traceback = visible[-1:] if len(visible) else excinfo.traceback[-1:]
@@ -80,7 +80,7 @@ class Owner:
         if os.getpid() != self._process:
             # The hooks of a copy would overwrite reports and print another summary.
             os._exit(int(session.exitstatus))
-        plan_session.host.signals.note_only_once()
+        plan_session.host.signals.begin_ending()
         try:
             return (yield)
         except KeyboardInterrupt:

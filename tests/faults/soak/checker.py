@@ -120,15 +120,15 @@ def left(ended: Ended, *, by_reaper: bool = False) -> Iterator[str]:
     Args:
         ended: the run.
         by_reaper: whether `pytest --plan-cleanup` has not run yet. It still removes the folders of
-            a run in which something was lost, in which a cleanup failed, or which was killed before
-            its first step: the reaper may not have been started yet.
+            a run in which something was or may have been lost, in which a cleanup failed, or which
+            was killed before its first step: the reaper may not have been started yet.
     """
     for process in outside.processes(ended.mark, ended.folder):
         yield f"left running: {process}"
     for port, program in outside.listeners(ports_of(ended.history)).items():
         yield f"port {port} is still open: {program}"
     lost = _lost(ended)
-    if by_reaper and (lost or ended.has_failed or not ended.notes("begin")):
+    if by_reaper and (lost or ended.has_failed or _just_undone(ended) or not ended.notes("begin")):
         return
     for path in sorted((ended.folder / "outside").iterdir()):
         if tuple(path.name.split(".", 1)) not in lost:
@@ -200,8 +200,8 @@ def _output(ended: Ended) -> Iterator[str]:
 def _history(ended: Ended) -> Iterator[str]:
     history = [line for line in ended.history if line.what != "exit" or not _is_cut(ended, line)]
     lost = _lost(ended)
-    made = ("owed", "announce", "defer")
-    history = [line for line in history if line.what not in made or line.words not in lost]
+    about = ("owed", "announce", "defer", *_UNDOING)
+    history = [line for line in history if line.what not in about or line.words not in lost]
     units = _units(ended.drawn, list(_owed(ended, history)))
     if ended.is_handed_over:
         yield from _repeated(units)
@@ -234,12 +234,21 @@ def _lost(ended: Ended) -> set[tuple[str, str]]:
     kinds = {step.name: step.kind for step in ended.drawn.steps}
     due: set[tuple[str, str]] = set()
     for line in ended.history:
-        is_tail = line.what in ("owed", "cleanup") and kinds[line.words[0]] in GENERATORS
-        is_closure = line.what in ("announce", "undo") and line.words[1].endswith("closure")
+        is_tail = line.what in ("owed", "cleaned") and kinds[line.words[0]] in GENERATORS
+        is_closure = line.what in ("announce", "undone") and line.words[1].endswith("closure")
         if is_tail or is_closure:
             what = (line.words[0], line.words[1])
             due = due | {what} if line.what in ("owed", "announce") else due - {what}
     return due
+
+
+def _just_undone(ended: Ended) -> bool:
+    """Return whether a kill came right after something was undone, which may not be recorded."""
+    end = max((time for _, time in ended.sent), default=math.inf)
+    return any(
+        line.what in _UNDOING and line.pid == ended.owner and line.time > end - _RECORDED
+        for line in ended.history
+    )
 
 
 def _recorded(ended: Ended, lost: set[tuple[str, str]]) -> set[str]:
