@@ -38,14 +38,13 @@ def call_in_original(process: int, function: Callable[[], T]) -> T:
         process: the pid of the original process.
         function: the function to call, possibly one step of a coroutine.
     """
-    error = None
     try:
-        return function()
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
+        value = function()
+    except BaseException as error:
         end_copy(process, None if isinstance(error, _RETURNED) else error)
+        raise
+    end_copy(process, None)
+    return value
 
 
 def call_in_copies(method: Callable[[], object]) -> None:

@@ -117,6 +117,7 @@ class Programs:
         """
         if provisions:
             self._refuse_strangers(step, argv, are_in(self._ports.pop(step, set()), argv))
+        self.notice(step)  # the processes of earlier daemons must not be taken for those of this
         is_watched = sys.platform == "linux"  # elsewhere, this would take too long
         known = pids() if is_watched else frozenset()
         return Before(step, left, known, listening_on(ports_in(argv)), now)

@@ -30,48 +30,48 @@ class CollectionCopies:
         """End a process that was forked outside a collector, or before the collection."""
         end_copy(self._process, None)
         try:
-            return (yield)
-        finally:
-            end_copy(self._process, sys.exception())
+            result = yield
+        except BaseException as error:
+            end_copy(self._process, error)
+            raise
+        end_copy(self._process, None)
+        return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_make_collect_report(
         self,
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         """End a process that a module or conftest has forked while it was imported."""
-        report = error = None
         try:
-            return (report := (yield))
-        except BaseException as raised:
-            error = raised
+            report = yield
+        except BaseException as error:
+            end_copy(self._process, error)
             raise
-        finally:
-            if os.getpid() != self._process:
-                if report is not None and report.failed:
-                    sys.stderr.write(f"{report.longreprtext}\n")
-                    sys.stderr.flush()
-                    error = SystemExit(1)
-                end_copy(self._process, error)
+        if os.getpid() != self._process:
+            if report.failed:
+                sys.stderr.write(f"{report.longreprtext}\n")
+                sys.stderr.flush()
+            end_copy(self._process, SystemExit(1) if report.failed else None)
+        return report
 
 
 def without_copies(item: pytest.Item) -> Generator[None, object, object]:
     """Run a test, or one phase of it; if it forks, end the forked process afterward."""
     __tracebackhide__ = True
     process = os.getpid()
-    error = None
     try:
-        return (yield)
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
+        result = yield
+    except BaseException as error:
         if os.getpid() != process:
             _show(item, error)
             end_copy(process, error)
+        raise
+    end_copy(process, None)
+    return result
 
 
-def _show(item: pytest.Item, error: BaseException | None) -> None:
-    if error is None or isinstance(error, SystemExit):
+def _show(item: pytest.Item, error: BaseException) -> None:
+    if isinstance(error, SystemExit):
         return
     found = pytest.ExceptionInfo.from_exception(error)
     found.traceback = found.traceback.cut(path=item.path)

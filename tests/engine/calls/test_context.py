@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,14 @@ from pytest_plan.engine.processes.process import Process
 from pytest_plan.engine.shared.state import State
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Background, Calls, execute
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Objects are freed only when nothing refers to them any more."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture
@@ -191,6 +201,26 @@ class TestWaitUntil:
             return answer
 
         assert run_step(plan, lambda ctx: ctx.wait_until(ask)) == "ready"
+
+    @pytest.mark.usefixtures("no_collection")
+    def test_an_exception_and_what_it_refers_to_are_freed(self, plan: Plan) -> None:
+        """Otherwise the garbage collector would later warn of the socket of a failed request."""
+        raised: list[weakref.ref[BaseException]] = []
+
+        class RefusedError(Exception):
+            """Built-in exceptions cannot be referred to weakly."""
+
+        def ask() -> bool:
+            if raised:
+                return raised[0]() is None
+            error = RefusedError()
+            raised.append(weakref.ref(error))
+            try:
+                raise error
+            finally:
+                del error
+
+        assert run_step(plan, lambda ctx: ctx.wait_until(ask, timeout=1)) is True
 
     def test_it_gives_up_at_its_timeout(self, plan: Plan, clock: FakeClock) -> None:
         """TimeoutError has the last exception as its cause and in its text."""

@@ -340,8 +340,11 @@ import os, sys, time
 if os.fork():
     os._exit(0)
 os.setsid()
+parent = os.getpid()
 if os.fork():
     os._exit(0)
+while os.getppid() == parent:
+    time.sleep(0.01)
 os.closerange(0, 3)
 file, seconds, status = sys.argv[1:]
 with open(file + ".new", "w") as new:
@@ -366,6 +369,10 @@ class TestDaemons:
         wait_for(file.exists)
         return int(file.read_text())
 
+    def see(self, ctx: Context) -> None:
+        """Let the plan see that the daemons are running."""
+        ctx.wait_until(lambda: True)
+
     def end(self, file: Path) -> None:
         """Let the daemon end that was left with this file."""
         file.with_name(f"{file.name}.end").touch()
@@ -376,6 +383,7 @@ class TestDaemons:
 
         def exec(ctx: Context) -> None:
             self.leave(ctx, tmp_path / "pid", status=status)
+            self.see(ctx)
             self.end(tmp_path / "pid")
             waits(ctx)
 
@@ -434,6 +442,7 @@ class TestDaemons:
         def exec(ctx: Context) -> None:
             for number in range(3):
                 self.leave(ctx, tmp_path / str(number))
+            self.see(ctx)
             self.end(tmp_path / "1")
             waits(ctx)
 
