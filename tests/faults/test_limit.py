@@ -98,7 +98,7 @@ def test_g16_the_limit_ends_a_test_that_cannot_be_interrupted(
     stage.play(WAITING)
 
 
-LATE = LIMIT + 12.0 * SLACK  # seconds; the reaper kills a process without a sign of life sooner
+LATE = LIMIT + 12.0  # seconds; the reaper kills a process without a sign of life sooner
 
 
 def test_g16_the_reaper_spares_a_process_that_was_stopped_or_collects(stage: Stage) -> None:
