@@ -51,6 +51,18 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         cleanup.prepare(config)
 
 
+@pytest.hookimpl(specname="pytest_cmdline_main", wrapper=True)
+def pytest_cmdline_main_refused() -> Generator[None, object, object]:
+    """Escape the control characters in the text of a usage error, which may name any file."""
+    try:
+        return (yield)
+    except pytest.UsageError as error:
+        from pytest_plan.engine.model.text import visible
+
+        error.args = tuple(visible(str(text)) for text in error.args)
+        raise
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options and start looking for steps."""

@@ -195,7 +195,7 @@ def step_account(
 
     Args:
         result: the step's result.
-        mask: a function that masks the secrets in a text.
+        mask: a function that masks the secrets in a text and escapes its control characters.
         log: the last lines of the step's log.
         error: the errors of the step and of its cleanup, with tracebacks.
         critical: the names of the steps on the critical path.
@@ -206,7 +206,7 @@ def step_account(
         reason=None if result.reason is None else mask(result.reason),
         needs=result.needs,
         after=result.after,
-        origin=result.origin,
+        origin=mask(result.origin),
         started=result.started,
         seconds=result.seconds,
         attempts=tuple(_attempt(attempt, mask) for attempt in result.attempts),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.model.errors import describe
+from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.plugin.options import REPORT_ENDINGS
 from pytest_plan.plugin.session import lookup
 from pytest_plan.report.collect import Collector
@@ -72,10 +73,11 @@ def pytest_plan_show(config: pytest.Config) -> None:
     writer = config.get_terminal_writer()
     for path in plan.settings.report:
         if _ending(path) != ".mmd":
-            writer.line(f"{path} was not written: without a run, only .mmd reports are written")
+            line = f"{path} was not written: without a run, only .mmd reports are written"
+            writer.line(printable(visible(line)))
             continue
         _write(path, mermaid.graph(list(plan.declared.steps.values())))
-        writer.line(f"plan report: {path}")
+        writer.line(printable(visible(f"plan report: {path}")))
 
 
 class ReportFiles:
@@ -99,7 +101,7 @@ class ReportFiles:
         """List the reports below the table of the plan; with `-q`, list only those not written."""
         for line, markup in self._lines:
             if markup or self._config.get_verbosity() >= 0:
-                terminalreporter.write_line(line, **markup)
+                terminalreporter.write_line(printable(visible(line)), **markup)
 
     def _try(self, name: str, write: Callable[[], None]) -> None:
         try:

@@ -60,7 +60,7 @@ def suite(account: Account) -> ET.Element:
         tests=str(len(cases)),
         time=f"{seconds:.{_DIGITS}f}",
         timestamp=datetime.fromtimestamp(account.began_at, UTC).astimezone().isoformat(),
-        hostname=platform.node(),
+        hostname=_legal(platform.node()),
     )
     properties = ET.SubElement(element, "properties")
     for name, value in _properties(account):

@@ -132,7 +132,7 @@ class Spans:
                 "plan.outcome": result.outcome.value,
                 "plan.attempts": len(result.attempts),
                 "plan.needs": result.needs,
-                "code.file.path": result.origin.rpartition(":")[0],
+                "code.file.path": self._mask(result.origin.rpartition(":")[0]),
             }
         )
         if result.outcome.is_failure:

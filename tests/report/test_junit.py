@@ -24,7 +24,7 @@ def db(net): pass
 
 @pytest.mark.plan_step(needs=["db"])
 def broken():
-    print("last words \\x1b[31mred\\x1b[0m")
+    print("last words \\x1b[2J\\x1b[31mred\\x1b[0m")
     raise ValueError("no <port>")
 
 @pytest.mark.plan_step
@@ -72,7 +72,7 @@ def check(folder: Path) -> None:
         "absent": ["not here"],
     }
     assert "no <port>" in str(cases["broken"].findtext("error"))
-    assert cases["broken"].findtext("system-out") == "last words #x1B[31mred#x1B[0m"
+    assert cases["broken"].findtext("system-out") == "last words \\x1b[2Jred"
     values = {p.get("name"): p.get("value", "") for p in plan.iter("property")}
     assert values["plan.step.child"] == "blocked"
     assert values["plan.step.net"].startswith("succeeded 0.")

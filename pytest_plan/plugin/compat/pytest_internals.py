@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
+
+from pytest_plan.engine.model.text import visible
 
 
 def load_conftest(config: pytest.Config, file: str) -> None:
@@ -37,7 +39,7 @@ def load_conftest(config: pytest.Config, file: str) -> None:
 def warn(config: pytest.Config, text: str) -> None:
     """Add a warning to pytest's summary; `-W error` does not turn it into an INTERNALERROR."""
     message = warnings.WarningMessage(
-        pytest.PytestWarning(text), pytest.PytestWarning, "pytest-plan", 0
+        pytest.PytestWarning(visible(text)), pytest.PytestWarning, "pytest-plan", 0
     )
     hook = config.hook.pytest_warning_recorded
     # A historic hook also reaches plugins that are registered later, such as the terminal.
@@ -45,17 +47,42 @@ def warn(config: pytest.Config, text: str) -> None:
     call(kwargs={"warning_message": message, "when": "runtest", "nodeid": "", "location": None})
 
 
-def catch_warnings(config: pytest.Config) -> contextlib.AbstractContextManager[None]:
+class _ShownWarnings:
+    """Stands in for pytest's hooks, and passes on each warning with its text as it may be shown."""
+
+    def __init__(self, config: pytest.Config, shown: Callable[[str], str]) -> None:
+        self._call = config.hook.pytest_warning_recorded.call_historic
+        self._shown = shown
+        self.pytest_warning_recorded = self
+
+    def call_historic(self, *, kwargs: dict[str, Any]) -> None:
+        """Call the hook `pytest_warning_recorded`."""
+        warning = kwargs["warning_message"]
+        text = str(warning.message)
+        if (shown := self._shown(text)) != text:
+            warning.message = Warning(shown)  # the category of the warning stays
+        self._call(kwargs=kwargs)
+
+
+def catch_warnings(
+    config: pytest.Config, shown: Callable[[str], str]
+) -> contextlib.AbstractContextManager[None]:
     """Return a context in which warnings, on any thread, are handled as those of a test.
 
     The user's filters apply, and the warnings go to pytest's summary. The context changes nothing
     with `-p no:warnings`, or if this version of pytest lacks the function.
+
+    Args:
+        config: the config of this process.
+        shown: a function that returns the text of a warning as it may be shown.
     """
     plugin: Any = config.pluginmanager.get_plugin("warnings")
     catch = getattr(plugin, "catch_warnings_for_item", None)
     if catch is None:
         return contextlib.nullcontext()
-    caught: contextlib.AbstractContextManager[None] = catch(config, config.hook, "runtest", None)
+    caught: contextlib.AbstractContextManager[None] = catch(
+        config, _ShownWarnings(config, shown), "runtest", None
+    )
     return caught
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.plugin.compat.pytest_internals import catch_warnings
 from pytest_plan.plugin.main_thread.capture import StepOutput
 from pytest_plan.plugin.main_thread.signals import Signals
@@ -49,7 +50,7 @@ class Foreground:
         if run is not None:
             self._runs.append(run)
         try:
-            with self.signals.owned(), self.output, catch_warnings(self._config):
+            with self.signals.owned(), self.output, catch_warnings(self._config, self.mask):
                 yield
         finally:
             if run is not None:
@@ -61,8 +62,8 @@ class Foreground:
             run.interrupt(reason, may_leave=True)
 
     def mask(self, text: str) -> str:
-        """Return `text` with every known secret replaced by `***`."""
-        return self._mask(text)
+        """Return `text` as it may be shown: known secrets are `***`, control characters escaped."""
+        return visible(self._mask(text))
 
     def say(self, text: str, *, bad: bool = False) -> None:
         """Write a line to the terminal, if there is one; with `-q`, only if `bad` is true."""
@@ -74,5 +75,5 @@ class Foreground:
         with self.output.visible():
             if writer.width_of_current_line:
                 writer.line()
-            writer.line(f"plan: {self.mask(text)}", red=bad)
+            writer.line(printable(f"plan: {self.mask(text)}"), red=bad)
             writer.flush()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from pytest_plan.engine.calls.threads import frame_of
+from pytest_plan.engine.model.text import printable
 from pytest_plan.plugin.main_thread.foreground import Foreground
 
 
@@ -32,8 +33,9 @@ def leave(foreground: Foreground, clean_up: Callable[[], None], item: pytest.Ite
             writer = item.config.get_terminal_writer()
             writer.line()
             writer.sep("=", "plan: limit", red=True)
-            writer.line(f"{item.nodeid} did not end after the plan's limit had passed:", red=True)
-            writer.line(foreground.mask(stack))
+            text = f"{item.nodeid} did not end after the plan's limit had passed:"
+            writer.line(printable(foreground.mask(text)), red=True)
+            writer.line(printable(foreground.mask(stack)))
             writer.line("the plan was cleaned up; pytest exits without a summary", red=True)
             writer.flush()
         os._exit(foreground.signals.exit_status() or pytest.ExitCode.TESTS_FAILED)

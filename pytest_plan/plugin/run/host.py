@@ -218,7 +218,7 @@ class Host:
         )
 
     def mask(self, text: str) -> str:
-        """Return `text` with every known secret replaced by `***`."""
+        """Return `text` as it may be shown: known secrets are `***`, control characters escaped."""
         return self.foreground.mask(text)
 
     def verdict_on(self, name: str) -> Verdict | None:

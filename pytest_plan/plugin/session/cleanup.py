@@ -8,6 +8,7 @@ from collections.abc import Generator
 import pytest
 
 from pytest_plan.engine.model.errors import describe
+from pytest_plan.engine.model.text import visible
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.session import lookup
 
@@ -24,7 +25,7 @@ def ignore_broken_conftests() -> Generator[None]:
     try:
         return (yield)
     except Exception as error:
-        sys.stderr.write(f"plan: a conftest cannot be loaded: {describe(error)}\n")
+        sys.stderr.write(visible(f"plan: a conftest cannot be loaded: {describe(error)}\n"))
 
 
 class Cleaner:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.model.text import visible
 from pytest_plan.plugin.declaring.marks import step_marks, steps_of
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.session import fixtures, lookup
@@ -101,7 +102,7 @@ class Declarations:
         """Refuse steps in test modules, where they would silently never run."""
         if not step_marks(obj) or getattr(obj, "__module__", None) != _module_name(collector):
             return
-        raise pytest.Collector.CollectError(
+        raise self._usage_error(
             f"{name!r} is marked plan_step in a test module, where it would never run: move it to "
             f"{_nearest_conftest(collector)} or to a plugin module"
         )
@@ -146,7 +147,7 @@ class Declarations:
     def _usage_error(self, text: str) -> Exception:
         # While pytest collects a directory, it reports a usage error as an INTERNALERROR.
         if self._has_started:
-            return pytest.Collector.CollectError(text)
+            return pytest.Collector.CollectError(visible(text))
         return pytest.UsageError(text)
 
 

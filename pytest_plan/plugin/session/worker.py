@@ -16,6 +16,7 @@ from pytest_plan.plugin.declaring import marks
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.xdist import roles
+from pytest_plan.plugin.xdist.wire import send
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.session.session import PlanSession
@@ -48,7 +49,7 @@ class Worker:
         plan_session = lookup.of(self._config, self._settings)
         needs = self._needs(plan_session, session)
         if self._channel is not None:
-            self._channel.send((0, "need", needs))
+            send(self._channel, (0, "need", needs))
             self._connect(plan_session, self._channel)
         # Imported only now, while the controller is already provisioning.
         from pytest_plan.plugin.items.gate import Gate

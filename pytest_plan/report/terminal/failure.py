@@ -15,8 +15,8 @@ import pytest
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.results import StepError, StepResult
+from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.plugin.session.session import PlanSession
-from pytest_plan.report.terminal import encoding
 
 _PACKAGE = Path(__file__).parent.parent.parent
 
@@ -37,7 +37,7 @@ class Text(NamedTuple):
         """Write the lines; error lines are bold and red, as in pytest's tracebacks."""
         for line in self.lines:
             is_error = line.startswith("E ")
-            writer.line(encoding.printable(line), red=is_error, bold=is_error)
+            writer.line(printable(line), red=is_error, bold=is_error)
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -88,7 +88,7 @@ def pause(plan: PlanSession, result: StepResult) -> None:
     try:
         with plan.host.output.visible(keyboard=True):
             assert sys.__stdin__ is not None
-            writer.line(encoding.printable(plan.host.mask(result.log_tail)))
+            writer.line(printable(plan.host.mask(result.log_tail)))
             writer.line(f"artifacts: {plan.host.run.facts.folders.artifacts(result.name)}")
             writer.line(f"step {result.name!r} failed; press Enter to continue with its cleanup")
             writer.flush()
@@ -106,19 +106,21 @@ def _report(
 ) -> pytest.TestReport:
     title = f"plan step {result.name!r}"
     masked = tuple(plan.host.mask("\n".join(lines)).splitlines())
-    crash = _Crash(encoding.printable(plan.host.mask(message)))
+    crash = _Crash(printable(plan.host.mask(message)))
     file, _, line = result.origin.rpartition(":")
     sections = [("Captured output of all steps (outside their logs)", plan.host.output.text)]
     if result.log_tail:
         sections.append((f"Captured log of {title} (last lines)", result.log_tail))
     return pytest.TestReport(
         nodeid=_node_id(plan.config, title, file),
-        location=(file, int(line) - 1 if line.isdecimal() else None, title),
+        location=(visible(file), int(line) - 1 if line.isdecimal() else None, title),
         keywords={},
         outcome="failed",
         longrepr=Text(masked, crash),  # type: ignore[arg-type]
         when=when,
-        sections=[(name, encoding.printable(text)) for name, text in sections if text.strip()],
+        sections=[
+            (name, printable(plan.host.mask(text))) for name, text in sections if text.strip()
+        ],
     )
 
 
@@ -126,7 +128,7 @@ def _node_id(config: pytest.Config, title: str, file: str) -> str:
     if config.invocation_params.dir == config.rootpath:
         return title
     # pytest shows the path of a node id relative to its working directory, so the id needs a path.
-    return f"{os.path.relpath(file, config.rootpath)}::{title}"
+    return visible(f"{os.path.relpath(file, config.rootpath)}::{title}")
 
 
 def error_lines(config: pytest.Config, error: StepError) -> list[str]:
@@ -147,7 +149,9 @@ def error_lines(config: pytest.Config, error: StepError) -> list[str]:
         chain=users.stop == len(files),
     )
     text = io.StringIO()
-    shown.toterminal(type(config.get_terminal_writer())(text))
+    writer = type(config.get_terminal_writer())(text)
+    writer.hasmarkup = False  # PY_COLORS turns it on; `Text` chooses the colors
+    shown.toterminal(writer)
     return [*text.getvalue().strip("\n").splitlines(), ""]
 
 

@@ -23,10 +23,11 @@ from pytest_plan.engine.model.events import (
 )
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import StepResult
+from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
-from pytest_plan.report.terminal import encoding, failure, table
+from pytest_plan.report.terminal import failure, table
 
 _DEFAULT_REPORTCHARS = "fE"  # pytest's default; blocked tests are listed one by one only on request
 HEARTBEAT = 10.0  # seconds between two lines about a step that is still running
@@ -109,7 +110,7 @@ class TerminalReport:
         self._not_run(terminalreporter)
         for error in self._plan.host.run.result().listener_errors:
             text = f"plan: an error in a listener or hook was ignored: {error}"
-            terminalreporter.write_line(self._plan.host.mask(text), yellow=True)
+            terminalreporter.write_line(printable(self._plan.host.mask(text)), yellow=True)
 
     def _attempt_failed(self, event: AttemptFailed) -> None:
         text = (
@@ -191,8 +192,8 @@ class TerminalReport:
             if writer.width_of_current_line:
                 writer.line()
             reporter.currentfspath = None  # otherwise pytest would end the current line again
-            writer.write(encoding.printable(head))
-            writer.line(encoding.printable(self._plan.host.mask(text)), **markup)
+            writer.write(printable(head))
+            writer.line(printable(self._plan.host.mask(text)), **markup)
             writer.flush()
 
     def _verbosity(self) -> int:
@@ -220,7 +221,7 @@ class TerminalReport:
             return
         reporter.write_sep("=", "plan")
         for line, markup in table.lines(ran, result):
-            reporter.write_line(encoding.printable(self._plan.host.mask(line)), **markup)
+            reporter.write_line(printable(self._plan.host.mask(line)), **markup)
 
     def _not_run(self, reporter: pytest.TerminalReporter) -> None:
         session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
@@ -230,7 +231,8 @@ class TerminalReport:
         if count > 0:
             tests = "1 test was" if count == 1 else f"{count} tests were"
             reason = self._plan.host.run.result().reason
-            reporter.write_line(f"{tests} not run: {reason}", yellow=True)
+            line = self._plan.host.mask(f"{tests} not run: {reason}")
+            reporter.write_line(printable(line), yellow=True)
 
     def _blocked(self, reporter: pytest.TerminalReporter) -> None:
         blocked = reporter.stats.get("blocked", [])
@@ -238,11 +240,11 @@ class TerminalReport:
         if wanted != _DEFAULT_REPORTCHARS and set(wanted) & set("EaA"):
             for report in blocked:
                 line = f"BLOCKED {report.nodeid} - {report.longrepr}"
-                reporter.write_line(encoding.printable(line), yellow=True)
+                reporter.write_line(printable(visible(line)), yellow=True)
             return
         for reason, count in Counter(str(report.longrepr) for report in blocked).items():
             tests = "1 test" if count == 1 else f"{count} tests"
-            reporter.write_line(encoding.printable(f"{tests} blocked: {reason}"), yellow=True)
+            reporter.write_line(printable(visible(f"{tests} blocked: {reason}")), yellow=True)
 
 
 def _word(outcome: StepOutcome | CleanupOutcome) -> str:

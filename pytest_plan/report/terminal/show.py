@@ -9,9 +9,10 @@ import pytest
 from pytest_plan.engine.definition.options import StepOptions
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
-from pytest_plan.report.terminal import encoding, tree
+from pytest_plan.report.terminal import tree
 
 
 def pytest_plan_show(config: pytest.Config) -> None:
@@ -22,7 +23,7 @@ def pytest_plan_show(config: pytest.Config) -> None:
         writer.line()
     writer.sep("=", "plan")
     for line in (*_steps(plan), *_tests(plan)):
-        writer.line(encoding.printable(line))
+        writer.line(printable(visible(line)))
     writer.line("nothing was run")
 
 
@@ -30,7 +31,7 @@ def _steps(plan: PlanSession) -> Iterator[str]:
     if not plan.declared.steps:
         yield "no steps are declared"
         return
-    rows = list(tree.rows(list(plan.declared.steps.values()), encoding.is_printable(tree.LINES)))
+    rows = list(tree.rows(list(plan.declared.steps.values()), printable(tree.LINES) == tree.LINES))
     width = max(len(row.branch) + len(row.step.name) for row in rows)
     for row in rows:
         step = row.step
