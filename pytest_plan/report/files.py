@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.engine.model.errors import describe
+from pytest_plan.engine.model.errors import PlanError, describe
 from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.plugin.options import REPORT_ENDINGS
 from pytest_plan.plugin.session import lookup
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_plan.report.account import Account
 
 _SUMMARY = "GITHUB_STEP_SUMMARY"  # set by GitHub Actions
+_LEAST_ROOM = 10_000  # bytes; in less, a report would say little
 
 
 def _html(account: Account) -> str:
@@ -94,7 +95,7 @@ class ReportFiles:
             self._try(str(path), functools.partial(_write_report, path, account))
         summary = os.environ.get(_SUMMARY)
         if self._settings.github_summary and summary:
-            self._try(f"${_SUMMARY}", lambda: _append(Path(summary), markdown.text(account)))
+            self._try(f"${_SUMMARY}", lambda: _add_summary(Path(summary), account))
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -137,6 +138,20 @@ def _write_report(path: Path, account: Account) -> None:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _add_summary(path: Path, account: Account) -> None:
+    """Append the report to the job summary, which GitHub refuses as a whole if it is too long.
+
+    Raises:
+        PlanError: other commands of the same job step have left no room.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    room = markdown.MOST_BYTES - size
+    if room < _LEAST_ROOM:
+        most = f"{markdown.MOST_BYTES:,} bytes"
+        raise PlanError(f"it already has {size:,} bytes, and GitHub refuses more than {most}")
+    _append(path, markdown.text(account, room))
 
 
 def _append(path: Path, text: str) -> None:

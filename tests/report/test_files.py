@@ -171,6 +171,21 @@ class TestGithubSummary:
         assert summary.read_text().startswith("before\n## Plan: succeeded\n")
         result.stdout.fnmatch_lines(["plan report: $GITHUB_STEP_SUMMARY"])
 
+    def test_it_stays_below_githubs_limit(self, one: Project, summary: Path) -> None:
+        """What other commands have written counts; if they left no room, a line says so."""
+        summary.write_text("x" * (1024 * 1024 - 20_000) + "\n")
+        one.steps("@pytest.mark.plan_step\ndef db(): raise OSError(('no' * 99 + chr(10)) * 500)")
+        one.run("-o", "plan_github_summary=true")
+        size = summary.stat().st_size
+        assert 1024 * 1024 - 20_000 < size <= 1024 * 1024
+        assert "Failed steps not shown: 1." in summary.read_text()
+        summary.write_text("x" * (1024 * 1024 - 5_000))
+        result = one.run("-o", "plan_github_summary=true")
+        result.stdout.fnmatch_lines(
+            ["*GITHUB_STEP_SUMMARY could not be written: *1,043,576 bytes*"]
+        )
+        assert summary.stat().st_size == 1024 * 1024 - 5_000
+
     def test_off_by_default(self, one: Project, summary: Path) -> None:
         """Without the ini option, the summary file is unchanged."""
         one.run("--plan-report", "plan.md")

@@ -3,40 +3,73 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.outcomes import CleanupOutcome
+from pytest_plan.engine.model.text import visible
 from pytest_plan.report.account import Account, StepAccount
 from pytest_plan.report.formats import mermaid
 
+MOST_BYTES = 1024 * 1024  # GitHub refuses a longer job summary
+_NOTES = 1000  # bytes for the sentences that say what was left out
 _MOST_ROWS = 300
 _MOST_FAILURES = 20
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>@$-])")
+_MOST_PROBLEMS = 100
+_LONGEST_CELL = 500  # characters of a reason or problem
+_LONGEST_TEXT = 20_000  # characters of one error, stack or log
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>@$&-])")
 _HEAD = ("step", "outcome", "duration", "attempts", "cleanup", "reason")
 
 
-def text(account: Account) -> str:
-    """Return the report as GitHub-flavored Markdown."""
-    return "\n".join(_lines(account)) + "\n"
+class _Room:
+    """The lines of a report that has a maximum size."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self.lines: list[str] = []
+
+    def add(self, lines: Iterable[str]) -> bool:
+        """Add lines, or none of them if they do not fit; return whether they fit."""
+        block = list(lines)
+        size = sum(len(line.encode("utf-8", "backslashreplace")) + 1 for line in block)
+        if size > self._left:
+            return False
+        self._left -= size
+        self.lines += block
+        return True
+
+    def add_each(self, blocks: Sequence[Iterable[str]]) -> int:
+        """Add blocks until one does not fit; return the number of blocks left out."""
+        return next((len(blocks) - n for n, one in enumerate(blocks) if not self.add(one)), 0)
+
+    def note(self, text: str, count: int) -> None:
+        """Say what was left out, if anything was; there is always room for that."""
+        if count:
+            self.lines += ["", f"{text} not shown: {count}."]
 
 
-def _lines(account: Account) -> Iterator[str]:
-    yield f"## Plan: {_words(account.outcome)}"
-    yield ""
-    yield _summary(account)
-    yield ""
-    yield from _table(account)
-    yield from (f"- {_escaped(line)}" for line in account.problems)
+def text(account: Account, most: int = MOST_BYTES) -> str:
+    """Return the report as GitHub-flavored Markdown.
+
+    Args:
+        account: the account of the run.
+        most: the maximum size of the report in bytes. What does not fit is left out, steps that
+            did not fail first, and the report says so.
+    """
+    room = _Room(most - _NOTES)
+    room.add([f"## Plan: {_words(account.outcome)}", "", _summary(account), ""])
+    _add_table(room, account)
+    problems = [[f"- {_escaped(_cut(line))}"] for line in account.problems]
+    left = room.add_each(problems[:_MOST_PROBLEMS])
+    room.note("Problems", left + len(problems[_MOST_PROBLEMS:]))
     if any(step.started is not None for step in account.steps):
-        yield ""
-        yield from _fenced(mermaid.gantt(account), "mermaid")
+        chart = ["", *_fenced(mermaid.gantt(account), "mermaid")]
+        room.note("Charts", not room.add(chart))
     failed = [step for step in account.steps if step.error or step.stack]
-    for step in failed[:_MOST_FAILURES]:
-        yield from _failure(step)
-    if len(failed) > _MOST_FAILURES:
-        yield ""
-        yield f"Failed steps not shown: {len(failed) - _MOST_FAILURES}."
+    left = room.add_each([_failure(step) for step in failed[:_MOST_FAILURES]])
+    room.note("Failed steps", left + len(failed[_MOST_FAILURES:]))
+    return "\n".join(room.lines) + "\n"
 
 
 def _summary(account: Account) -> str:
@@ -47,41 +80,38 @@ def _summary(account: Account) -> str:
         f"Tests: {', '.join(counted) or 'none'}",
     ]
     if account.reason is not None:
-        parts.append(f"Stopped early: {_escaped(account.reason)}")
+        parts.append(f"Stopped early: {_escaped(_cut(account.reason))}")
     if account.critical_path:
-        path = " > ".join(map(_escaped, account.critical_path))
-        parts.append(f"Critical path: {path}")
+        parts.append(f"Critical path: {_cut(' > '.join(map(_escaped, account.critical_path)))}")
     return ". ".join(parts) + "."
 
 
-def _table(account: Account) -> Iterator[str]:
+def _add_table(room: _Room, account: Account) -> None:
     if not account.steps:
-        yield "No steps were needed."
+        room.add(["No steps were needed."])
         return
-    yield _row(_HEAD)
-    yield _row(["---"] * len(_HEAD))
-    # If the table is cut, the steps that failed come first.
-    is_cut = len(account.steps) > _MOST_ROWS
-    steps = sorted(account.steps, key=lambda step: is_cut and not step.is_bad)
-    for step in steps[:_MOST_ROWS]:
-        yield _row(_cells(step))
-    if is_cut:
-        yield ""
-        yield f"Steps not shown: {len(steps) - _MOST_ROWS}."
-    yield ""
+    room.add([_row(_HEAD), _row(["---"] * len(_HEAD))])
+    steps = account.steps
+    if len(steps) > _MOST_ROWS or not room.add(map(_step_row, steps)):
+        # If the table is cut, the steps that failed come first.
+        ordered = sorted(steps, key=lambda step: not step.is_bad)
+        left = room.add_each([[_step_row(step)] for step in ordered[:_MOST_ROWS]])
+        room.note("Steps", left + len(ordered[_MOST_ROWS:]))
+    room.add([""])
 
 
-def _cells(step: StepAccount) -> list[str]:
+def _step_row(step: StepAccount) -> str:
     cleanup = step.cleanup
     cleaned = cleanup.outcome is not CleanupOutcome.NONE
-    return [
+    cells = [
         f"**{_escaped(step.name)}**" if step.is_critical else _escaped(step.name),
         _words(step.outcome),
         "" if step.started is None else format_duration(step.seconds),
         f"{len(step.attempts)} of {step.attempts_allowed}" if step.attempts_allowed > 1 else "",
         f"{_words(cleanup.outcome)} {format_duration(cleanup.seconds)}" if cleaned else "",
-        _escaped(step.reason or cleanup.error or ""),
+        _escaped(_cut(step.reason or cleanup.error or "")),
     ]
+    return _row(cells)
 
 
 def _failure(step: StepAccount) -> Iterator[str]:
@@ -91,7 +121,7 @@ def _failure(step: StepAccount) -> Iterator[str]:
     for title, content in texts:
         if content:
             yield from (title, "") if title else ("",)
-            yield from _fenced(content, "text")
+            yield from _fenced(_last_lines(content), "text")
 
 
 def _fenced(content: str, kind: str) -> Iterator[str]:
@@ -109,6 +139,18 @@ def _row(cells: list[str] | tuple[str, ...]) -> str:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _cut(content: str) -> str:
+    return content if len(content) <= _LONGEST_CELL else f"{content[:_LONGEST_CELL]}..."
+
+
+def _last_lines(content: str) -> str:
+    if len(content) <= _LONGEST_TEXT:
+        return content
+    rest = content[-_LONGEST_TEXT:]
+    # The rest of a line may now be the start of one.
+    return f"(earlier text omitted)\n{rest.partition(chr(10))[2] or visible(rest)}"
 
 
 def _escaped(content: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.report.formats import markdown
 from tests.report.support.accounts import account, blocked, cleanup, failed, ran, step
@@ -75,3 +77,47 @@ def test_many_steps_are_cut_with_failures_first() -> None:
     many = markdown.text(account(*(failed(f"f{number}") for number in range(100))))
     assert many.count("\n### ") == 20
     assert "Failed steps not shown: 80." in many
+
+
+def test_the_report_has_a_bound(subtests: pytest.Subtests) -> None:
+    """Whatever a run has too much of, the report fits, and says how much it left out."""
+    long = "\u2192 " * 300_000
+    runs = {
+        "steps": account(*(failed(f"s{n}", reason=long) for n in range(1000))),
+        "errors": account(
+            *(failed(f"s{n}", error=f"{long}\nE   last", log=long) for n in range(40))
+        ),
+        "names": account(*(step(f"{'n' * 2000}{n}") for n in range(1000))),
+        "problems": account(step("db"), problems=(long,) * 1000),
+        "path": account(step("db"), critical_path=("db",) * 100_000, reason=long),
+    }
+    notes = {
+        "steps": "Steps not shown: 700.",
+        "errors": "Failed steps not shown: 20.",
+        "names": "Steps not shown: ",
+        "problems": "Problems not shown: 900.",
+        "path": "| db | succeeded |",
+    }
+    for name, run in runs.items():
+        with subtests.test(name):
+            text = markdown.text(run)
+            assert len(text.encode()) <= markdown.MOST_BYTES
+            assert notes[name] in text
+
+
+def test_a_long_error_ends_with_its_last_line() -> None:
+    """Of a long error the last lines are shown, and the report says that some are missing."""
+    text = markdown.text(account(failed("db", error="first\n" + "more\n" * 10_000 + "E   last")))
+    assert "(earlier text omitted)\nmore\n" in text
+    assert "more\nE   last\n```" in text
+    assert "first" not in text
+
+
+def test_failed_steps_come_first_where_there_is_little_room() -> None:
+    """If the rows do not fit, those of steps that did not fail are left out."""
+    steps = [*(step(f"s{n}") for n in range(250)), failed("db")]
+    text = markdown.text(account(*steps), 10_000)
+    assert len(text.encode()) <= 10_000
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert rows[2].startswith("| db | failed |")
+    assert f"Steps not shown: {251 - len(rows[2:])}." in text
