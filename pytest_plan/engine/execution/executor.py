@@ -74,6 +74,7 @@ class Executor:
 
     Attributes:
         listener_errors: the exceptions that listeners raised, one line each.
+        listener_exceptions: the first exception of each kind that listeners raised, by its text.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Executor:
         self._looks_at = 0.0  # when the coordinator checks deadlines next, unless woken
         self._crash: BaseException | None = None
         self.listener_errors: list[str] = []
+        self.listener_exceptions: dict[str, Exception] = {}
 
     def run(self, phase: Phase) -> None:
         """Run a phase until all its flows have ended, or until the phase is left early."""
@@ -172,7 +174,9 @@ class Executor:
                 end_copy(process, error)
                 if not isinstance(error, Exception):
                     raise
-                self.listener_errors.append(f"{type(event).__name__}: {describe(error)}")
+                text = describe(error)
+                self.listener_errors.append(f"{type(event).__name__}: {text}")
+                self.listener_exceptions.setdefault(text, error)
             else:
                 end_copy(process, None)
 

@@ -55,8 +55,7 @@ class Run:
         steps: the linked steps by name, in order.
         options: the options of the run.
         store: the storage of the State.
-        listeners: the functions to call with every event, on the thread that calls `provision`
-            and `clean_up`.
+        listeners: the functions to call with every event, on the thread that runs the phases.
         clock: the clock that measures time.
         run_id: the id of the run; None means a new id.
         artifacts: the folder for files that outlive the run; None means that there is none.
@@ -70,6 +69,7 @@ class Run:
         journal: the journal of the run.
         facts: the facts about the run.
         step_runs: every step, by name.
+        listener_exceptions: the first exception of each kind that listeners raised, by its text.
     """
 
     def __init__(
@@ -108,8 +108,7 @@ class Run:
             stop_on=options.stop_on,
             program_variables=options.program_variables,
         )
-        # Do this first, because attaching the journal writes all present entries to it, and the
-        # masker must know their secrets by then.
+        # The masker must know the secrets before the journal records the entries that are present.
         store.begin()
         store.on_write(self.facts.masker.learn)
         self.journal.mask_with(self.facts.masker.mask)
@@ -118,6 +117,7 @@ class Run:
         self.extend(steps)
         self._status = RunStatus(self.step_runs, self.facts, options.continue_on_error)
         self._executor = Executor(self._status, inbox, options.jobs, self.clock, listeners)
+        self.listener_exceptions = self._executor.listener_exceptions
         self._left: tuple[str, ...] = ()
         self._is_cleaned = False
         atexit.register(self.clean_up)  # for scripts that exit in the body of `provisioned`

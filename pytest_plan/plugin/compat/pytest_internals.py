@@ -31,7 +31,7 @@ def load_conftest(config: pytest.Config, file: str) -> None:
             config.rootpath,
             consider_namespace_packages=config.getini("consider_namespace_packages"),
         )
-    except Exception as error:
+    except (Exception, SystemExit, pytest.skip.Exception, pytest.fail.Exception) as error:
         text = f"{file}, which defines a needed step, cannot be loaded: {error}"
         raise pytest.UsageError(text) from error
 

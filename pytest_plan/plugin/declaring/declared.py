@@ -37,6 +37,7 @@ class DeclaredSteps:
         plan: the plan with these steps.
         declarations: the declaration of each step, by name.
         needed: the steps to run for the selected tests; None until the tests have been collected.
+        error: why the steps of this process are incomplete; None if they are not.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings, store: LocalStore) -> None:
@@ -56,6 +57,7 @@ class DeclaredSteps:
             self.definition.skip(name, f"{settings.sources['skip']} {name}")
         self.declarations: dict[str, Declaration] = {}
         self.needed: tuple[str, ...] | None = None
+        self.error: str | None = None
 
     @property
     def steps(self) -> Mapping[str, PlannedStep]:
@@ -113,8 +115,11 @@ class DeclaredSteps:
         """Check that options name existing steps, and that no step hides a fixture of pytest's own.
 
         Raises:
-            pytest.UsageError: an option names an unknown step, or a step hides a fixture.
+            pytest.UsageError: an option names an unknown step, a step hides a fixture, or steps are
+                missing.
         """
+        if self.error is not None:
+            raise pytest.UsageError(self.error)
         until = self.settings.until
         sources = self.settings.sources
         _refuse_unknown(sources["until"], () if until is None else (until,), steps)

@@ -118,6 +118,15 @@ class RunEnvironment:
             self.journal.set(status="kept")
         return self._kept
 
+    def abandon(self) -> None:
+        """Release the environment of a run that could not begin; steps that were kept stay kept."""
+        self.watch.end()
+        with contextlib.suppress(JournalError):
+            if self._fresh:
+                self.journal.set(status="kept")
+            self.journal.close()
+        self._environment.release(remove=not self._fresh)
+
     def finish(self, *, is_clean: bool, was_left: bool) -> None:
         """Release the environment; keep its journal only if a later process could still clean up.
 

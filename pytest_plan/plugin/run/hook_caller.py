@@ -1,9 +1,14 @@
-"""Calls the hooks of `hookspecs.py` for the engine's events."""
+"""Calls the hooks of `hookspecs.py` for the engine's events, and reports a hook that raises."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import pluggy
 import pytest
 
+import pytest_plan
 from pytest_plan.engine.model.events import (
     Event,
     Listener,
@@ -12,6 +17,11 @@ from pytest_plan.engine.model.events import (
     StepFinished,
     StepStarted,
 )
+
+# What user code may raise and pytest would report as an INTERNALERROR. Ctrl-C and `pytest.exit` end
+# the session.
+ERRORS = (Exception, SystemExit, pytest.fail.Exception, pytest.skip.Exception)
+_CALLERS = tuple(Path(module.__file__ or "").parent for module in (pluggy, pytest_plan))
 
 
 def hook_caller(config: pytest.Config) -> Listener:
@@ -32,3 +42,32 @@ def hook_caller(config: pytest.Config) -> Listener:
                 pass
 
     return call_hook
+
+
+def refusal(what: str, error: BaseException) -> BaseException:
+    """Return the error that ends the session because code of a conftest or plugin has raised.
+
+    Args:
+        what: what cannot be done, for the message.
+        error: the error. A usage error and `pytest.exit` are returned unchanged.
+    """
+    if isinstance(error, (pytest.UsageError, pytest.exit.Exception)):
+        return error
+    return pytest.UsageError(f"{what}:\n{own_traceback(error)}")
+
+
+def own_traceback(error: BaseException) -> str:
+    """Return the traceback of an error in code of a conftest or plugin, without our frames."""
+    found = pytest.ExceptionInfo.from_exception(error)
+    return str(found.getrepr(style="short", tbfilter=_own_entries))
+
+
+def _own_entries(found: pytest.ExceptionInfo[BaseException]) -> Any:
+    """Return the traceback from the first frame that belongs neither to us nor to pluggy."""
+    entries = found.traceback
+    own = [
+        number
+        for number, entry in enumerate(entries)
+        if not any(Path(entry.path).is_relative_to(folder) for folder in _CALLERS)
+    ]
+    return entries[own[0] :] if own else entries

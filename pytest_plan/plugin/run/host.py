@@ -18,6 +18,7 @@ from pytest_plan.plugin.run import artifacts
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
     from pytest_plan.engine.execution.step_run import StepRun
+    from pytest_plan.engine.model.events import Listener
     from pytest_plan.engine.model.results import StepResult
     from pytest_plan.engine.processes.identity import Identity
     from pytest_plan.engine.shared.state import State
@@ -69,15 +70,16 @@ class Host:
         """Return the run; the first call begins it and starts the limit.
 
         Raises:
-            pytest.UsageError: the environment is in use, or its journal cannot be written.
+            pytest.UsageError: the environment is in use, its journal cannot be written, or a
+                listener cannot be created.
             KeyboardInterrupt: a signal was received meanwhile.
         """
         if self._run is None:
             # An exception in between would leave an environment that nobody removes.
             with self.signals.owned():
-                self._run = self._new_run()
+                self._begin()
             self.signals.raise_received()
-        return self._run
+        return self.run
 
     @property
     def has_begun(self) -> bool:
@@ -274,40 +276,56 @@ class Host:
         found = self._config.hook.pytest_plan_program_variables(config=self._config, step=step)
         return {name: value for variables in found for name, value in variables.items()}
 
-    def _new_run(self) -> Run:
+    def _begin(self) -> None:
+        """Claim the environment and begin the run, or release all that was claimed."""
         # Imported here because a worker has no run.
         self._load_listeners()
         from pytest_plan.engine.execution.run import new_run_id
-        from pytest_plan.engine.plan import begin, listen
         from pytest_plan.plugin.run.environment import RunEnvironment
-        from pytest_plan.plugin.run.hook_caller import hook_caller
 
-        declared, hook = self._declared, self._config.hook
+        declared, run_id = self._declared, new_run_id()
         if declared.settings.signals:
             self.signals.install()
-        run_id = new_run_id()
+        environment = None
         try:
-            self._environment = RunEnvironment(declared, self.foreground, run_id, self._workers)
+            environment = RunEnvironment(declared, self.foreground, run_id, self._workers)
+            self._run = self._new_run(run_id, environment)
         except BaseException:
+            if environment is not None:
+                environment.abandon()
             self.signals.restore()
             raise
-        for listener in hook.pytest_plan_make_listener(config=self._config):
+        # From here on, `clean_up` releases the environment.
+        self._environment = environment
+        self.foreground.watch(self._run)
+        environment.reuse(self._run)
+
+    def _new_run(self, run_id: str, environment: RunEnvironment) -> Run:
+        from pytest_plan.engine.plan import begin, listen
+
+        declared = self._declared
+        for listener in self._listeners():
             listen(declared.plan, listener)
-        listen(declared.plan, hook_caller(self._config))
         folder = artifacts.folder(declared.settings.dir)
         if folder is None:
             warn(self._config, f"{declared.settings.dir} is not writable: artifacts are not kept")
-        listen(declared.plan, self._environment.watch.on_event)
-        run = begin(
+        listen(declared.plan, environment.watch.on_event)
+        return begin(
             declared.plan,
             run_id=run_id,
             artifacts=folder,
-            journal=self._environment.journal,
-            scratch=self._environment.scratch,
+            journal=environment.journal,
+            scratch=environment.scratch,
             stop_on=(KeyboardInterrupt, SystemExit, pytest.exit.Exception),
             skip_on=(pytest.skip.Exception, pytest.xfail.Exception),
             program_variables=self._program_variables,
         )
-        self.foreground.watch(run)
-        self._environment.reuse(run)
-        return run
+
+    def _listeners(self) -> list[Listener]:
+        from pytest_plan.plugin.run.hook_caller import ERRORS, hook_caller, refusal
+
+        try:
+            made = self._config.hook.pytest_plan_make_listener(config=self._config)
+        except ERRORS as error:
+            raise refusal("pytest_plan_make_listener has raised an error", error) from None
+        return [*made, hook_caller(self._config)]

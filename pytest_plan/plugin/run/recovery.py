@@ -24,6 +24,7 @@ from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.plugin.compat import pytest_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
+from pytest_plan.plugin.run.hook_caller import own_traceback
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
@@ -116,7 +117,10 @@ class Recovery(recovery.RecoveryCallbacks):
             try:
                 pytest_internals.load_conftest(self._declared.config, file)
             except pytest.UsageError as error:
-                self.say(f"{error}; its steps cannot be cleaned up", bad=True)
+                cause = error.__cause__ or error
+                cause = getattr(cause, "cause", cause)  # pytest's error about a conftest has one
+                text = f"{error}; its steps cannot be cleaned up:\n{own_traceback(cause)}"
+                self.say(text, bad=True)
 
     def running(self, run: Run) -> contextlib.AbstractContextManager[None]:
         """Let signals stop the cleanup, and capture its output."""

@@ -24,7 +24,7 @@ def ignore_broken_conftests() -> Generator[None]:
     """Continue if a conftest cannot be loaded, and clean up the steps that do not need it."""
     try:
         return (yield)
-    except Exception as error:
+    except (Exception, SystemExit, pytest.skip.Exception, pytest.fail.Exception) as error:
         sys.stderr.write(visible(f"plan: a conftest cannot be loaded: {describe(error)}\n"))
 
 

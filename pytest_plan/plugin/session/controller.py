@@ -110,7 +110,8 @@ class Controller(Owner):
             declared.needed = declared.to_run([name for name in names if name in steps], steps)
             plan_session.host.provision(declared.needed)
         finally:
-            answers.decide(names)
+            if plan_session.host.has_begun:
+                answers.decide(names)
         self._watch_limit(plan_session.host)
 
     @pytest.hookimpl(optionalhook=True)

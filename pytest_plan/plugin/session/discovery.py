@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import types
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from pytest_plan.plugin.session import fixtures, lookup
 from pytest_plan.plugin.xdist import roles
 
 if TYPE_CHECKING:
+    from pytest_plan.plugin.declaring.declaration import Declaration
     from pytest_plan.plugin.declaring.declared import DeclaredSteps
 
 
@@ -63,6 +66,7 @@ class Declarations:
         self._settings = settings
         self._seen: set[int] = set()
         self._has_started = False
+        self._is_collecting = False
 
     def declared(self) -> DeclaredSteps:
         """Return the steps of this process; the first call creates its plan."""
@@ -76,7 +80,7 @@ class Declarations:
         """
         if not isinstance(plugin, types.ModuleType) or plugin.__name__.startswith("_pytest."):
             return
-        try:
+        with self._refusing(f"the steps of {getattr(plugin, '__file__', plugin_name)}"):
             self._refuse_late_hook(plugin)
             marked = steps_of(plugin)
             if marked:
@@ -85,8 +89,6 @@ class Declarations:
                 if id(obj) not in self._seen:
                     self._seen.add(id(obj))
                     self._declare(plugin, obj, marks)
-        except PlanDefinitionError as error:
-            raise self._usage_error(str(error)) from None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionstart(self) -> Generator[None]:
@@ -94,6 +96,7 @@ class Declarations:
         self._has_started = True
         if self._config.hook.pytest_plan_configure.get_hookimpls():
             self._declare_by_code()
+        self._is_collecting = True
         return (yield)
 
     def pytest_pycollect_makeitem(
@@ -102,18 +105,18 @@ class Declarations:
         """Refuse steps in test modules, where they would silently never run."""
         if not step_marks(obj) or getattr(obj, "__module__", None) != _module_name(collector):
             return
-        raise self._usage_error(
+        text = (
             f"{name!r} is marked plan_step in a test module, where it would never run: move it to "
             f"{_nearest_conftest(collector)} or to a plugin module"
         )
+        raise pytest.Collector.CollectError(visible(text))
 
     def _declare_by_code(self) -> None:
         declared = self.declared()
-        try:
+        added: list[Declaration] = []
+        with self._refusing("the steps of pytest_plan_configure"):
             self._config.hook.pytest_plan_configure(config=self._config, plan=declared.plan)
             added = declared.declare_added()
-        except PlanDefinitionError as error:
-            raise pytest.UsageError(str(error)) from None
         module = types.ModuleType("pytest_plan_configure")
         for declaration in added:
             fixtures.add_step_fixture(module, declaration)
@@ -144,11 +147,36 @@ class Declarations:
                 "functions here with @pytest.mark.plan_step"
             )
 
-    def _usage_error(self, text: str) -> Exception:
-        # While pytest collects a directory, it reports a usage error as an INTERNALERROR.
-        if self._has_started:
-            return pytest.Collector.CollectError(visible(text))
-        return pytest.UsageError(text)
+    @contextlib.contextmanager
+    def _refusing(self, what: str) -> Iterator[None]:
+        """Refuse the run if steps cannot be declared; with `--plan-cleanup`, report it only."""
+        try:
+            yield
+        except BaseException as raised:
+            error = _refusal(what, raised)
+            if error is None:
+                raise
+        else:
+            return
+        if self._settings.cleanup:
+            sys.stderr.write(visible(f"plan: {error}\n"))
+        elif self._is_collecting:
+            # While pytest collects a directory, it reports a usage error as an INTERNALERROR.
+            raise pytest.Collector.CollectError(visible(str(error))) from None
+        elif roles.is_worker(self._config):
+            # xdist would replace the worker again and again. The controller reports the error.
+            self.declared().error = str(error)
+        else:
+            raise error
+
+
+def _refusal(what: str, error: BaseException) -> BaseException | None:
+    """Return the error to report; None for an exception that is meant to end the session."""
+    if isinstance(error, PlanDefinitionError):
+        return pytest.UsageError(str(error))
+    from pytest_plan.plugin.run.hook_caller import ERRORS, refusal
+
+    return refusal(f"{what} cannot be declared", error) if isinstance(error, ERRORS) else None
 
 
 def _module_name(collector: pytest.Collector) -> str | None:

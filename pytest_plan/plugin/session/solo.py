@@ -29,7 +29,7 @@ class Solo(Owner):
             return (yield)
         plan_session.survey(session.items)
         if option.setupplan:
-            self._config.hook.pytest_plan_show(config=self._config)
+            self._show()
         elif self.runs():
             from pytest_plan.plugin.items.gate import Gate
 
@@ -85,5 +85,13 @@ class Solo(Owner):
         """Print the plan instead of running tests."""
         if not self._settings.show or self._config.option.collectonly:
             return None
-        self._config.hook.pytest_plan_show(config=self._config)
+        self._show()
         return True
+
+    def _show(self) -> None:
+        from pytest_plan.plugin.run.hook_caller import ERRORS, refusal
+
+        try:
+            self._config.hook.pytest_plan_show(config=self._config)
+        except ERRORS as error:
+            raise refusal("pytest_plan_show has raised an error", error) from None

@@ -25,6 +25,7 @@ from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import StepResult
 from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.plugin.compat.pytest_internals import warn
+from pytest_plan.plugin.run.hook_caller import own_traceback
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
 from pytest_plan.report.terminal import failure, table
@@ -108,9 +109,7 @@ class TerminalReport:
             self._table(terminalreporter)
         self._blocked(terminalreporter)
         self._not_run(terminalreporter)
-        for error in self._plan.host.run.result().listener_errors:
-            text = f"plan: an error in a listener or hook was ignored: {error}"
-            terminalreporter.write_line(printable(self._plan.host.mask(text)), yellow=True)
+        self._listener_errors(terminalreporter)
 
     def _attempt_failed(self, event: AttemptFailed) -> None:
         text = (
@@ -233,6 +232,16 @@ class TerminalReport:
             reason = self._plan.host.run.result().reason
             line = self._plan.host.mask(f"{tests} not run: {reason}")
             reporter.write_line(printable(line), yellow=True)
+
+    def _listener_errors(self, reporter: pytest.TerminalReporter) -> None:
+        run = self._plan.host.run
+        errors = run.result().listener_errors
+        for text, exception in run.listener_exceptions.items():
+            same = [error for error in errors if error.endswith(text)]
+            more = f" ({len(same)} times)" if len(same) > 1 else ""
+            line = f"plan: an error in a listener or hook was ignored{more}: {same[0]}"
+            reporter.write_line(printable(self._plan.host.mask(line)), yellow=True)
+            reporter.write_line(printable(self._plan.host.mask(own_traceback(exception))))
 
     def _blocked(self, reporter: pytest.TerminalReporter) -> None:
         blocked = reporter.stats.get("blocked", [])
