@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from pytest_plan.engine.journal.reader import read
 from tests.xdist.cluster import Cluster, outcomes, verdicts
 from tests.xdist.conftest import MakeCluster
 
@@ -510,3 +511,38 @@ def test_lock_is_not_given_to_a_test_that_timed_out(cluster: Cluster) -> None:
     result = cluster.two("-p", "timeout", "--dist", "loadfile")
     assert outcomes(result) == {"passed": 2, "failed": 1}
     assert re.search(r"Timeout \(?>1.0s", result.stdout.str())
+
+
+def test_the_controller_does_not_import_a_test_module_for_the_journal(cluster: Cluster) -> None:
+    """A value whose class is in a test module is not unpickled in the controller, unlike others."""
+    cluster.steps(
+        """
+        def drop(ctx): note("dropped")
+
+        @pytest.mark.plan_step(cleanup=drop)
+        def db(): return 1
+        """
+    )
+    cluster.tests(
+        """
+        import dataclasses, datetime
+
+        note("imported", os.environ.get("PYTEST_XDIST_WORKER", "controller"))
+
+        @dataclasses.dataclass
+        class Order: number: int
+
+        def test_it(db, plan):
+            plan.state["order"] = Order(7)
+            plan.state["day"] = datetime.date(2026, 11, 29)
+            assert plan.state["order"] == Order(7)
+        """
+    )
+    result = cluster.two("--plan-keep=always")
+    assert outcomes(result) == {"passed": 1}
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+    assert sorted(cluster.calls) == ["imported gw0", "imported gw1"]
+    recorded = read(cluster.path / ".pytest_plan/environments/default/journal.sqlite")
+    assert recorded.state.get("day") is not None
+    assert recorded.state.get("order") is None
+    assert cluster.apart("--plan-cleanup").ret == 0

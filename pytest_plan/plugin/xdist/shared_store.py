@@ -47,9 +47,12 @@ class Shared:
     def value(self, key: str) -> Any:
         """Return the value; raise StateError if a worker's value cannot be loaded here."""
         if self._value is _UNOPENED:
-            assert self._data is not None
-            self._value = open_value(key, self._data)
+            self._value = open_value(key, self._bytes())
         return self._value
+
+    def _bytes(self) -> bytes:
+        assert self._data is not None  # it is None only for a value of this process
+        return self._data
 
     def lasting(self, key: str, lasting: Callable[[Any], Any]) -> Any:
         """Return `lasting` of the value, for the journal, or a function that computes it later."""
@@ -57,8 +60,10 @@ class Shared:
             return lasting(self._value)
 
         def opened() -> Any:
+            # No step asked for this value: importing its module, such as that of a test, would run
+            # the module's code in this process.
             try:
-                return lasting(self.value(key))
+                return lasting(open_value(key, self._bytes(), imports=False))
             except StateError:
                 return lasting(_UNOPENED)  # recorded as a value that cannot be written
 

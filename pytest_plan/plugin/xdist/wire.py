@@ -5,7 +5,9 @@ Both ends of a channel belong to the same run, so no pickle comes from an untrus
 
 from __future__ import annotations
 
+import io
 import pickle
+import sys
 from typing import Any
 
 from execnet import DumpError
@@ -59,15 +61,34 @@ def load(data: bytes) -> Any:
     return pickle.loads(data)  # noqa: S301 - both ends of the channel are ours
 
 
-def open_value(key: str, data: bytes) -> Any:
+def open_value(key: str, data: bytes, *, imports: bool = True) -> Any:
     """Return the value of `key` from its pickle.
+
+    Args:
+        key: the key.
+        data: the pickle.
+        imports: whether modules may be imported, other than those of the standard library.
 
     Raises:
         StateError: this process cannot load the pickle.
     """
     try:
-        return load(data)
+        return load(data) if imports else _Loaded(io.BytesIO(data)).load()
     except Exception as error:
         raise StateError(
             f"the value of {key!r} cannot be read in this process: {describe(error)}"
         ) from error
+
+
+class _Loaded(pickle.Unpickler):
+    """Loads a pickle without importing anything but the standard library."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class of a module that is loaded.
+
+        Raises:
+            pickle.UnpicklingError: its module is not loaded.
+        """
+        if module not in sys.modules and module.partition(".")[0] not in sys.stdlib_module_names:
+            raise pickle.UnpicklingError(f"module {module!r} is not loaded")
+        return super().find_class(module, name)
