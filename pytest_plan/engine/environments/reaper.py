@@ -145,7 +145,7 @@ class Reaper:
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - our own program
                 self._argv,
                 stdin=subprocess.PIPE,
                 stdout=log,

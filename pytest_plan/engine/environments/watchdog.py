@@ -179,7 +179,7 @@ def _state_of(pid: int) -> str:
 
     argv = ["ps", "-o", "state=", "-p", str(pid)]
     with contextlib.suppress(OSError):
-        said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+        said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout  # noqa: S603 - fixed words
         return said.strip()[:1] or "?"
     return "?"
 

@@ -220,7 +220,7 @@ def spawn(
     elif group is not None:
         identity = {"group": group}
     how = marking(marks.number, arguments, environ, cwd, as_other_user=bool(identity))
-    popen = subprocess.Popen(
+    popen = subprocess.Popen(  # noqa: S603 - an argv list of the user
         [*how.prefix, *arguments],
         stdin=subprocess.DEVNULL if input is None else input,
         stdout=output,
