@@ -12,11 +12,12 @@ import pytest
 
 from tests.plugin.project import Project
 
-STEPS = r"""
-import warnings
-
+ANSWER = r"""
 ANSWER = "\x1b]0;title\x07\x1b[2J\n::error::one\n  ::set-output name=a::b\r##vso[task]##[group]"
 ANSWER += "\u202e\x85\u2028\x00" + os.fsdecode(b"caf\xe9.csv")
+"""
+STEPS = r"""
+import warnings
 
 @pytest.mark.plan_step(needs=())
 def absent(): pytest.skip("no file " + ANSWER)
@@ -71,7 +72,7 @@ def test_text_from_outside_is_harmless_in_every_output(
     project: Project, monkeypatch: pytest.MonkeyPatch, workers: list[str]
 ) -> None:
     """Terminal, JUnit, HTML, JSON, Markdown, trace and job summary show it, and obey nothing."""
-    project.steps(STEPS, HOOKS)
+    project.steps(ANSWER, STEPS, HOOKS)
     project.tests(TESTS)
     summary = project.path / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
@@ -120,3 +121,15 @@ def test_a_usage_error_about_such_a_name_is_harmless(project: Project) -> None:
     done = project.run_apart(folder)
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     assert "nonsense" in harmless(done.stderr.str().encode())
+
+
+@pytest.mark.parametrize("workers", [[], ["-p", "xdist", "-n", "2"]], ids=["solo", "workers"])
+@pytest.mark.parametrize("ends", ["pytest.exit(ANSWER)", "raise KeyboardInterrupt(ANSWER)"])
+def test_the_text_of_an_exit_is_harmless(project: Project, workers: list[str], ends: str) -> None:
+    """A step may end the session with an answer of a server, also in what `-s` shows."""
+    project.steps(ANSWER, f"@pytest.mark.plan_step\ndef db(): print(ANSWER); {ends}")
+    project.tests("def test_it(db): pass")
+    done = project.pytester.runpytest_subprocess("-p", "pytest_plan", "-s", "--color=no", *workers)
+    assert done.ret == pytest.ExitCode.INTERRUPTED
+    shown = harmless((done.stdout.str() + done.stderr.str()).encode("utf-8", "surrogateescape"))
+    assert shown.count("\\x1b]0;title\\x07\\x1b[2J\n:\\:error::one") >= 2

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from pytest_plan.engine.model.text import printable
+from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.engine.shared.log import StepLog, current_log
 from pytest_plan.plugin.compat.pytest_internals import captured_text, hold_streams
 
@@ -148,7 +148,8 @@ class _Router:
     def _show(self, text: str) -> None:
         # The log has the exact text. A character that the terminal cannot show must not fail the
         # step.
-        self.stream.write(printable(text, getattr(self.stream, "encoding", None) or "utf-8"))
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        self.stream.write(printable(visible(text), encoding))
 
     def writelines(self, lines: list[str]) -> None:
         """Write each of `lines` unchanged."""

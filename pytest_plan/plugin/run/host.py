@@ -153,10 +153,17 @@ class Host:
         if isinstance(run.fatal, SystemExit):
             # pytest would report a SystemExit outside a test as an INTERNALERROR.
             raise pytest.exit.Exception(
-                f"a step raised {run.fatal!r}", returncode=_exit_code(run.fatal)
+                self.mask(f"a step raised {run.fatal!r}"), returncode=_exit_code(run.fatal)
             ) from run.fatal
         if run.fatal is not None:
+            self._mask_message(run.fatal)
             raise run.fatal
+
+    def _mask_message(self, error: BaseException) -> None:
+        """Change the text of an exception that ends the session: pytest itself writes it."""
+        error.args = tuple(self.mask(one) if isinstance(one, str) else one for one in error.args)
+        if isinstance(error, pytest.exit.Exception):
+            error.msg = self.mask(error.msg)
 
     def guard(self, worker: Identity) -> None:
         """Make sure that a worker on this machine does not outlive this process."""
