@@ -8,18 +8,15 @@ from __future__ import annotations
 import re
 import sys
 
+# Compiled at their first use, because some runs import this module and show nothing.
 # Colors carry no information that is lost: `\x1b[31m` and the same with the one-byte introducer.
-_COLOR = re.compile("(?:\x1b\\[|\x9b)[0-9;:]*m")
+_COLOR = "(?:\x1b\\[|\x9b)[0-9;:]*m"
 # Control characters except tab and newline, separators that some viewers treat as the end of a
 # line, characters that change the direction of text, and halves of surrogate pairs.
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff]"
-)
+_CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff]"
 # GitHub Actions obeys `::error::` and `[command]` at the start of a line. GitHub, Azure Pipelines
 # and TeamCity obey `##[group]`, `##vso[...]` and `##teamcity[...]` anywhere in a line.
-_COMMAND = re.compile(
-    r"^[^\S\n]*:(?=:)|^[^\S\n]*\[(?=command\])|#(?=#(?:vso|teamcity)?\[)", re.MULTILINE | re.I
-)
+_COMMAND = r"(?im)^[^\S\n]*:(?=:)|^[^\S\n]*\[(?=command\])|#(?=#(?:vso|teamcity)?\[)"
 
 
 def visible(text: str) -> str:
@@ -32,8 +29,8 @@ def visible(text: str) -> str:
     nothing.
     """
     if not _is_plain(text):
-        text = _CONTROL.sub(_escape, _COLOR.sub("", text.replace("\r\n", "\n")))
-    return _COMMAND.sub(_broken, text)
+        text = re.sub(_CONTROL, _escape, re.sub(_COLOR, "", text.replace("\r\n", "\n")))
+    return re.sub(_COMMAND, _broken, text)
 
 
 def printable(text: str, encoding: str | None = None) -> str:

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
-from pytest_plan.engine.model.text import visible
-
 
 def load_conftest(config: pytest.Config, file: str) -> None:
     """Load the conftest at `file`, relative to rootdir, as pytest would.
@@ -38,6 +36,9 @@ def load_conftest(config: pytest.Config, file: str) -> None:
 
 def warn(config: pytest.Config, text: str) -> None:
     """Add a warning to pytest's summary; `-W error` does not turn it into an INTERNALERROR."""
+    # Imported here because a controller without steps does not need it.
+    from pytest_plan.engine.model.text import visible
+
     message = warnings.WarningMessage(
         pytest.PytestWarning(visible(text)), pytest.PytestWarning, "pytest-plan", 0
     )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import types
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_plan.engine.model.errors import PlanDefinitionError
-from pytest_plan.engine.model.text import visible
 from pytest_plan.plugin.declaring.marks import step_marks, steps_of
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.session import fixtures, lookup
@@ -80,7 +78,7 @@ class Declarations:
         """
         if not isinstance(plugin, types.ModuleType) or plugin.__name__.startswith("_pytest."):
             return
-        with self._refusing(f"the steps of {getattr(plugin, '__file__', plugin_name)}"):
+        try:
             self._refuse_late_hook(plugin)
             marked = steps_of(plugin)
             if marked:
@@ -89,6 +87,8 @@ class Declarations:
                 if id(obj) not in self._seen:
                     self._seen.add(id(obj))
                     self._declare(plugin, obj, marks)
+        except BaseException as error:
+            self._refuse(f"the steps of {getattr(plugin, '__file__', plugin_name)}", error)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionstart(self) -> Generator[None]:
@@ -109,14 +109,16 @@ class Declarations:
             f"{name!r} is marked plan_step in a test module, where it would never run: move it to "
             f"{_nearest_conftest(collector)} or to a plugin module"
         )
-        raise pytest.Collector.CollectError(visible(text))
+        raise _collect_error(text)
 
     def _declare_by_code(self) -> None:
         declared = self.declared()
         added: list[Declaration] = []
-        with self._refusing("the steps of pytest_plan_configure"):
+        try:
             self._config.hook.pytest_plan_configure(config=self._config, plan=declared.plan)
             added = declared.declare_added()
+        except BaseException as error:
+            self._refuse("the steps of pytest_plan_configure", error)
         module = types.ModuleType("pytest_plan_configure")
         for declaration in added:
             fixtures.add_step_fixture(module, declaration)
@@ -147,27 +149,34 @@ class Declarations:
                 "functions here with @pytest.mark.plan_step"
             )
 
-    @contextlib.contextmanager
-    def _refusing(self, what: str) -> Iterator[None]:
+    def _refuse(self, what: str, raised: BaseException) -> None:
         """Refuse the run if steps cannot be declared; with `--plan-cleanup`, report it only."""
-        try:
-            yield
-        except BaseException as raised:
-            error = _refusal(what, raised)
-            if error is None:
-                raise
-        else:
-            return
+        error = _refusal(what, raised)
+        if error is None:
+            raise raised
         if self._settings.cleanup:
-            sys.stderr.write(visible(f"plan: {error}\n"))
+            _say(f"plan: {error}\n")
         elif self._is_collecting:
             # While pytest collects a directory, it reports a usage error as an INTERNALERROR.
-            raise pytest.Collector.CollectError(visible(str(error))) from None
+            raise _collect_error(str(error)) from None
         elif roles.is_worker(self._config):
             # xdist would replace the worker again and again. The controller reports the error.
             self.declared().error = str(error)
         else:
-            raise error
+            raise error from None
+
+
+def _say(text: str) -> None:
+    # Imported here because a run without steps does not need it.
+    from pytest_plan.engine.model.text import visible
+
+    sys.stderr.write(visible(text))
+
+
+def _collect_error(text: str) -> pytest.Collector.CollectError:
+    from pytest_plan.engine.model.text import visible
+
+    return pytest.Collector.CollectError(visible(text))
 
 
 def _refusal(what: str, error: BaseException) -> BaseException | None:
