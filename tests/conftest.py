@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,16 @@ def made(): return "made"
 """
 
 
-def pytest_configure() -> None:
-    """Prevent runs from sharing a cache: under tox pytest would use one place for all of them."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Prevent runs from sharing a cache: under tox pytest would use one place for all of them.
+
+    Give the tests a state folder of their own, which the workers share, for the key of journals.
+    """
     os.environ.pop("TOX_ENV_DIR", None)
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="state")
+        os.environ["XDG_STATE_HOME"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

@@ -281,13 +281,15 @@ def _own_environment(plan: Plan, run_id: str) -> OwnEnvironment | None:
         return None
     from pytest_plan.engine.environments.recovery import OwnEnvironment, recover
     from pytest_plan.engine.execution.run import revive
+    from pytest_plan.engine.journal.seal import Key
 
     def revived(restorer: Restorer, journal: NullJournal) -> Run:
         options = plan._definition.options
         return revive(restorer, options, journal, clock=plan._clock, listeners=plan._listeners)
 
-    recover(plan._journal, plan._definition.steps, revived)
-    return OwnEnvironment(plan._journal, run_id)
+    key = Key.of(os.environ)
+    recover(plan._journal, plan._definition.steps, revived, key)
+    return OwnEnvironment(plan._journal, run_id, key)
 
 
 def _caller() -> str:

@@ -7,6 +7,7 @@ PYTEST_DONT_REWRITE (there are no asserts here that pytest should rewrite)
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
 import pytest
@@ -74,6 +75,11 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     from pytest_plan.plugin import options
     from pytest_plan.plugin.session import discovery
+
+    if "PYTEST_PLAN_KEY" in os.environ:
+        from pytest_plan.plugin.run import launch
+
+        launch.take_key(config)
 
     config.addinivalue_line(
         "markers",

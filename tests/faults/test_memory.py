@@ -42,7 +42,7 @@ class Scarce:
         return self._connection.execute(sql, *values)
 
 connect = writer.connect
-writer.connect = lambda file: Scarce(connect(file))
+writer.connect = lambda *sealed: Scarce(connect(*sealed))
 """
 # Limits the memory of the process while a large value is written.
 LIMITED = """
@@ -71,7 +71,7 @@ class Limited:
         finally:
             resource.setrlimit(resource.RLIMIT_AS, usual)
 
-writer.connect = lambda file: Limited(connect(file))
+writer.connect = lambda *sealed: Limited(connect(*sealed))
 
 @pytest.mark.plan_step(needs=["net"])
 def large(state):

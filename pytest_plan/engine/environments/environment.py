@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import time
@@ -15,6 +16,8 @@ from pytest_plan.engine.environments.private import check_private, make_private
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import Recorded, read
 from pytest_plan.engine.journal.reference import References
+from pytest_plan.engine.journal.schema import place_of
+from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.identity import ourselves
@@ -37,18 +40,21 @@ class Environment:
     Args:
         parent: the `plan_dir`.
         name: the environment's name: letters, digits, `.`, `_` and `-`.
+        key: the key that seals its journal; None means the key of this user.
 
     Attributes:
         name: the name of the environment.
         folder: the folder that contains its journal and its lock.
+        key: the key that seals its journal.
 
     Raises:
         BusyError: another process owns it; the message says which.
         JournalError: its folder cannot be used; the message says what to do.
     """
 
-    def __init__(self, parent: Path, name: str) -> None:
+    def __init__(self, parent: Path, name: str, key: Key | None = None) -> None:
         self.name = name
+        self.key = key or Key.of(os.environ)
         self.folder = parent / FOLDER / name
         self._parent = parent
         self._lock = file_lock(self.folder / LOCK)
@@ -75,7 +81,7 @@ class Environment:
             text = f"{self.folder} cannot be locked: {error.strerror or error}"
             raise JournalError(text) from error
         if not is_ours:
-            raise BusyError(_busy(self.name, self.folder))
+            raise BusyError(_busy(self.name, self.folder, self.key))
 
     @property
     def file(self) -> Path:
@@ -86,12 +92,23 @@ class Environment:
         """Return the content of its journal; None if it has no journal.
 
         Raises:
+            ForeignError: the journal was not written by this user, or not where it is now.
             JournalError: the journal cannot be read.
         """
-        if not self.file.exists():
+        if not os.path.lexists(self.file):
             return None
+        recorded = self.read()
         check_private(self.file)
-        return read(self.file)
+        recorded.check_place()
+        return recorded
+
+    def read(self) -> Recorded:
+        """Return the content of the journal that this process has written.
+
+        Raises:
+            JournalError: the journal cannot be read.
+        """
+        return read(self.file, self.key)
 
     def open(
         self, references: References, fingerprint: Callable[[str], str], **facts: Any
@@ -107,11 +124,12 @@ class Environment:
             JournalError: the journal cannot be created or written.
         """
         who = ourselves()
-        journal = Journal(self.file, references, fingerprint)
+        journal = Journal(self.file, references, fingerprint, self.key)
         try:
             journal.set(
                 name=self.name,
                 status="open",
+                place=place_of(self.file),
                 owner={"pid": who.pid, "birth": who.birth, "boot": who.boot},
                 host=socket.gethostname(),
                 since=time.time(),
@@ -131,7 +149,7 @@ class Environment:
         """
         if not self._lock.is_held:
             return
-        remove = remove or not self.file.exists()
+        remove = remove or not os.path.lexists(self.file)
         if remove:
             # Remove the folder before releasing the lock, so that the next owner sees the removal.
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -144,28 +162,31 @@ class Environment:
 
 def names(parent: Path) -> list[str]:
     """Return the names of all environments that have a journal, oldest first."""
-    files = list((parent / FOLDER).glob(f"*/{JOURNAL}"))
-    return [file.parent.name for file in sorted(files, key=lambda file: file.stat().st_mtime)]
+    ages = {}
+    for file in (parent / FOLDER).glob(f"*/{JOURNAL}"):
+        with contextlib.suppress(OSError):
+            ages[file.parent.name] = file.lstat().st_mtime
+    return sorted(ages, key=ages.__getitem__)
 
 
 def tidy(parent: Path) -> None:
     """Remove the folders of runs that were killed before they created a journal."""
     for folder in (parent / FOLDER).glob("run-*"):
-        if (folder / JOURNAL).exists():
+        if os.path.lexists(folder / JOURNAL):
             continue
         with contextlib.suppress(JournalError), claimed(parent, folder.name):
             pass  # `release` removes a folder that has no journal
 
 
 @contextlib.contextmanager
-def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
+def claimed(parent: Path, name: str, key: Key | None = None) -> Iterator[Environment | None]:
     """Own an environment during the body of the `with` statement; yield None if it is in use.
 
     Raises:
         JournalError: its folder cannot be used; the message says what to do.
     """
     try:
-        environment = Environment(parent, name)
+        environment = Environment(parent, name, key)
     except BusyError:
         yield None
         return
@@ -175,9 +196,9 @@ def claimed(parent: Path, name: str) -> Iterator[Environment | None]:
         environment.release()
 
 
-def _busy(name: str, folder: Path) -> str:
+def _busy(name: str, folder: Path, key: Key) -> str:
     until = time.monotonic() + _OWNER_TIMEOUT
-    while not (owner := _owner(folder)) and time.monotonic() < until:
+    while not (owner := _owner(folder, key)) and time.monotonic() < until:
         time.sleep(_POLL)
     return (
         f"the environment {name!r} is in use{owner}; wait until it is free, "
@@ -185,9 +206,9 @@ def _busy(name: str, folder: Path) -> str:
     )
 
 
-def _owner(folder: Path) -> str:
+def _owner(folder: Path, key: Key) -> str:
     with contextlib.suppress(JournalError):
-        recorded = read(folder / JOURNAL)
+        recorded = read(folder / JOURNAL, key)
         if recorded.owner is not None:  # None: the owner has not recorded itself yet
             age = format_duration(max(0.0, time.time() - recorded.facts["since"]))
             return f" by process {recorded.owner.pid} on {recorded.facts['host']} for {age}"

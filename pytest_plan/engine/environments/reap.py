@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_plan.engine.journal.reader import Recorded, read
+from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.orphan import OrphanTree, orphan_tree
@@ -56,7 +57,8 @@ def main(arguments: list[str]) -> Any:
     """
     journal, *command = arguments
     try:
-        recorded = read(Path(journal))
+        recorded = read(Path(journal), Key.of(os.environ))
+        recorded.check_place()
         is_taken = recorded.owner is not None and recorded.owner.is_alive()
         if not recorded.is_kept and not is_taken:
             end_trees(recorded)

@@ -7,6 +7,7 @@ environments to skip, which code to load and what to report.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import Environment, claimed, names
 from pytest_plan.engine.execution.restore import Restorer
-from pytest_plan.engine.journal.reader import Recorded, RecordedStep, read
+from pytest_plan.engine.journal.reader import ForeignError, Recorded, RecordedStep
 from pytest_plan.engine.journal.reference import References
+from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.errors import JournalError
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class Recovery:
         references: the references to recorded functions.
         revive: a function that returns a run of recorded steps.
         callbacks: the callbacks of the caller.
+        key: the key that seals the journals; None means the key of this user.
     """
 
     def __init__(
@@ -99,12 +102,15 @@ class Recovery:
         references: References,
         revive: Revive,
         callbacks: RecoveryCallbacks,
+        *,
+        key: Key | None = None,
     ) -> None:
         self._parent = parent
         self._declared = declared
         self._references = references
         self._revive = revive
         self._callbacks = callbacks
+        self._key = key
 
     def clean_up_all(self) -> None:
         """Clean up every environment whose owner has ended, oldest first.
@@ -116,7 +122,7 @@ class Recovery:
             if self._callbacks.skips(name):
                 continue
             try:
-                with claimed(self._parent, name) as environment:
+                with claimed(self._parent, name, self._key) as environment:
                     self._look_at(name, environment)
             except JournalError as error:
                 self._callbacks.failed(name, None, error)
@@ -149,7 +155,7 @@ class Recovery:
             return
         self._callbacks.begins(environment, recorded)
         self.clean_up_steps(environment, recorded, recorded.steps)
-        due = read(environment.file).due()
+        due = environment.read().due()
         environment.release(remove=not self._callbacks.remains(environment, due))
 
     def clean_up_steps(
@@ -168,19 +174,33 @@ class Recovery:
             run.clean_up(reason="recovery")
 
 
-def recover(parent: Path, declared: Mapping[str, PlannedStep], revive: Revive) -> None:
+def recover(
+    parent: Path, declared: Mapping[str, PlannedStep], revive: Revive, key: Key | None = None
+) -> None:
     """Clean up every environment in `parent` whose owner has ended; for plans without pytest.
 
     Args:
         parent: the folder that contains all environments.
         declared: the steps that are declared now, which have the code of the recorded steps.
         revive: a function that returns a run of recorded steps.
+        key: the key that seals the journals; None means the key of this user.
 
     Raises:
-        JournalError: a journal cannot be read; it is left as it is.
+        JournalError: a journal cannot be read; it is left as it is. A journal of another user or
+            machine is only a warning.
     """
     references = References(Path.cwd())
-    Recovery(parent, declared, references, revive, RecoveryCallbacks()).clean_up_all()
+    Recovery(parent, declared, references, revive, _Script(), key=key).clean_up_all()
+
+
+class _Script(RecoveryCallbacks):
+    """Warns of the journals of others, which do not keep a script from running."""
+
+    def failed(self, name: str, environment: Environment | None, error: JournalError) -> None:
+        """Raise the error, unless the journal is of no concern to this script."""
+        if not isinstance(error, ForeignError):
+            raise error
+        warnings.warn(str(error), stacklevel=2)
 
 
 class OwnEnvironment:
@@ -189,6 +209,7 @@ class OwnEnvironment:
     Args:
         parent: the folder that contains all environments.
         run_id: the id of the run, which becomes part of the environment's name.
+        key: the key that seals the journal; None means the key of this user.
 
     Attributes:
         journal: the journal of the run.
@@ -197,8 +218,8 @@ class OwnEnvironment:
         JournalError: the folder cannot be used.
     """
 
-    def __init__(self, parent: Path, run_id: str) -> None:
-        self._environment = Environment(parent, f"run-{run_id}")
+    def __init__(self, parent: Path, run_id: str, key: Key | None = None) -> None:
+        self._environment = Environment(parent, f"run-{run_id}", key)
         try:
             self.journal = self._environment.open(References(Path.cwd()), lambda step: "")
         except JournalError:
@@ -207,4 +228,4 @@ class OwnEnvironment:
 
     def end(self) -> None:
         """Release the environment; keep its folder if any step still needs cleanup."""
-        self._environment.release(remove=not read(self._environment.file).due())
+        self._environment.release(remove=not self._environment.read().due())

@@ -124,8 +124,8 @@ class Restorer:
             if text is None:
                 continue
             try:
-                values[key] = self._codec.decode(text)
-            except (LookupError, ValueError, KeyError, TypeError) as error:
+                values[key] = self._codec.build(self._codec.decode(text))
+            except (LookupError, ValueError) as error:
                 self.lost[key] = str(error)
         return values
 
@@ -152,7 +152,7 @@ class Restorer:
             )
         reference, call = json.loads(undo.data)
         try:
-            arguments, keywords = self._codec.decode(call)
+            arguments, keywords = self._codec.build(self._codec.decode(call))
             function: Callable[..., Any] = self._references.follow(Reference(*reference))
         except (LookupError, ValueError, TypeError) as error:
             return body_of(_refuse, str(error))

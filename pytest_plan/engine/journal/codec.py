@@ -1,7 +1,8 @@
 """Encodes values as JSON text that a later process can decode.
 
-It does not use pickle, because reading a journal must not run code. It refuses values that the
-format cannot represent; the error names the type of the value.
+It does not use pickle, because reading a journal must not run code. Decoding builds plain data of
+the types below. A value that needs a class or a time zone stays unbuilt until `Codec.build`.
+Encoding refuses values that the format cannot represent; the error names the type of the value.
 """
 
 from __future__ import annotations
@@ -42,6 +43,24 @@ _COLLECTIONS: Mapping[str, Callable[[list[Any]], Any]] = {
 }
 
 
+class Unbuilt:
+    """A decoded value that only `Codec.build` can make.
+
+    Attributes:
+        tag: its kind: `enum`, `flag`, `dataclass` or `zoned`.
+        reference: where its class is; for `zoned`, the name of the time zone.
+        of: the name of the enum member, the value of the flag, the fields of the dataclass, or the
+            datetime without its time zone.
+    """
+
+    __slots__ = ("of", "reference", "tag")
+
+    def __init__(self, tag: str, reference: Any, of: Any) -> None:
+        self.tag = tag
+        self.reference = reference
+        self.of = of
+
+
 class Codec:
     """Converts values to JSON text and back.
 
@@ -74,13 +93,35 @@ class Codec:
             raise NotDurableError(str(error)) from None
 
     def decode(self, text: str) -> Any:
-        """Decode a value from JSON text.
+        """Decode a value from JSON text. This imports nothing and runs no code of the user.
+
+        Enum members, dataclasses and times with a named time zone become `Unbuilt`.
 
         Raises:
-            LookupError: a class in the text no longer exists.
             ValueError: `encode` did not write this text.
         """
-        return self._value(json.loads(text))
+        try:
+            return self._value(json.loads(text))
+        except (LookupError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
+            raise ValueError(f"not the text of a value: {error}") from None
+
+    def build(self, decoded: Any) -> Any:
+        """Return a decoded value with its classes; use this only for values in a sealed row.
+
+        The classes are looked up, and their modules imported. Instances are made without
+        `__init__`.
+
+        Raises:
+            LookupError: a class or a time zone no longer exists, or is of another kind.
+        """
+        if isinstance(decoded, Unbuilt):
+            return self._built(decoded)
+        kind = type(decoded)
+        if kind is dict:
+            return {self.build(key): self.build(item) for key, item in decoded.items()}
+        if kind is list or kind in _COLLECTIONS.values():
+            return kind(self.build(item) for item in decoded)
+        return decoded
 
     def _plain(self, value: Any) -> Any:
         kind = type(value)
@@ -155,16 +196,32 @@ class Codec:
         if tag in _COLLECTIONS:
             return _COLLECTIONS[tag]([self._value(item) for item in of])
         if tag == "datetime":
-            return _datetime(plain)
+            return _unzoned(plain)
         if tag == "timedelta":
             return datetime.timedelta(*of)
         if tag == "dict":
             return {self._value(key): self._value(item) for key, item in of}
         if tag not in ("enum", "flag", "dataclass"):
             raise ValueError(f"unknown type of value {tag!r}")
-        return self._object(tag, self._references.follow(Reference(*plain["type"])), of)
+        if tag == "dataclass":
+            of = {name: self._value(item) for name, item in of.items()}
+        return Unbuilt(tag, Reference(*plain["type"]), of)
 
-    def _object(self, tag: str, kind: Any, of: Any) -> Any:
+    def _built(self, unbuilt: Unbuilt) -> Any:
+        if unbuilt.tag == "zoned":
+            return _zoned(unbuilt.of, unbuilt.reference)
+        kind = self._references.follow(unbuilt.reference)
+        name, of = unbuilt.reference.qualname, unbuilt.of
+        wanted = enum.Enum if unbuilt.tag in ("enum", "flag") else object
+        is_right = isinstance(kind, type) and issubclass(kind, wanted)
+        if not is_right or (wanted is object and not dataclasses.is_dataclass(kind)):
+            raise LookupError(f"{name!r} is no longer the class of a recorded {unbuilt.tag}")
+        try:
+            return self._made(kind, unbuilt.tag, of)
+        except Exception as error:  # the class is the user's, and may have changed
+            raise LookupError(f"{name!r} does not have a recorded value: {error}") from error
+
+    def _made(self, kind: Any, tag: str, of: Any) -> Any:
         if tag == "enum":
             return kind[of]
         if tag == "flag":
@@ -173,7 +230,7 @@ class Codec:
         # frozen dataclasses.
         instance = object.__new__(kind)
         for name, item in of.items():
-            object.__setattr__(instance, name, self._value(item))
+            object.__setattr__(instance, name, self.build(item))
         return instance
 
 
@@ -186,16 +243,21 @@ def _plain_datetime(value: datetime.datetime) -> dict[str, Any]:
     if key is not None:
         return {**plain, "zone": key}
     offset = {**plain, "of": value.isoformat()}
-    if _datetime(offset) != value:
+    if _unzoned(offset) != value:
         zone = type(value.tzinfo).__qualname__
         raise NotDurableError(f"a datetime with a tzinfo of type {zone!r} cannot be written")
     return offset
 
 
-def _datetime(plain: Mapping[str, Any]) -> datetime.datetime:
+def _unzoned(plain: Mapping[str, Any]) -> Any:
     value = datetime.datetime.fromisoformat(plain["of"]).replace(fold=plain["fold"])
-    if "zone" not in plain:
-        return value
+    return Unbuilt("zoned", plain["zone"], value) if "zone" in plain else value
+
+
+def _zoned(value: datetime.datetime, zone: str) -> datetime.datetime:
     import zoneinfo  # imported late because few journals contain such a value
 
-    return value.replace(tzinfo=zoneinfo.ZoneInfo(plain["zone"]))
+    try:
+        return value.replace(tzinfo=zoneinfo.ZoneInfo(zone))
+    except (OSError, TypeError, ValueError) as error:
+        raise LookupError(f"the time zone {zone!r} cannot be read: {error}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,8 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.journal.codec import Codec
 from pytest_plan.engine.journal.null import Deferred, NullJournal
 from pytest_plan.engine.journal.reference import NotDurableError, References
-from pytest_plan.engine.journal.schema import create, insert, last_number, replace, update
+from pytest_plan.engine.journal.schema import create, insert, reopen, replace, update
+from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.journal.writer import Statement, Writer
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import EXEC_HOOKS, CleanupOutcome, Hook, StepOutcome
@@ -54,6 +56,7 @@ class Journal(NullJournal):
         file: the database file. It is created if it is missing, but its folder must exist.
         references: the references to functions and classes.
         fingerprint: a function that takes the name of a step and returns its fingerprint.
+        key: the key that seals its rows; None means the key of this user.
 
     Raises:
         JournalError: the file cannot be created or opened, or is not a journal.
@@ -64,6 +67,7 @@ class Journal(NullJournal):
         file: Path,
         references: References,
         fingerprint: Callable[[str], str] = lambda step: "",
+        key: Key | None = None,
     ) -> None:
         self.file = file
         self._references = references
@@ -71,11 +75,11 @@ class Journal(NullJournal):
         self._codec = Codec(references, lambda text: self._mask(text) != text)
         self._fingerprint = fingerprint
         is_new = not file.exists()
-        if is_new:
-            create(file)
-        self._numbers = itertools.count(1 if is_new else last_number(file) + 1)
+        key = key or Key.of(os.environ)
+        seal, number = (create(file, key), 0) if is_new else reopen(file, key)
+        self._numbers = itertools.count(number + 1)
         try:
-            self._writer = Writer(file)
+            self._writer = Writer(file, seal)
         except JournalError:
             if is_new:
                 file.unlink()

@@ -1,19 +1,42 @@
-"""Reads a whole journal and checks it. The reader runs no code that the journal refers to."""
+"""Reads a whole journal and checks it.
+
+A journal is data until its seals prove that this user wrote it. The reader builds only text,
+numbers and collections of them, imports nothing, and runs no code that the journal refers to.
+"""
 
 # Annotations are not postponed: a NamedTuple would compile each of them, in the reaper's program.
 import contextlib
 import json
+import os
 import sqlite3
+import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pytest_plan.engine.journal.schema import APPLICATION, FORMAT, check_seals
-from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.journal.schema import (
+    APPLICATION,
+    FORMAT,
+    LOGS,
+    check_schema,
+    check_seals,
+    id_of,
+    is_sealed,
+    place_of,
+)
+from pytest_plan.engine.journal.seal import Key
+from pytest_plan.engine.model.errors import JournalError, PlanDefinitionError
 from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook, StepOutcome
+from pytest_plan.engine.model.secret import KEY_VARIABLE
 from pytest_plan.engine.processes.identity import Identity
 
 MOST_OWNERS = 3  # maximum number of processes that try to clean up a step
+_MOST_BYTES = 1 << 30  # maximum size of each file of a journal
+
+
+class ForeignError(JournalError):
+    """A journal was not written by this user, or not where it is now. Nothing in it is used."""
 
 
 class RecordedUndo(NamedTuple):
@@ -127,42 +150,107 @@ class Recorded(NamedTuple):
         due = self.due()
         return bool(due) and all(step.owners >= MOST_OWNERS for step in due)
 
+    def check_place(self) -> None:
+        """Check that the journal is where its owner wrote it, or was kept on purpose.
 
-def read(file: Path) -> Recorded:
+        Raises:
+            ForeignError: it was copied, moved or restored. What it records may be in use elsewhere.
+        """
+        if not self.is_kept and self.facts.get("place") != place_of(self.file):
+            raise ForeignError(
+                f"the journal {self.file} was moved, copied or restored since its run wrote it, so "
+                "nothing in it is cleaned up and it is left unchanged; make sure that nothing is "
+                f"left of its run, then remove the folder {self.file.parent}"
+            )
+
+
+def read(file: Path, key: Key | None = None) -> Recorded:
     """Read a journal and check it. This does not change the file.
 
+    Args:
+        file: the journal.
+        key: the key that must have sealed its rows; None means the key of this user.
+
     Raises:
-        JournalError: the file is not a journal, is damaged, or has another format.
+        ForeignError: the journal is not sealed with this key, or has another format.
+        JournalError: the file is not a journal, or is damaged.
     """
     try:
-        # Open the file read-only, to avoid changing a damaged file or creating a missing one.
-        where = f"{file.absolute().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(where, uri=True, timeout=5.0)) as connection:
-            _check(connection, file)
+        _check_files(file)
+        with contextlib.closing(_connected(file)) as connection:
+            _check(connection, file, key or Key.of(os.environ))
             return _recorded(connection, file)
     except (
         sqlite3.Error,
+        OSError,
         ValueError,
         LookupError,
         TypeError,
         AttributeError,
         RecursionError,
+        MemoryError,
     ) as error:
+        if isinstance(error, PlanDefinitionError):  # a ValueError: the variable has no key
+            raise JournalError(str(error)) from None
         raise JournalError(
             f"cannot read the journal {file} ({error}); it is left unchanged and nothing in it is "
             "cleaned up; make sure that nothing is left of its environment, then remove its folder"
         ) from error
 
 
-def _check(connection: sqlite3.Connection, file: Path) -> None:
+def _check_files(file: Path) -> None:
+    """Raise an error unless SQLite can open each file without waiting, and all are ours."""
+    for path in (file, *(file.with_name(f"{file.name}{suffix}") for suffix in LOGS)):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            if path is file:
+                raise
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path.name} is a link, or not a regular file")
+        if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+            raise ValueError(f"{path.name} belongs to user {status.st_uid}")
+        if status.st_size > _MOST_BYTES:
+            raise ValueError(f"{path.name} has more than {_MOST_BYTES >> 20} MiB")
+    if os.path.lexists(f"{file}-journal"):
+        # SQLite would apply it, and it can name other files that SQLite would then remove.
+        raise ValueError(f"{file.name}-journal is there, which pytest-plan never writes")
+
+
+def _connected(file: Path) -> sqlite3.Connection:
+    # Open the file read-only, to avoid changing a damaged file or creating a missing one.
+    where = f"{file.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(where, uri=True, timeout=5.0)
+    # Nothing in the file may make SQLite run a function, a trigger or a view.
+    for pragma in ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    if sys.version_info >= (3, 12):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_TRIGGER, False)
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW, False)
+    return connection
+
+
+def _check(connection: sqlite3.Connection, file: Path, key: Key) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION:
         raise ValueError("it was not created by pytest-plan")
     if version != FORMAT:
-        raise JournalError(
+        raise ForeignError(
             f"the journal {file} has format {version}, but this version of pytest-plan reads "
-            f"format {FORMAT}; it is left unchanged; clean it up with the version that wrote it"
+            f"format {FORMAT}, so nothing in it is cleaned up and it is left unchanged; clean it "
+            f"up with the version that wrote it, or remove the folder {file.parent}"
+        )
+    check_schema(connection)
+    if not is_sealed(connection, key.seal(id_of(connection))):
+        raise ForeignError(
+            f"the journal {file} is not sealed with the key of this user: it came with a copy, a "
+            "cache or another machine, or is damaged; nothing in it is cleaned up and it is left "
+            f"unchanged; if it is yours, set {KEY_VARIABLE} to the key of the run that wrote it "
+            "and run pytest --plan-cleanup; if it is not, remove the folder "
+            f"{file.parent}"
         )
     # This also checks indexes, because an update cannot find a row that an index lacks.
     problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]

@@ -1,22 +1,21 @@
-"""The tables of a journal. Each row has a seal, a checksum that detects changes.
-
-SQLite has checksums for its write-ahead log, but not for its database file.
-"""
+"""The tables of a journal. Each row has a seal, which proves that this user wrote it."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import sqlite3
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from pytest_plan.engine.journal.seal import Key, Seal
 from pytest_plan.engine.model.errors import JournalError
 
-FORMAT = 3
+FORMAT = 4
 APPLICATION = 0x706C616E  # "plan"
+LOGS = ("-wal", "-shm", "-journal")  # the ends of the names of SQLite's other files
 TABLES = {
     "environment": {"key": "TEXT PRIMARY KEY", "value": "TEXT NOT NULL"},
     "step": {
@@ -51,31 +50,47 @@ def schema() -> Iterator[str]:
     """Yield the SQL statements that create an empty journal."""
     yield f"PRAGMA application_id = {APPLICATION}"
     yield f"PRAGMA user_version = {FORMAT}"
-    for table, columns in TABLES.items():
-        typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-        # Most writes to `step` are durable. Without a separate index, each changes one page less.
-        how = " WITHOUT ROWID" if table == "step" else ""
-        yield f"CREATE TABLE {table}({typed}, seal INTEGER){how}"
+    for table in TABLES:
+        yield f"CREATE TABLE {table}({_typed(table)}){_options(table)}"
 
 
-def create(file: Path) -> None:
-    """Create an empty journal.
+def _typed(table: str) -> str:
+    columns = {**TABLES[table], "seal": "BLOB"}
+    return ", ".join(f"{name} {kind}" for name, kind in columns.items())
+
+
+def _options(table: str) -> str:
+    # Most writes to `step` are durable. Without a separate index, each changes one page less.
+    return " WITHOUT ROWID" if table == "step" else ""
+
+
+def create(file: Path, key: Key) -> Seal:
+    """Create a journal that contains only its id and its place; return its seal.
 
     Raises:
         JournalError: it cannot be created.
     """
+    journal_id = os.urandom(16).hex()
+    seal = key.seal(journal_id)
     # The file has another name until it is complete, so that no process reads it too early.
     unfinished = file.with_name(f"{file.name}.new")
     try:
-        for left in file.parent.glob(f"{unfinished.name}*"):
-            left.unlink()
+        # SQLite would apply the log of an earlier journal to the new one.
+        logs = [file.with_name(f"{file.name}{suffix}") for suffix in LOGS]
+        for left in (*file.parent.glob(f"{unfinished.name}*"), *logs):
+            left.unlink(missing_ok=True)
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
         os.close(os.open(unfinished, flags, 0o600))
         # Turn on the write-ahead log last: SQLite merges the log when the connection is closed,
         # but does not report a failure to do so.
         with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
-            for sql in ("PRAGMA journal_mode = MEMORY", "BEGIN", *schema(), "COMMIT"):
+            define_seal(connection, seal)
+            for sql in ("PRAGMA journal_mode = MEMORY", "BEGIN", *schema()):
                 connection.execute(sql)
+            facts = {"id": journal_id, "place": place_of(unfinished)}
+            for name, value in facts.items():
+                connection.execute(insert("environment"), (name, json.dumps(value)))
+            connection.execute("COMMIT")
             connection.execute("PRAGMA journal_mode = WAL")
         unfinished.rename(file)
     except (sqlite3.Error, OSError) as error:
@@ -83,30 +98,38 @@ def create(file: Path) -> None:
             f"the journal {file} cannot be created: {error}; free disk space, make its folder "
             "writable, or set plan_dir to another folder"
         ) from error
+    return seal
 
 
-def last_number(file: Path) -> int:
-    """Return the highest number of a step or an undo entry in a journal; 0 if it is empty.
+def place_of(file: Path) -> list[int]:
+    """Return where a journal is: its device and inode, which no copy of it has."""
+    status = file.lstat()
+    return [status.st_dev, status.st_ino]
+
+
+def reopen(file: Path, key: Key) -> tuple[Seal, int]:
+    """Return the seal of a journal, and the highest number of a step or an undo entry in it.
 
     Raises:
         JournalError: the journal cannot be opened for writing.
     """
     try:
         with contextlib.closing(connect(file)) as connection:
+            seal = key.seal(id_of(connection))
             numbers = "SELECT number FROM step UNION ALL SELECT number FROM undo"
             rows = connection.execute(f"SELECT coalesce(max(number), 0) FROM ({numbers})")  # noqa: S608 - fixed text
-            return int(rows.fetchone()[0])
-    except sqlite3.Error as error:
+            return seal, int(rows.fetchone()[0])
+    except (sqlite3.Error, ValueError, TypeError) as error:
         raise JournalError(
             f"the journal {file} cannot be opened for writing: {error}; check the file, or set "
             "plan_dir to another folder"
         ) from error
 
 
-def connect(file: Path) -> sqlite3.Connection:
+def connect(file: Path, seal: Seal | None = None) -> sqlite3.Connection:
     """Return a connection whose commits block until they are on disk.
 
-    Any thread may use the connection, but only one at a time.
+    Any thread may use the connection, but only one at a time. Without a seal, it writes no rows.
 
     Raises:
         sqlite3.Error: the file cannot be written, or is not a database.
@@ -115,7 +138,8 @@ def connect(file: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        _define_seal(connection)
+        if seal is not None:
+            define_seal(connection, seal)
     except sqlite3.Error:
         connection.close()
         raise
@@ -125,7 +149,7 @@ def connect(file: Path) -> sqlite3.Connection:
 def insert(table: str) -> str:
     """Return the SQL that inserts a row with its seal. Its parameters are the columns."""
     values = ", ".join(f"?{number}" for number, _ in enumerate(TABLES[table], start=1))
-    return f"INSERT INTO {table} VALUES ({values}, seal({values}))"  # noqa: S608 - fixed text
+    return f"INSERT INTO {table} VALUES ({values}, seal('{table}', {values}))"  # noqa: S608 - fixed text
 
 
 def replace(table: str) -> str:
@@ -135,24 +159,56 @@ def replace(table: str) -> str:
 
 def update(table: str, where: str, **changes: str) -> str:
     """Return the SQL that sets columns to expressions and updates the seal of each row."""
-    changes["seal"] = f"seal({', '.join(changes.get(name, name) for name in TABLES[table])})"
+    values = ", ".join(changes.get(name, name) for name in TABLES[table])
+    changes["seal"] = f"seal('{table}', {values})"
     sets = ", ".join(f"{name} = {expression}" for name, expression in changes.items())
     return f"UPDATE {table} SET {sets} WHERE {where}"  # noqa: S608 - fixed text
 
 
+def define_seal(connection: sqlite3.Connection, seal: Seal) -> None:
+    """Let the statements of a connection seal rows: `seal(table, column, ...)`."""
+    connection.create_function("seal", -1, seal, deterministic=True)
+
+
+def id_of(connection: sqlite3.Connection) -> str:
+    """Return the random id of a journal; raise ValueError if it has none."""
+    row = connection.execute("SELECT value FROM environment WHERE key = 'id'").fetchone()
+    found = None if row is None else json.loads(row[0])
+    if not isinstance(found, str):
+        raise ValueError("it has no id")  # noqa: TRY004 - the type is the journal's
+    return found
+
+
+def check_schema(connection: sqlite3.Connection) -> None:
+    """Raise ValueError unless a journal has our tables, and nothing that SQLite would execute.
+
+    A table may have more columns, without constraints, as a later version could add them.
+    """
+    found = connection.execute("SELECT type, name, sql FROM sqlite_master")
+    tables = {name: sql for kind, name, sql in found if (kind, sql) != ("index", None)}
+    if tables.keys() != TABLES.keys():
+        raise ValueError(f"it does not have the tables {', '.join(TABLES)}, or has more")
+    for table, sql in tables.items():
+        start = re.escape(f"CREATE TABLE {table}({_typed(table)}")
+        more = r"(, *[a-z_]+( +(TEXT|INTEGER|REAL|BLOB))?)*"
+        if not re.fullmatch(rf"{start}{more}\){_options(table)}", sql or "", re.IGNORECASE):
+            raise ValueError(f"its table {table!r} has another definition")
+
+
+def is_sealed(connection: sqlite3.Connection, seal: Seal) -> bool:
+    """Return whether the id of a journal is sealed, so that the owner of the key has made it."""
+    define_seal(connection, seal)
+    return _unsealed(connection, "environment", "key = 'id' AND") is None
+
+
 def check_seals(connection: sqlite3.Connection) -> None:
     """Raise ValueError if the seal of a row does not match its columns."""
-    _define_seal(connection)
-    for table, columns in TABLES.items():
-        broken = f"SELECT 1 FROM {table} WHERE seal IS NOT seal({', '.join(columns)}) LIMIT 1"  # noqa: S608 - fixed text
-        if connection.execute(broken).fetchone() is not None:
-            raise ValueError(f"the table {table!r} has a damaged row: its checksum does not match")
+    for table in TABLES:
+        if _unsealed(connection, table) is not None:
+            raise ValueError(f"the table {table!r} has a damaged row: its seal does not match")
 
 
-def _define_seal(connection: sqlite3.Connection) -> None:
-    connection.create_function("seal", -1, _seal, deterministic=True)
-
-
-def _seal(*values: Any) -> int:
-    """Return a checksum of the values and types in a row."""
-    return zlib.crc32(ascii(values).encode())
+def _unsealed(connection: sqlite3.Connection, table: str, where: str = "") -> object:
+    sealed = f"seal('{table}', {', '.join(TABLES[table])})"
+    sql = f"SELECT 1 FROM {table} WHERE {where} seal IS NOT {sealed} LIMIT 1"  # noqa: S608 - fixed text
+    return connection.execute(sql).fetchone()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_plan.engine.journal.schema import connect
+from pytest_plan.engine.journal.seal import Seal
 from pytest_plan.engine.model.errors import JournalError
 
 _LINGER = 0.002  # how many seconds to hold records that no thread waits for
@@ -55,6 +56,7 @@ class Writer:
 
     Args:
         file: the database file of the journal.
+        seal: makes the seals of its rows.
 
     Attributes:
         failure: the error after which nothing more is written; None while writing works.
@@ -63,8 +65,9 @@ class Writer:
         JournalError: the writer's thread cannot be started.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, seal: Seal) -> None:
         self._file = file
+        self._seal = seal
         self._path = os.fspath(file)
         self._inode = os.stat(self._path).st_ino
         self._pid = os.getpid()
@@ -182,7 +185,7 @@ class Writer:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = connect(self._file)
+            self._connection = connect(self._file, self._seal)
             with contextlib.suppress(OSError):  # without padding, commits only take longer
                 self._log = os.open(f"{self._path}-wal", os.O_WRONLY | os.O_APPEND)
         return self._connection

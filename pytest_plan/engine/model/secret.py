@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MASK = "***"
+KEY_VARIABLE = "PYTEST_PLAN_KEY"  # holds the key of journals, which no program inherits
 _SHORTEST = 4  # masking shorter text would turn ordinary output into asterisks
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 from pytest_plan.engine.model.clock import Clock
+from pytest_plan.engine.model.secret import KEY_VARIABLE
 from pytest_plan.engine.processes.identity import Identity, identify
 from pytest_plan.engine.processes.marks import COOKIE, Marks, marking, new_marks
 from pytest_plan.engine.processes.tree import (
@@ -214,6 +215,7 @@ def spawn(
     marks = marks or new_marks()
     arguments = [os.fspath(part) for part in argv]
     environ = {**(os.environ if env is None else env), COOKIE: marks.cookie}
+    environ.pop(KEY_VARIABLE, None)
     identity: dict[str, Any] = {}
     if user is not None:
         identity = {"user": user, "group": _group(user, group), "extra_groups": ()}

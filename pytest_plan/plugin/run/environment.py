@@ -16,8 +16,9 @@ from pytest_plan.engine.environments.fingerprint import Fingerprints
 from pytest_plan.engine.environments.keeping import obstacles
 from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.journal.journal import Journal
-from pytest_plan.engine.journal.reader import Recorded, read
+from pytest_plan.engine.journal.reader import Recorded
 from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.model.secret import KEY_VARIABLE
 from pytest_plan.engine.processes.identity import Identity
 from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
@@ -62,6 +63,8 @@ class RunEnvironment:
         self._foreground = foreground
         self._recovery = Recovery(declared, foreground, beside=declared.settings.environment_name)
         settings = declared.settings
+        self._key = launch.key_of(declared.config)
+        self._check_key()
         self._keeps = settings.keeps
         self._name = settings.environment_name
         self._steps = declared.steps
@@ -107,7 +110,7 @@ class RunEnvironment:
             return ()
         try:
             self.journal.flush()
-            recorded = read(self._environment.file)
+            recorded = self._environment.read()
         except JournalError:
             return ()
         cannot = obstacles(recorded)
@@ -146,11 +149,28 @@ class RunEnvironment:
             text = "cleanup is incomplete; to finish it: pytest --plan-cleanup"
             self._foreground.say(text, bad=True)
 
+    def _check_key(self) -> None:
+        """Say that the key of the journal will be lost; refuse to keep anything that needs it."""
+        problem = self._key.problem
+        if problem is None:
+            return
+        cure = f"make the folder writable, or set {KEY_VARIABLE}"
+        settings = self._declared.settings
+        if settings.environment_name is not None:
+            raise pytest.UsageError(
+                "nothing can be kept or reused, because the key that seals the journal cannot be "
+                f"stored ({problem}): {cure}"
+            )
+        self._say(
+            f"the key that seals the journal cannot be stored ({problem}), so only this run and "
+            f"its reaper can clean up: {cure}"
+        )
+
     def _is_left(self, *, is_clean: bool) -> bool:
         """Return whether a later process could still clean something up, judging by the journal."""
         if self.journal.failure is None:
             with contextlib.suppress(JournalError):
-                due = read(self._environment.file).due()
+                due = self._environment.read().due()
                 return any(step.can_be_cleaned for step in due)
         return not is_clean
 
@@ -178,9 +198,7 @@ class RunEnvironment:
         if decisions.stale:
             clean_stale(self._recovery, self._environment, recorded, decisions.stale)
             left = [
-                step.name
-                for step in read(self._environment.file).due()
-                if step.name in decisions.stale
+                step.name for step in self._environment.read().due() if step.name in decisions.stale
             ]
             if left:
                 raise JournalError(
@@ -202,14 +220,16 @@ class RunEnvironment:
 
     def _claim(self, run_id: str) -> Environment:
         try:
-            return Environment(self._declared.settings.dir, self._name or f"run-{run_id}")
+            return Environment(
+                self._declared.settings.dir, self._name or f"run-{run_id}", self._key
+            )
         except JournalError as error:
             if self._name is not None:
                 raise
             folder = Path(tempfile.mkdtemp(prefix="plan-journal-"))
             warn(self._declared.config, f"{error}; the journal of this run is in {folder}")
             try:
-                return Environment(folder, f"run-{run_id}")
+                return Environment(folder, f"run-{run_id}", self._key)
             except (JournalError, OSError):
                 own = folder / FOLDER / f"run-{run_id}"
                 with contextlib.suppress(OSError):

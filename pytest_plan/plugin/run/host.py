@@ -288,6 +288,7 @@ class Host:
         # Imported here because a worker has no run.
         self._load_listeners()
         from pytest_plan.engine.execution.run import new_run_id
+        from pytest_plan.plugin.run import launch
         from pytest_plan.plugin.run.environment import RunEnvironment
 
         declared, run_id = self._declared, new_run_id()
@@ -304,6 +305,7 @@ class Host:
             raise
         # From here on, `clean_up` releases the environment.
         self._environment = environment
+        self._run.facts.masker.learn(launch.key_of(self._config).given)
         self.foreground.watch(self._run)
         environment.reuse(self._run)
 

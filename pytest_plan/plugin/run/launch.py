@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.environments.reaper import module_argv
+from pytest_plan.engine.journal.seal import Key
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.model.secret import KEY_VARIABLE
 
 _OPTIONS = "PYTEST_ADDOPTS"
 _BY_REAPER = "PYTEST_PLAN_BY_REAPER"
+_KEY: pytest.StashKey[Key] = pytest.StashKey()
 
 
 def describe(config: pytest.Config, files: Iterable[str]) -> dict[str, Any]:
@@ -51,12 +55,32 @@ def command(launch: Mapping[str, Any], plan_dir: Path) -> list[str]:
     return [*argv, f"--import-mode={launch['import_mode']}", "-p", "no:cacheprovider"]
 
 
-def environ(variables: Mapping[str, str]) -> dict[str, str]:
+def take_key(config: pytest.Config) -> None:
+    """Take PYTEST_PLAN_KEY out of the environment until pytest ends: no program may inherit it.
+
+    Raises:
+        pytest.UsageError: the variable contains no key.
+    """
+    text = os.environ.pop(KEY_VARIABLE)
+    config.add_cleanup(lambda: os.environ.__setitem__(KEY_VARIABLE, text))
+    try:
+        config.stash[_KEY] = Key(text or None)
+    except PlanDefinitionError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def key_of(config: pytest.Config) -> Key:
+    """Return the key with which this process seals journals; it is made when it is first used."""
+    return config.stash.setdefault(_KEY, Key())
+
+
+def environ(variables: Mapping[str, str], key: Key) -> dict[str, str]:
     """Return the environment for that command if the reaper runs it.
 
     PYTEST_ADDOPTS does not apply to the command, but is kept for `was_begun_by_reaper`.
     """
     kept = {name: value for name, value in variables.items() if name != _OPTIONS}
+    kept[KEY_VARIABLE] = key.hex
     return {**kept, _BY_REAPER: f"={variables[_OPTIONS]}" if _OPTIONS in variables else ""}
 
 

@@ -24,6 +24,7 @@ from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.plugin.compat import pytest_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
+from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.hook_caller import own_traceback
 
 if TYPE_CHECKING:
@@ -64,7 +65,12 @@ class Recovery(recovery.RecoveryCallbacks):
         self._parent = declared.settings.dir
         references = references_of(declared.config)
         self._recovery = recovery.Recovery(
-            self._parent, declared.definition.steps, references, self._revive, self
+            self._parent,
+            declared.definition.steps,
+            references,
+            self._revive,
+            self,
+            key=launch.key_of(declared.config),
         )
 
     def clean_up_all(self) -> None:
@@ -156,7 +162,7 @@ class Recovery(recovery.RecoveryCallbacks):
     def _leave(self, name: str, environment: Environment | None, reason: str) -> None:
         self.left.append(name)
         self.say(f"environment {name!r} was not cleaned up: {reason}", bad=True)
-        if environment is not None:
+        if environment is not None and str(environment.file) not in reason:
             self.say(f"its journal is {environment.file}")
 
     def _report(self, event: Event) -> None:

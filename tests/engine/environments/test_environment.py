@@ -249,7 +249,7 @@ class TestUnusable:
         environment.open(references(), lambda name: "").close()
         environment.file.rename(parent / "elsewhere")
         environment.file.symlink_to(parent / "elsewhere")
-        with pytest.raises(JournalError, match="symbolic link"):
+        with pytest.raises(JournalError, match="is a link"):
             environment.recorded()
         environment.release(remove=True)
 

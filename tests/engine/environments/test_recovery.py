@@ -42,6 +42,7 @@ def parent(tmp_path: Path, plan: Plan) -> Path:
     for age, name in enumerate(("left", "broken", "held")):
         environment = Environment(parent, name)
         journals.left(tmp_path / name, environment.file, steps)
+        journals.settle(environment.file)
         if name == "broken":
             environment.file.write_text("no journal")
         environment.release()

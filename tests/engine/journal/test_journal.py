@@ -28,6 +28,7 @@ from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.null import Deferred
 from pytest_plan.engine.journal.reader import Recorded, read
 from pytest_plan.engine.journal.reference import References
+from pytest_plan.engine.journal.seal import Seal
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.model.results import StepError
@@ -436,7 +437,7 @@ class TestGroupCommit:
             journal.set(**{f"fact {number}": number})
             sizes.add(log.stat().st_size)
         assert len(sizes) < 40
-        assert len(read(journal.file).facts) == 100
+        assert len(read(journal.file).facts) == 102  # its id and its place, too
 
     def test_everything_is_on_the_disk_when_provisioning_has_ended(self, journal: Journal) -> None:
         """This includes records that no thread waits for, because a test may kill pytest."""
@@ -485,7 +486,7 @@ class TestFork:
             labels = [label for (label,) in connection.execute("SELECT label FROM undo")]
             keys = {key for (key,) in connection.execute("SELECT key FROM environment")}
         connection.close()
-        assert (labels, keys) == (["parent"], {"parent"})
+        assert (labels, keys) == (["parent"], {"id", "place", "parent"})
 
 
 def made(*names: str) -> list[GenericStep]:
@@ -529,8 +530,8 @@ class TestFailingDisk:
         failed, connect = 0, tables.connect
         for pages in range(6, 60, 3):
 
-            def limited(path: Path, pages: int = pages) -> sqlite3.Connection:
-                connection = connect(path)
+            def limited(path: Path, seal: Seal, pages: int = pages) -> sqlite3.Connection:
+                connection = connect(path, seal)
                 connection.execute(f"PRAGMA max_page_count = {pages}")
                 return connection
 

@@ -203,7 +203,7 @@ class TestOwners:
 
     def test_an_owner_that_was_not_recorded_is_unknown(self, journal: Path) -> None:
         """A missing owner is not an error."""
-        change(journal, "DELETE FROM environment")
+        change(journal, "DELETE FROM environment WHERE key = 'owner'")
         assert read(journal).owner is None
 
 

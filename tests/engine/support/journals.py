@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +15,8 @@ from pytest_plan.engine.definition.step import Step
 from pytest_plan.engine.execution.run import Run
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reference import References
-from pytest_plan.engine.journal.schema import TABLES, connect
+from pytest_plan.engine.journal.schema import TABLES, connect, place_of, reopen
+from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.plan import begin
 
 ROOT = Path(__file__).parent
@@ -58,14 +61,21 @@ def copy_journal(file: Path, copy: Path) -> None:
     copy.chmod(0o600)
 
 
+def settle(file: Path) -> None:
+    """Let a copy of a journal count as written where it is."""
+    with sealing(file) as connection:
+        place = json.dumps(place_of(file))
+        connection.execute("UPDATE environment SET value = ? WHERE key = 'place'", (place,))
+
+
 @contextlib.contextmanager
 def sealing(file: Path) -> Iterator[sqlite3.Connection]:
     """Give a connection to a journal that seals every row that a statement writes."""
-    with contextlib.closing(connect(file)) as connection:
+    with contextlib.closing(connect(file, reopen(file, Key.of(os.environ))[0])) as connection:
         for table, columns in TABLES.items():
             key, names = next(iter(columns)), ", ".join(columns)
             for when, event in (("insert", "INSERT"), ("update", f"UPDATE OF {names}")):
-                seal = f"UPDATE {table} SET seal = seal({names}) WHERE {key} = NEW.{key}"
+                seal = f"UPDATE {table} SET seal = seal('{table}', {names}) WHERE {key} = NEW.{key}"
                 connection.execute(
                     f"CREATE TEMP TRIGGER seal_{table}_{when} AFTER {event} ON {table}"
                     f" BEGIN {seal}; END"
