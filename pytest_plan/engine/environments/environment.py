@@ -14,7 +14,7 @@ from typing import Any
 from pytest_plan.engine.environments.lock import file_lock
 from pytest_plan.engine.environments.private import check_private, make_private
 from pytest_plan.engine.journal.journal import Journal
-from pytest_plan.engine.journal.reader import Recorded, read
+from pytest_plan.engine.journal.reader import ForeignError, Recorded, read, refuse_foreign
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.schema import place_of
 from pytest_plan.engine.journal.seal import Key
@@ -49,6 +49,7 @@ class Environment:
 
     Raises:
         BusyError: another process owns it; the message says which.
+        ForeignError: its journal was not written by this user.
         JournalError: its folder cannot be used; the message says what to do.
     """
 
@@ -58,7 +59,20 @@ class Environment:
         self.folder = parent / FOLDER / name
         self._parent = parent
         self._lock = file_lock(self.folder / LOCK)
+        self._refuse_foreign()
         self._claim()
+
+    def _refuse_foreign(self) -> None:
+        """Leave the folder of somebody else exactly as it is, unless somebody else uses it."""
+        try:
+            if os.path.lexists(self.file):
+                refuse_foreign(self.file, self.key)
+        except ForeignError:
+            if self._lock.is_taken():
+                raise BusyError(_busy(self.name, self.folder, self.key)) from None
+            raise
+        except JournalError:
+            pass  # only the owner of the environment can judge its journal
 
     def _claim(self) -> None:
         """Create and lock the folder; try again if its previous owner removes it."""
@@ -163,9 +177,9 @@ class Environment:
 def names(parent: Path) -> list[str]:
     """Return the names of all environments that have a journal, oldest first."""
     ages = {}
-    for file in (parent / FOLDER).glob(f"*/{JOURNAL}"):
-        with contextlib.suppress(OSError):
-            ages[file.parent.name] = file.lstat().st_mtime
+    for folder in (parent / FOLDER).glob("*"):
+        with contextlib.suppress(OSError):  # not `glob`, which finds no link to a missing file
+            ages[folder.name] = (folder / JOURNAL).lstat().st_mtime
     return sorted(ages, key=ages.__getitem__)
 
 

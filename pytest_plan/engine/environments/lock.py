@@ -58,6 +58,22 @@ class Flock:
         self._descriptor = descriptor
         return True
 
+    def is_taken(self) -> bool:
+        """Return whether another process holds the lock; create and change nothing."""
+        try:
+            descriptor = os.open(self._file, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return False
+
     def release(self) -> None:
         """Release the lock. A second call does nothing."""
         if self._descriptor is not None:
@@ -100,6 +116,10 @@ class LibraryLock:
         with contextlib.suppress(TimeoutError):
             self._lock.acquire(timeout=0)
         return self.is_held
+
+    def is_taken(self) -> bool:
+        """Return False, because this cannot be known without creating the file."""
+        return False
 
     def release(self) -> None:
         """Release the lock. A second call does nothing."""

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -175,11 +175,29 @@ def read(file: Path, key: Key | None = None) -> Recorded:
         ForeignError: the journal is not sealed with this key, or has another format.
         JournalError: the file is not a journal, or is damaged.
     """
+    with _opened(file) as connection:
+        _check(connection, file, key or Key.of(os.environ))
+        return _recorded(connection, file)
+
+
+def refuse_foreign(file: Path, key: Key) -> None:
+    """Check that a journal was written by this user, without reading the rest of it.
+
+    Raises:
+        ForeignError: the journal is not sealed with this key, or has another format.
+        JournalError: the file is not a journal, or is damaged.
+    """
+    with _opened(file) as connection:
+        _check_origin(connection, file, key)
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[sqlite3.Connection]:
+    """Open a journal for reading; report what is wrong with it as a JournalError."""
     try:
         _check_files(file)
         with contextlib.closing(_connected(file)) as connection:
-            _check(connection, file, key or Key.of(os.environ))
-            return _recorded(connection, file)
+            yield connection
     except (
         sqlite3.Error,
         OSError,
@@ -232,7 +250,7 @@ def _connected(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def _check(connection: sqlite3.Connection, file: Path, key: Key) -> None:
+def _check_origin(connection: sqlite3.Connection, file: Path, key: Key) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION:
@@ -252,6 +270,10 @@ def _check(connection: sqlite3.Connection, file: Path, key: Key) -> None:
             "and run pytest --plan-cleanup; if it is not, remove the folder "
             f"{file.parent}"
         )
+
+
+def _check(connection: sqlite3.Connection, file: Path, key: Key) -> None:
+    _check_origin(connection, file, key)
     # This also checks indexes, because an update cannot find a row that an index lacks.
     problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if problem != "ok":

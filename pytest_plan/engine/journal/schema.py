@@ -149,7 +149,8 @@ def connect(file: Path, seal: Seal | None = None) -> sqlite3.Connection:
 def insert(table: str) -> str:
     """Return the SQL that inserts a row with its seal. Its parameters are the columns."""
     values = ", ".join(f"?{number}" for number, _ in enumerate(TABLES[table], start=1))
-    return f"INSERT INTO {table} VALUES ({values}, seal('{table}', {values}))"  # noqa: S608 - fixed text
+    columns = ", ".join(TABLES[table])  # a journal may have more of them
+    return f"INSERT INTO {table} ({columns}, seal) VALUES ({values}, seal('{table}', {values}))"  # noqa: S608 - fixed text
 
 
 def replace(table: str) -> str:

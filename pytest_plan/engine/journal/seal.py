@@ -53,7 +53,7 @@ class Key:
     """
 
     def __init__(self, text: str | None = None) -> None:
-        if text is not None and not (len(text) == 2 * _SIZE and _DIGITS.issuperset(text)):
+        if text is not None and not _is_key(text):
             raise PlanDefinitionError(
                 f"environment variable {KEY_VARIABLE}: a key has {2 * _SIZE} hexadecimal digits; "
                 "to make one: openssl rand -hex 32"
@@ -134,12 +134,16 @@ def _read(file: Path) -> bytes:
     descriptor = os.open(file, flags | getattr(os, "O_CLOEXEC", 0))
     try:
         _check(file, os.fstat(descriptor), stat.S_ISREG, 0o077)
-        content = os.read(descriptor, _SIZE + 1)
+        text = os.read(descriptor, 3 * _SIZE).decode("latin-1").strip()
     finally:
         os.close(descriptor)
-    if len(content) != _SIZE:
-        raise _UnusableError(f"{file} is not a key of {_SIZE} bytes; remove it")
-    return content
+    if not _is_key(text):
+        raise _UnusableError(f"{file} does not contain {2 * _SIZE} hexadecimal digits; remove it")
+    return bytes.fromhex(text)
+
+
+def _is_key(text: str) -> bool:
+    return len(text) == 2 * _SIZE and _DIGITS.issuperset(text)
 
 
 def _make(folder: Path) -> None:
@@ -148,7 +152,7 @@ def _make(folder: Path) -> None:
     descriptor = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:
         try:
-            os.write(descriptor, os.urandom(_SIZE))
+            os.write(descriptor, f"{os.urandom(_SIZE).hex()}\n".encode())
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
