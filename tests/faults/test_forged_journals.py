@@ -291,11 +291,11 @@ import os, pytest
 
 @pytest.mark.plan_step
 def a(ctx):
-    ctx.defer(os.makedirs, os.path.abspath("undone a"))
+    ctx.defer(os.makedirs, os.path.abspath("undone a"), 0o700, True)
 
 @pytest.mark.plan_step
 def b(ctx, a):
-    ctx.defer(os.makedirs, os.path.abspath("undone b"))
+    ctx.defer(os.makedirs, os.path.abspath("undone b"), 0o700, True)
 """
 TEST = """
 import os, signal
