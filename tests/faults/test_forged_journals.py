@@ -1,6 +1,6 @@
 """Rows 87 to 92: journals that are forged, damaged, mixed up, or no files at all.
 
-`FORGED_JOURNALS=10000 pytest -m faults -s tests/faults/test_forged_journals.py` is the long form.
+With the variable `FORGED_JOURNALS=10000` and `--timeout 0`, this is the long form.
 """
 
 from __future__ import annotations

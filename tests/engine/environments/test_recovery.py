@@ -17,6 +17,7 @@ from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.execution.run import Run, revive
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import Recorded, RecordedStep
+from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.plan import definition_of
@@ -166,6 +167,18 @@ def test_environment_stays_when_a_callback_says_so(parent: Path, plan: Plan) -> 
     recovery(parent, plan, Staying()).clean_up_all()
     assert CLEANED == ["db", "db"]
     assert sorted(names(parent)) == ["broken", "held", "left"]
+
+
+def test_a_script_goes_on_beside_a_journal_of_others(tmp_path: Path, plan: Plan) -> None:
+    """It is a warning that names the journal, which is neither followed nor changed."""
+    other = Environment(tmp_path, "run-1", Key("0" * 64))
+    other.open(journals.references(), lambda name: "").close()
+    other.release()
+    before = other.file.read_bytes()
+    with pytest.warns(UserWarning, match="not sealed with the key of this user") as warned:
+        recover(tmp_path, definition_of(plan).steps, revived(plan))
+    assert str(other.file) in str(warned[0].message)
+    assert (other.file.read_bytes(), CLEANED) == (before, [])
 
 
 def test_a_script_gets_the_first_error(parent: Path, plan: Plan) -> None:

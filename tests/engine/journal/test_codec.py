@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_plan.engine.journal.codec import Codec
+from pytest_plan.engine.journal.codec import Codec, Unbuilt
 from pytest_plan.engine.journal.reference import NotDurableError, References
 from pytest_plan.engine.model.secret import Secret
 
@@ -227,3 +227,58 @@ def test_hashable_values_in_a_set_survive_encoding() -> None:
     """UUIDs, paths, dataclasses and tuples are hashable again after decoding."""
     value = {uuid.UUID(int=1), Path("a"), Server("h"), (1, frozenset({2}))}
     assert restored(CODEC.encode(value)) == value
+
+
+@pytest.mark.parametrize(
+    "kind", ["enum", "flag", "dataclass"], ids=["an enum", "a flag", "a dataclass"]
+)
+def test_decoding_looks_up_no_class(kind: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """A module is imported only when the value is built; decoding alone runs no code."""
+    (tmp_path / "decoded_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = json.dumps({"$": kind, "type": ["decoded_module", "Kind", None], "of": {}})
+    decoded = CODEC.decode(f"[{text}]")
+    assert isinstance(decoded[0], Unbuilt)
+    with pytest.raises(SystemExit, match="imported"):
+        CODEC.build(decoded)
+
+
+def test_decoding_reads_no_time_zone() -> None:
+    """The name of a time zone is the name of a file."""
+    text = '{"$": "datetime", "of": "2024-01-01T00:00:00", "fold": 0, "zone": "../../etc/passwd"}'
+    decoded = CODEC.decode(text)
+    assert (decoded.tag, decoded.reference) == ("zoned", "../../etc/passwd")
+    with pytest.raises(LookupError, match="cannot be read"):
+        CODEC.build(decoded)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("dataclass", "Colour"), ("enum", "Server"), ("dataclass", "restored"), ("enum", "CODEC")],
+)
+def test_a_class_of_another_kind_is_not_used(kind: str, name: str) -> None:
+    """Only a dataclass is filled in, and only an enum is asked for a member."""
+    text = json.dumps({"$": kind, "type": [__name__, name, None], "of": {}})
+    with pytest.raises(LookupError, match="no longer the class"):
+        restored(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"$": [], "of": 1}',
+        '{"$": "bytes", "of": [1]}',
+        '{"$": "Decimal", "of": "x"}',
+        '{"$": "path", "of": {"a": 1}}',
+        '{"$": "timedelta", "of": [1e300, 0, 0]}',
+        '{"$": "dict", "of": [[[1], 2]]}',
+        '{"$": "enum", "type": [1], "of": 1}',
+        "9" * 5000,
+    ],
+    ids=lambda text: text[:24],
+)
+def test_any_other_text_is_a_value_error(text: str) -> None:
+    """Whatever the text contains, `decode` raises nothing else."""
+    with pytest.raises(ValueError, match=r"not the text of a value|Exceeds the limit"):
+        CODEC.decode(text)

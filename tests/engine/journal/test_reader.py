@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sqlite3
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import GenericStep
-from pytest_plan.engine.journal.reader import MOST_OWNERS, read
+from pytest_plan.engine.journal.journal import Journal
+from pytest_plan.engine.journal.reader import MOST_OWNERS, ForeignError, read
 from pytest_plan.engine.journal.schema import FORMAT
+from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.errors import JournalError
 from tests.engine.support import journals
 from tests.engine.support.journals import sealing
@@ -230,3 +233,101 @@ def test_a_completed_hook_is_not_due(journal: Path) -> None:
     """The same holds for undo entries that are done."""
     change(journal, "UPDATE step SET hook_done = 1", "UPDATE undo SET done = 1")
     assert read(journal).due() == []
+
+
+class TestForeign:
+    """Journals that somebody else could have written."""
+
+    def test_another_key_is_foreign(self, journal: Path) -> None:
+        """Nothing else of the journal is read, and the message has no `chmod`."""
+        journal.chmod(0o666)
+        with pytest.raises(ForeignError, match="not sealed with the key of this user") as caught:
+            read(journal, Key("0" * 64))
+        assert "chmod" not in str(caught.value)
+        assert str(journal) in str(caught.value)
+
+    def test_a_row_of_another_journal_is_refused(self, journal: Path, tmp_path: Path) -> None:
+        """Each seal covers the random id of its journal, so a row is valid in one journal only."""
+        Journal(tmp_path / "other", journals.references()).close()
+        with contextlib.closing(sqlite3.connect(tmp_path / "other")) as connection:
+            row = next(connection.execute("SELECT * FROM environment WHERE key = 'place'"))
+        with contextlib.closing(sqlite3.connect(journal)) as connection, connection:
+            connection.execute("REPLACE INTO environment VALUES (?, ?, ?)", row)
+        refused(journal, "its seal does not match")
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "CREATE TRIGGER t AFTER UPDATE ON step BEGIN DELETE FROM undo; END",
+            "CREATE VIEW more AS SELECT * FROM step",
+            "CREATE INDEX i ON undo(step)",
+            "CREATE TABLE more(x)",
+            "DROP TABLE state",
+            "ALTER TABLE undo ADD COLUMN x TEXT DEFAULT 'x'",
+            "ALTER TABLE undo ADD COLUMN x TEXT CHECK (length(x) < 9)",
+            "ALTER TABLE undo ADD COLUMN x TEXT REFERENCES step(name)",
+            "ALTER TABLE state ADD COLUMN x TEXT AS (hex(value))",
+        ],
+    )
+    def test_another_schema_is_refused(self, journal: Path, statement: str) -> None:
+        """SQLite could run what is in it, so the schema is checked before any row is read."""
+        with contextlib.closing(sqlite3.connect(journal)) as connection:
+            connection.execute(statement)
+        is_column = statement.startswith("ALTER")
+        refused(journal, "has another definition" if is_column else "it does not have the tables")
+
+    def test_more_columns_are_ignored(self, journal: Path) -> None:
+        """A later version may add them."""
+        whole = read(journal)
+        with contextlib.closing(sqlite3.connect(journal)) as connection:
+            for table in ("environment", "step", "undo", "state"):
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN later TEXT")
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN more")
+        assert read(journal) == whole
+
+    @pytest.mark.parametrize("end", ["", "-wal", "-shm", "-journal"])
+    def test_a_named_pipe_does_not_block(self, journal: Path, end: str) -> None:
+        """Opening it would wait for its other end."""
+        path = Path(f"{journal}{end}")
+        path.unlink(missing_ok=True)
+        os.mkfifo(path, 0o600)
+        with pytest.raises(JournalError, match="not a regular file"):
+            read(journal)
+
+    def test_a_rollback_journal_is_refused(self, journal: Path) -> None:
+        """SQLite would apply it, and remove the file that it names."""
+        Path(f"{journal}-journal").write_bytes(b"")
+        refused(journal, "-journal is there")
+
+    def test_a_huge_file_is_refused(self, journal: Path) -> None:
+        """SQLite would read all of it."""
+        with Path(f"{journal}-wal").open("wb") as file:
+            file.truncate(1 << 40)
+        with pytest.raises(JournalError, match="more than 1024 MiB"):
+            read(journal)
+
+    def test_a_copy_is_in_another_place(self, journal: Path, tmp_path: Path) -> None:
+        """It may be in use where it was copied from, unless it was kept on purpose."""
+        journals.settle(journal)
+        read(journal).check_place()
+        copy = tmp_path / "copy"
+        journals.copy_journal(journal, copy)
+        with pytest.raises(ForeignError, match="moved, copied or restored"):
+            read(copy).check_place()
+        change(copy, "REPLACE INTO environment (key, value) VALUES ('status', '\"kept\"')")
+        read(copy).check_place()
+
+
+def test_a_new_journal_does_not_get_the_log_of_an_earlier_one(tmp_path: Path) -> None:
+    """SQLite would apply a log that somebody has left in the place of its own."""
+    file = tmp_path / "journal.sqlite"
+    Journal(file, journals.references()).close()
+    first = read(file).facts["id"]
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE planted(x)")
+        log = Path(f"{file}-wal").read_bytes()
+        assert log
+    file.unlink()
+    Path(f"{file}-wal").write_bytes(log)
+    Journal(file, journals.references()).close()
+    assert read(file).facts["id"] != first
