@@ -21,12 +21,14 @@ from pytest_plan.engine.execution.run import revive
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import read
 from pytest_plan.engine.journal.reference import References
+from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.plan import begin, definition_of
 from tests.faults.harness.scenario import Tally
 
 REFERENCES = References(Path(__file__).parent)
+KEY = Key("70" * 32)  # each byte of a journal is one read
 
 
 class World:
@@ -76,7 +78,7 @@ class Prefixes:
         self.folder = folder
         self.copies: list[Path] = []
         self.done: list[int] = []  # number of calls that were undone when each copy was made
-        self._journal = Journal(folder / "journal", REFERENCES)
+        self._journal = Journal(folder / "journal", REFERENCES, key=KEY)
         write = self._journal._writer._write
 
         def copying(connection: sqlite3.Connection, batch: Any) -> None:
@@ -157,7 +159,7 @@ def test_g9_any_prefix_of_a_journal_cleans_up_what_it_records(
             assert WORLD.undone == expected
             recover(copy, shape)
             assert WORLD.undone == expected
-            assert read(copy).due() == []
+            assert read(copy, KEY).due() == []
     finally:
         shutil.rmtree(folder)
 
@@ -167,10 +169,10 @@ def recover(file: Path, shape: dict[str, tuple[int, bool]]) -> None:
     plan = Plan()
     for name, step in steps_of(shape).items():
         plan.add_step(step, name=name)
-    recorded = read(file)
+    recorded = read(file, KEY)
     restorer = Restorer(recorded, recorded.steps, definition_of(plan).steps, REFERENCES)
     options = definition_of(plan).options
-    journal = Journal(file, REFERENCES)
+    journal = Journal(file, REFERENCES, key=KEY)
     run = revive(restorer, options, journal, clock=SystemClock(), listeners=[])
     run.clean_up(reason="recovery")
 
@@ -207,7 +209,7 @@ def test_g9_a_truncated_log_is_an_earlier_state(tally: Tally) -> None:
             tally.faults += 1
             torn = log.journal(log.content[:size])
             assert _rows(torn) in log.moments
-            read(torn)
+            read(torn, KEY)
     finally:
         shutil.rmtree(folder)
 
@@ -223,7 +225,7 @@ def test_g9_a_flipped_bit_in_the_log_is_an_earlier_state(tally: Tally) -> None:
             flipped[position] ^= 1 << position % 8
             torn = log.journal(flipped)
             with contextlib.suppress(JournalError):
-                read(torn)
+                read(torn, KEY)
                 assert _rows(torn) in log.moments
     finally:
         shutil.rmtree(folder)
@@ -238,7 +240,7 @@ def test_g9_a_flipped_bit_in_the_merged_file_is_harmless_or_detected(tally: Tall
         file = prefixes.copies[prefixes.done.count(0) - 1]  # the last one before the first undo
         with contextlib.closing(sqlite3.connect(file)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")
-        whole, content = read(file), file.read_bytes()
+        whole, content = read(file, KEY), file.read_bytes()
         refusals = 0
         for position in range(len(content)):
             tally.faults += 1
@@ -246,7 +248,7 @@ def test_g9_a_flipped_bit_in_the_merged_file_is_harmless_or_detected(tally: Tall
             flipped[position] ^= 1 << position % 8
             file.write_bytes(flipped)
             try:
-                assert read(file) == whole
+                assert read(file, KEY) == whole
             except JournalError:
                 refusals += 1
         assert len(whole.due()) == 4

@@ -16,6 +16,7 @@ from pytest_plan.engine.model.errors import JournalError
 FORMAT = 4
 APPLICATION = 0x706C616E  # "plan"
 LOGS = ("-wal", "-shm", "-journal")  # the ends of the names of SQLite's other files
+_MORE_COLUMNS = r"(, *[A-Za-z_]+( +(TEXT|INTEGER|REAL|BLOB))?)*"
 TABLES = {
     "environment": {"key": "TEXT PRIMARY KEY", "value": "TEXT NOT NULL"},
     "step": {
@@ -190,9 +191,9 @@ def check_schema(connection: sqlite3.Connection) -> None:
     if tables.keys() != TABLES.keys():
         raise ValueError(f"it does not have the tables {', '.join(TABLES)}, or has more")
     for table, sql in tables.items():
-        start = re.escape(f"CREATE TABLE {table}({_typed(table)}")
-        more = r"(, *[a-z_]+( +(TEXT|INTEGER|REAL|BLOB))?)*"
-        if not re.fullmatch(rf"{start}{more}\){_options(table)}", sql or "", re.IGNORECASE):
+        start, end = f"CREATE TABLE {table}({_typed(table)}", f"){_options(table)}"
+        more = (sql or "")[len(start) :].removesuffix(end)
+        if sql != f"{start}{more}{end}" or not re.fullmatch(_MORE_COLUMNS, more):
             raise ValueError(f"its table {table!r} has another definition")
 
 
