@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def clean_up(project: Project, *args: str) -> pytest.RunResult:
 
 def journals(project: Project) -> list[Path]:
     """Return the journals of all environments."""
-    return sorted((project.path / ".pytest_plan").glob("environments/*/journal.sqlite"))
+    with contextlib.suppress(FileNotFoundError):  # another process may remove the folders
+        return sorted((project.path / ".pytest_plan").glob("environments/*/journal.sqlite"))
+    return []
 
 
 def wait_until(done: Callable[[], Any]) -> None:
@@ -180,6 +183,58 @@ class TestCommand:
         assert result.ret == 0
         assert "is in use and is left alone" in result.stdout.str()
         assert project.calls == ["web up", "status 0", "web clean url success", "web undo"]
+
+
+class TestOtherCleaner:
+    """Another process is cleaning up when `pytest --plan-cleanup` begins."""
+
+    @pytest.fixture
+    def cleaner(self, project: Project) -> Iterator[subprocess.Popen[bytes]]:
+        """A process that cleans up until the file `go` exists."""
+        project.steps("""
+            import time
+
+            def drop(value):
+                note("drop")
+                end = time.monotonic() + 60
+                while not os.path.exists("go") and time.monotonic() < end: time.sleep(0.02)
+                note("dropped")
+
+            @pytest.mark.plan_step(cleanup=drop)
+            def web(): return "url"
+        """)
+        killed(project)
+        argv = [sys.executable, "-m", "pytest", "-p", "pytest_plan", "--plan-cleanup"]
+        with subprocess.Popen(argv, cwd=project.path, stdout=subprocess.DEVNULL) as process:
+            wait_until(lambda: project.calls == ["drop"])
+            yield process
+            (project.path / "go").touch()
+
+    def test_it_waits_for_the_other(
+        self, project: Project, cleaner: subprocess.Popen[bytes]
+    ) -> None:
+        """It does not say that nothing is left before that is true, and cleans up nothing twice."""
+        argv = [sys.executable, "-m", "pytest", "-p", "pytest_plan", "--plan-cleanup"]
+        with subprocess.Popen(argv, cwd=project.path, stdout=subprocess.PIPE, text=True) as second:
+            assert second.stdout is not None
+            seen = []
+            for line in second.stdout:
+                seen.append(line)
+                if "waiting for the process that cleans up environment 'run-" in line:
+                    assert project.calls == ["drop"]
+                    (project.path / "go").touch()
+        assert second.returncode == 0, seen
+        assert "plan: nothing is left of earlier runs\n" in seen
+        assert project.calls == ["drop", "dropped"]
+
+    def test_it_waits_no_longer_than_the_limit(
+        self, project: Project, cleaner: subprocess.Popen[bytes]
+    ) -> None:
+        """What is left by then is named, and the exit status is 1."""
+        result = clean_up(project, "--plan-cleanup-limit=1s")
+        assert result.ret == 1
+        assert "not everything could be cleaned up: 'run-" in result.stdout.str()
+        assert cleaner.poll() is None
 
 
 class TestNextRun:

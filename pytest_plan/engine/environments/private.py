@@ -6,6 +6,8 @@ below it may be a symbolic link or be on a network file system.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import stat
@@ -15,6 +17,13 @@ from pytest_plan.engine.model.errors import JournalError
 
 _PRIVATE = 0o700
 _CHANGE = 0o022  # write permission for group and others
+TAGS = {
+    ".gitignore": "*\n",
+    "CACHEDIR.TAG": (
+        "Signature: 8a477f597d28d172789f06886806bc55\n"
+        "# This folder was created by pytest-plan; it can be removed at any time.\n"
+    ),
+}
 _MOUNTS = Path("/proc/self/mounts")
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "fuse.sshfs", "ceph"})
 
@@ -24,14 +33,14 @@ def make_private(folder: Path, below: Path) -> None:
 
     Args:
         folder: the folder; it may exist.
-        below: a parent of the folder. It is created if it is missing. Other users may read it but
-            not change it.
+        below: a parent of the folder. It is created if it is missing, and then gets a `.gitignore`
+            and a CACHEDIR.TAG. Other users may read it but not change it.
 
     Raises:
         JournalError: a folder cannot be created, is a symbolic link, belongs to another user, can
             be changed by other users, or is on a network file system. The message says what to do.
     """
-    _make(below)
+    _make(below, tagged=True)
     _check(below, others=_CHANGE)
     path = below
     for part in folder.relative_to(below).parts:
@@ -46,15 +55,46 @@ def make_private(folder: Path, below: Path) -> None:
     _refuse_remote(folder)
 
 
-def _make(path: Path) -> None:
+def _make(path: Path, *, tagged: bool = False) -> None:
     try:
-        path.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=_PRIVATE)
+        if tagged:
+            _tag(path)
     except FileExistsError as error:
-        if not path.is_symlink():
+        if not path.is_symlink() and not path.is_dir():
             text = f"{path} is not a directory; remove it, or set plan_dir to another path"
             raise JournalError(text) from error
     except OSError as error:
         raise JournalError(f"{path} cannot be created: {error.strerror or error}") from error
+
+
+def _tag(folder: Path) -> None:
+    """Mark a folder that we have created as a cache that is not part of the project."""
+    for name, text in TAGS.items():
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with open(os.open(folder / name, flags, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def remove_tagged(folder: Path) -> None:
+    """Remove a folder that `make_private` has created as `below`, if nothing else is in it."""
+    try:
+        if set(os.listdir(folder)) == TAGS.keys() and _is_tagged(folder):
+            for name in TAGS:
+                (folder / name).unlink()
+            folder.rmdir()
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process has begun to use it
+            with contextlib.suppress(OSError):
+                _tag(folder)
+
+
+def _is_tagged(folder: Path) -> bool:
+    file = folder / "CACHEDIR.TAG"
+    with contextlib.suppress(OSError):
+        return file.lstat().st_size == len(TAGS[file.name]) and file.read_text() == TAGS[file.name]
+    return False
 
 
 def check_private(path: Path) -> None:
@@ -65,6 +105,27 @@ def check_private(path: Path) -> None:
             to other users. The message says what to do.
     """
     _check(path, others=0o077)
+
+
+def check_ours(folder: Path) -> None:
+    """Check that a folder belongs to the current user and is no symbolic link.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        JournalError: it cannot be checked, is something else, or belongs to another user. The
+            message says what to do.
+    """
+    try:
+        status = folder.lstat()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise JournalError(f"{folder} cannot be checked: {error.strerror or error}") from error
+    _check(folder, others=0)
+    if not stat.S_ISDIR(status.st_mode):
+        raise JournalError(
+            f"{folder} is not a directory; remove it, or set plan_dir to another path"
+        )
 
 
 def _check(path: Path, others: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_plan.engine.definition.planned import PlannedStep
-from pytest_plan.engine.environments.environment import Environment, claimed, names
+from pytest_plan.engine.environments.environment import RECOVERY, Environment, claimed, names
 from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.journal.reader import ForeignError, Recorded, RecordedStep
 from pytest_plan.engine.journal.reference import References
@@ -119,13 +119,20 @@ class Recovery:
             JournalError: a callback raised this error.
         """
         for name in names(self._parent):
-            if self._callbacks.skips(name):
-                continue
-            try:
-                with claimed(self._parent, name, self._key) as environment:
-                    self._look_at(name, environment)
-            except JournalError as error:
-                self._callbacks.failed(name, None, error)
+            if not self._callbacks.skips(name):
+                self.clean_up_named(name)
+
+    def clean_up_named(self, name: str) -> None:
+        """Clean up the environment with this name if its owner has ended.
+
+        Raises:
+            JournalError: a callback raised this error.
+        """
+        try:
+            with claimed(self._parent, name, self._key) as environment:
+                self._look_at(name, environment)
+        except JournalError as error:
+            self._callbacks.failed(name, None, error)
 
     def _look_at(self, name: str, environment: Environment | None) -> None:
         if environment is None:
@@ -168,7 +175,8 @@ class Recovery:
         """
         self._callbacks.load(recorded)
         restorer = Restorer(recorded, steps, self._declared, self._references)
-        journal = environment.open(self._references, lambda name: recorded.steps[name].fingerprint)
+        prints = {name: step.fingerprint for name, step in recorded.steps.items()}
+        journal = environment.open(self._references, prints.__getitem__, activity=RECOVERY)
         run = self._revive(restorer, journal)
         with self._callbacks.running(run):
             run.clean_up(reason="recovery")

@@ -40,6 +40,34 @@ class Identity(NamedTuple):
         return f"{name_of(self.pid)!r} (pid {self.pid})"
 
 
+class Owner(NamedTuple):
+    """A process that has made something which must outlive it, and where that process runs.
+
+    Attributes:
+        pid: its process id.
+        birth: its start time, as in `Identity`.
+        boot: the boot id of the system, as in `Identity`.
+        host: the name of its host.
+        namespace: its process-id namespace; empty if the system has none.
+    """
+
+    pid: int
+    birth: str
+    boot: str
+    host: str
+    namespace: str
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it runs where this process cannot see it: on another host or in a container."""
+        return (self.host, self.namespace) != (host(), namespace())
+
+    @property
+    def may_live(self) -> bool:
+        """Whether it is running, or is elsewhere, so that this process cannot know."""
+        return self.is_elsewhere or Identity(self.pid, self.birth, self.boot).is_alive()
+
+
 class Entry(NamedTuple):
     """A running process in the process table.
 
@@ -116,6 +144,24 @@ def identify(pid: int) -> Identity:
 def ourselves() -> Identity:
     """Return the identity of this process."""
     return identify(os.getpid())
+
+
+def this_owner() -> Owner:
+    """Return this process as the owner of what it makes."""
+    return Owner(*ourselves(), host(), namespace())
+
+
+def host() -> str:
+    """Return the name of this host."""
+    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+
+
+def namespace() -> str:
+    """Return the process-id namespace of this process; empty if the system has none."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def session_of(pid: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_plan.engine.definition.planned import PlannedStep
-from pytest_plan.engine.environments.environment import FOLDER, LOCK, Environment
+from pytest_plan.engine.environments.environment import FOLDER, LOG, Environment, remove_empty
 from pytest_plan.engine.environments.fingerprint import Fingerprints
 from pytest_plan.engine.environments.keeping import obstacles
 from pytest_plan.engine.execution.restore import Restorer
@@ -25,7 +27,7 @@ from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.run import launch
-from pytest_plan.plugin.run.reaper import LOG, Watch
+from pytest_plan.plugin.run.reaper import Watch
 from pytest_plan.plugin.run.recovery import Recovery, references_of, scratch_of
 from pytest_plan.plugin.run.reuse import ReuseDecisions, clean_stale, decide
 
@@ -46,6 +48,8 @@ class RunEnvironment:
         watch: the reaper of this environment.
         journal: the journal of the run.
         scratch: the temporary folder of the run that this one continues; None if there is none.
+        is_replaced: whether `plan_dir` cannot be used, so that the journal is in a temporary
+            folder; a warning has given the reason.
 
     Raises:
         pytest.UsageError: another process uses the named environment, or the journal cannot be
@@ -68,7 +72,8 @@ class RunEnvironment:
         self._keeps = settings.keeps
         self._name = settings.environment_name
         self._steps = declared.steps
-        if (settings.dir / FOLDER).is_dir():
+        self.is_replaced = False
+        if os.path.lexists(settings.dir / FOLDER):
             self._recovery.clean_up_all()
         try:
             self._environment = self._claim(run_id)
@@ -226,16 +231,13 @@ class RunEnvironment:
         except JournalError as error:
             if self._name is not None:
                 raise
-            folder = Path(tempfile.mkdtemp(prefix="plan-journal-"))
+            folder = Path(tempfile.gettempdir()) / f"plan-journal-{secrets.token_hex(6)}"
             warn(self._declared.config, f"{error}; the journal of this run is in {folder}")
+            self.is_replaced = True
             try:
                 return Environment(folder, f"run-{run_id}", self._key)
             except (JournalError, OSError):
-                own = folder / FOLDER / f"run-{run_id}"
-                with contextlib.suppress(OSError):
-                    (own / LOCK).unlink(missing_ok=True)
-                    for path in (own, own.parent, folder):  # rmtree needs a file descriptor
-                        path.rmdir()
+                remove_empty(folder, f"run-{run_id}")
                 raise
 
     def _files(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -203,7 +204,8 @@ class Host:
             left = self._run.cleanup_error() is not None or self._run.result().left
             self._environment.finish(is_clean=not left, was_left=self._run.was_left)
         self.signals.restore()
-        artifacts.tidy(self._declared.settings.dir)
+        for line in artifacts.tidy(self._declared.settings.dir, self._run.run_id):
+            self.foreground.say(line)
 
     def _to_keep(self, *, failed: bool) -> Collection[str]:
         if self._environment is None:
@@ -283,6 +285,14 @@ class Host:
         found = self._config.hook.pytest_plan_program_variables(config=self._config, step=step)
         return {name: value for variables in found for name, value in variables.items()}
 
+    def _artifacts_folder(self, environment: RunEnvironment) -> Path | None:
+        try:
+            return artifacts.folder(self._declared.settings.dir)
+        except JournalError as error:
+            if not environment.is_replaced:  # else a warning has given the reason
+                warn(self._config, f"{error}; artifacts are not kept")
+            return None
+
     def _begin(self) -> None:
         """Claim the environment and begin the run, or release all that was claimed."""
         # Imported here because a worker has no run.
@@ -315,9 +325,7 @@ class Host:
         declared = self._declared
         for listener in self._listeners():
             listen(declared.plan, listener)
-        folder = artifacts.folder(declared.settings.dir)
-        if folder is None:
-            warn(self._config, f"{declared.settings.dir} is not writable: artifacts are not kept")
+        folder = self._artifacts_folder(environment)
         listen(declared.plan, environment.watch.on_event)
         return begin(
             declared.plan,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pytest_plan.engine.environments.environment import Environment
+from pytest_plan.engine.environments.environment import LOG, Environment
 from pytest_plan.engine.environments.reaper import Reaper
 from pytest_plan.engine.model.events import Event, StepFinished
 from pytest_plan.engine.processes.identity import Identity
@@ -16,8 +16,6 @@ from pytest_plan.plugin.run import launch
 
 if TYPE_CHECKING:
     import pytest
-
-LOG = "reaper.log"
 
 
 class Watch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -12,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.environments import recovery
-from pytest_plan.engine.environments.environment import Environment, tidy
+from pytest_plan.engine.environments.environment import (
+    Environment,
+    is_being_cleaned,
+    names,
+    tidy,
+)
 from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.journal.reader import MOST_OWNERS, Recorded, RecordedStep
 from pytest_plan.engine.journal.reference import References
@@ -21,6 +25,7 @@ from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError, describe
 from pytest_plan.engine.model.events import Event, StepCleaned
 from pytest_plan.engine.model.outcomes import CleanupOutcome
+from pytest_plan.engine.shared.folders import marker_of
 from pytest_plan.plugin.compat import pytest_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
@@ -30,6 +35,8 @@ from pytest_plan.plugin.run.hook_caller import own_traceback
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
     from pytest_plan.engine.journal.journal import Journal
+
+_POLL = 0.1  # seconds between two checks that another process has finished a cleanup
 
 
 class Recovery(recovery.RecoveryCallbacks):
@@ -44,6 +51,7 @@ class Recovery(recovery.RecoveryCallbacks):
 
     Attributes:
         left: the names of the environments that could not be cleaned up completely.
+        in_use_by_runs: the names of the environments of running processes, which are left alone.
     """
 
     def __init__(
@@ -62,6 +70,8 @@ class Recovery(recovery.RecoveryCallbacks):
         self._is_read = is_read
         self.say = foreground.say
         self.left: list[str] = []
+        self.in_use_by_runs: list[str] = []
+        self._being_cleaned: list[str] = []
         self._parent = declared.settings.dir
         references = references_of(declared.config)
         self._recovery = recovery.Recovery(
@@ -75,8 +85,32 @@ class Recovery(recovery.RecoveryCallbacks):
 
     def clean_up_all(self) -> None:
         """Clean up every environment without a living owner."""
-        tidy(self._parent)
-        self._recovery.clean_up_all()
+        try:
+            tidy(self._parent)
+            self._recovery.clean_up_all()
+        except JournalError as error:
+            self.left.append(str(self._parent))
+            if self._kept:  # a run reports the error itself when it needs the folder
+                self.say(f"nothing was cleaned up: {error}", bad=True)
+
+    def wait_for_cleaners(self, seconds: float) -> None:
+        """Wait until no other process cleans up an environment, then clean up what it has left.
+
+        Args:
+            seconds: how long to wait; an environment that is still being cleaned up is then added
+                to `left`.
+        """
+        clock = SystemClock()
+        deadline = clock.now() + seconds
+        for name in self._being_cleaned:
+            self.say(f"waiting for the process that cleans up environment {name!r}")
+        while self._being_cleaned and clock.now() < deadline:
+            time.sleep(_POLL)
+            waiting, self._being_cleaned = self._being_cleaned, []
+            for name in names(self._parent):
+                if name in waiting:
+                    self._recovery.clean_up_named(name)
+        self.left += self._being_cleaned
 
     def clean_up(self, environment: Environment, recorded: Recorded) -> None:
         """Clean up an environment that this process owns; see the engine's `Recovery.clean_up`."""
@@ -101,6 +135,11 @@ class Recovery(recovery.RecoveryCallbacks):
 
     def in_use(self, name: str) -> None:
         """Report that the environment is in use and is left alone."""
+        if is_being_cleaned(self._parent, name, launch.key_of(self._declared.config)):
+            self._being_cleaned.append(name)
+            if self._kept:
+                return  # `wait_for_cleaners` follows
+        self.in_use_by_runs.append(name)
         self.say(f"environment {name!r} is in use and is left alone")
 
     def exhausted(self, environment: Environment) -> None:
@@ -191,13 +230,13 @@ def references_of(config: pytest.Config) -> References:
 def scratch_of(recorded: Recorded) -> Path | None:
     """Return the temporary folder of a recorded run, or None if it is missing or not ours."""
     text = recorded.facts.get("scratch")
-    if text is None:
+    if text is None or not (folder := Path(text)).name.startswith("plan-"):
         return None
-    folder = Path(text)
-    is_ours = folder.is_dir() and not folder.is_symlink() and folder.name.startswith("plan-")
-    if not is_ours or (hasattr(os, "geteuid") and folder.stat().st_uid != os.geteuid()):
-        return None
-    return folder
+    if marker_of(folder) is not None:
+        return folder
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # a run that was killed before it marked the folder has left it empty
+    return None
 
 
 def _age(recorded: Recorded) -> str:

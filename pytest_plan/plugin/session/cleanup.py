@@ -55,11 +55,15 @@ class Cleaner:
         )
         plan_session.host.signals.install()
         recovery.clean_up_all()
+        if is_read:
+            recovery.wait_for_cleaners(plan_session.declared.definition.options.cleanup_limit)
         plan_session.host.signals.restore()
         if recovery.left:
             self._status = pytest.ExitCode.TESTS_FAILED
             names = ", ".join(map(repr, recovery.left))
             recovery.say(f"not everything could be cleaned up: {names}", bad=True)
+        elif recovery.in_use_by_runs:
+            recovery.say("nothing is left of runs that have ended")
         else:
             recovery.say("nothing is left of earlier runs")
         return True

@@ -14,7 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_plan.engine.environments.environment import BusyError, Environment, claimed, names
+from pytest_plan.engine.environments.environment import (
+    BusyError,
+    ElsewhereError,
+    Environment,
+    claimed,
+    names,
+    tidy,
+)
 from pytest_plan.engine.model.errors import JournalError
 from tests.engine.support.journals import references
 
@@ -185,7 +192,8 @@ class TestRelease:
         environment = Environment(parent, "run-1")
         (parent / "artifacts").mkdir()
         environment.release(remove=True)
-        assert [path.name for path in parent.iterdir()] == ["artifacts"]
+        made = {".gitignore", "CACHEDIR.TAG"}
+        assert {path.name for path in parent.iterdir()} == {"artifacts", *made}
 
     def test_what_is_kept_can_be_claimed_again(self, parent: Path) -> None:
         """Its journal is still there."""
@@ -260,3 +268,111 @@ class TestUnusable:
         with pytest.raises(JournalError):
             environment.open(references(), lambda name: "")
         environment.release(remove=True)
+
+
+class TestLivingOwner:
+    """A lock that is free although the owner may be alive."""
+
+    def test_a_copy_of_a_live_environment_is_in_use(
+        self, parent: Path, holder: subprocess.Popen[str], tmp_path: Path
+    ) -> None:
+        """Its lock is free, but its owner is alive; once that has ended it can be claimed."""
+        copy = tmp_path / "copy"
+        subprocess.run(["cp", "-a", parent, copy], check=True)
+        with pytest.raises(BusyError, match=f"in use by process {holder.pid} "):
+            Environment(copy, "staging")
+        assert names(copy) == ["staging"]
+        holder.kill()
+        holder.wait(LONGEST)
+        Environment(copy, "staging").release(remove=True)
+        assert not (copy / "environments").exists()
+
+    def test_a_removed_lock_frees_nothing(
+        self, parent: Path, holder: subprocess.Popen[str]
+    ) -> None:
+        """The owner is named as if it still held the lock."""
+        (parent / "environments" / "staging" / "lock").unlink()
+        for _ in range(2):
+            with pytest.raises(BusyError, match=f"in use by process {holder.pid} "):
+                Environment(parent, "staging")
+
+    def test_a_copy_of_one_that_was_released_and_claimed_again(
+        self, parent: Path, tmp_path: Path
+    ) -> None:
+        """The earlier release does not count."""
+        environment = Environment(parent, "run-1")
+        environment.open(references(), lambda name: "").close()
+        environment.release()
+        Environment(parent, "run-1").release()
+        again = Environment(parent, "run-1")
+        again.open(references(), lambda name: "").close()
+        subprocess.run(["cp", "-a", parent, tmp_path / "copy"], check=True)
+        with pytest.raises(BusyError):
+            Environment(tmp_path / "copy", "run-1")
+        again.release(remove=True)
+
+    @pytest.mark.parametrize(
+        "place", [{"host": "elsewhere"}, {"namespace": "pid:[1]"}], ids=["host", "container"]
+    )
+    def test_an_owner_elsewhere_is_never_taken_for_dead(
+        self, parent: Path, place: dict[str, str]
+    ) -> None:
+        """The error names the folder to remove; what was kept on purpose can be used."""
+        environment = Environment(parent, "staging")
+        journal = environment.open(references(), lambda name: "")
+        journal.set(owner={"pid": 2**22 + 1, "birth": "1", "boot": "gone"}, **place)
+        environment.release()
+        for _ in range(2):
+            with pytest.raises(ElsewhereError) as caught:
+                Environment(parent, "staging")
+            assert f"remove {environment.folder}" in str(caught.value)
+        journal.set(status="kept")
+        journal.close()
+        Environment(parent, "staging").release(remove=True)
+
+
+class TestFoldersOfOthers:
+    """What pytest-plan has not created is not removed."""
+
+    def test_files_of_others_in_the_folder_stay(self, parent: Path) -> None:
+        """The folder stays with them, and our own files are removed."""
+        environment = Environment(parent, "prod")
+        environment.open(references(), lambda name: "").close()
+        (environment.folder / "data").mkdir()
+        environment.release(remove=True)
+        assert [path.name for path in environment.folder.iterdir()] == ["data"]
+
+    def test_a_plan_dir_that_was_there_stays(self, parent: Path) -> None:
+        """It gets no `.gitignore`, and is not removed when it is empty."""
+        parent.mkdir(0o700)
+        environment = Environment(parent, "run-1")
+        assert [path.name for path in parent.iterdir()] == ["environments"]
+        environment.release(remove=True)
+        assert list(parent.iterdir()) == []
+
+    def test_only_folders_with_nothing_else_are_tidied(self, parent: Path) -> None:
+        """A folder of a run that was killed early has a lock or is empty."""
+        for name, content in (("run-1", "lock"), ("run-2", "results"), ("other", "lock")):
+            (parent / "environments" / name).mkdir(parents=True)
+            (parent / "environments" / name / content).touch()
+        for folder in (parent, parent / "environments"):
+            folder.chmod(0o755)
+        (parent / "environments" / "run-2").chmod(0o750)
+        tidy(parent)
+        left = sorted(path.name for path in (parent / "environments").iterdir())
+        assert left == ["other", "run-2"]
+        assert (parent / "environments" / "run-2").stat().st_mode & 0o777 == 0o750
+
+    @pytest.mark.parametrize("place", ["plan", "plan/environments"])
+    def test_a_link_is_not_followed(self, parent: Path, tmp_path: Path, place: str) -> None:
+        """The names of environments behind it are not even listed."""
+        environment = Environment(tmp_path / "real", "run-1")
+        environment.open(references(), lambda name: "").close()
+        environment.release()
+        link = tmp_path / place
+        link.parent.mkdir(mode=0o700, exist_ok=True)
+        link.symlink_to(tmp_path / "real" / place.removeprefix("plan/").replace("plan", ""))
+        for look in (names, tidy):
+            with pytest.raises(JournalError, match="is a symbolic link"):
+                look(parent)
+        assert environment.file.exists()
