@@ -61,23 +61,29 @@ def test_g1_a_disk_that_fails_at_the_nth_write_stops_provisioning(stage: Stage) 
     assert 1 in statuses or 4 in statuses
 
 
-@pytest.mark.parametrize("what", ["file", "folder"])
-def test_g1_a_journal_that_disappears_stops_provisioning(stage: Stage, what: str) -> None:
-    """Rows 43, 44: a lost journal is noticed before the next step; begun steps are cleaned up."""
+@pytest.mark.parametrize("what", ["file", "folder", "replaced"])
+def test_g1_a_journal_that_disappears_is_written_again(stage: Stage, what: str) -> None:
+    """Rows 43, 44: a lost journal is noticed before the next step and reported; steps go on."""
 
     def story(run: Run) -> Story:
         run.start(*NO_REAPER, faults={"db.exec": "hold"})
         yield run.reached("db.exec")
         file = journal_of(run)
-        file.unlink() if what == "file" else shutil.rmtree(file.parent)
+        if what == "replaced":
+            file.with_name("new").write_bytes(b"garbage" * 1000)
+            file.with_name("new").replace(file)
+        else:
+            file.unlink() if what == "file" else shutil.rmtree(file.parent)
         run._tally.faults += 1
         run.release()
         yield run.ended
-        run.judge(1)
-        run.expect("web" not in run.notes("begin"), "a step began")
-        run.expect("cannot be written" in run.output(), "the reason is missing")
-        left = list((run.project / ".pytest_plan").glob("environments/*"))
-        run.expect(not left, f"left: {left}")
+        run.judge(0)
+        run.expect("web" in run.notes("begin"), "no further step began")
+        run.expect("it has been written again" in run.output(), "the report is missing")
+        left = list((run.project / ".pytest_plan").glob("environments/*/*"))
+        set_aside = [path for path in left if ".replaced-" in path.name]
+        run.expect(left == set_aside, f"left: {left}")
+        run.expect(len(set_aside) == (what == "replaced"), f"set aside: {set_aside}")
 
     stage.add(what, story)
     stage.play()

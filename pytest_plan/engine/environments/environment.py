@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pytest_plan.engine.environments.lock import file_lock
+from pytest_plan.engine.environments.lock import (
+    RELEASED,
+    RUN,
+    busy_message,
+    elsewhere_message,
+    file_lock,
+    note_release,
+    owner_of,
+    released_by,
+)
 from pytest_plan.engine.environments.private import (
     TAGS,
     check_ours,
     check_private,
+    has_private_modes,
     make_private,
     remove_tagged,
+    repair_modes,
+    temporary_parent,
 )
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import ForeignError, Recorded, read, refuse_foreign
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.schema import place_of
 from pytest_plan.engine.journal.seal import Key
-from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.journal.writer import Place
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.identity import Owner, host, namespace, this_owner
 
@@ -31,12 +43,8 @@ FOLDER = "environments"
 JOURNAL = "journal.sqlite"
 LOCK = "lock"
 LOG = "reaper.log"
-RELEASED = "released"  # contains the owner that has released the environment and left its journal
 _FILES = (JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", f"{JOURNAL}.new", LOG, RELEASED, LOCK)
-RUN, RECOVERY = "run", "recovery"  # what the owner of an environment does with it
 _TRIES = 20  # maximum number of attempts to lock a folder that other processes remove
-_OWNER_TIMEOUT = 1.0  # seconds that a process has to record itself as owner after locking
-_POLL = 0.01  # seconds between two checks for a recorded owner
 
 
 class BusyError(JournalError):
@@ -47,8 +55,11 @@ class ElsewhereError(JournalError):
     """The owner of the environment is on another host or in another container, and may live."""
 
 
-class Environment:
+class Environment(Place):
     """An environment that this process owns until `release`.
+
+    If its folder, its lock or its journal is removed or replaced, they are created again in the
+    same place or, if that cannot be used any more, in the system's temporary folder.
 
     Args:
         parent: the `plan_dir`.
@@ -59,6 +70,8 @@ class Environment:
         name: the name of the environment.
         folder: the folder that contains its journal and its lock.
         key: the key that seals its journal.
+        on_repair: a function that is called, from any thread, with a message about a repair and
+            the path of the journal.
 
     Raises:
         BusyError: another process owns it; the message says which. Its lock may be free, because
@@ -74,7 +87,8 @@ class Environment:
         self.folder = parent / FOLDER / name
         self._parent = parent
         self._lock = file_lock(self.folder / LOCK)
-        self._is_opened = False
+        self._made: list[int] | None = None  # the place of the journal that this process writes
+        self.on_repair: Callable[[str, Path], None] = lambda text, file: None
         self._refuse_foreign()
         self._claim()
         try:
@@ -90,7 +104,7 @@ class Environment:
                 refuse_foreign(self.file, self.key)
         except ForeignError:
             if self._lock.is_taken():
-                raise BusyError(_busy(self.name, self.folder, self.key)) from None
+                raise BusyError(busy_message(self.name, self.file, self.key)) from None
             raise
         except JournalError:
             pass  # only the owner of the environment can judge its journal
@@ -116,7 +130,7 @@ class Environment:
             text = f"{self.folder} cannot be locked: {error.strerror or error}"
             raise JournalError(text) from error
         if not is_ours:
-            raise BusyError(_busy(self.name, self.folder, self.key))
+            raise BusyError(busy_message(self.name, self.file, self.key))
 
     def _refuse_living_owner(self) -> None:
         """Raise an error if the owner in the journal may live, although the lock is free."""
@@ -126,14 +140,14 @@ class Environment:
             recorded = self.read()
         except JournalError:
             return  # without a readable journal nothing is cleaned up
-        owner = _owner_of(recorded)
-        if owner is None or _released_by(self.folder) == owner:
+        owner = owner_of(recorded)
+        if owner is None or released_by(self.folder) == owner:
             return
         if owner.is_elsewhere:
             if not recorded.is_kept:
-                raise ElsewhereError(_elsewhere(self.name, self.folder, owner))
+                raise ElsewhereError(elsewhere_message(self.name, self.folder, owner))
         elif owner.may_live:
-            raise BusyError(_busy(self.name, self.folder, self.key))
+            raise BusyError(busy_message(self.name, self.file, self.key))
 
     @property
     def file(self) -> Path:
@@ -176,12 +190,9 @@ class Environment:
             JournalError: the journal cannot be created or written.
         """
         (self.folder / RELEASED).unlink(missing_ok=True)
-        if not self.file.exists():
-            for name in (f"{JOURNAL}-wal", f"{JOURNAL}-shm"):  # of a journal that was removed
-                (self.folder / name).unlink(missing_ok=True)
         pid, birth, boot, *_ = this_owner()
-        journal = Journal(self.file, references, fingerprint, self.key)
-        self._is_opened = True
+        journal = Journal(self.file, references, fingerprint, self.key, self)
+        self._made = place_of(self.file)
         try:
             journal.set(
                 name=self.name,
@@ -198,6 +209,79 @@ class Environment:
             raise
         return journal
 
+    def is_intact(self) -> bool:
+        """Return whether the lock has its name, and no other user can change the folder."""
+        return self._lock.is_in_place() and has_private_modes(self.folder, self._parent)
+
+    def restore(self) -> Path:
+        """Repair or move the folder and its lock, and return the path of the journal.
+
+        Raises:
+            OSError, JournalError: neither is possible.
+        """
+        if self.is_intact() and self._is_file_ours():
+            return self.file
+        try:
+            self._repair()
+        except (OSError, JournalError):
+            self._move()
+        else:
+            if self._is_file_ours():
+                self.on_repair(f"the folder {self.folder} was changed; it is repaired", self.file)
+        return self.file
+
+    def written_again(self, file: Path) -> None:
+        """Report that the journal was lost, and that it has been written again as `file`."""
+        self._made = place_of(file)
+        text = "the journal of this run was removed or replaced; it has been written again"
+        self.on_repair(f"{text}: {file}", file)
+
+    def _repair(self) -> None:
+        if not self._parent.parent.is_dir():
+            raise JournalError(f"{self._parent.parent} is missing")
+        repair_modes(self.folder, self._parent)
+        make_private(self.folder, self._parent)
+        if not self._lock.is_in_place():
+            lock = file_lock(self.folder / LOCK)
+            if not lock.acquire():
+                raise BusyError(f"{self.folder} is in use by another process")
+            self._lock.release()
+            self._lock = lock
+        if self._is_file_ours():
+            self.file.chmod(0o600)
+        elif os.path.lexists(self.file):
+            self.set_aside(this_owner())
+
+    def _is_file_ours(self) -> bool:
+        """Return whether the path of the journal leads to what this process writes."""
+        with contextlib.suppress(OSError):
+            return place_of(self.file) == self._made
+        return False
+
+    def set_aside(self, owner: Owner) -> None:
+        """Rename what is in the place of the journal; it is not ours, so it is not removed.
+
+        Args:
+            owner: the owner of the journal that was in this place.
+
+        Raises:
+            BusyError: it is the journal of another owner, and something in it is to clean up.
+            OSError: it cannot be renamed.
+        """
+        if _is_due_for_another(self.file, self.key, owner):
+            raise BusyError(f"{self.file} is the journal of another run")
+        self.file.rename(self.folder / f"{JOURNAL}.replaced-{secrets.token_hex(4)}")
+
+    def _move(self) -> None:
+        parent = temporary_parent()
+        folder = parent / FOLDER / self.name
+        make_private(folder, parent)
+        lock = file_lock(folder / LOCK)
+        if not lock.acquire():
+            raise BusyError(f"{folder} is in use by another process")
+        self._lock.release()
+        self._parent, self.folder, self._lock = parent, folder, lock
+
     def release(self, *, remove: bool = False) -> None:
         """Give up the environment. A second call does nothing.
 
@@ -212,14 +296,21 @@ class Environment:
         if remove:
             # Remove the folder before releasing the lock, so that the next owner sees the removal.
             _remove_files(self.folder)
-        elif self._is_opened:
+        elif self._made is not None:
             with contextlib.suppress(OSError):
-                _write_released(self.folder)
+                note_release(self.folder)
         self._lock.release()
         if remove:
             with contextlib.suppress(OSError):
                 self.folder.parent.rmdir()
             remove_tagged(self._parent)
+
+
+def _is_due_for_another(file: Path, key: Key, owner: Owner) -> bool:
+    with contextlib.suppress(JournalError):
+        recorded = read(file, key)
+        return bool(recorded.due()) and owner_of(recorded) != owner
+    return False
 
 
 def _remove_files(folder: Path) -> None:
@@ -229,26 +320,6 @@ def _remove_files(folder: Path) -> None:
             (folder / name).unlink()
     with contextlib.suppress(OSError):
         folder.rmdir()
-
-
-def _write_released(folder: Path) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    with open(os.open(folder / RELEASED, flags, 0o600), "w", encoding="utf-8") as file:
-        json.dump(this_owner()._asdict(), file)
-
-
-def _released_by(folder: Path) -> Owner | None:
-    with contextlib.suppress(OSError, ValueError, TypeError, JournalError):
-        check_private(folder / RELEASED)
-        return Owner(**json.loads((folder / RELEASED).read_bytes()))
-    return None
-
-
-def _owner_of(recorded: Recorded) -> Owner | None:
-    owner, facts = recorded.owner, recorded.facts
-    if owner is None:
-        return None
-    return Owner(*owner, facts.get("host", host()), facts.get("namespace", namespace()))
 
 
 def names(parent: Path) -> list[str]:
@@ -323,41 +394,3 @@ def claimed(parent: Path, name: str, key: Key | None = None) -> Iterator[Environ
         yield environment
     finally:
         environment.release()
-
-
-def is_being_cleaned(parent: Path, name: str, key: Key) -> bool:
-    """Return whether an environment that is in use is being cleaned up after its run."""
-    try:
-        recorded = read(parent / FOLDER / name / JOURNAL, key)
-    except JournalError:
-        return False
-    owner = _owner_of(recorded)
-    # A process that has the lock of a dead owner has not recorded itself yet.
-    return owner is None or not owner.may_live or recorded.facts.get("activity") == RECOVERY
-
-
-def _busy(name: str, folder: Path, key: Key) -> str:
-    until = time.monotonic() + _OWNER_TIMEOUT
-    while not (owner := _owner(folder, key)) and time.monotonic() < until:
-        time.sleep(_POLL)
-    return (
-        f"the environment {name!r} is in use{owner}; wait until it is free, "
-        "or choose another one with --plan-environment NAME"
-    )
-
-
-def _elsewhere(name: str, folder: Path, owner: Owner) -> str:
-    return (
-        f"the environment {name!r} belongs to process {owner.pid} on {owner.host}, in another "
-        "container or on another host, and may be in use there; when that process has ended, "
-        f"clean up there, or remove {folder}"
-    )
-
-
-def _owner(folder: Path, key: Key) -> str:
-    with contextlib.suppress(JournalError):
-        recorded = read(folder / JOURNAL, key)
-        if recorded.owner is not None:  # None: the owner has not recorded itself yet
-            age = format_duration(max(0.0, time.time() - recorded.facts["since"]))
-            return f" by process {recorded.owner.pid} on {recorded.facts['host']} for {age}"
-    return ""

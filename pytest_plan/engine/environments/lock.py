@@ -1,4 +1,6 @@
-"""A file lock. Only one process holds it at a time, until it releases the lock or ends.
+"""The lock of an environment, and the process that owns the environment.
+
+Only one process holds the lock at a time, until it releases the lock or ends.
 
 The lock is compatible with the library filelock. If the system has `flock`, this module calls it
 directly, because filelock hides the file descriptor. This module needs the descriptor to check that
@@ -8,14 +10,27 @@ the locked file still has its name, and to close the file in a child process tha
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
+import time
 from pathlib import Path
+
+from pytest_plan.engine.environments.private import check_private
+from pytest_plan.engine.journal.reader import Recorded, read
+from pytest_plan.engine.journal.seal import Key
+from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.processes.identity import Owner, host, namespace, this_owner
 
 if sys.platform != "win32":
     import fcntl
 
+RELEASED = "released"  # the file with the owner that has released the environment
+RUN, RECOVERY = "run", "recovery"  # what the owner of an environment does with it
 _PRIVATE = 0o600
+_OWNER_TIMEOUT = 1.0  # seconds that a process has to record itself as owner after locking
+_POLL = 0.01  # seconds between two checks for a recorded owner
 
 
 class Flock:
@@ -57,6 +72,15 @@ class Flock:
             raise
         self._descriptor = descriptor
         return True
+
+    def is_in_place(self) -> bool:
+        """Return whether this process holds the lock, and the locked file still has its name."""
+        if self._descriptor is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._file.lstat())
+        except OSError:
+            return False
 
     def is_taken(self) -> bool:
         """Return whether another process holds the lock; create and change nothing."""
@@ -117,6 +141,10 @@ class LibraryLock:
             self._lock.acquire(timeout=0)
         return self.is_held
 
+    def is_in_place(self) -> bool:
+        """Return whether this process holds the lock. The system keeps a locked file in place."""
+        return self.is_held
+
     def is_taken(self) -> bool:
         """Return False, because this cannot be known without creating the file."""
         return False
@@ -129,3 +157,70 @@ class LibraryLock:
 def file_lock(file: Path) -> Flock | LibraryLock:
     """Return the lock on `file` for this operating system."""
     return LibraryLock(file) if sys.platform == "win32" else Flock(file)
+
+
+def note_release(folder: Path) -> None:
+    """Record that this process has released the environment and left its journal.
+
+    Raises:
+        OSError: the record cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with open(os.open(folder / RELEASED, flags, 0o600), "w", encoding="utf-8") as file:
+        json.dump(this_owner()._asdict(), file)
+
+
+def released_by(folder: Path) -> Owner | None:
+    """Return the last process that has released the environment; None if that is unknown."""
+    with contextlib.suppress(OSError, ValueError, TypeError, JournalError):
+        check_private(folder / RELEASED)
+        return Owner(**json.loads((folder / RELEASED).read_bytes()))
+    return None
+
+
+def owner_of(recorded: Recorded) -> Owner | None:
+    """Return the owner in a journal; None if none was recorded."""
+    owner, facts = recorded.owner, recorded.facts
+    if owner is None:
+        return None
+    return Owner(*owner, facts.get("host", host()), facts.get("namespace", namespace()))
+
+
+def is_being_cleaned(journal: Path, key: Key) -> bool:
+    """Return whether an environment that is in use is being cleaned up after its run."""
+    try:
+        recorded = read(journal, key)
+    except JournalError:
+        return False
+    owner = owner_of(recorded)
+    # A process that has the lock of a dead owner has not recorded itself yet.
+    return owner is None or not owner.may_live or recorded.facts.get("activity") == RECOVERY
+
+
+def busy_message(name: str, journal: Path, key: Key) -> str:
+    """Return the message that another process owns the environment."""
+    until = time.monotonic() + _OWNER_TIMEOUT
+    while not (owner := _owner(journal, key)) and time.monotonic() < until:
+        time.sleep(_POLL)
+    return (
+        f"the environment {name!r} is in use{owner}; wait until it is free, "
+        "or choose another one with --plan-environment NAME"
+    )
+
+
+def elsewhere_message(name: str, folder: Path, owner: Owner) -> str:
+    """Return the message that the owner of the environment cannot be seen from here."""
+    return (
+        f"the environment {name!r} belongs to process {owner.pid} on {owner.host}, in another "
+        "container or on another host, and may be in use there; when that process has ended, "
+        f"clean up there, or remove {folder}"
+    )
+
+
+def _owner(journal: Path, key: Key) -> str:
+    with contextlib.suppress(JournalError):
+        recorded = read(journal, key)
+        if recorded.owner is not None:  # None: the owner has not recorded itself yet
+            age = format_duration(max(0.0, time.time() - recorded.facts["since"]))
+            return f" by process {recorded.owner.pid} on {recorded.facts['host']} for {age}"
+    return ""

@@ -10,7 +10,9 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 import stat
+import tempfile
 from pathlib import Path
 
 from pytest_plan.engine.model.errors import JournalError
@@ -55,6 +57,11 @@ def make_private(folder: Path, below: Path) -> None:
     _refuse_remote(folder)
 
 
+def temporary_parent() -> Path:
+    """Return the path of a new folder for environments whose `plan_dir` cannot be used."""
+    return Path(tempfile.gettempdir()) / f"plan-journal-{secrets.token_hex(6)}"
+
+
 def _make(path: Path, *, tagged: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +102,39 @@ def _is_tagged(folder: Path) -> bool:
     with contextlib.suppress(OSError):
         return file.lstat().st_size == len(TAGS[file.name]) and file.read_text() == TAGS[file.name]
     return False
+
+
+def has_private_modes(folder: Path, below: Path) -> bool:
+    """Return whether no other user can change `below` or a folder on the way to `folder`."""
+    return all(_needed_mode(path) is None for path in _way(folder, below))
+
+
+def repair_modes(folder: Path, below: Path) -> None:
+    """Make `below` and the folders on the way to `folder` usable, and private, where they are ours.
+
+    Raises:
+        OSError: a mode cannot be changed.
+    """
+    for path in _way(folder, below):
+        mode = _needed_mode(path)
+        if mode is not None and path.is_dir() and not path.is_symlink():
+            path.chmod(mode)
+
+
+def _way(folder: Path, below: Path) -> list[Path]:
+    parts = folder.relative_to(below).parts
+    return [below.joinpath(*parts[:number]) for number in range(len(parts) + 1)]
+
+
+def _needed_mode(folder: Path) -> int | None:
+    """Return the mode that the folder should have; None if it has that or a similar mode."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return _PRIVATE
+    mode = stat.S_IMODE(status.st_mode)
+    is_good = stat.S_ISDIR(status.st_mode) and mode & _PRIVATE == _PRIVATE and not mode & _CHANGE
+    return None if is_good else mode & ~_CHANGE | _PRIVATE
 
 
 def check_private(path: Path) -> None:

@@ -1,7 +1,9 @@
 """The program that the reaper becomes once its owner has ended.
 
 `python -m pytest_plan.engine.environments.reap JOURNAL COMMAND...` ends every process tree that no
-remaining cleanup depends on. It then becomes COMMAND, which cleans up the rest in reverse order.
+remaining cleanup depends on. It then becomes COMMAND, which cleans up the rest in reverse order. If
+the journal was removed shortly before the owner ended, this program first writes it again, from the
+files that the watchdog has kept open.
 """
 
 from __future__ import annotations
@@ -10,16 +12,20 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pytest_plan.engine.environments.watchdog import VARIABLE
 from pytest_plan.engine.journal.reader import Recorded, read
 from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.orphan import OrphanTree, orphan_tree
 from pytest_plan.engine.processes.tree import KILL
+
+if TYPE_CHECKING:
+    import sqlite3
 
 
 def end_trees(recorded: Recorded) -> None:
@@ -50,15 +56,86 @@ def _needed(recorded: Recorded) -> Iterator[str]:
         waiting += [*recorded.steps[name].needs, *recorded.steps[name].after]
 
 
+def _handed_over(journal: str) -> tuple[list[int], Path]:
+    """Return the open files of the journal, if there are any, and its path."""
+    text = os.environ.pop(VARIABLE, f"-1:-1:{journal}")
+    *files, path = text.split(":", 2)
+    return [int(file) for file in files if file != "-1"], Path(path)
+
+
+def _read(journal: Path, held: Sequence[int]) -> Recorded:
+    key = Key.of(os.environ)
+    try:
+        recorded = read(journal, key)
+        recorded.check_place()
+    except JournalError:
+        if not held or (file := _rescue(journal, held, key)) is None:
+            raise
+        recorded = read(file, key)
+    return recorded
+
+
+def _rescue(journal: Path, held: Sequence[int], key: Key) -> Path | None:
+    """Write a lost journal again from its open files; return None if nothing is to clean up."""
+    import tempfile
+
+    from pytest_plan.engine.environments.private import temporary_parent
+    from pytest_plan.engine.journal.schema import connect
+
+    with tempfile.TemporaryDirectory(prefix="plan-journal-") as folder:
+        copy = Path(folder) / journal.name
+        for suffix, source in zip(("", "-wal"), held, strict=False):
+            with open(source, "rb") as content:
+                Path(f"{copy}{suffix}").write_bytes(content.read())
+        copy.chmod(0o600)
+        lost = read(copy, key)
+        if not lost.due():
+            return None
+        with contextlib.closing(connect(copy)) as connection:
+            for parent in (journal.parents[2], temporary_parent()):
+                file = _write(connection, lost, parent, journal.parent.name, key)
+                if file is not None:
+                    return file
+    return None
+
+
+def _write(
+    source: sqlite3.Connection, lost: Recorded, parent: Path, name: str, key: Key
+) -> Path | None:
+    """Write a lost journal to its environment in `parent`; return None if that fails."""
+    import sqlite3
+
+    from pytest_plan.engine.environments.environment import Environment
+    from pytest_plan.engine.environments.lock import owner_of
+    from pytest_plan.engine.journal.schema import reopen, write_copy
+
+    owner = owner_of(lost)
+    if owner is None or not parent.parent.is_dir():
+        return None
+    with contextlib.suppress(JournalError, OSError, sqlite3.Error):
+        seal, _ = reopen(lost.file, key)
+        environment = Environment(parent, name, key)
+        try:
+            if os.path.lexists(environment.file):
+                environment.set_aside(owner)
+            write_copy(source, environment.file, seal)
+        finally:
+            environment.release()
+        return environment.file
+    return None
+
+
 def main(arguments: list[str]) -> Any:
     """End process trees, then become the command that cleans up the rest.
 
     If the environment is kept, or if another running process owns it, leave its trees alone.
     """
-    journal, *command = arguments
+    first, *command = arguments
+    held, journal = _handed_over(first)
     try:
-        recorded = read(Path(journal), Key.of(os.environ))
-        recorded.check_place()
+        recorded = _read(journal, held)
+        old, new = (f"plan_dir={Path(file).parents[2]}" for file in (first, recorded.file))
+        command = [new if argument == old else argument for argument in command]
         is_taken = recorded.owner is not None and recorded.owner.is_alive()
         if not recorded.is_kept and not is_taken:
             end_trees(recorded)

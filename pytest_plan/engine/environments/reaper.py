@@ -61,12 +61,14 @@ class Reaper:
         reap = module_argv(
             sys.executable, sys.path, "pytest_plan.engine.environments.reap", str(journal), *command
         )
-        self._argv = [sys.executable, "-I", "-S", str(watchdog.__file__), str(os.getpid()), *reap]
+        program = [sys.executable, "-I", "-S", str(watchdog.__file__)]
+        self._argv = [*program, str(os.getpid()), str(journal), *reap]
         self._environ = {name: value for name, value in environ.items() if name not in _CI_MARKS}
         self._log = log
         self._pid = os.getpid()
         self._limit = "limit none"
         self._workers: list[str] = []
+        self._journal: str | None = None  # the line for a journal that was written again
         self._beats: threading.Thread | None = None
         self._ends = threading.Event()
         self.restarts = 0
@@ -87,8 +89,9 @@ class Reaper:
         beats = self._beats is not None
         self._close()
         self._process = self._start()
-        for line in (*self._workers, self._limit):
-            self._tell(line)
+        for line in (*self._workers, self._journal, self._limit):
+            if line is not None:
+                self._tell(line)
         if beats:
             self._begin_beats()
 
@@ -116,6 +119,12 @@ class Reaper:
         if worker.birth:
             self._workers.append(f"worker {worker.pid} {worker.birth}")
             self._tell(self._workers[-1])
+
+    def follow(self, journal: Path) -> None:
+        """Let the reaper read this journal, because the one that it knows was lost."""
+        self._log = journal.with_name(self._log.name)
+        self._journal = f"journal {os.fsencode(journal).hex()}"
+        self._tell(self._journal)
 
     def stop(self) -> None:
         """Stop the reaper, because everything is cleaned up or kept on purpose."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_plan.engine.definition.planned import PlannedStep
-from pytest_plan.engine.environments.environment import RECOVERY, Environment, claimed, names
+from pytest_plan.engine.environments.environment import Environment, claimed, names
+from pytest_plan.engine.environments.lock import RECOVERY
 from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.journal.reader import ForeignError, Recorded, RecordedStep
 from pytest_plan.engine.journal.reference import References

@@ -1,12 +1,16 @@
 """The program of the reaper while it waits: it watches a process and outlives it.
 
-`python -I -S watchdog.py PID COMMAND...` becomes COMMAND as soon as its parent, the process PID,
-has ended. It reads lines from its standard input:
+`python -I -S watchdog.py PID JOURNAL COMMAND...` becomes COMMAND as soon as its parent, the process
+PID, has ended. Until then it keeps the files of the journal open, so that COMMAND can read them
+even after they were removed: the variable `PYTEST_PLAN_JOURNAL` has their descriptors.
+
+The program reads lines from its standard input:
 
 - `done`: end without running COMMAND.
 - `limit SECONDS PATIENCE`: from the time SECONDS on the monotonic clock, kill the process once it
   has given no sign of life for PATIENCE seconds. `limit none` removes that limit.
 - `beat`: a sign of life.
+- `journal PATH`: the journal is now this file; PATH is in hexadecimal digits.
 - `worker PID BIRTH`: when the process ends, first kill the process PID, if BIRTH is its start time.
 
 This module imports nothing from the package.
@@ -21,18 +25,55 @@ import signal
 import sys
 import time
 
+VARIABLE = "PYTEST_PLAN_JOURNAL"  # "FILE:LOG:PATH": the descriptors of the journal, and its path
 _POLL = 0.2  # without a pidfd, the seconds between two checks that the process is alive
 _CHECKS = 10  # how often to look for a sign of life during the patience of a limit
 
 
-def watch(pid: int) -> bool:
+def watch(pid: int, journal: str) -> bool:
     """Wait for the process to end; return whether it ended without sending `done`."""
-    state = _Watch(pid)
+    state = _Watch(pid, _Journal(journal))
     while not state.is_over:
         state.turn()
     if not state.is_done:
         state.end_workers()
+        state.journal.hand_over()
     return not state.is_done
+
+
+class _Journal:
+    """The files of the owner's journal, kept open.
+
+    Args:
+        path: the path of the journal.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._files = [_opened(path), _opened(f"{path}-wal")]
+
+    def follow(self, path: str) -> None:
+        """Keep the files of another journal open instead."""
+        for file in self._files:
+            if file >= 0:
+                os.close(file)
+        self._path = path
+        self._files = [_opened(path), _opened(f"{path}-wal")]
+
+    def hand_over(self) -> None:
+        """Let the next program of this process use the files."""
+        for file in self._files:
+            if file >= 0:
+                os.set_inheritable(file, True)
+        journal, log = self._files
+        os.environ[VARIABLE] = f"{journal}:{log}:{self._path}"
+
+
+def _opened(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK)
+    except OSError:
+        return -1
 
 
 class _Limit:
@@ -78,9 +119,11 @@ class _Watch:
     Attributes:
         is_over: whether the process has ended or has sent `done`.
         is_done: whether the process has sent `done`.
+        journal: the journal of the process.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, journal: _Journal) -> None:
+        self.journal = journal
         self.is_over = False
         self.is_done = False
         self._pid = pid
@@ -151,6 +194,8 @@ class _Watch:
             self._limit = None if at is None else _Limit(self._pid, at, float(values[1]))
         elif word == "beat" and self._limit is not None:
             self._limit.beat()
+        elif word == "journal":
+            self.journal.follow(os.fsdecode(bytes.fromhex(values[0])))
         elif word == "worker":
             self._workers.append((int(values[0]), values[1]))
 
@@ -198,6 +243,6 @@ def _stat_of(pid: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    if watch(int(sys.argv[1])):
-        os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - the owner chose this command
+    if watch(int(sys.argv[1]), sys.argv[2]):
+        os.execv(sys.argv[3], sys.argv[3:])  # noqa: S606 - the owner chose this command
     os._exit(0)  # skip the interpreter's shutdown, because the owner is waiting

@@ -20,7 +20,7 @@ from pytest_plan.engine.journal.null import Deferred, NullJournal
 from pytest_plan.engine.journal.reference import NotDurableError, References
 from pytest_plan.engine.journal.schema import create, insert, reopen, replace, update
 from pytest_plan.engine.journal.seal import Key
-from pytest_plan.engine.journal.writer import Statement, Writer
+from pytest_plan.engine.journal.writer import Place, Statement, Writer
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import EXEC_HOOKS, CleanupOutcome, Hook, StepOutcome
 from pytest_plan.engine.processes.identity import identify
@@ -57,6 +57,8 @@ class Journal(NullJournal):
         references: the references to functions and classes.
         fingerprint: a function that takes the name of a step and returns its fingerprint.
         key: the key that seals its rows; None means the key of this user.
+        place: repairs the place of the journal if it is lost; None means that a lost journal is an
+            error.
 
     Raises:
         JournalError: the file cannot be created or opened, or is not a journal.
@@ -68,6 +70,7 @@ class Journal(NullJournal):
         references: References,
         fingerprint: Callable[[str], str] = lambda step: "",
         key: Key | None = None,
+        place: Place | None = None,
     ) -> None:
         self.file = file
         self._references = references
@@ -79,7 +82,7 @@ class Journal(NullJournal):
         seal, number = (create(file, key), 0) if is_new else reopen(file, key)
         self._numbers = itertools.count(number + 1)
         try:
-            self._writer = Writer(file, seal)
+            self._writer = Writer(file, seal, place)
         except JournalError:
             if is_new:
                 file.unlink()

@@ -102,6 +102,35 @@ def create(file: Path, key: Key) -> Seal:
     return seal
 
 
+def write_copy(source: sqlite3.Connection, file: Path, seal: Seal) -> None:
+    """Write the journal that a connection has open, even if its file was removed, to a new file.
+
+    Raises:
+        OSError, sqlite3.Error: the file cannot be written.
+    """
+    unfinished = file.with_name(f"{file.name}.new")
+    for suffix in ("", *LOGS):
+        unfinished.with_name(f"{unfinished.name}{suffix}").unlink(missing_ok=True)
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+    os.close(os.open(unfinished, flags, 0o600))
+    with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
+        source.backup(connection)
+        connection.execute("PRAGMA journal_mode = MEMORY")
+        define_seal(connection, seal)
+        place = json.dumps(place_of(unfinished))  # as the file is renamed, its place stays
+        connection.execute(replace("environment"), ("place", place))
+        connection.execute("PRAGMA journal_mode = WAL")
+    for suffix in LOGS:  # SQLite would apply the log of the lost file to the new one
+        file.with_name(f"{file.name}{suffix}").unlink(missing_ok=True)
+    unfinished.replace(file)
+
+
+def void(connection: sqlite3.Connection) -> None:
+    """Remove everything to clean up from a journal that has been written again elsewhere."""
+    for table in ("state", "undo", "step"):
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 - ours
+
+
 def place_of(file: Path) -> list[int]:
     """Return where a journal is: its device and inode, which no copy of it has."""
     status = file.lstat()

@@ -14,17 +14,20 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from pytest_plan.engine.journal.schema import connect
+from pytest_plan.engine.journal.schema import LOGS, connect, void, write_copy
 from pytest_plan.engine.journal.seal import Seal
 from pytest_plan.engine.model.errors import JournalError
 
 _LINGER = 0.002  # how many seconds to hold records that no thread waits for
 _MAX_BATCH = 1_000  # maximum number of requests in one transaction
-_CHECK_INTERVAL = 1.0  # seconds between checks that the writer's thread is still alive
+_CHECK_INTERVAL = 1.0  # seconds between checks that the journal and the writer's thread are there
+_TRIES = 5  # how often to try to write a lost journal again
+_PAUSE = 0.05  # seconds between two of these attempts
 _PADDING = bytes(64 << 10)  # the zeros to append to the write-ahead log at a time
 
 Statement: TypeAlias = tuple[str, Sequence[Any]]
@@ -51,12 +54,32 @@ class _Wakeup(enum.Enum):
     END = enum.auto()
 
 
+class Place:
+    """Where a journal is. This base class does not replace a journal that is lost."""
+
+    def is_intact(self) -> bool:
+        """Return whether nobody has changed the folder of the journal, or anything else in it."""
+        return True
+
+    def restore(self) -> Path:
+        """Repair the folder, and return the path that the journal must have.
+
+        Raises:
+            OSError, JournalError: the folder cannot be repaired.
+        """
+        raise OSError("it was removed or replaced")
+
+    def written_again(self, file: Path) -> None:
+        """Handle that the journal was lost, and that it has been written again as `file`."""
+
+
 class Writer:
     """Writes to one journal.
 
     Args:
         file: the database file of the journal.
         seal: makes the seals of its rows.
+        place: repairs the place of the journal if it is lost.
 
     Attributes:
         failure: the error after which nothing more is written; None while writing works.
@@ -65,11 +88,14 @@ class Writer:
         JournalError: the writer's thread cannot be started.
     """
 
-    def __init__(self, file: Path, seal: Seal) -> None:
-        self._file = file
+    # Tests replace functions of the module `time`, but not this reference.
+    _now = staticmethod(time.monotonic)
+
+    def __init__(self, file: Path, seal: Seal, place: Place | None = None) -> None:
         self._seal = seal
-        self._path = os.fspath(file)
-        self._inode = os.stat(self._path).st_ino
+        self._place = place or Place()
+        self._set_file(file)
+        self._next_check = self._now() + _CHECK_INTERVAL
         self._pid = os.getpid()
         self._requests: collections.deque[Request] = collections.deque()
         self._wakeups: queue.SimpleQueue[_Wakeup] = queue.SimpleQueue()
@@ -79,6 +105,8 @@ class Writer:
         # main thread never takes it, because a signal handler could raise in mid-transaction.
         self._writing = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._retired: list[sqlite3.Connection] = []  # to files that were lost
+        self._logs: Mapping[str, int] = {}
         self._transactions = 0
         self._log: int | None = None  # the write-ahead log
         self._log_size = 0  # including the padding
@@ -146,7 +174,7 @@ class Writer:
     def _is_needed(self) -> bool:
         """Wait for requests that no other thread will write; return False if the writer closes."""
         self._is_idle = True
-        wakeup = _Wakeup.QUEUED if self._requests else self._wakeups.get()
+        wakeup = _Wakeup.QUEUED if self._requests else self._wait()
         self._is_idle = False
         while wakeup is _Wakeup.QUEUED:
             transactions = self._transactions
@@ -156,6 +184,24 @@ class Writer:
                 if transactions == self._transactions:
                     break  # if another thread has written the requests, wait for newer ones
         return wakeup is not _Wakeup.END
+
+    def _wait(self) -> _Wakeup:
+        """Wait until the thread is woken; look after the journal every second."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._wakeups.get(timeout=max(0.0, self._next_check - self._now()))
+            self._look_after_file()
+
+    def _look_after_file(self) -> None:
+        self._next_check = self._now() + _CHECK_INTERVAL
+        with self._writing:
+            if self._connection is None or self.failure is not None:
+                return
+            if self._is_lost() or self._found_logs() != self._logs or not self._place.is_intact():
+                try:
+                    self._restore()
+                except BaseException as error:
+                    self.failure = self._failed(error)
 
     def _write_until(self, is_done: Callable[[], bool]) -> None:
         while not is_done():
@@ -188,21 +234,86 @@ class Writer:
             self._connection = connect(self._file, self._seal)
             with contextlib.suppress(OSError):  # without padding, commits only take longer
                 self._log = os.open(f"{self._path}-wal", os.O_WRONLY | os.O_APPEND)
+            self._logs = self._found_logs()
         return self._connection
 
     def _write(self, connection: sqlite3.Connection, batch: Sequence[Request]) -> None:
         self._transactions += 1
-        connection.execute("BEGIN IMMEDIATE")
-        for request in batch:
-            for statement in request.statements():
-                _execute(connection, *statement)
-        connection.execute("COMMIT")
-        if os.stat(self._path).st_ino != self._inode:
-            raise OSError(f"{self._file} has been replaced by another file")
+        try:
+            _commit(connection, batch)
+        except sqlite3.Error:
+            if not self._is_lost():
+                raise
+            self._restore()
+            _commit(self._opened(), batch)
+        # A later process must find what was written. Looking after the commit shows that.
+        if self._is_lost():
+            self._restore()
         for request in batch:
             if request.answer is not None:
                 request.answer.put(None)
         self._pad_log()
+
+    def _set_file(self, file: Path) -> None:
+        self._file = file
+        self._path = os.fspath(file)
+        status = os.lstat(self._path)
+        self._inode, self._device = status.st_ino, status.st_dev
+        self._mode, self._size = status.st_mode, status.st_size
+
+    def _is_lost(self) -> bool:
+        """Return whether the database file is not the one that this writer has open."""
+        try:
+            status = os.lstat(self._path)
+        except OSError:
+            return True
+        return (
+            status.st_ino != self._inode
+            or status.st_mode != self._mode
+            or status.st_dev != self._device
+            or status.st_size < self._size
+        )
+
+    def _found_logs(self) -> Mapping[str, int]:
+        """Return the inodes of the write-ahead log and its index, without reading their times."""
+        names = [f"{self._file.name}{suffix}" for suffix in LOGS]
+        with contextlib.suppress(OSError), os.scandir(self._file.parent) as found:
+            return {entry.name: entry.inode() for entry in found if entry.name in names}
+        return {}
+
+    def _restore(self) -> None:
+        """Write the journal again if it is lost, and otherwise repair its folder."""
+        for left in reversed(range(_TRIES)):
+            try:
+                self._try_to_restore()
+                break
+            except (OSError, JournalError, sqlite3.Error):
+                if not left:
+                    raise
+                time.sleep(_PAUSE)  # the folder may still be in the process of being removed
+
+    def _try_to_restore(self) -> None:
+        file = self._place.restore()
+        if file != self._file or self._is_lost() or self._found_logs() != self._logs:
+            self._write_again(file)
+            self._place.written_again(file)
+
+    def _write_again(self, file: Path) -> None:
+        old = self._connection
+        assert old is not None
+        write_copy(old, file, self._seal)
+        self._close_log()
+        self._set_file(file)
+        self._connection = None
+        try:
+            self._opened()
+        except BaseException:
+            self._connection = old
+            raise
+        # SQLite removes the log with the name of the new one when it closes the old connection.
+        self._retired.append(old)
+        with contextlib.suppress(sqlite3.Error):
+            void(old)
 
     def _pad_log(self) -> None:
         """Pad the end of the write-ahead log with zeros, at which SQLite stops reading."""
@@ -235,10 +346,26 @@ class Writer:
             while self._requests:
                 self._write_batch()
             self._is_closed = True
-            if self._log is not None:
-                os.close(self._log)
+            self._close_log()
             if self._connection is not None:
                 self._connection.close()
+            for connection in self._retired:
+                connection.close()
+
+    def _close_log(self) -> None:
+        log, self._log, self._log_size = self._log, None, 0
+        if log is not None:
+            os.close(log)
+
+
+def _commit(connection: sqlite3.Connection, batch: Sequence[Request]) -> None:
+    if connection.in_transaction:  # the last attempt has failed
+        connection.execute("ROLLBACK")
+    connection.execute("BEGIN IMMEDIATE")
+    for request in batch:
+        for statement in request.statements():
+            _execute(connection, *statement)
+    connection.execute("COMMIT")
 
 
 def _execute(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> None:

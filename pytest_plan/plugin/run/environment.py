@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
-import secrets
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_plan.engine.definition.planned import PlannedStep
-from pytest_plan.engine.environments.environment import FOLDER, LOG, Environment, remove_empty
+from pytest_plan.engine.environments.environment import (
+    FOLDER,
+    LOG,
+    Environment,
+    remove_empty,
+)
 from pytest_plan.engine.environments.fingerprint import Fingerprints
 from pytest_plan.engine.environments.keeping import obstacles
+from pytest_plan.engine.environments.private import temporary_parent
 from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import Recorded
@@ -73,6 +78,7 @@ class RunEnvironment:
         self._name = settings.environment_name
         self._steps = declared.steps
         self.is_replaced = False
+        self._repairs: collections.deque[str] = collections.deque()  # noted by any thread
         if os.path.lexists(settings.dir / FOLDER):
             self._recovery.clean_up_all()
         try:
@@ -85,6 +91,9 @@ class RunEnvironment:
         self._facts = launch.describe(declared.config, self._files())
         try:
             self._recorded = self._look_back(run_id)
+            self.watch = Watch(
+                declared.config, self._environment, self._facts, workers, wanted=settings.reaper
+            )
             self.journal = self._open()
         except BaseException as error:
             self._environment.release()
@@ -92,9 +101,15 @@ class RunEnvironment:
                 raise pytest.UsageError(str(error)) from None
             raise
         self.scratch = None if self._recorded is None else scratch_of(self._recorded)
-        self.watch = Watch(
-            declared.config, self._environment, self._facts, workers, wanted=settings.reaper
-        )
+
+    def say_repairs(self) -> None:
+        """Report, on the main thread, that the journal or its folder was lost and repaired."""
+        while self._repairs:
+            self._foreground.say(self._repairs.popleft(), bad=True)
+
+    def _note_repair(self, text: str, file: Path) -> None:
+        self._repairs.append(text)
+        self.watch.follow(file)
 
     def reuse(self, run: Run) -> None:
         """Restore the steps that this run reuses."""
@@ -218,6 +233,7 @@ class RunEnvironment:
         # An unnamed environment is never reused, so its fingerprints are never compared.
         prints = (lambda step: "") if self._name is None else self._prints.of
         references = references_of(self._declared.config)
+        self._environment.on_repair = self._note_repair
         journal = self._environment.open(references, prints, launch=self._facts)
         if self._recorded is not None:
             journal.forget(name for name in self._recorded.steps if name not in self._fresh)
@@ -231,7 +247,7 @@ class RunEnvironment:
         except JournalError as error:
             if self._name is not None:
                 raise
-            folder = Path(tempfile.gettempdir()) / f"plan-journal-{secrets.token_hex(6)}"
+            folder = temporary_parent()
             warn(self._declared.config, f"{error}; the journal of this run is in {folder}")
             self.is_replaced = True
             try:

@@ -150,6 +150,7 @@ class Host:
                 run.provision(names)
             except JournalError as error:
                 raise pytest.UsageError(str(error)) from None
+        self.say_repairs()
         self.signals.raise_received()
         if isinstance(run.fatal, SystemExit):
             # pytest would report a SystemExit outside a test as an INTERNALERROR.
@@ -200,12 +201,18 @@ class Host:
             if self.signals.received:
                 self._run.cancel("a signal ended the session")
             self._run.clean_up(self._to_keep(failed=failed))
+        self.say_repairs()
         if self._environment is not None:
             left = self._run.cleanup_error() is not None or self._run.result().left
             self._environment.finish(is_clean=not left, was_left=self._run.was_left)
         self.signals.restore()
         for line in artifacts.tidy(self._declared.settings.dir, self._run.run_id):
             self.foreground.say(line)
+
+    def say_repairs(self) -> None:
+        """Report that the journal was lost and written again, if that has happened."""
+        if self._environment is not None:
+            self._environment.say_repairs()
 
     def _to_keep(self, *, failed: bool) -> Collection[str]:
         if self._environment is None:

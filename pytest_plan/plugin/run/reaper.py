@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.environments.environment import LOG, Environment
@@ -67,6 +68,15 @@ class Watch:
         """Tell the reaper, if it is running, about a worker that has started since."""
         if self._reaper is not None:
             self._reaper.guard(worker)
+
+    def follow(self, journal: Path) -> None:
+        """Tell the reaper, if it is running, that the journal was written again; from any thread.
+
+        Args:
+            journal: the path of the journal.
+        """
+        if self._reaper is not None:
+            self._reaper.follow(journal)
 
     def unlimited(self) -> None:
         """Lift the limit, because a debugger is open or cleanup has begun."""

@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.environments import recovery
-from pytest_plan.engine.environments.environment import (
-    Environment,
-    is_being_cleaned,
-    names,
-    tidy,
-)
+from pytest_plan.engine.environments.environment import FOLDER, JOURNAL, Environment, names, tidy
+from pytest_plan.engine.environments.lock import is_being_cleaned
 from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.journal.reader import MOST_OWNERS, Recorded, RecordedStep
 from pytest_plan.engine.journal.reference import References
@@ -135,7 +131,8 @@ class Recovery(recovery.RecoveryCallbacks):
 
     def in_use(self, name: str) -> None:
         """Report that the environment is in use and is left alone."""
-        if is_being_cleaned(self._parent, name, launch.key_of(self._declared.config)):
+        journal = self._parent / FOLDER / name / JOURNAL
+        if is_being_cleaned(journal, launch.key_of(self._declared.config)):
             self._being_cleaned.append(name)
             if self._kept:
                 return  # `wait_for_cleaners` follows

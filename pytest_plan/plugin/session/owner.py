@@ -34,6 +34,12 @@ class Owner:
         if eager := plan_session.declared.eager_steps():
             plan_session.host.provision(eager)
 
+    def pytest_runtest_logfinish(self) -> None:
+        """Report between tests that the journal was lost and written again."""
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None and plan_session.host.is_open:
+            plan_session.host.say_repairs()
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_keyboard_interrupt(
         self, excinfo: pytest.ExceptionInfo[BaseException]

@@ -242,7 +242,7 @@ class TestDeath:
         command = [sys.executable, "-c", f"open({str(tmp_path / 'acted')!r}, 'w')"]
         stranger = subprocess.Popen(["sleep", "60"])
         try:
-            argv = [sys.executable, "-I", "-S", lease.__file__, str(stranger.pid), *command]
+            argv = [sys.executable, "-I", "-S", lease.__file__, str(stranger.pid), "none", *command]
             assert subprocess.call(argv, stdin=subprocess.PIPE, timeout=LONGEST) == 0
             assert (tmp_path / "acted").exists()
         finally:
