@@ -96,6 +96,9 @@ class Environment(Place):
         except JournalError:
             self._lock.release()
             raise
+        except OSError as error:  # no process can be identified
+            self._lock.release()
+            raise JournalError(f"{self.folder} cannot be used: {error}") from error
 
     def _refuse_foreign(self) -> None:
         """Leave the folder of somebody else exactly as it is, unless somebody else uses it."""

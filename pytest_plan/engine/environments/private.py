@@ -19,6 +19,7 @@ from pytest_plan.engine.model.errors import JournalError
 
 _PRIVATE = 0o700
 _CHANGE = 0o022  # write permission for group and others
+_LONGEST = 470  # bytes; SQLite allows 512 for a file, with what it appends to its name
 TAGS = {
     ".gitignore": "*\n",
     "CACHEDIR.TAG": (
@@ -40,8 +41,14 @@ def make_private(folder: Path, below: Path) -> None:
 
     Raises:
         JournalError: a folder cannot be created, is a symbolic link, belongs to another user, can
-            be changed by other users, or is on a network file system. The message says what to do.
+            be changed by other users, or is on a network file system, or its path is too long. The
+            message says what to do.
     """
+    if (length := len(os.fsencode(folder))) > _LONGEST:
+        raise JournalError(
+            f"{folder} has a path of {length} bytes, which is too long for a journal (at most "
+            f"{_LONGEST}); set plan_dir to a shorter path"
+        )
     _make(below, tagged=True)
     _check(below, others=_CHANGE)
     path = below

@@ -7,6 +7,7 @@ other, never with the wall clock, which can be set back.
 # Annotations are not postponed: a NamedTuple would compile each of them, in the reaper's program.
 import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,11 +158,24 @@ def host() -> str:
 
 
 def namespace() -> str:
-    """Return the process-id namespace of this process; empty if the system has none."""
+    """Return the process-id namespace of this process; empty if the system has none.
+
+    Raises:
+        OSError: as for `boot_id`.
+    """
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
+        _check_proc()
         return ""
+
+
+def _check_proc() -> None:
+    if sys.platform == "linux" and not os.path.exists("/proc/stat"):
+        raise OSError(
+            "no process can be identified, because /proc is not mounted; to mount it: "
+            "mount -t proc proc /proc"
+        )
 
 
 def session_of(pid: int) -> int:
@@ -173,10 +187,15 @@ def session_of(pid: int) -> int:
 
 
 def boot_id() -> str:
-    """Return a value that changes with every boot of the system."""
+    """Return a value that changes with every boot of the system.
+
+    Raises:
+        OSError: the system is Linux and /proc is not mounted, so no process can be identified.
+    """
     file = Path("/proc/sys/kernel/random/boot_id")
     if file.exists():
         return file.read_text().strip()
+    _check_proc()
     import psutil
 
     return str(round(psutil.boot_time()))

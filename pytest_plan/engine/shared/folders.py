@@ -93,8 +93,8 @@ class RunFolders:
                 return _create(self._own_artifacts() / step, 0o700)
             root = self._artifacts_root()
             if not root.is_dir():
-                root.mkdir(0o700, parents=True)
-                mark(root)
+                root.parent.mkdir(0o700, parents=True, exist_ok=True)
+                _create_marked(root)
             return _create(root / step, 0o700)
 
     def remove(self) -> str | None:
@@ -117,8 +117,7 @@ class RunFolders:
             # before the folder exists, because nothing would remove a folder that is not noted.
             root = Path(tempfile.gettempdir()) / f"plan-{secrets.token_hex(6)}"
             self._note(root)
-            root.mkdir(0o700)
-            mark(root)
+            _create_marked(root)
             root.chmod(_PASSABLE)
             self._root = root
         return self._root
@@ -181,13 +180,27 @@ def marker_of(folder: Path) -> Marker | None:
 def _write_marker(folder: Path, marker: Marker) -> None:
     unfinished = folder / f"{MARKER}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    with open(os.open(unfinished, flags, 0o600), "w", encoding="utf-8") as file:
-        json.dump({**marker._asdict(), "owner": marker.owner._asdict()}, file)
-    unfinished.replace(folder / MARKER)
+    try:
+        with open(os.open(unfinished, flags, 0o600), "w", encoding="utf-8") as file:
+            json.dump({**marker._asdict(), "owner": marker.owner._asdict()}, file)
+        unfinished.replace(folder / MARKER)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def _is_ours(status: os.stat_result) -> bool:
     return not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+
+
+def _create_marked(folder: Path) -> None:
+    folder.mkdir(0o700)
+    try:
+        mark(folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # without a marker, nothing would ever remove it
+        raise
 
 
 def _create(folder: Path, mode: int) -> Path:

@@ -17,6 +17,7 @@ from pytest_plan.engine.model.secret import KEY_VARIABLE
 
 _OPTIONS = "PYTEST_ADDOPTS"
 _BY_REAPER = "PYTEST_PLAN_BY_REAPER"
+_ROOT = "PYTEST_PLAN_ROOT"
 _KEY: pytest.StashKey[Key] = pytest.StashKey()
 
 
@@ -45,7 +46,8 @@ def describe(config: pytest.Config, files: Iterable[str]) -> dict[str, Any]:
 def command(launch: Mapping[str, Any], plan_dir: Path) -> list[str]:
     """Return the command line that cleans up after the run that `launch` describes."""
     argv = module_argv(launch["python"], launch["path"], "pytest", "--plan-cleanup")
-    argv.append(f"--rootdir={launch['root']}")
+    # pytest expands variables in this option, but not in the value of a variable.
+    argv.append(f"--rootdir=${_ROOT}")
     if launch["ini"] is not None:
         argv += ["-c", launch["ini"]]
     for plugin in launch["plugins"]:
@@ -74,13 +76,14 @@ def key_of(config: pytest.Config) -> Key:
     return config.stash.setdefault(_KEY, Key())
 
 
-def environ(variables: Mapping[str, str], key: Key) -> dict[str, str]:
+def environ(launch: Mapping[str, Any], variables: Mapping[str, str], key: Key) -> dict[str, str]:
     """Return the environment for that command if the reaper runs it.
 
     PYTEST_ADDOPTS does not apply to the command, but is kept for `was_begun_by_reaper`.
     """
     kept = {name: value for name, value in variables.items() if name != _OPTIONS}
     kept[KEY_VARIABLE] = key.hex
+    kept[_ROOT] = launch["root"]
     return {**kept, _BY_REAPER: f"={variables[_OPTIONS]}" if _OPTIONS in variables else ""}
 
 
@@ -90,6 +93,7 @@ def was_begun_by_reaper() -> bool:
     If it has, give this process the environment variables of the dead run, so that the programs
     that a cleanup starts find the same variables as in that run. A second call returns False.
     """
+    os.environ.pop(_ROOT, None)
     options = os.environ.pop(_BY_REAPER, None)
     if options:
         os.environ[_OPTIONS] = options[1:]

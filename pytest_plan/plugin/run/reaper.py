@@ -95,7 +95,7 @@ class Watch:
             self._reaper = Reaper(
                 self._environment.file,
                 launch.command(self._facts, folder.parent.parent),
-                launch.environ(os.environ, self._environment.key),
+                launch.environ(self._facts, os.environ, self._environment.key),
                 folder / LOG,
             )
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -286,3 +287,20 @@ class TestMounts:
 def refuse(*args: object, **options: object) -> None:
     """Stand for a system without /proc."""
     raise FileNotFoundError
+
+
+def test_a_folder_that_cannot_be_marked_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_temporary_folder: Path
+) -> None:
+    """On a full disk: nothing would ever remove a folder without a marker."""
+
+    def fails(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "mark", fails)
+    folders = RunFolders(lambda: tmp_path / "artifacts" / "run")
+    for make in (folders.scratch, folders.artifacts):
+        with pytest.raises(OSError, match="No space"):
+            make("db")
+    assert list(own_temporary_folder.glob("plan-*")) == []
+    assert list((tmp_path / "artifacts").iterdir()) == []
