@@ -86,7 +86,7 @@ class Collector:
         outcome = _outcome(report)
         if outcome is not None and test.outcome not in BAD_TEST_OUTCOMES:
             test.outcome = outcome
-            test.message = _message(report) if report.failed else ""
+            test.message = self._message(report) if report.failed else ""
 
     def _account(self, result: PlanResult) -> Account:
         plan, mask = self._plan, self._plan.host.mask
@@ -146,6 +146,14 @@ class Collector:
         ]
         return tuple(sorted(tests, key=lambda test: test.started))
 
+    def _message(self, report: pytest.TestReport) -> str:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        # The whole text of a blocked test is the reason why it was blocked.
+        is_blocked = getattr(report, "plan_blocked", None)
+        text = str(report.longrepr if crash is None or is_blocked else crash.message)
+        line = " ".join(self._plan.host.mask(text).split())  # a part of a secret is not masked
+        return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
+
     def _not_run(self, finished: int) -> int:
         session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
         if session is None:
@@ -170,12 +178,3 @@ def _outcome(report: pytest.TestReport) -> str | None:
     if report.passed and report.when == "call":
         return "xpassed" if is_expected else "passed"
     return None
-
-
-def _message(report: pytest.TestReport) -> str:
-    crash = getattr(report.longrepr, "reprcrash", None)
-    # The whole text of a blocked test is the reason why it was blocked.
-    is_blocked = getattr(report, "plan_blocked", None)
-    text = str(report.longrepr if crash is None or is_blocked else crash.message)
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."

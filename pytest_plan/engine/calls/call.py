@@ -14,6 +14,7 @@ from pytest_plan.engine.calls.interrupt import Interrupt, call_interruptibly
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import StateError, describe
 from pytest_plan.engine.model.outcomes import EXEC_HOOKS, Hook
+from pytest_plan.engine.model.secret import current_masker
 from pytest_plan.engine.model.stop import Stop
 from pytest_plan.engine.processes.process import Process
 from pytest_plan.engine.processes.tree import Leftovers
@@ -169,8 +170,11 @@ class CallScope(Guard):
         with self.flag.condition:
             return clock.wait_for(self.flag.condition, self.flag.is_raised, seconds)
 
-    def check(self) -> None:
+    def check(self, cause: BaseException | None = None) -> None:
         """Raise an error if the call must stop.
+
+        Args:
+            cause: the exception that the error follows from; None means none.
 
         Raises:
             StateError: as `admit`.
@@ -180,7 +184,10 @@ class CallScope(Guard):
         """
         self.admit()
         if self.flag.stop is not None:
-            raise self.flag.stop.error(self.step, self.hook, self.attempt)
+            error = self.flag.stop.error(self.step, self.hook, self.attempt)
+            if cause is not None:
+                error.__cause__ = cause
+            raise error
 
     def abandon(self, thread: int) -> None:
         """Abandon the call on `thread`, which may not change anything from now on."""
@@ -329,6 +336,7 @@ class Call:
 
     def _run(self) -> Returned:
         current_log.set(self.log)
+        current_masker.set(self.log.masker)
         interrupt = self._interrupt
         value = self.body.perform(interrupt)
         self.has_returned = True

@@ -17,6 +17,7 @@ from pytest_plan.engine.calls.undo import Undo, UndoStack
 from pytest_plan.engine.journal.null import Deferred
 from pytest_plan.engine.model.durations import Duration, format_duration, parse_duration
 from pytest_plan.engine.model.errors import PlanError, describe
+from pytest_plan.engine.model.secret import Secret
 from pytest_plan.engine.processes.copies import call_in_original
 from pytest_plan.engine.processes.marks import Marks, new_marks
 from pytest_plan.engine.processes.process import Process, ProgramFiles, arguments_of, content, spawn
@@ -58,8 +59,8 @@ class Context:
     def reason(self) -> str | None:
         """Why cleanup runs; None in other hooks.
 
-        The reason is `success`, `failure`, `cancelled` or `timeout` after a run, `retry` before
-        another attempt, and `recovery` if a later process cleans up.
+        It is `success`, `failure`, `cancelled` or `timeout` after a run, `retry` before another
+        attempt, and `recovery` if a later process cleans up.
         """
         return self._scope.reason
 
@@ -77,8 +78,8 @@ class Context:
     def tmp_path(self) -> Path:
         """The step's temporary folder, which is removed after cleanup.
 
-        Its path is short enough for a socket. Other users may enter it, so a server that refuses
-        to run as root can use it. It is emptied before an attempt that repeats every hook.
+        Its path is short enough for a socket. Other users, such as that of a server, may enter it.
+        It is emptied before an attempt that repeats every hook.
 
         Raises:
             PlanError, OSError: the run is over, or the folder cannot be created.
@@ -94,12 +95,12 @@ class Context:
             PlanError, OSError: the run is over, or the folder cannot be created.
         """
         with self._scope.uninterrupted:
+            self._log.update()
             return self._facts.folders.artifacts(self.step)
 
     def remaining(self) -> float | None:
         """Return the seconds until `deadline`, never less than 0; None if there is no limit."""
-        deadline = self._scope.deadline
-        return None if deadline is None else max(0.0, deadline - self._facts.clock.now())
+        return None if self.deadline is None else max(0.0, self.deadline - self._facts.clock.now())
 
     def check(self) -> None:
         """Raise an error if the hook must stop.
@@ -123,15 +124,23 @@ class Context:
             self._scope.admit()
             self._log.write(f"{text}\n")
 
+    def secret(self, value: T) -> Secret[T]:
+        """Return `Secret(value)`, which is masked from now on.
+
+        Raises:
+            ValueError: `value` is text or bytes of 1 to 3 characters.
+        """
+        self._facts.masker.learn(secret := Secret(value))
+        return secret
+
     def sleep(self, duration: Duration) -> None:
         """Sleep for `duration`, or until the hook must stop.
 
         Raises:
             PlanError: the hook must stop; see `check`.
         """
-        seconds = parse_duration(duration, "ctx.sleep")
         with self._scope.uninterrupted:
-            self._pause(seconds)
+            self._pause(parse_duration(duration, "ctx.sleep"))
             self._facts.programs.notice(self.step)
 
     def wait_until(
@@ -172,7 +181,7 @@ class Context:
                 value, error = None, caught
             with self._scope.uninterrupted:
                 self._scope.wait_limit = None
-                self._check(error)
+                self._scope.check(error)
                 now = self._facts.clock.now()
                 is_ours = self._facts.programs.check_waiting(
                     self.step, self._scope.flag, error,
@@ -201,9 +210,8 @@ class Context:
     ) -> subprocess.CompletedProcess[str]:
         """Run a program until it ends; return its exit status and its output.
 
-        The output also goes to the step's log. If the hook must stop, the program and every process
-        that it started are ended. Daemons that it leaves must keep running, as the programs of
-        `start`, until cleanup ends them.
+        The output also goes to the step's log. If the hook must stop, the program's tree is ended.
+        Daemons that it leaves must keep running, as the programs of `start`, until cleanup.
 
         Args:
             argv: the program and its arguments, never a shell string.
@@ -263,11 +271,10 @@ class Context:
         stop_grace: Duration = "10s",
         watch: bool = True,
     ) -> Process:
-        """Start a program and return without waiting for it. Cleanup ends its whole process tree.
+        """Start a program and return without waiting for it. Its output goes to the step's log.
 
-        Its output goes to the step's log, and its standard input is empty. To end the program,
-        cleanup sends it `stop_signal`, and after `stop_grace` kills what is left of its process
-        tree. The other arguments have the same meaning as in `run`.
+        Cleanup sends it `stop_signal`, and after `stop_grace` kills what is left of its whole
+        process tree. The other arguments are those of `run`.
 
         If `watch` is true, the step fails if the program has failed when the hook returns, or ends
         during `wait_until` and leaves no daemon running. Pass False for a program that is meant to
@@ -287,7 +294,7 @@ class Context:
             name, marks = Path(arguments[0]).name, self._facts.programs.own(new_marks())
             number = self._plan_tree(f"process {name!r}", marks, stop_signal, grace, watch=watch)
             try:
-                with self._log.path.open("ab") as output:
+                with self._log.open_for_program() as output:
                     process = spawn(
                         arguments, output=output, errors=subprocess.STDOUT,
                         env=self._facts.program_environment(self.step, env, clean=clean_env),
@@ -312,9 +319,8 @@ class Context:
         """Call `fn(*args, **kwargs)` at cleanup, however the step ends.
 
         Call this as soon as a resource exists, with the function that removes it. Deferred calls
-        run after the `cleanup` hook, in reverse order of registration; `fn` may be `async def`. A
-        later process can make the call only if it can import `fn` and read the arguments from the
-        journal.
+        run after the `cleanup` hook, the last one first; `fn` may be `async def`. A later process
+        can make the call only if it can import `fn` and read the arguments from the journal.
 
         Raises:
             TypeError: `fn` is not callable.
@@ -328,10 +334,10 @@ class Context:
             self._undo.admit(self._scope)
         with self._scope.uninterrupted:
             self._scope.admit()
-            label = getattr(fn, "__qualname__", None) or repr(fn)
-            call, number = Deferred(fn, args, kwargs), None
+            label, number = getattr(fn, "__qualname__", None) or repr(fn), None
+            call, hook = Deferred(fn, args, kwargs), self._scope.hook
             try:
-                number = self._facts.journal.deferred(self.step, self._scope.hook, label, call)
+                number = self._facts.journal.deferred(self.step, hook, label, call)
             finally:  # the resource exists, so it must be undone even if the journal fails
                 body = deferred_body(self._undo.loop, self._facts.clock, fn, *args, **kwargs)
                 self._push(label, body, number=number)
@@ -350,8 +356,8 @@ class Context:
             self._undo.admit(self._scope)
             self._facts.variables.set(name, str(value), self.step)
             body, number = body_of(self._facts.variables.restore, name), None
+            hook = self._scope.hook
             try:
-                hook = self._scope.hook
                 number = self._facts.journal.variable_set(self.step, hook, name, str(value))
             finally:
                 self._push(f"environment variable {name}", body, number=number)
@@ -367,7 +373,7 @@ class Context:
             return self._facts.programs.took(self.step, self._facts.ports.take())
 
     def _before_run(self, argv: Sequence[str]) -> Before:
-        """Return what is there before `run` begins a program, after planning to end its daemons."""
+        """Plan to end the daemons of a program; return what is there before `run` begins it."""
         programs, clock, scope = self._facts.programs, self._facts.clock, self._scope
         if (left := scope.left) is None:
             left = Leftovers(programs.own(new_marks()), partial(self._undo.found, self._log))
@@ -391,10 +397,4 @@ class Context:
 
     def _pause(self, seconds: float, error: BaseException | None = None) -> None:
         self._scope.pause(self._facts.clock, seconds)
-        self._check(error)
-
-    def _check(self, cause: BaseException | None) -> None:
-        try:
-            self._scope.check()
-        except PlanError as stop:
-            raise stop from cause
+        self._scope.check(error)

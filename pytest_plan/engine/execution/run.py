@@ -40,7 +40,6 @@ from pytest_plan.engine.model.results import (
 )
 from pytest_plan.engine.model.stop import Stop, StopKind
 from pytest_plan.engine.shared.folders import RunFolders
-from pytest_plan.engine.shared.log import StepLog
 from pytest_plan.engine.shared.run_facts import RunFacts
 from pytest_plan.engine.shared.store import LocalStore
 
@@ -205,7 +204,7 @@ class Run:
         atexit.unregister(self.clean_up)
         for step_run in self.step_runs.values():
             step_run.loop.leave()
-        self.facts.folders.remove()
+        self.facts.leave_folders(kept=False)
         self._executor.close()
 
     def clean_up(self, keep: Collection[str] = (), reason: str | None = None) -> None:
@@ -230,9 +229,7 @@ class Run:
             self._executor.run(Reverse(self._status, reason, limit, keep))
         for step_run in self.step_runs.values():
             step_run.undo.is_closed = True
-        if not keep:
-            left = self.facts.folders.remove()
-            self._left = () if left is None else (left,)
+        self._left = self.facts.leave_folders(kept=bool(keep))
         self.facts.emit(PlanFinished(self.result(), self.facts.elapsed()))
         self._executor.close()
         self.journal.close()
@@ -241,7 +238,8 @@ class Run:
 
     def cancel(self, reason: str) -> None:
         """Request a stop. Any thread or signal handler may call this. Cleanup is not cut short."""
-        self._executor.request(lambda phase: phase.cancelled(reason))
+        masked = self.facts.masker.mask(reason)
+        self._executor.request(lambda phase: phase.cancelled(masked))
 
     def interrupt(self, reason: str, *, may_leave: bool) -> None:
         """Request a stop because of a signal; with `may_leave`, the second one ends cleanup."""
@@ -334,7 +332,7 @@ class Run:
             self._status.request_stop(Stop(StopKind.LIMIT, reason))
 
     def _step_run(self, step: PlannedStep) -> StepRun:
-        return StepRun(step, StepLog(step.name, self.facts.folders, self.facts.masker))
+        return StepRun(step, self.facts.log_of(step.name))
 
     def _folders(self, artifacts: Path | None, scratch: Path | None) -> RunFolders:
         folder = None if artifacts is None else artifacts / self.run_id

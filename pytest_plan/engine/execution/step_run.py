@@ -123,7 +123,7 @@ class StepRun:
         """Record the final outcome, and the error of a step that failed."""
         self._result = None
         self.outcome = change_step(self.outcome, outcome)
-        self.reason = reason
+        self.reason = None if reason is None else self.log.masker.mask(reason)
         self.error = error
         self.ended = at
 
@@ -135,7 +135,7 @@ class StepRun:
     def left_behind(self, stack: str) -> None:
         """Record the stack of the first thread that was abandoned."""
         self._result = None
-        self.stack = self.stack or stack
+        self.stack = self.stack or self.log.masker.mask(stack)
 
     def as_step_error(self, hook: Hook, attempt: int, error: BaseException, text: str) -> StepError:
         """Return `error` as a StepError of this step; its message contains `text`."""
@@ -145,7 +145,7 @@ class StepRun:
         if hook is not Hook.CLEANUP:
             where += f", attempt {attempt} of {self.attempts_allowed}"
         wrapped = StepError(
-            f"step {self.name!r} failed {where}: {text}",
+            f"step {self.name!r} failed {where}: {self.log.masker.mask(text)}",
             step=self.name,
             hook=hook.value,
             attempt=attempt,

@@ -97,6 +97,22 @@ class RunFolders:
                 _create_marked(root)
             return _create(root / step, 0o700)
 
+    def private_file(self, name: str) -> Path:
+        """Create a file in the scratch folder that only this user can read; return its path.
+
+        The path is different each time, and a run that continues this one does not reuse it.
+
+        Raises:
+            PlanError: see `scratch`.
+            OSError: the file cannot be created.
+        """
+        with self._lock:
+            folder = _create(self._scratch_root() / ".private", stat.S_IRWXU)
+            path = folder / f"{secrets.token_hex(4)}-{name.replace(os.sep, '-')}"
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+            os.close(os.open(path, flags, stat.S_IRUSR | stat.S_IWUSR))
+            return path
+
     def remove(self) -> str | None:
         """Remove the scratch folder; return a message about what is left, or None."""
         with self._lock:

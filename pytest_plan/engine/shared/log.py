@@ -1,17 +1,21 @@
-"""The log of a step: a file that is created when its first line is written."""
+"""The log of a step: a masked file that is created when its first line is written."""
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import os
 import threading
 from pathlib import Path
+from typing import IO
 
 from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.model.secret import Masker
 from pytest_plan.engine.shared.folders import RunFolders
+from pytest_plan.engine.shared.program_log import Copies, Log, MaskedCopy
 
 TAIL_LINES = 30
-_TAIL_BYTES = 64 * 1024
+_PATIENCE = 1.0  # seconds to wait for another thread, which may hang in a write
 
 # The log of the step whose hook is running in the current thread (or asyncio task).
 current_log: contextvars.ContextVar[StepLog | None] = contextvars.ContextVar(
@@ -19,67 +23,116 @@ current_log: contextvars.ContextVar[StepLog | None] = contextvars.ContextVar(
 )
 
 
-class StepLog:
+class StepLog(Log):
     """The log of one step: its `ctx.log` lines, and the output of its programs and hooks.
+
+    All of it goes to a private file, of which `log.txt` in the artifacts folder of the step is a
+    masked copy.
 
     Args:
         step: the step's name.
-        folders: the folders of the run; the file is created in the artifacts folder of the step.
+        folders: the folders of the run.
+        masker: the masker for secrets.
+        copies: the object that keeps the copies of the run up to date.
+
+    Attributes:
         masker: the masker for secrets.
     """
 
-    __slots__ = ("_folders", "_lock", "_masker", "_path", "_step")
+    __slots__ = ("_copies", "_copy", "_folders", "_lock", "_process", "_source", "_step", "masker")
 
-    def __init__(self, step: str, folders: RunFolders, masker: Masker) -> None:
+    def __init__(self, step: str, folders: RunFolders, masker: Masker, copies: Copies) -> None:
         self._step = step
         self._folders = folders
-        self._masker = masker
-        self._lock = threading.Lock()  # guards the creation of the file and each append to it
-        self._path: Path | None = None
+        self.masker = masker
+        self._copies = copies
+        self._process = os.getpid()
+        self._lock = threading.Lock()  # guards both files: their creation, appends, and copying
+        self._source: Path | None = None
+        self._copy: MaskedCopy | None = None
 
     @property
     def path(self) -> Path:
-        """The path of the file. Reading this property creates the file if it is missing."""
+        """The path of the masked file. Reading this property creates the file if it is missing."""
         with self._lock:
-            return self._file()
+            return self._files().target
 
     def write(self, text: str) -> None:
         """Append `text` with secrets masked; discard it if the run is over.
 
+        A line without its end is in the masked file once it has ended, or the run has.
+
         Raises:
-            OSError: the file cannot be written.
+            OSError: the log cannot be written.
         """
         with self._lock:
             try:
-                self._append(self._masker.mask(text))
+                self._append(text)
             except (OSError, PlanError):
                 # An abandoned step may still print after the run, when its log has been removed.
                 if not self._folders.is_over:
                     raise
 
+    def open_for_program(self) -> IO[bytes]:
+        """Open the private file for the output of a program, and keep the copy up to date.
+
+        Raises:
+            PlanError, OSError: the run is over, or a file cannot be created.
+        """
+        with self._lock:
+            self._files()
+            assert self._source is not None
+            file = self._source.open("ab")
+        self._copies.watch(self)
+        return file
+
     def tail(self, lines: int = TAIL_LINES) -> str:
         """Return the last `lines` lines with secrets masked; "" if nothing was written."""
         with self._lock:
-            path = self._path
-        if path is None:
-            return ""
-        try:
-            with path.open("rb") as file:
-                size = file.seek(0, 2)
-                file.seek(max(0, size - _TAIL_BYTES))
-                content = file.read()
-        except OSError as error:
-            return f"(the log cannot be read: {error})"
-        text = content.decode("utf-8", "replace").replace("\r\n", "\n")
-        return self._masker.mask("\n".join(text.splitlines()[-lines:]))
+            if self._copy is None:
+                return ""
+            try:
+                text = self._copy.tail()
+            except OSError as error:
+                return f"(the log cannot be read: {error})"
+        return "\n".join(text.replace("\r\n", "\n").splitlines()[-lines:])
+
+    def update(self, *, wholly: bool = False) -> None:
+        """Update the masked file, if there is one and no other thread uses it for long."""
+        if self._copy is not None and self._lock.acquire(timeout=_PATIENCE):
+            try:
+                with contextlib.suppress(OSError):
+                    self._copy.update(wholly=wholly)
+            finally:
+                self._lock.release()
+
+    def tick(self) -> None:
+        """Update the masked file, if there is one; call this at regular times."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._copy is not None:
+                self._copy.tick()
 
     def _append(self, text: str) -> None:
-        with self._file().open("ab") as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
+        # What is known is masked before it is encoded, and before the disk has it.
+        data = self.masker.mask(text).encode("utf-8", "backslashreplace")
+        is_copied = os.getpid() != self._process
+        if is_copied and self._copy is None:
+            # A forked copy of the process cannot create the private file.
+            with (self._folders.artifacts(self._step) / "log.txt").open("ab") as file:
+                file.write(data)
+            return
+        copy = self._files()
+        assert self._source is not None
+        with self._source.open("ab") as file:
+            file.write(data)
+        if "\n" in text and not is_copied:
+            copy.update()
 
-    def _file(self) -> Path:
-        if self._path is None:
-            path = self._folders.artifacts(self._step) / "log.txt"
-            path.touch(mode=0o600)
-            self._path = path
-        return self._path
+    def _files(self) -> MaskedCopy:
+        if self._copy is None:
+            target = self._folders.artifacts(self._step) / "log.txt"
+            target.touch(mode=0o600)
+            self._source = self._folders.private_file(f"{self._step}.txt")
+            self._copy = MaskedCopy(self._source, target, self.masker)
+            self._copies.add(self)
+        return self._copy

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.model.clock import PlanClock
+from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.events import Event, Listener
 from pytest_plan.engine.model.secret import Masker
-from pytest_plan.engine.shared.facilities import Ports, Variables
 from pytest_plan.engine.shared.folders import RunFolders
+from pytest_plan.engine.shared.log import StepLog
+from pytest_plan.engine.shared.program_log import Copies
 from pytest_plan.engine.shared.programs import Programs
 from pytest_plan.engine.shared.store import LocalStore
 
@@ -28,6 +32,7 @@ class RunFacts:
         folders: the scratch folder and the artifacts folders.
         journal: the record that a later process needs to clean up after this one.
         masker: the masker for known secrets.
+        copies: the masked copies of the logs.
         ports: the free ports.
         variables: the environment variables that steps have set.
         programs: the programs that steps have started.
@@ -44,6 +49,7 @@ class RunFacts:
         "_program_variables",
         "began",
         "clock",
+        "copies",
         "deadline",
         "emit",
         "folders",
@@ -85,6 +91,7 @@ class RunFacts:
         self.folders = folders
         self.journal = journal
         self.masker = Masker()
+        self.copies = Copies()
         self.ports = Ports()
         self.variables = Variables()
         self.programs = Programs()
@@ -102,6 +109,19 @@ class RunFacts:
     def is_copied(self) -> bool:
         """Return whether this process is a forked copy, to which the run does not belong."""
         return os.getpid() != self._process
+
+    def log_of(self, step: str) -> StepLog:
+        """Return a new log for a step."""
+        return StepLog(step, self.folders, self.masker, self.copies)
+
+    def leave_folders(self, *, kept: bool) -> tuple[str, ...]:
+        """Finish the logs, and remove the scratch folder unless it is kept.
+
+        Return a message if that failed, else nothing.
+        """
+        self.copies.close()
+        left = None if kept else self.folders.remove()
+        return () if left is None else (left,)
 
     def program_environment(
         self, step: str, given: Mapping[str, str | None] | None, *, clean: bool = False
@@ -127,3 +147,119 @@ class RunFacts:
                 variables.update(self._program_variables(step))
         variables.update(given or {})
         return {name: value for name, value in variables.items() if value is not None}
+
+
+class Ports:
+    """Hands out free ports of the loopback interface, each at most once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _given
+        self._given: set[int] = set()
+
+    def take(self) -> int:
+        """Return a free port that was not handed out before."""
+        with self._lock:
+            while True:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", 0))
+                    port = int(probe.getsockname()[1])
+                if port not in self._given:
+                    self._given.add(port)
+                    return port
+
+
+class _Value:
+    """A value of an environment variable.
+
+    Attributes:
+        text: the value; None means that the variable is not set.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str | None) -> None:
+        self.text = text
+
+
+class _Changes:
+    """The values that all plans of this process have given to environment variables.
+
+    The newest value that has not been undone holds. Once all are undone, the variable has its
+    original value again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _values, and each read and write of os.environ
+        self._values: dict[str, list[_Value]] = {}  # by variable; the original value comes first
+
+    def set(self, name: str, text: str) -> _Value:
+        """Set an environment variable; return the value, for `undo`."""
+        value = _Value(text)
+        with self._lock:
+            original = os.environ.get(name)
+            os.environ[name] = text
+            self._values.setdefault(name, [_Value(original)]).append(value)
+        return value
+
+    def undo(self, name: str, value: _Value) -> None:
+        """Undo the call of `set` that returned `value`."""
+        with self._lock:
+            values = self._values[name]
+            held = values[-1] is value
+            values.remove(value)
+            if held:
+                _put(name, values[-1].text)
+            if len(values) == 1:
+                del self._values[name]
+
+
+# os.environ belongs to the whole process, and so does the record of its changes.
+_changes = _Changes()
+
+
+class Variables:
+    """The environment variables that the steps of a run set. Only one step may set each variable.
+
+    Another plan of this process may set the same variable.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _owners
+        # For each variable: the step that set it, and the values that are not undone.
+        self._owners: dict[str, tuple[str, list[_Value]]] = {}
+
+    def set(self, name: str, value: str, step: str) -> None:
+        """Set the environment variable `name` of this process.
+
+        Raises:
+            PlanDefinitionError: another step of the run has already set it.
+        """
+        with self._lock:
+            owner, values = self._owners.get(name, (step, []))
+            if owner != step:
+                raise PlanDefinitionError(
+                    f"steps {owner!r} and {step!r} both set the environment variable {name!r}",
+                    step=step,
+                )
+            values.append(_changes.set(name, value))
+            self._owners[name] = (owner, values)
+
+    def restore(self, name: str) -> None:
+        """Undo the last call of `set` for `name` that is not undone yet."""
+        with self._lock:
+            values = self._owners[name][1]
+            _changes.undo(name, values.pop())
+            if not values:
+                del self._owners[name]
+
+    def current(self) -> dict[str, str]:
+        """Return the variables that steps have set, and their current values."""
+        with self._lock:
+            return {name: os.environ[name] for name in self._owners if name in os.environ}
+
+
+def _put(name: str, text: str | None) -> None:
+    if text is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = text

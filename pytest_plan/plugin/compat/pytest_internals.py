@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import linecache
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
@@ -48,25 +50,8 @@ def warn(config: pytest.Config, text: str) -> None:
     call(kwargs={"warning_message": message, "when": "runtest", "nodeid": "", "location": None})
 
 
-class _ShownWarnings:
-    """Stands in for pytest's hooks, and passes on each warning with its text as it may be shown."""
-
-    def __init__(self, config: pytest.Config, shown: Callable[[str], str]) -> None:
-        self._call = config.hook.pytest_warning_recorded.call_historic
-        self._shown = shown
-        self.pytest_warning_recorded = self
-
-    def call_historic(self, *, kwargs: dict[str, Any]) -> None:
-        """Call the hook `pytest_warning_recorded`."""
-        warning = kwargs["warning_message"]
-        text = str(warning.message)
-        if (shown := self._shown(text)) != text:
-            warning.message = Warning(shown)  # the category of the warning stays
-        self._call(kwargs=kwargs)
-
-
 def catch_warnings(
-    config: pytest.Config, shown: Callable[[str], str]
+    config: pytest.Config, mask: Callable[[str], str]
 ) -> contextlib.AbstractContextManager[None]:
     """Return a context in which warnings, on any thread, are handled as those of a test.
 
@@ -75,16 +60,78 @@ def catch_warnings(
 
     Args:
         config: the config of this process.
-        shown: a function that returns the text of a warning as it may be shown.
+        mask: a function that masks the secrets in the text of a warning.
     """
     plugin: Any = config.pluginmanager.get_plugin("warnings")
     catch = getattr(plugin, "catch_warnings_for_item", None)
     if catch is None:
         return contextlib.nullcontext()
-    caught: contextlib.AbstractContextManager[None] = catch(
-        config, _ShownWarnings(config, shown), "runtest", None
-    )
+    hook = _MaskingHook(config.hook.pytest_warning_recorded, mask)
+    caught: contextlib.AbstractContextManager[None] = catch(config, hook, "runtest", None)
     return caught
+
+
+class _MaskingHook:
+    """The hook `pytest_warning_recorded`, with secrets masked in each warning.
+
+    pytest calls it as an attribute of the object that has all hooks, so this object has itself.
+    """
+
+    def __init__(self, hook: Any, mask: Callable[[str], str]) -> None:
+        self._hook = hook
+        self._mask = mask
+        self.pytest_warning_recorded = self
+
+    def call_historic(self, kwargs: dict[str, Any]) -> None:
+        """Call the hook, also for plugins that are registered later."""
+        self._hook.call_historic(kwargs=self._masked(kwargs))
+
+    def __call__(self, **kwargs: Any) -> Any:
+        return self._hook(**self._masked(kwargs))
+
+    def _masked(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        shown = kwargs["warning_message"]
+        line = shown.line or linecache.getline(shown.filename, shown.lineno)
+        text = str(shown.message)
+        if self._mask(text) == text and self._mask(line) == line:
+            return kwargs
+        masked = warnings.WarningMessage(
+            Warning(self._mask(text)),  # its class may take other arguments
+            shown.category,
+            shown.filename,
+            shown.lineno,
+            line=self._mask(line).strip(),
+        )
+        return {**kwargs, "warning_message": masked}
+
+
+def mask_tracebacks(info: pytest.ExceptionInfo[BaseException], mask: Callable[[str], str]) -> None:
+    """Mask the secrets in every traceback that is made from `info`, by any plugin.
+
+    If this version of pytest does not allow that, only the message of the exception is masked.
+    """
+    error: Any = info.value
+    error.args = tuple(mask(one) if isinstance(one, str) else one for one in error.args)
+    if isinstance(getattr(error, "msg", None), str):
+        error.msg = mask(error.msg)
+    getrepr = info.getrepr
+    with contextlib.suppress(AttributeError):
+        info.getrepr = lambda *args, **kwargs: _masked_parts(  # type: ignore[method-assign]
+            getrepr(*args, **kwargs), mask
+        )
+
+
+def _masked_parts(part: Any, mask: Callable[[str], str]) -> Any:
+    """Mask the texts in a traceback that pytest has formatted, and return it."""
+    if isinstance(part, str):
+        return mask(part)
+    if isinstance(part, (list, tuple)):
+        return type(part)(_masked_parts(one, mask) for one in part)
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        for name, value in vars(part).items():
+            if isinstance(value, (str, list, tuple)) or dataclasses.is_dataclass(value):
+                object.__setattr__(part, name, _masked_parts(value, mask))
+    return part
 
 
 def skip_at_item(reason: str) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from pytest_plan.engine.model.text import printable, visible
+from pytest_plan.engine.model.text import printable
 from pytest_plan.engine.shared.log import StepLog, current_log
 from pytest_plan.plugin.compat.pytest_internals import captured_text, hold_streams
 
@@ -22,30 +22,41 @@ class StepOutput:
 
     It is a reentrant context manager. pytest captures other output to the standard file
     descriptors, such as that of a child process, as it does for a test. With `-s`, both are also
-    shown in the terminal.
+    shown in the terminal. Known secrets are masked in all of it, and in what other handlers make
+    of log records.
+
+    Args:
+        config: the config of this process.
+        mask: a function that masks the secrets in a text.
     """
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, mask: Callable[[str], str]) -> None:
         self._config = config
+        self._mask = mask
         self._handler = _LogHandler()
+        self._filter = _RecordFilter(mask)
+        self._filtered: tuple[logging.Handler, ...] = ()
         shows = config.getoption("capture", "fd") == "no"
         # The routers are never replaced during the run: before Python 3.13, `print` only borrows
         # its reference to sys.stdout, and freeing the stream while a step prints causes a
         # segmentation fault (observed).
-        self._routers = {name: _Router(shows=shows) for name in ("stdout", "stderr")}
+        self._routers = {name: _Router(mask, shows=shows) for name in ("stdout", "stderr")}
         self._depth = 0
         self._text = ""
 
     @property
     def text(self) -> str:
-        """The output that steps have produced so far outside their logs."""
-        return self._text
+        """The output that steps have produced so far outside their logs, masked."""
+        return self._mask(self._text)
 
     def __enter__(self) -> None:
         self._depth += 1
         if self._depth == 1:
             if (capture := self._capture()) is not None:
                 capture.resume_global_capture()
+            self._filtered = tuple(logging.getLogger().handlers)
+            for handler in self._filtered:
+                handler.addFilter(self._filter)
             logging.getLogger().addHandler(self._handler)
             self._route()
 
@@ -60,6 +71,8 @@ class StepOutput:
             return
         self._unroute()
         logging.getLogger().removeHandler(self._handler)
+        for handler in self._filtered:
+            handler.removeFilter(self._filter)
         if (capture := self._capture()) is not None:
             capture.suspend_global_capture(in_=False)
             self._read(capture)
@@ -112,14 +125,16 @@ class _Router:
     """A text stream that sends the output of a step's hooks to the step's log.
 
     Args:
+        mask: a function that masks the secrets in a text.
         shows: whether to also show this output in the terminal.
 
     Attributes:
         stream: the stream for all other output, and for output that is also shown.
     """
 
-    def __init__(self, *, shows: bool) -> None:
+    def __init__(self, mask: Callable[[str], str], *, shows: bool) -> None:
         self.stream: TextIO = sys.stdout
+        self._mask = mask
         self._shows = shows
         # The unfinished line of each step. Only whole lines are shown, so that they do not mix with
         # the lines of other steps or of pytest. Only one thread at a time writes for a step.
@@ -149,7 +164,7 @@ class _Router:
         # The log has the exact text. A character that the terminal cannot show must not fail the
         # step.
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        self.stream.write(printable(visible(text), encoding))
+        self.stream.write(printable(self._mask(text), encoding))
 
     def writelines(self, lines: list[str]) -> None:
         """Write each of `lines` unchanged."""
@@ -172,3 +187,30 @@ class _LogHandler(logging.Handler):
         log: StepLog | None = current_log.get()
         if log is not None:
             log.write(self.format(record) + "\n")
+
+
+class _RecordFilter(logging.Filter):
+    """Masks the log records of a step's hooks before other handlers, such as pytest's, get them."""
+
+    def __init__(self, mask: Callable[[str], str]) -> None:
+        super().__init__()
+        self._mask = mask
+        self._format = logging.Formatter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Mask the text of the record, if it has a secret; let every record pass."""
+        if current_log.get() is None:
+            return True
+        with contextlib.suppress(Exception):  # the handler reports what cannot be formatted
+            self._mask_text(record)
+        return True
+
+    def _mask_text(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if (masked := self._mask(text)) != text:
+            record.msg, record.args = masked, ()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self._format.formatException(record.exc_info)
+        for name in ("exc_text", "stack_info"):
+            if shown := getattr(record, name):
+                setattr(record, name, self._mask(shown))

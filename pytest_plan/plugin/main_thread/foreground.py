@@ -31,14 +31,14 @@ class Foreground:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._runs: list[Run] = []  # the main thread changes it, its signal handlers read it
-        self._mask: Callable[[str], str] = str
-        self.output = StepOutput(config)
+        self._masks: tuple[Callable[[str], str], ...] = ()
+        self.output = StepOutput(config, self.mask)
         self.signals = Signals(self.interrupt)
 
     def watch(self, run: Run) -> None:
         """Stop this run on a signal and mask its secrets until the process ends."""
         self._runs.append(run)
-        self._mask = run.facts.masker.mask
+        self._mask_secrets_of(run)
 
     @contextlib.contextmanager
     def owned(self, run: Run | None = None) -> Iterator[None]:
@@ -46,9 +46,11 @@ class Foreground:
 
         Args:
             run: a run to stop on a signal in addition to the watched runs; None means only those.
+                Its secrets are masked until the process ends.
         """
         if run is not None:
             self._runs.append(run)
+            self._mask_secrets_of(run)
         try:
             with self.signals.owned(), self.output, catch_warnings(self._config, self.mask):
                 yield
@@ -63,7 +65,12 @@ class Foreground:
 
     def mask(self, text: str) -> str:
         """Return `text` as it may be shown: known secrets are `***`, control characters escaped."""
-        return visible(self._mask(text))
+        for mask in self._masks:
+            text = mask(text)
+        return visible(text)
+
+    def _mask_secrets_of(self, run: Run) -> None:
+        self._masks = (*self._masks, run.facts.masker.mask)
 
     def say(self, text: str, *, bad: bool = False) -> None:
         """Write a line to the terminal, if there is one; with `-q`, only if `bad` is true."""

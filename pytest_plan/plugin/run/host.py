@@ -149,7 +149,7 @@ class Host:
             try:
                 run.provision(names)
             except JournalError as error:
-                raise pytest.UsageError(str(error)) from None
+                raise pytest.UsageError(self.mask(str(error))) from None
         self.say_repairs()
         self.signals.raise_received()
         if isinstance(run.fatal, SystemExit):

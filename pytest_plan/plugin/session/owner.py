@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
+from pytest_plan.plugin.compat.pytest_internals import mask_tracebacks
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.session import lookup
 
@@ -44,7 +45,7 @@ class Owner:
     def pytest_keyboard_interrupt(
         self, excinfo: pytest.ExceptionInfo[BaseException]
     ) -> Generator[None]:
-        """Shorten the traceback to what pytest shows, because formatting it would delay cleanup.
+        """Mask the traceback, and shorten it to what pytest shows, so as not to delay cleanup.
 
         pytest is handling an exception that ends the session, for example of `pytest.exit`, and
         would not catch another one. Signals are recorded, and the third cuts these hooks short.
@@ -54,6 +55,7 @@ class Owner:
             return (yield)
         host = plan_session.host
         host.signals.begin_ending()
+        mask_tracebacks(excinfo, host.mask)
         if host.is_open and not self._config.option.fulltrace:
             visible = excinfo.traceback.filter(excinfo)
             excinfo.traceback = visible[-1:] if len(visible) else excinfo.traceback[-1:]

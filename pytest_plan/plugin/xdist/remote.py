@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pytest_plan.engine.model.secret import secret_texts
 from pytest_plan.engine.shared.state import State
 from pytest_plan.engine.shared.store import Entry
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.xdist.client import Client
-from pytest_plan.plugin.xdist.wire import dump, load, open_value, secret_in
+from pytest_plan.plugin.xdist.wire import dump, load, open_value
 
 if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
@@ -108,8 +109,8 @@ class RemoteStore:
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
         """Write the value if the entry is still at `version`; see `Store.write`."""
-        data, secret = dump(key, value), secret_in(value)
-        return bool(self._client.ask("write", key, data, version, secret))
+        data, secrets = dump(key, value), secret_texts(value)
+        return bool(self._client.ask("write", key, data, version, secrets))
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
         """Remove the entry if it is still at `version`."""

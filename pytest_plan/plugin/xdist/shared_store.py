@@ -140,7 +140,7 @@ class SharedStore(LocalStore):
         return found
 
     def write_data(
-        self, key: str, data: bytes, version: int | None, secret: bytes | None = None
+        self, key: str, data: bytes, version: int | None, secrets: Iterable[str] = ()
     ) -> bool:
         """Write a worker's value if the entry is still at `version`.
 
@@ -148,11 +148,10 @@ class SharedStore(LocalStore):
             key: the key.
             data: the pickle of the value.
             version: the expected version; see `Store.write`.
-            secret: the bytes that the value hides and that are masked from now on; None if it is
-                not a `Secret`. The pickle itself is not loaded here.
+            secrets: the texts that the value hides and that are masked from now on. The pickle
+                itself is not loaded here.
         """
-        if secret is not None:
-            self._learn(Secret(secret))
+        self._learn([Secret(text) for text in secrets if len(text) > 3])
         shared = Shared.of_data(data)
         return self.commit(key, Prepared(shared, self._lasting(key, shared)), version, None)
 

@@ -13,7 +13,6 @@ from typing import Any
 from execnet import DumpError
 
 from pytest_plan.engine.model.errors import StateError, describe
-from pytest_plan.engine.model.secret import Secret
 
 
 def send(channel: Any, message: tuple[Any, ...]) -> None:
@@ -46,14 +45,6 @@ def dump(key: str, value: Any) -> bytes:
             f"the value of {key!r}, of type {type(value).__qualname__!r}, cannot be pickled and so "
             f"cannot be shared with other processes: {describe(error)}"
         ) from error
-
-
-def secret_in(value: Any) -> bytes | None:
-    """Return the bytes to mask if `value` is a `Secret` of text or bytes, or None."""
-    hidden = value.reveal() if isinstance(value, Secret) else None
-    if isinstance(hidden, str):
-        return hidden.encode("utf-8", "surrogateescape")
-    return hidden if isinstance(hidden, bytes) else None
 
 
 def load(data: bytes) -> Any:

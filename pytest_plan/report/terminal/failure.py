@@ -105,12 +105,13 @@ def _report(
     message: str,
 ) -> pytest.TestReport:
     title = f"plan step {result.name!r}"
-    masked = tuple(plan.host.mask("\n".join(lines)).splitlines())
-    crash = _Crash(printable(plan.host.mask(message)))
+    mask = plan.host.mask
+    masked = tuple(mask("\n".join(lines)).splitlines())
+    crash = _Crash(printable(mask(message)))
     file, _, line = result.origin.rpartition(":")
     sections = [("Captured output of all steps (outside their logs)", plan.host.output.text)]
     if result.log_tail:
-        sections.append((f"Captured log of {title} (last lines)", result.log_tail))
+        sections.append((f"Captured log of {title} (last lines)", mask(result.log_tail)))
     return pytest.TestReport(
         nodeid=_node_id(plan.config, title, file),
         location=(visible(file), int(line) - 1 if line.isdecimal() else None, title),

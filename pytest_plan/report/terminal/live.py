@@ -23,7 +23,7 @@ from pytest_plan.engine.model.events import (
 )
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import StepResult
-from pytest_plan.engine.model.text import printable, visible
+from pytest_plan.engine.model.text import printable
 from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.run.hook_caller import own_traceback
 from pytest_plan.plugin.session import lookup
@@ -248,12 +248,13 @@ class TerminalReport:
         wanted = str(self._config.option.reportchars)
         if wanted != _DEFAULT_REPORTCHARS and set(wanted) & set("EaA"):
             for report in blocked:
-                line = f"BLOCKED {report.nodeid} - {report.longrepr}"
-                reporter.write_line(printable(visible(line)), yellow=True)
+                line = self._plan.host.mask(f"BLOCKED {report.nodeid} - {report.longrepr}")
+                reporter.write_line(printable(line), yellow=True)
             return
         for reason, count in Counter(str(report.longrepr) for report in blocked).items():
             tests = "1 test" if count == 1 else f"{count} tests"
-            reporter.write_line(printable(visible(f"{tests} blocked: {reason}")), yellow=True)
+            line = self._plan.host.mask(f"{tests} blocked: {reason}")
+            reporter.write_line(printable(line), yellow=True)
 
 
 def _word(outcome: StepOutcome | CleanupOutcome) -> str:

@@ -20,6 +20,7 @@ from pytest_plan.engine.model.secret import Masker
 from pytest_plan.engine.model.stop import Stop, StopKind
 from pytest_plan.engine.shared.folders import RunFolders
 from pytest_plan.engine.shared.log import StepLog
+from pytest_plan.engine.shared.program_log import Copies
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Background, Calls, Gate
 
@@ -70,7 +71,8 @@ def call(recorder: Any, tmp_path: Path) -> Call:
     scope = CallScope("db", Hook.EXEC, 1, None)
     scope.processes.append(recorder)
     scope.interrupt = recorder
-    return Call(scope, recorder, StepLog("db", RunFolders(lambda: tmp_path), Masker()), None, "")
+    log = StepLog("db", RunFolders(lambda: tmp_path), Masker(), Copies())
+    return Call(scope, recorder, log, None, "")
 
 
 def test_the_stages_follow_each_other(call: Call, calls: Calls) -> None:

@@ -19,6 +19,7 @@ from pytest_plan.engine.model.secret import Masker
 from pytest_plan.engine.model.stop import Stop, StopKind
 from pytest_plan.engine.shared.folders import RunFolders
 from pytest_plan.engine.shared.log import StepLog
+from pytest_plan.engine.shared.program_log import Copies
 from tests.engine.support.no_threads import needs_limit, no_threads
 
 
@@ -26,7 +27,7 @@ class Pool:
     """Threads, with a queue of the endings of their calls."""
 
     def __init__(self, folder: Path) -> None:
-        self._log = StepLog("db", RunFolders(lambda: folder), Masker())
+        self._log = StepLog("db", RunFolders(lambda: folder), Masker(), Copies())
         self._news: queue.SimpleQueue[Ending] = queue.SimpleQueue()
         self.following: list[Call] = []
         self.threads = Threads(self._completed, SystemClock())

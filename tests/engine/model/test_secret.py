@@ -4,13 +4,67 @@ from __future__ import annotations
 
 import base64
 import copy
+import html
+import json
 import pickle
+import shlex
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 
-from pytest_plan.engine.model.secret import Masker, Secret, reveal
+from pytest_plan.engine.model.secret import (
+    MASK,
+    Masker,
+    Secret,
+    current_masker,
+    reveal,
+    secret_texts,
+)
+
+TEXTS = ["hunter2", "it's a/b c\\d?>~", 'say "ho" & <go>', "pässwörd \N{SNOWMAN}\n\tlong line"]
+
+
+def _raw(text: str) -> bytes:
+    return text.encode()
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "repr": repr,
+    "ascii": ascii,
+    "repr of bytes": lambda text: repr(_raw(text)).removeprefix("b"),
+    "JSON": json.dumps,
+    "JSON in Unicode": lambda text: json.dumps(text, ensure_ascii=False),
+    "shell": shlex.quote,
+    "shell in double quotes": lambda text: (
+        '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    ),
+    "URL": lambda text: quote(text, safe=""),
+    "URL path": quote,
+    "URL form": quote_plus,
+    "URL in lower case": lambda text: quote(text, safe="").replace("%C", "%c").replace("%A", "%a"),
+    "hex": lambda text: _raw(text).hex(),
+    "HEX": lambda text: _raw(text).hex().upper(),
+    "HTML": html.escape,
+    "XML": lambda text: html.escape(text, quote=False),
+}
+
+
+@dataclass
+class Box:
+    """A dataclass."""
+
+    content: Any
+
+
+def range_of_lists(value: object) -> list[object]:
+    """Return many lists, of which the last has the value."""
+    return [*([number] for number in range(10_000)), [value]]
 
 
 class TestSecret:
@@ -33,10 +87,25 @@ class TestSecret:
 
     def test_equal_secrets_are_equal(self) -> None:
         """A secret is equal to another secret with the same value, and to nothing else."""
-        assert Secret("a") == Secret("a")
-        assert Secret("a") != Secret("b")
-        assert Secret("a") != "a"
-        assert len({Secret("a"), Secret("a")}) == 1
+        assert Secret("aaaa") == Secret("aaaa")
+        assert Secret("aaaa") != Secret("bbbb")
+        assert Secret("aaaa") != "aaaa"
+        assert len({Secret("aaaa"), Secret("aaaa")}) == 1
+
+    @pytest.mark.parametrize("value", ["a", "abc", b"abc"])
+    def test_text_that_cannot_be_masked_is_refused(self, value: Any) -> None:
+        """Masking it would turn ordinary output into asterisks; the message does not show it."""
+        with pytest.raises(ValueError, match="cannot be masked") as info:
+            Secret(value)
+        assert repr(value) not in str(info.value)
+
+    @pytest.mark.parametrize("value", ["", b"", None, 1, [], {"key": "a"}])
+    def test_a_value_without_such_text_is_allowed(self, value: Any) -> None:
+        """Nothing is masked for an empty text and for None, as for a variable that is not set."""
+        masker = Masker()
+        masker.learn(Secret(value))
+        assert masker.forms == ()
+        assert Secret(value).reveal() == value
 
     @pytest.mark.parametrize(
         "twin", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
@@ -54,28 +123,76 @@ class TestSecret:
 class TestMasker:
     """Masking of secrets inside other text."""
 
-    @pytest.mark.parametrize("value", ["hunter2/ü&", b"hunter2/\xc3\xbc&"])
-    def test_it_masks_a_secret_in_each_of_its_forms(self, value: str | bytes) -> None:
-        """The value is masked as it is, URL-quoted and base64-encoded."""
+    @pytest.mark.parametrize("show", SPELLINGS.values(), ids=SPELLINGS)
+    @pytest.mark.parametrize("text", TEXTS)
+    def test_it_masks_a_secret_in_each_spelling(
+        self, show: Callable[[str], str], text: str
+    ) -> None:
+        """No spelling is shown, whatever is around it."""
         masker = Masker()
-        masker.learn(Secret(value))
-        raw = value if isinstance(value, bytes) else value.encode()
-        forms = [raw.decode(), quote(raw, safe=""), base64.b64encode(raw).decode()]
-        assert masker.mask(" ".join(forms)) == "*** *** ***"
+        masker.learn(Secret(text))
+        for around in ("", "x", "'", '"', "'\""):
+            shown = show(around + text + around)
+            masked = masker.mask(f"a line: {shown}, and more")
+            assert show(text).strip("'\"") not in masked
+            assert MASK in masked
 
-    def test_the_longest_secret_is_masked_first(self) -> None:
-        """A secret that contains another one is masked as a whole."""
+    @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+    @pytest.mark.parametrize("user", ["", "u:", "us:", "use:"])
+    @pytest.mark.parametrize("text", TEXTS)
+    def test_it_masks_base64_whatever_is_around_it(
+        self, encode: Callable[[bytes], bytes], user: str, text: str
+    ) -> None:
+        """Basic auth encodes the user, too. All but six bits at each end is masked."""
         masker = Masker()
-        masker.learn(Secret("pass"))
-        masker.learn(Secret("password"))
-        assert masker.mask("password pass") == "*** ***"
+        masker.learn(Secret(text))
+        for rest in ("", "x", "xy"):
+            shown = encode(_raw(user + text + rest)).decode()
+            left = masker.mask(shown).replace(MASK, "")
+            assert len(left) <= 4 * ((len(user) + 2) // 3 + (len(rest) + 2) // 3) + 2
 
-    @pytest.mark.parametrize("value", ["abc", "", b"x", 1234, None, ["hunter2"]])
-    def test_short_values_and_other_types_are_not_masked(self, value: Any) -> None:
-        """Masking them would turn ordinary output into asterisks."""
+    def test_overlapping_secrets_are_masked_as_one(self) -> None:
+        """No part of any of them is left, nor of one that overlaps itself."""
         masker = Masker()
-        masker.learn(Secret(value))
-        assert masker.mask("abc 1234 x hunter2") == "abc 1234 x hunter2"
+        for secret in ("pass", "password", "word-of-mine", "aaaa"):
+            masker.learn(Secret(secret))
+        assert masker.mask("password pass password-of-mine") == "*** *** ***"
+        assert masker.mask("baaaaaab") == "b***b"
+
+    @pytest.mark.parametrize("value", ["hunter2", b"hunter2"])
+    @pytest.mark.parametrize(
+        "contain",
+        [
+            lambda it: it, lambda it: {"key": [it]}, lambda it: {it: 1}, lambda it: (it,),
+            lambda it: {it}, lambda it: frozenset({it}), lambda it: deque([it]), Box,
+            lambda it: Box([{"a": Box(it)}]), lambda it: SimpleNamespace(key=it),
+            lambda it: ValueError(it), lambda it: [[[[[it]]]]], lambda it: range_of_lists(it),
+        ],
+    )  # fmt: skip
+    def test_a_secret_inside_a_value_is_found(self, contain: Any, value: Any) -> None:
+        """It may be in a container or an object, however deep; and a secret may be a container."""
+        for hide in (lambda it: contain(Secret(it)), lambda it: Secret(contain(it))):
+            masker = Masker()
+            masker.learn(hide(value))
+            assert masker.mask("a hunter2") == "a ***"
+
+    def test_a_value_that_contains_itself_is_no_problem(self) -> None:
+        """Each container is searched once."""
+        value: list[Any] = [Secret("hunter2")]
+        value += [value, {"self": value}]
+        assert secret_texts(value) == ["hunter2"]
+
+    def test_a_number_is_masked(self) -> None:
+        """A PIN is a secret, too."""
+        masker = Masker()
+        masker.learn(Secret(271828))
+        assert masker.mask("pin=271828") == "pin=***"
+
+    def test_a_shortened_secret_is_masked(self) -> None:
+        """Programs such as pytest show only the ends of long values."""
+        masker = Masker()
+        masker.learn(Secret("abcdefghijklmnopqrstuvwxyz"))
+        assert masker.mask("E 'abcdefg...tuvwxyz' != 'abc...'") == "E '***...***' != 'abc...'"
 
     def test_a_plain_value_is_not_masked(self) -> None:
         """`learn` accepts any value and ignores those that are not secrets."""
@@ -83,8 +200,37 @@ class TestMasker:
         masker.learn("hunter2")
         assert masker.mask("hunter2") == "hunter2"
 
-    def test_a_multi_line_secret_is_masked_as_a_whole(self) -> None:
-        """A secret such as a private key contains line breaks."""
+    def test_a_multi_line_secret_is_masked_line_by_line(self) -> None:
+        """Its lines are masked alone, too, but not those that every key has."""
         masker = Masker()
-        masker.learn(Secret("first\nsecond"))
-        assert masker.mask("a first\nsecond b") == "a *** b"
+        key = "-----BEGIN PRIVATE KEY-----\nMIIEvAIB\nab\n c3/+ \n-----END PRIVATE KEY-----\n"
+        masker.learn(Secret(key))
+        assert masker.mask(f"a {key}b") == "a ***b"
+        assert masker.mask("> MIIEvAIB\n> ab\n> c3/+;") == "> ***\n> ab\n> ***;"
+        assert masker.mask("c3%2F%2B") == "***"
+        assert "BEGIN PRIVATE KEY" in masker.mask("-----BEGIN PRIVATE KEY-----")
+
+    def test_the_beginning_of_a_secret_is_found(self) -> None:
+        """The end of an unfinished text may be a part of a secret."""
+        masker = Masker()
+        masker.learn(Secret("hunter2"))
+        assert masker.begun("say hunt") == 4
+        assert masker.begun("say hun") == 7
+
+
+class TestKnown:
+    """What makes a secret known without the State."""
+
+    def test_a_secret_that_a_hook_creates_or_reveals_is_known(self) -> None:
+        """The masker of the running hook is found by a context variable."""
+        masker, other = Masker(), Masker()
+        old = Secret("hunter1")
+        token = current_masker.set(masker)
+        try:
+            Secret(["hunter2"])
+            old.reveal()
+        finally:
+            current_masker.reset(token)
+        Secret("hunter3")
+        assert masker.mask("hunter1 hunter2 hunter3") == "*** *** hunter3"
+        assert other.forms == ()

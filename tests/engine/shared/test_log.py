@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from pytest_plan.engine.model.secret import Masker, Secret
 from pytest_plan.engine.shared.folders import RunFolders
 from pytest_plan.engine.shared.log import StepLog, current_log
+from pytest_plan.engine.shared.program_log import Copies
 from tests.engine.support.steps import Background
 
 
@@ -20,9 +22,24 @@ def masker() -> Masker:
 
 
 @pytest.fixture
-def log(tmp_path: Path, masker: Masker) -> StepLog:
+def copies() -> Copies:
+    """The copies of a run without logs."""
+    return Copies()
+
+
+@pytest.fixture
+def log(tmp_path: Path, masker: Masker, copies: Copies) -> Iterator[StepLog]:
     """An empty log."""
-    return StepLog("db", RunFolders(lambda: tmp_path), masker)
+    folders = RunFolders(lambda: tmp_path)
+    yield StepLog("db", folders, masker, copies)
+    copies.close()
+    folders.remove()
+
+
+def append(log: StepLog, data: bytes) -> None:
+    """Write to the private file, as a program does."""
+    with log.open_for_program() as file:
+        file.write(data)
 
 
 def test_there_is_no_file_before_the_first_line(log: StepLog, tmp_path: Path) -> None:
@@ -39,10 +56,13 @@ def test_its_file_is_for_its_owner_alone(log: StepLog, tmp_path: Path) -> None:
     assert log.path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_text_is_appended_as_it_is(log: StepLog) -> None:
-    """No line ends are added."""
+def test_text_is_appended_as_it_is(log: StepLog, copies: Copies) -> None:
+    """No line ends are added. A line without its end comes at the end of the run."""
     log.write("one ")
     log.write("line\nanother")
+    assert log.path.read_text() == "one line\n"
+    assert log.tail() == "one line\nanother"
+    copies.close()
     assert log.path.read_text() == "one line\nanother"
 
 
@@ -61,17 +81,65 @@ def test_the_tail_of_a_huge_log_is_short(log: StepLog) -> None:
 
 def test_the_tail_reads_what_programs_write(log: StepLog) -> None:
     r"""Invalid UTF-8 is replaced, and Windows line ends become `\n`."""
-    log.path.write_bytes(b"one\r\ntwo \xff\r\n")
+    append(log, b"one\r\ntwo \xff\r\n")
     assert log.tail() == "one\ntwo \N{REPLACEMENT CHARACTER}"
 
 
-def test_secrets_are_masked_when_written_and_when_read(log: StepLog, masker: Masker) -> None:
-    """A secret is masked even if a program wrote it before it was known."""
-    log.path.write_text("hunter2 of a program\n")
-    masker.learn(Secret("hunter2"))
+def test_secrets_are_masked_in_all_that_is_written(log: StepLog, masker: Masker) -> None:
+    """A secret is masked even if it was written before it was known: the copy is made anew."""
+    append(log, b"hunter2 of a program\n")
     log.write("hunter2 of ours\n")
+    assert log.path.read_text() == "hunter2 of a program\nhunter2 of ours\n"
+    masker.learn(Secret("hunter2"))
     assert log.tail() == "*** of a program\n*** of ours"
-    assert log.path.read_text().endswith("*** of ours\n")
+    log.write("hunter2 again\n")
+    assert log.path.read_text() == "*** of a program\n*** of ours\n*** again\n"
+
+
+@pytest.mark.parametrize("first", range(1, 7))
+def test_a_secret_in_two_pieces_is_masked(log: StepLog, masker: Masker, first: int) -> None:
+    """Neither a program that writes in pieces nor `print` without an end shows a part of it."""
+    masker.learn(Secret("hunter2"))
+    for write in (lambda text: append(log, text.encode()), log.write):
+        write("hunter2"[:first])
+        log.tick()
+        assert "hunt" not in log.path.read_text() + log.tail()
+        write("hunter2"[first:] + "\n")
+        log.update()
+        assert log.path.read_text().endswith("***\n")
+    assert log.tail() == "***\n***"
+
+
+def test_a_line_without_its_end_waits(log: StepLog, masker: Masker) -> None:
+    """After some updates it is in the file, but for as much as a secret may take."""
+    masker.learn(Secret("hunter2"))
+    append(log, b"a prompt: hunter2 and " + b"." * max(map(len, masker.forms)))
+    log.update()
+    assert log.path.read_text() == ""
+    for _ in range(5):
+        log.tick()
+    assert log.path.read_text() == "a prompt: *** and "
+
+
+@pytest.mark.parametrize("shift", [0, 1, 5, 6, 7, 8])
+def test_a_secret_across_the_end_of_a_chunk_is_masked(
+    log: StepLog, masker: Masker, shift: int
+) -> None:
+    """A line that is longer than what is read at once is copied in parts."""
+    masker.learn(Secret("hunter2"))
+    append(log, b"x" * (1024 * 1024 - shift) + b"hunter2" + b"y" * 2_000_000 + b"hunter2\n")
+    log.update()
+    text = log.path.read_text()
+    assert text.count("***") == 2
+    assert text.strip("xy\n") == "***" + "y" * 2_000_000 + "***"
+
+
+def test_the_private_file_is_for_its_owner_alone(log: StepLog) -> None:
+    """Its folder, too: another user may enter the folder around it."""
+    with log.open_for_program() as file:
+        path = Path(file.name)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_what_cannot_be_encoded_is_escaped(log: StepLog) -> None:
@@ -81,7 +149,7 @@ def test_what_cannot_be_encoded_is_escaped(log: StepLog) -> None:
 
 
 def test_lines_of_several_threads_stay_whole(log: StepLog) -> None:
-    """Each write is a single append."""
+    """Each write is a single append, to the private file."""
 
     def write(letter: str) -> None:
         for _ in range(100):
@@ -97,7 +165,7 @@ def test_lines_of_several_threads_stay_whole(log: StepLog) -> None:
 def test_after_the_run_nothing_is_written(masker: Masker, first: str) -> None:
     """A late line of an abandoned step is dropped, and no folder is created."""
     folders = RunFolders()
-    log = StepLog("db", folders, masker)
+    log = StepLog("db", folders, masker, Copies())
     if first:
         log.write(first)
     root = folders.scratch("db").parent

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from pytest_plan.engine.model.errors import PlanDefinitionError
-from pytest_plan.engine.shared.facilities import Ports, Variables
+from pytest_plan.engine.shared.run_facts import Ports, Variables
 from tests.engine.support.steps import Background
 
 NAME = "PLAN_TEST_VARIABLE"

@@ -1,0 +1,183 @@
+"""The masked copy of a private file, to which a program writes its output.
+
+A program writes to its file without us, so that it can outlive this process. Nobody else may read
+that file, because the program may write secrets to it. What people read is the copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+
+from pytest_plan.engine.model.secret import MASK, Masker
+
+_EVERY = 0.2  # seconds between two updates of the copies
+_PATIENCE = 5  # how many updates a line without its end waits
+_SHORT = 1.0  # how many seconds the last update may take, which nobody needs
+_CHUNK = 1024 * 1024
+_TAIL_BYTES = 64 * 1024
+
+
+class MaskedCopy:
+    """The masked copy of a private file. Its owner sees to it that one thread at a time uses it.
+
+    Args:
+        source: the private file, to which anybody who has it open may append.
+        target: the copy, which must exist.
+        masker: the masker for secrets.
+    """
+
+    def __init__(self, source: Path, target: Path, masker: Masker) -> None:
+        self.target = target
+        self._source = source
+        self._masker = masker
+        self._copied = 0  # the bytes of the source that have been copied
+        self._forms = 0  # the number of forms that were masked in them
+        self._waited = 0  # the number of updates since a line without its end was first seen
+
+    def update(self, *, wholly: bool = False) -> None:
+        """Copy the lines that the source has gained; with `wholly`, also a line without its end.
+
+        If a secret that is known only now was copied before, the copy is made anew.
+
+        Raises:
+            OSError: the source cannot be read, or the copy cannot be written.
+        """
+        if self._shows_new_secret():
+            self.target.write_bytes(b"")
+            self._copied = 0
+        with self._source.open("rb") as source:
+            source.seek(self._copied)
+            while chunk := source.read(_CHUNK):
+                size = self._append(chunk, wholly=wholly and len(chunk) < _CHUNK)
+                if size == 0:
+                    break
+                source.seek(self._copied)
+
+    def tick(self) -> None:
+        """Update the copy; call this at regular times. A line without its end waits for a while.
+
+        Then all of it is copied but the beginning of what may become a secret.
+
+        Raises:
+            OSError: see `update`.
+        """
+        self.update()
+        self._waited = self._waited + 1 if self._rest() else 0
+        if self._waited >= _PATIENCE:
+            self._waited = 0
+            self._append_some(self._rest())
+
+    def tail(self) -> str:
+        """Return the masked end of the source, as far as it is known.
+
+        Raises:
+            OSError: see `update`.
+        """
+        self.update()
+        with self.target.open("rb") as target:
+            size = target.seek(0, 2)
+            target.seek(max(0, size - _TAIL_BYTES))
+            copied = target.read().decode("utf-8", "surrogateescape")
+        rest = _text(self._rest())
+        begun = self._masker.begun(rest)
+        end = MASK if begun < len(rest) else ""
+        text = self._masker.mask(copied + rest[:begun]) + end
+        return _bytes(text)[-_TAIL_BYTES:].decode("utf-8", "replace")
+
+    def _shows_new_secret(self) -> bool:
+        forms = self._masker.forms
+        new, self._forms = forms[self._forms :], len(forms)
+        if not new or not self._copied:
+            return False
+        with self._source.open("rb") as source:
+            text = _text(source.read(self._copied))
+        return any(form in text for form in new)
+
+    def _rest(self) -> bytes:
+        with self._source.open("rb") as source:
+            source.seek(self._copied)
+            return source.read(_CHUNK)
+
+    def _append(self, chunk: bytes, *, wholly: bool) -> int:
+        """Copy the whole lines of a chunk, or all of it; return how many bytes were copied."""
+        size = len(chunk) if wholly else chunk.rfind(b"\n") + 1
+        if size:
+            self._write(self._masker.mask(_text(chunk[:size])), size)
+        elif len(chunk) == _CHUNK:  # a line that is too long to wait for its end
+            size = self._append_some(chunk)
+        return size
+
+    def _append_some(self, chunk: bytes) -> int:
+        text, longest = _text(chunk), max(map(len, self._masker.forms), default=0)
+        masked, end = self._masker.mask_some(text, max(0, len(text) - longest))
+        size = len(_bytes(text[:end]))
+        self._write(masked, size)
+        return size
+
+    def _write(self, masked: str, size: int) -> None:
+        with self.target.open("ab") as target:
+            target.write(_bytes(masked))
+        self._copied += size
+
+
+class Copies:
+    """Keeps the logs of a run up to date, on a thread of its own that starts with the first one."""
+
+    def __init__(self) -> None:
+        self._logs: tuple[Log, ...] = ()
+        self._watched: tuple[Log, ...] = ()
+        self._lock = threading.Lock()  # guards the three other attributes
+        self._thread: threading.Thread | None = None
+        self._is_closed = threading.Event()
+
+    def add(self, log: Log) -> None:
+        """Finish a log when the run is over."""
+        with self._lock:
+            self._logs = (*self._logs, log)
+
+    def watch(self, log: Log) -> None:
+        """Keep a log up to date, because a program writes to it."""
+        with self._lock:
+            if log not in self._watched:
+                self._watched = (*self._watched, log)
+            if self._thread is not None:
+                return
+            self._thread = threading.Thread(target=self._run, name="plan-logs", daemon=True)
+            # Without a thread, a log is up to date only when it is read and at the end.
+            with contextlib.suppress(RuntimeError):
+                self._thread.start()
+
+    def close(self) -> None:
+        """Finish all logs. What programs write from now on stays in their private files."""
+        self._is_closed.set()
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join(_SHORT)
+        for log in self._logs:
+            log.update(wholly=True)
+
+    def _run(self) -> None:
+        while not self._is_closed.wait(_EVERY):
+            for log in self._watched:
+                log.tick()
+
+
+class Log:
+    """What `Copies` keeps up to date. Its methods raise no OSError."""
+
+    __slots__ = ()
+
+    def update(self, *, wholly: bool = False) -> None:
+        """Update the masked copy; see `MaskedCopy.update`."""
+
+    def tick(self) -> None:
+        """Update the masked copy; see `MaskedCopy.tick`."""
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
