@@ -62,6 +62,7 @@ def web(ctx: Context, state: State) -> str:
     ctx.defer(print, "undone", end="")
     ctx.setenv("URL", "http://127.0.0.1")
     ctx.log({"any": "object"})
+    assert_type(ctx.secret("sesame"), Secret[str])
     ctx.sleep("1s")
     ctx.check()
     assert_type(ctx.remaining(), float | None)

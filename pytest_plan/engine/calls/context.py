@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -237,7 +236,7 @@ class Context:
         with self._scope.uninterrupted, ProgramFiles(input) as (source, output, errors):
             self._scope.check()
             self._undo.admit(self._scope)
-            self._log.write(f"$ {shlex.join(arguments)}\n")
+            self._log.write_command(arguments)
             before = self._before_run(arguments)
             process = spawn(
                 arguments, output=output, errors=errors, input=source,
@@ -289,7 +288,7 @@ class Context:
         with self._scope.uninterrupted:
             self._scope.check()
             self._undo.admit(self._scope)
-            self._log.write(f"$ {shlex.join(arguments)} &\n")
+            self._log.write_command(arguments, " &")
             strangers = self._facts.programs.strangers(self.step, arguments)
             name, marks = Path(arguments[0]).name, self._facts.programs.own(new_marks())
             number = self._plan_tree(f"process {name!r}", marks, stop_signal, grace, watch=watch)

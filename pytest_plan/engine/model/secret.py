@@ -270,7 +270,7 @@ def _forms(text: str) -> dict[str, None]:
     forms = _spellings(text)
     lines = [line for line in text.splitlines() if line.strip() and not _is_frame(line)]
     if len(lines) > 1 or "\n" in text:
-        forms |= dict.fromkeys((text.replace("\n", "\r\n"), " ".join(text.split())))
+        forms[text.replace("\n", "\r\n")] = None
         lines = [line.strip() if len(line.strip()) >= _SHORTEST else line for line in lines]
         for line in lines:
             forms |= _spellings(line) if len(lines) <= _MOST_LINES else {line: None}
@@ -287,9 +287,11 @@ def _spellings(text: str) -> dict[str, None]:
     plain.append(text.encode("ascii", "backslashreplace").decode())
     if plain[2].strip("\N{REPLACEMENT CHARACTER}") == "":
         del plain[2]
-    quoted = [*plain, *_quoted(text), *_shell(text)]
-    twice = [again for form in quoted for again in _quoted(form)]
-    found = (*quoted, *twice, *_bytes(raw), *_url(raw), *_markup(text), *_base64(raw), *_hex(raw))
+    quoted = dict.fromkeys((*plain, *_quoted(text), *_shell(text), *_bytes(raw), *_markup(text)))
+    # A command line with JSON in it, or the repr of an error that shows a command line.
+    twice = [again for form in quoted for again in (*_quoted(form), *_shell(form))]
+    found = [*quoted, *twice, *_url(raw), *_base64(raw), *_hex(raw)]
+    found += [" ".join(form.split()) for form in found]  # as in an error on one line
     return {form: None for form in found if len(form) >= _SHORTEST}
 
 
@@ -323,6 +325,7 @@ def _bytes(raw: bytes) -> Iterator[str]:
 def _shell(text: str) -> Iterator[str]:
     yield text.replace("'", "'\"'\"'")
     yield text.replace("'", "'\\''")
+    yield re.sub(r'([\\"])', r"\\\1", text)
     yield re.sub(r'([\\"$`])', r"\\\1", text)
     yield re.sub(r'([\\"$`!])', r"\\\1", text)
     yield re.sub(r"([^\w@%+=:,./-])", r"\\\1", text, flags=re.ASCII)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
+import shlex
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -72,6 +74,14 @@ class StepLog(Log):
                 # An abandoned step may still print after the run, when its log has been removed.
                 if not self._folders.is_over:
                     raise
+
+    def write_command(self, argv: Sequence[str], end: str = "") -> None:
+        """Append the line that shows a command, whose arguments are masked before they are quoted.
+
+        Raises:
+            OSError: the log cannot be written.
+        """
+        self.write(f"$ {shlex.join(map(self.masker.mask, argv))}{end}\n")
 
     def open_for_program(self) -> IO[bytes]:
         """Open the private file for the output of a program, and keep the copy up to date.

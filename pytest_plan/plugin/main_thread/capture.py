@@ -144,7 +144,7 @@ class _Router:
         """Write to the log of the step that runs on this thread, or to the stream if none does."""
         log = current_log.get()
         if log is None:
-            self.stream.write(text)
+            self.stream.write(self._mask(text))  # it may be of another thread of a step
             return len(text)
         log.write(text)
         if self._shows:
