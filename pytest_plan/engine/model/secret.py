@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import contextvars
 import dataclasses
-import html
+import itertools
 import json
 import re
 import urllib.parse
@@ -22,6 +22,7 @@ MASK = "***"
 KEY_VARIABLE = "PYTEST_PLAN_KEY"  # holds the key of journals, which no program inherits
 _SHORTEST = 4  # masking shorter text would turn ordinary output into asterisks
 _MOST_VALUES = 100_000  # how many values inside a container are searched for secrets
+_MOST_CUTS = 50  # how many ellipses of a text are searched for the parts of secrets around them
 _MOST_LINES = 200  # of longer secrets, the single lines are masked only as they are
 _WIDTHS = (64, 76)  # the columns at which openssl and base64 wrap
 _PLAIN = (str, bytes, int, float, complex, type(None), type)
@@ -222,7 +223,7 @@ def _spans(text: str, forms: Iterable[str]) -> Iterator[tuple[int, int]]:
         while start >= 0:
             yield start, start + len(form)
             start = text.find(form, start + 1)
-    for cut in _CUT.finditer(text):
+    for cut in itertools.islice(_CUT.finditer(text), _MOST_CUTS):
         for form in forms:
             if (start := _begun(text, cut.start(), form)) < cut.start():
                 yield start, cut.start()
@@ -340,9 +341,10 @@ def _url(raw: bytes) -> Iterator[str]:
 
 
 def _markup(text: str) -> Iterator[str]:
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for quote in ("&#x27;", "&#39;", "&apos;", "'"):
         for double in ("&quot;", "&#34;", '"'):
-            form = html.escape(text, quote=False).replace("'", quote).replace('"', double)
+            form = text.replace("'", quote).replace('"', double)
             yield form
             yield form.replace("\n", "&#10;")
             yield form.encode("ascii", "xmlcharrefreplace").decode()
