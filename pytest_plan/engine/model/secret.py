@@ -61,8 +61,8 @@ class Secret(Generic[T]):
     def __init__(self, value: T) -> None:
         if isinstance(value, (str, bytes, bytearray)) and 0 < len(value) < _SHORTEST:
             raise ValueError(
-                f"a secret of {len(value)} characters cannot be masked, because ordinary output "
-                f"would be masked, too; use {_SHORTEST} characters or more, or none"
+                f"a secret of fewer than {_SHORTEST} characters cannot be masked, because ordinary "
+                "output contains such text as well; use a longer value"
             )
         self._value = value
         self._make_known()
