@@ -32,7 +32,9 @@ class Scarce:
 
     def __init__(self, connection):
         self._connection = connection
-        self.close = connection.close
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
 
     def execute(self, sql, *values):
         Scarce.left -= 1
@@ -54,7 +56,9 @@ from pytest_plan.engine.journal.schema import connect
 class Limited:
     def __init__(self, connection):
         self._connection = connection
-        self.close = connection.close
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
 
     def execute(self, sql, *values):
         if len(str(values)) < {size}:

@@ -21,7 +21,11 @@ QUIET = 0.3  # seconds without any process of a run
 
 def environments(run: Run) -> list[Path]:
     """Return the folders of all existing environments."""
-    return list((run.project / ".pytest_plan" / "environments").glob("*"))
+    folder = run.project / ".pytest_plan" / "environments"
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:  # also if it was removed just now
+        return []
 
 
 def journal_of(run: Run) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.support.journals import settle
 from tests.faults.harness import fakes
 
 PLANS, DEAD = Path(".pytest_plan"), Path("dead")
@@ -67,6 +68,8 @@ def recoveries(count: int) -> None:
     """Start three cleanups after the same dead run, again and again."""
     shutil.copytree(PLANS, DEAD)
     for _ in range(count):
+        for file in PLANS.glob("environments/*/journal.sqlite"):
+            settle(file)
         statuses = race(["--plan-cleanup"], 3)
         end = "left" if list(PLANS.glob("environments/*")) else "gone"
         _say(f"{' '.join(map(str, statuses.values()))} {end}")

@@ -86,6 +86,9 @@ class Run:
         for folder in (self.project, self._temporary):
             folder.mkdir()
         self._temporary.chmod(0o711)
+        self._state = self.folder / "state"  # a run of another user keeps its key in it
+        self._state.mkdir()
+        self._state.chmod(0o777)
         self.folder.chmod(0o711)
         self.write("pytest.ini", "[pytest]\n")
         self.write("conftest.py", CONFTEST)
@@ -322,6 +325,7 @@ class Run:
             **kept,
             "COLUMNS": "120",
             "TMPDIR": str(self._temporary),
+            "XDG_STATE_HOME": str(self._state),
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.project)]),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             fakes.HISTORY: str(self.folder / "history"),
