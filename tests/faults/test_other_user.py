@@ -61,6 +61,7 @@ needs_other = pytest.mark.skipif("missing()", reason="needs root, and setpriv")
 
 def give(run: Run) -> None:
     """Make the user the owner of the run's folder; other places stay closed to writes."""
+    run.state.mkdir()
     for path in (run.folder, *run.folder.rglob("*")):
         os.chown(path, other(), other())
 

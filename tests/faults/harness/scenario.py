@@ -86,9 +86,7 @@ class Run:
         for folder in (self.project, self._temporary):
             folder.mkdir()
         self._temporary.chmod(0o711)
-        self._state = self.folder / "state"  # a run of another user keeps its key in it
-        self._state.mkdir()
-        self._state.chmod(0o777)
+        self.state = self.folder / "state"  # if it exists, the run keeps its key in it
         self.folder.chmod(0o711)
         self.write("pytest.ini", "[pytest]\n")
         self.write("conftest.py", CONFTEST)
@@ -325,7 +323,7 @@ class Run:
             **kept,
             "COLUMNS": "120",
             "TMPDIR": str(self._temporary),
-            "XDG_STATE_HOME": str(self._state),
+            **({"XDG_STATE_HOME": str(self.state)} if self.state.is_dir() else {}),
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.project)]),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             fakes.HISTORY: str(self.folder / "history"),
