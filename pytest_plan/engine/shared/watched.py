@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ _REST = 1.0  # how many seconds processes of a program's session may outlive it,
 _TOO = "which has ended too,"
 
 
-class Watched:
+class Watched(abc.ABC):
     """Something that a step has started and that must keep running.
 
     Args:
@@ -49,10 +50,11 @@ class Watched:
         self._strangers = strangers
         self._began = began
 
+    @abc.abstractmethod
     def members(self) -> list[Identity]:
         """Return its running processes."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def is_lost(self, now: float, *, waiting: bool) -> bool:
         """Return whether it has ended although it must run.
 
@@ -60,7 +62,6 @@ class Watched:
             now: the time on the plan's clock.
             waiting: whether its step is in `wait_until`, so that it must not exit with 0 either.
         """
-        raise NotImplementedError
 
     def may_end(self) -> bool:
         """Return whether the step does not need it to run any more."""
@@ -83,10 +84,10 @@ class Watched:
             self._warn_of(strangers, step)
         return not self._strangers
 
-    def was_answered(self) -> None:
+    def was_answered(self) -> None:  # noqa: B027 - only a program has a status to look at
         """Let it rest if the function that the step waits for has itself seen its end."""
 
-    def notice(self, *, is_run_over: bool) -> None:
+    def notice(self, *, is_run_over: bool) -> None:  # noqa: B027 - a kept program never rests
         """Let it rest if it has ended in a way that is no failure.
 
         Args:
@@ -298,9 +299,13 @@ class Kept(Watched):
         super().__init__(str(root), log)
         self._root = root
 
+    def members(self) -> list[Identity]:
+        """Return its first process, if it is running."""
+        return [self._root] if self._root.is_alive() else []
+
     def is_lost(self, now: float, *, waiting: bool) -> bool:
         """Return whether its first process has ended."""
-        return not self._root.is_alive()
+        return not self.members()
 
     def _ending(self) -> str:
         return f"{super()._ending()}, which an earlier run has kept, has ended"

@@ -29,6 +29,7 @@ def hook_caller(config: pytest.Config) -> Listener:
     hook = config.hook
 
     def call_hook(event: Event) -> None:
+        """Call the hook for an event; other events have none."""
         match event:
             case StepStarted(step=step):
                 hook.pytest_plan_step_started(config=config, step=step)
