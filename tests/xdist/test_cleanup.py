@@ -144,7 +144,9 @@ def test_worker_elsewhere_is_not_killed_by_its_pid(
     gateway = SimpleNamespace(spec=execnet.XSpec(spec), id="gw0", newchannel=_Silent, _io=None)
     node = _Node(gateway)
     config: Any = SimpleNamespace(
-        add_cleanup=lambda _: None, stash={}, pluginmanager=SimpleNamespace()
+        add_cleanup=lambda _: None,
+        stash={},
+        pluginmanager=SimpleNamespace(get_plugin=lambda _: None),
     )
     role = controller.Controller(config, SimpleNamespace())  # type: ignore[arg-type]
     role.pytest_configure_node(node)

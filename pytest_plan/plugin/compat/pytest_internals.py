@@ -134,6 +134,66 @@ def _masked_parts(part: Any, mask: Callable[[str], str]) -> Any:
     return part
 
 
+def tear_down_fixtures(session: pytest.Session, mask: Callable[[str], str]) -> None:
+    """Tear down the fixtures that are still set up, and report an error in one of them.
+
+    After an interruption, pytest does this only when the session finishes. If this version of
+    pytest works in another way, that is still what happens.
+
+    Args:
+        session: the session.
+        mask: a function that masks the secrets in a text.
+
+    Raises:
+        KeyboardInterrupt: a fixture raised it.
+        pytest.exit.Exception: a fixture called `pytest.exit`.
+    """
+    state: Any = getattr(session, "_setupstate", None)
+    nodes = list(getattr(state, "stack", ()))
+    if not nodes or not hasattr(state, "teardown_exact"):
+        return
+    with catch_warnings(session.config, mask):
+        call = pytest.CallInfo.from_call(
+            lambda: state.teardown_exact(None),
+            "teardown",
+            reraise=(KeyboardInterrupt, pytest.exit.Exception),
+        )
+    if call.excinfo is not None:
+        report = _teardown_error(nodes[-1], call)
+        session.config.hook.pytest_runtest_logreport(report=report)
+
+
+def _teardown_error(node: Any, call: pytest.CallInfo[Any]) -> pytest.TestReport:
+    return pytest.TestReport(
+        node.nodeid,
+        getattr(node, "location", (node.nodeid, None, node.name)),
+        {},
+        "failed",
+        node.repr_failure(call.excinfo),
+        "teardown",
+        duration=call.duration,
+        start=call.start,
+        stop=call.stop,
+    )
+
+
+def end_progress(config: pytest.Config) -> None:
+    """Let pytest write its final `[100%]` now, on the line of the last tests.
+
+    Some versions of pytest write it only after the test loop, and would write it below the lines
+    about the cleanup. In other versions nothing happens.
+    """
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    if (
+        hasattr(reporter, "pytest_runtestloop")
+        and config.get_verbosity(pytest.Config.VERBOSITY_TEST_CASES) <= 0
+        and getattr(reporter, "_show_progress_info", False)
+        and getattr(reporter, "reported_progress", 0)
+    ):
+        reporter._write_progress_information_filling_space()
+        reporter._show_progress_info = False
+
+
 def skip_at_item(reason: str) -> NoReturn:
     """Skip the running test and report the test's location, as a skip mark does.
 

@@ -108,6 +108,18 @@ def start_no_more_workers(config: pytest.Config) -> None:
         session._max_worker_restart = 0
 
 
+def end_workers(config: pytest.Config, seconds: float) -> None:
+    """End all workers, wait for them, and kill those of this machine that do not end in time.
+
+    xdist does the same when the session finishes, and waits longer. If this version of xdist works
+    in another way, nothing happens here.
+    """
+    session: Any = config.pluginmanager.get_plugin("dsession")
+    group: Any = getattr(getattr(session, "nodemanager", None), "group", None)
+    if hasattr(group, "terminate"):
+        group.terminate(timeout=seconds)
+
+
 def has_exited(node: Any) -> bool:
     """Return whether the local process of a worker has exited; False if it has no local process."""
     process = _process(node)

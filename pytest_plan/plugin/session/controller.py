@@ -65,8 +65,7 @@ class Controller(Owner):
         self._scheduler = yield
         return self._scheduler
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+    def run_tests(self, session: pytest.Session) -> Generator[None, object, object]:
         """Fail the session if xdist gave up before any test ran, because xdist reports success."""
         self._prepare()  # with a single worker, pytest_xdist_newgateway has not called it
         try:
@@ -128,17 +127,17 @@ class Controller(Owner):
             self._say(self._ended[node])
 
     @pytest.hookimpl(specname="pytest_keyboard_interrupt", tryfirst=True)
-    def pytest_keyboard_interrupt_stop(self) -> None:
+    def end_tests(self) -> None:
         """Stop the workers immediately; execnet alone would give them five seconds."""
         for server in self._servers.values():
             server.stop()
 
-    def clean_up(self) -> None:
+    def clean_up(self, *, failed: bool | None = None) -> None:
         """Clean up once every worker has ended; until then, a test may use the environment."""
         plan_session = lookup.peek(self._config)
         if plan_session is not None and plan_session.host.is_open:
             self._wait_for_workers()
-        super().clean_up()
+        super().clean_up(failed=failed)
 
     def _prepare(self) -> None:
         plan_session = lookup.peek(self._config)
@@ -213,6 +212,7 @@ class Controller(Owner):
 
     def _wait_for_workers(self) -> None:
         deadline = time.monotonic() + _GRACE
+        xdist_internals.end_workers(self._config, _GRACE)
         for node, server in self._servers.items():
             if server.gone.wait(max(0.0, deadline - time.monotonic())):
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_plan.plugin.compat.pytest_internals import mask_tracebacks
+from pytest_plan.plugin.compat import pytest_internals
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.session import lookup
 
@@ -35,6 +35,31 @@ class Owner:
         if eager := plan_session.declared.eager_steps():
             plan_session.host.provision(eager)
 
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Provision before the tests and clean up after them, inside the hooks of other plugins.
+
+        These plugins therefore see what steps do, such as pytest-cov and pytest's own logging, and
+        pytest knows the outcome before it calls any `pytest_sessionfinish` hook.
+        """
+        try:
+            result = yield from self.run_tests(session)
+            self._end_progress()
+        except BaseException as error:
+            self._end_loop(session, failed=_is_failure(error))
+            raise
+        self._end_loop(session, failed=bool(session.testsfailed))
+        if (plan_session := lookup.peek(self._config)) is not None:
+            plan_session.host.signals.raise_received()
+        return result
+
+    def run_tests(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Run the tests, which is what pytest does at the `yield`."""
+        return (yield)
+
+    def end_tests(self) -> None:
+        """End the tests that still run in other processes."""
+
     def pytest_runtest_logfinish(self) -> None:
         """Report between tests that the journal was lost and written again."""
         plan_session = lookup.peek(self._config)
@@ -55,7 +80,7 @@ class Owner:
             return (yield)
         host = plan_session.host
         host.signals.begin_ending()
-        mask_tracebacks(excinfo, host.mask)
+        pytest_internals.mask_tracebacks(excinfo, host.mask)
         if host.is_open and not self._config.option.fulltrace:
             visible = excinfo.traceback.filter(excinfo)
             excinfo.traceback = visible[-1:] if len(visible) else excinfo.traceback[-1:]
@@ -68,7 +93,7 @@ class Owner:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
-        """Clean up after the hooks of all other plugins have run, even if one of them raised."""
+        """Clean up if the tests never began, after the hooks of all other plugins."""
         try:
             return (yield)
         finally:
@@ -96,6 +121,30 @@ class Owner:
                 raise
         return None
 
+    def _end_progress(self) -> None:
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None and plan_session.host.is_open:
+            pytest_internals.end_progress(self._config)
+
+    def _end_loop(self, session: pytest.Session, *, failed: bool) -> None:
+        """Clean up, and settle the exit status before any `pytest_sessionfinish` hook.
+
+        pytest itself tears down fixtures before these hooks only after the last test, and they may
+        still use the environment.
+        """
+        plan_session = lookup.peek(self._config)
+        if plan_session is None or not plan_session.host.is_open:
+            return
+        host = plan_session.host
+        host.signals.begin_ending()
+        try:
+            self.end_tests()
+            pytest_internals.tear_down_fixtures(session, host.mask)
+        finally:
+            self.clean_up(failed=failed or bool(session.testsfailed))
+            if host.has_failed() or host.limit_has_passed():
+                session.testsfailed = session.testsfailed or 1  # pytest exits with status 1
+
     def _clean_up_after_all(self) -> None:
         # pytest does not call sessionfinish hooks if a sessionstart hook failed.
         self.clean_up()
@@ -114,15 +163,25 @@ class Owner:
         if has_failed or plan_session.host.limit_has_passed():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def clean_up(self) -> None:
-        """Clean up the steps that have begun; a second call does nothing."""
+    def clean_up(self, *, failed: bool | None = None) -> None:
+        """Clean up the steps that have begun; a second call does nothing.
+
+        Args:
+            failed: whether the session has failed; None means that its exit status says so.
+        """
         plan_session = lookup.peek(self._config)
-        if plan_session is not None:
-            session = self._session
-            failed = session is not None and session.exitstatus not in _GREEN
-            plan_session.host.clean_up(failed=failed)
+        if plan_session is None:
+            return
+        if failed is None:
+            failed = self._session is not None and self._session.exitstatus not in _GREEN
+        plan_session.host.clean_up(failed=failed)
 
     def runs(self) -> bool:
         """Return whether this session runs steps; `--collect-only` and the like do not."""
         option = self._config.option
         return not (self._settings.show or any(getattr(option, name, None) for name in _NO_TESTS))
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Return whether pytest exits with a status that is not green because of this exception."""
+    return not isinstance(error, pytest.exit.Exception) or error.returncode not in _GREEN

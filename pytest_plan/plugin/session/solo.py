@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 class Solo(Owner):
     """Provisions the plan before the first test."""
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Provision the steps that the selected tests need."""
+    def run_tests(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Provision the steps that the selected tests need, and run the tests."""
         option = self._config.option
         is_broken = session.testsfailed and not option.continue_on_collection_errors
         plan_session = self._plan_session_of(session)
