@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import linecache
+import logging
+import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
@@ -103,6 +106,69 @@ class _MaskingHook:
             line=self._mask(line).strip(),
         )
         return {**kwargs, "warning_message": masked}
+
+
+def configure_log(config: pytest.Config, handler: logging.Handler) -> int | None:
+    """Set the level and the format that the user has set for captured log records.
+
+    The defaults stay if the user has set nothing, or if this version of pytest works in another
+    way.
+
+    Returns:
+        The level, or None.
+    """
+    plugin: Any = config.pluginmanager.get_plugin("logging-plugin")
+    level: int | None = getattr(plugin, "log_level", None)
+    if level is not None:
+        handler.setLevel(level)
+    if plugin is not None:
+        text, dates = (
+            config.getoption(name) or config.getini(name)
+            for name in ("log_format", "log_date_format")
+        )
+        default = getattr(sys.modules[type(plugin).__module__], "DEFAULT_LOG_FORMAT", text)
+        if text != default:
+            handler.setFormatter(logging.Formatter(text, dates))
+    return level
+
+
+@contextlib.contextmanager
+def show_live_logs(
+    config: pytest.Config,
+    heading: str,
+    visible: Callable[[], contextlib.AbstractContextManager[None]],
+) -> Iterator[None]:
+    """Within this context, let pytest show live log records (`log_cli`) of any thread.
+
+    pytest itself suspends capturing for each record on the thread that logs, although another
+    thread may be printing or suspending it at that moment. If this version of pytest works in
+    another way, nothing changes.
+
+    Args:
+        config: the config of this process.
+        heading: the heading of the records.
+        visible: a function that returns a context in which output reaches the terminal.
+    """
+    plugin = config.pluginmanager.get_plugin("logging-plugin")
+    handler: Any = getattr(plugin, "log_cli_handler", None)
+    if getattr(handler, "capture_manager", None) is None or not hasattr(handler, "set_when"):
+        yield
+        return
+    writer, manager = config.get_terminal_writer(), handler.capture_manager
+
+    @contextlib.contextmanager
+    def on_own_lines() -> Iterator[None]:
+        with visible():
+            if writer.width_of_current_line:
+                writer.line()
+            yield
+
+    handler.set_when(heading)
+    handler.capture_manager = types.SimpleNamespace(global_and_fixture_disabled=on_own_lines)
+    try:
+        yield
+    finally:
+        handler.capture_manager = manager
 
 
 def mask_tracebacks(info: pytest.ExceptionInfo[BaseException], mask: Callable[[str], str]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TextIO
@@ -14,7 +15,11 @@ import pytest
 
 from pytest_plan.engine.model.text import printable
 from pytest_plan.engine.shared.log import StepLog, current_log
-from pytest_plan.plugin.compat.pytest_internals import captured_text, hold_streams
+from pytest_plan.plugin.compat.pytest_internals import (
+    captured_text,
+    configure_log,
+    hold_streams,
+)
 
 
 class StepOutput:
@@ -36,6 +41,7 @@ class StepOutput:
         self._handler = _LogHandler()
         self._filter = _RecordFilter(mask)
         self._filtered: tuple[logging.Handler, ...] = ()
+        self._level: int | None = None  # the level of the root logger, if it was changed
         shows = config.getoption("capture", "fd") == "no"
         # The routers are never replaced during the run: before Python 3.13, `print` only borrows
         # its reference to sys.stdout, and freeing the stream while a step prints causes a
@@ -43,6 +49,8 @@ class StepOutput:
         self._routers = {name: _Router(mask, shows=shows) for name in ("stdout", "stderr")}
         self._depth = 0
         self._text = ""
+        self._is_visible = False
+        self._switching = threading.RLock()  # one thread at a time suspends pytest's capture
 
     @property
     def text(self) -> str:
@@ -54,10 +62,7 @@ class StepOutput:
         if self._depth == 1:
             if (capture := self._capture()) is not None:
                 capture.resume_global_capture()
-            self._filtered = tuple(logging.getLogger().handlers)
-            for handler in self._filtered:
-                handler.addFilter(self._filter)
-            logging.getLogger().addHandler(self._handler)
+            self._capture_logs()
             self._route()
 
     def __exit__(
@@ -70,27 +75,53 @@ class StepOutput:
         if self._depth:
             return
         self._unroute()
-        logging.getLogger().removeHandler(self._handler)
-        for handler in self._filtered:
-            handler.removeFilter(self._filter)
+        self._release_logs()
         if (capture := self._capture()) is not None:
             capture.suspend_global_capture(in_=False)
             self._read(capture)
 
+    def _capture_logs(self) -> None:
+        root = logging.getLogger()
+        self._filtered = tuple(root.handlers)
+        for handler in self._filtered:
+            handler.addFilter(self._filter)
+        level = configure_log(self._config, self._handler)
+        self._level = root.level if level is not None else None
+        if level is not None:
+            root.setLevel(min(root.level, level))
+        root.addHandler(self._handler)
+
+    def _release_logs(self) -> None:
+        root = logging.getLogger()
+        root.removeHandler(self._handler)
+        if self._level is not None:
+            root.setLevel(self._level)
+        for handler in self._filtered:
+            handler.removeFilter(self._filter)
+
     @contextlib.contextmanager
     def visible(self, *, keyboard: bool = False) -> Iterator[None]:
-        """Let output reach the terminal within this context; `keyboard` also allows input."""
+        """Let output reach the terminal within this context; `keyboard` also allows input.
+
+        Any thread can use it. It holds back what other threads show until the context ends.
+        """
         capture = self._capture() if self._depth else None
         if capture is None:
             yield
             return
-        suspend = functools.partial(capture.suspend_global_capture, in_=keyboard)
-        self._switch(capture, suspend, to_terminal=True)
-        self._read(capture)
-        try:
-            yield
-        finally:
-            self._switch(capture, capture.resume_global_capture, to_terminal=False)
+        with self._switching:
+            if self._is_visible:
+                yield
+                return
+            suspend = functools.partial(capture.suspend_global_capture, in_=keyboard)
+            self._switch(capture, suspend, to_terminal=True)
+            self._read(capture)
+            self._is_visible = True
+            try:
+                yield
+            finally:
+                self._is_visible = False
+                self._switch(capture, capture.resume_global_capture, to_terminal=False)
 
     def _switch(self, capture: Any, switch: Callable[[], None], *, to_terminal: bool) -> None:
         """Let pytest suspend or resume capturing while steps keep printing to their logs."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_plan.engine.model.text import printable, visible
-from pytest_plan.plugin.compat.pytest_internals import catch_warnings
+from pytest_plan.plugin.compat.pytest_internals import catch_warnings, show_live_logs
 from pytest_plan.plugin.main_thread.capture import StepOutput
 from pytest_plan.plugin.main_thread.signals import Signals
 
@@ -52,7 +52,12 @@ class Foreground:
             self._runs.append(run)
             self._mask_secrets_of(run)
         try:
-            with self.signals.owned(), self.output, catch_warnings(self._config, self.mask):
+            with (
+                self.signals.owned(),
+                self.output,
+                catch_warnings(self._config, self.mask),
+                show_live_logs(self._config, "plan", self.output.visible),
+            ):
                 yield
         finally:
             if run is not None:
