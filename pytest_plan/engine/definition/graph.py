@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import graphlib
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from pytest_plan.engine.definition.names import suggest, unknown_step
+from pytest_plan.engine.definition.names import StepNames, own_name, suggest, unknown_step
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.outcomes import WITH_VALUE, Hook
@@ -29,20 +29,22 @@ def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str,
             and `state`.
 
     Raises:
-        PlanDefinitionError: a need or parameter is unknown, or the edges form a cycle.
+        PlanDefinitionError: a need or parameter is unknown or ambiguous, or the edges form a
+            cycle.
     """
-    names = {step.name for step in steps}
+    names = StepNames({step.name: step for step in steps})
+    has_folders = any(step.folder for step in steps)
     linked: dict[str, PlannedStep] = {}
     frontiers: dict[tuple[str, ...], list[str]] = {}
     looks_ahead = False
     for step in steps:
         taken = _steps_taken(step, names, parameters)
-        needs = tuple(dict.fromkeys((*(step.options.needs or ()), *taken)))
-        _check_needs(step, needs, names)
+        needs = tuple(dict.fromkeys((*_steps_needed(step, names), *taken)))
         in_list = step.options.needs is None and not taken
         after = _visible(frontiers, step.scope) if in_list else ()
         looks_ahead = looks_ahead or not linked.keys() >= {*needs, *after}
-        linked[step.name] = step._replace(needs=needs, after=after)
+        seen = names.seen_from(step.scope) if has_folders else None
+        linked[step.name] = step._replace(needs=needs, after=after, names=seen)
         if in_list:
             frontiers[step.scope] = [step.name]
         else:
@@ -72,25 +74,24 @@ def _visible(
     return tuple(name for frontier in seen for name in frontier)
 
 
-def _steps_taken(
-    step: PlannedStep, names: Collection[str], parameters: Collection[str]
-) -> list[str]:
+def _steps_taken(step: PlannedStep, names: StepNames, parameters: Collection[str]) -> list[str]:
     taken = []
     for hook, function in step.hooks.items():
         own = {*OWN_PARAMETERS, *parameters, *([VALUE] if hook in WITH_VALUE else [])}
         for parameter in function.required:
             if parameter in own:
                 continue
-            if parameter not in names:
+            found = _find(step, parameter, names)
+            if found is None:
                 raise _unknown_parameter(step, hook, parameter, own, names)
-            taken.append(parameter)
+            taken.append(found)
     return taken
 
 
 def _unknown_parameter(
-    step: PlannedStep, hook: Hook, parameter: str, own: set[str], names: Collection[str]
+    step: PlannedStep, hook: Hook, parameter: str, own: set[str], names: StepNames
 ) -> PlanDefinitionError:
-    others = sorted(set(names) - {step.name})
+    others = sorted({own_name(name) for name in names.all} - {own_name(step.name)})
     known = ", ".join((*sorted(own), *others))
     return PlanDefinitionError(
         f"step {step.name!r} ({step.origin}): {hook.value} has an unknown parameter {parameter!r}"
@@ -100,13 +101,26 @@ def _unknown_parameter(
     )
 
 
-def _check_needs(step: PlannedStep, needs: Iterable[str], names: Collection[str]) -> None:
-    for need in needs:
-        if need not in names:
+def _steps_needed(step: PlannedStep, names: StepNames) -> Iterator[str]:
+    for need in step.options.needs or ():
+        found = _find(step, need, names)
+        if found is None:
+            known = sorted(names.all)
             raise PlanDefinitionError(
-                f"step {step.name!r} ({step.origin}) needs an {unknown_step(need, sorted(names))}",
+                f"step {step.name!r} ({step.origin}) needs an {unknown_step(need, known)}",
                 step=step.name,
             )
+        yield found
+
+
+def _find(step: PlannedStep, name: str, names: StepNames) -> str | None:
+    """Return the name in the run of the step that `name` means to a step; None if it is unknown."""
+    try:
+        return names.find(name, step.scope)
+    except PlanDefinitionError as error:
+        raise PlanDefinitionError(
+            f"step {step.name!r} ({step.origin}) needs {name!r}: {error}", step=step.name
+        ) from None
 
 
 def _refuse_cycle(steps: Mapping[str, PlannedStep]) -> None:

@@ -1,11 +1,18 @@
-"""Step names: a check that a name is valid, and suggestions for an unknown name."""
+"""Step names: which are valid, which step a name means, and suggestions for an unknown name.
+
+A step has an *own name*, which is an identifier, and a *full name*, which begins with the folder of
+its declaration: `db` and `services/a/db`. Steps of sibling folders can have the same own name. The
+name of a step *in a run* is unique: its own name, or its full name if the own name is not unique.
+"""
 
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
+from typing import Protocol
 
-from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.model.errors import PlanDefinitionError, StateError
 
 
 def check_name(name: object, origin: str) -> str:
@@ -41,3 +48,140 @@ def unknown_step(name: str, steps: Iterable[str]) -> str:
     names = ", ".join(steps)
     known = f"known steps: {names}" if names else "no steps are declared"
     return f"unknown step {name!r}{suggest(name, steps)} ({known})"
+
+
+def own_name(name: str) -> str:
+    """Return the own name of a step: its name or full name without the folder."""
+    return name.rpartition("/")[2]
+
+
+def full_name(folder: str, name: str) -> str:
+    """Return the full name of a step, from the folder in it ("" if there is none) and its name."""
+    return f"{folder}/{own_name(name)}" if folder else name
+
+
+class Named(Protocol):
+    """The names of a step, and where it is declared; see `PlannedStep`."""
+
+    @property
+    def name(self) -> str:
+        """The name in the run."""
+
+    @property
+    def full_name(self) -> str:
+        """The full name."""
+
+    @property
+    def scope(self) -> tuple[str, ...]:
+        """The parts of the path of the folder from which the step is visible."""
+
+
+class Names(Protocol):
+    """Translates the names that some code uses to the names of steps in the run, and back."""
+
+    def key(self, name: str) -> str:
+        """Return the key of the State that `name` means."""
+
+    def shown(self, key: str) -> str:
+        """Return the name by which a key of the State is shown."""
+
+
+class VisibleNames:
+    """What names mean in one folder.
+
+    A name means the visible step with this own name, or else the step with this full name, or else
+    the only step with this own name.
+
+    Args:
+        steps: all steps, by their names in the run.
+        scope: the parts of the path of the folder; None means that no step is visible.
+    """
+
+    def __init__(self, steps: Mapping[str, Named], scope: tuple[str, ...] | None) -> None:
+        self._all = steps
+        self._scope = scope
+
+    def find(self, name: str) -> str | None:
+        """Return the name in the run of the step that `name` means; None if there is no such step.
+
+        Raises:
+            PlanDefinitionError: several steps have this own name, and none of them is visible.
+        """
+        found = self._meanings.get(name)
+        if found == "":
+            raise PlanDefinitionError(self._ambiguity(name))
+        return found
+
+    def key(self, name: str) -> str:
+        """Return the key of the State that `name` means: that of a step's value, or `name` itself.
+
+        Raises:
+            StateError: several steps have this own name, and none of them is visible.
+        """
+        found = self._meanings.get(name, name)
+        if found == "":
+            raise StateError(self._ambiguity(name))
+        return found
+
+    def shown(self, key: str) -> str:
+        """Return the name that means the step called `key` in the run, or else `key` itself.
+
+        It is the own name if the step is visible.
+        """
+        step = self._all.get(key)
+        if step is None:
+            return key
+        own = own_name(key)
+        return own if self._meanings[own] == key else step.full_name
+
+    @cached_property
+    def _meanings(self) -> Mapping[str, str]:
+        """The name in the run that each name means; "" if it could mean several."""
+        own: dict[str, str] = {}
+        full: dict[str, str] = {}
+        visible: dict[str, str] = {}
+        for step in self._all.values():
+            name = own_name(step.name)
+            own[name] = "" if name in own else step.name
+            full[step.full_name] = step.name
+            if self._scope is not None and step.scope == self._scope[: len(step.scope)]:
+                visible[name] = step.name
+        return {**own, **full, **visible}
+
+    def _ambiguity(self, name: str) -> str:
+        steps = (step for step in self._all.values() if own_name(step.name) == name)
+        full = ", ".join(step.full_name for step in steps)
+        return f"several steps are called {name!r}; use the full name of one: {full}"
+
+
+class StepNames:
+    """What names mean in each folder.
+
+    Args:
+        steps: all steps, by their names in the run.
+
+    Attributes:
+        all: the names of all steps in the run.
+    """
+
+    def __init__(self, steps: Mapping[str, Named]) -> None:
+        self._steps = steps
+        self.all: Collection[str] = steps.keys()
+        self._are_own = not any("/" in name for name in steps)
+        self._seen: dict[tuple[str, ...] | None, VisibleNames] = {}
+
+    def find(self, name: str, scope: tuple[str, ...] | None) -> str | None:
+        """Return the name in the run of the step that `name` means in a folder, or None.
+
+        Raises:
+            PlanDefinitionError: several steps have this own name, and none of them is visible.
+        """
+        if self._are_own and name in self._steps:
+            return name  # the usual case: every own name is unique
+        return self.seen_from(scope).find(name)
+
+    def seen_from(self, scope: tuple[str, ...] | None) -> VisibleNames:
+        """Return what names mean in a folder; None means a place from which no step is visible."""
+        if scope not in self._seen:
+            self._seen[scope] = VisibleNames(self._steps, scope)
+        return self._seen[scope]

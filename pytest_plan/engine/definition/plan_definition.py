@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pytest_plan.engine.definition.graph import OWN_PARAMETERS, VALUE, link
+from pytest_plan.engine.definition.names import StepNames, own_name
 from pytest_plan.engine.definition.options import OPTION_NAMES, RunOptions, check_options
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.signature import hooks_of
@@ -18,7 +20,8 @@ class PlanDefinition:
 
     Attributes:
         options: the options of the run.
-        steps: the declared steps by name, without edges.
+        steps: the declared steps by their names in the run, without edges.
+        set_aside: steps that are declared, but are not part of this plan, by full name.
         refusal: the reason why `Plan.execute` and `Plan.provisioned` must not be called; empty if
             they may be called.
     """
@@ -27,6 +30,10 @@ class PlanDefinition:
         self.options = options
         self.refusal = ""
         self.steps: dict[str, PlannedStep] = {}
+        self._names: dict[str, dict[str, str]] = {}  # by full name, by own name
+        self._settled: set[str] = set()
+        self.set_aside: dict[str, PlannedStep] = {}
+        self._is_setting_aside = False
         self._skipped: dict[str, str] = {}
 
     def declare(
@@ -35,17 +42,24 @@ class PlanDefinition:
         name: str,
         options: Mapping[str, Any],
         origin: str,
+        *,
         scope: tuple[str, ...] = (),
+        folder: str = "",
     ) -> None:
         """Append a step.
 
+        If another step has the same own name, this step is called by its full name, and so is the
+        other one unless it may have begun.
+
         Args:
             step: the step.
-            name: the name of the step, which the caller has generated or checked with `check_name`.
+            name: the own name of the step, which the caller has generated or checked with
+                `check_name`.
             options: the options of the step. A missing option is taken from the step's attribute
                 of the same name, or else is the default.
             origin: `file:line` of the declaration.
             scope: the folder of the declaration; see `PlannedStep`.
+            folder: the folder in the step's full name; "" if the full name has none.
 
         Raises:
             PlanDefinitionError: the step, its name or an option is invalid.
@@ -54,15 +68,51 @@ class PlanDefinition:
             raise PlanDefinitionError(
                 f"{origin}: {step!r} is not a step; pass an instance of Step or GenericStep"
             )
-        self._check_name(name, origin)
+        if name in (*OWN_PARAMETERS, VALUE, *self.options.parameters):
+            raise PlanDefinitionError(
+                f"{origin}: {name!r} is a reserved name; rename the step", step=name
+            )
         attributes = {
             option: getattr(step, option) for option in OPTION_NAMES if hasattr(step, option)
         }
         checked = check_options({**attributes, **options}, name, origin)
-        self.steps[name] = PlannedStep(name, step, hooks_of(step, name), checked, origin, scope)
+        planned = PlannedStep(
+            name, step, hooks_of(step, name), checked, origin, scope, folder=folder
+        )
+        if self._is_setting_aside:
+            self.set_aside[planned.full_name] = planned
+            return
+        self.include(scope)
+        self._append(planned)
+
+    @contextlib.contextmanager
+    def setting_aside(self) -> Iterator[None]:
+        """Keep steps that are declared in the body out of the plan: another run has begun them."""
+        self._is_setting_aside = True
+        try:
+            yield
+        finally:
+            self._is_setting_aside = False
+
+    def include(self, scope: tuple[str, ...]) -> None:
+        """Append the steps that were set aside and are visible in a folder of this run."""
+        for full_name, step in list(self.set_aside.items()):
+            if step.scope == scope[: len(step.scope)]:
+                self._append(self.set_aside.pop(full_name))
+
+    def settle(self) -> None:
+        """Let the steps that are declared so far keep their names, because they may begin now."""
+        self._settled.update(self.steps)
+
+    def name_of(self, full_name: str) -> str | None:
+        """Return the name in the run of the step with this full name, or None if there is none."""
+        return self._names.get(own_name(full_name), {}).get(full_name)
 
     def skip(self, name: str, reason: str) -> None:
-        """Skip a step, and every step that needs it, as if the step had called `pytest.skip`."""
+        """Skip a step, and every step that needs it, as if the step had called `pytest.skip`.
+
+        A name that means no step, or that could mean several, is ignored.
+        """
         self._skipped[name] = reason
 
     def linked(self) -> dict[str, PlannedStep]:
@@ -71,21 +121,53 @@ class PlanDefinition:
         Raises:
             PlanDefinitionError: a step needs an unknown step, or the edges form a cycle.
         """
+        skipped = self._reasons_to_skip() if self._skipped else {}
         steps = [
-            step._replace(options=step.options._replace(skip=self._skipped[name]))
-            if name in self._skipped
+            step._replace(options=step.options._replace(skip=skipped[name]))
+            if name in skipped
             else step
             for name, step in self.steps.items()
         ]
         return link(steps, self.options.parameters)
 
-    def _check_name(self, name: str, origin: str) -> None:
-        if name in (*OWN_PARAMETERS, VALUE, *self.options.parameters):
-            raise PlanDefinitionError(
-                f"{origin}: {name!r} is a reserved name; rename the step", step=name
-            )
-        twin = self.steps.get(name)
-        if twin is not None:
-            raise PlanDefinitionError(
-                f"two steps are called {name!r}: {twin.origin} and {origin}; rename one", step=name
-            )
+    def _reasons_to_skip(self) -> dict[str, str]:
+        found = {}
+        names = StepNames(self.steps)
+        for name, reason in self._skipped.items():
+            with contextlib.suppress(PlanDefinitionError):
+                found[names.find(name, None) or name] = reason
+        return found
+
+    def _append(self, step: PlannedStep) -> None:
+        """Append a step that has its own name; if that is not unique, use full names."""
+        own, full_name = step.name, step.full_name
+        self._refuse_visible_twin(step)
+        names = self._names.setdefault(own, {})
+        names[full_name] = full_name if names else own
+        if own in self.steps and own not in self._settled:
+            self._use_full_name(own)
+        chosen = names[full_name]
+        self.steps[chosen] = step._replace(name=chosen)
+
+    def _use_full_name(self, name: str) -> None:
+        """Call a step by its full name from now on."""
+        full_name = self.steps[name].full_name
+        steps = [
+            step if step.name != name else step._replace(name=full_name)
+            for step in self.steps.values()
+        ]
+        self.steps.clear()
+        self.steps.update({step.name: step for step in steps})
+        self._names[name][full_name] = full_name
+
+    def _refuse_visible_twin(self, step: PlannedStep) -> None:
+        """Raise an error if some test sees both this step and another one with its own name."""
+        for name in self._names.get(step.name, {}).values():
+            twin = self.steps[name]
+            shorter = min(len(twin.scope), len(step.scope))
+            if twin.scope[:shorter] == step.scope[:shorter]:
+                raise PlanDefinitionError(
+                    f"two steps are called {step.name!r}: {twin.origin} and {step.origin}; "
+                    "rename one",
+                    step=name,
+                )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from pytest_plan.engine.definition.names import Names, full_name
 from pytest_plan.engine.definition.options import StepOptions
 from pytest_plan.engine.definition.signature import HookFunction
 from pytest_plan.engine.definition.step import Step
@@ -15,7 +16,7 @@ class PlannedStep(NamedTuple):
     """A step of a plan.
 
     Attributes:
-        name: name of the step, unique in the plan.
+        name: name of the step, unique in the plan: its own name, or its full name.
         step: the step object that the user passed.
         hooks: the hooks that the step defines.
         options: the checked options of the step.
@@ -26,6 +27,8 @@ class PlannedStep(NamedTuple):
             those that hooks take as parameters.
         after: names of the steps that must end first (order edges), without those that the
             other edges imply.
+        folder: the folder in the step's full name; "" if the full name has none.
+        names: what names mean to the step's hooks; None means that every name is as it is.
     """
 
     name: str
@@ -36,6 +39,13 @@ class PlannedStep(NamedTuple):
     scope: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    folder: str = ""
+    names: Names | None = None
+
+    @property
+    def full_name(self) -> str:
+        """The full name, which is unique in all plans of a project."""
+        return full_name(self.folder, self.name)
 
     @property
     def edges(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.model.outcomes import WITH_VALUE, Hook
 from pytest_plan.engine.model.secret import reveal
 from pytest_plan.engine.shared.run_facts import RunFacts
+from pytest_plan.engine.shared.state import seen_through
 
 
 class Wait(NamedTuple):
@@ -83,6 +84,8 @@ def _arguments(
     if not function.required:
         return {}
     context = Context(scope, facts, step_run.undo, step_run.log)
+    if step_run.planned.names is not None:
+        context.state = seen_through(context.state, step_run.planned.names)
     return {
         name: _argument(name, scope.hook, context, step_run, facts) for name in function.required
     }
@@ -98,7 +101,8 @@ def _argument(name: str, hook: Hook, context: Context, step_run: StepRun, facts:
     if name == "value" and hook in WITH_VALUE:
         # The State has no value if the step failed after `exec` had returned one.
         return _stored(step_run.name, facts, step_run.value)
-    return _stored(name, facts, None)
+    names = step_run.planned.names
+    return _stored(name if names is None else names.key(name), facts, None)
 
 
 def _stored(key: str, facts: RunFacts, default: Any) -> Any:

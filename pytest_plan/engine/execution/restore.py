@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_plan.engine.calls.body import Body, body_of, deferred_body
 from pytest_plan.engine.calls.call import CallScope
 from pytest_plan.engine.calls.undo import Undo
+from pytest_plan.engine.definition.names import StepNames
 from pytest_plan.engine.definition.options import StepOptions
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.step import Step
@@ -29,7 +30,8 @@ class Restorer:
     Args:
         recorded: the content of the journal.
         names: the steps to restore.
-        declared: the steps that are declared now, by name. The restored steps use their hooks.
+        declared: the steps that are declared now, by name. The restored steps use the hooks of
+            those with the same full names.
         references: the references to recorded functions and classes.
 
     Attributes:
@@ -46,7 +48,7 @@ class Restorer:
     ) -> None:
         self.recorded = recorded
         self._steps = {name: recorded.steps[name] for name in recorded.steps if name in names}
-        self._declared = declared
+        self._declared = _as_recorded(recorded, declared)
         self._references = references
         self._codec = Codec(references)
         self.lost = dict(recorded.lost)
@@ -113,7 +115,9 @@ class Restorer:
         if Hook.CLEANUP not in declared.hooks:
             return f"step {step.name!r} no longer has one"
         taken = declared.hooks[Hook.CLEANUP].required
-        wanted = {step.name if name == "value" else name for name in taken}
+        names = declared.names
+        assert names is not None  # `_as_recorded` has set it
+        wanted = {step.name if name == "value" else names.key(name) for name in taken}
         for key in wanted & self.lost.keys():
             return f"the value of {key!r} was lost with its process ({self.lost[key]})"
         return None
@@ -157,6 +161,37 @@ class Restorer:
         except (LookupError, ValueError, TypeError) as error:
             return body_of(_refuse, str(error))
         return deferred_body(step_run.loop, facts.clock, function, *arguments, **keywords)
+
+
+def _as_recorded(recorded: Recorded, declared: Mapping[str, PlannedStep]) -> dict[str, PlannedStep]:
+    """Return the declared steps by the names that they had in the recorded run."""
+    known = {step.full_name: step for step in declared.values()}
+    names = _names(recorded)
+    return {
+        name: known[step.full_name]._replace(name=name, names=names.seen_from(_parts(step.folder)))
+        for name, step in recorded.steps.items()
+        if step.full_name in known
+    }
+
+
+class _Recorded(NamedTuple):
+    """The names of a recorded step. The place of its conftest is known by the folder alone."""
+
+    name: str
+    full_name: str
+    scope: tuple[str, ...]
+
+
+def _names(recorded: Recorded) -> StepNames:
+    """Return what names meant in the recorded run."""
+    steps = recorded.steps.values()
+    return StepNames(
+        {step.name: _Recorded(step.name, step.full_name, _parts(step.folder)) for step in steps}
+    )
+
+
+def _parts(folder: str) -> tuple[str, ...]:
+    return tuple(folder.split("/")) if folder else ()
 
 
 def _watch(how: Mapping[str, Any], step_run: StepRun, facts: RunFacts) -> None:

@@ -245,6 +245,7 @@ class Journal(NullJournal):
             _BEGUN,
             (
                 step.name,
+                step.folder,
                 next(self._numbers),
                 json.dumps(step.needs),
                 json.dumps(step.after),

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pytest_plan.engine.definition.names import full_name
 from pytest_plan.engine.journal.schema import (
     APPLICATION,
     FORMAT,
@@ -64,7 +65,8 @@ class RecordedStep(NamedTuple):
     """A step that has begun, as recorded in the journal.
 
     Attributes:
-        name: name of the step.
+        name: name of the step in its run.
+        folder: the folder in its full name; "" if the full name has none.
         needs: names of the steps that it needs.
         after: names of the steps that it is ordered after.
         has_cleanup_hook: whether it has a `cleanup` hook with something to do.
@@ -79,6 +81,7 @@ class RecordedStep(NamedTuple):
     """
 
     name: str
+    folder: str
     needs: tuple[str, ...]
     after: tuple[str, ...]
     has_cleanup_hook: bool
@@ -90,6 +93,11 @@ class RecordedStep(NamedTuple):
     hook_done: bool
     owners: int
     undos: tuple[RecordedUndo, ...]
+
+    @property
+    def full_name(self) -> str:
+        """The full name of the step."""
+        return full_name(self.folder, self.name)
 
     @property
     def hook_is_due(self) -> bool:
@@ -306,21 +314,22 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
         _check_undo(kind, data)
         undos.setdefault(step, []).append(RecordedUndo(number, step, Hook(hook), label, kind, data))
     columns = (
-        "name, needs, after, cleanup_hook, cleanup_when, fingerprint, outcome, completed, cleanup,"
-        " hook_done, owners"
+        "name, folder, needs, after, cleanup_hook, cleanup_when, fingerprint, outcome, completed,"
+        " cleanup, hook_done, owners"
     )
     steps = {}
     found = connection.execute(f"SELECT {columns} FROM step ORDER BY number")  # noqa: S608 - ours
     for row in list(found):
-        name, needs, after, hook, when, fingerprint, outcome, completed, cleanup, done, owners = row
+        name, folder, needs, after, hook, when, fingerprint, *rest = row
+        outcome, completed, cleanup, done, owners = rest
         # A step with neither a recorded end nor a value did not succeed, so a `cleanup` hook that
         # takes the value (2) has nothing to undo.
         unmade = hook == 2 and outcome == "running" and when != "attempted" and name not in valued
         has_hook = bool(hook) and not unmade
         steps[name] = RecordedStep(
-            name, tuple(json.loads(needs)), tuple(json.loads(after)), has_hook, when, fingerprint,
-            StepOutcome(outcome).value, completed, CleanupOutcome(cleanup).value, bool(done),
-            owners, tuple(undos.pop(name, ())),
+            name, str(folder), tuple(json.loads(needs)), tuple(json.loads(after)), has_hook, when,
+            fingerprint, StepOutcome(outcome).value, completed, CleanupOutcome(cleanup).value,
+            bool(done), owners, tuple(undos.pop(name, ())),
         )  # fmt: skip
     if undos:
         raise ValueError(f"an undo entry belongs to an unknown step: {next(iter(undos))!r}")

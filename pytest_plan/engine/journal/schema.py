@@ -13,7 +13,7 @@ from pathlib import Path
 from pytest_plan.engine.journal.seal import Key, Seal
 from pytest_plan.engine.model.errors import JournalError
 
-FORMAT = 4
+FORMAT = 5
 APPLICATION = 0x706C616E  # "plan"
 LOGS = ("-wal", "-shm", "-journal")  # the ends of the names of SQLite's other files
 _MORE_COLUMNS = r"(, *[A-Za-z_]+( +(TEXT|INTEGER|REAL|BLOB))?)*"
@@ -21,6 +21,7 @@ TABLES = {
     "environment": {"key": "TEXT PRIMARY KEY", "value": "TEXT NOT NULL"},
     "step": {
         "name": "TEXT PRIMARY KEY",
+        "folder": "TEXT",
         "number": "INTEGER",
         "needs": "TEXT",
         "after": "TEXT",

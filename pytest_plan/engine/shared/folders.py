@@ -15,10 +15,12 @@ import stat
 import sys
 import tempfile
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_plan.engine.definition.names import own_name
 from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.processes.identity import Owner, this_owner
 
@@ -67,7 +69,7 @@ class RunFolders:
             OSError: the folder cannot be created.
         """
         with self._lock:
-            return _create(self._scratch_root() / step, _PASSABLE)
+            return _create(self._scratch_root() / _short(step), _PASSABLE)
 
     def empty(self, step: str) -> None:
         """Remove the step's temporary folder and its contents, if there is one.
@@ -78,7 +80,7 @@ class RunFolders:
         """
         with self._lock:
             root = self._root
-        if root is not None and (left := remove_tree(root / step)):
+        if root is not None and (left := remove_tree(root / _short(step))):
             raise OSError("the temporary folder of the step cannot be emptied: " + "; ".join(left))
 
     def artifacts(self, step: str) -> Path:
@@ -90,12 +92,12 @@ class RunFolders:
         """
         with self._lock:
             if self._artifacts_root is None:
-                return _create(self._own_artifacts() / step, 0o700)
+                return _create(self._own_artifacts() / _below(step), 0o700)
             root = self._artifacts_root()
             if not root.is_dir():
                 root.parent.mkdir(0o700, parents=True, exist_ok=True)
                 _create_marked(root)
-            return _create(root / step, 0o700)
+            return _create(root / _below(step), 0o700)
 
     def private_file(self, name: str) -> Path:
         """Create a file in the scratch folder that only this user can read; return its path.
@@ -217,6 +219,21 @@ def _create_marked(folder: Path) -> None:
         with contextlib.suppress(OSError):
             folder.rmdir()  # without a marker, nothing would ever remove it
         raise
+
+
+def _short(step: str) -> str:
+    """Return a short name for the temporary folder of a step, whose name may contain folders."""
+    if "/" not in step:
+        return step
+    # A nested folder could be part of that of another step, and make a socket path too long.
+    return f"{own_name(step)}-{zlib.crc32(step.encode()):08x}"
+
+
+def _below(step: str) -> Path:
+    """Return the relative path of the artifacts of a step; it never leads out of its parent."""
+    if "/" not in step:
+        return Path(step)
+    return Path(*(part.replace("..", "%2E%2E") for part in step.split("/") if part))
 
 
 def _create(folder: Path, mode: int) -> Path:

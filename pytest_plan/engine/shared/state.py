@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, MutableMapping
-from typing import Any
+from typing import Any, TypeVar
 
+from pytest_plan.engine.definition.names import Names
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.shared.store import ABSENT, Entry, Guard, LocalStore, Store
+
+T = TypeVar("T")
 
 __tracebackhide__ = True  # makes pytest show the refused line of the test, not this module
 
@@ -23,20 +26,27 @@ class State(MutableMapping[str, Any]):
     To change a value, set its key: the State does not notice changes made to a stored object. Each
     method is atomic, except `update` and `clear`, which handle one key at a time.
 
-    Keys are strings. The key named after a step belongs to that step. A write raises `StateError`
-    if the key is not a string or belongs to another step, or if a test writes after cleanup has
-    begun. In a forked copy of the process, every method raises `StateError`, except that the values
-    of the steps that the running test needs can be read.
+    Keys are strings. The key named after a step belongs to that step. If steps of sibling folders
+    have the same name, the key is that of the step that is visible to the test or step. A write
+    raises `StateError` if the key is not a string or belongs to another step, or if a test writes
+    after cleanup has begun. In a forked copy of the process, every method raises `StateError`,
+    except that the values of the steps that the running test needs can be read.
     """
 
     __module__ = "pytest_plan"
 
     def __init__(
-        self, store: Store | None = None, *, writer: str | None = None, guard: Guard | None = None
+        self,
+        store: Store | None = None,
+        *,
+        writer: str | None = None,
+        guard: Guard | None = None,
+        names: Names | None = None,
     ) -> None:
         self._store: Store = LocalStore() if store is None else store
         self._writer = writer
         self._guard = guard or Guard()
+        self._names = names
 
     def __getitem__(self, key: str) -> Any:
         """Return the value of `key`; raise KeyError if it is missing (gsd: Load)."""
@@ -52,17 +62,17 @@ class State(MutableMapping[str, Any]):
     def __delitem__(self, key: str) -> None:
         """Remove `key`; raise KeyError if it is missing (gsd: Delete)."""
         while True:
-            version = self._versions().get(_key(key))
+            version = self._versions().get(self._key(key))
             if version is None:
                 raise KeyError(key)
             if self._remove(key, version):
                 return
 
     def __contains__(self, key: object) -> bool:
-        return key in self._versions()
+        return (self._key(key) if isinstance(key, str) else key) in self._versions()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._versions())
+        return iter(self._shown(self._versions()))
 
     def __len__(self) -> int:
         return len(self._versions())
@@ -151,7 +161,7 @@ class State(MutableMapping[str, Any]):
     def snapshot(self) -> dict[str, Any]:
         """Return a consistent copy of all entries (gsd: Range)."""
         with self._guard.uninterrupted:
-            return self._store.snapshot()
+            return self._shown(self._store.snapshot())
 
     def wait_for(self, key: str, timeout: float | None = None) -> Any:
         """Wait until `key` has a value, and return the value.
@@ -166,7 +176,7 @@ class State(MutableMapping[str, Any]):
             PlanError: the plan stopped the calling hook, as in `Context.check`.
         """
         with self._guard.uninterrupted:
-            entry = self._store.wait(_key(key), timeout, self._guard.stopping)
+            entry = self._store.wait(self._key(key), timeout, self._guard.stopping)
         if entry is not None:
             return entry.value
         self._guard.check()
@@ -206,19 +216,33 @@ class State(MutableMapping[str, Any]):
         with self._guard.uninterrupted:
             return self._store.versions()
 
+    def _key(self, name: str) -> str:
+        """Return the key in the store that `name` means here."""
+        return _key(name) if self._names is None else self._names.key(_key(name))
+
+    def _shown(self, values: dict[str, T]) -> dict[str, T]:
+        """Return values of the store by the names that mean their keys here."""
+        names = self._names
+        return values if names is None else {names.shown(key): values[key] for key in values}
+
     def _read(self, key: str) -> Entry | None:
         with self._guard.uninterrupted:
-            return self._store.read(_key(key))
+            return self._store.read(self._key(key))
 
     def _write(self, key: str, value: Any, version: int | None) -> bool:
         with self._guard.uninterrupted:
             self._guard.admit()
-            return self._store.write(_key(key), value, version, self._writer)
+            return self._store.write(self._key(key), value, version, self._writer)
 
     def _remove(self, key: str, version: int) -> bool:
         with self._guard.uninterrupted:
             self._guard.admit()
-            return self._store.remove(_key(key), version, self._writer)
+            return self._store.remove(self._key(key), version, self._writer)
+
+
+def seen_through(state: State, names: Names) -> State:
+    """Return the same State, in which names mean what `names` says."""
+    return State(state._store, writer=state._writer, guard=state._guard, names=names)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -7,11 +7,12 @@ import os
 import sys
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_plan.engine.definition.names import check_name, suggest
+from pytest_plan.engine.definition.names import check_name, full_name, suggest
 from pytest_plan.engine.definition.options import OPTION_NAMES
 from pytest_plan.engine.definition.step import FunctionStep, Step, snake_case
 from pytest_plan.engine.model.errors import PlanDefinitionError
@@ -24,12 +25,13 @@ class Declaration(NamedTuple):
     """A step as declared in a conftest or plugin.
 
     Attributes:
-        name: the name of the step.
+        name: the own name of the step.
         step: the step.
         options: the options of the step.
         file: the source file of the function or class.
         line: the first line of the function or class.
         scope: the path of the conftest's folder, split into its parts; empty for a plugin.
+        folder: the conftest's folder, relative to rootdir; "" for rootdir and for a plugin.
         doc: the docstring; None if there is none.
     """
 
@@ -39,6 +41,7 @@ class Declaration(NamedTuple):
     file: str
     line: int
     scope: tuple[str, ...]
+    folder: str
     doc: str | None
 
     @property
@@ -46,9 +49,27 @@ class Declaration(NamedTuple):
         """`file:line`, with a path relative to the working directory where possible."""
         return place(self.file, self.line)
 
+    @property
+    def full_name(self) -> str:
+        """The full name of the step, which identifies it in every process and every run."""
+        return full_name(self.folder, self.name)
 
-def declaration_of(obj: Any, marks: list[pytest.Mark], scope: tuple[str, ...]) -> Declaration:
+    @property
+    def conftest(self) -> str | None:
+        """The path of the conftest that declares the step; None for a plugin."""
+        return str(Path(*self.scope, "conftest.py")) if self.scope else None
+
+
+def declaration_of(
+    obj: Any, marks: list[pytest.Mark], scope: tuple[str, ...], root: Path
+) -> Declaration:
     """Return the declaration of a marked function or class.
+
+    Args:
+        obj: the function or class.
+        marks: its marks.
+        scope: the path of the conftest's folder, split into its parts; empty for a plugin.
+        root: rootdir.
 
     Raises:
         PlanDefinitionError: the function or class cannot be a step; the message says why and where
@@ -69,7 +90,18 @@ def declaration_of(obj: Any, marks: list[pytest.Mark], scope: tuple[str, ...]) -
     step = _step(obj, options, origin)
     _refuse_unknown(options, name, origin)
     options.setdefault("skip", skip_reason(obj))
-    return Declaration(name, step, options, file, line, scope, inspect.getdoc(obj))
+    folder = _folder(scope, root)
+    return Declaration(name, step, options, file, line, scope, folder, inspect.getdoc(obj))
+
+
+def _folder(scope: tuple[str, ...], root: Path) -> str:
+    """Return the folder of a conftest relative to rootdir, with slashes; "" for rootdir."""
+    if not scope or scope == root.parts:
+        return ""
+    try:
+        return Path(os.path.relpath(Path(*scope), root)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return Path(*scope).as_posix()
 
 
 def _step(obj: Any, options: dict[str, Any], origin: str) -> Step:

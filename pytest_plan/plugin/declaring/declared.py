@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 
 import pytest
 
 from pytest_plan.engine.definition.graph import closure
-from pytest_plan.engine.definition.names import unknown_step
+from pytest_plan.engine.definition.names import StepNames, own_name, unknown_step
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan, definition_of
@@ -35,7 +36,7 @@ class DeclaredSteps:
 
     Attributes:
         plan: the plan with these steps.
-        declarations: the declaration of each step, by name.
+        declarations: the declaration of each step, by full name.
         needed: the steps to run for the selected tests; None until the tests have been collected.
         error: why the steps of this process are incomplete; None if they are not.
     """
@@ -83,20 +84,21 @@ class DeclaredSteps:
             declaration.name,
             declaration.options,
             declaration.origin,
-            declaration.scope,
+            scope=declaration.scope,
+            folder=declaration.folder,
         )
-        self.declarations[declaration.name] = declaration
+        self.declarations[declaration.full_name] = declaration
 
     def declare_added(self) -> list[Declaration]:
         """Declare the named steps that `pytest_plan_configure` has added, and return them."""
         added = []
         for name, step in self.definition.steps.items():
-            if name in self.declarations or not name.isidentifier():
+            if step.full_name in self.declarations or not name.isidentifier():
                 continue
             self._refuse_name(name, step.origin)
             file, _, line = step.origin.rpartition(":")
             doc = type(step.step).__doc__
-            declaration = Declaration(name, step.step, {}, file, int(line), (), doc)
+            declaration = Declaration(name, step.step, {}, file, int(line), (), "", doc)
             added.append(declaration)
             self.declarations[name] = declaration
         return added
@@ -107,30 +109,69 @@ class DeclaredSteps:
         With `--plan-until`, these are that step and the steps that it needs, regardless of the
         tests.
         """
-        until = self.settings.until
+        until = self.until
         wanted = closure(names if until is None else {until}, steps)
         return tuple(name for name in steps if name in wanted)
+
+    @property
+    def until(self) -> str | None:
+        """The last step to run, or None if there is no `--plan-until`.
+
+        An unknown name is returned as it is.
+
+        Raises:
+            pytest.UsageError: several steps have this name.
+        """
+        name = self.settings.until
+        return name and (self._find("until", name) or name)
+
+    def include(self, folders: Iterable[tuple[str, ...]]) -> None:
+        """Add the steps of these folders that only the cleanup of an earlier run has loaded so far.
+
+        Raises:
+            pytest.UsageError: the plan is invalid.
+        """
+        try:
+            for folder in folders if self.definition.set_aside else ():
+                self.definition.include(folder)
+        except PlanDefinitionError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def conftests(self) -> list[str]:
+        """Return the conftests that declare steps, relative to rootdir."""
+        files = {declaration.conftest for declaration in self.declarations.values()}
+        return sorted(os.path.relpath(file, self.config.rootpath) for file in files if file)
 
     def check(self, steps: Mapping[str, PlannedStep]) -> None:
         """Check that options name existing steps, and that no step hides a fixture of pytest's own.
 
         Raises:
-            pytest.UsageError: an option names an unknown step, a step hides a fixture, or steps are
-                missing.
+            pytest.UsageError: an option names an unknown step, or a name that is not unique, a step
+                hides a fixture, or steps are missing.
         """
         if self.error is not None:
             raise pytest.UsageError(self.error)
         until = self.settings.until
-        sources = self.settings.sources
-        _refuse_unknown(sources["until"], () if until is None else (until,), steps)
-        _refuse_unknown(sources["skip"], self.settings.skip, steps)
-        for name in steps:
-            place = _pytest_fixture(self.config, name)
+        for option, names in (("until", until and [until]), ("skip", self.settings.skip)):
+            for name in names or ():
+                if self._find(option, name) is None:
+                    source = self.settings.sources[option]
+                    raise pytest.UsageError(f"{source}: {unknown_step(name, steps)}")
+        for name, step in steps.items():
+            place = _pytest_fixture(self.config, own_name(name))
             if place is not None:
                 raise pytest.UsageError(
-                    f"step {name!r} ({steps[name].origin}) would hide the fixture {name!r} of "
+                    f"step {name!r} ({step.origin}) would hide the fixture {own_name(name)!r} of "
                     f"{place}; give it another name with plan_step(name=...)"
                 )
+
+    def settle_eager(self) -> None:
+        """If there are eager steps, let all steps so far keep their names, in every process.
+
+        Eager steps begin before the conftests that are loaded during collection are known.
+        """
+        if self._eager():
+            self.definition.settle()
 
     def eager_steps(self) -> list[str]:
         """Return the steps to provision before collection.
@@ -138,11 +179,23 @@ class DeclaredSteps:
         Raises:
             pytest.UsageError: there are eager steps, and the plan is invalid.
         """
-        declared = self.definition.steps.items()
-        eager = {name for name, step in declared if step.options.eager or self.settings.eager}
-        if eager and self.settings.until is not None:
-            eager &= closure({self.settings.until}, self.steps)
+        eager = self._eager()
+        until = self.until if eager else None
+        # A step that is unknown here is declared in a conftest that is loaded during collection.
+        if until is not None and until in self.steps:
+            eager &= closure({until}, self.steps)
         return [name for name in self.steps if name in eager] if eager else []
+
+    def _eager(self) -> set[str]:
+        declared = self.definition.steps.items()
+        return {name for name, step in declared if step.options.eager or self.settings.eager}
+
+    def _find(self, option: str, name: str) -> str | None:
+        """Return the step that an option names, or None if it is unknown."""
+        try:
+            return StepNames(self.definition.steps).find(name, None)
+        except PlanDefinitionError as error:
+            raise pytest.UsageError(f"{self.settings.sources[option]}: {error}") from None
 
     def _refuse_name(self, name: str, origin: str) -> None:
         if name in _TAKEN:
@@ -161,12 +214,6 @@ class DeclaredSteps:
             "run once, before any test, and cannot take fixtures; take `ctx` (ctx.tmp_path, "
             "ctx.setenv, ctx.free_port), `config`, `state` or the value of another step"
         )
-
-
-def _refuse_unknown(source: str, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> None:
-    for name in names:
-        if name not in steps:
-            raise pytest.UsageError(f"{source}: {unknown_step(name, steps)}")
 
 
 def _is_fixture(config: pytest.Config, name: str) -> bool:

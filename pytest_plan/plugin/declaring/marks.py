@@ -14,8 +14,8 @@ import pytest
 STEP = "plan_step"
 NEEDS = "plan"
 
-# Each function behind a fixture of the plugin has this attribute. It names the step whose value the
-# fixture returns, or is `ALL_STEPS`.
+# Each function behind a fixture of the plugin has this attribute. It is the full name of the step
+# whose value the fixture returns, or `ALL_STEPS`.
 STEP_OF_FIXTURE = "plan_step_name"
 ALL_STEPS = "*"
 

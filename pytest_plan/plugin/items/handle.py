@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
+
+from pytest_plan.engine.definition.names import VisibleNames
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.shared.state import State, seen_through
 
 if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
-    from pytest_plan.engine.shared.state import State
     from pytest_plan.plugin.items.verdict import PlanView
     from pytest_plan.plugin.options import Settings
 
@@ -21,8 +24,51 @@ class Access(Protocol):
     def view(self) -> PlanView:
         """The plan as seen by the tests of this process."""
 
+    @property
+    def names(self) -> VisibleNames:
+        """What names mean to the running test."""
+
     def require(self, name: str) -> None:
         """End the running test unless the step has succeeded."""
+
+
+class _NamesHere:
+    """What names mean to the test that runs when they are used, not when the State is read."""
+
+    def __init__(self, plan_session: Access) -> None:
+        self._plan_session = plan_session
+
+    def key(self, name: str) -> str:
+        """Return the key of the State that `name` means."""
+        return self._plan_session.names.key(name)
+
+    def shown(self, key: str) -> str:
+        """Return the name by which a key of the State is shown."""
+        return self._plan_session.names.shown(key)
+
+
+class _Results(Mapping[str, "StepResult"]):
+    """Results of steps, by the names that mean the steps to a test."""
+
+    def __init__(self, results: Mapping[str, StepResult], names: VisibleNames) -> None:
+        self._results = results
+        self._names = names
+
+    def __getitem__(self, name: str) -> StepResult:
+        try:
+            found = self._names.find(name)
+        except PlanDefinitionError as error:
+            raise KeyError(str(error)) from None
+        return self._results[name if found is None else found]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(map(self._names.shown, self._results))
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 class PlanHandle:
@@ -35,13 +81,16 @@ class PlanHandle:
 
     @property
     def state(self) -> State:
-        """The State that all steps and tests share."""
-        return self._plan_session.view.state
+        """The State that all steps and tests share.
+
+        The name of a step means the step that is visible to the running test.
+        """
+        return seen_through(self._plan_session.view.state, _NamesHere(self._plan_session))
 
     @property
     def results(self) -> Mapping[str, StepResult]:
-        """The results of the steps so far, by step name."""
-        return self._plan_session.view.results()
+        """The results of the steps so far, by the names that mean the steps to the running test."""
+        return _Results(self._plan_session.view.results(), self._plan_session.names)
 
     @property
     def run_id(self) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_plan.engine.definition.names import unknown_step
+from pytest_plan.engine.definition.names import StepNames, unknown_step
 from pytest_plan.engine.definition.planned import PlannedStep
+from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.plugin.compat.pytest_internals import fixture_info
 from pytest_plan.plugin.declaring.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE, mark_skips
 
@@ -19,11 +20,15 @@ class Needs:
 
     Args:
         steps: all steps by name.
+        names: what names mean in each folder.
         autouse: whether every test needs every step that is visible to it.
     """
 
-    def __init__(self, steps: Mapping[str, PlannedStep], *, autouse: bool) -> None:
+    def __init__(
+        self, steps: Mapping[str, PlannedStep], names: StepNames, *, autouse: bool
+    ) -> None:
         self._steps = steps
+        self._names = names
         self._autouse = autouse
         self._visible: dict[Path, list[str]] = {}  # by the test's file
         self._taken: dict[int, tuple[set[str], bool]] = {}  # by the id of pytest's fixture info
@@ -32,12 +37,12 @@ class Needs:
         """Return the steps that a test needs, in the order of the plan; () if a mark skips it.
 
         Raises:
-            pytest.UsageError: a mark names a step that does not exist.
+            pytest.UsageError: a mark names a step that does not exist, or several steps.
         """
         if _is_skipped(item):
             return ()
         visible = self._visible_to(item)
-        named, is_bare = _marked(item, self._steps)
+        named, is_bare = _marked(item, self._names)
         taken, takes_plan = self._taken_by(item)
         wanted = named | taken | {name for name in visible if self._steps[name].options.autouse}
         if self._autouse or (not named and (is_bare or takes_plan)):
@@ -48,7 +53,7 @@ class Needs:
         """Return the steps declared in plugins, in the test's directory or in one above it."""
         visible = self._visible.get(item.path)
         if visible is None:
-            parts = item.path.parent.parts
+            parts = folder_of(item)
             visible = [
                 name for name, step in self._steps.items() if parts[: len(step.scope)] == step.scope
             ]
@@ -65,7 +70,9 @@ class Needs:
             return set(), False
         # The tests of one parametrized function share this object and keep it alive.
         if id(info) not in self._taken:
-            self._taken[id(info)] = _reached(info.initialnames, info.name2fixturedefs)
+            steps, takes_plan = _reached(info.initialnames, info.name2fixturedefs)
+            known = {self._names.find(step, None) or step for step in steps}
+            self._taken[id(info)] = (known, takes_plan)
         return self._taken[id(info)]
 
 
@@ -80,18 +87,22 @@ def _is_skipped(item: pytest.Item) -> bool:
     return False
 
 
-def _marked(item: pytest.Item, steps: Mapping[str, PlannedStep]) -> tuple[set[str], bool]:
+def folder_of(item: pytest.Item) -> tuple[str, ...]:
+    """Return the folder of a test, as the parts of its path."""
+    return item.path.parent.parts
+
+
+def _marked(item: pytest.Item, names: StepNames) -> tuple[set[str], bool]:
     """Return the steps that the test's marks name, and whether any of the marks has no names."""
     named: set[str] = set()
     is_bare = False
     for mark in item.iter_markers(NEEDS):
         is_bare = is_bare or not mark.args
-        _check_mark(item, mark, steps)
-        named.update(mark.args)
+        named.update(_steps_of_mark(item, mark, names))
     return named, is_bare
 
 
-def _check_mark(item: pytest.Item, mark: pytest.Mark, steps: Iterable[str]) -> None:
+def _steps_of_mark(item: pytest.Item, mark: pytest.Mark, names: StepNames) -> Iterator[str]:
     if mark.kwargs:
         raise pytest.UsageError(
             f"{item.nodeid}: @pytest.mark.plan takes step names as arguments, not {mark.kwargs!r}"
@@ -101,16 +112,21 @@ def _check_mark(item: pytest.Item, mark: pytest.Mark, steps: Iterable[str]) -> N
             raise pytest.UsageError(
                 f"{item.nodeid}: @pytest.mark.plan takes step names as arguments, not {name!r}"
             )
-        if name not in steps:
+        try:
+            found = names.find(name, folder_of(item))
+        except PlanDefinitionError as error:
+            raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.plan: {error}") from None
+        if found is None:
             raise pytest.UsageError(
-                f"{item.nodeid}: @pytest.mark.plan names an {unknown_step(name, steps)}"
+                f"{item.nodeid}: @pytest.mark.plan names an {unknown_step(name, names.all)}"
             )
+        yield found
 
 
 def _reached(
     names: Iterable[str], definitions: Mapping[str, Sequence[Any]]
 ) -> tuple[set[str], bool]:
-    """Return the steps whose fixtures can be reached from `names`, and whether `plan` can.
+    """Return the full names of the steps whose fixtures can be reached, and whether `plan` can.
 
     Each definition of a fixture is considered separately: if a fixture overrides a step's fixture
     and does not request it, the step is not reached.

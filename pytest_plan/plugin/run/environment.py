@@ -88,7 +88,7 @@ class RunEnvironment:
         self._prints = Fingerprints(lambda: declared.steps)
         self._fresh: Mapping[str, str] = {}
         self._kept: Collection[str] = ()
-        self._facts = launch.describe(declared.config, self._files())
+        self._facts = launch.describe(declared.config, declared.conftests())
         try:
             self._recorded = self._look_back(run_id)
             self.watch = Watch(
@@ -255,9 +255,6 @@ class RunEnvironment:
             except (JournalError, OSError):
                 remove_empty(folder, f"run-{run_id}")
                 raise
-
-    def _files(self) -> list[str]:
-        return [declaration.file for declaration in self._declared.declarations.values()]
 
     def _announce(self, run: Run) -> None:
         if self._keeps == "never":

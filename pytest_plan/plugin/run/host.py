@@ -141,6 +141,7 @@ class Host:
             BaseException: a step raised KeyboardInterrupt or SystemExit or called `pytest.exit`,
                 or a signal was received.
         """
+        self._declared.definition.settle()
         run = self.begin()
         run.extend(self._declared.definition.linked())
         if names and self._environment is not None:

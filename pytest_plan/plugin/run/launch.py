@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,23 @@ _ROOT = "PYTEST_PLAN_ROOT"
 _KEY: pytest.StashKey[Key] = pytest.StashKey()
 
 
-def describe(config: pytest.Config, files: Iterable[str]) -> dict[str, Any]:
+def describe(config: pytest.Config, conftests: list[str]) -> dict[str, Any]:
     """Return the facts about this run that its journal records.
 
     Args:
         config: the config of this run.
-        files: the files that declare its steps.
+        conftests: the conftests that declare its steps, relative to rootdir.
     """
-    root = config.rootpath
-    conftests = {file for file in files if os.path.basename(file) == "conftest.py"}
     return {
         "python": sys.executable,
         "cwd": os.getcwd(),
-        "root": str(root),
+        "root": str(config.rootpath),
         "ini": None if config.inipath is None else str(config.inipath),
         "plugins": list(config.option.plugins or ()),
         "overrides": list(config.option.override_ini or ()),
         "import_mode": str(config.getoption("importmode")),
         "path": [part for part in sys.path if part],
-        "conftests": sorted(os.path.relpath(file, root) for file in conftests),
+        "conftests": conftests,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import time
 from collections.abc import Collection
@@ -72,7 +73,7 @@ class Recovery(recovery.RecoveryCallbacks):
         references = references_of(declared.config)
         self._recovery = recovery.Recovery(
             self._parent,
-            declared.definition.steps,
+            collections.ChainMap(declared.definition.steps, declared.definition.set_aside),
             references,
             self._revive,
             self,
@@ -155,6 +156,10 @@ class Recovery(recovery.RecoveryCallbacks):
 
     def load(self, recorded: Recorded) -> None:
         """Load the conftests that defined steps, and report each one that cannot be loaded."""
+        with self._declared.definition.setting_aside():
+            self._load(recorded)
+
+    def _load(self, recorded: Recorded) -> None:
         for file in recorded.facts.get("launch", {}).get("conftests", ()):
             try:
                 pytest_internals.load_conftest(self._declared.config, file)

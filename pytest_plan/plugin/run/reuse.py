@@ -79,8 +79,10 @@ def clean_stale(
 def _changed(
     step: RecordedStep, steps: Mapping[str, PlannedStep], prints: Fingerprints
 ) -> str | None:
-    if step.name not in steps:
-        return "it is no longer declared"
+    if step.name not in steps or steps[step.name].full_name != step.full_name:
+        names = (one.name for one in steps.values() if one.full_name == step.full_name)
+        new = next(names, None)
+        return "it is no longer declared" if new is None else f"it is called {new!r} in this run"
     if step.cleanup not in ("none", "kept"):
         return "its cleanup had begun"
     if not prints.fits(step.name, step.fingerprint):

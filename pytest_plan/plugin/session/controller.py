@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -97,13 +98,14 @@ class Controller(Owner):
             # The controller collects nothing, so pytest has not loaded the conftests of
             # subdirectories.
             pytest_internals.load_conftest(self._config, file)
+        declared = plan_session.declared
+        declared.include(self._folder(file) for file in needs["conftests"])
         answers = self._start_answering()
         if not plan_session.host.has_begun:
             for each in self._servers:
                 _guard(plan_session.host, each)
         names = needs["needs"]
         try:
-            declared = plan_session.declared
             steps = declared.steps
             declared.check(steps)
             declared.needed = declared.to_run([name for name in names if name in steps], steps)
@@ -138,6 +140,9 @@ class Controller(Owner):
         if plan_session is not None and plan_session.host.is_open:
             self._wait_for_workers()
         super().clean_up(failed=failed)
+
+    def _folder(self, conftest: str) -> tuple[str, ...]:
+        return Path(os.path.normpath(self._config.rootpath / conftest)).parent.parts
 
     def _prepare(self) -> None:
         plan_session = lookup.peek(self._config)

@@ -62,7 +62,7 @@ class Declarations:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        self._seen: set[int] = set()
+        self._seen: dict[int, list[tuple[str, ...]]] = {}  # scopes, by the id of a step
         self._has_started = False
         self._is_collecting = False
 
@@ -84,9 +84,7 @@ class Declarations:
             if marked:
                 self._load_plugins_of(plugin)
             for obj, marks in marked:
-                if id(obj) not in self._seen:
-                    self._seen.add(id(obj))
-                    self._declare(plugin, obj, marks)
+                self._declare(plugin, obj, marks)
         except BaseException as error:
             self._refuse(f"the steps of {getattr(plugin, '__file__', plugin_name)}", error)
 
@@ -97,6 +95,9 @@ class Declarations:
         if self._config.hook.pytest_plan_configure.get_hookimpls():
             self._declare_by_code()
         self._is_collecting = True
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None:
+            plan_session.declared.settle_eager()
         return (yield)
 
     def pytest_pycollect_makeitem(
@@ -125,10 +126,15 @@ class Declarations:
         self._config.pluginmanager.register(module, "pytest_plan_steps")
 
     def _declare(self, module: types.ModuleType, obj: Any, marks: list[pytest.Mark]) -> None:
+        scope = scope_of(module)
+        seen = self._seen.setdefault(id(obj), [])
+        if any(scope[: len(known)] == known for known in seen):
+            return  # imported from the plugin or the conftest that declares it
+        seen.append(scope)
         # Imported here so that a run without steps does not import the engine.
         from pytest_plan.plugin.declaring.declaration import declaration_of
 
-        declaration = declaration_of(obj, marks, scope_of(module))
+        declaration = declaration_of(obj, marks, scope, self._config.rootpath)
         self.declared().add(declaration)
         fixtures.add_step_fixture(module, declaration)
 

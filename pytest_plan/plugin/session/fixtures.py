@@ -35,10 +35,10 @@ def add_step_fixture(module: types.ModuleType, declaration: Declaration) -> None
 
 
 def _function(module: types.ModuleType, declaration: Declaration) -> Any:
-    name = declaration.name
+    name, full_name = declaration.name, declaration.full_name
 
     def value_of_step(request: pytest.FixtureRequest) -> Any:
-        return lookup.of(request.config).value(name)
+        return lookup.of(request.config).value(full_name)
 
     # `--fixtures` shows the location of a fixture's code, which must be that of the step.
     code = value_of_step.__code__.replace(
@@ -47,5 +47,5 @@ def _function(module: types.ModuleType, declaration: Declaration) -> Any:
     function = types.FunctionType(code, globals(), name, None, value_of_step.__closure__)
     function.__doc__ = declaration.doc or f"The value of the plan step {name!r}."
     function.__module__ = module.__name__
-    setattr(function, STEP_OF_FIXTURE, name)
+    setattr(function, STEP_OF_FIXTURE, full_name)
     return function

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.engine.definition.names import unknown_step
+from pytest_plan.engine.definition.names import StepNames, VisibleNames, unknown_step
+from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.secret import reveal
 from pytest_plan.engine.shared.store import LocalStore
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.items.handle import PlanHandle
-from pytest_plan.plugin.items.needs import Needs
+from pytest_plan.plugin.items.needs import Needs, folder_of
 from pytest_plan.plugin.items.verdict import MissingPlan, PlanView, Verdict
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.xdist import roles
@@ -44,6 +45,8 @@ class PlanSession:
         self.declared = DeclaredSteps(config, settings, self.store)
         self.handle = PlanHandle(self)
         self.needs: dict[pytest.Item, tuple[str, ...]] = {}
+        self._names = StepNames({})
+        self._item: pytest.Item | None = None  # the test that runs, or the last one that ran
 
     @cached_property
     def view(self) -> PlanView:
@@ -80,27 +83,44 @@ class PlanSession:
             manager.register(importlib.import_module(name), name)
 
     def survey(self, items: Iterable[pytest.Item]) -> None:
-        """Find the steps that the selected tests need.
+        """Find the steps that the selected tests need. From now on, no step gets another name.
 
         Raises:
             pytest.UsageError: the plan is invalid, or a test or an option names an unknown step.
         """
+        items = list(items)
+        self.declared.include({folder_of(item) for item in items})
         steps = self.declared.steps
         self.declared.check(steps)
-        needs = Needs(steps, autouse=self.settings.autouse)
+        self.declared.definition.settle()
+        self._names = StepNames(steps)
+        needs = Needs(steps, self._names, autouse=self.settings.autouse)
         self.needs = {item: needs.of(item) for item in items}
         names = {name for needs in self.needs.values() for name in needs}
         self.declared.needed = self.declared.to_run(names, steps)
 
-    def value(self, name: str) -> Any:
+    @property
+    def names(self) -> VisibleNames:
+        """What names mean to the running test."""
+        return self._names.seen_from(None if self._item is None else folder_of(self._item))
+
+    def value(self, full_name: str) -> Any:
         """Return a step's value for its fixture; end the test if the step has not succeeded."""
-        self.require(name)
+        name = self.declared.definition.name_of(full_name) or full_name
+        self._require(name)
         return reveal(self.view.state.get(name))
 
     def require(self, name: str) -> None:
-        """End the running test unless the step has succeeded."""
-        if name not in self.declared.definition.steps:
+        """End the running test unless the step that `name` means to it has succeeded."""
+        try:
+            found = self.names.find(name)
+        except PlanDefinitionError as error:
+            pytest.fail(str(error), pytrace=False)
+        if found is None:
             pytest.fail(unknown_step(name, self.declared.definition.steps), pytrace=False)
+        self._require(found)
+
+    def _require(self, name: str) -> None:
         self.view.ensure(())
         verdict = self.view.verdict_on(name)
         if verdict is not None:
@@ -108,6 +128,7 @@ class PlanSession:
 
     def verdict(self, item: pytest.Item) -> Verdict | None:
         """Wait until it is decided whether a test can run; return why it cannot, or None."""
+        self._item = item
         names = self.needs.get(item, ())
         self.view.ensure(names)
         self.view.keep_for_copies(names)

@@ -119,14 +119,6 @@ class Worker:
             error = str(refused)
         return {
             "needs": sorted({name for needs in plan_session.needs.values() for name in needs}),
-            "conftests": self._conftests(plan_session),
+            "conftests": plan_session.declared.conftests(),
             "error": error,
         }
-
-    def _conftests(self, plan_session: PlanSession) -> list[str]:
-        """Return the conftests with steps, relative to rootdir, for the controller to load."""
-        files = {declaration.file for declaration in plan_session.declared.declarations.values()}
-        root = self._config.rootpath
-        return sorted(
-            os.path.relpath(file, root) for file in files if os.path.basename(file) == "conftest.py"
-        )
