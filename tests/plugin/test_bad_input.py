@@ -266,11 +266,25 @@ class TestMark:
         refuses(project.run(), *says)
         assert project.calls == []
 
-    def test_mark_without_any_step_is_refused(self, project: Project) -> None:
-        """A mark that names a step is refused even if the project declares no steps."""
-        project.tests("@pytest.mark.plan('web')\ndef test_it(): note('test')")
-        refuses(project.run(), "test_it.py::test_it", "unknown step 'web'", "no steps are declared")
-        assert project.calls == []
+    @pytest.mark.parametrize("mark", ["Odd()", "tier=Odd()", "'web', Odd()"])
+    @pytest.mark.parametrize("text", ["1 / 0", "'two\\nlines' * 99"])
+    def test_object_without_a_short_repr_is_refused(
+        self, project: Project, mark: str, text: str
+    ) -> None:
+        """An argument whose repr fails, or is long, is shown on one line as well."""
+        project.steps(self.STEPS)
+        project.tests(f"""
+        class Odd:
+            def __repr__(self): return {text}
+
+        @pytest.mark.plan({mark})
+        def test_it(): pass
+        """)
+        result = project.run()
+        refuses(result, "test_it.py::test_it: @pytest.mark.plan takes step names as arguments, not")
+        lines = [line for line in result.errlines if line]
+        assert len(lines) == 1
+        assert len(lines[0]) < 200
 
 
 class TestOptions:

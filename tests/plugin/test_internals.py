@@ -60,6 +60,11 @@ class TestPytest:
         config = project.pytester.parseconfig()
         assert pytest_internals.fixture_definitions(config, "tmp_path") == []
 
+    def test_order_of_plugins_stays_without_the_manager(self, project: Project) -> None:
+        """Without the fixture manager the order of definitions stays, and no error is raised."""
+        config = project.pytester.parseconfig()
+        pytest_internals.let_others_override(config, "plan", lambda: None)
+
     def test_warning_is_given_to_a_hook_that_is_not_historic(self) -> None:
         """If the warning hook is not historic, the registered plugins still get the warning."""
         warned = []

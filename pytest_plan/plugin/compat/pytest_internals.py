@@ -293,6 +293,21 @@ def fixture_definitions(config: pytest.Config, name: str) -> list[Any]:
     return [] if find is None else list(find(name, manager.session) or ())
 
 
+def let_others_override(config: pytest.Config, name: str, ours: Callable[..., Any]) -> None:
+    """Let the fixture `name` of any plugin override ours, which has the function `ours`.
+
+    pytest lets a plugin override those that were registered before. If this version of pytest keeps
+    fixtures elsewhere, that order stays.
+    """
+    manager: Any = config.pluginmanager.get_plugin("funcmanage")
+    by_node = getattr(manager, "_arg2node2fixturedefs", {}).get(name, {})  # the last one first
+    for definitions in by_node.values():
+        definitions.sort(key=lambda definition: definition.func is ours)
+    # Before pytest 9.1, one list has the definitions of all nodes, the last one at its end.
+    of_all_nodes = getattr(manager, "_arg2fixturedefs", {}).get(name, [])
+    of_all_nodes.sort(key=lambda definition: definition.func is not ours)
+
+
 class CapturedStream(NamedTuple):
     """The two streams that pytest's capture manager uses for `sys.stdout` or `sys.stderr`.
 

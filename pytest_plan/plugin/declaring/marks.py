@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from pytest_plan.plugin.compat.pytest_internals import fixture_info
+
 STEP = "plan_step"
 NEEDS = "plan"
 
@@ -36,9 +38,15 @@ def steps_of(module: types.ModuleType) -> list[tuple[object, list[pytest.Mark]]]
     return [(obj, marks) for obj, marks in found if marks]
 
 
-def takes_plan(item: pytest.Item) -> bool:
-    """Return whether a test uses the plan, through its mark or (even indirectly) its fixture."""
-    return NEEDS in getattr(item, "fixturenames", ()) or item.get_closest_marker(NEEDS) is not None
+def takes_handle(item: pytest.Item) -> bool:
+    """Return whether a test uses the plugin's fixture `plan`, and not one of the same name."""
+    info = fixture_info(item)
+    for definition in () if info is None else reversed(info.name2fixturedefs.get(NEEDS, ())):
+        if hasattr(definition.func, STEP_OF_FIXTURE):
+            return True
+        if NEEDS not in definition.argnames:
+            return False
+    return False
 
 
 def skip_reason(obj: object, names: Mapping[str, Any] | None = None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,8 @@ class Needs:
         Raises:
             pytest.UsageError: a mark names a step that does not exist, or several steps.
         """
-        if _is_skipped(item):
-            return ()
+        if not self._steps or _is_skipped(item):
+            return ()  # without any step, the mark `plan` may be one of the project's own
         visible = self._visible_to(item)
         named, is_bare = _marked(item, self._names)
         taken, takes_plan = self._taken_by(item)
@@ -103,15 +104,13 @@ def _marked(item: pytest.Item, names: StepNames) -> tuple[set[str], bool]:
 
 
 def _steps_of_mark(item: pytest.Item, mark: pytest.Mark, names: StepNames) -> Iterator[str]:
-    if mark.kwargs:
+    others = [mark.kwargs] if mark.kwargs else [arg for arg in mark.args if type(arg) is not str]
+    if others:
         raise pytest.UsageError(
-            f"{item.nodeid}: @pytest.mark.plan takes step names as arguments, not {mark.kwargs!r}"
+            f"{item.nodeid}: @pytest.mark.plan takes step names as arguments, "
+            f"not {_shown(others[0])}"
         )
     for name in mark.args:
-        if not isinstance(name, str):
-            raise pytest.UsageError(
-                f"{item.nodeid}: @pytest.mark.plan takes step names as arguments, not {name!r}"
-            )
         try:
             found = names.find(name, folder_of(item))
         except PlanDefinitionError as error:
@@ -121,6 +120,13 @@ def _steps_of_mark(item: pytest.Item, mark: pytest.Mark, names: StepNames) -> It
                 f"{item.nodeid}: @pytest.mark.plan names an {unknown_step(name, names.all)}"
             )
         yield found
+
+
+def _shown(value: object) -> str:
+    """Return the repr of an object on one line and shortened, even if its own repr fails."""
+    short = reprlib.Repr()
+    short.maxother = short.maxstring = 60
+    return " ".join(short.repr(value).split())
 
 
 def _reached(

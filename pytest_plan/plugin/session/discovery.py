@@ -98,7 +98,9 @@ class Declarations:
         plan_session = lookup.peek(self._config)
         if plan_session is not None:
             plan_session.declared.settle_eager()
-        return (yield)
+        result = yield
+        fixtures.let_others_override(self._config)
+        return result
 
     def pytest_pycollect_makeitem(
         self, collector: pytest.Module | pytest.Class, name: str, obj: object

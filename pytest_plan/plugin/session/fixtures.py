@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.plugin.declaring.marks import ALL_STEPS, STEP_OF_FIXTURE
+from pytest_plan.plugin.compat import pytest_internals
+from pytest_plan.plugin.declaring.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE
 from pytest_plan.plugin.session import lookup
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ def _plan(request: pytest.FixtureRequest) -> PlanHandle:
 
 setattr(_plan, STEP_OF_FIXTURE, ALL_STEPS)
 plan = pytest.fixture(scope="session", name="plan")(_plan)
+
+
+def let_others_override(config: pytest.Config) -> None:
+    """Let a fixture `plan` of any other plugin override this one, however they are loaded."""
+    pytest_internals.let_others_override(config, NEEDS, _plan)
 
 
 def add_step_fixture(module: types.ModuleType, declaration: Declaration) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.plugin.declaring.marks import NEEDS
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.owner import Owner
 
@@ -23,7 +22,7 @@ class Solo(Owner):
         """Provision the steps that the selected tests need, and run the tests."""
         option = self._config.option
         is_broken = session.testsfailed and not option.continue_on_collection_errors
-        plan_session = self._plan_session_of(session)
+        plan_session = lookup.peek(self._config)
         if plan_session is None or option.collectonly or is_broken:
             return (yield)
         plan_session.survey(session.items)
@@ -72,12 +71,6 @@ class Solo(Owner):
         self._config.pluginmanager.register(limit, "pytest_plan_limit")
         self._config.add_cleanup(limit.stop)
         return limit
-
-    def _plan_session_of(self, session: pytest.Session) -> PlanSession | None:
-        # Even in a project without steps, a mark that names a step is an error.
-        if any(item.get_closest_marker(NEEDS) for item in session.items):
-            return lookup.of(self._config, self._settings)
-        return lookup.peek(self._config)
 
     @pytest.hookimpl(specname="pytest_runtestloop", tryfirst=True)
     def pytest_runtestloop_show(self) -> bool | None:

@@ -44,7 +44,7 @@ class Worker:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Send the steps that the selected tests need."""
         # Tests that only use the State also need the controller.
-        if lookup.peek(self._config) is None and not any(map(marks.takes_plan, session.items)):
+        if lookup.peek(self._config) is None and not any(map(marks.takes_handle, session.items)):
             return
         plan_session = lookup.of(self._config, self._settings)
         needs = self._needs(plan_session, session)
