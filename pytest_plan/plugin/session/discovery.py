@@ -63,6 +63,7 @@ class Declarations:
         self._config = config
         self._settings = settings
         self._seen: dict[int, list[tuple[str, ...]]] = {}  # scopes, by the id of a step
+        self._fixtures = fixtures.StepFixtures()
         self._has_started = False
         self._is_collecting = False
 
@@ -76,8 +77,16 @@ class Declarations:
 
         The hook is historic: pytest also calls it for plugins that are already registered.
         """
-        if not isinstance(plugin, types.ModuleType) or plugin.__name__.startswith("_pytest."):
-            return
+        if isinstance(plugin, types.ModuleType) and not plugin.__name__.startswith("_pytest."):
+            self._declare_steps_of(plugin, plugin_name)
+        self._fixtures.show()
+
+    @pytest.hookimpl(specname="pytest_plugin_registered", trylast=True)
+    def pytest_plugin_registered_done(self) -> None:
+        """Hide the fixtures of steps again, because pytest has looked for them in the plugin."""
+        self._fixtures.hide()
+
+    def _declare_steps_of(self, plugin: types.ModuleType, plugin_name: str) -> None:
         try:
             self._refuse_late_hook(plugin)
             marked = steps_of(plugin)
@@ -98,9 +107,34 @@ class Declarations:
         plan_session = lookup.peek(self._config)
         if plan_session is not None:
             plan_session.declared.settle_eager()
-        result = yield
+        self._fixtures.show()  # pytest looks for the fixtures of all initial conftests
+        try:
+            result = yield
+        finally:
+            self._fixtures.hide()
         fixtures.let_others_override(self._config)
         return result
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Show the fixtures of steps while pytest parses the conftest of a directory."""
+        report = yield
+        if isinstance(collector, pytest.Directory):
+            self._fixtures.show()
+        return report
+
+    @pytest.hookimpl(specname="pytest_make_collect_report", wrapper=True, tryfirst=True)
+    def pytest_make_collect_report_done(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Hide the fixtures of steps again; all other wrappers have run."""
+        try:
+            return (yield)
+        finally:
+            if isinstance(collector, pytest.Directory):
+                self._fixtures.hide()
 
     def pytest_pycollect_makeitem(
         self, collector: pytest.Module | pytest.Class, name: str, obj: object
@@ -124,7 +158,7 @@ class Declarations:
             self._refuse("the steps of pytest_plan_configure", error)
         module = types.ModuleType("pytest_plan_configure")
         for declaration in added:
-            fixtures.add_step_fixture(module, declaration)
+            self._fixtures.add(module, declaration)
         self._config.pluginmanager.register(module, "pytest_plan_steps")
 
     def _declare(self, module: types.ModuleType, obj: Any, marks: list[pytest.Mark]) -> None:
@@ -138,7 +172,7 @@ class Declarations:
 
         declaration = declaration_of(obj, marks, scope, self._config.rootpath)
         self.declared().add(declaration)
-        fixtures.add_step_fixture(module, declaration)
+        self._fixtures.add(module, declaration)
 
     def _load_plugins_of(self, module: types.ModuleType) -> None:
         # pytest loads these plugins after this hook, but the steps of a conftest must come after
@@ -147,7 +181,9 @@ class Declarations:
         manager = self._config.pluginmanager
         for name in [named] if isinstance(named, str) else named:
             manager.import_plugin(name)
-            self.pytest_plugin_registered(manager.get_plugin(name), name)
+            plugin = manager.get_plugin(name)
+            if isinstance(plugin, types.ModuleType):
+                self._declare_steps_of(plugin, name)
 
     def _refuse_late_hook(self, module: types.ModuleType) -> None:
         if self._has_started and hasattr(module, "pytest_plan_configure"):

@@ -34,10 +34,36 @@ def let_others_override(config: pytest.Config) -> None:
     pytest_internals.let_others_override(config, NEEDS, _plan)
 
 
-def add_step_fixture(module: types.ModuleType, declaration: Declaration) -> None:
-    """Add to `module` a session fixture that returns the value of the step."""
-    fixture = pytest.fixture(scope="session", name=declaration.name)(_function(module, declaration))
-    setattr(module, f"__plan_fixture_{declaration.name}", fixture)
+class StepFixtures:
+    """The session fixtures that return the values of steps.
+
+    pytest looks for fixtures in the modules of conftests and plugins. The fixtures are in these
+    modules only while it does so; otherwise doctest and the like would find them there.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[types.ModuleType, dict[str, object]] = {}
+        self._depth = 0
+
+    def add(self, module: types.ModuleType, declaration: Declaration) -> None:
+        """Add the fixture of a step that is declared in `module`."""
+        mark = pytest.fixture(scope="session", name=declaration.name)
+        fixture = mark(_function(module, declaration))
+        self._of.setdefault(module, {})[f"__plan_fixture_{declaration.name}"] = fixture
+
+    def show(self) -> None:
+        """Put the fixtures into their modules until the matching call of `hide`."""
+        self._depth += 1
+        for module, fixtures in self._of.items():
+            vars(module).update(fixtures)
+
+    def hide(self) -> None:
+        """Remove the fixtures from their modules, unless an outer `show` is in effect."""
+        self._depth = max(0, self._depth - 1)
+        if self._depth == 0:
+            for module, fixtures in self._of.items():
+                for name in fixtures:
+                    vars(module).pop(name, None)
 
 
 def _function(module: types.ModuleType, declaration: Declaration) -> Any:
