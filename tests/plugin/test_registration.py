@@ -41,7 +41,9 @@ def installed(checked: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     (folder / "entry_points.txt").write_text(ENTRY_POINT)
     (folder / "METADATA").write_text(METADATA)
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly -p no:asyncio -p no:django")
+    monkeypatch.setenv(
+        "PYTEST_ADDOPTS", "-p no:randomly -p no:asyncio -p no:django -p no:pytest-bdd"
+    )
     prepend(monkeypatch, folder.parent)
     return checked
 

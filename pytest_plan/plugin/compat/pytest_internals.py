@@ -9,7 +9,8 @@ import logging
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
@@ -291,6 +292,25 @@ def fixture_definitions(config: pytest.Config, name: str) -> list[Any]:
     manager: Any = config.pluginmanager.get_plugin("funcmanage")
     find = getattr(manager, "getfixturedefs", None)
     return [] if find is None else list(find(name, manager.session) or ())
+
+
+def fixture_definitions_from(
+    item: pytest.Item, names: Sequence[str], without: AbstractSet[str]
+) -> Mapping[str, Sequence[Any]]:
+    """Return the definitions of all fixtures that a test reaches if it requests `names` later.
+
+    Args:
+        item: the test.
+        names: the fixtures that it requests while it runs.
+        without: the fixtures that will have been replaced by then; they reach nothing.
+    """
+    manager: Any = item.session.config.pluginmanager.get_plugin("funcmanage")
+    closure = getattr(manager, "getfixtureclosure", None)
+    if closure is None:
+        return {}
+    _, found = closure(parentnode=item, initialnames=tuple(names), ignore_args=without)
+    own = getattr(fixture_info(item), "name2fixturedefs", {})  # has the values of parametrization
+    return {name: own.get(name, definitions) for name, definitions in found.items()}
 
 
 def let_others_override(config: pytest.Config, name: str, ours: Callable[..., Any]) -> None:
