@@ -248,7 +248,7 @@ class TestOtherInternals:
             obj = staticmethod(test_plan_show_knows_the_needs_of_a_scenario)
 
         for module in (SimpleNamespace(), SimpleNamespace(scenario_wrapper_template_registry=1)):
-            monkeypatch.setitem(sys.modules, "pytest_bdd.scenario", module)  # type: ignore[arg-type]
+            monkeypatch.setitem(sys.modules, "pytest_bdd.scenario", module)
             assert Scenarios().requests(Item()) == []  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("mark", ["", "@pytest.mark.plan('shop')"])

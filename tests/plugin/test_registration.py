@@ -25,6 +25,10 @@ def pytest_sessionstart(session):
 """
 
 
+# Plugins that our own tests use, and that such a run would load.
+OTHERS = ("asyncio", "django", "pytest-bdd", "pytest-testmon", "randomly")
+
+
 @pytest.fixture
 def checked(project: Project) -> Project:
     """A project that records how often the plugin is registered and needs one step."""
@@ -41,9 +45,7 @@ def installed(checked: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     (folder / "entry_points.txt").write_text(ENTRY_POINT)
     (folder / "METADATA").write_text(METADATA)
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
-    monkeypatch.setenv(
-        "PYTEST_ADDOPTS", "-p no:randomly -p no:asyncio -p no:django -p no:pytest-bdd"
-    )
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in OTHERS))
     prepend(monkeypatch, folder.parent)
     return checked
 

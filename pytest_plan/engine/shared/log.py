@@ -39,12 +39,13 @@ class StepLog(Log):
 
     Attributes:
         masker: the masker for secrets.
+        step: the step's name.
     """
 
-    __slots__ = ("_copies", "_copy", "_folders", "_lock", "_process", "_source", "_step", "masker")
+    __slots__ = ("_copies", "_copy", "_folders", "_lock", "_process", "_source", "masker", "step")
 
     def __init__(self, step: str, folders: RunFolders, masker: Masker, copies: Copies) -> None:
-        self._step = step
+        self.step = step
         self._folders = folders
         self.masker = masker
         self._copies = copies
@@ -128,7 +129,7 @@ class StepLog(Log):
         is_copied = os.getpid() != self._process
         if is_copied and self._copy is None:
             # A forked copy of the process cannot create the private file.
-            with (self._folders.artifacts(self._step) / "log.txt").open("ab") as file:
+            with (self._folders.artifacts(self.step) / "log.txt").open("ab") as file:
                 file.write(data)
             return
         copy = self._files()
@@ -140,9 +141,9 @@ class StepLog(Log):
 
     def _files(self) -> MaskedCopy:
         if self._copy is None:
-            target = self._folders.artifacts(self._step) / "log.txt"
+            target = self._folders.artifacts(self.step) / "log.txt"
             target.touch(mode=0o600)
-            self._source = self._folders.private_file(f"{self._step}.txt")
+            self._source = self._folders.private_file(f"{self.step}.txt")
             self._copy = MaskedCopy(self._source, target, self.masker)
             self._copies.add(self)
         return self._copy

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_plan.engine.model.errors import JournalError, describe
 from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.plugin.compat import testmon_internals
 from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.items.verdict import Verdict
@@ -146,7 +147,7 @@ class Host:
         run.extend(self._declared.definition.linked())
         if names and self._environment is not None:
             self._environment.watch.begin(run.remaining())
-        with self.foreground.owned():
+        with self.foreground.owned(), testmon_internals.recording(self._config):
             try:
                 run.provision(names)
             except JournalError as error:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_plan.engine.definition.graph import closure
 from pytest_plan.engine.definition.names import StepNames, VisibleNames, unknown_step
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.secret import reveal
 from pytest_plan.engine.shared.store import LocalStore
+from pytest_plan.plugin.compat import testmon_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.items.handle import PlanHandle
 from pytest_plan.plugin.items.needs import Needs, folder_of
@@ -98,6 +100,10 @@ class PlanSession:
         self.needs = {item: needs.of(item) for item in items}
         names = {name for needs in self.needs.values() for name in needs}
         self.declared.needed = self.declared.to_run(names, steps)
+        testmon_internals.report_needs(
+            self.config,
+            lambda: {item.nodeid: closure(names, steps) for item, names in self.needs.items()},
+        )
 
     @property
     def names(self) -> VisibleNames:
