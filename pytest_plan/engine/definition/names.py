@@ -36,10 +36,16 @@ def check_name(name: object, origin: str) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` with the closest of `known`, or "" if none is close."""
+    """Return `; did you mean 'x'?` with the closest of `known`, or "" if none is close.
+
+    For a name without a folder, the own names of `known` are compared.
+    """
     import difflib  # imported late to keep the startup of xdist workers fast
 
-    near = difflib.get_close_matches(name, list(known), n=3)
+    compared: dict[str, list[str]] = {}
+    for one in known:
+        compared.setdefault(one if "/" in name else own_name(one), []).append(one)
+    near = [one for own in difflib.get_close_matches(name, compared, n=3) for one in compared[own]]
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import sys
@@ -98,10 +99,12 @@ def _folder(scope: tuple[str, ...], root: Path) -> str:
     """Return the folder of a conftest relative to rootdir, with slashes; "" for rootdir."""
     if not scope or scope == root.parts:
         return ""
-    try:
-        return Path(os.path.relpath(Path(*scope), root)).as_posix()
-    except ValueError:  # on another drive of Windows
-        return Path(*scope).as_posix()
+    folder = Path(*scope)
+    with contextlib.suppress(ValueError):  # on Windows, it can be on another drive
+        folder = Path(os.path.relpath(folder, root))
+    text = folder.as_posix()
+    # Names are written to terminals, reports and databases, so they have no control characters.
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _step(obj: Any, options: dict[str, Any], origin: str) -> Step:

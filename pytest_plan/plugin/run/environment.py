@@ -102,6 +102,17 @@ class RunEnvironment:
             raise
         self.scratch = None if self._recorded is None else scratch_of(self._recorded)
 
+    def note_conftests(self) -> None:
+        """Record the conftests that were loaded since the run began, as after eager steps.
+
+        Raises:
+            JournalError: the journal cannot be written.
+        """
+        conftests = self._declared.conftests()
+        if conftests != self._facts["conftests"]:
+            self._facts = {**self._facts, "conftests": conftests}
+            self.journal.set(launch=self._facts)
+
     def say_repairs(self) -> None:
         """Report, on the main thread, that the journal or its folder was lost and repaired."""
         while self._repairs:

@@ -149,6 +149,8 @@ class Host:
             self._environment.watch.begin(run.remaining())
         with self.foreground.owned(), testmon_internals.recording(self._config):
             try:
+                if self._environment is not None:
+                    self._environment.note_conftests()
                 run.provision(names)
             except JournalError as error:
                 raise pytest.UsageError(self.mask(str(error))) from None

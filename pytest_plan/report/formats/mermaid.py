@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pytest_plan.engine.definition.planned import PlannedStep
@@ -102,6 +103,7 @@ def _tag(step: StepAccount) -> str:
 
 def _bar(name: str, started: float | None, seconds: float, tag: str) -> str:
     began = round((started or 0.0) * 1000)
+    name = re.sub("[:;#]", "_", name)  # the folder in a name may have what ends a name in a chart
     return f"{name} :{tag}, {began}, {began + max(1, round(seconds * 1000))}"
 
 
