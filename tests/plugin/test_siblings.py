@@ -395,7 +395,7 @@ class TestLaterRuns:
         assert [step["name"] for step in report["steps"]] == ["db", "orders", "named"]
 
     def test_late_conftests_of_an_eager_run_are_recorded(self, project: Project) -> None:
-        """Steps of conftests that are loaded after eager steps have begun are cleaned up as well."""
+        """Steps of conftests that are loaded after eager steps began are cleaned up as well."""
         monorepo(project, options=", eager=True")
         kill = project.tests(self.KILL, name="services/b/test_kill.py")
         project.run_apart("services/a", "services", "-o", "plan_reaper=false")

@@ -23,7 +23,7 @@ from pytest_plan.engine.journal.reader import read
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import CleanupResult
-from pytest_plan.engine.plan import definition_of
+from pytest_plan.engine.plan import begin, definition_of
 from tests.engine.support import journals
 from tests.engine.support.journals import sealing
 
@@ -306,3 +306,40 @@ class TestTrees:
         assert stranger.poll() is None
         stranger.kill()
         stranger.wait()
+
+
+def test_a_step_that_has_another_name_now() -> None:
+    """It is found by its full name, and its cleanup gets the values that it needs."""
+
+    def steps(*folders: str) -> Plan:
+        plan = Plan()
+        for folder in folders:
+            where: dict[str, Any] = {"scope": ("root", folder), "folder": folder}
+            undo = GenericStep(
+                exec=lambda db: None, cleanup=lambda db, state: note("clean", db, state["db"])
+            )
+            definition = definition_of(plan)
+            definition.declare(GenericStep(exec=lambda f=folder: f), "db", {}, "here", **where)
+            definition.declare(undo, "web", {}, "here", **where)
+        return plan
+
+    def cleaned(before: Plan, after: Plan) -> list[str]:
+        run = begin(before, journal=Journal(Path("run/j"), journals.references()))
+        run.provision()
+        journals.flush(run)
+        journals.copy_journal(Path("run/j"), Path("j"))
+        run.clean_up()
+        CALLS.unlink()
+        recorded = read(Path("j"))
+        declared = definition_of(after).steps
+        restorer = Restorer(recorded, recorded.steps, declared, journals.references())
+        journal = Journal(Path("j"), journals.references())
+        options = definition_of(after).options
+        revive(restorer, options, journal, clock=SystemClock(), listeners=[]).clean_up()
+        for file in (*Path("run").iterdir(), *Path().glob("j*")):
+            file.unlink()
+        return sorted(calls())
+
+    assert cleaned(steps("b"), steps("a", "b")) == ["clean b b"]
+    assert cleaned(steps("a", "b"), steps("a", "b")) == ["clean a a", "clean b b"]
+    assert cleaned(steps("a", "b"), steps("b")) == ["clean b b"]

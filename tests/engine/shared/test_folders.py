@@ -304,3 +304,34 @@ def test_a_folder_that_cannot_be_marked_is_not_left(
             make("db")
     assert list(own_temporary_folder.glob("plan-*")) == []
     assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_folders_of_steps_with_full_names(tmp_path: Path) -> None:
+    """The temporary folder is short and no part of another one; artifacts are nested, never out."""
+    kept = RunFolders(artifacts=lambda: tmp_path / "kept")
+    names = ("services", "services/a/db", "services/b/db", "../../a/db", "/etc/db")
+    scratch = {name: kept.scratch(name) for name in names}
+    for name in names:
+        assert scratch[name].parent == scratch["services"].parent
+        assert len(scratch[name].name) <= 11
+        (scratch[name] / "file").touch()
+        (kept.artifacts(name) / name.rpartition("/")[2]).touch()
+    assert len(set(scratch.values())) == len(names)
+    kept.empty("services")
+    kept.empty("services/a/db")
+    assert [(path / "file").exists() for path in scratch.values()] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
+    files = {path.relative_to(tmp_path / "kept") for path in tmp_path.rglob("*") if path.is_file()}
+    assert files - {Path(MARKER)} == {
+        Path("services/services"),
+        Path("services/a/db/db"),
+        Path("services/b/db/db"),
+        Path("%2E%2E/%2E%2E/a/db/db"),
+        Path("etc/db/db"),
+    }
+    kept.remove()
