@@ -42,7 +42,7 @@ FLOORS = {
     ],
     "pytest_plan.report": [
         ["account", "terminal", "otel"],
-        ["collect", "formats"],
+        ["collect", "formats", "test_reports"],
         ["files", "junit"],
     ],
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_plan.engine.model.errors import describe
@@ -143,7 +143,8 @@ class Account:
     Attributes:
         run_id: the id of the run.
         environment: the name of its environment.
-        outcome: `succeeded`, `failed` (also if only a cleanup failed), `cancelled` or `timed_out`.
+        outcome: of the plan: `succeeded`, `failed` (also if only a cleanup failed), `cancelled` or
+            `timed_out`.
         reason: why the plan stopped early; None if it did not.
         limit: the plan's limit, in seconds; None if there is none.
         seconds: the duration of the run, in seconds, including cleanup.
@@ -154,6 +155,10 @@ class Account:
         not_run: the number of selected tests that never began or were interrupted.
         critical_path: the steps that determined how long provisioning took, first to last.
         problems: what cleanup did not undo, and errors in listeners and hooks, one line each.
+        run_outcome: of the plan and the tests together; `failed` also if only tests failed.
+        command: the command line of the run.
+        host: the name of the machine.
+        versions: the versions of Python and of the packages that took part, by name.
     """
 
     run_id: str
@@ -169,6 +174,10 @@ class Account:
     not_run: int = 0
     critical_path: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    run_outcome: StepOutcome = StepOutcome.SUCCEEDED
+    command: str = "pytest"
+    host: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Return the number of tests with each outcome, and the number not run as `not_run`."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
+import platform
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -31,6 +34,7 @@ from pytest_plan.report.terminal import failure
 
 _SOLO = "main"  # the name of the worker in a run without xdist workers
 _LONGEST_MESSAGE = 300  # characters
+_PACKAGES = ("pytest", "pytest-plan", "pytest-xdist")
 
 
 @dataclass(slots=True)
@@ -77,6 +81,8 @@ class Collector:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record one phase of a test."""
+        if hasattr(report, "plan_step"):
+            return
         start = report.start or time.time()  # the report of a crashed worker has no start time
         key = (report.nodeid, _worker(report))
         test = self._tests.get(key)
@@ -93,10 +99,11 @@ class Collector:
         path = critical_path(result.steps)
         errors = (f"error in a listener or hook: {error}" for error in result.listener_errors)
         tests = self._finished_tests()
+        outcome = self._outcome(result)
         return Account(
             run_id=result.run_id,
             environment=plan.handle.environment,
-            outcome=self._outcome(result),
+            outcome=outcome,
             reason=None if result.reason is None else mask(result.reason),
             limit=result.limit,
             seconds=result.seconds,
@@ -111,12 +118,22 @@ class Collector:
             not_run=self._not_run(len(tests)),
             critical_path=path if len(path) > 1 else (),
             problems=tuple(map(mask, (*result.left, *errors))),
+            run_outcome=self._run_outcome(outcome, tests),
+            command=mask(shlex.join(["pytest", *map(str, self._config.invocation_params.args)])),
+            host=mask(platform.node()),
+            versions=_versions(),
         )
 
     def _outcome(self, result: PlanResult) -> StepOutcome:
         if result.outcome is StepOutcome.SUCCEEDED and self._plan.host.has_failed():
             return StepOutcome.FAILED
         return result.outcome
+
+    def _run_outcome(self, outcome: StepOutcome, tests: Sequence[TestAccount]) -> StepOutcome:
+        session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
+        is_red = session is not None and session.testsfailed > 0  # also in collection
+        is_red = is_red or any(test.outcome in BAD_TEST_OUTCOMES for test in tests)
+        return StepOutcome.FAILED if is_red and outcome is StepOutcome.SUCCEEDED else outcome
 
     def _step(self, step: StepResult, path: tuple[str, ...]) -> StepAccount:
         errors = [] if step.error is None else failure.error_lines(self._config, step.error)
@@ -159,6 +176,11 @@ class Collector:
         if session is None:
             return 0
         return max(0, session.testscollected - finished)
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **packages}
 
 
 def _worker(report: pytest.TestReport) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -40,14 +41,65 @@ def debug(project: Project, *args: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("option", ["--pdb", "--trace"])
-def test_blocked_tests_do_not_enter_the_debugger(project: Project, option: str) -> None:
-    """The debugger does not open for blocked tests, and the failed step is reported as usual."""
+def test_failed_step_enters_the_debugger_once(project: Project) -> None:
+    """The debugger opens at the line of the step, and not for the tests that it blocks."""
     project.steps(STEPS)
     project.tests(BLOCKED)
-    said = debug(project, option)
+    said = debug(project, "--pdb")
+    assert said.count(PROMPT) == 1
+    assert re.search(r"conftest.py\(\d+\)bad\(\)\n-> def bad\(\): raise RuntimeError", said)
+    assert said.count("step 'bad' failed in exec, attempt 1 of 1") == 1
+    assert "1 error, 5 blocked" in said
+
+
+def test_debugger_opens_at_the_line_that_called_this_package(project: Project) -> None:
+    """If a method of `ctx` raised the error, the debugger shows the call and not our code."""
+    project.steps("""
+    @pytest.mark.plan_step
+    def bad(ctx):
+        ctx.run(["no-such-program"])
+    """)
+    project.tests("def test_it(bad): pass")
+    said = debug(project, "--pdb")
+    assert said.count(PROMPT) == 1
+    assert '-> ctx.run(["no-such-program"])' in said
+
+
+def test_every_failed_step_enters_the_debugger(project: Project) -> None:
+    """If the plan continues after an error, the debugger opens for each failed step."""
+    project.steps(STEPS, "@pytest.mark.plan_step(needs=())\ndef worse(): raise ValueError('so')")
+    project.tests("def test_bad(bad): pass\ndef test_worse(worse): pass")
+    said = debug(project, "--pdb")
+    assert said.count(PROMPT) == 2
+    assert "2 errors, 2 blocked" in said
+
+
+def test_limit_stands_still_while_the_debugger_is_open(project: Project) -> None:
+    """Time in the debugger does not count toward the limit, in a debugger of another kind too."""
+    project.write(
+        "slow.py",
+        """
+    import pdb, time
+
+    class Slow(pdb.Pdb):
+        def interaction(self, frame, what):
+            time.sleep(3)
+    """,
+    )
+    project.steps(STEPS)
+    project.tests(
+        f"{BLOCKED}@pytest.mark.plan('good')\ndef test_good(plan): assert plan.remaining() > 0"
+    )
+    said = debug(project, "--pdb", "--pdbcls=slow:Slow", "--plan-limit=2s")
+    assert "1 passed, 1 error, 5 blocked" in said
+
+
+def test_trace_does_not_open_at_steps_and_blocked_tests(project: Project) -> None:
+    """`--trace` opens the debugger at the start of each test, and nothing else."""
+    project.steps(STEPS)
+    project.tests(BLOCKED)
+    said = debug(project, "--trace")
     assert PROMPT not in said
-    assert "traceback >" not in said
     assert said.count("ERROR at setup of plan step 'bad'") == 1
     assert "1 error, 5 blocked" in said
 
@@ -57,9 +109,26 @@ def test_failing_test_after_blocked_ones_enters_it(project: Project) -> None:
     project.steps(STEPS)
     project.tests(BLOCKED + FAILING)
     said = debug(project, "--pdb")
-    assert said.count(PROMPT) == 1
+    assert said.count(PROMPT) == 2  # the first is that of the step
     assert "-> assert good == 2" in said
     assert "1 failed, 1 error, 5 blocked" in said
+
+
+def test_quitting_the_debugger_at_a_step_ends_the_session(project: Project) -> None:
+    """After `quit` no test begins, and the plan is cleaned up."""
+    project.steps(
+        "@pytest.mark.plan_step(needs=())\ndef first():\n    yield\n    note('undone')",
+        "@pytest.mark.plan_step(needs=['first'])\ndef bad(): raise RuntimeError('no')",
+    )
+    project.tests("def test_bad(bad): pass\ndef test_free(): note('ran')")
+    command = [sys.executable, "-m", "pytest", "-p", "pytest_plan", "-W", "error", "--pdb"]
+    done = subprocess.run(
+        command, cwd=project.path, input="q\n", capture_output=True, text=True,
+        timeout=LONGEST, check=False,
+    )  # fmt: skip
+    assert done.returncode == pytest.ExitCode.INTERRUPTED
+    assert done.stdout.count(PROMPT) == 1
+    assert project.calls == ["undone"]
 
 
 def test_quitting_the_debugger_cleans_up(project: Project) -> None:

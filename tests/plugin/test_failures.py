@@ -73,7 +73,7 @@ class TestReport:
                 "conftest.py:9: RuntimeError",
                 "To rerun only this step and its dependencies: pytest --plan-until db",
                 "*= short test summary info =*",
-                "ERROR plan step 'db' - RuntimeError: no port 5432",
+                "ERROR conftest.py::db - RuntimeError: no port 5432",
             ]
         )
 
@@ -361,10 +361,13 @@ class TestBlocked:
         """In JUnit XML a blocked test is an `<error>`, not a `<failure>`."""
         broken.run("--junitxml=report.xml")
         suite = ET.parse(broken.path / "report.xml").getroot()[0]
-        assert (suite.get("errors"), suite.get("failures")) == ("2", "0")
+        assert (suite.get("errors"), suite.get("failures")) == ("3", "0")
         messages = [error.get("message", "") for error in suite.iter("error")]
-        assert len(messages) == 2
-        assert all("plan step 'db' failed: RuntimeError: no port 5432" in m for m in messages)
+        assert messages == [
+            'failed on setup with "RuntimeError: no port 5432"',
+            *["failed on setup with \"Blocked: plan step 'db' failed: RuntimeError: no port 5432\""]
+            * 2,
+        ]
 
     def test_tests_run_when_their_step_succeeds_at_a_later_attempt(self, project: Project) -> None:
         """A step that succeeds after a retry blocks nothing and adds no error."""
@@ -389,12 +392,44 @@ class TestOtherPlugins:
     """Blocked tests are failures for other plugins and options."""
 
     @pytest.mark.parametrize("option", ["-x", "--maxfail=1"])
-    def test_exitfirst_stops_at_a_blocked_test(self, broken: Project, option: str) -> None:
-        """With `-x` the first blocked test counts as the first failure."""
+    def test_exitfirst_stops_at_a_failed_step(self, broken: Project, option: str) -> None:
+        """With `-x` no test begins after a step has failed."""
         result = broken.run(option)
         assert result.ret == pytest.ExitCode.TESTS_FAILED
-        result.stdout.fnmatch_lines(["*stopping after 1 failures*", "*1 error, 1 blocked in*"])
+        result.stdout.fnmatch_lines(["*stopping after 1 failures*", "*= 1 error in *"])
         assert broken.calls == ["db"]
+
+    @pytest.mark.parametrize(
+        ("most", "outcomes"),
+        [(2, "1 failed, 1 error, 2 blocked"), (3, "2 failed, 1 error, 2 blocked")],
+    )
+    def test_maxfail_counts_the_step_and_no_blocked_test(
+        self, broken: Project, most: int, outcomes: str
+    ) -> None:
+        """`--maxfail` counts a failed step once, and the tests that it blocks not at all."""
+        broken.tests("""
+        def test_first(db): pass
+        def test_second(db): pass
+        def test_third(): assert False
+        def test_fourth(): assert False
+        """)
+        result = broken.run(f"--maxfail={most}")
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        result.stdout.fnmatch_lines([f"*= {outcomes} in *"])
+
+    def test_maxfail_counts_a_test_that_no_failed_step_blocks(self, project: Project) -> None:
+        """A test that asks for a step that was never provisioned is a failure of its own."""
+        project.steps("@pytest.mark.plan_step\ndef db(): pass")
+        project.tests("""
+        def test_one(request): request.getfixturevalue("db")
+        def test_two(): note("two")
+        """)
+        result = project.run("-x")
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        assert project.calls == []
+        result.stdout.fnmatch_lines(
+            ["*step 'db' was not provisioned: mark the test with @pytest.mark.plan('db')"]
+        )
 
     def test_lf_remembers_blocked_tests(self, broken: Project) -> None:
         """`--lf` runs the blocked tests again, and no others."""
@@ -460,7 +495,7 @@ class TestOutcomesOfPytest:
         result = project.run()
         assert result.ret == 1
         result.stdout.fnmatch_lines(
-            ["ERROR plan step 'db' - Failed: not today", "*1 error, 1 blocked*"]
+            ["ERROR conftest.py::db - Failed: not today", "*1 error, 1 blocked*"]
         )
 
     def test_fail_is_not_retried(self, project: Project) -> None:
@@ -672,7 +707,7 @@ class TestOptions:
                 "plan: stopping: the plan's limit of 0.10s has passed",
                 "plan: slow   TIMED OUT *the plan's limit of 0.10s has passed",
                 "1 test blocked: plan step 'slow' timed out: *the plan's limit of 0.10s has*",
-                "ERROR plan step 'slow' - PlanTimeoutError: the plan's limit of 0.10s has passed*",
+                "ERROR conftest.py::slow - PlanTimeoutError: the plan's limit of 0.10s has passed*",
                 "*= 1 error, 1 blocked in *",
             ]
         )
@@ -713,7 +748,7 @@ class TestCleanup:
                 "*_ ERROR at teardown of plan step 'bad' _*",
                 "step 'bad' failed in cleanup: RuntimeError: disk is gone (conftest.py:*)",
                 "E *RuntimeError: disk is gone",
-                "ERROR plan step 'bad' - RuntimeError: disk is gone",
+                "ERROR conftest.py::bad - RuntimeError: disk is gone",
                 "*= 1 passed, 1 error in *",
             ]
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tests.plugin.project import ROOT, Project
 from tests.xdist.cluster import Cluster
 
-SCHEMA = json.loads((ROOT / "docs/reference/report-1.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "docs/reference/report-2.schema.json").read_text())
 
 STEPS = """
 @pytest.mark.plan_step(needs=())
@@ -77,7 +78,11 @@ def report(folder: Path) -> dict[str, Any]:
 
 def check_report(found: dict[str, Any]) -> None:
     """Check the report of STEPS and TESTS."""
-    assert found["outcome"] == "failed"
+    assert (found["outcome"], found["plan"]["outcome"]) == ("failed", "failed")
+    assert found["command"].startswith("pytest ")
+    assert "--plan-report=plan.json" in found["command"]
+    assert found["host"] == platform.node()
+    assert found["versions"]["pytest"] == pytest.__version__
     assert found["environment"] == f"run-{found['run_id']}"
     assert found["tests"] == COUNTS
     steps = {step["name"]: step for step in found["steps"]}
@@ -159,7 +164,7 @@ def test_limit_leaves_tests_not_run(project: Project) -> None:
     """)
     project.run_apart("--plan-report=plan.json", "--plan-limit=0.5")
     found = report(project.path)
-    assert found["outcome"] == "timed_out"
+    assert (found["outcome"], found["plan"]["outcome"]) == ("timed_out", "timed_out")
     assert found["limit_seconds"] == 0.5
     assert (found["tests"]["failed"], found["tests"]["not_run"]) == (1, 2)
 
@@ -176,11 +181,41 @@ def test_interrupted_test_counts_as_not_run(project: Project) -> None:
     result = project.run_apart("--plan-report=plan.json")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     found = report(project.path)
-    assert found["outcome"] == "cancelled"
+    assert (found["outcome"], found["plan"]["outcome"]) == ("cancelled", "cancelled")
     assert {name: count for name, count in found["tests"].items() if count} == {
         "passed": 1,
         "not_run": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("test", "outcome"),
+    [
+        ("def test_it(db): pass", "succeeded"),
+        ("def test_it(db): assert False", "failed"),
+        ("@pytest.mark.xfail\ndef test_it(db): assert False", "succeeded"),
+        ("def test_it(db, missing): pass", "failed"),
+        ("def test_it(request): request.getfixturevalue('db')", "failed"),
+    ],
+)
+def test_outcome_of_the_run_includes_its_tests(project: Project, test: str, outcome: str) -> None:
+    """The run has failed if a test has, although the plan succeeded."""
+    project.steps("@pytest.mark.plan_step\ndef db(): pass")
+    project.tests(test)
+    result = project.run("--plan-report=plan.json")
+    found = report(project.path)
+    assert (found["outcome"], found["plan"]["outcome"]) == (outcome, "succeeded")
+    assert (result.ret == 0) is (outcome == "succeeded")
+
+
+def test_outcome_of_the_run_includes_errors_in_collection(project: Project) -> None:
+    """A module that cannot be imported is a failure of the run."""
+    project.steps("@pytest.mark.plan_step\ndef db(): pass")
+    project.tests("def test_it(db): pass")
+    project.tests("import nothing_of_this_name", name="test_other.py")
+    project.run("--plan-report=plan.json", "--continue-on-collection-errors")
+    found = report(project.path)
+    assert (found["outcome"], found["plan"]["outcome"]) == ("failed", "succeeded")
 
 
 @pytest.mark.parametrize("needs", ["db", ""])

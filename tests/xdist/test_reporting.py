@@ -67,7 +67,7 @@ class TestFailedStep:
         text = result.stdout.str()
         assert text.count("ERROR at setup of plan step 'db'") == 1
         assert text.count('>       raise RuntimeError("no port 5432")') == 1
-        assert text.count("ERROR plan step 'db' - RuntimeError: no port 5432") == 1
+        assert text.count("ERROR conftest.py::db - RuntimeError: no port 5432") == 1
         assert text.count("ERROR at setup of test_blocked") == 0
         result.stdout.fnmatch_lines(["attempts (2 allowed):", "*Captured log of plan step 'db'*"])
 
@@ -91,29 +91,45 @@ class TestFailedStep:
         assert list(glued(result.stdout.str())) == []
 
     def test_junit_counts_each_test_once(self, broken: tuple[Cluster, pytest.RunResult]) -> None:
-        """The XML file has one error with the step's name for each blocked test."""
+        """The XML file has one error of the step, and one with its name for each blocked test."""
         suite = ET.parse(broken[0].path / "junit.xml").getroot()[0]
         errors = suite.findall("./testcase/error")
-        assert (suite.get("tests"), suite.get("failures")) == ("11", "0")
-        assert len(errors) == 6
-        assert all("plan step 'db' failed" in (error.text or "") for error in errors)
+        assert (suite.get("tests"), suite.get("failures")) == ("12", "0")
+        assert len(errors) == 7
+        texts = [error.text or "" for error in errors]
+        assert sum(text.startswith("plan step 'db' failed") for text in texts) == 6
+        assert sum("step 'db' failed in exec, attempt 2 of 2" in text for text in texts) == 1
 
     def test_nothing_runs_twice(self, broken: tuple[Cluster, pytest.RunResult]) -> None:
         """The step has two attempts and one cleanup, and no blocked test runs."""
         assert broken[0].calls == ["net", "db", "db", "net cleaned"]
 
 
-def test_blocked_tests_count_for_stop_after_failures(cluster: Cluster) -> None:
-    """`-x` stops at the first blocked test, as at any failure."""
+def test_no_test_begins_after_a_failed_step_with_exitfirst(cluster: Cluster) -> None:
+    """`-x` stops at a failed step, as xdist does at any failure."""
     cluster.steps(BROKEN)
     cluster.tests("""
-    @pytest.mark.parametrize("number", range(100))
-    def test_blocked(db, number): note("ran")
+    @pytest.mark.parametrize("number", range(20))
+    def test_free(number): note("ran")
+    def test_blocked(db): note("ran")
     """)
     result = cluster.two("-x")
-    assert 1 <= outcomes(result)["blocked"] < 20
+    assert outcomes(result) == {"errors": 1}
     assert result.ret == 2
     assert cluster.calls == ["net", "db", "db", "net cleaned"]
+
+
+def test_maxfail_counts_the_step_and_no_blocked_test(cluster: Cluster) -> None:
+    """`--maxfail` counts a failed step once, and the tests that it blocks not at all."""
+    cluster.steps(BROKEN)
+    cluster.tests("""
+    @pytest.mark.parametrize("number", range(20))
+    def test_blocked(db, number): note("ran")
+    def test_failed(): assert False
+    """)
+    result = cluster.two("--maxfail=3")
+    assert outcomes(result) == {"blocked": 20, "failed": 1, "errors": 1}
+    assert result.ret == 1
 
 
 def test_hundred_blocked_tests_take_few_lines(cluster: Cluster) -> None:

@@ -9,7 +9,7 @@ import logging
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, NoReturn
 
@@ -183,22 +183,76 @@ def mask_tracebacks(info: pytest.ExceptionInfo[BaseException], mask: Callable[[s
         error.msg = mask(error.msg)
     getrepr = info.getrepr
     with contextlib.suppress(AttributeError):
-        info.getrepr = lambda *args, **kwargs: _masked_parts(  # type: ignore[method-assign]
+        info.getrepr = lambda *args, **kwargs: mask_parts(  # type: ignore[method-assign]
             getrepr(*args, **kwargs), mask
         )
 
 
-def _masked_parts(part: Any, mask: Callable[[str], str]) -> Any:
-    """Mask the texts in a traceback that pytest has formatted, and return it."""
-    if isinstance(part, str):
-        return mask(part)
-    if isinstance(part, (list, tuple)):
-        return type(part)(_masked_parts(one, mask) for one in part)
-    if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        for name, value in vars(part).items():
+def mask_parts(shown: Any, mask: Callable[[str], str]) -> Any:
+    """Mask the texts in a traceback that pytest has formatted, and return the traceback."""
+    if isinstance(shown, str):
+        return mask(shown)
+    if isinstance(shown, (list, tuple)):
+        return type(shown)(mask_parts(one, mask) for one in shown)
+    if dataclasses.is_dataclass(shown) and not isinstance(shown, type):
+        for name, value in vars(shown).items():
             if isinstance(value, (str, list, tuple)) or dataclasses.is_dataclass(value):
-                object.__setattr__(part, name, _masked_parts(value, mask))
-    return part
+                object.__setattr__(shown, name, mask_parts(value, mask))
+    return shown
+
+
+def with_crash(shown: Any, path: str | None, line: int | None, message: str) -> Any:
+    """Set the place and message of a formatted traceback, which summaries show, and return it.
+
+    If this version of pytest keeps them elsewhere, they stay as they are.
+
+    Args:
+        shown: what `ExceptionInfo.getrepr` has returned.
+        path: the absolute path of a file; None means that of the last frame.
+        line: the line, counted from 1; None means that of the last frame.
+        message: the type and message of the exception.
+    """
+    crash: Any = getattr(shown, "reprcrash", None)
+    if not dataclasses.is_dataclass(crash):
+        return shown
+    place = {} if path is None else {"path": path, "lineno": line}
+    shown.reprcrash = dataclasses.replace(crash, message=message, **place)  # type: ignore[type-var]
+    if chain := getattr(shown, "chain", None):
+        shown.chain = [*chain[:-1], (chain[-1][0], shown.reprcrash, *chain[-1][2:])]
+    return shown
+
+
+def run_once(item: pytest.Item, nextitem: pytest.Item | None) -> object | None:
+    """Run a test as pytest does without other plugins, and return what its hook returns.
+
+    Return None, which lets other plugins run the test, if this version of pytest runs tests in
+    another way.
+    """
+    runner = item.config.pluginmanager.get_plugin("runner")
+    protocol = getattr(runner, "pytest_runtest_protocol", None)
+    return None if protocol is None else protocol(item=item, nextitem=nextitem)
+
+
+def uncount_failure(config: pytest.Config) -> None:
+    """Take one from the failures that pytest, and xdist in the controller, have counted.
+
+    If either counts them elsewhere, its count stays as it is.
+    """
+    for plugin, counter in (("session", "testsfailed"), ("dsession", "countfailures")):
+        session = config.pluginmanager.get_plugin(plugin)
+        if isinstance(getattr(session, counter, None), int):
+            setattr(session, counter, getattr(session, counter) - 1)
+
+
+def add_suite_properties(config: pytest.Config, properties: Iterable[tuple[str, str]]) -> None:
+    """Add properties to the suite of the `--junitxml` file, if pytest will write one."""
+    with contextlib.suppress(ImportError):
+        from _pytest.junitxml import xml_key
+
+        xml = config.stash.get(xml_key, None)
+        if xml is not None:
+            for name, value in properties:
+                xml.add_global_property(name, value)
 
 
 def tear_down_fixtures(session: pytest.Session, mask: Callable[[str], str]) -> None:

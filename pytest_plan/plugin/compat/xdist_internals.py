@@ -120,6 +120,16 @@ def end_workers(config: pytest.Config, seconds: float) -> None:
         group.terminate(timeout=seconds)
 
 
+def count_failure(config: pytest.Config, report: pytest.TestReport) -> None:
+    """Let the controller count a failure that no worker has sent, for `--maxfail`.
+
+    If this version of xdist counts failures in another way, it is not counted.
+    """
+    count = getattr(config.pluginmanager.get_plugin("dsession"), "_handlefailures", None)
+    if count is not None:
+        count(report)
+
+
 def has_exited(node: Any) -> bool:
     """Return whether the local process of a worker has exited; False if it has no local process."""
     process = _process(node)

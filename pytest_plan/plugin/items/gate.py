@@ -7,20 +7,31 @@ from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
+from pytest_plan.plugin.compat.pytest_internals import run_once, uncount_failure, with_crash
 from pytest_plan.plugin.items.copies import without_copies
-from pytest_plan.plugin.items.verdict import Verdict
+from pytest_plan.plugin.items.verdict import Blocked, Verdict
 
 
 class Gate:
     """Skips or blocks tests; registered only if there is a plan.
 
     Args:
+        config: the config of this process.
         verdict: a function that waits until it is decided whether a test can run, and returns why
             it cannot, or None if it can.
+        is_counted: a function that returns whether the step that blocks tests has been counted as a
+            failure, so that `--maxfail` does not count the blocked tests as well.
     """
 
-    def __init__(self, verdict: Callable[[pytest.Item], Verdict | None]) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        verdict: Callable[[pytest.Item], Verdict | None],
+        is_counted: Callable[[], bool],
+    ) -> None:
+        self._config = config
         self._verdict = verdict
+        self._is_counted = is_counted
         self._verdicts: dict[pytest.Item, Verdict] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -29,12 +40,16 @@ class Gate:
         verdict = self._verdict(item)
         if verdict is not None:
             self._verdicts[item] = verdict
-            # pytest-rerunfailures would rerun a blocked test and count it each time.
-            if _is_known(item.config, "flaky"):
-                item.add_marker(pytest.mark.flaky(reruns=0))
             with _no_debugger(item.config):
                 return (yield)
         return (yield from without_copies(item))
+
+    @pytest.hookimpl(specname="pytest_runtest_protocol", tryfirst=True)
+    def pytest_runtest_protocol_once(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> object | None:
+        """Keep plugins that repeat failed tests from repeating one that cannot run."""
+        return run_once(item, nextitem) if item in self._verdicts else None
 
     @pytest.hookimpl(specname="pytest_runtest_setup", wrapper=True, tryfirst=True)
     def pytest_runtest_setup_once(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -71,6 +86,24 @@ class Gate:
             report.plan_blocked = verdict.steps  # type: ignore[attr-defined]
         return report
 
+    @pytest.hookimpl(specname="pytest_runtest_makereport", wrapper=True, trylast=True)
+    def pytest_runtest_makereport_briefly(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Show the reason instead of a traceback, before any plugin reads the report."""
+        report = yield
+        if call.excinfo is not None and isinstance(call.excinfo.value, Blocked):
+            line = (item.location[1] or 0) + 1
+            brief = call.excinfo.getrepr(style="value")
+            report.longrepr = with_crash(brief, str(item.path), line, call.excinfo.exconly())
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take a blocked test from the failures that `--maxfail` counts, before pytest adds it."""
+        if report.failed and getattr(report, "plan_blocked", None) and self._is_counted():
+            uncount_failure(self._config)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(
         self, report: pytest.TestReport
@@ -90,9 +123,3 @@ def _no_debugger(config: pytest.Config) -> Iterator[None]:
     finally:
         if debugger is not None:
             config.pluginmanager.register(debugger, "pdbinvoke")
-
-
-def _is_known(config: pytest.Config, mark: str) -> bool:
-    return any(
-        line.partition(":")[0].partition("(")[0] == mark for line in config.getini("markers")
-    )

@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from pytest_plan.engine.shared.state import State
 
 
+class Blocked(BaseException):
+    """Ends a test that cannot run because of a step.
+
+    It is not the exception of `pytest.fail`, because a tool such as Allure regards that as a fault
+    of the tested product. Like pytest's own outcomes, it is not an `Exception`, so that tests do
+    not catch it by mistake, and it is shown without its module.
+    """
+
+    __module__ = "builtins"
+
+
 class Verdict(NamedTuple):
     """Why a test cannot run.
 
@@ -30,12 +41,13 @@ class Verdict(NamedTuple):
     is_expected: bool = False
 
     def apply(self) -> NoReturn:
-        """End the running test as an expected failure, as skipped or as failed."""
+        """End the running test as an expected failure, as skipped or as blocked."""
+        __tracebackhide__ = True
         if self.is_expected:
             pytest.xfail(self.reason)
         if self.skips:
             skip_at_item(self.reason)
-        pytest.fail(self.reason, pytrace=False)
+        raise Blocked(self.reason)
 
 
 class PlanView(Protocol):

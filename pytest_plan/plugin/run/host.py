@@ -212,6 +212,20 @@ class Host:
         self.signals.restore()
         for line in artifacts.tidy(self._declared.settings.dir, self._run.run_id):
             self.foreground.say(line)
+        self.report_failures()
+
+    def report_failures(self, *, before_tests: bool = False) -> None:
+        """Report to pytest the steps and cleanups that have failed since the last call.
+
+        Args:
+            before_tests: whether tests follow, which `-x` and `--maxfail` can prevent.
+
+        Raises:
+            pytest.Session.Interrupted: enough has failed, so that no test may begin.
+        """
+        reports = self._config.pluginmanager.get_plugin("pytest_plan_step_reports")
+        if reports is not None:
+            reports.hand_on(before_tests=before_tests)
 
     def say_repairs(self) -> None:
         """Report that the journal was lost and written again, if that has happened."""

@@ -113,6 +113,7 @@ class Controller(Owner):
         finally:
             if plan_session.host.has_begun:
                 answers.decide(names)
+        plan_session.host.report_failures(before_tests=True)
         self._watch_limit(plan_session.host)
 
     @pytest.hookimpl(optionalhook=True)
@@ -197,7 +198,9 @@ class Controller(Owner):
 
         plan_session = lookup.of(self._config)
         assert isinstance(plan_session.store, SharedStore)
-        self._config.pluginmanager.register(Gate(plan_session.verdict), "pytest_plan_gate")
+        host = plan_session.host
+        gate = Gate(self._config, plan_session.verdict, host.has_failed)
+        self._config.pluginmanager.register(gate, "pytest_plan_gate")
         self._answers = Answers(plan_session.host, plan_session.store)
         for node in self._servers:
             xdist_internals.ignore_send_errors(node)

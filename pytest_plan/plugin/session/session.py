@@ -72,6 +72,7 @@ class PlanSession:
     def load_listeners(self) -> None:
         """Register the reports that listen to a run."""
         self._load("terminal.live")
+        self._load("test_reports")
         self._load("otel")
         if self.config.getoption("xmlpath", None):
             self._load("junit")

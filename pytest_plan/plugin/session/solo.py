@@ -32,7 +32,9 @@ class Solo(Owner):
             from pytest_plan.plugin.items.gate import Gate
 
             limit = self._limit(plan_session)
-            self._config.pluginmanager.register(Gate(plan_session.verdict), "pytest_plan_gate")
+            host = plan_session.host
+            gate = Gate(self._config, plan_session.verdict, host.has_failed)
+            self._config.pluginmanager.register(gate, "pytest_plan_gate")
             if plan_session.declared.needed:
                 self._warn()
             plan_session.host.provision(plan_session.declared.needed or ())

@@ -54,7 +54,9 @@ class Worker:
         # Imported only now, while the controller is already provisioning.
         from pytest_plan.plugin.items.gate import Gate
 
-        self._config.pluginmanager.register(Gate(plan_session.verdict), "pytest_plan_gate")
+        # The controller decides when enough tests have failed.
+        gate = Gate(self._config, plan_session.verdict, lambda: True)
+        self._config.pluginmanager.register(gate, "pytest_plan_gate")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:

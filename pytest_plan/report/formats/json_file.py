@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_plan.report.account import Account, StepAccount
 
-SCHEMA = 1
+SCHEMA = 2
 _DIGITS = 6  # seconds are rounded to microseconds
 
 
@@ -22,7 +22,11 @@ def data(account: Account) -> dict[str, Any]:
         "schema": SCHEMA,
         "run_id": account.run_id,
         "environment": account.environment,
-        "outcome": account.outcome.value,
+        "outcome": account.run_outcome.value,
+        "plan": {"outcome": account.outcome.value},
+        "command": account.command,
+        "host": account.host,
+        "versions": dict(account.versions),
         "limit_seconds": account.limit,
         "steps": [_step(step) for step in account.steps],
         "tests": account.counts(),

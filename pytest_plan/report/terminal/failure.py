@@ -1,77 +1,22 @@
-"""Builds the reports and tracebacks of failed steps and cleanups, and pauses at a failed step."""
+"""Formats the tracebacks of failed steps and cleanups, and pauses at a failed step."""
 
 from __future__ import annotations
 
+import contextlib
 import io
-import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from types import TracebackType
+from typing import Any
 
 import pytest
 
-from pytest_plan.engine.model.durations import format_duration
-from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.results import StepError, StepResult
-from pytest_plan.engine.model.text import printable, visible
+from pytest_plan.engine.model.text import printable
 from pytest_plan.plugin.session.session import PlanSession
 
 _PACKAGE = Path(__file__).parent.parent.parent
-
-
-class _Crash(NamedTuple):
-    """The part of a `longrepr` that pytest's short summary reads."""
-
-    message: str
-
-
-class Text(NamedTuple):
-    """A `longrepr`: the lines of the report, and the message for the short summary."""
-
-    lines: tuple[str, ...]
-    reprcrash: _Crash
-
-    def toterminal(self, writer: Any) -> None:
-        """Write the lines; error lines are bold and red, as in pytest's tracebacks."""
-        for line in self.lines:
-            is_error = line.startswith("E ")
-            writer.line(printable(line), red=is_error, bold=is_error)
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
-
-
-def step_report(plan: PlanSession, result: StepResult) -> pytest.TestReport:
-    """Return the report of a failed step, which pytest lists as an error at setup."""
-    error = result.error
-    assert error is not None
-    lines = [
-        f"{error} ({result.origin})",
-        "",
-        *error_lines(plan.config, error),
-        *_attempts(result),
-        *stack_lines(result),
-        f"To rerun only this step and its dependencies: {_rerun_command(result)}",
-    ]
-    return _report(plan, result, "setup", lines, error.summary)
-
-
-def cleanup_report(plan: PlanSession, result: StepResult) -> pytest.TestReport:
-    """Return the report of a cleanup that failed, which pytest lists as an error at teardown."""
-    cleanup = result.cleanup
-    lines = []
-    for error in cleanup.errors:
-        head = f"{error} ({result.origin})"
-        lines += [head, *getattr(error, "__notes__", ()), "", *error_lines(plan.config, error)]
-    lines += stack_lines(result)
-    if cleanup.left:
-        lines.append(f"left to undo by hand: {', '.join(cleanup.left)}")
-    took = format_duration(cleanup.seconds)
-    lines.append(f"cleanup took {took}; other cleanups were not affected")
-    message = cleanup.errors[0].summary if cleanup.errors else "cleanup was abandoned"
-    return _report(plan, result, "teardown", lines, message)
 
 
 def can_pause(plan: PlanSession) -> bool:
@@ -97,63 +42,68 @@ def pause(plan: PlanSession, result: StepResult) -> None:
         plan.host.resume()
 
 
-def _report(
-    plan: PlanSession,
-    result: StepResult,
-    when: Literal["setup", "teardown"],
-    lines: list[str],
-    message: str,
-) -> pytest.TestReport:
-    title = f"plan step {result.name!r}"
-    mask = plan.host.mask
-    masked = tuple(mask("\n".join(lines)).splitlines())
-    crash = _Crash(printable(mask(message)))
-    file, _, line = result.origin.rpartition(":")
-    sections = [("Captured output of all steps (outside their logs)", plan.host.output.text)]
-    if result.log_tail:
-        sections.append((f"Captured log of {title} (last lines)", mask(result.log_tail)))
-    return pytest.TestReport(
-        nodeid=_node_id(plan.config, title, file),
-        location=(visible(file), int(line) - 1 if line.isdecimal() else None, title),
-        keywords={},
-        outcome="failed",
-        longrepr=Text(masked, crash),  # type: ignore[arg-type]
-        when=when,
-        sections=[
-            (name, printable(plan.host.mask(text))) for name, text in sections if text.strip()
-        ],
-    )
+def formatted(config: pytest.Config, error: StepError) -> Any | None:
+    """Return the traceback of a failed step as pytest formats it, limited to the user's frames.
 
-
-def _node_id(config: pytest.Config, title: str, file: str) -> str:
-    if config.invocation_params.dir == config.rootpath:
-        return title
-    # pytest shows the path of a node id relative to its working directory, so the id needs a path.
-    return visible(f"{os.path.relpath(file, config.rootpath)}::{title}")
+    Return None if no frame is the user's, or if the exception asks for no traceback.
+    """
+    cause = error.__cause__ or error
+    # If this package raised the error (in `ctx.wait_until`, for example), the cause of the error
+    # is only the last failed check: often a page of socket or HTTP internals.
+    frames = frames_of(cause)
+    chain = _users_frames(_files_of(frames)).stop == len(frames)
+    with users_only(cause) as is_users:
+        if not is_users or not getattr(cause, "pytrace", True):
+            return None
+        style = config.getoption("tbstyle", "auto")
+        # Local variables are never shown, because they may hold secrets that pytest-plan does not
+        # know.
+        return pytest.ExceptionInfo.from_exception(cause).getrepr(
+            style="long" if style == "auto" else style, tbfilter=_users_entries, chain=chain
+        )
 
 
 def error_lines(config: pytest.Config, error: StepError) -> list[str]:
     """Return the traceback of a failed step in pytest's style, limited to the user's frames."""
-    cause = error.__cause__ or error
-    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(cause.__traceback__)]
-    users = _users_frames(files)
-    if users.start == users.stop or not getattr(cause, "pytrace", True):
-        return [f"E   {line}" for line in f"{type(cause).__name__}: {cause}".splitlines()] + [""]
-    info = pytest.ExceptionInfo.from_exception(cause)
-    style = config.getoption("tbstyle", "auto")
-    # Local variables are never shown, because they may hold secrets that pytest-plan does not know.
-    shown = info.getrepr(
-        style="long" if style == "auto" else style,
-        tbfilter=_users_entries,
-        # If this package raised the error (in `ctx.wait_until`, for example), the cause of the
-        # error is only the last failed check: often a page of socket or HTTP internals.
-        chain=users.stop == len(files),
-    )
+    shown = formatted(config, error)
+    if shown is None:
+        return [*bare_lines(error), ""]
     text = io.StringIO()
     writer = type(config.get_terminal_writer())(text)
-    writer.hasmarkup = False  # PY_COLORS turns it on; `Text` chooses the colors
+    writer.hasmarkup = False  # PY_COLORS turns it on
     shown.toterminal(writer)
     return [*text.getvalue().strip("\n").splitlines(), ""]
+
+
+def bare_lines(error: StepError) -> list[str]:
+    """Return the type and message of the user's exception, marked as pytest marks errors."""
+    cause = error.__cause__ or error
+    return [f"E   {line}" for line in f"{type(cause).__name__}: {cause}".splitlines()]
+
+
+@contextlib.contextmanager
+def users_only(cause: BaseException) -> Iterator[bool]:
+    """Limit the traceback of an exception to the user's frames within this context.
+
+    Yields:
+        Whether there are any.
+    """
+    whole, limited = cause.__traceback__, None
+    frames = frames_of(cause)
+    for entry in reversed(frames[_users_frames(_files_of(frames))]):
+        limited = TracebackType(limited, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    try:
+        cause.__traceback__ = limited
+        yield limited is not None
+    finally:
+        cause.__traceback__ = whole
+
+
+def stack_lines(result: StepResult) -> Iterator[str]:
+    """Yield the stack of the step's abandoned thread; nothing if no thread was abandoned."""
+    if result.stack:
+        yield f"step {result.name!r} did not stop when requested; stack of its abandoned thread:"
+        yield from result.stack.rstrip().splitlines()
 
 
 def _users_entries(info: pytest.ExceptionInfo[BaseException]) -> Any:
@@ -169,24 +119,14 @@ def _users_frames(files: Sequence[str]) -> slice:
     return slice(begin, end)
 
 
-def _attempts(result: StepResult) -> Iterator[str]:
-    if len(result.attempts) < 2:
-        return
-    yield f"attempts ({result.attempts_allowed} allowed):"
-    for attempt in result.attempts:
-        ended = "ok" if attempt.error is None else describe(attempt.error)
-        took = format_duration(attempt.seconds)
-        yield f"  {attempt.number}  {attempt.hook:<9}  {took:>7}  {ended}"
+def frames_of(error: BaseException) -> list[TracebackType]:
+    """Return the entries of an exception's traceback, outermost first."""
+    entries, entry = [], error.__traceback__
+    while entry is not None:
+        entries.append(entry)
+        entry = entry.tb_next
+    return entries
 
 
-def stack_lines(result: StepResult) -> Iterator[str]:
-    """Yield the stack of the step's abandoned thread; nothing if no thread was abandoned."""
-    if result.stack:
-        yield f"step {result.name!r} did not stop when requested; stack of its abandoned thread:"
-        yield from result.stack.rstrip().splitlines()
-
-
-def _rerun_command(result: StepResult) -> str:
-    program = os.path.basename(sys.argv[0])
-    program = "pytest" if program in ("", "-c", "-m", "__main__.py") else program
-    return f"{program} --plan-until {result.name}"
+def _files_of(entries: Sequence[TracebackType]) -> list[str]:
+    return [entry.tb_frame.f_code.co_filename for entry in entries]

@@ -1,4 +1,4 @@
-"""Writes the terminal output of a run: live lines, failed steps in full, the summary table."""
+"""Writes the terminal output of a run: live lines, the summary table, what did not run."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ class TerminalReport:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count the tests that began; a test in a crashed worker has one report, and no phase."""
-        self._tests_begun += report.when not in ("call", "teardown")
+        is_test = not hasattr(report, "plan_step")
+        self._tests_begun += is_test and report.when not in ("call", "teardown")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of the plan, then blocked tests, tests not run, and listener errors."""
@@ -130,7 +131,6 @@ class TerminalReport:
             is_bad=is_bad,
         )
         if result.error is not None:
-            self._add_report(failure.step_report(self._plan, result))
             self._pause(result)
         else:  # a cancelled step has no report, but may have been abandoned
             for line in failure.stack_lines(result):
@@ -164,8 +164,6 @@ class TerminalReport:
         self._line(result.name, f"cleanup {_word(cleanup.outcome)}", detail, markup, is_bad=is_bad)
         for processes in cleanup.ended:
             self._line(result.name, "ended", f"what was still running: {processes}", _ODD)
-        if is_bad:
-            self._add_report(failure.cleanup_report(self._plan, result))
 
     def _cleanup_interrupted(self, event: CleanupInterrupted) -> None:
         names = ", ".join(event.steps) or "nothing"
@@ -197,12 +195,6 @@ class TerminalReport:
 
     def _verbosity(self) -> int:
         return int(self._config.get_verbosity())
-
-    def _add_report(self, report: pytest.TestReport) -> None:
-        # pytest prints a report of the category `error` in full and in the short summary.
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.stats.setdefault("error", []).append(report)
 
     def _pause(self, result: StepResult) -> None:
         if not self._plan.settings.pause_on_failure or self._has_warned:
