@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_plan.engine.model.text import printable, visible
+from pytest_plan.plugin.compat.coverage_internals import measure_threads
 from pytest_plan.plugin.compat.pytest_internals import catch_warnings, show_live_logs
 from pytest_plan.plugin.main_thread.capture import StepOutput
 from pytest_plan.plugin.main_thread.signals import Signals
@@ -53,6 +54,7 @@ class Foreground:
             self._mask_secrets_of(run)
         try:
             with (
+                measure_threads(),
                 self.signals.owned(),
                 self.output,
                 catch_warnings(self._config, self.mask),
