@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.plugin.project import Project
+from tests.plugin.project import ROOT, Project
 
 ENTRY_POINT = "[pytest11]\npytest_plan = pytest_plan.plugin\n"
 METADATA = "Metadata-Version: 2.1\nName: pytest-plan\nVersion: 0.1.0\n"
@@ -23,10 +24,6 @@ def pytest_sessionstart(session):
              if getattr(plugin, "__name__", None) == "pytest_plan.plugin"]
     note("registered", len(names))
 """
-
-
-# Plugins that our own tests use, and that such a run would load.
-OTHERS = ("asyncio", "django", "pytest-bdd", "pytest-testmon", "randomly")
 
 
 @pytest.fixture
@@ -45,9 +42,16 @@ def installed(checked: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     (folder / "entry_points.txt").write_text(ENTRY_POINT)
     (folder / "METADATA").write_text(METADATA)
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
-    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in OTHERS))
+    monkeypatch.setenv("PYTEST_ADDOPTS", without_plugins_of_our_tests())
     prepend(monkeypatch, folder.parent)
     return checked
+
+
+def without_plugins_of_our_tests() -> str:
+    """Return the options with which this project's own runs exclude installed plugins."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]
+    excluded = [one for one in settings["ini_options"]["addopts"] if one.startswith("no:")]
+    return " ".join(f"-p {one}" for one in excluded)
 
 
 def prepend(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
