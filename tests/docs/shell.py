@@ -32,7 +32,7 @@ _VARIES = (
 )
 _HEADER = re.compile(
     r"(platform |rootdir: |configfile: |plugins: |cachedir: |django: |asyncio: |"
-    r"created: |bringing up nodes|\d workers \[).*\n"
+    r"created: |bringing up nodes|\d workers \[|_+ coverage: ).*\n"
 )
 
 

