@@ -50,6 +50,15 @@ MOST_ENTRIES = 9  # modules and rooms in a folder
 FOREIGN_TO_ENGINE = {"_pytest", "execnet", "pluggy", "pytest", "pytest_timeout", "xdist"}
 MAY_IMPORT_PRIVATE_PYTEST = "pytest_plan.plugin.compat"
 
+# Tests of users replace these, while code and threads of the package run: each is called through a
+# reference that they do not replace.
+REPLACED_BY_TESTS = {"os.getpid", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+MAY_IMPORT_TIME = {
+    "pytest_plan.engine.model.clock",
+    "pytest_plan.engine.environments.watchdog",  # a process that runs no test
+}
+MAY_CALL_GETPID = {"pytest_plan.plugin.session.lookup"}  # it is called before the first test
+
 
 @dataclass(frozen=True)
 class Import:
@@ -225,6 +234,25 @@ def pytest_is_used_by_its_public_names(root: Path) -> list[str]:
     ]
 
 
+def clock_is_out_of_reach_of_tests(root: Path) -> list[str]:
+    """Only the system clock imports `time`, and no function looks up what tests often replace."""
+    wrong = [
+        str(found)
+        for found in imports_of(root)
+        if found.target == "time" and found.source not in MAY_IMPORT_TIME
+    ]
+    for module in modules_of(root):
+        if module.name not in MAY_CALL_GETPID:
+            calls = (node for node in ast.walk(module.tree) if isinstance(node, ast.Call))
+            names = (ast.unparse(call.func) for call in calls)
+            wrong += [
+                f"{module.name} calls {name}"
+                for name in names
+                if ".".join(name.split(".")[-2:]) in REPLACED_BY_TESTS
+            ]
+    return wrong
+
+
 def files_are_short(root: Path) -> list[str]:
     """A file has at most 400 lines."""
     lengths = [(found.name, len(found.path.read_text().splitlines())) for found in modules_of(root)]
@@ -265,6 +293,7 @@ RULES: list[Rule] = [
     folders_are_small,
     rooms_export_nothing,
     pytest_is_used_by_its_public_names,
+    clock_is_out_of_reach_of_tests,
     files_are_short,
     functions_are_short,
 ]
@@ -276,6 +305,8 @@ SOUND = {
     "engine/__init__.py": "",
     "engine/model/__init__.py": "'The words.'",
     "engine/model/errors.py": "",
+    "engine/model/clock.py": "import time\nnow = time.monotonic",
+    "engine/processes/copies.py": "import os\ngetpid = os.getpid",
     "engine/definition/step.py": "from ..model.errors import PlanError",
     "engine/execution/executor.py": "from pytest_plan.engine.definition import step",
     "engine/plan.py": "from .execution.executor import run",
@@ -336,6 +367,10 @@ VIOLATIONS: list[tuple[Rule, str, str]] = [
         "plugin/session/session.py",
         "def f():\n    import _pytest",
     ),
+    (clock_is_out_of_reach_of_tests, ERRORS, "import time"),
+    (clock_is_out_of_reach_of_tests, ERRORS, "def late():\n    from time import monotonic"),
+    (clock_is_out_of_reach_of_tests, ERRORS, "import os\ndef late():\n    return os.getpid()"),
+    (clock_is_out_of_reach_of_tests, "report/account.py", "NOW = datetime.datetime.now()"),
     (files_are_short, "long.py", "pass\n" * (LONGEST_FILE + 1)),
     (functions_are_short, "function.py", f"def long():{LONG_BODY}"),
     (functions_are_short, "function.py", f"class C:\n async def f():\n    'Doc.'{LONG_BODY}"),

@@ -6,12 +6,12 @@ import importlib.metadata
 import math
 import platform
 import shlex
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
 
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.events import (
     CleanupBegan,
     Event,
@@ -34,6 +34,7 @@ from pytest_plan.report.terminal import failure
 
 _SOLO = "main"  # the name of the worker in a run without xdist workers
 _LONGEST_MESSAGE = 300  # characters
+_LARGEST_SKEW = 60.0  # seconds between the clocks of two hosts
 _PACKAGES = ("pytest", "pytest-plan", "pytest-xdist")
 
 
@@ -68,7 +69,7 @@ class Collector:
 
     def on_event(self, event: Event) -> None:
         """Record what the final `PlanResult` does not contain."""
-        self._began = min(self._began, time.time() - event.at)
+        self._began = min(self._began, SystemClock.wall() - event.at)
         match event:
             case StepFinished(result=result) | StepCleaned(result=result):
                 self._logs[result.name] = self._plan.host.run.step_runs[result.name].log.tail()
@@ -83,16 +84,22 @@ class Collector:
         """Record one phase of a test."""
         if hasattr(report, "plan_step"):
             return
-        start = report.start or time.time()  # the report of a crashed worker has no start time
         key = (report.nodeid, _worker(report))
         test = self._tests.get(key)
         if test is None:
+            start = self._real_time(report.start)
             test = self._tests[key] = _Test(start, start)
-        test.ended = max(test.ended, report.stop)
+        test.ended = max(test.ended, self._real_time(report.stop))
         outcome = _outcome(report)
         if outcome is not None and test.outcome not in BAD_TEST_OUTCOMES:
             test.outcome = outcome
             test.message = self._message(report) if report.failed else ""
+
+    def _real_time(self, at: float) -> float:
+        """Return `at`, or the present if the clock of the test was frozen or its worker died."""
+        now = SystemClock.wall()
+        is_real = min(self._began, now) - _LARGEST_SKEW < at < now + _LARGEST_SKEW
+        return at if is_real else now
 
     def _account(self, result: PlanResult) -> Account:
         plan, mask = self._plan, self._plan.host.mask

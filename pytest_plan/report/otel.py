@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.events import (
     AttemptFailed,
@@ -115,7 +115,7 @@ class Spans:
     def _step(self, name: str) -> tuple[Span, int]:
         with self._lock:
             if name not in self._steps:
-                now = time.time_ns()
+                now = round(SystemClock.wall() * _NANO)
                 span = self._tracer.start_span(
                     f"plan step {name}",
                     context=self._parent,
@@ -141,7 +141,7 @@ class Spans:
 
     def _add_cleanup(self, result: StepResult) -> None:
         cleanup = result.cleanup
-        now = time.time_ns()
+        now = round(SystemClock.wall() * _NANO)
         span = self._tracer.start_span(
             f"plan cleanup {result.name}",
             context=self._parent,

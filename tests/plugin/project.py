@@ -61,9 +61,9 @@ class Project:
         """Write a conftest that imports pytest, os, `note` and the public names."""
         return self.write(name, _CONFTEST_HEAD + "\n\n".join(map(textwrap.dedent, sources)))
 
-    def tests(self, source: str, *, name: str = "test_it.py") -> Path:
+    def tests(self, *sources: str, name: str = "test_it.py") -> Path:
         """Write a test module that imports pytest, os and `note`."""
-        return self.write(name, _TEST_HEAD + textwrap.dedent(source))
+        return self.write(name, _TEST_HEAD + "\n".join(map(textwrap.dedent, sources)))
 
     def run(self, *args: str | os.PathLike[str]) -> pytest.RunResult:
         """Run pytest in this process; warnings are errors."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 import pluggy
 import pytest
-import pytest_timeout  # type: ignore[import-untyped]
 
 from pytest_plan.plugin.compat import pytest_internals, timeout_internals
 from tests.plugin.project import Project, plan_lines
@@ -135,26 +132,6 @@ class TestPytest:
 
 class TestTimeout:
     """Versions of pytest-timeout with other internals."""
-
-    def test_earlier_session_timeout_wins(self, project: Project) -> None:
-        """The plan's limit can shorten the user's session timeout, but never lengthens it."""
-        config = project.pytester.parseconfig("-p", "pytest_timeout")
-        for remaining in (50.0, 100.0):
-            timeout_internals.shorten_session_timeout(config, remaining)
-            assert config.stash[pytest_timeout.SESSION_TIMEOUT_KEY] == 50.0
-            left = config.stash[pytest_timeout.SESSION_EXPIRE_KEY] - time.time()
-            assert 40.0 < left <= 50.0
-
-    @pytest.mark.parametrize("key", ["SESSION_EXPIRE_KEY", "SESSION_TIMEOUT_KEY"])
-    def test_session_timeout_kept_elsewhere(
-        self, project: Project, monkeypatch: pytest.MonkeyPatch, key: str
-    ) -> None:
-        """A session timeout that is stored elsewhere is not changed."""
-        config = project.pytester.parseconfig("-p", "pytest_timeout")
-        monkeypatch.delattr(pytest_timeout, key)
-        timeout_internals.shorten_session_timeout(config, 50.0)
-        monkeypatch.undo()
-        assert not config.stash.get(pytest_timeout.SESSION_EXPIRE_KEY, 0)
 
     def test_method_that_cannot_be_read_is_not_warned_of(self, project: Project) -> None:
         """There is no warning about the timeout method if the method cannot be determined."""

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -123,10 +122,6 @@ class Cluster(Project):
 
     def __init__(self, path: Path) -> None:
         super().__init__(cast("pytest.Pytester", _Folder(path)))
-
-    def tests(self, source: str, *more: str, name: str = "test_it.py") -> Path:
-        """Write a test module from several sources, each dedented separately."""
-        return super().tests("\n".join(map(textwrap.dedent, (source, *more))), name=name)
 
     def start(
         self, *args: str | os.PathLike[str], env: dict[str, str] | None = None, **popen: Any

@@ -442,6 +442,52 @@ def test_secret_that_a_test_sets_is_masked(
     assert "hunter2" not in result.stdout.str() + result.stderr.str()
 
 
+@pytest.mark.parametrize("args", [("-n", "0"), ("-n", "1")], ids=["solo", "worker"])
+def test_a_timeout_is_any_duration(cluster: Cluster, args: tuple[str, ...]) -> None:
+    """`wait_for` and `lock` take seconds, text and timedelta, and refuse what is no duration."""
+    cluster.tests(
+        """
+        import datetime, threading
+
+        GOOD = ["100ms", "0.1s", 0.1, datetime.timedelta(milliseconds=100), 0]
+        BAD = ["soon", -1, "-2s", float("inf"), True, b"2s"]
+
+        @pytest.mark.parametrize("timeout", GOOD)
+        def test_good(plan, timeout):
+            with pytest.raises(TimeoutError, match="after .* s: the State has no key 'never'"):
+                plan.state.wait_for("never", timeout)
+            plan.state["answer"] = 42
+            assert plan.state.wait_for("answer", timeout) == 42
+            assert plan.state.wait_for("answer", "20000 days") == 42
+            with plan.state.lock("mine", timeout):
+                thread = threading.Thread(target=refused, args=(plan.state, timeout))
+                thread.start()
+                thread.join()
+            assert refusals.pop().startswith("lock 'mine' was not free after")
+
+        refusals = []
+
+        def refused(state, timeout):
+            try:
+                with state.lock("mine", timeout): pass
+            except TimeoutError as error:
+                refusals.append(str(error))
+
+        @pytest.mark.parametrize("timeout", BAD)
+        def test_bad(plan, timeout):
+            text = "timeout: .* is (not a duration; use seconds or text|negative; use 0 or more)"
+            with pytest.raises(PlanDefinitionError, match="State.wait_for: " + text):
+                plan.state.wait_for("never", timeout)
+            with pytest.raises(PlanDefinitionError, match="State.lock: " + text):
+                with plan.state.lock("mine", timeout): pass
+
+        from pytest_plan import PlanDefinitionError
+        """
+    )
+    result = cluster.apart(*args)
+    assert outcomes(result) == {"passed": 11}
+
+
 def test_state_is_shared_without_any_step(cluster: Cluster) -> None:
     """The fixture `plan` alone is enough for tests to share a State."""
     cluster.tests(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import os
 import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -16,6 +15,7 @@ from pytest_plan.engine.model.errors import StateError, describe
 from pytest_plan.engine.model.outcomes import EXEC_HOOKS, Hook
 from pytest_plan.engine.model.secret import current_masker
 from pytest_plan.engine.model.stop import Stop
+from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.processes.process import Process
 from pytest_plan.engine.processes.tree import Leftovers
 from pytest_plan.engine.shared.log import StepLog, current_log
@@ -135,7 +135,7 @@ class CallScope(Guard):
     ) -> None:
         self.step = step
         self.attempt = attempt
-        self.process: int = os.getpid()
+        self.process: int = getpid()
         self.renew(hook, deadline, reason)
         # The ids of threads. One scope may have several abandoned calls, because undos share it.
         self._abandoned: frozenset[int] = _NONE  # replaced under the executor's lock
@@ -203,7 +203,7 @@ class CallScope(Guard):
 
     def admit(self) -> None:
         """Raise StateError in an abandoned thread, and in a forked copy of the process."""
-        if os.getpid() != self.process:
+        if getpid() != self.process:
             raise StateError(
                 f"step {self.step!r} cannot use its ctx or the State in a forked copy of the "
                 "process: only the original process can"

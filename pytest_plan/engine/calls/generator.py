@@ -10,7 +10,6 @@ import contextlib
 import contextvars
 import functools
 import itertools
-import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from pytest_plan.engine.calls.loop import AsyncPart, LoopThread, StepLoop
 from pytest_plan.engine.definition.signature import HookFunction, Kind
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import PlanDefinitionError
-from pytest_plan.engine.processes.copies import end_copy
+from pytest_plan.engine.processes.copies import end_copy, getpid
 
 if TYPE_CHECKING:
     import asyncio
@@ -119,7 +118,7 @@ class GeneratorBody:
         self, part: _Part, run: Callable[[Interrupt], Any], *, is_head: bool = False
     ) -> None:
         """Run a part, and set how it ended."""
-        process = os.getpid()
+        process = getpid()
         value = error = None
         try:
             value = run(part.interrupt)

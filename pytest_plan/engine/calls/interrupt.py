@@ -14,10 +14,11 @@ from __future__ import annotations
 import collections
 import sys
 import threading
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
+
+from pytest_plan.engine.model.clock import SystemClock
 
 
 class StepInterrupted(BaseException):
@@ -95,7 +96,7 @@ class Interrupt:
         try:
             self._depth = depth + 1
             while self._gate.locked():
-                time.sleep(0)  # the other thread holds the gate only briefly
+                SystemClock.sleep(0)  # the other thread holds the gate only briefly
             if self._is_sent:
                 self._await_sent()
         except StepInterrupted:
@@ -117,7 +118,7 @@ class Interrupt:
     def _raise_if_not_sent(self) -> None:
         """Raise an exception that was injected while masked, unless user code handles it."""
         while self._gate.locked():
-            time.sleep(0)
+            SystemClock.sleep(0)
         if not self._is_sent and not isinstance(sys.exception(), StepInterrupted):
             raise StepInterrupted
 
@@ -129,7 +130,7 @@ class Interrupt:
             # method is lost.
             while True:
                 _send(self._thread)
-                time.sleep(0)
+                SystemClock.sleep(0)
         except StepInterrupted:
             self._is_sent = False
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted, advance
-from pytest_plan.engine.model.clock import Clock
-from pytest_plan.engine.processes.copies import call_in_copies, call_in_original, end_copy
+from pytest_plan.engine.model.clock import Clock, SystemClock
+from pytest_plan.engine.processes.copies import call_in_copies, call_in_original, end_copy, getpid
 from pytest_plan.engine.shared.log import current_log
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         self.loop.set_task_factory(self._make_task)
         self.loop.set_exception_handler(self._log_error)
+        self.loop.time = SystemClock.now  # type: ignore[method-assign]
         self.interrupt: Interrupt | None = None
-        self.process: int = os.getpid()
+        self.process: int = getpid()
         self._log = current_log.get()
         self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._own_tasks: set[asyncio.Task[Any]] = set()  # asyncio refers to tasks only weakly
@@ -220,10 +221,8 @@ class LoopThread:
             loop.default_exception_handler(details)
             return
         error = details.get("exception")
-        lines = [f"{details.get('message', 'error in the event loop')}\n"]
-        if error is not None:
-            lines += traceback.format_exception(error)
-        self._log.write("".join(lines))
+        trace = [] if error is None else traceback.format_exception(error)
+        self._log.write("".join([f"{details.get('message', 'error in the event loop')}\n", *trace]))
 
 
 class AsyncPart:
@@ -316,7 +315,7 @@ class _HookCode:
         self._code = code
         self._frame = frame
         self._interrupt = interrupt
-        self._process = os.getpid()  # the hook may fork: see threads.py
+        self._process = getpid()  # the hook may fork: see threads.py
 
     def __await__(self) -> _HookCode:
         return self

@@ -7,7 +7,6 @@ They do not use `concurrent.futures`, which delays the interpreter's exit until 
 from __future__ import annotations
 
 import gc
-import os
 import queue
 import sys
 import threading
@@ -17,7 +16,7 @@ from typing import TypeAlias
 
 from pytest_plan.engine.calls.call import Call, Ending, Raised, Refused
 from pytest_plan.engine.model.clock import Clock
-from pytest_plan.engine.processes.copies import end_copy
+from pytest_plan.engine.processes.copies import end_copy, getpid
 
 Completed: TypeAlias = Callable[[Call, Ending], "Call | None"]
 _Inbox: TypeAlias = "queue.SimpleQueue[Call | None]"
@@ -80,7 +79,7 @@ class Threads:
         return None
 
     def _serve(self, inbox: _Inbox) -> None:
-        thread, process = threading.current_thread(), os.getpid()
+        thread, process = threading.current_thread(), getpid()
         call = self._clock.get(inbox, None)
         while call is not None:
             thread.name = f"plan-{call.scope.step}"
@@ -101,7 +100,7 @@ class Threads:
 def _ending_without_thread(call: Call, error: RuntimeError) -> Ending:
     if not call.is_shielded:
         return Refused(RuntimeError(_NO_THREAD.format(error)))
-    return _perform(call, os.getpid())
+    return _perform(call, getpid())
 
 
 def _perform(call: Call, process: int) -> Ending:

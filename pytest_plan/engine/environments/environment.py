@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.schema import place_of
 from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.journal.writer import Place
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.identity import Owner, host, namespace, this_owner
 
@@ -204,7 +204,7 @@ class Environment(Place):
                 owner={"pid": pid, "birth": birth, "boot": boot},
                 host=host(),
                 namespace=namespace(),
-                since=time.time(),
+                since=SystemClock.wall(),
                 **{"activity": RUN, **facts},
             )
         except JournalError:

@@ -13,12 +13,12 @@ import contextlib
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 from pytest_plan.engine.environments.private import check_private
 from pytest_plan.engine.journal.reader import Recorded, read
 from pytest_plan.engine.journal.seal import Key
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.identity import Owner, host, namespace, this_owner
@@ -199,9 +199,9 @@ def is_being_cleaned(journal: Path, key: Key) -> bool:
 
 def busy_message(name: str, journal: Path, key: Key) -> str:
     """Return the message that another process owns the environment."""
-    until = time.monotonic() + _OWNER_TIMEOUT
-    while not (owner := _owner(journal, key)) and time.monotonic() < until:
-        time.sleep(_POLL)
+    until = SystemClock.now() + _OWNER_TIMEOUT
+    while not (owner := _owner(journal, key)) and SystemClock.now() < until:
+        SystemClock.sleep(_POLL)
     return (
         f"the environment {name!r} is in use{owner}; wait until it is free, "
         "or choose another one with --plan-environment NAME"
@@ -221,6 +221,6 @@ def _owner(journal: Path, key: Key) -> str:
     with contextlib.suppress(JournalError):
         recorded = read(journal, key)
         if recorded.owner is not None:  # None: the owner has not recorded itself yet
-            age = format_duration(max(0.0, time.time() - recorded.facts["since"]))
+            age = format_duration(max(0.0, SystemClock.wall() - recorded.facts["since"]))
             return f" by process {recorded.owner.pid} on {recorded.facts['host']} for {age}"
     return ""

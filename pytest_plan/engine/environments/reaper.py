@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from pytest_plan.engine.environments import watchdog
+from pytest_plan.engine.model.clock import Flag, SystemClock
+from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.processes.identity import Identity
+from pytest_plan.engine.processes.process import wait_for_exit
 
 PATIENCE = 5.0  # seconds after the limit without a beat after which the reaper kills the process
 _BEAT = 1.0  # seconds between two beats
@@ -52,8 +54,7 @@ class Reaper:
         OSError: the reaper cannot be started.
     """
 
-    # Tests replace functions of the module `time`, but not this reference.
-    _now = staticmethod(time.monotonic)
+    _write = staticmethod(os.write)  # a test may replace it while the thread of the beats runs
 
     def __init__(
         self, journal: Path, command: Sequence[str], environ: Mapping[str, str], log: Path
@@ -62,15 +63,15 @@ class Reaper:
             sys.executable, sys.path, "pytest_plan.engine.environments.reap", str(journal), *command
         )
         program = [sys.executable, "-I", "-S", str(watchdog.__file__)]
-        self._argv = [*program, str(os.getpid()), str(journal), *reap]
+        self._argv = [*program, str(getpid()), str(journal), *reap]
         self._environ = {name: value for name, value in environ.items() if name not in _CI_MARKS}
         self._log = log
-        self._pid = os.getpid()
+        self._pid = getpid()
         self._limit = "limit none"
         self._workers: list[str] = []
         self._journal: str | None = None  # the line for a journal that was written again
         self._beats: threading.Thread | None = None
-        self._ends = threading.Event()
+        self._ends = Flag()
         self.restarts = 0
         self._process = self._start()
 
@@ -106,7 +107,7 @@ class Reaper:
             seconds: the seconds from now until the limit; None means that there is no limit.
         """
         has_limit = seconds is not None and self._begin_beats()
-        at = f"{self._now() + (seconds or 0.0)} {PATIENCE}" if has_limit else "none"
+        at = f"{SystemClock.now() + (seconds or 0.0)} {PATIENCE}" if has_limit else "none"
         self._limit = f"limit {at}"
         self._tell(self._limit)
 
@@ -131,7 +132,7 @@ class Reaper:
         self._tell("done")
         self._close()
         try:
-            self._process.wait(_STOP_TIMEOUT)
+            wait_for_exit(self._process, _STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -139,7 +140,7 @@ class Reaper:
     def _begin_beats(self) -> bool:
         """Start the thread that sends beats; return False if the system refuses a thread."""
         if self._beats is None:
-            self._ends = threading.Event()
+            self._ends = Flag()
             beats = threading.Thread(target=self._beat, name="plan-beat", daemon=True)
             try:
                 beats.start()
@@ -167,14 +168,14 @@ class Reaper:
         return process
 
     def _tell(self, line: str) -> None:
-        if os.getpid() != self._pid:
+        if getpid() != self._pid:
             return  # this is a forked copy of the process; the reaper watches the original
         # The reaper may have ended. Callers use `is_alive` to detect that.
         with contextlib.suppress(OSError, ValueError):
-            os.write(_stdin(self._process).fileno(), f"{line}\n".encode())
+            self._write(_stdin(self._process).fileno(), f"{line}\n".encode())
 
     def _close(self) -> None:
-        if self._beats is not None and os.getpid() == self._pid:
+        if self._beats is not None and getpid() == self._pid:
             # A later beat could be written to another file with the same descriptor.
             self._ends.set()
             self._beats.join()

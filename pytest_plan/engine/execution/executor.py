@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import heapq
-import os
 import queue
 import threading
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.events import Event, Listener, Waiting
 from pytest_plan.engine.model.stop import Stop, StopKind
-from pytest_plan.engine.processes.copies import end_copy
+from pytest_plan.engine.processes.copies import end_copy, getpid
 
 HEARTBEAT = 1.0  # the maximum number of seconds that the coordinator sleeps
 
@@ -166,7 +165,7 @@ class Executor:
             self._tell(message)
 
     def _tell(self, event: Event) -> None:
-        process = os.getpid()
+        process = getpid()
         for listener in self._listeners:
             try:
                 listener(event)

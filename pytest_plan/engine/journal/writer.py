@@ -14,14 +14,15 @@ import os
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_plan.engine.journal.schema import LOGS, connect, void, write_copy
 from pytest_plan.engine.journal.seal import Seal
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.processes.copies import getpid
 
 _LINGER = 0.002  # how many seconds to hold records that no thread waits for
 _MAX_BATCH = 1_000  # maximum number of requests in one transaction
@@ -88,15 +89,12 @@ class Writer:
         JournalError: the writer's thread cannot be started.
     """
 
-    # Tests replace functions of the module `time`, but not this reference.
-    _now = staticmethod(time.monotonic)
-
     def __init__(self, file: Path, seal: Seal, place: Place | None = None) -> None:
         self._seal = seal
         self._place = place or Place()
         self._set_file(file)
-        self._next_check = self._now() + _CHECK_INTERVAL
-        self._pid = os.getpid()
+        self._next_check = SystemClock.now() + _CHECK_INTERVAL
+        self._pid = getpid()
         self._requests: collections.deque[Request] = collections.deque()
         self._wakeups: queue.SimpleQueue[_Wakeup] = queue.SimpleQueue()
         # Whether the thread must be woken. It checks for requests again after setting this.
@@ -144,13 +142,13 @@ class Writer:
 
     def close(self) -> None:
         """Write all queued requests, and close the file."""
-        if os.getpid() == self._pid:
+        if getpid() == self._pid:
             self._wakeups.put(_Wakeup.END)
             self._thread.join()
 
     def _put(self, request: Request) -> bool:
         # A forked child has no writer thread, and its records are not part of this run.
-        if os.getpid() != self._pid:
+        if getpid() != self._pid:
             return False
         self._requests.append(request)
         return True
@@ -189,19 +187,28 @@ class Writer:
         """Wait until the thread is woken; look after the journal every second."""
         while True:
             with contextlib.suppress(queue.Empty):
-                return self._wakeups.get(timeout=max(0.0, self._next_check - self._now()))
+                return self._wakeups.get(timeout=max(0.0, self._next_check - SystemClock.now()))
             self._look_after_file()
 
     def _look_after_file(self) -> None:
-        self._next_check = self._now() + _CHECK_INTERVAL
+        self._next_check = SystemClock.now() + _CHECK_INTERVAL
         with self._writing:
             if self._connection is None or self.failure is not None:
                 return
-            if self._is_lost() or self._found_logs() != self._logs or not self._place.is_intact():
-                try:
-                    self._restore()
-                except BaseException as error:
-                    self.failure = self._failed(error)
+            if not self._is_bad():
+                return
+            try:
+                self._restore()
+            except BaseException as error:
+                self.failure = self._failed(error)
+
+    def _is_bad(self) -> bool:
+        try:
+            return (
+                self._is_lost() or self._found_logs() != self._logs or not self._place.is_intact()
+            )
+        except Exception:  # a test has replaced a function of `os`: look again later
+            return False
 
     def _write_until(self, is_done: Callable[[], bool]) -> None:
         while not is_done():
@@ -290,7 +297,7 @@ class Writer:
             except (OSError, JournalError, sqlite3.Error):
                 if not left:
                     raise
-                time.sleep(_PAUSE)  # the folder may still be in the process of being removed
+                SystemClock.sleep(_PAUSE)  # the folder may still be in the process of being removed
 
     def _try_to_restore(self) -> None:
         file = self._place.restore()

@@ -1,19 +1,34 @@
-"""Clocks: the engine's only source of time.
+"""Clocks: the package's only source of time.
 
-The engine uses a `Clock` for every deadline and wait. Tests pass their own clock, so they need not
-sleep.
+The engine uses a `Clock` for every deadline and wait. The tests of the engine pass another clock,
+so they need not sleep. Tests of users replace the functions of the module `time`, with freezegun or
+a mock. This does not affect the `SystemClock`, even if it happens before this module is imported.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 _SLICE = 0.2  # the maximum number of seconds that the system clock waits at a time
+
+
+def _original_time() -> Any:
+    """Return another instance of the module `time`, with functions that nothing has replaced."""
+    found = importlib.util.find_spec("time")
+    if found is None or found.loader is None:
+        return time
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+_time = _original_time()
 
 
 class Clock(Protocol):
@@ -50,9 +65,17 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The monotonic clock of the machine."""
+    """The monotonic clock of the machine. Tests cannot replace any of its methods.
 
-    now = staticmethod(time.monotonic)
+    Attributes:
+        now: returns the time in seconds; see `Clock.now`.
+        wall: returns the seconds since the epoch, for what users read and other hosts compare.
+        sleep: waits for some seconds.
+    """
+
+    now: Callable[[], float] = staticmethod(_time.monotonic)
+    wall: Callable[[], float] = staticmethod(_time.time)
+    sleep: Callable[[float], None] = staticmethod(_time.sleep)
 
     def get(self, inbox: queue.SimpleQueue[T], timeout: float | None) -> T:
         """Wait for the next item of `inbox`; see `Clock.get`."""
@@ -72,7 +95,42 @@ class SystemClock:
         self, condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None
     ) -> bool:
         """Wait on `condition`; see `Clock.wait_for`."""
-        return condition.wait_for(predicate, timeout)
+        # `Condition.wait_for` uses a clock that tests can replace, if there is a timeout.
+        deadline = None if timeout is None else self.now() + timeout
+        while not predicate():
+            left = None if deadline is None else deadline - self.now()
+            if left is not None and left <= 0:
+                return False
+            condition.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
+        return True
+
+
+class Flag:
+    """An event that one thread sets and others wait for, as `threading.Event`.
+
+    Tests may replace `Event.wait` while a thread of this package waits. This class has no Python
+    code of the standard library, and is not affected.
+    """
+
+    __slots__ = ("_is_set", "_lock")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._lock = threading.Lock()  # held until the flag is set
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Set the flag, and wake all that wait; a second call does nothing."""
+        if not self._is_set:
+            self._is_set = True
+            self._lock.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until the flag is set, but at most `timeout` seconds; return whether it is set."""
+        if self._is_set or not self._lock.acquire(timeout=max(0.0, timeout)):
+            return self._is_set
+        self._lock.release()
+        return True
 
 
 class PlanClock:

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+getpid = os.getpid  # a test that replaces `os.getpid` is in no copy of the process
+
 _RETURNED = (StopIteration, StopAsyncIteration)  # how coroutines and async generators return
 
 
@@ -25,7 +27,7 @@ def end_copy(process: int, error: BaseException | None) -> None:
         error: the exception that the user code raised; it decides the exit status. None means that
             the code has returned.
     """
-    if os.getpid() == process:
+    if getpid() == process:
         return
     code = error.code if isinstance(error, SystemExit) else error
     os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_plan.engine.processes.copies import getpid
+
 
 class Identity(NamedTuple):
     """The identity of a process, which no other process ever has.
@@ -144,7 +146,7 @@ def identify(pid: int) -> Identity:
 
 def ourselves() -> Identity:
     """Return the identity of this process."""
-    return identify(os.getpid())
+    return identify(getpid())
 
 
 def this_owner() -> Owner:

@@ -15,7 +15,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
-from pytest_plan.engine.model.clock import Clock
+from pytest_plan.engine.model.clock import Clock, SystemClock
+from pytest_plan.engine.model.durations import Duration, parse_duration
 from pytest_plan.engine.model.secret import KEY_VARIABLE
 from pytest_plan.engine.processes.identity import Identity, identify
 from pytest_plan.engine.processes.marks import COOKIE, Marks, marking, new_marks
@@ -28,6 +29,7 @@ from pytest_plan.engine.processes.tree import (
     wait_until,
 )
 
+_SHORTEST_NAP, _LONGEST_NAP = 0.0005, 0.05  # seconds between looks at a program that runs
 _REST_GRACE = 2.0  # maximum number of seconds between SIGTERM and SIGKILL once the root has ended
 
 
@@ -75,16 +77,18 @@ class Process:
         """Return the exit status as `poll` does, but for the engine and not for the step."""
         return self._popen.poll()
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self, timeout: Duration | None = None) -> int:
         """Wait until the program ends, and return its exit status.
 
         Args:
-            timeout: the maximum time to wait, in seconds; None means no limit.
+            timeout: the maximum time to wait, such as 2, "2s" or "1m 30s"; None means no limit.
 
         Raises:
+            PlanDefinitionError: `timeout` is not a duration.
             subprocess.TimeoutExpired: the program was still running after `timeout`.
         """
-        status = self._popen.wait(timeout)
+        longest = None if timeout is None else parse_duration(timeout, "Process.wait: timeout")
+        status = wait_for_exit(self._popen, longest)
         self.may_end = True  # the step knows about the end
         return status
 
@@ -294,3 +298,27 @@ def content(file: IO[bytes]) -> str:
     """Return what a program has written to `file`, decoded as UTF-8."""
     file.seek(0)
     return file.read().decode("utf-8", "replace")
+
+
+def wait_for_exit(popen: subprocess.Popen[bytes], timeout: float | None) -> int:
+    """Wait until a program ends, and return its exit status.
+
+    `Popen.wait` would use a clock that tests can replace, if there is a timeout.
+
+    Args:
+        popen: the program.
+        timeout: the maximum time to wait, in seconds; None means no limit.
+
+    Raises:
+        subprocess.TimeoutExpired: the program was still running after `timeout`.
+    """
+    if timeout is None:
+        return popen.wait()
+    deadline, nap = SystemClock.now() + timeout, _SHORTEST_NAP
+    while (status := popen.poll()) is None:
+        left = deadline - SystemClock.now()
+        if left <= 0:
+            raise subprocess.TimeoutExpired(popen.args, timeout)
+        SystemClock.sleep(min(nap, left))
+        nap = min(2 * nap, _LONGEST_NAP)
+    return status

@@ -11,11 +11,10 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from pytest_plan.engine.model.clock import Clock
+from pytest_plan.engine.model.clock import Clock, SystemClock
 from pytest_plan.engine.processes.identity import (
     Entry,
     Identity,
@@ -160,7 +159,7 @@ def _newest_members(marks: Marks, since: int) -> list[Identity]:
         newest = newest_pid()
         if newest is None or newest == since:
             return []
-        time.sleep(_APPEARS)
+        SystemClock.sleep(_APPEARS)
         last = newest_pid() or newest
         oldest = max(since + 1, last - _NEWEST) if since < last else last
         for pid in range(last, oldest - 1, -1):

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from pytest_plan.engine.definition.names import own_name
 from pytest_plan.engine.model.errors import PlanError
+from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.processes.identity import Owner, this_owner
 
 MARKER = ".pytest-plan"
@@ -50,7 +51,7 @@ class RunFolders:
     ) -> None:
         self._artifacts_root = artifacts
         self._note = note
-        self._process = os.getpid()
+        self._process = getpid()
         self._lock = threading.Lock()  # guards _root and the creation of folders
         self._root = root
         self._is_over = False
@@ -126,7 +127,7 @@ class RunFolders:
         if self._is_over:
             raise PlanError("the run is over: its temporary folder has been removed")
         if self._root is None:
-            if os.getpid() != self._process:
+            if getpid() != self._process:
                 raise PlanError(
                     "a forked copy of the process cannot create the temporary folder of the run, "
                     "which nothing would remove; ask for it before the fork"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import os
 import shlex
 import threading
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import IO
 
 from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.model.secret import Masker
+from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.shared.folders import RunFolders
 from pytest_plan.engine.shared.program_log import Copies, Log, MaskedCopy
 
@@ -49,7 +49,7 @@ class StepLog(Log):
         self._folders = folders
         self.masker = masker
         self._copies = copies
-        self._process = os.getpid()
+        self._process = getpid()
         self._lock = threading.Lock()  # guards both files: their creation, appends, and copying
         self._source: Path | None = None
         self._copy: MaskedCopy | None = None
@@ -126,7 +126,7 @@ class StepLog(Log):
     def _append(self, text: str) -> None:
         # What is known is masked before it is encoded, and before the disk has it.
         data = self.masker.mask(text).encode("utf-8", "backslashreplace")
-        is_copied = os.getpid() != self._process
+        is_copied = getpid() != self._process
         if is_copied and self._copy is None:
             # A forked copy of the process cannot create the private file.
             with (self._folders.artifacts(self.step) / "log.txt").open("ab") as file:

@@ -10,6 +10,7 @@ import contextlib
 import threading
 from pathlib import Path
 
+from pytest_plan.engine.model.clock import Flag
 from pytest_plan.engine.model.secret import MASK, Masker
 
 _EVERY = 0.2  # seconds between two updates of the copies
@@ -130,7 +131,7 @@ class Copies:
         self._watched: tuple[Log, ...] = ()
         self._lock = threading.Lock()  # guards the three other attributes
         self._thread: threading.Thread | None = None
-        self._is_closed = threading.Event()
+        self._is_closed = Flag()
 
     def add(self, log: Log) -> None:
         """Finish a log when the run is over."""
@@ -160,7 +161,8 @@ class Copies:
     def _run(self) -> None:
         while not self._is_closed.wait(_EVERY):
             for log in self._watched:
-                log.tick()
+                with contextlib.suppress(Exception):  # if a test has replaced a function of `os`
+                    log.tick()
 
 
 class Log:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from pytest_plan.engine.journal.null import NullJournal
+from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.processes.identity import Identity, pids
 from pytest_plan.engine.processes.listeners import (
     Stranger,
@@ -226,7 +227,7 @@ class Programs:
 
     def _refuse_strangers(self, step: str, argv: Sequence[str], ports: Collection[int]) -> None:
         for one in strangers_at(listening_on(ports), self._is_ours):
-            if not (one.pid and descends_from(one.pid, os.getpid())):
+            if not (one.pid and descends_from(one.pid, getpid())):
                 raise RuntimeError(
                     f"{one}, which step {step!r} took as a free port; "
                     f"{os.path.basename(argv[0])!r} was not started"
@@ -242,7 +243,7 @@ class Programs:
         return all([program.is_settled(step, now) for program in self._programs.get(step, ())])
 
     def _is_ours(self, pid: int) -> bool:
-        return pid == os.getpid() or any(marks.are_on(pid) for marks in self._marks)
+        return pid == getpid() or any(marks.are_on(pid) for marks in self._marks)
 
     def _needed(self, step: str) -> Iterator[str]:
         """Yield the steps that a step needs, directly or not."""

@@ -13,6 +13,7 @@ from pytest_plan.engine.model.clock import PlanClock
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.events import Event, Listener
 from pytest_plan.engine.model.secret import Masker
+from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.shared.folders import RunFolders
 from pytest_plan.engine.shared.log import StepLog
 from pytest_plan.engine.shared.program_log import Copies
@@ -82,7 +83,7 @@ class RunFacts:
         stop_on: tuple[type[BaseException], ...] = (),
         program_variables: Callable[[str], Mapping[str, str]] | None = None,
     ) -> None:
-        self._process = os.getpid()
+        self._process = getpid()
         self.run_id = run_id
         self.clock = clock
         self.began: float = clock.now()
@@ -108,7 +109,7 @@ class RunFacts:
 
     def is_copied(self) -> bool:
         """Return whether this process is a forked copy, to which the run does not belong."""
-        return os.getpid() != self._process
+        return getpid() != self._process
 
     def log_of(self, step: str) -> StepLog:
         """Return a new log for a step."""

@@ -11,10 +11,11 @@ import functools
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import FrameType
 from typing import Any, TypeAlias
+
+from pytest_plan.engine.model.clock import SystemClock
 
 _SOON = 0.05  # seconds in which a fork ends
 TOGETHER = 0.5  # a signal this many seconds after the first one, or less, is part of it
@@ -36,9 +37,8 @@ class SignalHandlers:
         received: the signals for which `act` was called, in order.
     """
 
-    # A test may replace the functions of `time`.
-    _now = staticmethod(time.monotonic)
-    _sleep = staticmethod(time.sleep)
+    _now = staticmethod(SystemClock.now)
+    _sleep = staticmethod(SystemClock.sleep)
 
     def __init__(self, act: Act, *, nests: bool = False) -> None:
         self._act = act

@@ -12,6 +12,7 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any, TypeVar
 
 from pytest_plan.engine.definition.names import Names
+from pytest_plan.engine.model.durations import Duration, parse_duration
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.shared.store import ABSENT, Entry, Guard, LocalStore, Store
 
@@ -163,49 +164,53 @@ class State(MutableMapping[str, Any]):
         with self._guard.uninterrupted:
             return self._shown(self._store.snapshot())
 
-    def wait_for(self, key: str, timeout: float | None = None) -> Any:
+    def wait_for(self, key: str, timeout: Duration | None = None) -> Any:
         """Wait until `key` has a value, and return the value.
 
         Args:
             key: the key.
-            timeout: the maximum time to wait, in seconds; None means until the plan stops the
-                caller.
+            timeout: the maximum time to wait, such as 2, "2s" or "1m 30s"; None means until the
+                plan stops the caller.
 
         Raises:
+            PlanDefinitionError: `timeout` is not a duration.
             TimeoutError: the key was not set within `timeout`.
             PlanError: the plan stopped the calling hook, as in `Context.check`.
         """
+        seconds = _seconds(timeout, "wait_for")
         with self._guard.uninterrupted:
-            entry = self._store.wait(self._key(key), timeout, self._guard.stopping)
+            entry = self._store.wait(self._key(key), seconds, self._guard.stopping)
         if entry is not None:
             return entry.value
         self._guard.check()
-        raise TimeoutError(f"timed out after {timeout} s: the State has no key {key!r}")
+        raise TimeoutError(f"timed out after {seconds} s: the State has no key {key!r}")
 
     @contextlib.contextmanager
-    def lock(self, name: str, timeout: float | None = None) -> Iterator[None]:
+    def lock(self, name: str, timeout: Duration | None = None) -> Iterator[None]:
         """Hold the lock `name` for the body of the `with` statement.
 
         Only one test or step of the run can hold the lock at a time.
 
         Args:
             name: the name of the lock, any string; lock names are unrelated to keys.
-            timeout: the maximum time to wait, in seconds; None means until the plan stops the
-                caller.
+            timeout: the maximum time to wait, such as 2, "2s" or "1m 30s"; None means until the
+                plan stops the caller.
 
         Raises:
+            PlanDefinitionError: `timeout` is not a duration.
             TimeoutError: the lock was not free within `timeout`.
             StateError: this thread already holds the lock.
             PlanError: the plan stopped the calling hook, as in `Context.check`.
         """
+        seconds = _seconds(timeout, "lock")
         held, thread = False, threading.get_ident()
         try:
             with self._guard.uninterrupted:
                 self._guard.admit()
-                held = self._store.acquire(_key(name), timeout, self._guard.stopping)
+                held = self._store.acquire(_key(name), seconds, self._guard.stopping)
             if not held:
                 self._guard.check()
-                raise TimeoutError(f"lock {name!r} was not free after {timeout} s")
+                raise TimeoutError(f"lock {name!r} was not free after {seconds} s")
             yield
         finally:
             if held:
@@ -247,6 +252,10 @@ def seen_through(state: State, names: Names) -> State:
 
 def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
+
+
+def _seconds(timeout: Duration | None, method: str) -> float | None:
+    return None if timeout is None else parse_duration(timeout, f"State.{method}: timeout")
 
 
 def _key(key: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.model.clock import Clock, SystemClock
 from pytest_plan.engine.model.errors import StateError
+from pytest_plan.engine.processes.copies import getpid
 
 __tracebackhide__ = True  # as in state.py
 
@@ -132,7 +132,7 @@ class LocalStore:
 
     def begin(self) -> None:
         """Refuse access from forked copies of this process, which runs the plan, from now on."""
-        self._process = os.getpid()
+        self._process = getpid()
 
     def keep_for_copies(self, keys: Iterable[str]) -> None:
         """Let forked copies of this process read only these keys."""
@@ -259,7 +259,7 @@ class LocalStore:
             self.release(name, thread)
 
     def _is_copied(self) -> bool:
-        return self._process is not None and os.getpid() != self._process
+        return self._process is not None and getpid() != self._process
 
     def _refuse_copy(self) -> None:
         # The locks of a copy may be held forever, by threads that it does not have.

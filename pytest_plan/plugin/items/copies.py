@@ -6,13 +6,12 @@ another summary. Instead it exits with the status, and writes the traceback, of 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Generator
 
 import pytest
 
-from pytest_plan.engine.processes.copies import end_copy
+from pytest_plan.engine.processes.copies import end_copy, getpid
 
 
 class CollectionCopies:
@@ -47,7 +46,7 @@ class CollectionCopies:
         except BaseException as error:
             end_copy(self._process, error)
             raise
-        if os.getpid() != self._process:
+        if getpid() != self._process:
             if report.failed:
                 sys.stderr.write(f"{report.longreprtext}\n")
                 sys.stderr.flush()
@@ -58,11 +57,11 @@ class CollectionCopies:
 def without_copies(item: pytest.Item) -> Generator[None, object, object]:
     """Run a test, or one phase of it; if it forks, end the forked process afterward."""
     __tracebackhide__ = True
-    process = os.getpid()
+    process = getpid()
     try:
         result = yield
     except BaseException as error:
-        if os.getpid() != process:
+        if getpid() != process:
             _show(item, error)
             end_copy(process, error)
         raise

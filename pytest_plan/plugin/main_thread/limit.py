@@ -1,28 +1,35 @@
 """Enforces the plan's limit while tests run: a session timeout that also ends a hanging test.
 
-pytest-timeout checks its session timeout only between tests. Here, a thread watches the time. When
-the limit is reached, the thread sends a signal to the main thread (never SIGALRM, which
-pytest-timeout uses), and the signal handler raises an exception in the running test, but only
-during the test's setup, call and teardown.
+pytest-timeout checks its session timeout only between tests, and with a clock that a test may have
+frozen. Here, a thread watches the time. When the limit is reached, the thread sends a signal to the
+main thread (never SIGALRM, which pytest-timeout uses), and the signal handler raises an exception
+in the running test, but only during the test's setup, call and teardown.
+
+With pytest-forked, these phases run in a forked copy of the process, which gets its own thread.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any
 
 import pytest
 
+from pytest_plan.engine.model.clock import Flag
 from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.plugin.compat import timeout_internals
 from pytest_plan.plugin.compat.pytest_internals import warn
 
 _POLL = 0.5  # seconds between checks of the remaining time, which a debugger may have paused
 _PATIENCE = 1.0  # seconds that a test may take to end after each interruption
 _INTERRUPTIONS = 2
+_COPY_PATIENCE = 2.0  # seconds more that the copy of the process that runs the test may take
 
 
 class Limit:
@@ -50,11 +57,14 @@ class Limit:
         self._stuck = stuck
         self._is_blocked = is_blocked
         self._remaining: Callable[[], float | None] = lambda: None
-        self._done = threading.Event()
+        self._done = Flag()
         self.reason = f"the plan's limit of {format_duration(seconds or 0.0)} has passed"
         # The test that may be interrupted now, or None outside the phases of a test. Only the main
         # thread writes this attribute; the watching thread and the signal handler read it.
         self._running: pytest.Item | None = None
+        self._item: pytest.Item | None = None  # the test between its start and its last report
+        self._copied: pytest.Item | None = None  # the test that a copy of this process runs
+        self._process = 0  # the process that the thread watches
         self._signal: int | None = None
         self._before: Any = None
 
@@ -65,16 +75,14 @@ class Limit:
             remaining: a function that returns the seconds left until the limit, or None if there is
                 no limit.
         """
-        left = remaining()
-        if left is None:
+        if remaining() is None:
             return
         self._remaining = remaining
         self._signal = _free_signal()
         if self._signal is not None:  # otherwise a test that hangs is only reported as stuck
             self._before = signal.signal(self._signal, self._handle)
-        if left > 0:  # otherwise only blocked tests are left, and each is reported
-            timeout_internals.shorten_session_timeout(self._config, left)
-        threading.Thread(target=self._watch, name="plan-limit", daemon=True).start()
+        _call_after_forks(self._note_fork)
+        self._begin_watch(self._stuck)
 
     def stop(self) -> None:
         """Stop watching and restore the previous signal handler."""
@@ -100,7 +108,11 @@ class Limit:
                 return (yield)  # it does not run, and its report says why
             item.session.shouldfail = self.reason
             raise item.session.Failed(self.reason)
-        result = yield
+        self._item = item
+        try:
+            result = yield
+        finally:
+            self._item = self._copied = None
         if self.has_passed() and not self._is_blocked(item):
             item.session.shouldfail = self.reason
         return result
@@ -125,13 +137,23 @@ class Limit:
 
     def _armed(self, item: pytest.Item) -> Generator[None]:
         __tracebackhide__ = True
+        if self._process and self._process != getpid():  # a forked copy does not have the thread
+            self._begin_watch(_end_copy)
         self._running = item
         try:
             return (yield)
         finally:
             self._running = None
 
-    def _watch(self) -> None:
+    def _note_fork(self) -> None:
+        if self._running is None and threading.current_thread() is threading.main_thread():
+            self._copied = self._item
+
+    def _begin_watch(self, stuck: Callable[[pytest.Item], None]) -> None:
+        self._process = getpid()
+        threading.Thread(target=self._watch, args=(stuck,), name="plan-limit", daemon=True).start()
+
+    def _watch(self, stuck: Callable[[pytest.Item], None]) -> None:
         while (left := self._remaining()) is not None and left > 0:
             if self._done.wait(min(left, _POLL)):
                 return
@@ -140,8 +162,10 @@ class Limit:
                 self._interrupt()
             if self._done.wait(_PATIENCE):
                 return
-        if (item := self._running) is not None:
-            self._stuck(item)
+        if self._copied is not None and self._done.wait(_COPY_PATIENCE):
+            return
+        if (item := self._running or self._copied) is not None:
+            stuck(item)
 
     def _interrupt(self) -> None:
         ident = threading.main_thread().ident
@@ -152,6 +176,26 @@ class Limit:
         __tracebackhide__ = True
         if self._running is not None:
             pytest.fail(self.reason)
+
+
+def _end_copy(item: pytest.Item) -> None:
+    """End this process, the copy that runs a test; the original process reports that it died."""
+    os.write(2, f"{item.nodeid} did not end after the plan's limit had passed\n".encode())
+    os.kill(getpid(), signal.SIGKILL)
+
+
+def _call_after_forks(method: Callable[[], None]) -> None:
+    """Call a bound method in this process after each fork, while its object exists."""
+    if not hasattr(os, "register_at_fork"):
+        return
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        found = reference()
+        if found is not None:
+            found()
+
+    os.register_at_fork(after_in_parent=call)
 
 
 def _free_signal() -> int | None:

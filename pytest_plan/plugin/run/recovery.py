@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +101,7 @@ class Recovery(recovery.RecoveryCallbacks):
         for name in self._being_cleaned:
             self.say(f"waiting for the process that cleans up environment {name!r}")
         while self._being_cleaned and clock.now() < deadline:
-            time.sleep(_POLL)
+            SystemClock.sleep(_POLL)
             waiting, self._being_cleaned = self._being_cleaned, []
             for name in names(self._parent):
                 if name in waiting:
@@ -242,4 +241,5 @@ def scratch_of(recorded: Recorded) -> Path | None:
 
 
 def _age(recorded: Recorded) -> str:
-    return format_duration(max(0.0, time.time() - recorded.facts.get("since", time.time())))
+    now = SystemClock.wall()
+    return format_duration(max(0.0, now - recorded.facts.get("since", now)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.plugin.compat import pytest_internals, xdist_internals
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.session import lookup
@@ -163,10 +163,10 @@ class Controller(Owner):
         while left := host.remaining() or 0.0:
             if self._done.wait(min(left, _POLL)):
                 return
-        silent_until = time.monotonic() + _SILENCE
+        silent_until = SystemClock.now() + _SILENCE
         while not self._done.wait(_POLL):
             for node, server in list(self._servers.items()):
-                is_silent = time.monotonic() > silent_until and not server.is_ending
+                is_silent = SystemClock.now() > silent_until and not server.is_ending
                 if server.stuck is not None or is_silent:
                     self._end_stuck(node, server)
 
@@ -219,10 +219,10 @@ class Controller(Owner):
             )
 
     def _wait_for_workers(self) -> None:
-        deadline = time.monotonic() + _GRACE
+        deadline = SystemClock.now() + _GRACE
         xdist_internals.end_workers(self._config, _GRACE)
         for node, server in self._servers.items():
-            if server.gone.wait(max(0.0, deadline - time.monotonic())):
+            if server.gone.wait(max(0.0, deadline - SystemClock.now())):
                 continue
             xdist_internals.kill(node)
             if not server.gone.wait(_KILL_WAIT) and node not in self._ended:

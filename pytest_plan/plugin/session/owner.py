@@ -18,10 +18,12 @@ _GREEN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 class Owner:
     """Provisions the eager steps, and cleans up at the end of the session."""
 
+    _getpid = staticmethod(os.getpid)  # a test may replace it
+
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        self._process = os.getpid()
+        self._process = self._getpid()
         self._session: pytest.Session | None = None  # None again once it has finished
         config.add_cleanup(self._clean_up_after_all)
 
@@ -110,7 +112,7 @@ class Owner:
         plan_session = lookup.peek(self._config)
         if plan_session is None:
             return (yield)
-        if os.getpid() != self._process:
+        if self._getpid() != self._process:
             # The hooks of a copy would overwrite reports and print another summary.
             os._exit(int(session.exitstatus))
         plan_session.host.signals.begin_ending()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.model.errors import StateError
-from pytest_plan.engine.processes.copies import call_in_copies
+from pytest_plan.engine.processes.copies import call_in_copies, getpid
 from pytest_plan.plugin.declaring import marks
 from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.session import lookup
@@ -37,7 +37,7 @@ class Worker:
         # None if the controller has not loaded the plugin.
         self._channel = config.workerinput.get(roles.CHANNEL)  # type: ignore[attr-defined]
         if self._channel is not None:
-            self._channel.send((0, "hello", os.getpid(), platform.node()))
+            self._channel.send((0, "hello", getpid(), platform.node()))
             call_in_copies(self._disconnect)
 
     @pytest.hookimpl(tryfirst=True)

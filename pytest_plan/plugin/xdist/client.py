@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import queue
 from collections.abc import Callable
 from typing import Any
 
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import StateError
+from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.plugin.xdist.wire import received, send
 
 __tracebackhide__ = True  # as in engine/shared/state.py
@@ -34,7 +35,7 @@ class Client:
         self._channel = channel  # execnet keeps only a weak reference
         self._stop = stop
         self.is_ending = False  # set once, by the main thread
-        self._pid = os.getpid()
+        self._pid = getpid()
         self._numbers = itertools.count(1)
         self._is_gone = False
         # A request adds its own queue before it is sent, and the receiver thread removes it when
@@ -83,7 +84,7 @@ class Client:
 
     def is_copied(self) -> bool:
         """Return whether this process is a forked copy of the worker."""
-        return os.getpid() != self._pid
+        return getpid() != self._pid
 
     def _send(self, message: tuple[Any, ...]) -> None:
         if self.is_copied():
@@ -100,14 +101,16 @@ class Client:
     def _wait(
         self, answers: queue.SimpleQueue[tuple[bool, Any]], timeout: float | None
     ) -> tuple[bool, Any]:
-        if timeout is not None:
-            return answers.get(timeout=timeout)
+        deadline = None if timeout is None else SystemClock.now() + timeout
         while True:
+            left = _POLL if deadline is None else max(0.0, deadline - SystemClock.now())
             try:
-                return answers.get(timeout=_POLL)
+                return answers.get(timeout=min(left, _POLL))
             except queue.Empty:
                 if self._is_gone:
                     return False, _GONE
+                if left < _POLL:
+                    raise
 
     def _receive(self, message: Any) -> None:
         if message is None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.secret import secret_texts
 from pytest_plan.engine.shared.state import State
 from pytest_plan.engine.shared.store import Entry
@@ -27,9 +27,6 @@ class Remote:
         begun: a function to call once the plan has begun. Its argument is a function that returns
             the seconds left until the limit, or None if there is no limit.
     """
-
-    # Tests replace functions of the module `time`, but not this reference.
-    _now = staticmethod(time.monotonic)
 
     def __init__(self, client: Client, begun: Callable[[Callable[[], float | None]], None]) -> None:
         self._client = client
@@ -64,7 +61,7 @@ class Remote:
         self._verdicts.update(verdicts)
         if not self._has_begun:
             self._has_begun = True
-            self._deadline = None if remaining is None else self._now() + remaining
+            self._deadline = None if remaining is None else SystemClock.now() + remaining
             self._begun(self.remaining)
 
     def keep_for_copies(self, names: Iterable[str]) -> None:
@@ -85,7 +82,7 @@ class Remote:
 
     def remaining(self) -> float | None:
         """Return the seconds left until the limit is reached, or None if there is no limit."""
-        return None if self._deadline is None else max(0.0, self._deadline - self._now())
+        return None if self._deadline is None else max(0.0, self._deadline - SystemClock.now())
 
 
 class RemoteStore:
@@ -127,6 +124,8 @@ class RemoteStore:
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
         """Return the entry of `key` as soon as there is one, or None after `timeout` seconds."""
+        if timeout is not None and (found := self._client.ask("read", key)) is not None:
+            return _entry(key, found)  # an answer takes longer than a short timeout
         try:
             return _entry(key, self._client.ask("wait", key, timeout=timeout))
         except TimeoutError:
@@ -134,8 +133,11 @@ class RemoteStore:
 
     def acquire(self, name: str, timeout: float | None, stopping: Callable[[], bool]) -> bool:
         """Take the lock `name`; return False if it is not free within `timeout` seconds."""
+        thread = threading.get_ident()
+        if timeout is not None and self._client.ask("try_acquire", name, thread):
+            return True
         try:
-            return bool(self._client.ask("acquire", name, threading.get_ident(), timeout=timeout))
+            return bool(self._client.ask("acquire", name, thread, timeout=timeout))
         except TimeoutError:
             return False
 

@@ -101,6 +101,7 @@ class Server:
             "versions": lambda answers, _: (answers.store.versions(),),
             "snapshot": lambda answers, _: (answers.store.snapshot_data(),),
             "wait": self._wait,
+            "try_acquire": self._try_acquire,
             "acquire": self._acquire,
             "release": self._release,
             "forget": self._forget,
@@ -152,6 +153,12 @@ class Server:
 
     def _wait(self, answers: Answers, number: int, key: str) -> None:
         self._answer_later(answers, number, lambda: answers.store.read_data(key))
+
+    def _try_acquire(self, answers: Answers, number: int, name: str, thread: int) -> tuple[bool]:
+        is_taken = answers.store.try_acquire(name, self.worker, thread)
+        if is_taken:
+            self._acquiring[number] = (name, thread)
+        return (is_taken,)
 
     def _acquire(self, answers: Answers, number: int, name: str, thread: int) -> None:
         store, worker = answers.store, self.worker
