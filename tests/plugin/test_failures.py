@@ -127,6 +127,27 @@ class TestReport:
         result.stdout.fnmatch_lines([">*plan.state?'db'? = 2", "E *StateError: key 'db' belongs*"])
         assert "/state.py" not in result.stdout.str()
 
+    @pytest.mark.parametrize("line", ["next(iter([]))", "raise StopAsyncIteration('no match')"])
+    @pytest.mark.parametrize("kind", ["def", "async def"])
+    @pytest.mark.parametrize(
+        "body", ["{here}", "{here}; yield", "yield; {here}", "ctx.defer(here)"]
+    )
+    def test_stop_iteration_shows_the_line_that_raised_it(
+        self, project: Project, body: str, kind: str, line: str
+    ) -> None:
+        """The report shows it and the original error, which Python replaces in some functions."""
+        here = "await here()" if kind == "async def" else "here()"
+        lines = body.format(here=here).split("; ")
+        project.steps(
+            f"{kind} here():\n    {line}",
+            f"@pytest.mark.plan_step\n{kind} db(ctx):\n    " + "\n    ".join(lines),
+        )
+        project.tests("def test_it(db): pass")
+        text = project.run().stdout.str()
+        assert f"\n>       {line}\n" in text
+        error = "StopIteration" if line.startswith("next") else "StopAsyncIteration: no match"
+        assert f"\nE       {error}\n" in text
+
     @pytest.mark.parametrize("style", ["short", "line", "native", "no"])
     def test_tb_style_is_respected(self, broken: Project, style: str) -> None:
         """`--tb` sets how much of the traceback is shown."""

@@ -236,6 +236,49 @@ def test_nothing_runs_when_no_test_needs_it(cluster: Cluster) -> None:
     assert cluster.calls == []
 
 
+BROKEN = """
+@pytest.mark.plan_step(eager=True, needs=())
+def early(): note("early")
+
+@pytest.mark.plan_step(needs=())
+def db(): note("db")
+"""
+BROKEN_TESTS = """
+def test_early(early): note("test_early")
+def test_db(db): note("test_db")
+def test_all(plan, early, db): note("test_all")
+def test_free(): note("test_free")
+"""
+
+
+@pytest.mark.parametrize("args", [(), ("--plan-until=early",), ("--plan-limit=10m",)], ids=str)
+def test_no_step_runs_after_a_collection_error(cluster: Cluster, args: tuple[str, ...]) -> None:
+    """Tests that need a step that has not run are blocked, and say why; the others run."""
+    cluster.steps(BROKEN)
+    cluster.tests(BROKEN_TESTS)
+    cluster.tests("import no_such_module", name="test_broken.py")
+    result = cluster.two(*args)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert outcomes(result) == {"passed": 2, "errors": 1, "blocked": 2}
+    assert sorted(cluster.calls) == ["early", "test_early", "test_free"]
+    result.stdout.fnmatch_lines(
+        "2 tests blocked: step 'db' was not provisioned: test collection failed; fix the errors, "
+        "or run with --continue-on-collection-errors"
+    )
+    assert "no selected test needs a step" not in result.stdout.str()
+
+
+def test_a_collection_error_can_be_continued(cluster: Cluster) -> None:
+    """With `--continue-on-collection-errors`, steps and tests run as without workers."""
+    cluster.steps(BROKEN)
+    cluster.tests(BROKEN_TESTS)
+    cluster.tests("import no_such_module", name="test_broken.py")
+    result = cluster.two("--continue-on-collection-errors")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert outcomes(result) == {"passed": 4, "errors": 1}
+    assert cluster.called("db") == 1
+
+
 def test_eager_steps_come_before_the_first_worker(cluster: Cluster) -> None:
     """Eager steps and their variables exist before workers start and import tests.
 

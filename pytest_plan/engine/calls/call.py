@@ -21,6 +21,8 @@ from pytest_plan.engine.processes.tree import Leftovers
 from pytest_plan.engine.shared.log import StepLog, current_log
 from pytest_plan.engine.shared.store import Guard
 
+_STOPPED = (StopIteration, StopAsyncIteration)
+
 
 class Returned:
     """The function returned, or its generator yielded.
@@ -294,6 +296,7 @@ class Call:
             self.has_run = True
             return contextvars.copy_context().run(self._run)
         except BaseException as error:
+            _add_users_frames(error)
             return Raised(error, _text(error, self._interrupt))
 
     def time_limit(self) -> tuple[float, str] | None:
@@ -350,6 +353,21 @@ class Call:
 def _call_after(interrupt: Interrupt, function: Callable[[], Any]) -> Any:
     """Call `function`, which belongs to the call but not to the hook, which `interrupt` was for."""
     return call_interruptibly(Interrupt() if interrupt.is_wanted else interrupt, function)
+
+
+def _add_users_frames(error: BaseException) -> None:
+    """Add the user's frames to the traceback of an error that replaces a StopIteration.
+
+    If a generator or coroutine raises StopIteration or StopAsyncIteration, Python raises a
+    RuntimeError instead, whose traceback ends with the caller, in the engine.
+    """
+    cause, last = error.__cause__, error.__traceback__
+    if not isinstance(error, RuntimeError) or not isinstance(cause, _STOPPED) or last is None:
+        return
+    while last.tb_next is not None:
+        last = last.tb_next
+    if str(last.tb_frame.f_globals.get("__name__")).startswith("pytest_plan.engine."):
+        last.tb_next = cause.__traceback__
 
 
 def _text(error: BaseException, interrupt: Interrupt) -> str:

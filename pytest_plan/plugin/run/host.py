@@ -58,6 +58,7 @@ class Host:
         self._run: Run | None = None
         self._environment: RunEnvironment | None = None
         self._workers: list[Identity] = []
+        self._refusal: str | None = None
         self.foreground = Foreground(declared.config)
         self.output = self.foreground.output
         self.signals = self.foreground.signals
@@ -133,6 +134,10 @@ class Host:
     def variables(self) -> Mapping[str, str]:
         """Return the environment variables that steps have set for tests."""
         return {} if self._run is None else self._run.facts.variables.current()
+
+    def refuse(self, reason: str) -> None:
+        """Give `reason` as the reason why steps that have not been provisioned will not be."""
+        self._refusal = reason
 
     def provision(self, names: Collection[str]) -> None:
         """Run these steps and the steps that they wait for.
@@ -285,6 +290,8 @@ class Host:
     def _not_provisioned(self, name: str) -> Verdict:
         reason = f"step {name!r} was not provisioned: "
         settings = self._declared.settings
+        if self._refusal is not None:
+            return Verdict(skips=False, reason=reason + self._refusal, steps=(name,))
         if settings.until is not None:
             reason += f"{settings.sources['until']} {settings.until}"
             return Verdict(skips=True, reason=reason, steps=(name,))

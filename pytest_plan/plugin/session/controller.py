@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.run.host import Host
     from pytest_plan.plugin.xdist.server import Answers, Server
 
+_BROKEN = "test collection failed; fix the errors, or run with --continue-on-collection-errors"
 _GRACE = 3.0  # seconds that workers may take to end before cleanup
 _KILL_WAIT = 1.0
 _POLL = 0.2
@@ -108,8 +109,12 @@ class Controller(Owner):
         try:
             steps = declared.steps
             declared.check(steps)
-            declared.needed = declared.to_run([name for name in names if name in steps], steps)
-            plan_session.host.provision(declared.needed)
+            if needs["broken"]:
+                plan_session.host.refuse(_BROKEN)
+            else:
+                known = [name for name in names if name in steps]
+                declared.needed = declared.to_run(known, steps)
+            plan_session.host.provision(declared.needed or ())
         finally:
             if plan_session.host.has_begun:
                 answers.decide(names)

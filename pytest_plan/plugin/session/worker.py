@@ -125,4 +125,9 @@ class Worker:
             "needs": sorted({name for needs in plan_session.needs.values() for name in needs}),
             "conftests": plan_session.declared.conftests(),
             "error": error,
+            "broken": self._is_broken(session),
         }
+
+    def _is_broken(self, session: pytest.Session) -> bool:
+        option = self._config.option
+        return bool(session.testsfailed) and not option.continue_on_collection_errors
