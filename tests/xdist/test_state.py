@@ -192,7 +192,7 @@ HERE = {
             os._exit(0)
         os.waitpid(child, 0)
         assert os.read(reader, 1000).decode().startswith(
-            "StateError: the plan cannot be used in a process forked from a test")
+            "StateError: a forked copy of the process")
         assert "forked" not in plan.state
         """,
     "clear_spares_steps": """

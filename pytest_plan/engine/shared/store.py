@@ -17,9 +17,10 @@ __tracebackhide__ = True  # as in state.py
 Holder: TypeAlias = tuple[str, int]  # the worker and thread that hold a lock ("": this process)
 
 ABSENT = 0  # the version of a missing key
-_IN_COPY = (
-    "the State cannot be used in a forked copy of the process, where only the values of the steps "
-    "that the running test needs can be read"
+IN_COPY = (
+    "a forked copy of the process (--forked, os.fork, multiprocessing) can only read the values of "
+    "the steps that the running test needs; use the plan and its State in the original process, or "
+    "run the test without --forked"
 )
 
 
@@ -264,7 +265,7 @@ class LocalStore:
     def _refuse_copy(self) -> None:
         # The locks of a copy may be held forever, by threads that it does not have.
         if self._is_copied():
-            raise StateError(_IN_COPY)
+            raise StateError(IN_COPY)
 
     def _lasting(self, key: str, value: Any) -> Any:
         return self._journal.lasting(value)

@@ -113,6 +113,7 @@ class PlanSession:
 
     def value(self, full_name: str) -> Any:
         """Return a step's value for its fixture; end the test if the step has not succeeded."""
+        __tracebackhide__ = True
         name = self.declared.definition.name_of(full_name) or full_name
         self._require(name)
         return reveal(self.view.state.get(name))

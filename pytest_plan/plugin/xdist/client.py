@@ -11,6 +11,7 @@ from typing import Any
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.processes.copies import getpid
+from pytest_plan.engine.shared.store import IN_COPY
 from pytest_plan.plugin.xdist.wire import received, send
 
 __tracebackhide__ = True  # as in engine/shared/state.py
@@ -88,11 +89,7 @@ class Client:
 
     def _send(self, message: tuple[Any, ...]) -> None:
         if self.is_copied():
-            raise StateError(
-                "the plan cannot be used in a process forked from a test: it would share the "
-                "connection to the controller with its parent; only the values of the steps that "
-                "the test needs can be read"
-            )
+            raise StateError(IN_COPY)  # it would share the connection with its parent
         try:
             send(self._channel, message)
         except OSError as error:

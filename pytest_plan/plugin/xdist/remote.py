@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.secret import secret_texts
 from pytest_plan.engine.shared.state import State
 from pytest_plan.engine.shared.store import Entry
@@ -17,6 +18,8 @@ from pytest_plan.plugin.xdist.wire import dump, load, open_value
 
 if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
+
+__tracebackhide__ = True  # as in engine/shared/state.py
 
 
 class Remote:
@@ -55,7 +58,8 @@ class Remote:
         unknown = [name for name in names if name not in self._verdicts]
         if not unknown and self._has_begun:
             return
-        verdicts, variables, remaining, values = load(self._client.ask("ensure", unknown))
+        answer = load(self._client.ask("ensure", unknown))
+        verdicts, variables, remaining, values, self._run_id = answer
         os.environ.update(variables)
         self._store.values.update(values)
         self._verdicts.update(verdicts)
@@ -89,19 +93,20 @@ class RemoteStore:
     """The store of a worker's State: each operation is a request to the controller.
 
     Attributes:
-        values: the versions and pickles of the values of steps, for forked copies of this process.
+        values: for forked copies of this process, the versions and pickles of the values of steps,
+            None for a step without a value, or why a value cannot be read.
         kept: the steps whose values such a copy may read.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self.values: dict[str, tuple[int, bytes] | None] = {}
+        self.values: dict[str, tuple[int, bytes] | str | None] = {}
         self.kept: frozenset[str] = frozenset()
 
     def read(self, key: str) -> Entry | None:
         """Return the entry of `key`, or None if there is none."""
         if self._client.is_copied() and key in self.kept and key in self.values:
-            return _entry(key, self.values[key])
+            return _entry(key, _readable(self.values[key]))
         return _entry(key, self._client.ask("read", key))
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
@@ -145,6 +150,12 @@ class RemoteStore:
         """Release the lock `name` if the given thread of this worker still holds it."""
         if not self._client.is_copied():  # otherwise the original process holds the lock
             self._client.ask("release", name, thread)
+
+
+def _readable(value: tuple[int, bytes] | str | None) -> tuple[int, bytes] | None:
+    if isinstance(value, str):
+        raise StateError(value)
+    return value
 
 
 def _entry(key: str, answer: tuple[int, bytes] | None) -> Entry | None:

@@ -53,8 +53,8 @@ class Answers:
         """Return what a worker needs to know before a test, or None while a step is undecided.
 
         The answer is a pickle of the verdicts on these steps, the environment variables that steps
-        have set, the seconds left until the limit, and the values of these steps, for forked copies
-        of the worker.
+        have set, the seconds left until the limit, the values of these steps, for forked copies of
+        the worker, and the id of the run.
         """
         verdicts = self._verdicts
         if verdicts is None or any(name not in verdicts for name in names):
@@ -62,7 +62,7 @@ class Answers:
         variables = self.host.variables()
         decided = {name: verdicts[name] for name in names}
         values = self.store.steps_data(names)
-        return pickle.dumps((decided, variables, self.host.remaining(), values))
+        return pickle.dumps((decided, variables, self.host.remaining(), values, self.host.run_id))
 
 
 class Server:

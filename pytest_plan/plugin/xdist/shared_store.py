@@ -6,7 +6,6 @@ pickle unchanged and loads it only when one of its own steps reads the value.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -131,12 +130,14 @@ class SharedStore(LocalStore):
         entry = super().read(key)
         return None if entry is None else (entry.version, entry.value.data())
 
-    def steps_data(self, names: Iterable[str]) -> dict[str, tuple[int, bytes] | None]:
-        """Return the versions and pickles of the values of steps that can be pickled."""
-        found = {}
+    def steps_data(self, names: Iterable[str]) -> dict[str, tuple[int, bytes] | str | None]:
+        """Return the versions and pickles of the values of steps, or why there is no pickle."""
+        found: dict[str, tuple[int, bytes] | str | None] = {}
         for name in names:
-            with contextlib.suppress(StateError):
+            try:
                 found[name] = self.read_data(name)
+            except StateError as error:
+                found[name] = str(error)
         return found
 
     def write_data(
