@@ -37,7 +37,14 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
     lookup.remember_process(early_config)
     if not getattr(early_config.known_args_namespace, "plan_cleanup", None):
-        return (yield)
+        try:
+            return (yield)
+        except Exception as error:  # pytest-cov does not handle those of coverage.py
+            from pytest_plan.plugin.compat import coverage_internals
+
+            if coverage_internals.is_of_coverage(error):
+                raise pytest.UsageError(f"coverage cannot be measured: {error}") from error
+            raise
     from pytest_plan.plugin.session import cleanup
 
     return (yield from cleanup.ignore_broken_conftests())

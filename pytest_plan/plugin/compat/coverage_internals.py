@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ def measure_threads() -> Iterator[None]:
         yield
     finally:
         collector.threading = None
-        threading.settrace(None)  # type: ignore[arg-type]  # as coverage.py does
+        threading.settrace(None)  # as coverage.py does
 
 
 def _collector_without_threads() -> Any:
@@ -60,3 +61,29 @@ def allow_no_data(config: pytest.Config) -> None:
     coverage: Any = getattr(getattr(plugin, "cov_controller", None), "cov", None)
     if hasattr(coverage, "_warn_no_data"):
         coverage._warn_no_data = False
+
+
+def report_unwritable_data(session: pytest.Session) -> Generator[None, object, object]:
+    """Run what is at the `yield`, and fail the session if coverage data cannot be written.
+
+    pytest-cov does not handle that error, and pytest would report an INTERNALERROR.
+
+    Raises:
+        pytest.Session.Failed: coverage data cannot be written; the message says why.
+    """
+    try:
+        return (yield)
+    except Exception as error:
+        if not is_of_coverage(error):
+            raise
+        session.shouldfail = f"coverage data cannot be written: {error}"
+        raise session.Failed(session.shouldfail) from error
+
+
+def is_of_coverage(error: Exception) -> bool:
+    """Return whether coverage.py raised the error because of a file, or to report a problem."""
+    if type(error).__module__ == "coverage.exceptions":
+        return True
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in frames)
+    return isinstance(error, OSError) and any(name.startswith("coverage.") for name in modules)

@@ -55,6 +55,17 @@ class Owner:
             plan_session.host.signals.raise_received()
         return result
 
+    @pytest.hookimpl(specname="pytest_runtestloop", wrapper=True, tryfirst=True)
+    def pytest_runtestloop_measured(
+        self, session: pytest.Session
+    ) -> Generator[None, object, object]:
+        """Report in one line that coverage data cannot be written."""
+        if lookup.peek(self._config) is None:
+            return (yield)
+        from pytest_plan.plugin.compat.coverage_internals import report_unwritable_data
+
+        return (yield from report_unwritable_data(session))
+
     def run_tests(self, session: pytest.Session) -> Generator[None, object, object]:
         """Run the tests, which is what pytest does at the `yield`."""
         return (yield)

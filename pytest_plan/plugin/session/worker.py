@@ -60,6 +60,17 @@ class Worker:
         gate = Gate(self._config, plan_session.verdict, lambda: True)
         self._config.pluginmanager.register(gate, "pytest_plan_gate")
 
+    @pytest.hookimpl(specname="pytest_runtestloop", wrapper=True, tryfirst=True)
+    def pytest_runtestloop_measured(
+        self, session: pytest.Session
+    ) -> Generator[None, object, object]:
+        """Report in one line that coverage data cannot be written."""
+        if lookup.peek(self._config) is None:
+            return (yield)
+        from pytest_plan.plugin.compat.coverage_internals import report_unwritable_data
+
+        return (yield from report_unwritable_data(session))
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Shorten the traceback, which is never shown: formatting it takes up to a second."""
