@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -172,6 +173,66 @@ class _Silent:
 
     def send(self, message: object) -> None:
         """Drop the message."""
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("note('undo')", 0), ("note('undo'); raise OSError('stays')", 1), ("pytest.exit('no')", 2)],
+    ids=["cleaned", "failed", "exit"],
+)
+def test_cleanup_ends_before_the_session_finishes(
+    cluster: Cluster, code: str, status: int, workers: str
+) -> None:
+    """`pytest_sessionfinish` gets the exit status of the process, and everything is cleaned up."""
+    test = "pass" if status < 2 else code
+    undo = code if status < 2 else "note('undo')"
+    cluster.steps(
+        f"""
+        @pytest.mark.plan_step
+        def db():
+            yield "db"
+            {undo}
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_sessionfinish(exitstatus):
+            if "PYTEST_XDIST_WORKER" not in os.environ:
+                note("finish", int(exitstatus))
+        """
+    )
+    cluster.tests(f"def test_it(db): {test}")
+    result = cluster.apart("-n", workers)
+    assert result.ret == status
+    assert cluster.calls == ["undo", f"finish {status}"]
+
+
+def test_signal_during_the_cleanup_of_a_green_run(cluster: Cluster) -> None:
+    """A signal during cleanup makes the run red before `pytest_sessionfinish` is called."""
+    cluster.steps(
+        """
+        import time
+
+        @pytest.mark.plan_step
+        def db():
+            yield "db"
+            note("undo")
+            while not os.path.exists("signalled"):
+                time.sleep(0.01)
+
+        def pytest_sessionfinish(exitstatus):
+            note("finish", int(exitstatus))
+        """
+    )
+    cluster.tests("def test_it(db): pass")
+    with cluster.start() as live:
+        wait_until(lambda: cluster.calls == ["undo"])
+        os.kill(live.pid, signal.SIGTERM)
+        wait_until(lambda: "still cleaning up" in live.output())
+        cluster.write("signalled", "")
+        result = live.end()
+    assert result.ret == 143
+    assert cluster.calls == ["undo", "finish 2"]
+    assert outcomes(result) == {"passed": 1}
 
 
 def test_failed_cleanup_is_reported_once(cluster: Cluster) -> None:
