@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
+import threading
+import time
+import types
+from typing import Any
+
 import pluggy
 import pytest
 
-from pytest_plan.plugin.compat import pytest_internals, timeout_internals
+from pytest_plan.plugin.compat import coverage_internals, pytest_internals, timeout_internals
 from tests.plugin.project import Project, plan_lines
 
 CUSTOM_ITEMS = """
@@ -128,6 +136,69 @@ class TestPytest:
         text = result.stdout.str()
         assert text.count("second") == 2  # once in the source code and once in the log
         assert "first" not in text.replace('print("first")', "")
+
+
+class TestWithoutInternals:
+    """Versions of pytest, coverage.py and pytest-cov without what we use."""
+
+    class Config:
+        """A config without plugins."""
+
+        pluginmanager = pluggy.PluginManager("pytest")
+
+    def test_fixtures_are_torn_down_by_pytest_itself(self, project: Project) -> None:
+        """Without the setup state, pytest tears the fixtures down, and cleanup still runs."""
+        project.steps(
+            """
+            from pytest_plan.plugin.compat import pytest_internals
+
+            pytest_internals.tear_down_fixtures.__globals__["getattr"] = (
+                lambda *arguments: None if "_setupstate" in arguments else getattr(*arguments)
+            )
+
+            @pytest.mark.plan_step
+            def db():
+                yield
+                note("undo")
+
+            @pytest.fixture(scope="session")
+            def connection(db):
+                yield
+                note("disconnect")
+            """
+        )
+        project.tests("def test_it(connection): pytest.exit('enough')")
+        assert project.run_apart().ret == pytest.ExitCode.INTERRUPTED
+        assert sorted(project.calls) == ["disconnect", "undo"]
+
+    def test_logs_of_steps_keep_their_defaults(self) -> None:
+        """Without pytest's logging plugin, the handler and live records are left unchanged."""
+        config: Any = self.Config()
+        handler = logging.NullHandler()
+        assert pytest_internals.configure_log(config, handler) is None
+        assert (handler.level, handler.formatter) == (logging.NOTSET, None)
+        with pytest_internals.show_live_logs(config, "plan", contextlib.nullcontext):
+            pass
+
+    def test_progress_is_left_to_pytest(self) -> None:
+        """Without the terminal reporter, nothing is written before cleanup."""
+        pytest_internals.end_progress(self.Config())  # type: ignore[arg-type]
+
+    def test_threads_are_not_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With another version of coverage.py, no trace function is installed."""
+        monkeypatch.setitem(sys.modules, "coverage", types.ModuleType("coverage"))
+        before, other = sys.gettrace(), lambda *_: None
+        sys.settrace(other)
+        try:
+            with coverage_internals.measure_threads():
+                installed = threading.gettrace()
+        finally:
+            sys.settrace(before)
+        assert installed is None
+
+    def test_worker_without_pytest_cov(self) -> None:
+        """Without pytest-cov, there is no warning to switch off, and no error is raised."""
+        coverage_internals.allow_no_data(self.Config())  # type: ignore[arg-type]
 
 
 class TestTimeout:

@@ -56,6 +56,14 @@ def test_worker_whose_process_is_unknown_counts_as_alive() -> None:
         xdist_internals.kill(node)
 
 
+def test_workers_are_ended_by_xdist_itself(pytester: pytest.Pytester) -> None:
+    """Ending the workers does nothing if xdist's session or its execnet group is not found."""
+    config = pytester.parseconfig()
+    xdist_internals.end_workers(config, 1.0)
+    config.pluginmanager.register(SimpleNamespace(nodemanager=SimpleNamespace()), "dsession")
+    xdist_internals.end_workers(config, 1.0)
+
+
 def test_session_without_a_limit_of_new_workers(pytester: pytest.Pytester) -> None:
     """Stopping worker replacement does nothing if xdist's session or its limit is not found."""
     config = pytester.parseconfig()
