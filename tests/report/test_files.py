@@ -39,7 +39,7 @@ class TestRequesting:
         assert written(one) == {f"plan{ending}"}
         result.stdout.fnmatch_lines([f"plan report: *plan{ending}"])
         text = (one.path / f"plan{ending}").read_text()
-        begins = {".json": '{\n  "schema": 1', ".md": "## Plan", ".mmd": "flowchart"}
+        begins = {".json": '{\n  "schema": 2', ".md": "## Plan", ".mmd": "flowchart"}
         assert text.startswith(begins.get(ending, '{"traceEvents"'))
 
     def test_several(self, one: Project) -> None:
@@ -78,7 +78,7 @@ class TestRequesting:
         """An existing report is replaced."""
         one.write("plan.json", "x" * 10_000)
         one.run("--plan-report", "plan.json")
-        assert json.loads((one.path / "plan.json").read_text())["schema"] == 1
+        assert json.loads((one.path / "plan.json").read_text())["schema"] == 2
 
     def test_nothing_is_loaded_without_a_request(self, one: Project) -> None:
         """Without the option, neither the collector nor the report module is imported."""
