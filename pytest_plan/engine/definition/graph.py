@@ -39,7 +39,8 @@ def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str,
     looks_ahead = False
     for step in steps:
         taken = _steps_taken(step, names, parameters)
-        needs = tuple(dict.fromkeys((*_steps_needed(step, names), *taken)))
+        listed = _steps_listed(step, names) if step.options.needs else ()
+        needs = tuple(dict.fromkeys((*listed, *taken)))
         in_list = step.options.needs is None and not taken
         after = _visible(frontiers, step.scope) if in_list else ()
         looks_ahead = looks_ahead or not linked.keys() >= {*needs, *after}
@@ -101,7 +102,7 @@ def _unknown_parameter(
     )
 
 
-def _steps_needed(step: PlannedStep, names: StepNames) -> Iterator[str]:
+def _steps_listed(step: PlannedStep, names: StepNames) -> Iterator[str]:
     for need in step.options.needs or ():
         found = _find(step, need, names)
         if found is None:

@@ -173,7 +173,7 @@ class StepNames:
     def __init__(self, steps: Mapping[str, Named]) -> None:
         self._steps = steps
         self.all: Collection[str] = steps.keys()
-        self._are_own = not any("/" in name for name in steps)
+        self._are_own = "/" not in "".join(steps)
         self._seen: dict[tuple[str, ...] | None, VisibleNames] = {}
 
     def find(self, name: str, scope: tuple[str, ...] | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pytest_plan.engine.definition.graph import OWN_PARAMETERS, VALUE, link
@@ -82,7 +82,8 @@ class PlanDefinition:
         if self._is_setting_aside:
             self.set_aside[planned.full_name] = planned
             return
-        self.include(scope)
+        if self.set_aside:
+            self.include(scope)
         self._append(planned)
 
     @contextlib.contextmanager
@@ -141,13 +142,16 @@ class PlanDefinition:
     def _append(self, step: PlannedStep) -> None:
         """Append a step that has its own name; if that is not unique, use full names."""
         own, full_name = step.name, step.full_name
-        self._refuse_visible_twin(step)
-        names = self._names.setdefault(own, {})
-        names[full_name] = full_name if names else own
+        names = self._names.get(own)
+        if names is None:
+            self._names[own] = {full_name: own}
+            self.steps[own] = step
+            return
+        self._refuse_visible_twin(step, names.values())
         if own in self.steps and own not in self._settled:
             self._use_full_name(own)
-        chosen = names[full_name]
-        self.steps[chosen] = step._replace(name=chosen)
+        names[full_name] = full_name
+        self.steps[full_name] = step._replace(name=full_name)
 
     def _use_full_name(self, name: str) -> None:
         """Call a step by its full name from now on."""
@@ -160,12 +164,14 @@ class PlanDefinition:
         self.steps.update({step.name: step for step in steps})
         self._names[name][full_name] = full_name
 
-    def _refuse_visible_twin(self, step: PlannedStep) -> None:
+    def _refuse_visible_twin(self, step: PlannedStep, names: Iterable[str]) -> None:
         """Raise an error if some test sees both this step and another one with its own name."""
-        for name in self._names.get(step.name, {}).values():
+        for name in names:
             twin = self.steps[name]
             shorter = min(len(twin.scope), len(step.scope))
-            if twin.scope[:shorter] == step.scope[:shorter]:
+            is_visible = twin.scope[:shorter] == step.scope[:shorter]
+            # In rootdir, the full name is the own name, which the other step may have kept.
+            if is_visible or (name == step.full_name and name in self._settled):
                 raise PlanDefinitionError(
                     f"two steps are called {step.name!r}: {twin.origin} and {step.origin}; "
                     "rename one",

@@ -45,7 +45,7 @@ class PlannedStep(NamedTuple):
     @property
     def full_name(self) -> str:
         """The full name, which is unique in all plans of a project."""
-        return full_name(self.folder, self.name)
+        return full_name(self.folder, self.name) if self.folder else self.name
 
     @property
     def edges(self) -> tuple[str, ...]:
