@@ -13,7 +13,12 @@ from typing import Any
 import pluggy
 import pytest
 
-from pytest_plan.plugin.compat import coverage_internals, pytest_internals, timeout_internals
+from pytest_plan.plugin.compat import (
+    coverage_internals,
+    fixture_internals,
+    pytest_internals,
+    timeout_internals,
+)
 from tests.plugin.project import Project, plan_lines
 
 CUSTOM_ITEMS = """
@@ -50,7 +55,7 @@ class TestPytest:
         class Item:
             _fixtureinfo = object()
 
-        assert pytest_internals.fixture_info(Item()) is None  # type: ignore[arg-type]
+        assert fixture_internals.fixture_info(Item()) is None  # type: ignore[arg-type]
 
     def test_conftest_is_not_loaded_without_the_loader(self) -> None:
         """Without pytest's conftest loader nothing is loaded, and no error is raised."""
@@ -63,12 +68,12 @@ class TestPytest:
     def test_no_fixture_is_known_without_the_manager(self, project: Project) -> None:
         """Without the fixture manager no fixture definition is found, and no error is raised."""
         config = project.pytester.parseconfig()
-        assert pytest_internals.fixture_definitions(config, "tmp_path") == []
+        assert fixture_internals.fixture_definitions(config, "tmp_path") == []
 
     def test_order_of_plugins_stays_without_the_manager(self, project: Project) -> None:
         """Without the fixture manager the order of definitions stays, and no error is raised."""
         config = project.pytester.parseconfig()
-        pytest_internals.let_others_override(config, "plan", lambda: None)
+        fixture_internals.let_others_override(config, "plan", lambda: None)
 
     def test_warning_is_given_to_a_hook_that_is_not_historic(self) -> None:
         """If the warning hook is not historic, the registered plugins still get the warning."""

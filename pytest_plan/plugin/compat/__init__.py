@@ -1,6 +1,6 @@
-"""Gives access to internals of pytest, pytest-xdist and pytest-timeout.
+"""Gives access to internals of pytest, of pytest-xdist and of other plugins.
 
-Each of the three has its own module. Every use of an internal has a fallback: if a new version
+Each plugin has its own module. Every use of an internal has a fallback: if a new version
 changes the internal, a convenience is lost, but the run still works. Only this package imports
-`_pytest`. It uses no other package.
+`_pytest`. It uses the engine and no other room.
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.plugin.compat.pytest_internals import fixture_definitions_from
+from pytest_plan.plugin.compat.fixture_internals import fixture_definitions_from
 
 # The fixtures that one function requests, and the definitions of all fixtures that it reaches.
 Requests = tuple[Sequence[str], Mapping[str, Sequence[Any]]]

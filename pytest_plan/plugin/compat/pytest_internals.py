@@ -9,8 +9,7 @@ import logging
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
@@ -325,61 +324,6 @@ def skip_at_item(reason: str) -> NoReturn:
     except TypeError:
         skipped = pytest.skip.Exception(reason)
     raise skipped
-
-
-def fixture_info(item: pytest.Item) -> Any | None:
-    """Return the object in which pytest keeps a test's fixtures, or None if there is none.
-
-    The object has the attributes `initialnames` and `name2fixturedefs`. All tests of a parametrized
-    function share it. If it is None, the fixtures of the test are unknown, but its marks still
-    declare its needs.
-    """
-    info = getattr(item, "_fixtureinfo", None)
-    return info if hasattr(info, "initialnames") and hasattr(info, "name2fixturedefs") else None
-
-
-def fixture_definitions(config: pytest.Config, name: str) -> list[Any]:
-    """Return the definitions of the fixture `name`, or [] if pytest does not provide them.
-
-    Only checks of step names and the wording of error messages depend on this function.
-    """
-    manager: Any = config.pluginmanager.get_plugin("funcmanage")
-    find = getattr(manager, "getfixturedefs", None)
-    return [] if find is None else list(find(name, manager.session) or ())
-
-
-def fixture_definitions_from(
-    item: pytest.Item, names: Sequence[str], without: AbstractSet[str]
-) -> Mapping[str, Sequence[Any]]:
-    """Return the definitions of all fixtures that a test reaches if it requests `names` later.
-
-    Args:
-        item: the test.
-        names: the fixtures that it requests while it runs.
-        without: the fixtures that will have been replaced by then; they reach nothing.
-    """
-    manager: Any = item.session.config.pluginmanager.get_plugin("funcmanage")
-    closure = getattr(manager, "getfixtureclosure", None)
-    if closure is None:
-        return {}
-    _, found = closure(parentnode=item, initialnames=tuple(names), ignore_args=without)
-    own = getattr(fixture_info(item), "name2fixturedefs", {})  # has the values of parametrization
-    return {name: own.get(name, definitions) for name, definitions in found.items()}
-
-
-def let_others_override(config: pytest.Config, name: str, ours: Callable[..., Any]) -> None:
-    """Let the fixture `name` of any plugin override ours, which has the function `ours`.
-
-    pytest lets a plugin override those that were registered before. If this version of pytest keeps
-    fixtures elsewhere, that order stays.
-    """
-    manager: Any = config.pluginmanager.get_plugin("funcmanage")
-    by_node = getattr(manager, "_arg2node2fixturedefs", {}).get(name, {})  # the last one first
-    for definitions in by_node.values():
-        definitions.sort(key=lambda definition: definition.func is ours)
-    # Before pytest 9.1, one list has the definitions of all nodes, the last one at its end.
-    of_all_nodes = getattr(manager, "_arg2fixturedefs", {}).get(name, [])
-    of_all_nodes.sort(key=lambda definition: definition.func is not ours)
 
 
 class CapturedStream(NamedTuple):

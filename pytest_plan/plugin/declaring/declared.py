@@ -13,7 +13,7 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan, definition_of
 from pytest_plan.engine.shared.store import LocalStore
-from pytest_plan.plugin.compat.pytest_internals import fixture_definitions
+from pytest_plan.plugin.compat.fixture_internals import fixture_definitions
 from pytest_plan.plugin.declaring.declaration import Declaration
 from pytest_plan.plugin.options import Settings
 

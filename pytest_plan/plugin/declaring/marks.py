@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.plugin.compat.pytest_internals import fixture_info
+from pytest_plan.plugin.compat.fixture_internals import fixture_info
 
 STEP = "plan_step"
 NEEDS = "plan"

@@ -13,7 +13,7 @@ from pytest_plan.engine.definition.names import StepNames, unknown_step
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.plugin.compat.bdd_internals import Scenarios
-from pytest_plan.plugin.compat.pytest_internals import fixture_info
+from pytest_plan.plugin.compat.fixture_internals import fixture_info
 from pytest_plan.plugin.declaring.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE, mark_skips
 
 

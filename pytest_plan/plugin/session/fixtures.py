@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.plugin.compat import pytest_internals
+from pytest_plan.plugin.compat import fixture_internals
 from pytest_plan.plugin.declaring.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE
 from pytest_plan.plugin.session import lookup
 
@@ -31,7 +31,7 @@ plan = pytest.fixture(scope="session", name="plan")(_plan)
 
 def let_others_override(config: pytest.Config) -> None:
     """Let a fixture `plan` of any other plugin override this one, however they are loaded."""
-    pytest_internals.let_others_override(config, NEEDS, _plan)
+    fixture_internals.let_others_override(config, NEEDS, _plan)
 
 
 class StepFixtures:
