@@ -6,7 +6,6 @@ import contextlib
 import logging
 import sys
 import threading
-import time
 import types
 from typing import Any
 
