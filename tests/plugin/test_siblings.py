@@ -209,6 +209,46 @@ class TestOwnSteps:
         assert "db [session scope] -- services/a/conftest.py:" in text
         assert "db [session scope] -- services/b/conftest.py:" in text
 
+    def test_session_fixtures_that_outlive_the_tests_of_their_folder(
+        self, project: Project
+    ) -> None:
+        """A fixture of a folder sees the folder's steps until the end, also after a failure."""
+        monorepo(project)
+        for folder in "ab":
+            project.tests(
+                f"""
+                @pytest.fixture(scope="session")
+                def outer(plan):
+                    yield plan.state["db"].text
+                    note("{folder} outer", plan.state["db"].text, plan.results["db"].name)
+
+                @pytest.fixture(scope="session")
+                def session(plan, outer):
+                    yield plan.state["db"].text
+                    note("{folder} session", plan.state["db"].text)
+                    plan.need("db")
+                    raise RuntimeError
+
+                @pytest.fixture(scope="module")
+                def broken(plan):
+                    raise RuntimeError(plan.state["db"].text)
+
+                def test_it(session, outer): assert session == outer == "{folder}"
+                def test_broken(broken): pass
+                def test_after(plan): assert plan.state["db"].text == "{folder}"
+                """,
+                name=f"services/{folder}/test_0{folder}.py",
+            )
+        result = project.run("services")
+        result.assert_outcomes(passed=16, errors=3)
+        assert [line for line in project.calls if "session" in line or "outer" in line] == [
+            "b session b",
+            "b outer b services/b/db",
+            "a session a",
+            "a outer a services/a/db",
+        ]
+        result.stdout.fnmatch_lines(["E*RuntimeError: a", "E*RuntimeError: b"])
+
 
 class TestOutsideOfTheFolders:
     """Tests that see none of the steps, and names that could mean several."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Generator, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_plan.engine.definition.names import VisibleNames
+import pytest
+
+from pytest_plan.engine.definition.names import Named, VisibleNames, own_name
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.shared.state import State, seen_through
 
@@ -30,6 +34,54 @@ class Access(Protocol):
 
     def require(self, name: str) -> None:
         """End the running test unless the step has succeeded."""
+
+
+class FixtureFolders:
+    """Notes the folder of the fixture that is set up or torn down, where it decides names.
+
+    A fixture of a wider scope than a test can be torn down after tests of other folders. It is
+    registered only if steps of sibling folders have the same name.
+
+    Args:
+        root: rootdir.
+        steps: all steps, by their names in the run.
+    """
+
+    def __init__(self, root: Path, steps: Mapping[str, Named]) -> None:
+        self._root = root
+        twins = {own_name(name) for name in steps if "/" in name}
+        self._scopes = {step.scope for step in steps.values() if own_name(step.name) in twins}
+        self._entered: list[tuple[str, ...]] = []
+
+    @property
+    def current(self) -> tuple[str, ...] | None:
+        """The folder of the running fixture, or None if names are those of the running test."""
+        return self._entered[-1] if self._entered else None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any]
+    ) -> Generator[None, object, object]:
+        """Note the folder during setup and, by finalizers around that of the fixture, teardown."""
+        folder = self._folder(fixturedef)
+        if folder is None:
+            return (yield)
+        fixturedef.addfinalizer(self._entered.pop)  # the first one runs last
+        self._entered.append(folder)
+        try:
+            return (yield)
+        finally:
+            self._entered.pop()
+            fixturedef.addfinalizer(partial(self._entered.append, folder))
+
+    def _folder(self, fixturedef: pytest.FixtureDef[Any]) -> tuple[str, ...] | None:
+        """Return the folder of a fixture that sees one of the steps, if its scope is wider."""
+        if fixturedef.scope == "function":
+            return None
+        place = getattr(fixturedef, "baseid", "").partition("::")[0]
+        folder = (self._root / place).parts
+        sees = any(folder[: len(scope)] == scope for scope in self._scopes)
+        return folder if sees else None
 
 
 class _NamesHere:

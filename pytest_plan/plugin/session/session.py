@@ -16,7 +16,7 @@ from pytest_plan.engine.model.secret import reveal
 from pytest_plan.engine.shared.store import LocalStore
 from pytest_plan.plugin.compat import testmon_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
-from pytest_plan.plugin.items.handle import PlanHandle
+from pytest_plan.plugin.items.handle import FixtureFolders, PlanHandle
 from pytest_plan.plugin.items.needs import Needs, folder_of
 from pytest_plan.plugin.items.verdict import MissingPlan, PlanView, Verdict
 from pytest_plan.plugin.options import Settings
@@ -49,6 +49,7 @@ class PlanSession:
         self.needs: dict[pytest.Item, tuple[str, ...]] = {}
         self._names = StepNames({})
         self._item: pytest.Item | None = None  # the test that runs, or the last one that ran
+        self._fixtures: FixtureFolders | None = None
 
     @cached_property
     def view(self) -> PlanView:
@@ -97,6 +98,9 @@ class PlanSession:
         self.declared.check(steps)
         self.declared.definition.settle()
         self._names = StepNames(steps)
+        if any("/" in name for name in steps):
+            self._fixtures = FixtureFolders(self.config.rootpath, steps)
+            self.config.pluginmanager.register(self._fixtures, "pytest_plan_fixture_folders")
         needs = Needs(steps, self._names, autouse=self.settings.autouse)
         self.needs = {item: needs.of(item) for item in items}
         names = {name for needs in self.needs.values() for name in needs}
@@ -108,8 +112,11 @@ class PlanSession:
 
     @property
     def names(self) -> VisibleNames:
-        """What names mean to the running test."""
-        return self._names.seen_from(None if self._item is None else folder_of(self._item))
+        """What names mean to the running test, or to a running fixture that outlives tests."""
+        folder = None if self._fixtures is None else self._fixtures.current
+        if folder is None and self._item is not None:
+            folder = folder_of(self._item)
+        return self._names.seen_from(folder)
 
     def value(self, full_name: str) -> Any:
         """Return a step's value for its fixture; end the test if the step has not succeeded."""
