@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.plugin.compat.bdd_internals import Scenarios
+from pytest_plan.plugin.compat.late_requests import Scenarios
 from tests.plugin.project import Project
 
 pytest.importorskip("pytest_bdd")
@@ -256,8 +256,8 @@ class TestOtherInternals:
         """The test fails with a message that names the mark; with the mark it passes."""
         project.steps(
             STEPS,
-            "from pytest_plan.plugin.compat import bdd_internals",
-            "bdd_internals._template = lambda bdd, item: bdd.a_name_that_does_not_exist",
+            "from pytest_plan.plugin.compat import late_requests",
+            "late_requests._template = lambda bdd, item: bdd.a_name_that_does_not_exist",
         )
         project.write("cart.feature", CART)
         project.write(

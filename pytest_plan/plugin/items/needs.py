@@ -12,8 +12,8 @@ import pytest
 from pytest_plan.engine.definition.names import StepNames, unknown_step
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
-from pytest_plan.plugin.compat.bdd_internals import Scenarios
 from pytest_plan.plugin.compat.fixture_internals import fixture_info
+from pytest_plan.plugin.compat.late_requests import LateRequests
 from pytest_plan.plugin.declaring.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE, mark_skips
 
 
@@ -34,7 +34,7 @@ class Needs:
         self._autouse = autouse
         self._visible: dict[Path, list[str]] = {}  # by the test's file
         self._taken: dict[int, tuple[set[str], bool]] = {}  # by the id of pytest's fixture info
-        self._scenarios = Scenarios()
+        self._late = LateRequests()
 
     def of(self, item: pytest.Item) -> tuple[str, ...]:
         """Return the steps that a test needs, in the order of the plan; () if a mark skips it.
@@ -66,8 +66,8 @@ class Needs:
     def _taken_by(self, item: pytest.Item) -> tuple[set[str], bool]:
         """Return the steps whose fixtures the test uses, and whether it uses `plan`.
 
-        A test also uses the fixtures that its fixtures request, and those that pytest-bdd will
-        request for the lines of a scenario.
+        A test also uses the fixtures that its fixtures request, and those that pytest-bdd and
+        pytest-django will request while it runs.
         """
         info = fixture_info(item)
         if info is None:
@@ -76,7 +76,7 @@ class Needs:
         if id(info) not in self._taken:
             self._taken[id(info)] = self._reached(info.initialnames, info.name2fixturedefs)
         steps, takes_plan = self._taken[id(info)]
-        for names, definitions in self._scenarios.requests(item):
+        for names, definitions in self._late.of(item):
             more, also = self._reached(names, definitions)
             steps, takes_plan = steps | more, takes_plan or also
         return steps, takes_plan

@@ -1,4 +1,7 @@
-"""Internals of pytest-bdd. If they are missing, a mark must declare the steps of a scenario."""
+"""Internals of plugins that request fixtures only while a test runs: pytest-bdd, pytest-django.
+
+If they are missing, a mark must declare the steps that such a test needs.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,20 @@ from pytest_plan.plugin.compat.fixture_internals import fixture_definitions_from
 
 # The fixtures that one function requests, and the definitions of all fixtures that it reaches.
 Requests = tuple[Sequence[str], Mapping[str, Sequence[Any]]]
+
+
+class LateRequests:
+    """Finds the fixtures that plugins will request while a test runs."""
+
+    def __init__(self) -> None:
+        self._scenarios = Scenarios()
+
+    def of(self, item: pytest.Item) -> list[Requests]:
+        """Return what plugins will request for this test."""
+        requests = self._scenarios.requests(item)
+        if names := list(_of_django(item)):
+            requests.append((names, fixture_definitions_from(item, names, frozenset())))
+        return requests
 
 
 class Scenarios:
@@ -75,3 +92,17 @@ def _template(bdd: Any, item: pytest.Item) -> Any | None:
     if registry is None:
         return getattr(function, "__scenario__", None)  # pytest-bdd 7 and 8
     return registry.get(function)
+
+
+def _of_django(item: pytest.Item) -> Iterator[str]:
+    """Yield the fixtures with which pytest-django gives a test its database."""
+    if "django" not in sys.modules:
+        return
+    if item.get_closest_marker("django_db") is not None:
+        yield "_django_db_helper"
+    if "live_server" in getattr(item, "fixturenames", ()):
+        yield "transactional_db"
+    case = getattr(sys.modules.get("django.test"), "SimpleTestCase", None)
+    own: Any = getattr(item, "cls", None) or object
+    if case is not None and issubclass(own, case) and own.databases:
+        yield "django_db_setup"
