@@ -179,6 +179,7 @@ class TestWithoutInternals:
         """Without pytest's logging plugin, the handler and live records are left unchanged."""
         config: Any = self.Config()
         handler = logging.NullHandler()
+        pytest_internals.append_to_log_file(config)
         assert pytest_internals.configure_log(config, handler) is None
         assert (handler.level, handler.formatter) == (logging.NOTSET, None)
         with pytest_internals.show_live_logs(config, "plan", contextlib.nullcontext):

@@ -85,11 +85,13 @@ def test_live_records(cluster: Cluster, eager: bool, workers: str) -> None:
 
 
 @SOLO_AND_TWO
-def test_file(cluster: Cluster, workers: str) -> None:
-    """`log_file` has the records of steps and of their cleanup."""
-    cluster.steps(STEPS.format(eager=False, code=""))
+@EAGER_OR_NOT
+def test_file(cluster: Cluster, eager: bool, workers: str) -> None:
+    """`log_file` has the records of steps, tests and cleanup, and none of an earlier run."""
+    cluster.write("all.log", "INFO earlier: removing db\n")
+    cluster.steps(STEPS.format(eager=eager, code=""))
     cluster.tests(TEST)
-    options = ["-o", "log_file=all.log", "-o", "log_file_level=INFO", "-o", "log_file_mode=a"]
+    options = ["--log-file=all.log", "--log-file-level=INFO"]
     cluster.apart("-n", workers, *options)
     lines = re.findall(r"^(\w+) .* (\w+) db$", (cluster.path / "all.log").read_text(), re.MULTILINE)
     assert lines == [("INFO", "creating"), ("WARNING", "testing"), ("INFO", "removing")]

@@ -132,6 +132,19 @@ def configure_log(config: pytest.Config, handler: logging.Handler) -> int | None
     return level
 
 
+def append_to_log_file(config: pytest.Config) -> None:
+    """Let the controller append to the `log_file`, to which its workers write as well.
+
+    Otherwise each process writes at its own position, over the records of the others. If this
+    version of pytest works in another way, it still does.
+    """
+    plugin = config.pluginmanager.get_plugin("logging-plugin")
+    handler: Any = getattr(plugin, "log_file_handler", None)
+    if getattr(handler, "mode", "") == "w":
+        handler.close()
+        handler.mode = "a"  # with the next record, the handler opens the file again
+
+
 @contextlib.contextmanager
 def show_live_logs(
     config: pytest.Config,

@@ -53,6 +53,7 @@ class Controller(Owner):
         """Give each worker, including replacements for crashed workers, its own channel."""
         from pytest_plan.plugin.xdist.server import Server
 
+        pytest_internals.append_to_log_file(self._config)
         channel = node.gateway.newchannel()
         self._servers[node] = Server(node.gateway.id, channel, lambda: self._answers)
         node.workerinput[roles.CHANNEL] = channel

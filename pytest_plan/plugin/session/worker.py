@@ -39,6 +39,8 @@ class Worker:
         if self._channel is not None:
             self._channel.send((0, "hello", getpid(), platform.node()))
             call_in_copies(self._disconnect)
+            # Otherwise pytest would empty the `log_file`, which may have records of steps.
+            config.option.log_file_mode = "a"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
