@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import uuid
 from typing import Any
 
 import pytest
@@ -35,6 +34,8 @@ def tell_allure(config: pytest.Config, report: pytest.TestReport) -> None:
 
 
 def _allure_result(core: Any, report: pytest.TestReport) -> Any:
+    import uuid  # slow to import
+
     model = importlib.import_module("allure_commons.model2")
     utils = importlib.import_module("allure_commons.utils")
     labels = {"suite": "plan", "framework": "pytest", "language": utils.platform_label()}
@@ -53,11 +54,13 @@ def _allure_result(core: Any, report: pytest.TestReport) -> Any:
         start=int(report.start * 1000),
         stop=int(report.stop * 1000),
         labels=[model.Label(name=name, value=value) for name, value in labels.items()],
-        attachments=[_attached(core, model, *section) for section in report.sections],
+        attachments=[
+            _attached(core, model, str(uuid.uuid4()), *section) for section in report.sections
+        ],
     )
 
 
-def _attached(core: Any, model: Any, title: str, text: str) -> Any:
-    file = model.ATTACHMENT_PATTERN.format(prefix=uuid.uuid4(), ext="txt")
+def _attached(core: Any, model: Any, name: str, title: str, text: str) -> Any:
+    file = model.ATTACHMENT_PATTERN.format(prefix=name, ext="txt")
     core.plugin_manager.hook.report_attached_data(body=text, file_name=file)
     return model.Attachment(name=title, source=file, type="text/plain")
