@@ -111,6 +111,7 @@ class Owner:
             return (yield)
         finally:
             self.clean_up()
+            self._stop_handling_signals()
             self._set_exit_status(session)
             self._session = None
 
@@ -161,8 +162,15 @@ class Owner:
     def _clean_up_after_all(self) -> None:
         # pytest does not call sessionfinish hooks if a sessionstart hook failed.
         self.clean_up()
+        self._stop_handling_signals()
         if self._session is not None:
             self._set_exit_status(self._session)
+
+    def _stop_handling_signals(self) -> None:
+        # Until now, a signal must not end the hooks of other plugins.
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None and not plan_session.host.is_copied:
+            plan_session.host.signals.restore()
 
     def _set_exit_status(self, session: pytest.Session) -> None:
         plan_session = lookup.peek(self._config)
