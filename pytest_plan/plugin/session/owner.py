@@ -83,7 +83,7 @@ class Owner:
     def pytest_keyboard_interrupt(
         self, excinfo: pytest.ExceptionInfo[BaseException]
     ) -> Generator[None]:
-        """Mask the traceback, and shorten it to what pytest shows, so as not to delay cleanup.
+        """Mask the traceback, and shorten it to what pytest shows: formatting all takes a second.
 
         pytest is handling an exception that ends the session, for example of `pytest.exit`, and
         would not catch another one. Signals are recorded, and the third cuts these hooks short.
@@ -94,7 +94,7 @@ class Owner:
         host = plan_session.host
         host.signals.begin_ending()
         pytest_internals.mask_tracebacks(excinfo, host.mask)
-        if host.is_open and not self._config.option.fulltrace:
+        if host.has_begun and not self._config.option.fulltrace:
             visible = excinfo.traceback.filter(excinfo)
             excinfo.traceback = visible[-1:] if len(visible) else excinfo.traceback[-1:]
         try:
