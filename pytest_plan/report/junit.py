@@ -14,7 +14,7 @@ import pytest
 from pytest_plan.engine.model.events import Event, PlanFinished
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import PlanResult, StepResult
-from pytest_plan.plugin.compat.pytest_internals import add_suite_properties
+from pytest_plan.plugin.compat.report_internals import add_suite_properties
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
 

@@ -24,7 +24,8 @@ from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import PlanResult, StepError, StepResult
 from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.plugin.compat import reporters, xdist_internals
-from pytest_plan.plugin.compat.pytest_internals import mask_parts, with_crash
+from pytest_plan.plugin.compat.pytest_internals import mask_parts
+from pytest_plan.plugin.compat.report_internals import with_crash
 from pytest_plan.plugin.run.hook_caller import ERRORS
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
-from pytest_plan.plugin.compat.pytest_internals import run_once, uncount_failure, with_crash
+from pytest_plan.plugin.compat.report_internals import run_once, uncount_failure, with_crash
 from pytest_plan.plugin.items.copies import without_copies
 from pytest_plan.plugin.items.verdict import Blocked, Verdict
 
