@@ -10,20 +10,20 @@ import functools
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pytest
 
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.events import Event, PlanFinished, StepCleaned, StepFinished
 from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import PlanResult, StepError, StepResult
 from pytest_plan.engine.model.text import printable, visible
-from pytest_plan.plugin.compat import reporters, xdist_internals
+from pytest_plan.plugin.compat import report_internals, xdist_internals
 from pytest_plan.plugin.compat.pytest_internals import mask_parts
 from pytest_plan.plugin.compat.report_internals import with_crash
 from pytest_plan.plugin.run.hook_caller import ERRORS
@@ -157,7 +157,7 @@ class StepReports:
         if begins:
             self._call("pytest_runtest_logstart", self._own_terminal(), **place)
         elif report.failed:
-            reporters.expect_teardown(self._config)
+            report_internals.expect_teardown(self._config)
         # A step adds nothing to the progress of the tests.
         hidden = () if report.failed else (_TERMINAL,)
         if not self._call("pytest_runtest_logreport", (*_MEMORIES, *hidden), report=report):
@@ -167,7 +167,7 @@ class StepReports:
         self._handed_on = None
         if report.failed:
             xdist_internals.count_failure(self._config, report)
-            reporters.tell_allure(self._config, report)
+            report_internals.tell_allure(self._config, report)
 
     def _own_terminal(self) -> tuple[str, ...]:
         """Return the name of pytest's own terminal reporter, or nothing if there is another one.
@@ -262,7 +262,7 @@ def _report(
     path = os.path.relpath(_file_of(plan.config, result), plan.config.rootpath)
     path = visible(Path(path).as_posix())
     seconds = result.seconds if when == "setup" else result.cleanup.seconds
-    now = time.time()
+    now = SystemClock.wall()
     report = pytest.TestReport(
         nodeid=f"{path}::{result.name.rpartition('/')[2]}",
         location=(path, int(line) - 1 if line.isdecimal() else None, title),
@@ -281,7 +281,7 @@ def _report(
         ],
         plan_step=result.name,
     )
-    reporters.add_output(report, "".join(text for _, text in sections))
+    report_internals.add_output(report, "".join(text for _, text in sections))
     return report
 
 

@@ -16,6 +16,7 @@ from pytest_plan.plugin.compat import (
     coverage_internals,
     fixture_internals,
     pytest_internals,
+    report_internals,
     timeout_internals,
 )
 from tests.plugin.project import Project, plan_lines
@@ -154,9 +155,9 @@ class TestWithoutInternals:
         """Without the setup state, pytest tears the fixtures down, and cleanup still runs."""
         project.steps(
             """
-            from pytest_plan.plugin.compat import pytest_internals
+            from pytest_plan.plugin.compat import fixture_internals
 
-            pytest_internals.tear_down_fixtures.__globals__["getattr"] = (
+            fixture_internals.tear_down_fixtures.__globals__["getattr"] = (
                 lambda *arguments: None if "_setupstate" in arguments else getattr(*arguments)
             )
 
@@ -187,7 +188,7 @@ class TestWithoutInternals:
 
     def test_progress_is_left_to_pytest(self) -> None:
         """Without the terminal reporter, nothing is written before cleanup."""
-        pytest_internals.end_progress(self.Config())  # type: ignore[arg-type]
+        report_internals.end_progress(self.Config())  # type: ignore[arg-type]
 
     def test_threads_are_not_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """With another version of coverage.py, no trace function is installed."""

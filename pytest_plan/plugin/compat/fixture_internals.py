@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from pytest_plan.plugin.compat.pytest_internals import catch_warnings
+
 
 def fixture_info(item: pytest.Item) -> Any | None:
     """Return the object in which pytest keeps a test's fixtures, or None if there is none.
@@ -62,3 +64,46 @@ def let_others_override(config: pytest.Config, name: str, ours: Callable[..., An
     # Before pytest 9.1, one list has the definitions of all nodes, the last one at its end.
     of_all_nodes = getattr(manager, "_arg2fixturedefs", {}).get(name, [])
     of_all_nodes.sort(key=lambda definition: definition.func is not ours)
+
+
+def tear_down_fixtures(session: pytest.Session, mask: Callable[[str], str]) -> None:
+    """Tear down the fixtures that are still set up, and report an error in one of them.
+
+    After an interruption, pytest does this only when the session finishes. If this version of
+    pytest works in another way, that is still what happens.
+
+    Args:
+        session: the session.
+        mask: a function that masks the secrets in a text.
+
+    Raises:
+        KeyboardInterrupt: a fixture raised it.
+        pytest.exit.Exception: a fixture called `pytest.exit`.
+    """
+    state: Any = getattr(session, "_setupstate", None)
+    nodes = list(getattr(state, "stack", ()))
+    if not nodes or not hasattr(state, "teardown_exact"):
+        return
+    with catch_warnings(session.config, mask):
+        call = pytest.CallInfo.from_call(
+            lambda: state.teardown_exact(None),
+            "teardown",
+            reraise=(KeyboardInterrupt, pytest.exit.Exception),
+        )
+    if call.excinfo is not None:
+        report = _teardown_error(nodes[-1], call)
+        session.config.hook.pytest_runtest_logreport(report=report)
+
+
+def _teardown_error(node: Any, call: pytest.CallInfo[Any]) -> pytest.TestReport:
+    return pytest.TestReport(
+        node.nodeid,
+        getattr(node, "location", (node.nodeid, None, node.name)),
+        {},
+        "failed",
+        node.repr_failure(call.excinfo),
+        "teardown",
+        duration=call.duration,
+        start=call.start,
+        stop=call.stop,
+    )

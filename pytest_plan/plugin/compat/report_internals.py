@@ -1,9 +1,13 @@
-"""Internals of pytest by which it runs, counts and reports tests, each with a fallback."""
+"""Internals by which pytest runs and counts tests, and by which it and plugins report them.
+
+Each has a fallback for a version that works in another way.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -64,49 +68,6 @@ def add_suite_properties(config: pytest.Config, properties: Iterable[tuple[str, 
                 xml.add_global_property(name, value)
 
 
-def tear_down_fixtures(session: pytest.Session, mask: Callable[[str], str]) -> None:
-    """Tear down the fixtures that are still set up, and report an error in one of them.
-
-    After an interruption, pytest does this only when the session finishes. If this version of
-    pytest works in another way, that is still what happens.
-
-    Args:
-        session: the session.
-        mask: a function that masks the secrets in a text.
-
-    Raises:
-        KeyboardInterrupt: a fixture raised it.
-        pytest.exit.Exception: a fixture called `pytest.exit`.
-    """
-    state: Any = getattr(session, "_setupstate", None)
-    nodes = list(getattr(state, "stack", ()))
-    if not nodes or not hasattr(state, "teardown_exact"):
-        return
-    with catch_warnings(session.config, mask):
-        call = pytest.CallInfo.from_call(
-            lambda: state.teardown_exact(None),
-            "teardown",
-            reraise=(KeyboardInterrupt, pytest.exit.Exception),
-        )
-    if call.excinfo is not None:
-        report = _teardown_error(nodes[-1], call)
-        session.config.hook.pytest_runtest_logreport(report=report)
-
-
-def _teardown_error(node: Any, call: pytest.CallInfo[Any]) -> pytest.TestReport:
-    return pytest.TestReport(
-        node.nodeid,
-        getattr(node, "location", (node.nodeid, None, node.name)),
-        {},
-        "failed",
-        node.repr_failure(call.excinfo),
-        "teardown",
-        duration=call.duration,
-        start=call.start,
-        stop=call.stop,
-    )
-
-
 def end_progress(config: pytest.Config) -> None:
     """Let pytest write its final `[100%]` now, on the line of the last tests.
 
@@ -122,3 +83,60 @@ def end_progress(config: pytest.Config) -> None:
     ):
         reporter._write_progress_information_filling_space()
         reporter._show_progress_info = False
+
+
+def add_output(report: pytest.TestReport, text: str) -> None:
+    """Let pytest-json-report, which reads no sections of a report, find captured output."""
+    report._json_report_extra = {report.when: {"stdout": text}}  # type: ignore[attr-defined]
+
+
+def expect_teardown(config: pytest.Config) -> None:
+    """Let pytest-sugar, which counts each report at teardown as a test, expect one more."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if isinstance(getattr(reporter, "tests_count", None), int):
+        reporter.tests_count += 1  # type: ignore[union-attr]
+
+
+def tell_allure(config: pytest.Config, report: pytest.TestReport) -> None:
+    """Add the report of a failed step to the results of allure-pytest, which reads only items.
+
+    Do nothing if allure-pytest writes no results, or if this version of it works in another way.
+    """
+    if not config.pluginmanager.has_plugin("allure_listener"):
+        return
+    with contextlib.suppress(ImportError, AttributeError, TypeError):
+        core = importlib.import_module("allure_commons._core")
+        core.plugin_manager.hook.report_result(result=_allure_result(core, report))
+
+
+def _allure_result(core: Any, report: pytest.TestReport) -> Any:
+    import uuid  # slow to import
+
+    model = importlib.import_module("allure_commons.model2")
+    utils = importlib.import_module("allure_commons.utils")
+    labels = {"suite": "plan", "framework": "pytest", "language": utils.platform_label()}
+    name = report.location[2]
+    return model.TestResult(
+        uuid=str(uuid.uuid4()),
+        name=name if report.when == "setup" else f"cleanup of {name}",
+        fullName=report.nodeid,
+        testCaseId=utils.md5(report.nodeid),
+        historyId=utils.md5(report.nodeid, report.when),
+        status=model.Status.BROKEN,
+        statusDetails=model.StatusDetails(
+            message=report.longrepr.reprcrash.message,  # type: ignore[union-attr]
+            trace=report.longreprtext,
+        ),
+        start=int(report.start * 1000),
+        stop=int(report.stop * 1000),
+        labels=[model.Label(name=name, value=value) for name, value in labels.items()],
+        attachments=[
+            _attached(core, model, str(uuid.uuid4()), *section) for section in report.sections
+        ],
+    )
+
+
+def _attached(core: Any, model: Any, name: str, title: str, text: str) -> Any:
+    file = model.ATTACHMENT_PATTERN.format(prefix=name, ext="txt")
+    core.plugin_manager.hook.report_attached_data(body=text, file_name=file)
+    return model.Attachment(name=title, source=file, type="text/plain")

@@ -138,7 +138,9 @@ class Owner:
     def _end_progress(self) -> None:
         plan_session = lookup.peek(self._config)
         if plan_session is not None and plan_session.host.is_open:
-            pytest_internals.end_progress(self._config)
+            from pytest_plan.plugin.compat.report_internals import end_progress
+
+            end_progress(self._config)
 
     def _end_loop(self, session: pytest.Session, *, failed: bool) -> None:
         """Clean up, and settle the exit status before any `pytest_sessionfinish` hook.
@@ -149,11 +151,13 @@ class Owner:
         plan_session = lookup.peek(self._config)
         if plan_session is None or not plan_session.host.is_open:
             return
+        from pytest_plan.plugin.compat.fixture_internals import tear_down_fixtures
+
         host = plan_session.host
         host.signals.begin_ending()
         try:
             self.end_tests()
-            pytest_internals.tear_down_fixtures(session, host.mask)
+            tear_down_fixtures(session, host.mask)
         finally:
             self.clean_up(failed=failed or bool(session.testsfailed))
             if host.has_failed() or host.limit_has_passed():
