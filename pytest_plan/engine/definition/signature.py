@@ -56,7 +56,7 @@ def hooks_of(step: Step, name: str) -> dict[Hook, HookFunction]:
             raise PlanDefinitionError(
                 f"{hook.value} of step {name!r} must be callable, not {function!r}", step=name
             )
-        found[hook] = _inspect(function, hook, name)
+        found[hook] = hook_function(function, hook, name)
     return found
 
 
@@ -72,7 +72,8 @@ def kind_of(function: Callable[..., Any]) -> Kind:
     return Kind.PLAIN
 
 
-def _inspect(function: Callable[..., Any], hook: Hook, step: str) -> HookFunction:
+def hook_function(function: Callable[..., Any], hook: Hook, step: str) -> HookFunction:
+    """Return `function` as a hook of a step; raise PlanDefinitionError if it cannot be one."""
     kind = kind_of(function)
     if kind.yields and hook is not Hook.EXEC:
         raise PlanDefinitionError(

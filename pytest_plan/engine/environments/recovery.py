@@ -7,10 +7,11 @@ environments to skip, which code to load and what to report.
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import Environment, claimed, names
@@ -20,6 +21,7 @@ from pytest_plan.engine.journal.reader import ForeignError, Recorded, RecordedSt
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.processes.orphan import orphan_tree
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
@@ -46,8 +48,13 @@ class RecoveryCallbacks:
     def in_use(self, name: str) -> None:
         """Handle an environment that another running process owns. It is left as it is."""
 
-    def exhausted(self, environment: Environment) -> None:
-        """Handle an environment whose cleanup has failed too often. It is left as it is."""
+    def exhausted(self, environment: Environment, due: Collection[RecordedStep]) -> None:
+        """Handle an environment whose cleanup has failed too often. It is left as it is.
+
+        Args:
+            environment: the environment.
+            due: the steps that still need cleanup.
+        """
 
     def failed(self, name: str, environment: Environment | None, error: JournalError) -> None:
         """Handle an environment that cannot be cleaned up.
@@ -159,10 +166,11 @@ class Recovery:
             JournalError: its journal can no longer be read or written.
         """
         if recorded.exhausted():
-            self._callbacks.exhausted(environment)
+            self._callbacks.exhausted(environment, recorded.due())
             return
         self._callbacks.begins(environment, recorded)
-        self.clean_up_steps(environment, recorded, recorded.steps)
+        steps = [name for name, step in recorded.steps.items() if not step.is_exhausted]
+        self.clean_up_steps(environment, recorded, steps)
         due = environment.read().due()
         environment.release(remove=not self._callbacks.remains(environment, due))
 
@@ -171,16 +179,46 @@ class Recovery:
     ) -> None:
         """Clean up the given steps of an environment that we own, in reverse order.
 
+        All other steps stay as they are. The cleanups see the values, the State, the variables and
+        the folders of all steps, as if the recorded run had ended now.
+
         Raises:
             JournalError: its journal cannot be written.
         """
         self._callbacks.load(recorded)
-        restorer = Restorer(recorded, steps, self._declared, self._references)
+        restorer = Restorer(recorded, recorded.steps, self._declared, self._references)
         prints = {name: step.fingerprint for name, step in recorded.steps.items()}
         journal = environment.open(self._references, prints.__getitem__, activity=RECOVERY)
         run = self._revive(restorer, journal)
         with self._callbacks.running(run):
-            run.clean_up(reason="recovery")
+            run.clean_up([name for name in recorded.steps if name not in steps], "recovery")
+
+
+def programs_of(step: RecordedStep) -> list[dict[str, Any]]:
+    """Return the records of the programs of a step that must keep running."""
+    trees = [json.loads(undo.data) for undo in step.undos if undo.kind == "tree"]
+    return [how for how in trees if "pid" in how and how.get("watch", True)]
+
+
+def has_dead_program(step: RecordedStep) -> bool:
+    """Return whether a program of a step that must keep running has ended."""
+    return any(not orphan_tree(how).is_alive() for how in programs_of(step))
+
+
+def gone_with(recorded: Recorded, dead: Collection[str]) -> dict[str, str]:
+    """Return the steps that are gone, each with the dead step that it was in.
+
+    These are the dead steps themselves and all steps that need or follow them, directly or not.
+    """
+    gone = {name: name for name in recorded.steps if name in dead}
+    waiting = list(gone)
+    while waiting:
+        one = waiting.pop()
+        for name, step in recorded.steps.items():
+            if name not in gone and one in (*step.needs, *step.after):
+                gone[name] = gone[one]
+                waiting.append(name)
+    return gone
 
 
 def recover(

@@ -41,12 +41,14 @@ class Undone:
 
     Attributes:
         errors: the failures.
+        text: the first failure on one line; "" if there is none.
         left: the labels of the undos that were not performed.
         was_stopped: whether a call was stopped because it reached its time limit.
         was_abandoned: whether a call was abandoned because it did not stop.
     """
 
     errors: list[StepError] = field(default_factory=list)
+    text: str = ""
     left: list[str] = field(default_factory=list)
     was_stopped: bool = False
     was_abandoned: bool = False
@@ -84,7 +86,10 @@ def clean(step_run: StepRun, facts: RunFacts, reason: str, until: float) -> Flow
     errors, left = tuple(undone.errors), tuple(undone.left)
     step_run.end_cleanup(undone.outcome(), facts.elapsed(), errors, left)
     facts.journal.cleanup_ended(
-        step_run.name, step_run.cleanup.outcome, hook_is_done=cleanup.hook_is_done
+        step_run.name,
+        step_run.cleanup.outcome,
+        hook_is_done=cleanup.hook_is_done,
+        error=undone.text or (f"not undone: {left[0]}" if left else ""),
     )
     if facts.listeners:  # otherwise the result is not needed yet
         facts.emit(StepCleaned(step_run.result(), facts.elapsed()))
@@ -217,6 +222,7 @@ class _Cleanup:
         error, text = self._error_of(ending, stop, label)
         failure = self._step_run.as_step_error(Hook.CLEANUP, 1, error, text)
         failure.add_note(f"while undoing: {label}")
+        self.undone.text = self.undone.text or text
         self.undone.errors.append(failure)
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
@@ -12,12 +13,14 @@ from pytest_plan.engine.calls.undo import Undo
 from pytest_plan.engine.definition.names import StepNames
 from pytest_plan.engine.definition.options import StepOptions
 from pytest_plan.engine.definition.planned import PlannedStep
+from pytest_plan.engine.definition.signature import HookFunction, hook_function
 from pytest_plan.engine.definition.step import Step
 from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.journal.codec import Codec
 from pytest_plan.engine.journal.reader import MOST_OWNERS, Recorded, RecordedStep, RecordedUndo
 from pytest_plan.engine.journal.reference import Reference, References
-from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.model.errors import JournalError, PlanDefinitionError
+from pytest_plan.engine.model.events import StepFinished
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
 from pytest_plan.engine.processes.orphan import orphan_tree
 from pytest_plan.engine.shared.run_facts import RunFacts
@@ -48,22 +51,45 @@ class Restorer:
     ) -> None:
         self.recorded = recorded
         self._steps = {name: recorded.steps[name] for name in recorded.steps if name in names}
-        self._declared = _as_recorded(recorded, declared)
+        self._now = declared.keys()  # the names of the steps that are declared now
+        self._names = _names(recorded)
+        self._declared = self._as_recorded(declared)
         self._references = references
         self._codec = Codec(references)
         self.lost = dict(recorded.lost)
         self._values = self._decoded()
+
+    def _as_recorded(self, declared: Mapping[str, PlannedStep]) -> dict[str, PlannedStep]:
+        """Return the declared steps by the names that they had in the recorded run."""
+        known = {step.full_name: step for step in declared.values()}
+        return {
+            name: known[step.full_name]._replace(
+                name=name, names=self._names.seen_from(_parts(step.folder))
+            )
+            for name, step in self.recorded.steps.items()
+            if step.full_name in known
+        }
 
     def planned(self) -> dict[str, PlannedStep]:
         """Return the steps with their recorded edges, whose order cleanup must reverse."""
         return {name: self._planned(step) for name, step in self._steps.items()}
 
     def fill_state(self, facts: RunFacts) -> None:
-        """Write the recorded values to the State, except those of steps that are not restored."""
+        """Write the recorded values to the State, except those of steps that are not restored.
+
+        If such a step has changed a value of another step, the value is the one of that step again.
+        """
         gone = self.recorded.steps.keys() - self._steps.keys()
-        for key, value in self._values.items():
-            if key not in gone:
-                facts.store.write(key, value, None, key)
+        for key, layers in self.recorded.layers.items():
+            if key in gone or (key in self._now and layers[-1].writer != key):
+                continue  # the key belongs to a step that is made again, or is new
+            for layer in layers:
+                is_last = layer is layers[-1]
+                if layer.writer in gone or (is_last and key not in self._values):
+                    continue
+                with contextlib.suppress(LookupError, ValueError):
+                    value = self._values[key] if is_last else self._value(layer.text)
+                    facts.store.write(key, value, None, layer.writer or None)
 
     def fill(self, step_run: StepRun, facts: RunFacts, reused: str | None) -> None:
         """Restore the outcome, the value and the undo stack of a step.
@@ -87,8 +113,8 @@ class Restorer:
             step_run.undo.push(self._undo(undo, step_run, facts))
             if is_reused and undo.kind == "tree":
                 _watch(json.loads(undo.data), step_run, facts)
-        reason = self._missing(step)
-        if step.hook_is_due and reason is not None:
+        _, reason = self._cleanup_hook(step)
+        if step.hook_is_due and reason:
             text = f"its cleanup hook cannot run: {reason}"
             scope = CallScope(step_run.name, Hook.CLEANUP, 1, None)
             step_run.undo.push(
@@ -96,31 +122,42 @@ class Restorer:
             )
 
     def _planned(self, step: RecordedStep) -> PlannedStep:
-        placeholder = PlannedStep(step.name, Step(), {}, StepOptions(), "the journal")
+        names = self._names.seen_from(_parts(step.folder))
+        placeholder = PlannedStep(step.name, Step(), {}, StepOptions(), "the journal", names=names)
         known = self._declared.get(step.name) or placeholder
-        hooks = known.hooks
-        if not step.hook_is_due or self._missing(step) is not None:
-            hooks = {hook: function for hook, function in hooks.items() if hook != Hook.CLEANUP}
+        hooks = dict(known.hooks)
+        hooks.pop(Hook.CLEANUP, None)
+        cleanup, _ = self._cleanup_hook(step)
+        if step.hook_is_due and cleanup is not None:
+            hooks[Hook.CLEANUP] = cleanup
         return known._replace(
             hooks=hooks,
             needs=tuple(need for need in step.needs if need in self._steps),
             after=tuple(edge for edge in step.after if edge in self._steps),
         )
 
-    def _missing(self, step: RecordedStep) -> str | None:
-        """Return why the `cleanup` hook of a step cannot run, or None if it can."""
+    def _cleanup_hook(self, step: RecordedStep) -> tuple[HookFunction | None, str]:
+        """Return the `cleanup` hook of a step, or None and the reason why it cannot run."""
         declared = self._declared.get(step.name)
-        if declared is None:
-            return f"step {step.name!r} is no longer declared"
-        if Hook.CLEANUP not in declared.hooks:
-            return f"step {step.name!r} no longer has one"
-        taken = declared.hooks[Hook.CLEANUP].required
-        names = declared.names
-        assert names is not None  # `_as_recorded` has set it
-        wanted = {step.name if name == "value" else names.key(name) for name in taken}
-        for key in wanted & self.lost.keys():
-            return f"the value of {key!r} was lost with its process ({self.lost[key]})"
-        return None
+        hook = None if declared is None else declared.hooks.get(Hook.CLEANUP)
+        if hook is None:
+            what = "is no longer declared" if declared is None else "no longer has one"
+            reason = f"step {step.name!r} {what}"
+            if step.cleanup_function is None:
+                return None, reason
+            try:
+                function = self._references.follow(Reference(*step.cleanup_function))
+                hook = hook_function(function, Hook.CLEANUP, step.name)
+            except (LookupError, PlanDefinitionError) as error:
+                return None, f"{reason}, and {error}"
+        names = self._names.seen_from(_parts(step.folder))
+        wanted = {step.name if name == "value" else names.key(name) for name in hook.required}
+        for key in sorted(wanted):
+            if key in self.lost:
+                return None, f"the value of {key!r} was lost with its process ({self.lost[key]})"
+            if key in self._now and key not in self.recorded.steps:
+                return None, f"it takes the value of {key!r}, which was not provisioned"
+        return hook, ""
 
     def _decoded(self) -> dict[str, Any]:
         values = {}
@@ -128,10 +165,15 @@ class Restorer:
             if text is None:
                 continue
             try:
-                values[key] = self._codec.build(self._codec.decode(text))
+                values[key] = self._value(text)
             except (LookupError, ValueError) as error:
                 self.lost[key] = str(error)
         return values
+
+    def _value(self, text: str | None) -> Any:
+        if text is None:
+            raise LookupError("it could not be written")
+        return self._codec.build(self._codec.decode(text))
 
     def _undo(self, undo: RecordedUndo, step_run: StepRun, facts: RunFacts) -> Undo:
         scope = CallScope(undo.step, undo.hook, 1, None)
@@ -163,17 +205,6 @@ class Restorer:
         return deferred_body(step_run.loop, facts.clock, function, *arguments, **keywords)
 
 
-def _as_recorded(recorded: Recorded, declared: Mapping[str, PlannedStep]) -> dict[str, PlannedStep]:
-    """Return the declared steps by the names that they had in the recorded run."""
-    known = {step.full_name: step for step in declared.values()}
-    names = _names(recorded)
-    return {
-        name: known[step.full_name]._replace(name=name, names=names.seen_from(_parts(step.folder)))
-        for name, step in recorded.steps.items()
-        if step.full_name in known
-    }
-
-
 class _Recorded(NamedTuple):
     """The names of a recorded step. The place of its conftest is known by the folder alone."""
 
@@ -192,6 +223,12 @@ def _names(recorded: Recorded) -> StepNames:
 
 def _parts(folder: str) -> tuple[str, ...]:
     return tuple(folder.split("/")) if folder else ()
+
+
+def block(step_run: StepRun, facts: RunFacts, reason: str) -> None:
+    """Let a step end as blocked before any step of the run begins."""
+    step_run.end(StepOutcome.BLOCKED, 0.0, reason)
+    facts.emit(StepFinished(step_run.result(), 0.0))
 
 
 def _watch(how: Mapping[str, Any], step_run: StepRun, facts: RunFacts) -> None:

@@ -86,6 +86,7 @@ class Run:
         at_end: Callable[[], None] | None = None,
     ) -> None:
         self._at_end = at_end
+        self._is_continuing = scratch is not None
         self.run_id = run_id or new_run_id()
         self._options = options
         self._store = store
@@ -204,7 +205,7 @@ class Run:
         atexit.unregister(self.clean_up)
         for step_run in self.step_runs.values():
             step_run.loop.leave()
-        self.facts.leave_folders(kept=False)
+        self.facts.leave(kept=self._is_continuing)
         self._executor.close()
 
     def clean_up(self, keep: Collection[str] = (), reason: str | None = None) -> None:
@@ -229,7 +230,7 @@ class Run:
             self._executor.run(Reverse(self._status, reason, limit, keep))
         for step_run in self.step_runs.values():
             step_run.undo.is_closed = True
-        self._left = self.facts.leave_folders(kept=bool(keep))
+        self._left = self.facts.leave(kept=bool(keep))
         self.facts.emit(PlanFinished(self.result(), self.facts.elapsed()))
         self._executor.close()
         self.journal.close()

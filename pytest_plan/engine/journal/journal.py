@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.journal.codec import Codec
@@ -30,7 +30,9 @@ _BEGUN = replace("step")
 _ENDED = update("step", "name = ?4", outcome="?1", completed="?2", log_tail="?3")
 _CLEANUP_BEGUN = update("step", "name = ?1", cleanup="'pending'", owners="owners + 1")
 _HOOK_DONE = update("step", "name = ?1", hook_done="1")
-_CLEANUP_ENDED = update("step", "name = ?3", cleanup="?1", hook_done="max(hook_done, ?2)")
+_CLEANUP_ENDED = update(
+    "step", "name = ?3", cleanup="?1", hook_done="max(hook_done, ?2)", cleanup_error="?4"
+)
 _UNDO = insert("undo")
 _TREE_STARTED = update("undo", "number = ?2", data="json_patch(data, ?1)")
 _UNDONE = update("undo", "number = ?1", done="1")
@@ -47,6 +49,9 @@ class Lasting(NamedTuple):
 
     text: str | None
     lost: str | None = None
+
+
+_Snapshot: TypeAlias = Lasting | Callable[[], Lasting]
 
 
 class Journal(NullJournal):
@@ -77,6 +82,9 @@ class Journal(NullJournal):
         self._mask: Callable[[str], str] = str
         self._codec = Codec(references, lambda text: self._mask(text) != text)
         self._fingerprint = fingerprint
+        # The last value that each step has written to a key, by key; the newest one is last. A
+        # test that writes changes the newest one. The keys of the steps themselves are missing.
+        self._layers: dict[str, dict[str, _Snapshot]] = {}
         is_new = not file.exists()
         key = key or Key.of(os.environ)
         seal, number = (create(file, key), 0) if is_new else reopen(file, key)
@@ -143,9 +151,11 @@ class Journal(NullJournal):
         with contextlib.suppress(JournalError):  # cleanup also runs when the disk fails
             self._writer.durably([(_CLEANUP_BEGUN, (step,))])
 
-    def cleanup_ended(self, step: str, outcome: CleanupOutcome, *, hook_is_done: bool) -> None:
+    def cleanup_ended(
+        self, step: str, outcome: CleanupOutcome, *, hook_is_done: bool, error: str = ""
+    ) -> None:
         """Record how the cleanup of the step ended, and whether its `cleanup` hook succeeded."""
-        self._note(_CLEANUP_ENDED, (outcome.value, hook_is_done, step))
+        self._note(_CLEANUP_ENDED, (outcome.value, hook_is_done, step, self._mask(error)))
 
     def hook_done(self, step: str) -> None:
         """Record that the `cleanup` hook succeeded although other undos of the step remain."""
@@ -197,8 +207,8 @@ class Journal(NullJournal):
         self.set(scratch=str(folder))
 
     def forget(self, steps: Iterable[str]) -> None:
-        """Remove all records of these steps, because nothing of the steps is left."""
-        columns = (("step", "name"), ("undo", "step"), ("state", "key"))
+        """Remove all records of these steps, and the keys of the State that they have written."""
+        columns = (("step", "name"), ("undo", "step"), ("state", "key"), ("state", "writer"))
         statements = [
             (f"DELETE FROM {table} WHERE {column} = ?", (step,))  # noqa: S608 - ours
             for step in steps
@@ -218,22 +228,43 @@ class Journal(NullJournal):
         except NotDurableError as error:
             return Lasting(None, str(error))
 
-    def state_set(self, key: str, lasting: Lasting | Callable[[], Lasting]) -> None:
-        """Record the value of a key of the State.
+    def state_set(self, key: str, lasting: _Snapshot, writer: str | None = None) -> None:
+        """Record the value of a key of the State, above the values of other steps.
 
         Args:
             key: the key.
             lasting: the snapshot of the value, or a function that the writer calls to get it.
+            writer: the step that has written the value; None means a test.
         """
+        owner, below = self._put(key, lasting, writer)
 
         def statements() -> Sequence[Statement]:
-            snapshot = lasting() if callable(lasting) else lasting
-            return [(_VALUE, (key, snapshot.text, snapshot.lost))]
+            text, lost = _taken(lasting)
+            others = json.dumps([(step, *_taken(one)) for step, one in below]) if below else None
+            return [(_VALUE, (key, text, lost, owner, others))]
 
         self._writer.note(statements)
 
+    def _put(
+        self, key: str, lasting: _Snapshot, writer: str | None
+    ) -> tuple[str, tuple[tuple[str, _Snapshot], ...]]:
+        """Put a value on top of the layers of a key; return its owner, and the layers below."""
+        if key == writer:
+            return key, ()  # only the step itself writes its key
+        layers = self._layers.get(key)
+        if writer is None and not layers:
+            return "", ()
+        if layers is None:
+            layers = self._layers[key] = {}
+        owner = next(reversed(layers)) if writer is None else writer
+        layers.pop(owner, None)
+        below = tuple(layers.items())
+        layers[owner] = lasting
+        return owner, below
+
     def state_removed(self, key: str) -> None:
         """Record that a key was removed from the State."""
+        self._layers.pop(key, None)
         self._note("DELETE FROM state WHERE key = ?", (key,))
 
     def close(self) -> None:
@@ -251,15 +282,25 @@ class Journal(NullJournal):
                 json.dumps(step.after),
                 (Hook.CLEANUP in step.hooks) + _takes(step, "value"),
                 step.options.cleanup_when,
+                self._cleanup_function(step),
                 self._fingerprint(step.name),
                 StepOutcome.RUNNING.value,
                 0,
                 "",
                 CleanupOutcome.NONE.value,
+                "",
                 0,
                 0,
             ),
         )
+
+    def _cleanup_function(self, step: PlannedStep) -> str:
+        """Return the reference to the `cleanup` hook as JSON; "" if it cannot be found by name."""
+        hook = step.hooks.get(Hook.CLEANUP)
+        if hook is not None:
+            with contextlib.suppress(NotDurableError):
+                return json.dumps(self._references.of(hook.function))
+        return ""
 
     def _undo(self, step: str, hook: Hook, label: str, kind: str, data: str) -> int | None:
         number = next(self._numbers)
@@ -274,6 +315,10 @@ class Journal(NullJournal):
 def _takes(step: PlannedStep, *names: str) -> bool:
     hook = step.hooks.get(Hook.CLEANUP)
     return hook is not None and not set(names).isdisjoint(hook.required)
+
+
+def _taken(lasting: _Snapshot) -> Lasting:
+    return lasting() if callable(lasting) else lasting
 
 
 def _header(values: Mapping[str, Any]) -> list[Statement]:

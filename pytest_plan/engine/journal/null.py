@@ -65,8 +65,13 @@ class NullJournal:
     def cleanup_begun(self, step: str) -> None:
         """Durably record that cleanup of the step begins; ignore errors."""
 
-    def cleanup_ended(self, step: str, outcome: CleanupOutcome, *, hook_is_done: bool) -> None:
-        """Record how the cleanup of the step ended, and whether its `cleanup` hook succeeded."""
+    def cleanup_ended(
+        self, step: str, outcome: CleanupOutcome, *, hook_is_done: bool, error: str = ""
+    ) -> None:
+        """Record how the cleanup of the step ended, and whether its `cleanup` hook succeeded.
+
+        `error` is its first failure on one line; "" means that it did not fail.
+        """
 
     def hook_done(self, step: str) -> None:
         """Record that the `cleanup` hook succeeded although other undos of the step remain."""
@@ -103,8 +108,11 @@ class NullJournal:
         """Return a snapshot of a value for `state_set`."""
         return None
 
-    def state_set(self, key: str, lasting: Any) -> None:
-        """Record the value of a key of the State, given a snapshot made by `lasting`."""
+    def state_set(self, key: str, lasting: Any, writer: str | None = None) -> None:
+        """Record the value of a key of the State, given a snapshot made by `lasting`.
+
+        `writer` is the step that has written it; None means a test.
+        """
 
     def state_removed(self, key: str) -> None:
         """Record that a key was removed from the State."""

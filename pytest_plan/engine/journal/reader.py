@@ -61,6 +61,20 @@ class RecordedUndo(NamedTuple):
     data: str
 
 
+class Layer(NamedTuple):
+    """A value of a key of the State.
+
+    Attributes:
+        writer: the step that has written it; "" if no step has.
+        text: the encoded value; None if it could not be written.
+        lost: the reason why it could not be written; None if it could.
+    """
+
+    writer: str
+    text: str | None
+    lost: str | None
+
+
 class RecordedStep(NamedTuple):
     """A step that has begun, as recorded in the journal.
 
@@ -71,10 +85,13 @@ class RecordedStep(NamedTuple):
         after: names of the steps that it is ordered after.
         has_cleanup_hook: whether it has a `cleanup` hook with something to do.
         cleanup_when: its option `cleanup_when`.
+        cleanup_function: the reference to its `cleanup` hook; None if it has none, or none that
+            can be found by name.
         fingerprint: the fingerprint of its code and options at the time of the run.
         outcome: the last recorded status of the step.
         completed: its position in the order of completion, counted from 1; 0 if it has not ended.
         cleanup: the last recorded status of its cleanup.
+        cleanup_error: the first failure of its last cleanup, on one line; "" if it did not fail.
         hook_done: whether its `cleanup` hook has succeeded.
         owners: the number of processes that have begun to clean it up.
         undos: the undos that have not been performed yet, in order of registration.
@@ -86,10 +103,12 @@ class RecordedStep(NamedTuple):
     after: tuple[str, ...]
     has_cleanup_hook: bool
     cleanup_when: str
+    cleanup_function: tuple[str, str, str | None] | None
     fingerprint: str
     outcome: str
     completed: int
     cleanup: str
+    cleanup_error: str
     hook_done: bool
     owners: int
     undos: tuple[RecordedUndo, ...]
@@ -116,6 +135,11 @@ class RecordedStep(NamedTuple):
         return self.hook_is_due or any(undo.kind != "variable" for undo in self.undos)
 
     @property
+    def is_exhausted(self) -> bool:
+        """Whether it needs cleanup, but `MOST_OWNERS` processes have tried."""
+        return self.needs_cleanup and self.owners >= MOST_OWNERS
+
+    @property
     def can_be_cleaned(self) -> bool:
         """Whether another process could clean up any of what is left."""
         return self.hook_is_due or any(undo.kind in ("call", "tree") for undo in self.undos)
@@ -130,6 +154,8 @@ class Recorded(NamedTuple):
         steps: the steps that have begun, by name, in the order in which they began.
         state: the encoded value of each key; None if it could not be written.
         lost: the reasons why values could not be written, by key.
+        layers: the values that were written to each key, by different steps, oldest first. The
+            last one is the value of the key.
     """
 
     file: Path
@@ -137,6 +163,7 @@ class Recorded(NamedTuple):
     steps: Mapping[str, RecordedStep]
     state: Mapping[str, str | None]
     lost: Mapping[str, str]
+    layers: Mapping[str, tuple[Layer, ...]]
 
     @property
     def owner(self) -> Identity | None:
@@ -156,7 +183,7 @@ class Recorded(NamedTuple):
     def exhausted(self) -> bool:
         """Return whether `MOST_OWNERS` processes have tried to clean up every step that is due."""
         due = self.due()
-        return bool(due) and all(step.owners >= MOST_OWNERS for step in due)
+        return bool(due) and all(step.is_exhausted for step in due)
 
     def check_place(self) -> None:
         """Check that the journal is where its owner wrote it, or was kept on purpose.
@@ -304,8 +331,9 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
         key: json.loads(value)
         for key, value in list(connection.execute("SELECT key, value FROM environment"))
     }
-    values = list(connection.execute("SELECT key, value, lost FROM state"))
-    valued = {key for key, _, _ in values}
+    rows = connection.execute("SELECT key, value, lost, writer, below FROM state")
+    layers = {key: (*_layers(below), Layer(writer, text, lost))
+              for key, text, lost, writer, below in list(rows)}  # fmt: skip
     undos: dict[str, list[RecordedUndo]] = {}
     rows = connection.execute(
         "SELECT number, step, hook, label, kind, data FROM undo WHERE NOT done ORDER BY number"
@@ -314,27 +342,40 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
         _check_undo(kind, data)
         undos.setdefault(step, []).append(RecordedUndo(number, step, Hook(hook), label, kind, data))
     columns = (
-        "name, folder, needs, after, cleanup_hook, cleanup_when, fingerprint, outcome, completed,"
-        " cleanup, hook_done, owners"
+        "name, folder, needs, after, cleanup_hook, cleanup_when, cleanup_function, fingerprint,"
+        " outcome, completed, cleanup, cleanup_error, hook_done, owners"
     )
     steps = {}
     found = connection.execute(f"SELECT {columns} FROM step ORDER BY number")  # noqa: S608 - ours
     for row in list(found):
-        name, folder, needs, after, hook, when, fingerprint, *rest = row
-        outcome, completed, cleanup, done, owners = rest
+        (name, folder, needs, after, hook, when, function, fingerprint, outcome, completed, cleanup,
+         error, done, owners) = row  # fmt: skip
         # A step with neither a recorded end nor a value did not succeed, so a `cleanup` hook that
         # takes the value (2) has nothing to undo.
-        unmade = hook == 2 and outcome == "running" and when != "attempted" and name not in valued
+        unmade = hook == 2 and outcome == "running" and when != "attempted" and name not in layers
         has_hook = bool(hook) and not unmade
         steps[name] = RecordedStep(
             name, str(folder), tuple(json.loads(needs)), tuple(json.loads(after)), has_hook, when,
-            fingerprint, StepOutcome(outcome).value, completed, CleanupOutcome(cleanup).value,
-            bool(done), owners, tuple(undos.pop(name, ())),
+            _reference(function), fingerprint, StepOutcome(outcome).value, completed,
+            CleanupOutcome(cleanup).value, error, bool(done), owners, tuple(undos.pop(name, ())),
         )  # fmt: skip
     if undos:
         raise ValueError(f"an undo entry belongs to an unknown step: {next(iter(undos))!r}")
     return Recorded(
         file, facts, steps,
-        {key: value for key, value, _ in values},
-        {key: lost for key, _, lost in values if lost is not None},
+        {key: found[-1].text for key, found in layers.items()},
+        {key: found[-1].lost for key, found in layers.items() if found[-1].lost is not None},
+        layers,
     )  # fmt: skip
+
+
+def _layers(text: str | None) -> list[Layer]:
+    return [] if text is None else [Layer(*one) for one in json.loads(text)]
+
+
+def _reference(text: str) -> tuple[str, str, str | None] | None:
+    """Return the parts of a reference to a function; None if there is none."""
+    if not text:
+        return None
+    module, qualname, file = json.loads(text)
+    return module, qualname, file

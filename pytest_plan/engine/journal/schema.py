@@ -27,11 +27,13 @@ TABLES = {
         "after": "TEXT",
         "cleanup_hook": "INTEGER",
         "cleanup_when": "TEXT",
+        "cleanup_function": "TEXT",
         "fingerprint": "TEXT",
         "outcome": "TEXT",
         "completed": "INTEGER",
         "log_tail": "TEXT",
         "cleanup": "TEXT",
+        "cleanup_error": "TEXT",
         "hook_done": "INTEGER",
         "owners": "INTEGER",
     },
@@ -44,7 +46,13 @@ TABLES = {
         "data": "TEXT",
         "done": "INTEGER",
     },
-    "state": {"key": "TEXT PRIMARY KEY", "value": "TEXT", "lost": "TEXT"},
+    "state": {
+        "key": "TEXT PRIMARY KEY",
+        "value": "TEXT",
+        "lost": "TEXT",
+        "writer": "TEXT",
+        "below": "TEXT",
+    },
 }
 
 

@@ -115,11 +115,16 @@ class RunFacts:
         """Return a new log for a step."""
         return StepLog(step, self.folders, self.masker, self.copies)
 
-    def leave_folders(self, *, kept: bool) -> tuple[str, ...]:
-        """Finish the logs, and remove the scratch folder unless it is kept.
+    def leave(self, *, kept: bool) -> tuple[str, ...]:
+        """Restore the environment variables, finish the logs, and remove the scratch folder.
 
-        Return a message if that failed, else nothing.
+        Args:
+            kept: whether the scratch folder stays, because a later run continues with it.
+
+        Returns:
+            A message if the folder could not be removed, else nothing.
         """
+        self.variables.restore_all()
         self.copies.close()
         left = None if kept else self.folders.remove()
         return () if left is None else (left,)
@@ -252,6 +257,14 @@ class Variables:
             _changes.undo(name, values.pop())
             if not values:
                 del self._owners[name]
+
+    def restore_all(self) -> None:
+        """Undo every call of `set`: another run takes over what the steps have set."""
+        with self._lock:
+            for name, (_, values) in self._owners.items():
+                while values:
+                    _changes.undo(name, values.pop())
+            self._owners.clear()
 
     def current(self) -> dict[str, str]:
         """Return the variables that steps have set, and their current values."""

@@ -194,7 +194,7 @@ class LocalStore:
                 return False
             self._version += 1
             self._entries[key] = Entry(self._version, prepared.value)
-            self._journal.state_set(key, prepared.lasting)
+            self._journal.state_set(key, prepared.lasting, writer)
             self._changed.notify_all()
             return True
 

@@ -21,20 +21,21 @@ from pytest_plan.engine.environments.environment import (
 from pytest_plan.engine.environments.fingerprint import Fingerprints
 from pytest_plan.engine.environments.keeping import obstacles
 from pytest_plan.engine.environments.private import temporary_parent
-from pytest_plan.engine.execution.restore import Restorer
+from pytest_plan.engine.execution.restore import Restorer, block
 from pytest_plan.engine.journal.journal import Journal
-from pytest_plan.engine.journal.reader import Recorded
+from pytest_plan.engine.journal.reader import Recorded, RecordedStep
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.secret import KEY_VARIABLE
 from pytest_plan.engine.processes.identity import Identity
+from pytest_plan.engine.shared.folders import remove_tree
 from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.reaper import Watch
-from pytest_plan.plugin.run.recovery import Recovery, references_of, scratch_of
-from pytest_plan.plugin.run.reuse import ReuseDecisions, clean_stale, decide
+from pytest_plan.plugin.run.recovery import Recovery, not_cleaned_up, references_of, scratch_of
+from pytest_plan.plugin.run.reuse import clean_stale, decide, held_steps
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
@@ -87,6 +88,7 @@ class RunEnvironment:
             raise pytest.UsageError(str(error)) from None
         self._prints = Fingerprints(lambda: declared.steps)
         self._fresh: Mapping[str, str] = {}
+        self._held: dict[str, str] = {}  # why each step cannot be made
         self._kept: Collection[str] = ()
         self._facts = launch.describe(declared.config, declared.conftests())
         try:
@@ -113,6 +115,11 @@ class RunEnvironment:
             self._facts = {**self._facts, "conftests": conftests}
             self.journal.set(launch=self._facts)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a declared step of an earlier run could not be cleaned up."""
+        return not self._held.keys().isdisjoint(self._steps)
+
     def say_repairs(self) -> None:
         """Report, on the main thread, that the journal or its folder was lost and repaired."""
         while self._repairs:
@@ -123,34 +130,36 @@ class RunEnvironment:
         self.watch.follow(file)
 
     def reuse(self, run: Run) -> None:
-        """Restore the steps that this run reuses."""
+        """Restore the steps that this run reuses; block those that cannot be made."""
         self._announce(run)
+        for name in self._held.keys() & run.step_runs.keys():
+            block(run.step_runs[name], run.facts, self._held[name])
         if self._recorded is not None and self._fresh:
             references = references_of(self._declared.config)
             restorer = Restorer(self._recorded, self._fresh, self._steps, references)
             run.restore(restorer, self._fresh)
 
     def keep(self, *, failed: bool) -> Collection[str]:
-        """Return the steps to keep, and report which cannot be kept and why.
+        """Return the steps to leave as they are, and report which cannot be kept and why.
 
         Args:
             failed: whether a step, a test or a cleanup failed, the limit was reached, or a signal
                 was received.
         """
         if self._keeps == "never" or (self._keeps == "failed" and not failed):
-            return ()
+            return self._held
         try:
             self.journal.flush()
             recorded = self._environment.read()
         except JournalError:
-            return ()
+            return self._held
         cannot = obstacles(recorded)
         for name, reason in cannot.items():
             self._say(f"{name} is not kept: {reason}")
-        self._kept = [name for name in recorded.steps if name not in cannot]
+        self._kept = [name for name in recorded.steps if name not in {*cannot, *self._held}]
         if self._kept:
             self.journal.set(status="kept")
-        return self._kept
+        return [*self._kept, *self._held]
 
     def abandon(self) -> None:
         """Release the environment of a run that could not begin; steps that were kept stay kept."""
@@ -206,9 +215,9 @@ class RunEnvironment:
         return not is_clean
 
     def _look_back(self, run_id: str) -> Recorded | None:
-        """Clean up the recorded steps that are not reused; return what was recorded before that.
+        """Clean up the recorded steps that are not reused; return what is recorded then.
 
-        Return None if no step was recorded.
+        Return None if no step is recorded.
         """
         recorded = self._environment.recorded()
         if recorded is not None and not recorded.is_kept:
@@ -216,29 +225,37 @@ class RunEnvironment:
             self._environment.release()
             self._environment = self._claim(run_id)
             recorded = self._environment.recorded()
+            if recorded is not None:
+                self._hold(held_steps(recorded, recorded.steps, ()))
+                self._empty_folders(recorded)
+            return recorded
         if recorded is None or not recorded.steps:
             return None
-        steps = recorded.steps
-        if self._declared.settings.reuse:
-            decisions = decide(
-                self._declared, self._foreground, recorded, self._steps, self._prints
-            )
-        else:
-            stale = dict.fromkeys(steps, "this run does not reuse (--plan-reuse)")
-            decisions = ReuseDecisions({}, stale)
-        if decisions.stale:
-            clean_stale(self._recovery, self._environment, recorded, decisions.stale)
-            left = [
-                step.name for step in self._environment.read().due() if step.name in decisions.stale
-            ]
-            if left:
-                raise JournalError(
-                    f"the kept step {left[0]!r} cannot be cleaned up, so nothing is provisioned in "
-                    f"environment {self._environment.name!r}: fix its cleanup function, or use "
-                    "another --plan-environment"
-                )
+        decisions = decide(self._declared, self._foreground, recorded, self._steps, self._prints)
         self._fresh = decisions.fresh
-        return recorded
+        if not decisions.stale:
+            return recorded
+        clean_stale(self._recovery, self._environment, recorded, decisions, self._steps)
+        after = self._environment.read()
+        self._hold(held_steps(after, decisions.stale, decisions.gone))
+        self._empty_folders(after)
+        return after
+
+    def _hold(self, steps: Mapping[str, RecordedStep]) -> None:
+        """Note the steps that cannot be made, because the earlier ones are not cleaned up."""
+        for name, step in steps.items():
+            self._held[name] = not_cleaned_up(self._environment.name, step)
+            self._say(self._held[name], bad=True)
+
+    def _empty_folders(self, recorded: Recorded) -> None:
+        """Empty the temporary folder of each recorded step that may be made again."""
+        if (scratch := scratch_of(recorded)) is None:
+            return
+        for name in recorded.steps:
+            if name in self._fresh or name in self._held:
+                continue
+            for left in remove_tree(scratch / name, below=scratch):
+                self._say(f"the temporary folder of {name!r} is not empty: {left}", bad=True)
 
     def _open(self) -> Journal:
         # An unnamed environment is never reused, so its fingerprints are never compared.
@@ -247,7 +264,8 @@ class RunEnvironment:
         self._environment.on_repair = self._note_repair
         journal = self._environment.open(references, prints, launch=self._facts)
         if self._recorded is not None:
-            journal.forget(name for name in self._recorded.steps if name not in self._fresh)
+            left = self._fresh.keys() | self._held.keys()
+            journal.forget(name for name in self._recorded.steps if name not in left)
         return journal
 
     def _claim(self, run_id: str) -> Environment:
@@ -283,8 +301,8 @@ class RunEnvironment:
         self._say(f"to reuse it:    pytest --plan-reuse{name}")
         self._say("to clean it up: pytest --plan-cleanup")
 
-    def _say(self, text: str) -> None:
-        self._foreground.say(text)
+    def _say(self, text: str, *, bad: bool = False) -> None:
+        self._foreground.say(text, bad=bad)
 
 
 def _is_generator(step: PlannedStep) -> bool:

@@ -255,6 +255,7 @@ class Host:
             result.outcome is not StepOutcome.SUCCEEDED
             or bool(result.left)
             or self._run.cleanup_error() is not None
+            or (self._environment is not None and self._environment.has_failed)
         )
 
     def mask(self, text: str) -> str:

@@ -14,6 +14,7 @@ from pytest_plan.engine.environments.reaper import module_argv
 from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.secret import KEY_VARIABLE
+from pytest_plan.plugin.options import DEFAULT_ENVIRONMENT
 
 _OPTIONS = "PYTEST_ADDOPTS"
 _BY_REAPER = "PYTEST_PLAN_BY_REAPER"
@@ -53,6 +54,14 @@ def command(launch: Mapping[str, Any], plan_dir: Path) -> list[str]:
     for override in (*launch["overrides"], "addopts=", f"plan_dir={plan_dir}"):
         argv += ["-o", override]
     return [*argv, f"--import-mode={launch['import_mode']}", "-p", "no:cacheprovider"]
+
+
+def advice(environment: str, *options: str) -> str:
+    """Return the command to show to the user that uses an environment with these options."""
+    is_default = environment == DEFAULT_ENVIRONMENT
+    return " ".join(
+        ["pytest", *options, *(() if is_default else ("--plan-environment", environment))]
+    )
 
 
 def take_key(config: pytest.Config) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError, describe
 from pytest_plan.engine.model.events import Event, StepCleaned
 from pytest_plan.engine.model.outcomes import CleanupOutcome
+from pytest_plan.engine.model.results import StepResult
 from pytest_plan.engine.shared.folders import marker_of
 from pytest_plan.plugin.compat import pytest_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
@@ -67,6 +68,7 @@ class Recovery(recovery.RecoveryCallbacks):
         self.say = foreground.say
         self.left: list[str] = []
         self.in_use_by_runs: list[str] = []
+        self._gone: Mapping[str, str] = {}
         self._being_cleaned: list[str] = []
         self._parent = declared.settings.dir
         references = references_of(declared.config)
@@ -113,9 +115,22 @@ class Recovery(recovery.RecoveryCallbacks):
         self._recovery.clean_up(environment, recorded)
 
     def clean_up_steps(
-        self, environment: Environment, recorded: Recorded, steps: Collection[str]
+        self,
+        environment: Environment,
+        recorded: Recorded,
+        steps: Collection[str],
+        gone: Mapping[str, str],
     ) -> None:
-        """Clean up these steps of the environment; see the engine's `Recovery.clean_up_steps`."""
+        """Clean up these steps of the environment; see the engine's `Recovery.clean_up_steps`.
+
+        Args:
+            environment: the environment, which this process owns.
+            recorded: the content of its journal.
+            steps: the steps to clean up.
+            gone: the steps that are gone with a dead step, each with that step. A failure of their
+                cleanups is expected.
+        """
+        self._gone = gone
         self._recovery.clean_up_steps(environment, recorded, steps)
 
     def skips(self, name: str) -> bool:
@@ -139,10 +154,12 @@ class Recovery(recovery.RecoveryCallbacks):
         self.in_use_by_runs.append(name)
         self.say(f"environment {name!r} is in use and is left alone")
 
-    def exhausted(self, environment: Environment) -> None:
-        """Report that cleanup of the environment was abandoned, and where its journal is."""
-        reason = f"its cleanup failed {MOST_OWNERS} times and was given up"
-        self._leave(environment.name, environment, reason)
+    def exhausted(self, environment: Environment, due: Collection[RecordedStep]) -> None:
+        """Report that cleanup was given up, for which steps, and the command that forgets them."""
+        self.left.append(environment.name)
+        for step in due:
+            self.say(not_cleaned_up(environment.name, step), bad=True)
+        self.say(f"its journal is {environment.file}", bad=True)
 
     def failed(self, name: str, environment: Environment | None, error: JournalError) -> None:
         """Report the error and, if there is a journal, where it is."""
@@ -181,12 +198,12 @@ class Recovery(recovery.RecoveryCallbacks):
         if due:
             self.left.append(environment.name)
         is_unread = bool(due) and not self._is_read
-        return is_unread or any(step.can_be_cleaned for step in due)
+        stays = is_unread or any(step.can_be_cleaned for step in due)
+        for step in due if stays else ():
+            self.say(not_cleaned_up(environment.name, step), bad=True)
+        return stays
 
     def _revive(self, restorer: Restorer, journal: Journal) -> Run:
-        recorded = restorer.recorded
-        is_whole = len(restorer.planned()) == len(recorded.steps)
-        scratch = scratch_of(recorded) if is_whole else None
         from pytest_plan.engine.execution.run import revive
 
         options = self._declared.definition.options
@@ -196,7 +213,7 @@ class Recovery(recovery.RecoveryCallbacks):
             journal,
             clock=SystemClock(),
             listeners=[self._report],
-            scratch=scratch,
+            scratch=scratch_of(restorer.recorded),
         )
 
     def _leave(self, name: str, environment: Environment | None, reason: str) -> None:
@@ -210,12 +227,35 @@ class Recovery(recovery.RecoveryCallbacks):
             return
         cleanup = event.result.cleanup
         is_bad = cleanup.outcome is not CleanupOutcome.SUCCEEDED
+        if is_bad and (dead := self._gone.get(event.result.name)) is not None:
+            self.say(_gone(event.result, dead))
+            return
         text = f"  {event.result.name}  cleanup {cleanup.outcome.value.replace('_', ' ')}"
         self.say(f"{text} {format_duration(cleanup.seconds)}", bad=is_bad)
         for error in cleanup.errors:
             cause = error.__cause__ or error
             for note in getattr(error, "__notes__", ()):
                 self.say(f"    {note}: {describe(cause)}", bad=True)
+
+
+def not_cleaned_up(environment: str, step: RecordedStep) -> str:
+    """Return the message that a step was not cleaned up, with the command that forgets it."""
+    if step.cleanup == "none":
+        error = "its cleanup did not run"
+    else:
+        error = step.cleanup_error or "its cleanup was interrupted"
+    tries = f"; its cleanup failed {MOST_OWNERS} times and was given up"
+    command = launch.advice(environment, "--plan-forget", step.name)
+    return (
+        f"{step.name} was not cleaned up: {error}{tries if step.is_exhausted else ''}; "
+        f"to forget it: {command}"
+    )
+
+
+def _gone(result: StepResult, dead: str) -> str:
+    where = "" if dead == result.name else f" with {dead!r}"
+    error = result.cleanup.errors[0].summary if result.cleanup.errors else "it did not end"
+    return f"  {result.name}  gone{where}; its cleanup failed: {error}"
 
 
 def references_of(config: pytest.Config) -> References:

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import Environment
 from pytest_plan.engine.environments.fingerprint import Fingerprints
 from pytest_plan.engine.environments.keeping import obstacles
+from pytest_plan.engine.environments.recovery import gone_with, has_dead_program, programs_of
 from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.execution.run import revive
 from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.journal.reader import Recorded, RecordedStep
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.outcomes import Hook
-from pytest_plan.engine.processes.orphan import orphan_tree
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
-from pytest_plan.plugin.run.recovery import Recovery, references_of
+from pytest_plan.plugin.run.recovery import Recovery, references_of, scratch_of
 
 
 class ReuseDecisions(NamedTuple):
-    """Which recorded steps to reuse; each recorded step is in exactly one of the two mappings.
+    """Which recorded steps to reuse; each recorded step is in exactly one of the first two.
 
     Attributes:
         fresh: the steps to reuse, each with the evidence that it is up to date.
         stale: the steps to clean up, each with the reason.
+        gone: the stale steps that are dead or were in a dead step, each with the dead step.
     """
 
     fresh: Mapping[str, str]
     stale: Mapping[str, str]
+    gone: Mapping[str, str]
 
 
 def decide(
@@ -50,30 +51,60 @@ def decide(
         steps: the declared steps, with their edges.
         prints: the fingerprints of the declared steps.
     """
+    dead = _dead(declared, foreground, recorded, steps)
+    gone = gone_with(recorded, dead)
+    if not declared.settings.reuse:
+        text = "this run does not reuse (--plan-reuse)"
+        return ReuseDecisions({}, dict.fromkeys(recorded.steps, text), gone)
     cannot = obstacles(recorded)
     stale = {}
     for name, step in recorded.steps.items():
-        reason = _changed(step, steps, prints) or cannot.get(name)
+        reason = _changed(step, steps, prints) or cannot.get(name) or dead.get(name)
         if reason is not None:
             stale[name] = reason
-    candidates = [name for name in recorded.steps if name not in stale]
-    stale.update(_dead(declared, foreground, recorded, candidates, steps))
     stale.update(_dependents(recorded, stale))
     fresh = {
         name: f"unchanged, {_evidence(recorded.steps[name], steps[name])}"
         for name in recorded.steps
         if name not in stale
     }
-    return ReuseDecisions(fresh, stale)
+    return ReuseDecisions(fresh, stale, gone)
 
 
 def clean_stale(
-    recovery: Recovery, environment: Environment, recorded: Recorded, stale: Mapping[str, str]
+    recovery: Recovery,
+    environment: Environment,
+    recorded: Recorded,
+    decisions: ReuseDecisions,
+    steps: Mapping[str, PlannedStep],
 ) -> None:
     """Clean up the steps that are not reused, and report why each one is not."""
-    for name, reason in stale.items():
-        recovery.say(f"{name} is rebuilt: {reason}")
-    recovery.clean_up_steps(environment, recorded, stale)
+    for name, reason in decisions.stale.items():
+        what = "is rebuilt" if name in steps else "is cleaned up"
+        recovery.say(f"{name} {what}: {reason}")
+    names = [name for name in decisions.stale if not recorded.steps[name].is_exhausted]
+    if names:
+        recovery.clean_up_steps(environment, recorded, names, decisions.gone)
+
+
+def held_steps(
+    recorded: Recorded, stale: Collection[str], gone: Collection[str]
+) -> dict[str, RecordedStep]:
+    """Return the stale steps that could not be cleaned up, so that they cannot be made again.
+
+    A step that is gone with a dead step counts as cleaned up once its processes have ended.
+
+    Args:
+        recorded: the contents of the journal after the cleanup.
+        stale: the steps that were to be cleaned up.
+        gone: those of them that are gone.
+    """
+    return {
+        step.name: step
+        for step in recorded.due()
+        if step.name in stale
+        and (step.name not in gone or any(undo.kind == "tree" for undo in step.undos))
+    }
 
 
 def _changed(
@@ -94,20 +125,28 @@ def _dead(
     declared: DeclaredSteps,
     foreground: Foreground,
     recorded: Recorded,
-    names: Iterable[str],
     steps: Mapping[str, PlannedStep],
 ) -> dict[str, str]:
+    """Return the steps that are dead, each with the reason."""
     dead = {}
     asked = []
-    for name in names:
-        if Hook.ALIVE in steps[name].hooks:
+    scratch = scratch_of(recorded)
+    has_lost_folder = scratch is None and "scratch" in recorded.facts
+    for name, step in recorded.steps.items():
+        if step.cleanup not in ("none", "kept") or step.outcome not in ("succeeded", "reused"):
+            continue
+        if name in steps and Hook.ALIVE in steps[name].hooks:
             asked.append(name)
-        elif any(not orphan_tree(how).is_alive() for how in _trees(recorded.steps[name])):
+        elif has_dead_program(step):
             dead[name] = "one of its processes has exited"
+        elif has_lost_folder:
+            dead[name] = "the temporary folder of its run is gone"
     if asked:
         restorer = Restorer(recorded, recorded.steps, steps, references_of(declared.config))
         options = declared.definition.options
-        run = revive(restorer, options, NullJournal(), clock=SystemClock(), listeners=[])
+        run = revive(
+            restorer, options, NullJournal(), clock=SystemClock(), listeners=[], scratch=scratch
+        )
         with foreground.owned(run):
             dead.update(run.dead(asked))
         run.detach()
@@ -134,10 +173,4 @@ def _dependents(recorded: Recorded, stale: Mapping[str, str]) -> dict[str, str]:
 def _evidence(step: RecordedStep, planned: PlannedStep) -> str:
     if Hook.ALIVE in planned.hooks:
         return "alive"
-    return "its processes are running" if any(_trees(step)) else "unchecked"
-
-
-def _trees(step: RecordedStep) -> list[dict[str, Any]]:
-    """Return the trees of a step whose first process must keep running."""
-    trees = [json.loads(undo.data) for undo in step.undos if undo.kind == "tree"]
-    return [how for how in trees if "pid" in how and how.get("watch", True)]
+    return "its processes are running" if programs_of(step) else "unchecked"
