@@ -33,12 +33,13 @@ FLOORS = {
         ["plan"],
     ],
     "pytest_plan.plugin": [
-        ["options", "hookspecs", "compat"],
+        ["interface", "compat"],
         ["declaring", "main_thread"],
         ["items"],
         ["run"],
         ["xdist"],
         ["session"],
+        ["commands"],
     ],
     "pytest_plan.report": [
         ["account", "terminal", "otel"],

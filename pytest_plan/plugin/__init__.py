@@ -9,34 +9,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_plan.plugin.compat import plain_imports
 
+if TYPE_CHECKING:
+    from pytest_plan.plugin.interface.options import Settings
+
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """Add the hooks that plugins and conftests can implement; pytest calls this hook first."""
     plain_imports.begin()
-    from pytest_plan.plugin import hookspecs
+    from pytest_plan.plugin.interface import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the command line options and ini values."""
-    from pytest_plan.plugin import options
+    from pytest_plan.plugin.interface import options
 
     options.add(parser)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
-    """Let `--plan-cleanup` continue if a conftest cannot be loaded."""
+    """Let a command such as `--plan-cleanup` continue if a conftest cannot be loaded."""
     from pytest_plan.plugin.session import lookup
 
     lookup.remember_process(early_config)
-    if not getattr(early_config.known_args_namespace, "plan_cleanup", None):
+    if not _is_command(early_config.known_args_namespace):
         try:
             return (yield)
         except Exception as error:  # pytest-cov does not handle those of coverage.py
@@ -45,18 +49,23 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
             if coverage_internals.is_of_coverage(error):
                 raise pytest.UsageError(f"coverage cannot be measured: {error}") from error
             raise
-    from pytest_plan.plugin.session import cleanup
+    from pytest_plan.plugin.commands import command
 
-    return (yield from cleanup.ignore_broken_conftests())
+    return (yield from command.ignore_broken_conftests())
+
+
+def _is_command(options: object) -> bool:
+    names = ("plan_cleanup", "plan_forget")
+    return any(getattr(options, name, None) for name in names)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """With `--plan-cleanup`, keep other plugins from preparing to run tests."""
-    if config.option.plan_cleanup:
-        from pytest_plan.plugin.session import cleanup
+    """With a command, keep other plugins from preparing to run tests."""
+    if _is_command(config.option):
+        from pytest_plan.plugin.commands import command
 
-        cleanup.prepare(config)
+        command.prepare(config)
 
 
 @pytest.hookimpl(specname="pytest_cmdline_main", wrapper=True)
@@ -80,7 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
         # module, which the package names in `pytest_plugins`.
         config.pluginmanager.unregister(name="pytest_plan.plugin")
         return
-    from pytest_plan.plugin import options
+    from pytest_plan.plugin.interface import options
     from pytest_plan.plugin.session import discovery
 
     if "PYTEST_PLAN_KEY" in os.environ:
@@ -98,4 +107,18 @@ def pytest_configure(config: pytest.Config) -> None:
         "plan(*steps): run the test only after these steps have succeeded; without names, after "
         "every step visible to it",
     )
-    discovery.begin(config, options.settings(config))
+    settings = options.settings(config)
+    discovery.begin(config, settings, _command(config, settings))
+
+
+def _command(config: pytest.Config, settings: Settings) -> object | None:
+    """Return the plugin that implements the command that was given; None if none was."""
+    if settings.forget:
+        from pytest_plan.plugin.commands.forget import Forget
+
+        return Forget(config, settings)
+    if settings.cleanup:
+        from pytest_plan.plugin.commands.cleanup import Cleaner
+
+        return Cleaner(config, settings)
+    return None

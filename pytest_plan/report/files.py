@@ -13,7 +13,7 @@ import pytest
 
 from pytest_plan.engine.model.errors import PlanError, describe
 from pytest_plan.engine.model.text import printable, visible
-from pytest_plan.plugin.options import REPORT_ENDINGS
+from pytest_plan.plugin.interface.values import REPORT_ENDINGS
 from pytest_plan.plugin.session import lookup
 from pytest_plan.report.collect import Collector
 from pytest_plan.report.formats import json_file, markdown, mermaid, trace

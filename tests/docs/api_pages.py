@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest_plan
-from pytest_plan.plugin import hookspecs
+from pytest_plan.plugin.interface import hookspecs
 from tests.docs.google import markdown, paragraph
 
 _LONGEST_SIGNATURE = 88

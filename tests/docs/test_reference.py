@@ -9,8 +9,8 @@ import pytest
 import pytest_plan
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.options import OPTION_NAMES
-from pytest_plan.plugin import hookspecs, options
 from pytest_plan.plugin.declaring import declaration as declare
+from pytest_plan.plugin.interface import hookspecs, options
 from pytest_plan.plugin.items.handle import PlanHandle
 from tests.docs.generated import parts
 from tests.docs.pages import pages, path_of

@@ -23,7 +23,7 @@ def seed(): note("seed")
 """
 TESTS = """
 def test_settings(pytestconfig, plan):
-    from pytest_plan.plugin.options import settings
+    from pytest_plan.plugin.interface.options import settings
     for name, value in settings(pytestconfig)._asdict().items():
         note(name, value)
 """

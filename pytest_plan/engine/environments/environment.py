@@ -187,7 +187,7 @@ class Environment(Place):
         Args:
             references: the references to functions and classes that the journal records.
             fingerprint: a function that takes the name of a step and returns its fingerprint.
-            facts: additional facts about the run to record.
+            facts: additional facts about the run to record, or facts to replace.
 
         Raises:
             JournalError: the journal cannot be created or written.
@@ -197,16 +197,17 @@ class Environment(Place):
         journal = Journal(self.file, references, fingerprint, self.key, self)
         self._made = place_of(self.file)
         try:
-            journal.set(
-                name=self.name,
-                status="open",
-                place=place_of(self.file),
-                owner={"pid": pid, "birth": birth, "boot": boot},
-                host=host(),
-                namespace=namespace(),
-                since=SystemClock.wall(),
-                **{"activity": RUN, **facts},
-            )
+            own = {
+                "name": self.name,
+                "status": "open",
+                "place": place_of(self.file),
+                "owner": {"pid": pid, "birth": birth, "boot": boot},
+                "host": host(),
+                "namespace": namespace(),
+                "since": SystemClock.wall(),
+                "activity": RUN,
+            }
+            journal.set(**{**own, **facts})
         except JournalError:
             journal.close()
             raise

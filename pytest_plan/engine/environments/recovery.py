@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,13 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import Environment, claimed, names
 from pytest_plan.engine.environments.lock import RECOVERY
 from pytest_plan.engine.execution.restore import Restorer
+from pytest_plan.engine.journal.journal import Lasting
 from pytest_plan.engine.journal.reader import ForeignError, Recorded, RecordedStep
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.seal import Key
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.processes.identity import boot_id
 from pytest_plan.engine.processes.orphan import orphan_tree
 
 if TYPE_CHECKING:
@@ -71,8 +74,15 @@ class RecoveryCallbacks:
         """
         raise error
 
-    def begins(self, environment: Environment, recorded: Recorded) -> None:
-        """Report that cleanup of the environment is starting."""
+    def begins(self, environment: Environment, recorded: Recorded, gone: Mapping[str, str]) -> None:
+        """Report that cleanup of the environment is starting.
+
+        Args:
+            environment: the environment.
+            recorded: the content of its journal.
+            gone: the steps that are gone with a dead step, each with that step. A failure of their
+                cleanups is expected.
+        """
 
     def load(self, recorded: Recorded) -> None:
         """Load the code of the recorded steps before recovery looks them up."""
@@ -168,11 +178,18 @@ class Recovery:
         if recorded.exhausted():
             self._callbacks.exhausted(environment, recorded.due())
             return
-        self._callbacks.begins(environment, recorded)
+        gone = gone_with(recorded, _dead(recorded))
+        self._callbacks.begins(environment, recorded, gone)
         steps = [name for name, step in recorded.steps.items() if not step.is_exhausted]
         self.clean_up_steps(environment, recorded, steps)
-        due = environment.read().due()
-        environment.release(remove=not self._callbacks.remains(environment, due))
+        after = environment.read()
+        due = not_undone(after, after.steps, gone)
+        stays = self._callbacks.remains(environment, due)
+        if stays and gone:
+            known = {step.name for step in due}
+            rest = [name for name in gone if name in after.steps and name not in known]
+            forget(environment, after, rest, self._references)
+        environment.release(remove=not stays)
 
     def clean_up_steps(
         self, environment: Environment, recorded: Recorded, steps: Collection[str]
@@ -205,12 +222,12 @@ def has_dead_program(step: RecordedStep) -> bool:
     return any(not orphan_tree(how).is_alive() for how in programs_of(step))
 
 
-def gone_with(recorded: Recorded, dead: Collection[str]) -> dict[str, str]:
-    """Return the steps that are gone, each with the dead step that it was in.
+def gone_with(recorded: Recorded, dead: Iterable[str]) -> dict[str, str]:
+    """Return the steps that are gone, each with the dead or forgotten step that it was in.
 
     These are the dead steps themselves and all steps that need or follow them, directly or not.
     """
-    gone = {name: name for name in recorded.steps if name in dead}
+    gone = {name: name for name in (*dead, *recorded.forgotten)}
     waiting = list(gone)
     while waiting:
         one = waiting.pop()
@@ -219,6 +236,77 @@ def gone_with(recorded: Recorded, dead: Collection[str]) -> dict[str, str]:
                 gone[name] = gone[one]
                 waiting.append(name)
     return gone
+
+
+def not_undone(
+    recorded: Recorded, steps: Collection[str], gone: Collection[str]
+) -> list[RecordedStep]:
+    """Return the steps that still need cleanup.
+
+    A step that is gone with a dead step counts as cleaned up once its processes have ended.
+
+    Args:
+        recorded: the content of the journal after a cleanup.
+        steps: the steps that were to be cleaned up.
+        gone: the steps that are gone.
+    """
+    return [
+        step
+        for step in recorded.due()
+        if step.name in steps
+        and (step.name not in gone or any(undo.kind == "tree" for undo in step.undos))
+    ]
+
+
+def _dead(recorded: Recorded) -> list[str]:
+    """Return the steps with a dead program, if their programs were to outlive their run."""
+    owner = recorded.owner
+    has_rebooted = owner is not None and owner.boot != boot_id()
+    if not (recorded.is_kept or has_rebooted):
+        return []
+    return [name for name, step in recorded.steps.items() if has_dead_program(step)]
+
+
+def end_programs(step: RecordedStep) -> list[str]:
+    """End the programs of a step; return them as text.
+
+    Raises:
+        TimeoutError: some processes survived SIGKILL; the message lists them.
+    """
+    ended = []
+    for how in (json.loads(undo.data) for undo in step.undos if undo.kind == "tree"):
+        tree = orphan_tree(how)
+        ended += [str(member) for member in tree.members()]
+        tree.end(SystemClock(), how["signal"], how["grace"])
+    return ended
+
+
+def forget(
+    environment: Environment,
+    recorded: Recorded,
+    steps: Collection[str],
+    references: References,
+) -> None:
+    """Remove all records of steps from the journal of an environment that we own.
+
+    Raises:
+        JournalError: the journal cannot be written.
+    """
+    prints = {name: step.fingerprint for name, step in recorded.steps.items()}
+    kept = {key: recorded.facts[key] for key in ("status", "since") if key in recorded.facts}
+    forgotten = sorted({*recorded.forgotten, *steps})
+    journal = environment.open(
+        references, prints.__getitem__, activity=RECOVERY, forgotten=forgotten, **kept
+    )
+    journal.forget(steps)
+    for key, layers in recorded.layers.items():
+        if key not in steps and any(layer.writer in steps for layer in layers):
+            for layer in layers:
+                if layer.writer not in steps:
+                    journal.state_set(key, Lasting(layer.text, layer.lost), layer.writer or None)
+    journal.close()
+    if journal.failure is not None:
+        raise journal.failure
 
 
 def recover(

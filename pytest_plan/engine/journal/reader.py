@@ -176,6 +176,11 @@ class Recorded(NamedTuple):
         """Whether the environment was kept on purpose."""
         return self.facts.get("status") == "kept"
 
+    @property
+    def forgotten(self) -> list[str]:
+        """The steps whose records were removed; no run has provisioned them again."""
+        return list(self.facts.get("forgotten", ()))
+
     def due(self) -> list[RecordedStep]:
         """Return the steps that still need cleanup."""
         return [step for step in self.steps.values() if step.needs_cleanup]

@@ -1,5 +1,5 @@
 """Turns marked functions, marked classes and calls of `add_step` into declared steps.
 
 `DeclaredSteps` holds all steps of this process and checks them together. This package uses `compat`
-and `options`.
+and `interface`.
 """

@@ -15,7 +15,7 @@ from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan, d
 from pytest_plan.engine.shared.store import LocalStore
 from pytest_plan.plugin.compat.fixture_internals import fixture_definitions
 from pytest_plan.plugin.declaring.declaration import Declaration
-from pytest_plan.plugin.options import Settings
+from pytest_plan.plugin.interface.options import Settings
 
 _REFUSAL = "pytest_plan_configure only declares steps, and pytest runs the plan when tests need it"
 _TAKEN = ("plan", "request")

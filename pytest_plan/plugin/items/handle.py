@@ -15,8 +15,8 @@ from pytest_plan.engine.shared.state import State, seen_through
 
 if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
+    from pytest_plan.plugin.interface.options import Settings
     from pytest_plan.plugin.items.verdict import PlanView
-    from pytest_plan.plugin.options import Settings
 
 
 class Access(Protocol):

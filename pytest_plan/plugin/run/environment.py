@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from pytest_plan.engine.environments.environment import (
 from pytest_plan.engine.environments.fingerprint import Fingerprints
 from pytest_plan.engine.environments.keeping import obstacles
 from pytest_plan.engine.environments.private import temporary_parent
+from pytest_plan.engine.environments.recovery import not_undone
 from pytest_plan.engine.execution.restore import Restorer, block
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import Recorded, RecordedStep
@@ -30,12 +31,18 @@ from pytest_plan.engine.processes.identity import Identity
 from pytest_plan.engine.shared.folders import remove_tree
 from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
+from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.main_thread.foreground import Foreground
-from pytest_plan.plugin.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.reaper import Watch
-from pytest_plan.plugin.run.recovery import Recovery, not_cleaned_up, references_of, scratch_of
-from pytest_plan.plugin.run.reuse import clean_stale, decide, held_steps
+from pytest_plan.plugin.run.recovery import (
+    Recovery,
+    error_of,
+    not_cleaned_up,
+    references_of,
+    scratch_of,
+)
+from pytest_plan.plugin.run.reuse import clean_stale, decide
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
@@ -226,7 +233,7 @@ class RunEnvironment:
             self._environment = self._claim(run_id)
             recorded = self._environment.recorded()
             if recorded is not None:
-                self._hold(held_steps(recorded, recorded.steps, ()))
+                self._hold(recorded.due())
                 self._empty_folders(recorded)
             return recorded
         if recorded is None or not recorded.steps:
@@ -237,15 +244,17 @@ class RunEnvironment:
             return recorded
         clean_stale(self._recovery, self._environment, recorded, decisions, self._steps)
         after = self._environment.read()
-        self._hold(held_steps(after, decisions.stale, decisions.gone))
+        self._hold(not_undone(after, decisions.stale, decisions.gone))
         self._empty_folders(after)
         return after
 
-    def _hold(self, steps: Mapping[str, RecordedStep]) -> None:
+    def _hold(self, steps: Iterable[RecordedStep]) -> None:
         """Note the steps that cannot be made, because the earlier ones are not cleaned up."""
-        for name, step in steps.items():
-            self._held[name] = not_cleaned_up(self._environment.name, step)
-            self._say(self._held[name], bad=True)
+        for step in steps:
+            self._held[step.name] = (
+                f"the earlier {step.name!r} was not cleaned up: {error_of(step)}"
+            )
+            self._say(not_cleaned_up(self._environment.name, step), bad=True)
 
     def _empty_folders(self, recorded: Recorded) -> None:
         """Empty the temporary folder of each recorded step that may be made again."""
@@ -262,7 +271,7 @@ class RunEnvironment:
         prints = (lambda step: "") if self._name is None else self._prints.of
         references = references_of(self._declared.config)
         self._environment.on_repair = self._note_repair
-        journal = self._environment.open(references, prints, launch=self._facts)
+        journal = self._environment.open(references, prints, launch=self._facts, forgotten=[])
         if self._recorded is not None:
             left = self._fresh.keys() | self._held.keys()
             journal.forget(name for name in self._recorded.steps if name not in left)

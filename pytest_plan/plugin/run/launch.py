@@ -14,7 +14,7 @@ from pytest_plan.engine.environments.reaper import module_argv
 from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.secret import KEY_VARIABLE
-from pytest_plan.plugin.options import DEFAULT_ENVIRONMENT
+from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
 
 _OPTIONS = "PYTEST_ADDOPTS"
 _BY_REAPER = "PYTEST_PLAN_BY_REAPER"

@@ -43,6 +43,7 @@ class Recovery(recovery.RecoveryCallbacks):
         declared: the steps of this process, which contain the code of the recorded steps.
         foreground: the main thread, on which cleanup runs.
         kept: whether to also clean up environments that were kept on purpose.
+        only: the name of the only environment to clean up; None means all.
         beside: the name of an environment to leave alone; None if there is none.
         is_read: whether the output of this process is read.
 
@@ -57,12 +58,14 @@ class Recovery(recovery.RecoveryCallbacks):
         foreground: Foreground,
         *,
         kept: bool = False,
+        only: str | None = None,
         beside: str | None = None,
         is_read: bool = True,
     ) -> None:
         self._declared = declared
         self._foreground = foreground
         self._kept = kept
+        self._only = only
         self._beside = beside
         self._is_read = is_read
         self.say = foreground.say
@@ -134,8 +137,8 @@ class Recovery(recovery.RecoveryCallbacks):
         self._recovery.clean_up_steps(environment, recorded, steps)
 
     def skips(self, name: str) -> bool:
-        """Return whether this is the environment that this run itself uses."""
-        return name == self._beside
+        """Return whether to leave this environment alone, which nothing may touch now."""
+        return name == self._beside or self._only not in (None, name)
 
     def skips_recorded(self, environment: Environment, recorded: Recorded) -> bool:
         """Return whether to leave the environment alone because it was kept on purpose."""
@@ -165,8 +168,9 @@ class Recovery(recovery.RecoveryCallbacks):
         """Report the error and, if there is a journal, where it is."""
         self._leave(name, environment, str(error))
 
-    def begins(self, environment: Environment, recorded: Recorded) -> None:
+    def begins(self, environment: Environment, recorded: Recorded, gone: Mapping[str, str]) -> None:
         """Report that the cleanup begins."""
+        self._gone = gone
         what = "kept" if recorded.is_kept else "left"
         self.say(f"cleaning up environment {environment.name!r}, {what} {_age(recorded)} ago")
 
@@ -238,16 +242,19 @@ class Recovery(recovery.RecoveryCallbacks):
                 self.say(f"    {note}: {describe(cause)}", bad=True)
 
 
+def error_of(step: RecordedStep) -> str:
+    """Return why a recorded step was not cleaned up, on one line."""
+    if step.cleanup in ("none", "kept"):
+        return "its cleanup did not run"
+    return step.cleanup_error or "its cleanup was interrupted"
+
+
 def not_cleaned_up(environment: str, step: RecordedStep) -> str:
     """Return the message that a step was not cleaned up, with the command that forgets it."""
-    if step.cleanup == "none":
-        error = "its cleanup did not run"
-    else:
-        error = step.cleanup_error or "its cleanup was interrupted"
     tries = f"; its cleanup failed {MOST_OWNERS} times and was given up"
     command = launch.advice(environment, "--plan-forget", step.name)
     return (
-        f"{step.name} was not cleaned up: {error}{tries if step.is_exhausted else ''}; "
+        f"{step.name} was not cleaned up: {error_of(step)}{tries if step.is_exhausted else ''}; "
         f"to forget it: {command}"
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from pytest_plan.engine.definition.planned import PlannedStep
@@ -87,26 +87,6 @@ def clean_stale(
         recovery.clean_up_steps(environment, recorded, names, decisions.gone)
 
 
-def held_steps(
-    recorded: Recorded, stale: Collection[str], gone: Collection[str]
-) -> dict[str, RecordedStep]:
-    """Return the stale steps that could not be cleaned up, so that they cannot be made again.
-
-    A step that is gone with a dead step counts as cleaned up once its processes have ended.
-
-    Args:
-        recorded: the contents of the journal after the cleanup.
-        stale: the steps that were to be cleaned up.
-        gone: those of them that are gone.
-    """
-    return {
-        step.name: step
-        for step in recorded.due()
-        if step.name in stale
-        and (step.name not in gone or any(undo.kind == "tree" for undo in step.undos))
-    }
-
-
 def _changed(
     step: RecordedStep, steps: Mapping[str, PlannedStep], prints: Fingerprints
 ) -> str | None:
@@ -156,7 +136,7 @@ def _dead(
 def _dependents(recorded: Recorded, stale: Mapping[str, str]) -> dict[str, str]:
     """Return the steps that need or follow a stale step; they must be cleaned up before it."""
     found: dict[str, str] = {}
-    known = set(stale)
+    known = {*stale, *recorded.forgotten}
     is_growing = True
     while is_growing:
         is_growing = False

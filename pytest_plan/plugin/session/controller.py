@@ -12,7 +12,7 @@ import pytest
 
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.plugin.compat import pytest_internals, xdist_internals
-from pytest_plan.plugin.options import Settings
+from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.owner import Owner
 from pytest_plan.plugin.xdist import roles

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.plugin.declaring.marks import step_marks, steps_of
-from pytest_plan.plugin.options import Settings
+from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.session import fixtures, lookup
 from pytest_plan.plugin.xdist import roles
 
@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.declaring.declared import DeclaredSteps
 
 
-def begin(config: pytest.Config, settings: Settings) -> None:
-    """Look for steps in all plugins and conftests, including those that are registered later."""
-    if settings.show or settings.cleanup or config.option.setupplan:
+def begin(config: pytest.Config, settings: Settings, command: object | None) -> None:
+    """Look for steps in all plugins and conftests, including those that are registered later.
+
+    Args:
+        config: the config of this process.
+        settings: the options.
+        command: the plugin that implements a command, which runs no tests; None means that this
+            process runs tests or collects them.
+    """
+    if settings.show or command is not None or config.option.setupplan:
         roles.disable_workers(config)
     config.pluginmanager.register(fixtures, "pytest_plan_fixtures")
-    config.pluginmanager.register(_role(config, settings), "pytest_plan_role")
+    config.pluginmanager.register(command or _role(config, settings), "pytest_plan_role")
     declarations = Declarations(config, settings)
     config.pluginmanager.register(declarations, "pytest_plan_declarations")
     by_code = config.hook.pytest_plan_configure.get_hookimpls()
@@ -39,10 +46,6 @@ def begin(config: pytest.Config, settings: Settings) -> None:
 
 def _role(config: pytest.Config, settings: Settings) -> object:
     """Return the plugin that implements the role of this process."""
-    if settings.cleanup:
-        from pytest_plan.plugin.session.cleanup import Cleaner
-
-        return Cleaner(config, settings)
     if roles.is_worker(config):
         from pytest_plan.plugin.session.worker import Worker
 
@@ -194,11 +197,11 @@ class Declarations:
             )
 
     def _refuse(self, what: str, raised: BaseException) -> None:
-        """Refuse the run if steps cannot be declared; with `--plan-cleanup`, report it only."""
+        """Refuse the run if steps cannot be declared; a command only reports it."""
         error = _refusal(what, raised)
         if error is None:
             raise raised
-        if self._settings.cleanup:
+        if self._settings.is_command:
             _say(f"plan: {error}\n")
         elif self._is_collecting:
             # While pytest collects a directory, it reports a usage error as an INTERNALERROR.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.plugin.options import Settings, settings
+from pytest_plan.plugin.interface.options import Settings, settings
 from pytest_plan.plugin.xdist import roles
 
 if TYPE_CHECKING:

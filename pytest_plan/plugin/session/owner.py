@@ -8,7 +8,7 @@ from collections.abc import Generator
 import pytest
 
 from pytest_plan.plugin.compat import pytest_internals
-from pytest_plan.plugin.options import Settings
+from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.session import lookup
 
 _NO_TESTS = ("collectonly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow")

@@ -16,10 +16,10 @@ from pytest_plan.engine.model.secret import reveal
 from pytest_plan.engine.shared.store import LocalStore
 from pytest_plan.plugin.compat import testmon_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
+from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.items.handle import FixtureFolders, PlanHandle
 from pytest_plan.plugin.items.needs import Needs, folder_of
 from pytest_plan.plugin.items.verdict import MissingPlan, PlanView, Verdict
-from pytest_plan.plugin.options import Settings
 from pytest_plan.plugin.xdist import roles
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.processes.copies import call_in_copies, getpid
 from pytest_plan.plugin.declaring import marks
-from pytest_plan.plugin.options import Settings
+from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.xdist import roles
 from pytest_plan.plugin.xdist.wire import send

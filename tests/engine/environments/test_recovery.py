@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -76,7 +76,7 @@ class Noting(RecoveryCallbacks):
         assert environment is not None
         self.noted.append(f"{name} failed")
 
-    def begins(self, environment: Environment, recorded: Recorded) -> None:
+    def begins(self, environment: Environment, recorded: Recorded, gone: Mapping[str, str]) -> None:
         """Note it."""
         self.noted.append(f"{environment.name} begins")
 

@@ -1,16 +1,20 @@
-"""Implements `--plan-cleanup`: cleans up the environments of earlier runs, and runs no tests."""
+"""The base class of commands: plugins that do something else instead of running tests."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.text import visible
-from pytest_plan.plugin.options import Settings
+from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.session import lookup
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session.session import PlanSession
 
 
 def prepare(config: pytest.Config) -> None:
@@ -21,20 +25,29 @@ def prepare(config: pytest.Config) -> None:
 
 
 def ignore_broken_conftests() -> Generator[None]:
-    """Continue if a conftest cannot be loaded, and clean up the steps that do not need it."""
+    """Continue if a conftest cannot be loaded; the command does without its steps."""
     try:
         return (yield)
     except (Exception, SystemExit, pytest.skip.Exception, pytest.fail.Exception) as error:
         sys.stderr.write(visible(f"plan: a conftest cannot be loaded: {describe(error)}\n"))
 
 
-class Cleaner:
-    """Cleans up instead of collecting and running tests."""
+class Command:
+    """Runs a command instead of collecting and running tests.
+
+    Args:
+        config: the config of this process.
+        settings: the options.
+    """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
         self._status = pytest.ExitCode.OK
+
+    def run(self, plan_session: PlanSession) -> pytest.ExitCode:
+        """Run the command; return the exit status."""
+        raise NotImplementedError
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> bool:
@@ -43,34 +56,14 @@ class Cleaner:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool:
-        """Clean up every environment that has no living owner."""
-        from pytest_plan.plugin.run import launch
-        from pytest_plan.plugin.run.recovery import Recovery
-
+        """Run the command."""
         plan_session = lookup.of(self._config, self._settings)
-        # The reaper cleans up after a killed run; it leaves kept environments alone.
-        is_read = not launch.was_begun_by_reaper()
-        recovery = Recovery(
-            plan_session.declared, plan_session.host.foreground, kept=is_read, is_read=is_read
-        )
-        plan_session.host.signals.install()
-        recovery.clean_up_all()
-        if is_read:
-            recovery.wait_for_cleaners(plan_session.declared.definition.options.cleanup_limit)
-        plan_session.host.signals.restore()
-        if recovery.left:
-            self._status = pytest.ExitCode.TESTS_FAILED
-            names = ", ".join(map(repr, recovery.left))
-            recovery.say(f"not everything could be cleaned up: {names}", bad=True)
-        elif recovery.in_use_by_runs:
-            recovery.say("nothing is left of runs that have ended")
-        else:
-            recovery.say("nothing is left of earlier runs")
+        self._status = self.run(plan_session)
         return True
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
-        """Exit with status 1 if something is left, or with a received signal's status."""
+        """Exit with the status of the command, or with a received signal's status."""
         try:
             return (yield)
         finally:

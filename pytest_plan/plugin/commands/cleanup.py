@@ -1,0 +1,51 @@
+"""Implements `--plan-cleanup`: cleans up the environments of earlier runs, and runs no tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_plan.plugin.commands.command import Command
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.run.recovery import Recovery
+    from pytest_plan.plugin.session.session import PlanSession
+
+
+class Cleaner(Command):
+    """Cleans up every environment without a living owner, or only the one that was named."""
+
+    def run(self, plan_session: PlanSession) -> pytest.ExitCode:
+        """Clean up; the exit status is 1 if something is left."""
+        from pytest_plan.plugin.run import launch
+        from pytest_plan.plugin.run.recovery import Recovery
+
+        # The reaper cleans up after a killed run; it leaves kept environments alone.
+        is_read = not launch.was_begun_by_reaper()
+        only = self._settings.environment if is_read else None
+        recovery = Recovery(
+            plan_session.declared,
+            plan_session.host.foreground,
+            kept=is_read,
+            only=only,
+            is_read=is_read,
+        )
+        plan_session.host.signals.install()
+        recovery.clean_up_all()
+        if is_read:
+            recovery.wait_for_cleaners(plan_session.declared.definition.options.cleanup_limit)
+        plan_session.host.signals.restore()
+        return self._report(recovery, only)
+
+    def _report(self, recovery: Recovery, only: str | None) -> pytest.ExitCode:
+        of = "" if only is None else f" of environment {only!r}"
+        if recovery.left:
+            names = ", ".join(map(repr, recovery.left))
+            recovery.say(f"not everything could be cleaned up: {names}", bad=True)
+            return pytest.ExitCode.TESTS_FAILED
+        if recovery.in_use_by_runs:
+            recovery.say(f"nothing is left{of or ' of runs that have ended'}")
+        else:
+            recovery.say(f"nothing is left{of or ' of earlier runs'}")
+        return pytest.ExitCode.OK
