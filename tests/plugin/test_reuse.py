@@ -469,9 +469,9 @@ class TestForget:
         assert failing.calls == []
         assert "plan: forgot 'bucket' of environment 'default'" in output
         assert f"ended 'sleep' (pid {before})" in output
-        assert "may be left: what its cleanup hook (drop in conftest.py) undoes" in output
-        assert "may be left: what note() undoes" in output
-        assert 'may be left: what its value names: {"bucket": "b-17"}' in output
+        assert "not run: its cleanup hook, drop in conftest.py" in output
+        assert "not run: its deferred call of note" in output
+        assert """may be left; the value of the step was {"bucket": "b-17"}""" in output
         clean(failing)
         assert failing.calls == []
         assert not (failing.path / ".pytest_plan" / "environments").exists()

@@ -178,9 +178,10 @@ class Recovery:
         if recorded.exhausted():
             self._callbacks.exhausted(environment, recorded.due())
             return
-        gone = gone_with(recorded, _dead(recorded))
-        self._callbacks.begins(environment, recorded, gone)
         steps = [name for name, step in recorded.steps.items() if not step.is_exhausted]
+        found = gone_with(recorded, _dead(recorded))
+        gone = {name: dead for name, dead in found.items() if name in steps}
+        self._callbacks.begins(environment, recorded, gone)
         self.clean_up_steps(environment, recorded, steps)
         after = environment.read()
         due = not_undone(after, after.steps, gone)

@@ -115,8 +115,11 @@ class Forget(Command):
             self._say(f"forgot {step.name!r} of environment {environment.name!r}")
             if ended:
                 self._say(f"  ended {', '.join(ended)}")
-            for left in _may_be_left(step, recorded):
-                self._say(f"  may be left: {left}", bad=True)
+            missing = _not_run(step)
+            for one in missing:
+                self._say(f"  not run: {one}", bad=True)
+            if missing:
+                self._say(f"  {_what_may_be_left(step, recorded)}", bad=True)
         forget(environment, recorded, done, references_of(self._config))
         self._remove(environment, done)
 
@@ -133,18 +136,25 @@ class Forget(Command):
         environment.release(remove=is_over)
 
 
-def _may_be_left(step: RecordedStep, recorded: Recorded) -> list[str]:
-    """Return what no cleanup has undone, as text."""
-    left = []
+def _not_run(step: RecordedStep) -> list[str]:
+    """Return the cleanups of a step that have not run, as text."""
+    found = []
     if step.hook_is_due:
         function = step.cleanup_function
-        where = "" if function is None else f" ({function[1]} in {function[2] or function[0]})"
-        left.append(f"what its cleanup hook{where} undoes")
-    left += [
-        f"what {undo.label} undoes" for undo in step.undos if undo.kind not in ("tree", "variable")
+        where = "" if function is None else f", {function[1]} in {function[2] or function[0]}"
+        found.append(f"its cleanup hook{where}")
+    found += [
+        f"its deferred call of {undo.label}"
+        for undo in reversed(step.undos)
+        if undo.kind not in ("tree", "variable")
     ]
+    return found
+
+
+def _what_may_be_left(step: RecordedStep, recorded: Recorded) -> str:
     value = recorded.state.get(step.name)
-    if left and value is not None:
-        text = value if len(value) <= _LONGEST else f"{value[:_LONGEST]}..."
-        left.append(f"what its value names: {text}")
-    return left
+    text = "what these would have removed may be left"
+    if value is None:
+        return text
+    shown = value if len(value) <= _LONGEST else f"{value[:_LONGEST]}..."
+    return f"{text}; the value of the step was {shown}"

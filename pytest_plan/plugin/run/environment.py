@@ -175,7 +175,7 @@ class RunEnvironment:
             if self._fresh:
                 self.journal.set(status="kept")
             self.journal.close()
-        self._environment.release(remove=not self._fresh)
+        self._environment.release(remove=not (self._fresh or self._held))
 
     def finish(self, *, is_clean: bool, was_left: bool) -> None:
         """Release the environment; keep its journal only if a later process could still clean up.

@@ -18,7 +18,7 @@ from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
-from pytest_plan.plugin.run.recovery import Recovery, references_of, scratch_of
+from pytest_plan.plugin.run.recovery import Recovery, error_of, references_of, scratch_of
 
 
 class ReuseDecisions(NamedTuple):
@@ -82,7 +82,15 @@ def clean_stale(
     for name, reason in decisions.stale.items():
         what = "is rebuilt" if name in steps else "is cleaned up"
         recovery.say(f"{name} {what}: {reason}")
-    names = [name for name in decisions.stale if not recorded.steps[name].is_exhausted]
+    names = []
+    for step in (recorded.steps[name] for name in decisions.stale):
+        if not step.is_exhausted:
+            names.append(step.name)
+        elif step.name in decisions.gone:
+            where = decisions.gone[step.name]
+            recovery.say(
+                f"  {step.name}  gone with {where!r}; its cleanup failed: {error_of(step)}"
+            )
     if names:
         recovery.clean_up_steps(environment, recorded, names, decisions.gone)
 

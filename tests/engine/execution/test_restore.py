@@ -41,6 +41,11 @@ def calls() -> list[str]:
     return CALLS.read_text().splitlines() if CALLS.exists() else []
 
 
+def drop(ctx: Context, value: Any) -> None:
+    """Record the cleanup of a step."""
+    note("drop", ctx.step, value)
+
+
 class Named(GenericStep):
     """A step whose cleanup records its name and value."""
 
@@ -166,6 +171,26 @@ class TestChangedCode:
         assert [line for line in calls() if line.startswith("clean")] == [
             "clean web {'name': 'web'}", "clean net {'name': 'net'}",
         ]  # fmt: skip
+
+    def test_the_function_of_a_step_that_is_gone_is_found_by_its_name(self) -> None:
+        """It is called with the recorded values, even if the step has no hook any more."""
+        steps = {"db": GenericStep(exec=lambda: "url", cleanup=drop)}
+        for now in ({}, {"db": GenericStep(exec=lambda: "url")}):
+            file = killed(steps)
+            recover(file, now)
+            assert calls() == ["drop db url"]
+            assert read(file).due() == []
+            file.unlink()
+            (file.parent / "run" / "j").unlink()
+
+    def test_a_hook_that_takes_a_new_step_cannot_run(self) -> None:
+        """It would get None; the reason names the step."""
+        file = killed({"db": GenericStep(cleanup=lambda: None)})
+        now = {"cache": GenericStep(), "db": GenericStep(cleanup=lambda cache: None)}
+        results = recover(file, now)
+        assert "it takes the value of 'cache', which was not provisioned" in str(
+            results["db"].errors[0]
+        )
 
     def test_it_is_finished_when_the_step_is_back(self) -> None:
         """The next process that declares the step runs its hook."""
@@ -343,3 +368,57 @@ def test_a_step_that_has_another_name_now() -> None:
     assert cleaned(steps("b"), steps("a", "b")) == ["clean b b"]
     assert cleaned(steps("a", "b"), steps("a", "b")) == ["clean a a", "clean b b"]
     assert cleaned(steps("a", "b"), steps("b")) == ["clean b b"]
+
+
+class TestState:
+    """The State of a run that continues with some of the recorded steps."""
+
+    def test_values_of_steps_that_are_made_again_are_gone(self) -> None:
+        """So are the keys that they have set; a value that they have changed is as before."""
+
+        def one(state: Any) -> str:
+            state["shared"], state["of one"] = ["one"], 1
+            return "value"
+
+        def two(one: str, state: Any) -> None:
+            state["shared"], state["of two"] = [*state["shared"], "two"], 2
+
+        steps = {"one": GenericStep(exec=one), "two": GenericStep(exec=two)}
+        recorded = read(killed(steps))
+        for restored, expected in (
+            (["one", "two"], {"one": "value", "shared": ["one", "two"], "of one": 1, "of two": 2}),
+            (["one"], {"one": "value", "shared": ["one"], "of one": 1}),
+            (["two"], {"shared": ["one", "two"], "of two": 2}),
+            ([], {}),
+        ):
+            plan = Plan()
+            for name, step in steps.items():
+                plan.add_step(step, name=name)
+            known = definition_of(plan).steps
+            restorer = Restorer(recorded, restored, known, journals.references())
+            run = begin(plan)
+            run.restore(restorer, dict.fromkeys(restored, "unchanged"))
+            assert run.facts.store.snapshot() == expected
+            run.detach()
+
+    def test_a_value_that_a_test_has_written_belongs_to_the_step(self) -> None:
+        """The key is gone with the step, and stays with it."""
+        file = Path("run/j").absolute()
+        run = journals.provisioned(file, {"one": GenericStep(exec=set_key)})
+        run.facts.store.write("key", "of a test", None, None)
+        run.facts.store.write("free", 1, None, None)
+        journals.flush(run)
+        layers = read(file).layers
+        assert [(one.writer, one.text) for one in layers["key"]] == [("one", '"of a test"')]
+        assert [(one.writer, one.text) for one in layers["free"]] == [("", "1")]
+        journal = run.journal
+        assert isinstance(journal, Journal)
+        journal.forget(["one"])
+        journal.flush()
+        assert read(file).state == {"free": "1"}
+        run.clean_up()
+
+
+def set_key(state: Any) -> None:
+    """Set a key of the State."""
+    state["key"] = "of the step"
