@@ -517,7 +517,10 @@ class TestForget:
     @pytest.mark.parametrize(
         ("args", "texts"),
         [
-            (["--plan-forget", "moon"], ["'moon'", "default: bucket, other, objects"]),
+            (
+                ["--plan-forget", "moon"],
+                ["unknown step 'moon'", "bucket, other, objects (environment 'default')"],
+            ),
             (
                 ["--plan-forget", "bucket", "--plan-environment", "blue"],
                 ["--plan-environment: there is no environment 'blue'", "default"],

@@ -90,13 +90,13 @@ class Forget(Command):
                 "one with --plan-environment NAME"
             )
         known = [
-            f"{name}: {', '.join(recorded.steps) or 'none'}"
+            f"{', '.join(recorded.steps)} (environment {name!r})"
             for name, recorded in found.items()
-            if only in (None, name)
+            if recorded.steps and only in (None, name)
         ]
         raise pytest.UsageError(
-            f"--plan-forget: no earlier run has left a step {step!r}; the steps by environment are "
-            f"{'; '.join(known) or 'none'}"
+            f"--plan-forget: unknown step {step!r}; earlier runs have left "
+            f"{'; '.join(known) or 'nothing'}"
         )
 
     def _forget(self, environment: Environment, steps: Sequence[str]) -> None:
@@ -112,10 +112,11 @@ class Forget(Command):
                 self._say(f"{step.name} is not forgotten: {error}", bad=True)
                 continue
             done.append(step.name)
-            self._say(f"forgot {step.name!r} of environment {environment.name!r}")
+            missing = _not_run(step)
+            text = f"forgot {step.name!r} of environment {environment.name!r}"
+            self._say(text, bad=bool(missing))
             if ended:
                 self._say(f"  ended {', '.join(ended)}")
-            missing = _not_run(step)
             for one in missing:
                 self._say(f"  not run: {one}", bad=True)
             if missing:
