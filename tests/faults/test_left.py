@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+from pytest_plan import Plan
+from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.environments.environment import Environment, names
+from pytest_plan.engine.environments.recovery import recover
+from pytest_plan.engine.execution.restore import Restorer
+from pytest_plan.engine.execution.run import Run as Revived
+from pytest_plan.engine.execution.run import revive
+from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import read
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.plan import definition_of
+from pytest_plan.engine.processes.identity import Identity, boot_id
+from tests.engine.support import journals
 from tests.faults.harness.aftermath import (
     NO_REAPER,
     PLAIN,
@@ -207,3 +221,39 @@ def test_g13_a_reaper_that_is_stopped_at_the_end_is_killed(stage: Stage) -> None
 
     stage.add("stopped", story)
     stage.play()
+
+
+@pytest.mark.parametrize("boot", ["earlier", None])
+def test_g3_what_was_in_a_program_of_an_earlier_boot_is_tried_once(
+    tmp_path: Path, boot: str | None
+) -> None:
+    """A cleanup that fails after a restart is the last one; else the next owner repeats it."""
+    tried = []
+
+    def drop() -> None:
+        tried.append("tables")
+        raise ConnectionError("no server")
+
+    server = GenericStep(exec=lambda ctx: ctx.start(["sleep", "600"]) and None)
+    steps = {"server": server, "tables": GenericStep(cleanup=drop)}
+    environment = Environment(tmp_path / "plan", "left")
+    journals.left(tmp_path / "journal", environment.file, steps)  # which has ended the server
+    journals.settle(environment.file)
+    owner = Identity(2**22 + 1, "1", boot or boot_id())  # no process has this id
+    with journals.sealing(environment.file) as connection:
+        row = ("owner", json.dumps(owner._asdict()))
+        connection.execute("INSERT INTO environment (key, value) VALUES (?, ?)", row)
+    environment.release()
+    plan = Plan()
+    for name, step in steps.items():
+        plan.add_step(step, name=name)
+    definition = definition_of(plan)
+
+    def revived(restorer: Restorer, journal: Journal) -> Revived:
+        return revive(restorer, definition.options, journal, clock=SystemClock(), listeners=[])
+
+    tried.clear()
+    for _ in range(2):
+        recover(tmp_path / "plan", definition.steps, revived)
+    assert tried == ["tables"] * (1 if boot else 2)
+    assert names(tmp_path / "plan") == ([] if boot else ["left"])
