@@ -39,13 +39,14 @@ class Cleaner(Command):
         return self._report(recovery, only)
 
     def _report(self, recovery: Recovery, only: str | None) -> pytest.ExitCode:
-        of = "" if only is None else f" of environment {only!r}"
         if recovery.left:
             names = ", ".join(map(repr, recovery.left))
             recovery.say(f"not everything could be cleaned up: {names}", bad=True)
             return pytest.ExitCode.TESTS_FAILED
         if recovery.in_use_by_runs:
-            recovery.say(f"nothing is left{of or ' of runs that have ended'}")
+            recovery.say("nothing is left of runs that have ended")
+        elif only is not None:
+            recovery.say(f"nothing is left of environment {only!r}")
         else:
-            recovery.say(f"nothing is left{of or ' of earlier runs'}")
+            recovery.say("nothing is left of earlier runs")
         return pytest.ExitCode.OK
