@@ -596,6 +596,23 @@ def test_an_unusable_name_is_refused(project: Project, name: str, options: list[
     assert project.calls == []
 
 
+@pytest.mark.parametrize("source", ["variable", "ini"])
+def test_a_blank_name_is_refused_from_every_source(
+    project: Project, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """The message names the source."""
+    project.steps("@pytest.mark.plan_step\ndef db(): note('db')")
+    project.tests("def test_it(db): pass")
+    if source == "ini":
+        project.write("pytest.ini", "[pytest]\nplan_environment =")
+        named = "plan_environment in pytest.ini: "
+    else:
+        monkeypatch.setenv("PYTEST_PLAN_ENVIRONMENT", "")
+        named = "environment variable PYTEST_PLAN_ENVIRONMENT: "
+    refuses(project.run_apart("--plan-reuse"), f"{named}invalid environment name ''")
+    assert project.calls == []
+
+
 def test_cleanup_refuses_a_blank_name(project: Project) -> None:
     """It would otherwise clean up all environments."""
     project.steps("@pytest.mark.plan_step\ndef db(): pass")

@@ -82,7 +82,7 @@ class Restorer:
         gone = self.recorded.steps.keys() - self._steps.keys()
         for key, layers in self.recorded.layers.items():
             if key in gone or (key in self._now and layers[-1].writer != key):
-                continue  # the key belongs to a step that is made again, or is new
+                continue  # it is the key of a step that is provisioned again, or is new
             for layer in layers:
                 is_last = layer is layers[-1]
                 if layer.writer in gone or (is_last and key not in self._values):

@@ -25,7 +25,7 @@ def prepare(config: pytest.Config) -> None:
 
 
 def ignore_broken_conftests() -> Generator[None]:
-    """Continue if a conftest cannot be loaded; the command does without its steps."""
+    """Continue if a conftest cannot be loaded, without the steps of that conftest."""
     try:
         return (yield)
     except (Exception, SystemExit, pytest.skip.Exception, pytest.fail.Exception) as error:

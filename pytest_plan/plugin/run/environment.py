@@ -95,7 +95,7 @@ class RunEnvironment:
             raise pytest.UsageError(str(error)) from None
         self._prints = Fingerprints(lambda: declared.steps)
         self._fresh: Mapping[str, str] = {}
-        self._held: dict[str, str] = {}  # why each step cannot be made
+        self._held: dict[str, str] = {}  # why each step cannot be provisioned
         self._kept: Collection[str] = ()
         self._facts = launch.describe(declared.config, declared.conftests())
         try:
@@ -137,7 +137,7 @@ class RunEnvironment:
         self.watch.follow(file)
 
     def reuse(self, run: Run) -> None:
-        """Restore the steps that this run reuses; block those that cannot be made."""
+        """Restore the steps that this run reuses; block those that cannot be provisioned."""
         self._announce(run)
         for name in self._held.keys() & run.step_runs.keys():
             block(run.step_runs[name], run.facts, self._held[name])
@@ -249,7 +249,7 @@ class RunEnvironment:
         return after
 
     def _hold(self, steps: Iterable[RecordedStep]) -> None:
-        """Note the steps that cannot be made, because the earlier ones are not cleaned up."""
+        """Note the steps that cannot be provisioned, because the old ones were not cleaned up."""
         for step in steps:
             self._held[step.name] = (
                 f"the earlier {step.name!r} was not cleaned up: {error_of(step)}"
@@ -257,7 +257,7 @@ class RunEnvironment:
             self._say(not_cleaned_up(self._environment.name, step), bad=True)
 
     def _empty_folders(self, recorded: Recorded) -> None:
-        """Empty the temporary folder of each recorded step that may be made again."""
+        """Empty the temporary folder of each recorded step that may be provisioned again."""
         if (scratch := scratch_of(recorded)) is None:
             return
         for name in recorded.steps:

@@ -57,7 +57,7 @@ def command(launch: Mapping[str, Any], plan_dir: Path) -> list[str]:
 
 
 def advice(environment: str, *options: str) -> str:
-    """Return the command to show to the user that uses an environment with these options."""
+    """Return the command line, as shown to the user, that runs pytest with these options."""
     is_default = environment == DEFAULT_ENVIRONMENT
     return " ".join(
         ["pytest", *options, *(() if is_default else ("--plan-environment", environment))]
