@@ -122,7 +122,7 @@ def test_a_changed_step_is_rebuilt_with_what_needs_it(kept: Project) -> None:
     result = kept.run_apart("--plan-reuse")
     assert result.ret == 0, result.stdout.str()
     assert kept.calls == ["drop schema", "schema 2"]
-    result.stdout.fnmatch_lines(["plan: schema is rebuilt: its code*have changed"])
+    result.stdout.fnmatch_lines(["plan: schema is rebuilt: its code: VERSION in conftest.py:8"])
     _clean(kept)
 
 
@@ -133,7 +133,7 @@ def test_a_step_whose_process_died_is_rebuilt_with_what_needs_it(kept: Project) 
     result = kept.run_apart("--plan-reuse", "--plan-jobs", "1")
     assert result.ret == 0, result.stdout.str()
     assert kept.calls == ["drop schema", "drop 5432 recovery", "db", "schema 1"]
-    result.stdout.fnmatch_lines(["plan: db is rebuilt: one of its processes has exited"])
+    result.stdout.fnmatch_lines(["plan: db is rebuilt: its process ended"])
     _clean(kept)
 
 
@@ -257,8 +257,32 @@ def test_a_changed_input_rebuilds_the_step(project: Project) -> None:
     project.run_apart("--plan-reuse")
     assert project.calls == ["schema"]
     project.write("one.sql", "2")
-    project.run_apart("--plan-reuse")
+    result = project.run_apart("--plan-reuse")
+    assert "plan: schema is rebuilt: inputs: one.sql" in plan_lines(result)
     assert project.calls == ["schema", "schema"]
+    _clean(project)
+
+
+def test_a_step_of_a_factory_is_rebuilt_for_another_argument(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function is the same; the version that it closes over comes from the environment."""
+    project.steps("""
+    def server(version):
+        def exec(ctx): note("server", version)
+        return GenericStep(exec=exec)
+
+    def pytest_plan_configure(plan):
+        plan.add_step(server(os.environ["VERSION"]), name="server")
+    """)
+    project.tests("def test_it(server): pass")
+    monkeypatch.setenv("VERSION", "15")
+    project.run_apart("--plan-keep", "always")
+    project.run_apart("--plan-reuse")
+    monkeypatch.setenv("VERSION", "16")
+    result = project.run_apart("--plan-reuse")
+    assert project.calls == ["server 15", "server 16"]
+    assert "plan: server is rebuilt: closure: version" in plan_lines(result)
     _clean(project)
 
 

@@ -28,8 +28,9 @@ class StepOptions(NamedTuple):
         cleanup_when: when the `cleanup` hook runs: `succeeded` means only if the step succeeded;
             `attempted` means even if the step failed or was interrupted.
         pause: the seconds to wait after the step.
-        inputs: files that the step depends on, as globs relative to the declaring file or as
-            absolute paths; if one changes, a kept step is rebuilt.
+        inputs: what the step depends on: files, as globs relative to the declaring file or as
+            absolute paths, and functions without parameters, whose results count; if one changes,
+            a kept step is rebuilt.
         autouse: whether every test in the declaring folder or below needs the step (plugin).
         eager: whether the step is provisioned before collection (plugin).
         skip: the reason for skipping the step; None means that the step is not skipped.
@@ -43,7 +44,7 @@ class StepOptions(NamedTuple):
     cleanup_timeout: float = DEFAULT_CLEANUP_TIMEOUT
     cleanup_when: str = "succeeded"
     pause: float = 0.0
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[str | Callable[[], Any], ...] = ()
     autouse: bool = False
     eager: bool = False
     skip: str | None = None
@@ -137,12 +138,12 @@ def _pause(value: Any, what: str) -> float:
     return 0.0 if value is None else parse_duration(value, what)
 
 
-def _inputs(value: Any, what: str) -> tuple[str, ...]:
+def _inputs(value: Any, what: str) -> tuple[str | Callable[[], Any], ...]:
     given = value if isinstance(value, (list, tuple)) else [value]
-    paths: list[Any] = [getattr(one, "__file__", one) for one in given]  # a module means its file
-    if not all(isinstance(path, (str, os.PathLike)) for path in paths):
-        raise _refuse(what, "a glob, a module or a list of globs and modules", value)
-    return tuple(os.fspath(path) for path in paths)
+    inputs: list[Any] = [getattr(one, "__file__", one) for one in given]  # a module means its file
+    if not all(isinstance(one, (str, os.PathLike)) or callable(one) for one in inputs):
+        raise _refuse(what, "a glob, a module, a function or a list of them", value)
+    return tuple(one if callable(one) else os.fspath(one) for one in inputs)
 
 
 def _flag(value: Any, what: str) -> bool:

@@ -1,36 +1,52 @@
-"""Fingerprints, which show whether a step has changed since it was kept.
+"""Fingerprints, which show whether a step has changed since it was kept, and what has changed.
 
-A fingerprint covers the step's options, the fingerprints of the steps that it needs, and the files
-listed in its `inputs`. From the step's own file, it covers the hooks and all top-level definitions
-that they use, directly or indirectly. A step whose source cannot be read counts as changed.
+A fingerprint covers the step's options, the files and functions in its `inputs`, and its hooks:
+their source, the definitions of the same file that they use, directly or indirectly, and the plain
+data that they hold. A step that cannot be read counts as changed.
 """
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import functools
-import hashlib
-import inspect
-import secrets
+import json
+import os
+from _blake2 import blake2b  # `hashlib` loads OpenSSL
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
+from pytest_plan.engine.definition.captured import as_text, captured_by
 from pytest_plan.engine.definition.options import StepOptions
 from pytest_plan.engine.definition.planned import PlannedStep
+from pytest_plan.engine.definition.source import Sources
+from pytest_plan.engine.model.errors import describe
 
-_Reader: TypeAlias = Callable[[Any], Iterator[bytes]]  # yields the parts of a function to hash
-_Definitions: TypeAlias = dict[str, list[ast.stmt]]  # a file's top-level statements, by name
-
-# These options do not change what a step provides. For `inputs`, the files are hashed instead.
+# These options do not change what a step provides. The files of `inputs` are covered instead.
 _NOT_PART = ("eager", "autouse", "skip", "inputs")
+_DIGEST_SIZE = 12
+
+
+class _Print(NamedTuple):
+    """The parts of a fingerprint: digests by what they are of.
+
+    Attributes:
+        files: whole files. If none has changed, the source is not parsed.
+        code: the definitions in the files that the hooks use.
+        held: everything else.
+    """
+
+    files: Mapping[str, str]
+    code: Mapping[str, str]
+    held: Mapping[str, str]
+
+
+class _UnreadableError(Exception):
+    """A part of a step cannot be read; the message says which."""
 
 
 class Fingerprints:
     """The fingerprints of linked steps. Each is computed once.
-
-    A fingerprint is a pair of hashes. The first covers whole files, so it is cheap to compute. If
-    a file has changed, the second decides; it covers only the definitions that the hooks use.
 
     Args:
         steps: a function that returns all steps by name. It is called again for a step that was
@@ -40,123 +56,156 @@ class Fingerprints:
     def __init__(self, steps: Callable[[], Mapping[str, PlannedStep]]) -> None:
         self._look_up = steps
         self._steps = steps()
-        self._hashes: dict[tuple[_Reader, str], str] = {}
-        # Cached because all steps of a file share the file and its functions.
-        self._file_digest = functools.cache(_file_digest)
-        self._definitions = functools.cache(_definitions)
-        self._read = functools.cache(_read)
+        self._sources = Sources()
+        self._prints: dict[str, _StepPrint] = {}
+        self._digest_of_file = functools.cache(self._digest_file)
 
     def of(self, name: str) -> str:
-        """Return the fingerprint of a step, or a random one if its source cannot be read."""
-        return f"{self._hash(self._whole, name)} {self._hash(self._named, name)}"
+        """Return the fingerprint of a step; it is empty if the step cannot be read."""
+        step = self._print(name)
+        try:
+            return json.dumps([step.files(), step.code(), step.held()])
+        except _UnreadableError:
+            return ""
 
-    def fits(self, name: str, fingerprint: str) -> bool:
-        """Return whether a step has not changed since it had this fingerprint."""
-        whole, _, named = fingerprint.partition(" ")
-        return whole == self._hash(self._whole, name) or named == self._hash(self._named, name)
+    def change(self, name: str, fingerprint: str) -> str | None:
+        """Return what has changed first since a step had this fingerprint, or None.
 
-    def _hash(self, reader: _Reader, name: str) -> str:
+        It is one of `its code: NAME in FILE:LINE`, `closure: NAME`, `default: NAME`,
+        `argument: NAME`, `attribute: NAME`, `constant: NAME`, `option NAME`, and `inputs: FILE`,
+        or it says what could not be read, then or now.
+        """
+        if (before := _parsed(fingerprint)) is None:
+            return "its code could not be read when it was kept"
+        step = self._print(name)
+        try:
+            if before.files != step.files() and (code := _first(before.code, step.code())):
+                return step.said(code)
+            return _first(before.held, step.held())
+        except _UnreadableError as error:
+            return str(error)
+
+    def _print(self, name: str) -> _StepPrint:
         if name not in self._steps:
             self._steps = self._look_up()
-        if (reader, name) not in self._hashes:
-            self._hashes[reader, name] = self._compute(reader, self._steps[name])
-        return self._hashes[reader, name]
+        if name not in self._prints:
+            step = self._steps[name]
+            self._prints[name] = _StepPrint(step, self._sources, self._digest_of_file)
+        return self._prints[name]
 
-    def _compute(self, reader: _Reader, step: PlannedStep) -> str:
-        digest = hashlib.sha256()
-        try:
-            for part in (*_options(step.options), *_sources(step, reader), *_inputs(step)):
-                digest.update(f"{len(part)}:".encode() + part)
-        except (OSError, TypeError, SyntaxError, ValueError):
-            return secrets.token_hex(32)
-        for need in step.needs:
-            digest.update(self._hash(reader, need).encode())
-        return digest.hexdigest()
+    def _digest_file(self, file: str) -> str:
+        return _digest(self._sources.bytes_of(file))
 
-    def _whole(self, function: Any) -> Iterator[bytes]:
-        """Yield the name and line of a function, and the digest of its file."""
-        code = function.__code__
-        yield f"{function.__qualname__}:{code.co_firstlineno}".encode()
-        yield self._file_digest(code.co_filename)
 
-    def _named(self, function: Any) -> Iterator[bytes]:
-        """Yield the source of a function and of all definitions in its file that it uses.
+class _StepPrint:
+    """The parts of the fingerprint of one step; each is computed when it is asked for."""
 
-        Comments and the order of definitions are ignored.
-        """
-        qualname = function.__qualname__
-        if "<" in qualname:
-            yield inspect.getsource(function).encode()
-        definitions = self._definitions(function.__code__.co_filename)
-        reachable = self._reachable(definitions, qualname.split(".", maxsplit=1)[0])
-        for name, text in sorted(reachable.items()):
-            yield f"{name}\n{text}".encode()
+    def __init__(
+        self, step: PlannedStep, sources: Sources, digest_of_file: Callable[[str], str]
+    ) -> None:
+        self._step = step
+        self._folder = Path(step.origin.rpartition(":")[0]).resolve().parent
+        self._sources = sources
+        self._digest_of_file = digest_of_file
+        self._captured = captured_by(hook.function for hook in step.hooks.values())
+        self._said: dict[str, str] = {}
+        self.code = functools.cache(self._code)
+        self.held = functools.cache(self._held)
 
-    def _reachable(self, definitions: _Definitions, name: str) -> dict[str, str]:
-        """Return the source of `name` and of all definitions that it uses, by name."""
-        found: dict[str, str] = {}
-        waiting = [name]
-        while waiting:
-            one = waiting.pop()
-            if one in found or one not in definitions:
-                continue
-            parts = [self._read(node) for node in definitions[one]]
-            found[one] = "\n".join(text for text, _ in parts)
-            waiting += [named for _, names in parts for named in names]
+    def files(self) -> dict[str, str]:
+        """Return the digests of the files of its functions, and which functions these are."""
+        functions = self._captured.functions
+        names = " ".join(f"{one.__qualname__}:{one.__code__.co_firstlineno}" for one in functions)
+        files = dict.fromkeys(one.__code__.co_filename for one in functions)
+        with _readable("its code"):
+            return {"": names, **{self._relative(one): self._digest_of_file(one) for one in files}}
+
+    def said(self, code: str) -> str:
+        """Return how to say that a definition has changed."""
+        return self._said.get(code, f"its code: {code.rpartition(' ')[2]} is no longer used")
+
+    def _code(self) -> dict[str, str]:
+        found = {}
+        for function in self._captured.functions:
+            file = function.__code__.co_filename
+            with _readable("its code"):
+                definitions = self._sources.used_by(function)
+            for name, definition in definitions.items():
+                key = f"{self._relative(file)} {name}"
+                found[key] = _digest(definition.text.encode())
+                place = f"{os.path.basename(file)}:{definition.line}"
+                self._said[key] = f"its code: {definition.name} in {place}"
         return found
 
+    def _held(self) -> dict[str, str]:
+        hooks = self._step.hooks.items()
+        parts = {
+            "its hooks": " ".join(f"{hook}={as_text(one.function)}" for hook, one in hooks),
+            **self._captured.values,
+            "option needs": " ".join(self._step.needs),
+            **dict(_options(self._step.options)),
+        }
+        found = {label: _digest(text.encode()) for label, text in parts.items()}
+        for given in self._step.options.inputs:
+            found.update(self._result(given) if callable(given) else self._matches(given))
+        return found
 
-def _sources(step: PlannedStep, reader: _Reader) -> Iterator[bytes]:
-    for function in step.hooks.values():
-        called: Any = inspect.unwrap(function.function)
-        while isinstance(called, functools.partial):
-            yield repr((called.args, sorted(called.keywords.items()))).encode()
-            called = called.func
-        if not hasattr(called, "__code__"):
-            called = type(called).__call__
-        yield from reader(called)
-
-
-def _options(options: StepOptions) -> Iterator[bytes]:
-    for name, value in options._asdict().items():
-        if name not in _NOT_PART and not callable(value):
-            yield f"{name}={value!r}".encode()
-
-
-def _read(node: ast.stmt) -> tuple[str, list[str]]:
-    """Return the source of a statement without its comments, and the names that it uses."""
-    names = [inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)]
-    return ast.unparse(node), names
-
-
-def _file_digest(file: str) -> bytes:
-    return hashlib.sha256(Path(file).read_bytes()).digest()
-
-
-def _definitions(file: str) -> _Definitions:
-    found: _Definitions = {}
-    for node in ast.parse(Path(file).read_bytes()).body:
-        for name in _defined_names(node):
-            found.setdefault(name, []).append(node)
-    return found
-
-
-def _defined_names(node: ast.stmt) -> Iterator[str]:
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        yield node.name
-    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        for target in targets:
-            yield from (one.id for one in ast.walk(target) if isinstance(one, ast.Name))
-
-
-def _inputs(step: PlannedStep) -> Iterator[bytes]:
-    folder = Path(step.origin.rpartition(":")[0]).resolve().parent
-    for pattern in step.options.inputs:
+    def _matches(self, pattern: str) -> dict[str, str]:
+        """Return the digests of the files that a pattern matches; of a folder, all files in it."""
         path = Path(pattern)
-        paths = [path] if path.is_absolute() else sorted(folder.glob(pattern))
-        yield pattern.encode()
-        for file in paths:
-            if file.is_file():
-                yield str(file).encode()
-                yield file.read_bytes()
+        paths = [path] if path.is_absolute() else sorted(self._folder.glob(pattern))
+        files = [str(file) for path in paths for file in _files(path)]
+        with _readable("inputs"):
+            return {f"inputs: {self._relative(one)}": self._digest_of_file(one) for one in files}
+
+    def _result(self, function: Callable[[], Any]) -> dict[str, str]:
+        """Return the digest of what a function in `inputs` returns."""
+        name = getattr(function, "__name__", type(function).__name__)
+        label = "inputs: lambda" if name == "<lambda>" else f"inputs: {name}()"
+        with _readable(label):
+            return {label: _digest(as_text(function()).encode())}
+
+    def _relative(self, file: str) -> str:
+        return os.path.relpath(file, self._folder)
+
+
+@contextlib.contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Turn an exception into the reason why a part of a step cannot be read."""
+    try:
+        yield
+    except Exception as error:
+        raise _UnreadableError(f"{what} cannot be read: {describe(error)}") from error
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        files = (file for file in path.rglob("*") if "__pycache__" not in file.parts)
+        yield from sorted(file for file in files if file.is_file())
+
+
+def _options(options: StepOptions) -> Iterator[tuple[str, str]]:
+    for name, value in options._asdict().items():
+        if name not in _NOT_PART:
+            yield f"option {name}", as_text(value)
+
+
+def _first(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Return the first part that differs; a changed one comes before added and removed ones."""
+    changed = [part for part in now if before.get(part, now[part]) != now[part]]
+    added = [part for part in now if part not in before]
+    removed = [part for part in before if part not in now]
+    return next(iter((*changed, *added, *removed)), None)
+
+
+def _digest(text: bytes) -> str:
+    return blake2b(text, digest_size=_DIGEST_SIZE).hexdigest()
+
+
+def _parsed(fingerprint: str) -> _Print | None:
+    try:
+        return _Print(*json.loads(fingerprint))
+    except (ValueError, TypeError):
+        return None

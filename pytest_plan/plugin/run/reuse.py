@@ -104,9 +104,7 @@ def _changed(
         return "it is no longer declared" if new is None else f"it is called {new!r} in this run"
     if step.cleanup not in ("none", "kept"):
         return "its cleanup had begun"
-    if not prints.fits(step.name, step.fingerprint):
-        return "its code, its options or its inputs have changed"
-    return None
+    return prints.change(step.name, step.fingerprint)
 
 
 def _dead(
@@ -126,7 +124,7 @@ def _dead(
         if name in steps and Hook.ALIVE in steps[name].hooks:
             asked.append(name)
         elif has_dead_program(step):
-            dead[name] = "one of its processes has exited"
+            dead[name] = "its process ended"
         elif has_lost_folder:
             dead[name] = "the temporary folder of its run is gone"
     if asked:

@@ -1,0 +1,105 @@
+"""The source of functions, with what they use of their file.
+
+Only the top-level definitions of the same file count, and comments and their order do not.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType
+from typing import NamedTuple
+
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+class Definition(NamedTuple):
+    """A function, class or other name that is defined at the top level of a file.
+
+    Attributes:
+        name: the name, with `()` if it is a function.
+        line: the line of the definition.
+        text: the source, without comments.
+        uses: the names that the source refers to.
+    """
+
+    name: str
+    line: int
+    text: str
+    uses: tuple[str, ...]
+
+
+class Sources:
+    """Reads each file once."""
+
+    def __init__(self) -> None:
+        self.bytes_of = functools.cache(_read)
+        self._definitions = functools.cache(self._parse)
+
+    def used_by(self, function: FunctionType) -> dict[str, Definition]:
+        """Return the definition of a function and those that it uses, by name, in order of use.
+
+        Raises:
+            OSError, SyntaxError, TypeError, ValueError: the source cannot be read.
+        """
+        definitions = self._definitions(function.__code__.co_filename)
+        outermost = function.__qualname__.split(".", maxsplit=1)[0]
+        found: dict[str, Definition] = {}
+        if outermost not in definitions:
+            found[function.__qualname__] = _nameless(function)
+        waiting = [outermost, *(name for one in found.values() for name in one.uses)]
+        for name in waiting:  # the list grows
+            if name in definitions and name not in found:
+                found[name] = _joined(definitions[name])
+                waiting += found[name].uses
+        return found
+
+    def _parse(self, file: str) -> dict[str, list[Definition]]:
+        found: dict[str, list[Definition]] = {}
+        for node in ast.parse(self.bytes_of(file)).body:
+            names = dict.fromkeys(_names_defined_by(node))
+            for name in names:
+                found.setdefault(name, []).append(_definition(name, node))
+        return found
+
+
+def _read(file: str) -> bytes:
+    return Path(file).read_bytes()
+
+
+def _definition(name: str, node: ast.stmt) -> Definition:
+    is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    uses = [inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)]
+    return Definition(
+        f"{name}()" if is_function else name,
+        node.lineno,
+        ast.unparse(node),
+        tuple(dict.fromkeys(one for one in uses if one != name)),
+    )
+
+
+def _joined(parts: list[Definition]) -> Definition:
+    """Return one definition for a name that is defined in several places."""
+    uses = dict.fromkeys(name for part in parts for name in part.uses)
+    return parts[-1]._replace(text="\n".join(part.text for part in parts), uses=tuple(uses))
+
+
+def _nameless(function: FunctionType) -> Definition:
+    """Return the definition of a function that no top-level name contains, such as a lambda."""
+    text = inspect.getsource(function)
+    code = function.__code__
+    return Definition(function.__name__, code.co_firstlineno, text, code.co_names)
+
+
+def _names_defined_by(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a top-level statement defines, also inside `if`, `try` and `with`."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+    elif not isinstance(node, (ast.Lambda, *_COMPREHENSIONS)):
+        for inner in ast.iter_child_nodes(node):
+            yield from _names_defined_by(inner)
