@@ -513,6 +513,14 @@ class TestCancel:
         with pytest.raises(LookupError):
             with_body(plan, body)
 
+    def test_a_body_that_raises_is_the_reason_of_the_cleanup(self, plan: Plan) -> None:
+        """`ctx.reason` is `failure`, and the exception is raised unchanged."""
+        reasons: list[str | None] = []
+        plan.add_step(GenericStep(cleanup=lambda ctx: reasons.append(ctx.reason)))
+        with pytest.raises(LookupError), plan.provisioned():
+            raise LookupError
+        assert reasons == ["failure"]
+
     @pytest.mark.parametrize("in_body", [False, True])
     def test_during_cleanup_it_changes_nothing(
         self, plan: Plan, calls: Calls, in_body: bool

@@ -6,6 +6,7 @@ import pytest
 
 from tests.plugin.project import Project
 
+WORKERS = pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n2")], ids=["solo", "n2"])
 STEPS = """
 import threading
 
@@ -30,6 +31,9 @@ def pytest_plan_step_started(config, step):
 def pytest_plan_step_finished(config, result):
     note("finished", result.name, result.outcome, result.cleanup.outcome, where())
 
+def pytest_plan_cleanup(config, plan, reason):
+    note("cleanup", reason, plan.state["db"], plan.results["bad"].outcome, where())
+
 def pytest_plan_step_cleaned(config, result):
     note("cleaned", result.name, result.cleanup.outcome, where())
 
@@ -44,6 +48,7 @@ HAPPENED = [
     "finished bad failed none main",
     "finished child blocked none main",
     "test",
+    "cleanup failure 1 failed main",
     "cleaned db succeeded main",
     "plan failed db bad child main",
 ]
@@ -74,9 +79,56 @@ def test_hooks_of_a_folder_are_called(project: Project) -> None:
     assert project.calls == ["deep db"]
 
 
+REASONS = """
+@pytest.mark.plan_step
+def machine(ctx):
+    ctx.defer(lambda: note("hook", ctx.reason))
+
+def pytest_plan_cleanup(reason): note("cleanup", reason)
+"""
+
+
+@WORKERS
+@pytest.mark.parametrize(
+    ("test", "reason"),
+    [
+        ("pass", "success"),
+        ("assert False", "failure"),
+        ("pytest.exit('enough', returncode=0)", "success"),
+        ("pytest.exit('enough', returncode=3)", "failure"),
+        ("raise KeyboardInterrupt", "failure"),
+        ("pytest.skip('today')", "success"),
+        ("import time; time.sleep(20)", "timeout"),
+    ],
+)
+def test_the_reason_of_a_cleanup_is_how_the_session_ended(
+    project: Project, workers: tuple[str, ...], test: str, reason: str
+) -> None:
+    """A hook or a cleanup can collect diagnostics after a failed test, and only then."""
+    if workers and ("exit" in test or "Keyboard" in test):
+        pytest.skip("in a worker, this does not end the session")
+    project.steps(REASONS)
+    project.tests(f"def test_it(machine): {test}")
+    project.run_apart("--plan-limit=2s" if reason == "timeout" else "--plan-limit=1m", *workers)
+    assert project.calls == [f"cleanup {reason}", f"hook {reason}"]
+
+
+def test_the_cleanup_hook_is_not_called_without_a_cleanup(project: Project) -> None:
+    """No step has begun, or all are kept."""
+    project.steps(
+        "@pytest.mark.plan_step\ndef machine(): return 1",
+        "def pytest_plan_cleanup(reason): note(reason)",
+    )
+    project.tests("def test_it(machine): pass")
+    project.run_apart("--plan-keep=always")
+    project.run_apart("-k", "nothing")
+    assert project.calls == []
+    project.run_apart("--plan-cleanup")
+
+
 @pytest.mark.parametrize(
     "hook", ["step_started(step)", "step_finished(result)", "step_cleaned(result)",
-             "finished(result)"],
+             "cleanup(reason)", "finished(result)"],
 )  # fmt: skip
 def test_error_in_a_hook_does_not_end_the_run(project: Project, hook: str) -> None:
     """An error in a hook is reported, and the run continues to its end."""

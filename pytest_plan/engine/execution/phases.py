@@ -69,11 +69,16 @@ class RunStatus:
         failed = any(step_run.outcome.is_failure for step_run in self.step_runs.values())
         return StepOutcome.FAILED if failed else StepOutcome.SUCCEEDED
 
-    def cleanup_reason(self) -> str:
-        """Return the `ctx.reason` of a cleanup that begins now."""
+    def cleanup_reason(self, *, failed: bool) -> str:
+        """Return the `ctx.reason` of a cleanup that begins now.
+
+        Args:
+            failed: whether something other than a step has failed.
+        """
         if self.stop is not None and self.stop.ends_running_steps:
             return "timeout" if self.stop.kind is StopKind.LIMIT else "cancelled"
-        return "success" if self.outcome() is StepOutcome.SUCCEEDED else "failure"
+        has_succeeded = self.outcome() is StepOutcome.SUCCEEDED and not failed
+        return "success" if has_succeeded else "failure"
 
 
 class Phase:

@@ -208,12 +208,15 @@ class Run:
         self.facts.leave(kept=self._is_continuing)
         self._executor.close()
 
-    def clean_up(self, keep: Collection[str] = (), reason: str | None = None) -> None:
+    def clean_up(
+        self, keep: Collection[str] = (), reason: str | None = None, *, failed: bool = False
+    ) -> None:
         """Clean up every step that has begun, in reverse order, once. A forked copy does nothing.
 
         Args:
             keep: the steps to keep. They are not cleaned up.
             reason: the value of `ctx.reason`; None means that the outcome of the run decides it.
+            failed: whether something other than a step has failed, such as a test.
         """
         if self._is_cleaned or self.facts.is_copied() or sys.is_finalizing():
             return  # threads cannot start during finalization
@@ -222,12 +225,11 @@ class Run:
         self._executor.catch_up()
         self._note_limit()
         self._store.close()
-        reason = reason or self._status.cleanup_reason()
+        reason = reason or self._status.cleanup_reason(failed=failed)
         due = [name for name, step_run in self.step_runs.items() if step_run.needs_cleanup()]
         if due or keep:
             self.facts.emit(CleanupBegan(len(set(due) - set(keep)), reason, self.facts.elapsed()))
-            limit = self._options.cleanup_limit
-            self._executor.run(Reverse(self._status, reason, limit, keep))
+            self._executor.run(Reverse(self._status, reason, self._options.cleanup_limit, keep))
         for step_run in self.step_runs.values():
             step_run.undo.is_closed = True
         self._left = self.facts.leave(kept=bool(keep))

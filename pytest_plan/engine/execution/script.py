@@ -144,7 +144,7 @@ class ScriptRun(contextlib.AbstractContextManager[State, None]):
         if self._run.facts.is_copied():
             return
         try:
-            self._run.clean_up()
+            self._run.clean_up(failed=error is not None)
         finally:
             self._handlers.restore()
         ended = self._exception(error)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_plan import PlanHandle
     from pytest_plan.engine.model.results import PlanResult, StepResult
     from pytest_plan.engine.plan import Plan
 
@@ -38,6 +39,21 @@ def pytest_plan_step_started(config: pytest.Config, step: str) -> None:
 @pytest.hookspec
 def pytest_plan_step_finished(config: pytest.Config, result: StepResult) -> None:
     """Called when a step has ended or will not run; its cleanup follows later."""
+
+
+@pytest.hookspec
+def pytest_plan_cleanup(config: pytest.Config, plan: PlanHandle, reason: str) -> None:
+    """Called before the first cleanup, for example to collect diagnostics after a failure.
+
+    It is not called if there is nothing to clean up. Its time counts toward `cleanup_limit`. If it
+    raises an exception, the exception is reported, and cleanup goes on.
+
+    Args:
+        config: the config of this process.
+        plan: the plan; `plan.results` and `plan.state` can be read, the State no longer changed.
+        reason: why cleanup runs: `success`, `failure` (a step or a test has failed), `cancelled` or
+            `timeout`.
+    """
 
 
 @pytest.hookspec

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 import pytest
 
 import pytest_plan
 from pytest_plan.engine.model.events import (
+    CleanupBegan,
     Event,
     Listener,
     PlanFinished,
@@ -18,13 +19,16 @@ from pytest_plan.engine.model.events import (
     StepStarted,
 )
 
+if TYPE_CHECKING:
+    from pytest_plan.plugin.items.handle import PlanHandle
+
 # What user code may raise and pytest would report as an INTERNALERROR. Ctrl-C and `pytest.exit` end
 # the session.
 ERRORS = (Exception, SystemExit, pytest.fail.Exception, pytest.skip.Exception)
 _CALLERS = tuple(Path(module.__file__ or "").parent for module in (pluggy, pytest_plan))
 
 
-def hook_caller(config: pytest.Config) -> Listener:
+def hook_caller(config: pytest.Config, plan: PlanHandle) -> Listener:
     """Return a listener that calls the hook that belongs to each event, if there is one."""
     hook = config.hook
 
@@ -35,6 +39,8 @@ def hook_caller(config: pytest.Config) -> Listener:
                 hook.pytest_plan_step_started(config=config, step=step)
             case StepFinished(result=result):
                 hook.pytest_plan_step_finished(config=config, result=result)
+            case CleanupBegan(steps=steps, reason=reason) if steps:
+                hook.pytest_plan_cleanup(config=config, plan=plan, reason=reason)
             case StepCleaned(result=result):
                 hook.pytest_plan_step_cleaned(config=config, result=result)
             case PlanFinished(result=result):

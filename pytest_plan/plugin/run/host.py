@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
     from pytest_plan.engine.processes.identity import Identity
     from pytest_plan.engine.shared.state import State
+    from pytest_plan.plugin.items.handle import PlanHandle
     from pytest_plan.plugin.run.environment import RunEnvironment
 
 
@@ -43,6 +44,7 @@ class Host:
 
     Args:
         declared: the steps of this process.
+        handle: the plan as tests and hooks see it.
         load_listeners: a function that registers the reports that listen to a run.
 
     Attributes:
@@ -51,8 +53,11 @@ class Host:
         signals: the signal handlers of this process.
     """
 
-    def __init__(self, declared: DeclaredSteps, load_listeners: Callable[[], None]) -> None:
+    def __init__(
+        self, declared: DeclaredSteps, handle: PlanHandle, load_listeners: Callable[[], None]
+    ) -> None:
         self._declared = declared
+        self._handle = handle
         self._config = declared.config
         self._load_listeners = load_listeners
         self._run: Run | None = None
@@ -209,7 +214,7 @@ class Host:
         with self.foreground.owned():
             if self.signals.received:
                 self._run.cancel("a signal ended the session")
-            self._run.clean_up(self._to_keep(failed=failed))
+            self._run.clean_up(self._to_keep(failed=failed), failed=failed)
         self.say_repairs()
         if self._environment is not None:
             left = self._run.cleanup_error() is not None or self._run.result().left
@@ -377,4 +382,4 @@ class Host:
             made = self._config.hook.pytest_plan_make_listener(config=self._config)
         except ERRORS as error:
             raise refusal("pytest_plan_make_listener has raised an error", error) from None
-        return [*made, hook_caller(self._config)]
+        return [*made, hook_caller(self._config, self._handle)]

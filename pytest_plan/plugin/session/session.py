@@ -61,7 +61,7 @@ class PlanSession:
         """The run of the plan; only the process that owns the plan imports it."""
         from pytest_plan.plugin.run.host import Host
 
-        return Host(self.declared, self.load_listeners)
+        return Host(self.declared, self.handle, self.load_listeners)
 
     def load_reports(self) -> None:
         """Register the reports that are needed before a run begins."""
