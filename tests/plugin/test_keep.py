@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -102,7 +103,7 @@ def test_a_second_run_reuses_everything(kept: Project) -> None:
     lines = plan_lines(result)
     assert "plan: db      reused    T  unchanged, its processes are running" in lines
     assert "plan: other   reused    T  unchanged, unchecked" in lines
-    assert "plan: to reuse it:    pytest --plan-reuse" in lines
+    assert "plan: to reuse it:    pytest -p pytest_plan --plan-reuse" in lines
     _clean(kept)
     assert kept.calls == ["drop schema", "drop 5432 recovery"]
 
@@ -263,6 +264,66 @@ def test_a_changed_input_rebuilds_the_step(project: Project) -> None:
     _clean(project)
 
 
+class TestCommands:
+    """The commands that a run prints, typed where they were printed."""
+
+    @pytest.mark.parametrize(
+        ("folder", "args"),
+        [
+            (".", ("suite",)),
+            (".", ("-c", "suite/other.ini")),
+            (".", ("--rootdir", "suite", "suite")),
+            (".", ("-o", "plan_dir=elsewhere")),
+            ("suite", ()),
+            ("suite/deep", ("--rootdir=..", "..")),
+        ],
+    )
+    def test_they_find_the_environment(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch, folder: str, args: tuple[str, ...]
+    ) -> None:
+        """Whatever decided the project and its `plan_dir`."""
+        machine = """
+        import sys
+        @pytest.mark.plan_step
+        def machine(ctx):
+            ctx.start([sys.executable, "-c", "import time; time.sleep(60)"])
+            return 1
+        """
+        project.steps(machine, name="suite/conftest.py")
+        project.tests("def test_it(machine): pass", name="suite/test_it.py")
+        project.write("suite/deep/empty.txt", "")
+        project.write("suite/pytest.ini", "[pytest]")
+        project.write("suite/other.ini", "[pytest]")
+        monkeypatch.chdir(project.path / folder)
+
+        def run(*args: str) -> pytest.RunResult:
+            return project.pytester.run(sys.executable, "-m", "pytest", "-p", "pytest_plan", *args)
+
+        def printed(result: pytest.RunResult, label: str) -> list[str]:
+            (line,) = (one for one in result.outlines if one.startswith(f"plan: {label}"))
+            return shlex.split(line.partition("pytest ")[2])
+
+        kept = run("--plan-keep=always", *args)
+        assert kept.ret == 0, kept.stdout.str()
+        reused = run(*printed(kept, "to reuse it"))
+        assert "plan: machine  reused    T  unchanged, its processes are running" in plan_lines(
+            reused
+        )
+        cleaned = run(*printed(reused, "to clean it up"))
+        assert cleaned.ret == 0
+        cleaned.stdout.fnmatch_lines(["plan:   machine  cleanup succeeded*"])
+
+    @pytest.mark.parametrize("quiet", ["-q", "-qq"])
+    def test_one_line_is_shown_in_a_quiet_run(self, project: Project, quiet: str) -> None:
+        """It says what is kept and how to clean it up."""
+        project.steps("@pytest.mark.plan_step\ndef machine(): return 1")
+        project.tests("def test_it(machine): assert False")
+        result = project.run_apart(quiet, "--plan-keep=failed")
+        command = "pytest -p pytest_plan --plan-cleanup"
+        assert plan_lines(result) == [f"plan: kept: machine; to clean up: {command}"]
+        _clean(project)
+
+
 def test_a_step_of_a_factory_is_rebuilt_for_another_argument(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,7 +429,8 @@ def test_named_environments_are_independent(project: Project) -> None:
         project.run_apart("--plan-keep", "always", "--plan-environment", name)
     result = project.run_apart("--plan-reuse", "--plan-environment", "blue")
     assert project.calls == ["db", "blue", "db", "green", "blue"]
-    assert "plan: to reuse it:    pytest --plan-reuse --plan-environment blue" in result.outlines
+    command = "pytest -p pytest_plan --plan-reuse --plan-environment blue"
+    assert f"plan: to reuse it:    {command}" in result.outlines
     result = _clean(project)
     result.stdout.fnmatch_lines_random(["*'blue', kept * ago", "*'green', kept * ago"])
 

@@ -79,11 +79,22 @@ class Foreground:
     def _mask_secrets_of(self, run: Run) -> None:
         self._masks = (*self._masks, run.facts.masker.mask)
 
-    def say(self, text: str, *, bad: bool = False) -> None:
-        """Write a line to the terminal, if there is one; with `-q`, only if `bad` is true."""
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the terminal shows only what is `bad` or is shown `always`: `-q`."""
+        return self._config.get_verbosity() < 0
+
+    def say(self, text: str, *, bad: bool = False, always: bool = False) -> None:
+        """Write a line to the terminal, if there is one.
+
+        Args:
+            text: the line.
+            bad: whether it is about a failure; it is red.
+            always: whether to write it also with `-q`, as if it were bad.
+        """
         if self._config.pluginmanager.get_plugin("terminalreporter") is None:
             return
-        if self._config.get_verbosity() < 0 and not bad:
+        if self.is_quiet and not bad and not always:
             return
         writer = self._config.get_terminal_writer()
         with self.output.visible():

@@ -193,8 +193,10 @@ class RunEnvironment:
         if self._kept:
             self._say_how_to_go_on()
         elif is_left:
-            text = "cleanup is incomplete; to finish it: pytest --plan-cleanup"
-            self._foreground.say(text, bad=True)
+            command = launch.typed(
+                self._declared.config, DEFAULT_ENVIRONMENT, "--plan-cleanup"
+            )
+            self._foreground.say(f"cleanup is incomplete; to finish it: {command}", bad=True)
 
     def _check_key(self) -> None:
         """Say that the key of the journal will be lost; refuse to keep anything that needs it."""
@@ -254,7 +256,7 @@ class RunEnvironment:
             self._held[step.name] = (
                 f"the earlier {step.name!r} was not cleaned up: {error_of(step)}"
             )
-            self._say(not_cleaned_up(self._environment.name, step), bad=True)
+            self._say(not_cleaned_up(self._declared.config, self._environment.name, step), bad=True)
 
     def _empty_folders(self, recorded: Recorded) -> None:
         """Empty the temporary folder of each recorded step that may be provisioned again."""
@@ -305,10 +307,17 @@ class RunEnvironment:
                 )
 
     def _say_how_to_go_on(self) -> None:
-        name = "" if self._name == DEFAULT_ENVIRONMENT else f" --plan-environment {self._name}"
-        self._say(f"kept: {', '.join(self._kept)}")
-        self._say(f"to reuse it:    pytest --plan-reuse{name}")
-        self._say("to clean it up: pytest --plan-cleanup")
+        reuse, clean = (
+            launch.typed(self._declared.config, self._environment.name, option)
+            for option in ("--plan-reuse", "--plan-cleanup")
+        )
+        kept = f"kept: {', '.join(self._kept)}"
+        if self._foreground.is_quiet:
+            self._foreground.say(f"{kept}; to clean up: {clean}", always=True)
+            return
+        self._say(kept)
+        self._say(f"to reuse it:    {reuse}")
+        self._say(f"to clean it up: {clean}")
 
     def _say(self, text: str, *, bad: bool = False) -> None:
         self._foreground.say(text, bad=bad)

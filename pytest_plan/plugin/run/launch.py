@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,12 +58,40 @@ def command(launch: Mapping[str, Any], plan_dir: Path) -> list[str]:
     return [*argv, f"--import-mode={launch['import_mode']}", "-p", "no:cacheprovider"]
 
 
-def advice(environment: str, *options: str) -> str:
-    """Return the command line, as shown to the user, that runs pytest with these options."""
-    is_default = environment == DEFAULT_ENVIRONMENT
-    return " ".join(
-        ["pytest", *options, *(() if is_default else ("--plan-environment", environment))]
-    )
+def typed(config: pytest.Config, environment: str, *args: str) -> str:
+    """Return a command for this project, to be typed in the directory where pytest was started.
+
+    It repeats what the user has typed that decides which project and which `plan_dir` pytest uses.
+
+    Args:
+        config: the config of this run.
+        environment: the environment that the command is about.
+        args: the options of the command.
+    """
+    if environment != DEFAULT_ENVIRONMENT:
+        args = (*args, "--plan-environment", environment)
+    overrides = [one for one in config.option.override_ini or () if one.startswith("plan_")]
+    settings = [part for one in overrides for part in ("-o", one)]
+    return shlex.join(["pytest", *_typed_plugins(config), *_project(config), *settings, *args])
+
+
+def _typed_plugins(config: pytest.Config) -> list[str]:
+    given = [str(arg) for arg in config.invocation_params.args]
+    names = [name for option, name in itertools.pairwise(given) if option == "-p"]
+    names += [arg[2:] for arg in given if arg.startswith("-p") and arg != "-p"]
+    return [part for name in names if not name.startswith("no:") for part in ("-p", name)]
+
+
+def _project(config: pytest.Config) -> list[str]:
+    """Return the options with which pytest finds the rootdir and the ini file of this run."""
+    option, folder = config.option, config.invocation_params.dir
+    root, ini = config.rootpath, config.inipath
+    found = []
+    if option.rootdir or (ini is None and root != folder):
+        found.append(f"--rootdir={option.rootdir or os.path.relpath(root, folder)}")
+    if option.inifilename or (ini is not None and not folder.is_relative_to(ini.parent)):
+        found += ["-c", option.inifilename or os.path.relpath(str(ini), folder)]
+    return found
 
 
 def take_key(config: pytest.Config) -> None:

@@ -161,7 +161,7 @@ class Recovery(recovery.RecoveryCallbacks):
         """Report that cleanup was given up, for which steps, and the command that forgets them."""
         self.left.append(environment.name)
         for step in due:
-            self.say(not_cleaned_up(environment.name, step), bad=True)
+            self.say(not_cleaned_up(self._declared.config, environment.name, step), bad=True)
         self.say(f"its journal is {environment.file}", bad=True)
 
     def failed(self, name: str, environment: Environment | None, error: JournalError) -> None:
@@ -204,7 +204,7 @@ class Recovery(recovery.RecoveryCallbacks):
         is_unread = bool(due) and not self._is_read
         stays = is_unread or any(step.can_be_cleaned for step in due)
         for step in due if stays else ():
-            self.say(not_cleaned_up(environment.name, step), bad=True)
+            self.say(not_cleaned_up(self._declared.config, environment.name, step), bad=True)
         return stays
 
     def _revive(self, restorer: Restorer, journal: Journal) -> Run:
@@ -249,10 +249,10 @@ def error_of(step: RecordedStep) -> str:
     return step.cleanup_error or "its cleanup was interrupted"
 
 
-def not_cleaned_up(environment: str, step: RecordedStep) -> str:
+def not_cleaned_up(config: pytest.Config, environment: str, step: RecordedStep) -> str:
     """Return the message that a step was not cleaned up, with the command that forgets it."""
     tries = f"; its cleanup failed {MOST_OWNERS} times and was given up"
-    command = launch.advice(environment, "--plan-forget", step.name)
+    command = launch.typed(config, environment, "--plan-forget", step.name)
     return (
         f"{step.name} was not cleaned up: {error_of(step)}{tries if step.is_exhausted else ''}; "
         f"to forget it: {command}"
