@@ -208,14 +208,12 @@ class Run:
         self.facts.leave(kept=self._is_continuing)
         self._executor.close()
 
-    def clean_up(
-        self, keep: Collection[str] = (), reason: str | None = None, *, failed: bool = False
-    ) -> None:
+    def clean_up(self, keep: Collection[str] = (), reason: str = "", failed: bool = False) -> None:
         """Clean up every step that has begun, in reverse order, once. A forked copy does nothing.
 
         Args:
-            keep: the steps to keep. They are not cleaned up.
-            reason: the value of `ctx.reason`; None means that the outcome of the run decides it.
+            keep: the steps that are not cleaned up.
+            reason: the value of `ctx.reason`; "" means that the outcome of the run decides it.
             failed: whether something other than a step has failed, such as a test.
         """
         if self._is_cleaned or self.facts.is_copied() or sys.is_finalizing():

@@ -193,9 +193,7 @@ class RunEnvironment:
         if self._kept:
             self._say_how_to_go_on()
         elif is_left:
-            command = launch.typed(
-                self._declared.config, DEFAULT_ENVIRONMENT, "--plan-cleanup"
-            )
+            command = launch.typed(self._declared.config, DEFAULT_ENVIRONMENT, "--plan-cleanup")
             self._foreground.say(f"cleanup is incomplete; to finish it: {command}", bad=True)
 
     def _check_key(self) -> None:
