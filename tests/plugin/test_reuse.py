@@ -367,7 +367,7 @@ def test_a_failed_cleanup_blocks_its_step_and_nothing_else(
         output = reuse(project, *workers, status=1)
         assert project.calls == ["drop", "test"] * min(number, 3) + ["test"] * (number == 4)
         assert "bucket was not cleaned up: OSError: no route to host" in output
-        assert "to forget it: pytest -p pytest_plan --plan-forget bucket" in output
+        assert re.search(r"to forget it: pytest .*--plan-forget bucket$", output, re.MULTILINE)
         assert "1 passed, 1 blocked" in output
         assert "server reused" in output
     assert "its cleanup failed 3 times and was given up" in output
@@ -417,7 +417,7 @@ def test_a_removed_step_that_cannot_be_cleaned_up_stops_nothing(
         output = reuse(project, *workers)
         assert "bucket was not cleaned up: JournalError: its cleanup hook cannot run" in output
         assert "step 'bucket' is no longer declared" in output
-        assert "to forget it: pytest -p pytest_plan --plan-forget bucket" in output
+        assert re.search(r"to forget it: pytest .*--plan-forget bucket$", output, re.MULTILINE)
         assert "server reused" in output
     assert project.calls == ["test"] * 4
     assert "bucket was not cleaned up" in clean(project, status=1)
