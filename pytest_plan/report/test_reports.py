@@ -344,7 +344,7 @@ def _sections(
         other = plan.host.output.text
     found = [
         (f"Captured stdout {when} (of all steps, outside their logs)", other),
-        (f"Captured log of plan step {result.name!r} (last lines)", log),
+        (f"Captured stdout and log of plan step {result.name!r} (last lines)", log),
     ]
     return [(title, printable(plan.host.mask(text))) for title, text in found if text.strip()]
 

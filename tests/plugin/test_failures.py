@@ -161,7 +161,7 @@ class TestReport:
         project.steps(NOISY)
         project.tests("def test_it(db): pass")
         text = project.run().stdout.str()
-        tail = text.partition("Captured log of plan step 'db'")[2]
+        tail = text.partition("Captured stdout and log of plan step 'db'")[2]
         for source in SOURCES:
             assert source in tail
             assert source not in text.partition("= ERRORS =")[0]
@@ -172,7 +172,7 @@ class TestReport:
         project.tests("def test_it(db): pass")
         text = project.run_apart("-s").stdout.str()
         live, _, report = text.partition("= ERRORS =")
-        tail = report.partition("Captured log of plan step 'db'")[2]
+        tail = report.partition("Captured stdout and log of plan step 'db'")[2]
         for source in SOURCES:
             assert source in tail
         assert "from print" in live

@@ -265,7 +265,7 @@ class TestBesideOthers:
             )
         result = checked.run_apart(option)
         assert result.ret == int(failing)
-        tail = "Captured log of plan step 'db'"
+        tail = "Captured stdout and log of plan step 'db'"
         assert (tail in result.stdout.str()) == failing
 
     def test_plugin_unused_imports_no_engine(self, project: Project) -> None:

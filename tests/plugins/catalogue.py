@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 
 from tests.plugins import looks
-from tests.plugins.suite import Ended
+from tests.plugins.suite import BLOCKED, Ended
 
 
 def _nothing(ended: Ended) -> None:
@@ -26,6 +26,7 @@ class Plugin:
         beside: the distributions of other plugins that it uses.
         ini: lines of the ini file.
         summary: what the last lines say of a run without a fault.
+        blocked: the node id of the test that a failed step blocks.
         look: reads what it shows.
         report: what it writes, if not only pytest's summary.
         check: checks that it did its work in a run without a fault.
@@ -37,6 +38,7 @@ class Plugin:
     beside: tuple[str, ...] = ()
     ini: str = ""
     summary: str = "2 passed"
+    blocked: str = BLOCKED
     look: looks.Look = looks.in_terminal
     report: str = ""
     check: Callable[[Ended], None] = _nothing
@@ -214,7 +216,13 @@ PLUGINS = (
         check=_ran_again,
     ),
     Plugin("pytest-randomly"),
-    Plugin("pytest-repeat", ("--count=2",), summary="4 passed", check=_ran_in_all),
+    Plugin(
+        "pytest-repeat",
+        ("--count=2",),
+        summary="4 passed",
+        blocked=f"{BLOCKED}[1-2]",
+        check=_ran_in_all,
+    ),
     Plugin(
         "pytest-order",
         files=_test("assert shop", "import pytest\n@pytest.mark.order(1)"),

@@ -36,8 +36,8 @@ def _group(found: Iterator[tuple[str, str, str]]) -> Seen:
 
 def in_terminal(ended: Ended) -> Seen:
     """Read the lines of pytest's short summary; what they tell of is anywhere in the output."""
-    lines = re.findall(r"^([A-Z]+) (\S+)(?: - (.*))?$", ended.output, re.MULTILINE)
-    return _group((nodeid, word, ended.output) for word, nodeid, _ in lines)
+    lines = re.findall(r"^([A-Z]+) (\S+)(?: - .*)?$", ended.output, re.MULTILINE)
+    return _group((nodeid, word, ended.output) for word, nodeid in lines if word != "PASSED")
 
 
 def in_tldr(ended: Ended) -> Seen:
@@ -68,7 +68,7 @@ def in_html(ended: Ended) -> Seen:
     tests: dict[str, list[dict[str, Any]]] = json.loads(html.unescape(found[1]))["tests"]
     rows = ((name, row) for name, rows in tests.items() for row in rows)
     return _group(
-        (name.split("::setup")[0].split("::teardown")[0], row["result"], row["log"])
+        (re.sub("::(setup|teardown)$", "", name), row["result"], html.unescape(row["log"]))
         for name, row in rows
     )
 
@@ -98,22 +98,24 @@ def in_allure(ended: Ended) -> Seen:
     def results() -> Iterator[tuple[str, str, str]]:
         for file in (ended.folder / "allure").glob("*-result.json"):
             result = json.loads(file.read_text(encoding="utf-8"))
-            module, name = result["fullName"].rsplit("#", 1)
-            yield f"{module.replace('.', '/')}.py::{name}", result["status"], json.dumps(result)
+            module, _, name = result["fullName"].partition("#")
+            nodeid = f"{module.replace('.', '/')}.py::{name}" if name else module
+            yield nodeid, result["status"], json.dumps(result)
 
     return _group(results())
 
 
 def in_teamcity(ended: Ended) -> Seen:
     """Read the service messages of teamcity-messages."""
-    message = re.compile(r"##teamcity\[(testFailed|testFinished) (.*?)\]$", re.MULTILINE)
+    message = re.compile(r"##teamcity\[(testFailed) (.*?)\]$", re.MULTILINE)
 
     def messages() -> Iterator[tuple[str, str, str]]:
         for kind, text in message.findall(ended.output):
             name = re.search(r"name='([^']*)'", text)
             assert name is not None
             path, _, last = name[1].rpartition(".")
-            yield f"{path.replace('.', '/')}.py::{last}", kind, text
+            last = last.removesuffix("_teardown")
+            yield f"{path.replace('.', '/')}.py::{last}", kind, text.replace("|'", "'")
 
     return _group(messages())
 

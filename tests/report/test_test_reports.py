@@ -108,7 +108,10 @@ def check(folder: Path) -> None:
     assert "attempts (2 allowed):" in step["text"]
     assert step["location"] == ["conftest.py", line - 4, "plan step 'db'"]
     assert step["sections"] == [
-        ["Captured log of plan step 'db' (last lines)", "asking for a port\nasking for a port"]
+        [
+            "Captured stdout and log of plan step 'db' (last lines)",
+            "asking for a port\nasking for a port",
+        ]
     ]
     assert 0 < step["duration"] < 60
     assert step["user_properties"] == [

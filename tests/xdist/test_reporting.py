@@ -69,7 +69,9 @@ class TestFailedStep:
         assert text.count('>       raise RuntimeError("no port 5432")') == 1
         assert text.count("ERROR conftest.py::db - RuntimeError: no port 5432") == 1
         assert text.count("ERROR at setup of test_blocked") == 0
-        result.stdout.fnmatch_lines(["attempts (2 allowed):", "*Captured log of plan step 'db'*"])
+        result.stdout.fnmatch_lines(
+            ["attempts (2 allowed):", "*Captured stdout and log of plan step 'db'*"]
+        )
 
     def test_each_blocked_test_has_a_line_when_asked_for(self, result: pytest.RunResult) -> None:
         """With `-rA` each blocked test has one line."""

@@ -7,14 +7,17 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pytest_plan.engine.journal.seal import Key, Seal
 from pytest_plan.engine.model.errors import JournalError
 
 FORMAT = 5
 APPLICATION = 0x706C616E  # "plan"
+_WARNS = (3, 12, 0) <= sys.version_info < (3, 12, 4)  # python/cpython#117995
 LOGS = ("-wal", "-shm", "-journal")  # the ends of the names of SQLite's other files
 _MORE_COLUMNS = r"(, *[A-Za-z_]+( +(TEXT|INTEGER|REAL|BLOB))?)*"
 TABLES = {
@@ -99,7 +102,7 @@ def create(file: Path, key: Key) -> Seal:
                 connection.execute(sql)
             facts = {"id": journal_id, "place": place_of(unfinished)}
             for name, value in facts.items():
-                connection.execute(insert("environment"), (name, json.dumps(value)))
+                execute(connection, insert("environment"), (name, json.dumps(value)))
             connection.execute("COMMIT")
             connection.execute("PRAGMA journal_mode = WAL")
         unfinished.rename(file)
@@ -127,7 +130,7 @@ def write_copy(source: sqlite3.Connection, file: Path, seal: Seal) -> None:
         connection.execute("PRAGMA journal_mode = MEMORY")
         define_seal(connection, seal)
         place = json.dumps(place_of(unfinished))  # as the file is renamed, its place stays
-        connection.execute(replace("environment"), ("place", place))
+        execute(connection, replace("environment"), ("place", place))
         connection.execute("PRAGMA journal_mode = WAL")
     for suffix in LOGS:  # SQLite would apply the log of the lost file to the new one
         file.with_name(f"{file.name}{suffix}").unlink(missing_ok=True)
@@ -183,6 +186,15 @@ def connect(file: Path, seal: Seal | None = None) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def execute(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> None:
+    """Execute SQL with numbered parameters, such as `insert` returns.
+
+    Python 3.12.0 to 3.12.3 take them for named parameters, and warn unless they get a mapping.
+    """
+    named = {str(number): value for number, value in enumerate(values, 1)} if _WARNS else values
+    connection.execute(sql, named)
 
 
 def insert(table: str) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from pytest_plan.engine.journal.schema import LOGS, connect, void, write_copy
+from pytest_plan.engine.journal.schema import LOGS, connect, execute, void, write_copy
 from pytest_plan.engine.journal.seal import Seal
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
@@ -377,9 +377,9 @@ def _commit(connection: sqlite3.Connection, batch: Sequence[Request]) -> None:
 
 def _execute(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> None:
     try:
-        connection.execute(sql, values)
+        execute(connection, sql, values)
     except UnicodeEncodeError:  # program names and keys are not always valid UTF-8
-        connection.execute(sql, [_writable(value) for value in values])
+        execute(connection, sql, [_writable(value) for value in values])
 
 
 def _writable(value: Any) -> Any:
