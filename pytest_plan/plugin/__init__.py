@@ -55,7 +55,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 
 def _is_command(options: object) -> bool:
-    names = ("plan_cleanup", "plan_forget")
+    names = ("plan_cleanup", "plan_forget", "plan_status")
     return any(getattr(options, name, None) for name in names)
 
 
@@ -113,6 +113,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _command(config: pytest.Config, settings: Settings) -> object | None:
     """Return the plugin that implements the command that was given; None if none was."""
+    if settings.status:
+        from pytest_plan.plugin.commands.status import Status
+
+        return Status(config, settings)
     if settings.forget:
         from pytest_plan.plugin.commands.forget import Forget
 

@@ -416,7 +416,8 @@ def test_a_plain_run_mentions_the_kept_environment(kept: Project) -> None:
     """A run without `--plan-reuse` mentions the kept environment and uses its own."""
     kept.tests("def test_it(db): pass")
     result = kept.run_apart()
-    assert "plan: environment 'default' is kept: --plan-reuse uses it" in result.outlines
+    command = "pytest -p pytest_plan --plan-reuse"
+    assert f"plan: environment 'default' is kept; to reuse it: {command}" in result.outlines
     assert kept.calls == ["db", "drop 5432 success"]
     _clean(kept)
 
@@ -429,8 +430,9 @@ def test_named_environments_are_independent(project: Project) -> None:
         project.run_apart("--plan-keep", "always", "--plan-environment", name)
     result = project.run_apart("--plan-reuse", "--plan-environment", "blue")
     assert project.calls == ["db", "blue", "db", "green", "blue"]
-    command = "pytest -p pytest_plan --plan-reuse --plan-environment blue"
-    assert f"plan: to reuse it:    {command}" in result.outlines
+    command = "pytest -p pytest_plan --plan-reuse --plan-environment"
+    assert f"plan: to reuse it:    {command} blue" in result.outlines
+    assert f"plan: environment 'green' is kept; to reuse it: {command} green" in result.outlines
     result = _clean(project)
     result.stdout.fnmatch_lines_random(["*'blue', kept * ago", "*'green', kept * ago"])
 

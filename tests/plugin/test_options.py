@@ -32,6 +32,7 @@ def test_settings(pytestconfig, plan):
 VALUES = {
     "limit": [("90s", "90.0"), ("2m", "120.0"), ("3m", "180.0")],
     "cleanup_limit": [("90s", "90.0"), ("2m", "120.0"), ("3m", "180.0")],
+    "wait": [("90s", "90.0"), ("2m", "120.0"), ("3m", "180.0")],
     "jobs": [("2", "2"), ("3", "3"), ("4", "4")],
     "until": [("net", "net"), ("db", "db"), ("seed", "seed")],
     "skip": [("net", "('net',)"), ("db", "('db',)"), ("seed", "('seed',)")],
@@ -101,6 +102,7 @@ class TestOrder:
             "show False",
             "limit None",
             "cleanup_limit None",
+            "wait 0.0",
             "jobs None",
             "continue_on_error False",
             "until None",

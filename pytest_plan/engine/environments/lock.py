@@ -198,13 +198,16 @@ def is_being_cleaned(journal: Path, key: Key) -> bool:
 
 
 def busy_message(name: str, journal: Path, key: Key) -> str:
-    """Return the message that another process owns the environment."""
+    """Return the message that another process owns the environment.
+
+    Up to the first semicolon, it says which process does that; the rest says what to do.
+    """
     until = SystemClock.now() + _OWNER_TIMEOUT
-    while not (owner := _owner(journal, key)) and SystemClock.now() < until:
+    while not (use := _use(journal, key)) and SystemClock.now() < until:
         SystemClock.sleep(_POLL)
     return (
-        f"the environment {name!r} is in use{owner}; wait until it is free, "
-        "or choose another one with --plan-environment NAME"
+        f"the environment {name!r} is {use or 'in use by another process'}; to wait until it is "
+        "free, use --plan-wait 60s; to use another one, use --plan-environment NAME"
     )
 
 
@@ -217,10 +220,14 @@ def elsewhere_message(name: str, folder: Path, owner: Owner) -> str:
     )
 
 
-def _owner(journal: Path, key: Key) -> str:
+def _use(journal: Path, key: Key) -> str:
+    """Return what the owner does with the environment; "" if it has not recorded itself yet."""
     with contextlib.suppress(JournalError):
         recorded = read(journal, key)
-        if recorded.owner is not None:  # None: the owner has not recorded itself yet
+        owner = owner_of(recorded)
+        if owner is not None and owner.may_live:
+            is_cleaned = recorded.facts.get("activity") == RECOVERY
             age = format_duration(max(0.0, SystemClock.wall() - recorded.facts["since"]))
-            return f" by process {recorded.owner.pid} on {recorded.facts['host']} for {age}"
+            what = "being cleaned up" if is_cleaned else "in use"
+            return f"{what} by process {owner.pid} on {owner.host} for {age}"
     return ""

@@ -1,4 +1,4 @@
-"""Which processes listen on a TCP port. Only Linux tells; elsewhere nobody is found.
+"""Which processes listen, and where. Only Linux tells; elsewhere nobody is found.
 
 A listener that was there before a step's program is a stranger: it may answer in its place.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,7 @@ from typing import NamedTuple
 from pytest_plan.engine.processes.identity import name_of, process_table
 
 _LISTENS = "0A"  # the state of a listening socket in /proc/net/tcp
+_ACCEPTS = 0x10000  # the flag of a listening socket in /proc/net/unix
 _PORT = r"(?:^|[:=])(\d{1,5})(?![\w.\]])"
 
 
@@ -37,8 +40,9 @@ class Stranger(NamedTuple):
 
 
 class _Socket(NamedTuple):
-    """A TCP socket; its remote port is 0 if it listens."""
+    """A TCP socket; its remote port is 0 if it listens, and its host is as /proc shows it."""
 
+    host: str
     port: int
     remote: int
     state: str
@@ -99,6 +103,13 @@ def still_there(strangers: Sequence[Stranger], pids: Iterable[int]) -> list[Stra
     return [one for one in strangers if one.socket in inodes and one.port not in used]
 
 
+def addresses_of(pids: Iterable[int]) -> list[str]:
+    """Return where processes listen: `HOST:PORT` for TCP, the path of a Unix socket."""
+    own = {inode for pid in pids for inode in _inodes_of(pid)}
+    found = {_address(one) for one in _sockets() if one.inode in own and one.state == _LISTENS}
+    return sorted(found) + sorted(_paths(own))
+
+
 def descends_from(pid: int, ancestor: int) -> bool:
     """Return whether a process was started by `ancestor`, directly or not."""
     table = process_table()
@@ -117,7 +128,27 @@ def _sockets() -> Iterator[_Socket]:
             for line in Path("/proc/self/net", name).read_text().splitlines()[1:]:
                 fields = line.split()
                 local, remote = (int(part.rpartition(":")[2], 16) for part in fields[1:3])
-                yield _Socket(local, remote, fields[3], int(fields[9]))
+                yield _Socket(fields[1][:-5], local, remote, fields[3], int(fields[9]))
+
+
+def _address(one: _Socket) -> str:
+    words = re.findall("(..)(..)(..)(..)", one.host)
+    order = reversed if sys.byteorder == "little" else tuple
+    packed = bytes.fromhex("".join(part for word in words for part in order(word)))
+    if len(packed) == 4:
+        return f"{socket.inet_ntop(socket.AF_INET, packed)}:{one.port}"
+    return f"[{socket.inet_ntop(socket.AF_INET6, packed)}]:{one.port}"
+
+
+def _paths(inodes: Collection[int]) -> set[str]:
+    """Return the paths of those Unix sockets with these inodes that listen."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/net/unix").read_text(errors="replace").splitlines()[1:]:
+            fields = line.split(maxsplit=7)
+            if len(fields) > 7 and int(fields[3], 16) & _ACCEPTS and int(fields[6]) in inodes:
+                found.add(fields[7])
+    return found
 
 
 def _inodes_of(pid: int) -> set[int]:

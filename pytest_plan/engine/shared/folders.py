@@ -93,12 +93,12 @@ class RunFolders:
         """
         with self._lock:
             if self._artifacts_root is None:
-                return _create(self._own_artifacts() / _below(step), 0o700)
+                return _create(self._own_artifacts() / below(step), 0o700)
             root = self._artifacts_root()
             if not root.is_dir():
                 root.parent.mkdir(0o700, parents=True, exist_ok=True)
                 _create_marked(root)
-            return _create(root / _below(step), 0o700)
+            return _create(root / below(step), 0o700)
 
     def private_file(self, name: str) -> Path:
         """Create a file in the scratch folder that only this user can read; return its path.
@@ -230,7 +230,7 @@ def _short(step: str) -> str:
     return f"{own_name(step)}-{zlib.crc32(step.encode()):08x}"
 
 
-def _below(step: str) -> Path:
+def below(step: str) -> Path:
     """Return the relative path of the artifacts of a step; it never leads out of its parent."""
     if "/" not in step:
         return Path(step)

@@ -22,6 +22,9 @@ def prepare(config: pytest.Config) -> None:
     config.option.collectonly = True
     if hasattr(config.option, "xmlpath"):
         config.option.xmlpath = None
+    if config.option.plan_json:  # its standard output contains nothing else
+        config.option.verbose = -2
+        config.option.no_summary = True
 
 
 def ignore_broken_conftests() -> Generator[None]:

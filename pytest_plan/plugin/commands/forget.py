@@ -17,6 +17,7 @@ from pytest_plan.plugin.commands.command import Command
 from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.recovery import references_of, scratch_of
+from pytest_plan.plugin.run.waiting import Waiting
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.session.session import PlanSession
@@ -35,10 +36,12 @@ class Forget(Command):
         """
         self._say = plan_session.host.foreground.say
         self._key = launch.key_of(self._config)
+        foreground = plan_session.host.foreground
+        waiting = Waiting(self._settings.dir, self._key, self._settings.wait, foreground)
         try:
             chosen = self._chosen()
             for name, steps in chosen.items():
-                environment = Environment(self._settings.dir, name, self._key)
+                environment = waiting.claim(name)
                 try:
                     self._forget(environment, steps)
                 finally:

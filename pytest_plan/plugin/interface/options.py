@@ -100,10 +100,24 @@ _OPTIONS = (
         is_command=True,
     ),
     _Option(
+        "status",
+        Kind.FLAG,
+        "Show the environments of this project, or the one that --plan-environment names, and "
+        "whether the programs of their steps are running; run no tests",
+        is_command=True,
+    ),
+    _Option("json", Kind.FLAG, "With --plan-status, print JSON", is_command=True),
+    _Option(
         "environment",
         Kind.ENVIRONMENT,
-        "Name of the environment to keep, reuse, clean up or change (default: 'default')",
+        "Name of the environment to keep, reuse, clean up, change or show (default: 'default')",
         "NAME",
+    ),
+    _Option(
+        "wait",
+        Kind.DURATION,
+        "Maximum time to wait while another process uses the environment (default: 0, do not wait)",
+        "DURATION",
     ),
     _Option(
         "reaper",
@@ -168,7 +182,11 @@ class Settings(NamedTuple):
         reuse: whether to reuse a kept environment.
         cleanup: whether to clean up the environments of earlier runs and run nothing.
         forget: the steps of earlier runs whose records to remove; if there are any, run nothing.
+        status: whether to show the environments of this project and run nothing.
+        json: whether to show them as JSON.
         environment: the name of the environment; None if no name was given.
+        wait: the maximum time to wait while another process uses the environment, in seconds; 0
+            means not to wait.
         reaper: whether to start the reaper.
         report: the report files to write, each ending in one of `REPORT_ENDINGS`.
         github_summary: whether to add the report to the job summary of GitHub Actions.
@@ -191,7 +209,10 @@ class Settings(NamedTuple):
     reuse: bool
     cleanup: bool
     forget: tuple[str, ...]
+    status: bool
+    json: bool
     environment: str | None
+    wait: float
     reaper: bool
     report: tuple[Path, ...]
     github_summary: bool
@@ -205,7 +226,7 @@ class Settings(NamedTuple):
     @property
     def is_command(self) -> bool:
         """Whether this process only looks after the environments of earlier runs."""
-        return self.cleanup or bool(self.forget)
+        return self.cleanup or self.status or bool(self.forget)
 
     @property
     def keeps(self) -> str:
@@ -267,6 +288,7 @@ def settings(config: pytest.Config) -> Settings:
             "limit": values["limit"] or None,
             "skip": values["skip"] or (),
             "forget": values["forget"] or (),
+            "wait": values["wait"] or 0.0,
             "report": _report_files(config, values["report"] or (), found["report"][1]),
             "dir": config.rootpath / folder,
             "sources": {name: source for name, (_, source) in found.items()},
@@ -282,10 +304,12 @@ def settings(config: pytest.Config) -> Settings:
 
 
 def _check_together(values: Mapping[str, Any], found: Mapping[str, tuple[Any, str]]) -> None:
-    commands = [name for name in ("show", "cleanup", "forget") if values[name]]
-    if len(commands) > 1 and "forget" in commands:
+    commands = [name for name in ("show", "cleanup", "forget", "status") if values[name]]
+    if len(commands) > 1:
         flags = " and ".join(found[name][1] for name in commands)
         raise pytest.UsageError(f"{flags} cannot be used together")
+    if values["json"] and not values["status"]:
+        raise pytest.UsageError("--plan-json can only be used with --plan-status")
     if found["forget"][0] is not None and not values["forget"]:
         raise pytest.UsageError("--plan-forget: the name of a step is missing")
     name, source = values["environment"], found["environment"][1]

@@ -43,6 +43,7 @@ from pytest_plan.plugin.run.recovery import (
     scratch_of,
 )
 from pytest_plan.plugin.run.reuse import clean_stale, decide
+from pytest_plan.plugin.run.waiting import Waiting
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
@@ -84,6 +85,7 @@ class RunEnvironment:
         self._check_key()
         self._keeps = settings.keeps
         self._name = settings.environment_name
+        self._waiting = Waiting(settings.dir, self._key, settings.wait, foreground)
         self._steps = declared.steps
         self.is_replaced = False
         self._repairs: collections.deque[str] = collections.deque()  # noted by any thread
@@ -103,7 +105,7 @@ class RunEnvironment:
             self.watch = Watch(
                 declared.config, self._environment, self._facts, workers, wanted=settings.reaper
             )
-            self.journal = self._open()
+            self.journal = self._open(run_id)
         except BaseException as error:
             self._environment.release()
             if isinstance(error, (JournalError, OSError)):
@@ -266,25 +268,25 @@ class RunEnvironment:
             for left in remove_tree(scratch / name, below=scratch):
                 self._say(f"the temporary folder of {name!r} is not empty: {left}", bad=True)
 
-    def _open(self) -> Journal:
+    def _open(self, run_id: str) -> Journal:
         # An unnamed environment is never reused, so its fingerprints are never compared.
         prints = (lambda step: "") if self._name is None else self._prints.of
         references = references_of(self._declared.config)
         self._environment.on_repair = self._note_repair
-        journal = self._environment.open(references, prints, launch=self._facts, forgotten=[])
+        left = self._fresh.keys() | self._held.keys()
+        facts = {"launch": self._facts, "forgotten": [], "run": run_id}
+        facts["made"] = {} if self._recorded is None else made_by(self._recorded, left)
+        journal = self._environment.open(references, prints, **facts)
         if self._recorded is not None:
-            left = self._fresh.keys() | self._held.keys()
             journal.forget(name for name in self._recorded.steps if name not in left)
         return journal
 
     def _claim(self, run_id: str) -> Environment:
+        if self._name is not None:
+            return self._waiting.claim(self._name)
         try:
-            return Environment(
-                self._declared.settings.dir, self._name or f"run-{run_id}", self._key
-            )
+            return Environment(self._declared.settings.dir, f"run-{run_id}", self._key)
         except JournalError as error:
-            if self._name is not None:
-                raise
             folder = temporary_parent()
             warn(self._declared.config, f"{error}; the journal of this run is in {folder}")
             self.is_replaced = True
@@ -323,3 +325,12 @@ class RunEnvironment:
 
 def _is_generator(step: PlannedStep) -> bool:
     return any(hook.kind.yields for hook in step.hooks.values())
+
+
+def made_by(recorded: Recorded, steps: Iterable[str]) -> dict[str, str | None]:
+    """Return the id of the run that has provisioned each of these recorded steps.
+
+    None means that the journal does not say so.
+    """
+    earlier, last = recorded.facts.get("made", {}), recorded.facts.get("run")
+    return {name: earlier.get(name, last) for name in steps}

@@ -144,7 +144,8 @@ class Recovery(recovery.RecoveryCallbacks):
         """Return whether to leave the environment alone because it was kept on purpose."""
         if not recorded.is_kept or self._kept:
             return False
-        self.say(f"environment {environment.name!r} is kept: --plan-reuse uses it")
+        command = launch.typed(self._declared.config, environment.name, "--plan-reuse")
+        self.say(f"environment {environment.name!r} is kept; to reuse it: {command}")
         return True
 
     def in_use(self, name: str) -> None:

@@ -128,7 +128,7 @@ class TestClaim:
     def test_a_thread_of_ours_is_another(self, parent: Path) -> None:
         """A process can own an environment only once."""
         environment = Environment(parent, "staging")
-        with pytest.raises(BusyError, match="'staging' is in use; wait"):
+        with pytest.raises(BusyError, match="'staging' is in use by another process; to wait"):
             Environment(parent, "staging")
         environment.release(remove=True)
 

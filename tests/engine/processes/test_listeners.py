@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.results import StepError
 from pytest_plan.engine.plan import Plan
 from pytest_plan.engine.processes.identity import identify
-from pytest_plan.engine.processes.listeners import ports_in
+from pytest_plan.engine.processes.listeners import addresses_of, ports_in
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who listens")
 
@@ -287,3 +288,28 @@ class TestFreePort:
                 ctx.start(["sleep", "60"])
 
         assert outcome(exec) is None
+
+
+def test_addresses_are_those_on_which_processes_listen(tmp_path: Path) -> None:
+    """TCP over IPv4 and IPv6, then Unix sockets; connected or bound sockets do not count."""
+    path = tmp_path / "a socket"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as first,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as second,
+        socket.create_connection(first.getsockname()),
+        socket.socket() as bound,
+        socket.socket(socket.AF_UNIX) as unix,
+        socket.socket(socket.AF_UNIX) as silent,
+    ):
+        bound.bind(("127.0.0.1", 0))
+        unix.bind(str(path))
+        unix.listen()
+        silent.bind(str(tmp_path / "silent"))
+        ours = addresses_of([os.getpid()])
+        assert {f"127.0.0.1:{first.getsockname()[1]}", f"[::1]:{second.getsockname()[1]}"} <= {
+            *ours
+        }
+        assert ours[-1] == str(path)
+        assert not any(str(bound.getsockname()[1]) in one for one in ours)
+        assert str(tmp_path / "silent") not in ours
+    assert not {*addresses_of([os.getpid()])} & {*ours}
