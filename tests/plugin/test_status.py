@@ -262,8 +262,18 @@ def test_no_code_of_the_project_is_needed(kept: Project) -> None:
 
 @pytest.mark.parametrize("addopts", ["-v -ra --durations=1", "-q"])
 def test_json_is_all_there_is(kept: Project, addopts: str) -> None:
-    """Other options do not add to standard output, which another program reads."""
-    kept.write("pytest.ini", f"[pytest]\naddopts = {addopts}\n")
+    """Options and plugins do not add to standard output, which another program reads."""
+    kept.write("pytest.ini", f"[pytest]\naddopts = {addopts} -p noisy\n")
+    kept.write(
+        "noisy.py",
+        """
+        def pytest_configure(): print("noise")
+        def pytest_sessionstart(): print("noise")
+        def pytest_sessionfinish(session):
+            print("noise")
+            session.config.get_terminal_writer().line("noise")
+    """,
+    )
     assert read(kept)["environments"][0]["name"] == "default"
 
 

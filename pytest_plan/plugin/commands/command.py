@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import pytest
 
@@ -17,14 +18,22 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.session.session import PlanSession
 
 
+STANDARD_OUTPUT: pytest.StashKey[TextIO] = pytest.StashKey()  # only with --plan-json
+
+
 def prepare(config: pytest.Config) -> None:
     """Keep other plugins from starting workers or writing files when they are configured."""
     config.option.collectonly = True
     if hasattr(config.option, "xmlpath"):
         config.option.xmlpath = None
-    if config.option.plan_json:  # its standard output contains nothing else
+    if config.option.plan_json:
         config.option.verbose = -2
         config.option.no_summary = True
+        config.stash[STANDARD_OUTPUT] = sys.stdout
+        # What other plugins print, even with `-qq`, must not be between the lines of the report.
+        others = contextlib.redirect_stdout(sys.stderr)
+        others.__enter__()
+        config.add_cleanup(lambda: others.__exit__(None, None, None))
 
 
 def ignore_broken_conftests() -> Generator[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from pytest_plan.engine.environments.environment import FOLDER, JOURNAL, names
 from pytest_plan.engine.journal.reader import ForeignError, read
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError
-from pytest_plan.plugin.commands.command import Command
+from pytest_plan.plugin.commands.command import STANDARD_OUTPUT, Command
 from pytest_plan.plugin.commands.condition import (
     EnvironmentCondition,
     StepCondition,
@@ -93,8 +92,9 @@ class Status(Command):
                 for name, error in unreadable.items()
             ],
         }
-        sys.stdout.write(f"{json.dumps(report, indent=2)}\n")
-        sys.stdout.flush()
+        output = self._config.stash[STANDARD_OUTPUT]
+        output.write(f"{json.dumps(report, indent=2)}\n")
+        output.flush()
 
     def _write_text(
         self, found: Sequence[EnvironmentCondition], unreadable: dict[str, JournalError]

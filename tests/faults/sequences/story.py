@@ -17,7 +17,7 @@ import psutil
 from tests.faults.sequences.suite import MOST_STEPS, Suite
 
 _LONGEST = 90  # seconds that a run may take
-_BUSY = "is in use"  # by the reaper of a killed run
+_BUSY = ("is in use", "is being cleaned up")  # by the reaper of a killed run
 
 
 class Sequence:
@@ -196,7 +196,7 @@ class Sequence:
                 check=False,
             )
             self._output = done.stdout
-            if _BUSY not in done.stdout or time.monotonic() > until:
+            if not any(busy in done.stdout for busy in _BUSY) or time.monotonic() > until:
                 return done.returncode
 
     def told(self) -> str:
