@@ -194,23 +194,74 @@ class TestKept:
         assert clean_up(project).ret == 0
         assert project.calls == ["web up", "undo"]
 
-    def test_its_lost_mode_is_reported_with_the_cure(self, project: Project) -> None:
-        """Caches and archives lose mode bits. It is ours, so `chmod` is the cure."""
+    def test_its_lost_modes_are_repaired(self, project: Project) -> None:
+        """Caches and archives lose mode bits. The seal proves that it is ours."""
         file = self.kept(project)
+        restored(project)
         file.chmod(0o644)
+        file.parent.chmod(0o755)
+        result = project.run_apart("--plan-reuse")
+        result.assert_outcomes(passed=1)
+        assert "plan: the files of environment 'default' are private again" in plan_lines(result)
+        assert project.calls == ["web up"]
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert file.parent.stat().st_mode & 0o777 == 0o700
+
+    def test_cleanup_repairs_its_lost_modes(self, project: Project) -> None:
+        """As a run does."""
+        self.kept(project).chmod(0o644)
+        result = clean_up(project)
+        assert result.ret == 0
+        assert "plan: the files of environment 'default' are private again" in plan_lines(result)
+        assert project.calls == ["web up", "undo"]
+
+    def test_one_that_others_can_change_is_reported_with_the_cure(self, project: Project) -> None:
+        """Somebody may have put back an earlier journal of this user, which is sealed, too."""
+        file = self.kept(project)
+        file.chmod(0o664)
         refuses(project.run_apart("--plan-reuse"), f"chmod 600 {file}")
         file.chmod(0o600)
         project.run_apart("--plan-reuse").assert_outcomes(passed=1)
         assert project.calls == ["web up"]
 
-    def test_the_mode_of_a_foreign_one_has_no_cure(self, project: Project) -> None:
-        """The advice to make it private would arm it."""
-        file = self.kept(project)
-        file.chmod(0o644)
-        other_key(project)
-        result = project.run_apart("--plan-reuse")
-        refuses(result, "not sealed", str(file))
+    @pytest.mark.parametrize("args", [(), ("-n", "2", "-p", "xdist")], ids=["solo", "workers"])
+    @pytest.mark.parametrize("change", [other_key, other_format], ids=lambda one: one.__name__)
+    def test_a_foreign_one_is_not_reused(
+        self, project: Project, change: Callable[[Project], None], args: tuple[str, ...]
+    ) -> None:
+        """The run starts fresh in a private environment, and says so in one line."""
+        self.kept(project)
+        if change is other_key:
+            journals(project)[0].chmod(0o644)
+        change(project)
+        (file,) = all_journals(project)
+        before = contents(file.parent)
+        project.tests("def test_it(web, plan): note(plan.environment == f'run-{plan.run_id}')")
+        result = project.run_apart("--plan-reuse", *args)
+        result.assert_outcomes(passed=1)
+        assert project.calls == ["web up", "web up", "True", "undo"]
+        (line,) = [line for line in plan_lines(result) if "journal" in line]
+        assert line.startswith("plan: nothing is reused, and this run keeps nothing: ")
+        assert str(file) in line
         assert "chmod" not in result.stdout.str() + result.stderr.str()
+        assert contents(file.parent) == before
+        assert all_journals(project) == [file]
+
+    def test_a_foreign_one_is_not_kept_over(self, project: Project) -> None:
+        """A run that must keep its environment cannot do so under the name."""
+        self.kept(project)
+        other_key(project)
+        refuses(project.run_apart("--plan-keep", "always"), "not sealed", "left unchanged")
+        assert project.calls == ["web up"]
+
+    def test_one_that_was_not_kept_is_not_reused(self, project: Project) -> None:
+        """Its run may be in progress where the folder was copied."""
+        project.steps(STEPS)
+        killed(project, "--plan-environment", "default")
+        restored(project)
+        project.run_apart("--plan-reuse").assert_outcomes(passed=1)
+        assert project.calls == ["web up", "test", "web clean url success", "web undo"]
+        assert len(all_journals(project)) == 1
 
     def test_a_key_is_carried_to_another_machine(self, project: Project) -> None:
         """The variable has the text of the file."""

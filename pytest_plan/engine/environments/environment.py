@@ -22,8 +22,8 @@ from pytest_plan.engine.environments.lock import (
 from pytest_plan.engine.environments.private import (
     TAGS,
     check_ours,
-    check_private,
     has_private_modes,
+    make_files_private,
     make_private,
     remove_tagged,
     repair_modes,
@@ -158,17 +158,18 @@ class Environment(Place):
         return self.folder / JOURNAL
 
     def recorded(self) -> Recorded | None:
-        """Return the content of its journal; None if it has no journal.
+        """Return the content of its journal and make its files private; None if it has none.
 
         Raises:
             ForeignError: the journal was not written by this user, or not where it is now.
-            JournalError: the journal cannot be read.
+            JournalError: the journal cannot be read, or other users can change it.
         """
         if not os.path.lexists(self.file):
             return None
         recorded = self.read()
-        check_private(self.file)
         recorded.check_place()
+        if make_files_private(self.folder / name for name in _FILES):
+            self.on_repair(f"the files of environment {self.name!r} are private again", self.file)
         return recorded
 
     def read(self) -> Recorded:
@@ -356,8 +357,7 @@ def tidy(parent: Path) -> None:
     Raises:
         JournalError: the folder `parent` cannot be used; the message says what to do.
     """
-    without = {folder.name for folder in _folders(parent)} - set(names(parent))
-    for name in sorted(without):
+    for name in sorted({folder.name for folder in _folders(parent)} - set(names(parent))):
         try:
             content = set(os.listdir(parent / FOLDER / name))
         except OSError:

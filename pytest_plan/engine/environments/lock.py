@@ -17,11 +17,12 @@ from pathlib import Path
 
 from pytest_plan.engine.environments.private import check_private
 from pytest_plan.engine.journal.reader import Recorded, read
+from pytest_plan.engine.journal.schema import place_of
 from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError
-from pytest_plan.engine.processes.identity import Owner, host, namespace, this_owner
+from pytest_plan.engine.processes.identity import Owner, boot_id, host, namespace, this_owner
 
 if sys.platform != "win32":
     import fcntl
@@ -184,6 +185,18 @@ def owner_of(recorded: Recorded) -> Owner | None:
     if owner is None:
         return None
     return Owner(*owner, facts.get("host", host()), facts.get("namespace", namespace()))
+
+
+def was_kept_elsewhere(recorded: Recorded) -> bool:
+    """Return whether the journal was written on another host or in another container.
+
+    A host with the same name is another one if it was booted since, and the file was copied.
+    """
+    owner = owner_of(recorded)
+    if owner is None or owner.is_elsewhere:
+        return owner is not None
+    _, number = recorded.facts.get("place", (0, 0))
+    return owner.boot != boot_id() and number != place_of(recorded.file)[1]
 
 
 def is_being_cleaned(journal: Path, key: Key) -> bool:

@@ -13,12 +13,14 @@ import re
 import secrets
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from pytest_plan.engine.model.errors import JournalError
 
 _PRIVATE = 0o700
 _CHANGE = 0o022  # write permission for group and others
+_OTHERS = 0o077  # any permission for group and others
 _LONGEST = 470  # bytes; SQLite allows 512 for a file, with what it appends to its name
 TAGS = {
     ".gitignore": "*\n",
@@ -144,6 +146,40 @@ def _needed_mode(folder: Path) -> int | None:
     return None if is_good else mode & ~_CHANGE | _PRIVATE
 
 
+def make_files_private(files: Iterable[Path]) -> bool:
+    """Make files private again that other users can read, but not change, as a cache leaves them.
+
+    Args:
+        files: the files; only those that are there and belong to the current user are changed. The
+            first one must be there.
+
+    Returns:
+        Whether a file has changed.
+
+    Raises:
+        JournalError: other users can change the first file, it is a symbolic link, or it belongs
+            to another user; or a mode cannot be changed. The message says what to do.
+    """
+    first, *others = files
+    _check(first, others=_CHANGE)
+    public = [file for file in (first, *others) if _is_public(file)]
+    for file in public:
+        try:
+            file.chmod(0o600)
+        except OSError as error:
+            text = f"{file} cannot be made private: {error.strerror or error}"
+            raise JournalError(text) from error
+    return bool(public)
+
+
+def _is_public(file: Path) -> bool:
+    with contextlib.suppress(OSError):
+        status = file.lstat()
+        is_ours = hasattr(os, "geteuid") and status.st_uid == os.geteuid()
+        return is_ours and stat.S_ISREG(status.st_mode) and bool(status.st_mode & _OTHERS)
+    return False
+
+
 def check_private(path: Path) -> None:
     """Check that a file or folder is private.
 
@@ -151,7 +187,7 @@ def check_private(path: Path) -> None:
         JournalError: it is missing, is a symbolic link, belongs to another user, or is accessible
             to other users. The message says what to do.
     """
-    _check(path, others=0o077)
+    _check(path, others=_OTHERS)
 
 
 def check_ours(folder: Path) -> None:

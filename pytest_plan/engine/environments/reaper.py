@@ -154,7 +154,7 @@ class Reaper:
             self._tell("beat")
 
     def _start(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
+        with open(self._log, "ab", opener=_private) as log:
             process = subprocess.Popen(  # noqa: S603 - our own program
                 self._argv,
                 stdin=subprocess.PIPE,
@@ -196,3 +196,7 @@ def module_argv(python: str, path: Sequence[str], module: str, *arguments: str) 
 def _stdin(process: subprocess.Popen[bytes]) -> IO[bytes]:
     assert process.stdin is not None
     return process.stdin
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

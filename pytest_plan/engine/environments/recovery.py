@@ -44,6 +44,14 @@ class RecoveryCallbacks:
         """Return whether to skip the environment with this name, without reading its journal."""
         return False
 
+    def repaired(self, text: str, file: Path) -> None:
+        """Report a repair of an environment.
+
+        Args:
+            text: what was repaired.
+            file: its journal.
+        """
+
     def skips_recorded(self, environment: Environment, recorded: Recorded) -> bool:
         """Return whether to skip this environment, given the content of its journal."""
         return False
@@ -156,6 +164,7 @@ class Recovery:
         if environment is None:
             self._callbacks.in_use(name)
             return
+        environment.on_repair = self._callbacks.repaired
         try:
             recorded = environment.recorded()
         except JournalError as error:

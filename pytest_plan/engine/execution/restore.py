@@ -232,9 +232,13 @@ def block(step_run: StepRun, facts: RunFacts, reason: str) -> None:
 
 
 def _watch(how: Mapping[str, Any], step_run: StepRun, facts: RunFacts) -> None:
-    """Let the program of a reused step be one that must keep running."""
+    """Let the program of a reused step be one that must keep running.
+
+    A program that has ended, or was on another host, is not watched: the step's `alive` hook has
+    said that the step does not need it.
+    """
     root = orphan_tree(how).root
-    if root is not None and how.get("watch", True):
+    if root is not None and root.is_alive() and how.get("watch", True):
         facts.programs.watch(step_run.name, Kept(root, step_run.log))
 
 

@@ -15,14 +15,11 @@ from pytest_plan.engine.shared.state import State, seen_through
 
 if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
-    from pytest_plan.plugin.interface.options import Settings
     from pytest_plan.plugin.items.verdict import PlanView
 
 
 class Access(Protocol):
     """The part of `PlanSession` that a handle uses."""
-
-    settings: Settings
 
     @property
     def view(self) -> PlanView:
@@ -152,7 +149,7 @@ class PlanHandle:
     @property
     def environment(self) -> str:
         """The name of the environment; if it has no name, `run-` followed by the run id."""
-        return self._plan_session.settings.environment_name or f"run-{self.run_id}"
+        return self._plan_session.view.environment
 
     def remaining(self) -> float | None:
         """Return the seconds left until the plan's limit (never negative); None means no limit."""

@@ -65,6 +65,10 @@ class PlanView(Protocol):
     def run_id(self) -> str:
         """The id of the run."""
 
+    @property
+    def environment(self) -> str:
+        """The name of the environment; if it has no name, `run-` followed by the run id."""
+
     def ensure(self, names: Iterable[str]) -> None:
         """Wait until each of these steps has ended or will not run."""
 
@@ -97,6 +101,11 @@ class MissingPlan:
     @property
     def run_id(self) -> str:
         """Fail the test, because there is no run."""
+        pytest.fail(self._REASON, pytrace=False)
+
+    @property
+    def environment(self) -> str:
+        """Fail the test, because there is no environment."""
         pytest.fail(self._REASON, pytrace=False)
 
     def ensure(self, names: Iterable[str]) -> None:

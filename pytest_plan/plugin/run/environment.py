@@ -15,16 +15,18 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import (
     FOLDER,
     LOG,
+    ElsewhereError,
     Environment,
     remove_empty,
 )
 from pytest_plan.engine.environments.fingerprint import Fingerprints
 from pytest_plan.engine.environments.keeping import obstacles
+from pytest_plan.engine.environments.lock import was_kept_elsewhere
 from pytest_plan.engine.environments.private import temporary_parent
 from pytest_plan.engine.environments.recovery import not_undone
 from pytest_plan.engine.execution.restore import Restorer, block
 from pytest_plan.engine.journal.journal import Journal
-from pytest_plan.engine.journal.reader import Recorded, RecordedStep
+from pytest_plan.engine.journal.reader import ForeignError, Recorded, RecordedStep
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.secret import KEY_VARIABLE
 from pytest_plan.engine.processes.identity import Identity
@@ -37,6 +39,7 @@ from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.reaper import Watch
 from pytest_plan.plugin.run.recovery import (
     Recovery,
+    age_of,
     error_of,
     not_cleaned_up,
     references_of,
@@ -91,8 +94,9 @@ class RunEnvironment:
         self._repairs: collections.deque[str] = collections.deque()  # noted by any thread
         if os.path.lexists(settings.dir / FOLDER):
             self._recovery.clean_up_all()
+        self._run_id = run_id
         try:
-            self._environment = self._claim(run_id)
+            self._environment = self._claim()
         except (JournalError, OSError) as error:
             raise pytest.UsageError(str(error)) from None
         self._prints = Fingerprints(lambda: declared.steps)
@@ -101,7 +105,7 @@ class RunEnvironment:
         self._kept: Collection[str] = ()
         self._facts = launch.describe(declared.config, declared.conftests())
         try:
-            self._recorded = self._look_back(run_id)
+            self._recorded = self._look_back()
             self.watch = Watch(
                 declared.config, self._environment, self._facts, workers, wanted=settings.reaper
             )
@@ -123,6 +127,11 @@ class RunEnvironment:
         if conftests != self._facts["conftests"]:
             self._facts = {**self._facts, "conftests": conftests}
             self.journal.set(launch=self._facts)
+
+    @property
+    def name(self) -> str:
+        """The name of the environment; without one, `run-` followed by the run id."""
+        return self._environment.name
 
     @property
     def has_failed(self) -> bool:
@@ -223,16 +232,16 @@ class RunEnvironment:
                 return any(step.can_be_cleaned for step in due)
         return not is_clean
 
-    def _look_back(self, run_id: str) -> Recorded | None:
+    def _look_back(self) -> Recorded | None:
         """Clean up the recorded steps that are not reused; return what is recorded then.
 
         Return None if no step is recorded.
         """
-        recorded = self._environment.recorded()
+        recorded = self._read_back()
         if recorded is not None and not recorded.is_kept:
             self._recovery.clean_up(self._environment, recorded)
             self._environment.release()
-            self._environment = self._claim(run_id)
+            self._environment = self._claim()
             recorded = self._environment.recorded()
             if recorded is not None:
                 self._hold(recorded.due())
@@ -240,6 +249,9 @@ class RunEnvironment:
             return recorded
         if recorded is None or not recorded.steps:
             return None
+        if was_kept_elsewhere(recorded):
+            where = f"{recorded.facts.get('host')}, {age_of(recorded)} ago"
+            self._say(f"environment {self._environment.name!r} was kept on {where}")
         decisions = decide(self._declared, self._foreground, recorded, self._steps, self._prints)
         self._fresh = decisions.fresh
         if not decisions.stale:
@@ -249,6 +261,32 @@ class RunEnvironment:
         self._hold(not_undone(after, decisions.stale, decisions.gone))
         self._empty_folders(after)
         return after
+
+    def _read_back(self) -> Recorded | None:
+        """Return the content of the journal that earlier runs have left; None if there is none."""
+        self._environment.on_repair = lambda text, file: self._say(text)
+        try:
+            return self._environment.recorded()
+        except ForeignError as error:
+            if not self._declared.settings.reuse:
+                raise
+            self._environment.release()
+            self._environment = self._begin_fresh(error)
+            return None
+
+    def _claim_named(self, name: str) -> Environment:
+        try:
+            return self._waiting.claim(name)
+        except (ForeignError, ElsewhereError) as error:
+            if self._declared.settings.reuse:
+                return self._begin_fresh(error)
+            raise
+
+    def _begin_fresh(self, error: JournalError) -> Environment:
+        """Return a private environment for a run that can reuse nothing, and report why."""
+        self._say(f"nothing is reused, and this run keeps nothing: {error}", always=True)
+        self._name, self._keeps = None, "never"
+        return self._claim()
 
     def _hold(self, steps: Iterable[RecordedStep]) -> None:
         """Note the steps that cannot be provisioned, because the old ones were not cleaned up."""
@@ -281,19 +319,20 @@ class RunEnvironment:
             journal.forget(name for name in self._recorded.steps if name not in left)
         return journal
 
-    def _claim(self, run_id: str) -> Environment:
+    def _claim(self) -> Environment:
         if self._name is not None:
-            return self._waiting.claim(self._name)
+            return self._claim_named(self._name)
+        own = f"run-{self._run_id}"
         try:
-            return Environment(self._declared.settings.dir, f"run-{run_id}", self._key)
+            return Environment(self._declared.settings.dir, own, self._key)
         except JournalError as error:
             folder = temporary_parent()
             warn(self._declared.config, f"{error}; the journal of this run is in {folder}")
             self.is_replaced = True
             try:
-                return Environment(folder, f"run-{run_id}", self._key)
+                return Environment(folder, own, self._key)
             except (JournalError, OSError):
-                remove_empty(folder, f"run-{run_id}")
+                remove_empty(folder, own)
                 raise
 
     def _announce(self, run: Run) -> None:
@@ -319,8 +358,8 @@ class RunEnvironment:
         self._say(f"to reuse it:    {reuse}")
         self._say(f"to clean it up: {clean}")
 
-    def _say(self, text: str, *, bad: bool = False) -> None:
-        self._foreground.say(text, bad=bad)
+    def _say(self, text: str, *, bad: bool = False, always: bool = False) -> None:
+        self._foreground.say(text, bad=bad, always=always)
 
 
 def _is_generator(step: PlannedStep) -> bool:

@@ -114,6 +114,12 @@ class Host:
         """The id of the run."""
         return self.begin().run_id
 
+    @property
+    def environment(self) -> str:
+        """The name of the environment; if it has no name, `run-` followed by the run id."""
+        run = self.begin()
+        return f"run-{run.run_id}" if self._environment is None else self._environment.name
+
     def prepare(self) -> None:
         """Import the modules that a run needs before they are needed."""
         self._load_listeners()

@@ -140,6 +140,10 @@ class Recovery(recovery.RecoveryCallbacks):
         """Return whether to leave this environment alone, which nothing may touch now."""
         return name == self._beside or self._only not in (None, name)
 
+    def repaired(self, text: str, file: Path) -> None:
+        """Report a repair of an environment."""
+        self.say(text)
+
     def skips_recorded(self, environment: Environment, recorded: Recorded) -> bool:
         """Return whether to leave the environment alone because it was kept on purpose."""
         if not recorded.is_kept or self._kept:
@@ -173,7 +177,7 @@ class Recovery(recovery.RecoveryCallbacks):
         """Report that the cleanup begins."""
         self._gone = gone
         what = "kept" if recorded.is_kept else "left"
-        self.say(f"cleaning up environment {environment.name!r}, {what} {_age(recorded)} ago")
+        self.say(f"cleaning up environment {environment.name!r}, {what} {age_of(recorded)} ago")
 
     def load(self, recorded: Recorded) -> None:
         """Load the conftests that defined steps, and report each one that cannot be loaded."""
@@ -288,6 +292,7 @@ def scratch_of(recorded: Recorded) -> Path | None:
     return None
 
 
-def _age(recorded: Recorded) -> str:
+def age_of(recorded: Recorded) -> str:
+    """Return how long ago the recorded run began, as text."""
     now = SystemClock.wall()
     return format_duration(max(0.0, now - recorded.facts.get("since", now)))

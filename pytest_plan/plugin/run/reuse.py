@@ -9,6 +9,7 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import Environment
 from pytest_plan.engine.environments.fingerprint import Fingerprints
 from pytest_plan.engine.environments.keeping import obstacles
+from pytest_plan.engine.environments.lock import was_kept_elsewhere
 from pytest_plan.engine.environments.recovery import gone_with, has_dead_program, programs_of
 from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.execution.run import revive
@@ -19,6 +20,8 @@ from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.run.recovery import Recovery, error_of, references_of, scratch_of
+
+_ELSEWHERE = "it was kept on another host or in another container, and has no alive hook"
 
 
 class ReuseDecisions(NamedTuple):
@@ -118,11 +121,16 @@ def _dead(
     asked = []
     scratch = scratch_of(recorded)
     has_lost_folder = scratch is None and "scratch" in recorded.facts
+    is_elsewhere = was_kept_elsewhere(recorded)
     for name, step in recorded.steps.items():
         if step.cleanup not in ("none", "kept") or step.outcome not in ("succeeded", "reused"):
+            if is_elsewhere:
+                dead[name] = _ELSEWHERE
             continue
         if name in steps and Hook.ALIVE in steps[name].hooks:
             asked.append(name)
+        elif is_elsewhere:
+            dead[name] = _ELSEWHERE
         elif has_dead_program(step):
             dead[name] = "its process ended"
         elif has_lost_folder:

@@ -40,6 +40,7 @@ class Remote:
         self._state = State(self._store)
         self._verdicts: dict[str, Verdict | None] = {}
         self._run_id: str | None = None
+        self._environment: str | None = None
 
     @property
     def state(self) -> State:
@@ -52,6 +53,13 @@ class Remote:
         if self._run_id is None:
             self._run_id = str(self._client.ask("run_id"))
         return self._run_id
+
+    @property
+    def environment(self) -> str:
+        """The name of the environment; if it has no name, `run-` followed by the run id."""
+        if self._environment is None:
+            self._environment = str(self._client.ask("environment"))
+        return self._environment
 
     def ensure(self, names: Iterable[str]) -> None:
         """Wait until these steps are decided, and set the environment variables of the plan."""

@@ -109,6 +109,7 @@ class Server:
             "verdict": lambda answers, _, name: (pickle.dumps(answers.host.verdict_on(name)),),
             "results": lambda answers, _: (answers.results,),
             "run_id": lambda answers, _: (answers.host.run_id,),
+            "environment": lambda answers, _: (answers.host.environment,),
         }
         channel.setcallback(self.receive, endmarker=None)
 
