@@ -106,6 +106,31 @@ def test_those_of_a_killed_run_are_removed_in_their_turn(shop: Project) -> None:
     assert len(artifacts(shop)) == 3
 
 
+def test_those_of_a_kept_environment_are_kept(shop: Project) -> None:
+    """Until it is cleaned up, and only those of the runs that have provisioned a kept step."""
+    assert shop.run("--plan-keep", "always").ret == 0
+    (first,) = artifacts(shop)
+    shop.steps(STEPS, "@pytest.mark.plan_step\ndef extra(ctx, shop): ctx.log('extra')")
+    shop.tests("def test_it(extra): pass")
+    assert shop.run("--plan-reuse").ret == 0
+    (second,) = artifacts(shop) - {first}
+    for _ in range(5):
+        assert shop.run("--plan-reuse").ret == 0
+        assert shop.run().ret == 0
+    assert {first, second} < artifacts(shop)
+    assert len(artifacts(shop)) == 5
+    shop.steps(STEPS, "@pytest.mark.plan_step\ndef extra(ctx, shop): ctx.log('changed')")
+    for _ in range(4):
+        assert shop.run("--plan-reuse").ret == 0
+        assert shop.run().ret == 0
+    assert first in artifacts(shop)
+    assert second not in artifacts(shop)
+    assert shop.run("--plan-cleanup").ret == 0
+    shop.run()
+    assert first not in artifacts(shop)
+    assert len(artifacts(shop)) == 3
+
+
 def test_a_link_to_a_folder_of_the_users_is_not_used(shop: Project) -> None:
     """One warning gives the reason; nothing is written or removed behind the link."""
     precious = [shop.path / "precious" / f"project{number}" for number in range(6)]

@@ -19,7 +19,7 @@ from pytest_plan.engine.processes.listeners import addresses_of
 from pytest_plan.engine.processes.orphan import orphan_tree
 from pytest_plan.engine.shared.folders import below
 from pytest_plan.plugin.run import artifacts
-from pytest_plan.plugin.run.environment import made_by
+from pytest_plan.plugin.run.artifacts import made_by
 
 _LOG = "log.txt"
 

@@ -1,13 +1,23 @@
-"""Manages the artifact folders of the last three runs: `plan_dir/artifacts/<run id>`."""
+"""Manages the artifact folders of runs: `plan_dir/artifacts/<run id>`.
+
+Those of the last three runs stay, and those of the runs that have provisioned steps which are kept.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_plan.engine.environments.private import check_ours
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.shared.folders import Marker, mark_ended, marker_of, remove_tree
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.journal.reader import Recorded
+    from pytest_plan.engine.journal.seal import Key
 
 KEPT_RUNS = 3
 FOLDER = "artifacts"
@@ -34,12 +44,14 @@ def folder(plan_dir: Path) -> Path:
     return plan_dir / FOLDER
 
 
-def tidy(plan_dir: Path, run_id: str) -> list[str]:
-    """Remove the artifacts of all but the last three runs that have ended.
+def tidy(plan_dir: Path, run_id: str, key: Key) -> list[str]:
+    """Remove the artifacts of all but the last three runs that have ended and kept nothing.
 
     Args:
         plan_dir: the folder for journals and artifacts.
         run_id: the id of this run, which has ended.
+        key: the key that seals the journals, which say what is kept. Nothing is removed if one of
+            them cannot be read.
 
     Returns:
         A line for each folder that is left although it is old, with the reason.
@@ -51,11 +63,48 @@ def tidy(plan_dir: Path, run_id: str) -> list[str]:
     except (OSError, JournalError):
         return []
     ours = [(path, marker) for path in found if (marker := marker_of(path)) is not None]
-    lines = [line for old, marker in ours[:-KEPT_RUNS] for line in _remove(old, marker, plan_dir)]
+    lines = _remove_old(ours, plan_dir, key) if len(ours) > KEPT_RUNS else []
     others = len(found) - len(ours)
     if others and len(found) > KEPT_RUNS:
         lines.append(f"{others} entries of {parent} are left: pytest-plan has not created them")
     return lines
+
+
+def _remove_old(runs: list[tuple[Path, Marker]], plan_dir: Path, key: Key) -> list[str]:
+    try:
+        held = _of_kept_steps(plan_dir, key)
+    except JournalError:
+        return []
+    old = [(path, marker) for path, marker in runs if path.name not in held][:-KEPT_RUNS]
+    return [line for path, marker in old for line in _remove(path, marker, plan_dir)]
+
+
+def _of_kept_steps(plan_dir: Path, key: Key) -> set[str]:
+    """Return the ids of the runs that have provisioned the steps of kept environments.
+
+    Raises:
+        JournalError: a journal of this user cannot be read.
+    """
+    # Imported here because most runs have nothing to remove.
+    from pytest_plan.engine.environments.environment import FOLDER as ENVIRONMENTS
+    from pytest_plan.engine.environments.environment import JOURNAL, names
+    from pytest_plan.engine.journal.reader import ForeignError, read
+
+    found: set[str] = set()
+    for name in names(plan_dir):
+        with contextlib.suppress(ForeignError):
+            recorded = read(plan_dir / ENVIRONMENTS / name / JOURNAL, key)
+            found.update(run for run in made_by(recorded, recorded.steps).values() if run)
+    return found
+
+
+def made_by(recorded: Recorded, steps: Iterable[str]) -> dict[str, str | None]:
+    """Return the id of the run that has provisioned each of these recorded steps.
+
+    None means that the journal does not say so.
+    """
+    earlier, last = recorded.facts.get("made", {}), recorded.facts.get("run")
+    return {name: earlier.get(name, last) for name in steps}
 
 
 def _remove(old: Path, marker: Marker, plan_dir: Path) -> list[str]:

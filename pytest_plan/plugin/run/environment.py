@@ -36,6 +36,7 @@ from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.run import launch
+from pytest_plan.plugin.run.artifacts import made_by
 from pytest_plan.plugin.run.reaper import Watch
 from pytest_plan.plugin.run.recovery import (
     Recovery,
@@ -364,12 +365,3 @@ class RunEnvironment:
 
 def _is_generator(step: PlannedStep) -> bool:
     return any(hook.kind.yields for hook in step.hooks.values())
-
-
-def made_by(recorded: Recorded, steps: Iterable[str]) -> dict[str, str | None]:
-    """Return the id of the run that has provisioned each of these recorded steps.
-
-    None means that the journal does not say so.
-    """
-    earlier, last = recorded.facts.get("made", {}), recorded.facts.get("run")
-    return {name: earlier.get(name, last) for name in steps}

@@ -225,7 +225,10 @@ class Host:
         if self._environment is not None:
             left = self._run.cleanup_error() is not None or self._run.result().left
             self._environment.finish(is_clean=not left, was_left=self._run.was_left)
-        for line in artifacts.tidy(self._declared.settings.dir, self._run.run_id):
+        from pytest_plan.plugin.run import launch
+
+        key = launch.key_of(self._config)
+        for line in artifacts.tidy(self._declared.settings.dir, self._run.run_id, key):
             self.foreground.say(line)
         self.report_failures()
 
