@@ -52,7 +52,7 @@ class Sequence:
             if self.wrong:
                 return
             stale = self._suite.below(self._change())
-        self._end()
+        self.end()
 
     def _run_and_check(self, stale: set[str]) -> None:
         kept = {name: value for name, value in self._seen.items() if name not in stale}
@@ -157,8 +157,12 @@ class Sequence:
         return {name}
 
     def _kill_run(self) -> set[str]:
-        """Kill a run in a step that it rebuilds; nothing of it may be reused."""
-        names = [step.name for step in self._suite.steps if step.defers]
+        """Kill a run in a step that it rebuilds; nothing of it may be reused.
+
+        No step with a `cleanup` hook may run at that time. Its hook takes its value, which the
+        journal does not have until the step has ended, so nothing could undo it.
+        """
+        names = [step.name for step in self._suite.steps if self._suite.may_die_in(step)]
         if not names:
             return set()
         name = self._random.choice(names)
@@ -168,7 +172,8 @@ class Sequence:
         self.happened.append(f"killed a run in {name}: {status}")
         return {step.name for step in self._suite.steps}
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Clean up, and check that nothing is left."""
         status = self._pytest("--plan-cleanup")
         self._seen = {}
         self._expect(status == 0, f"--plan-cleanup exited with status {status}")

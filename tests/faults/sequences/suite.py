@@ -174,6 +174,12 @@ class Suite:
                 found.add(step.name)
         return found
 
+    def may_die_in(self, step: DrawnStep) -> bool:
+        """Return whether deferred calls undo this step and all that may run at the same time."""
+        apart = self.below({step.name})
+        apart |= {one.name for one in self.steps if step.name in self.below({one.name})}
+        return step.defers and all(one.defers for one in self.steps if one.name not in apart)
+
     def write(self, folder: Path) -> None:
         """Write the files of the suite."""
         names = [step.name for step in self.steps]
