@@ -242,13 +242,33 @@ class TestUnusable:
         ):
             pytest.fail("it was given")
 
-    def test_a_journal_that_others_can_read_is_not_read(self, parent: Path) -> None:
+    def test_a_journal_that_others_can_change_is_not_read(self, parent: Path) -> None:
         """Other users may have written it."""
         environment = Environment(parent, "run-1")
         environment.open(references(), lambda name: "").close()
-        environment.file.chmod(0o644)
+        environment.file.chmod(0o664)
         with pytest.raises(JournalError, match="chmod 600"):
             environment.recorded()
+        environment.release(remove=True)
+
+    def test_files_that_others_can_read_are_made_private(self, parent: Path) -> None:
+        """A cache has restored them; the seals are valid. Links are not followed."""
+        environment = Environment(parent, "run-1")
+        repaired: list[tuple[str, Path]] = []
+        environment.on_repair = lambda text, file: repaired.append((text, file))
+        environment.open(references(), lambda name: "").close()
+        files = [environment.file, environment.folder / "lock"]
+        for file in files:
+            file.chmod(0o644)
+        (parent / "elsewhere").touch()
+        (parent / "elsewhere").chmod(0o644)
+        (environment.folder / "released").symlink_to(parent / "elsewhere")
+        environment.recorded()
+        environment.recorded()
+        text = "the files of environment 'run-1' are private again"
+        assert repaired == [(text, environment.file)]
+        assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 2
+        assert (parent / "elsewhere").stat().st_mode & 0o777 == 0o644
         environment.release(remove=True)
 
     def test_a_journal_that_is_a_link_is_not_read(self, parent: Path) -> None:
