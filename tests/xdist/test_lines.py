@@ -102,6 +102,7 @@ def _answers(store: SharedStore, verdicts: dict[str, Verdict | None] | None = No
         verdict_on=known.__getitem__,
         remaining=lambda: None,
         run_id="r1",
+        environment="run-r1",
         variables=lambda: {"DB_URL": "tcp://db"},
     )
     return Answers(cast("Host", host), store)

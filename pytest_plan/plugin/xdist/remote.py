@@ -67,7 +67,7 @@ class Remote:
         if not unknown and self._has_begun:
             return
         answer = load(self._client.ask("ensure", unknown))
-        verdicts, variables, remaining, values, self._run_id = answer
+        verdicts, variables, remaining, values, self._run_id, self._environment = answer
         os.environ.update(variables)
         self._store.values.update(values)
         self._verdicts.update(verdicts)

@@ -54,7 +54,7 @@ class Answers:
 
         The answer is a pickle of the verdicts on these steps, the environment variables that steps
         have set, the seconds left until the limit, the values of these steps, for forked copies of
-        the worker, and the id of the run.
+        the worker, the id of the run, and the name of its environment.
         """
         verdicts = self._verdicts
         if verdicts is None or any(name not in verdicts for name in names):
@@ -62,7 +62,9 @@ class Answers:
         variables = self.host.variables()
         decided = {name: verdicts[name] for name in names}
         values = self.store.steps_data(names)
-        return pickle.dumps((decided, variables, self.host.remaining(), values, self.host.run_id))
+        host = self.host
+        facts = (host.remaining(), values, host.run_id, host.environment)
+        return pickle.dumps((decided, variables, *facts))
 
 
 class Server:
