@@ -40,6 +40,7 @@ def _play(seed: int) -> str:
     if not sequence.wrong:
         return ""
     sys.stdout.write(f"seed {seed}:\n{sequence.told()}\n\n")
+    sys.stdout.flush()
     return sequence.told()
 
 
