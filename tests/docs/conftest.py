@@ -6,4 +6,5 @@ from tests.xdist import conftest as xdist
 
 cluster = xdist.cluster
 outside = surroundings.outside
+project = surroundings.project
 own_temporary_folder = leftovers.own_temporary_folder
