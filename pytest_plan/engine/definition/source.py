@@ -72,13 +72,32 @@ def _read(file: str) -> bytes:
 
 def _definition(name: str, node: ast.stmt) -> Definition:
     is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    uses = [inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)]
     return Definition(
         f"{name}()" if is_function else name,
         node.lineno,
         ast.unparse(node),
-        tuple(dict.fromkeys(one for one in uses if one != name)),
+        tuple(dict.fromkeys(one for one in _uses(node) if one != name)),
     )
+
+
+def _uses(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a node refers to. Parameters hide other names in their function."""
+    if isinstance(node, ast.Name):
+        yield node.id
+    hidden: set[str] = set()
+    for field, value in ast.iter_fields(node):  # the parameters come before the body
+        if isinstance(value, ast.arguments):
+            hidden = _parameters(value)
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, ast.AST):
+                uses = _uses(inner)
+                yield from (name for name in uses if field != "body" or name not in hidden)
+
+
+def _parameters(arguments: ast.arguments) -> set[str]:
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    rest = (arguments.vararg, arguments.kwarg)
+    return {one.arg for one in (*named, *rest) if one is not None}
 
 
 def _joined(parts: list[Definition]) -> Definition:

@@ -136,6 +136,18 @@ def test_a_definition_in_a_block_counts(change: Change, block: str) -> None:
     assert change(before.replace("VERSION = 1", "VERSION = 2"), before=before) == line
 
 
+def test_parameters_hide_definitions_of_the_same_name(change: Change) -> None:
+    """A parameter named `server` is not the function `server`, but its default value may be."""
+    for helper, what in (
+        ("def url(server, *rest): return [server, lambda: server]", None),
+        ("def url(*server, **ports): return (lambda ports: ports)(server)", None),
+        ("def url(one, two=server): return one", "its code: server() in steps.py:2"),
+        ("def url(one, two=lambda server: 1): return server", "its code: server() in steps.py:2"),
+    ):
+        source = f"\ndef server(): return 1\n{helper}\ndef build(): return url(1)\n"
+        assert change(source.replace("return 1\n", "return 2\n", 1), before=source) == what
+
+
 def test_a_file_that_has_not_changed_is_not_parsed(
     load: Callable[[str], ModuleType], fingerprint: Print, monkeypatch: pytest.MonkeyPatch
 ) -> None:
