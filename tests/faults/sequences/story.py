@@ -148,8 +148,9 @@ class Sequence:
         if not names:
             return set()
         name = self._random.choice(names)
-        pid = json.loads((self._folder / "world" / self._seen[name]).read_text())["pid"]
-        with contextlib.suppress(psutil.NoSuchProcess):
+        # The reaper of a killed run may have removed both.
+        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
+            pid = json.loads((self._folder / "world" / self._seen[name]).read_text())["pid"]
             process = psutil.Process(pid)
             process.kill()
             process.wait(10)
