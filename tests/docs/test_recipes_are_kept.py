@@ -67,6 +67,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.recipes
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("place", RECIPES)
 def test_recipe_is_kept_edited_and_reused(
