@@ -205,6 +205,8 @@ class Programs:
             RuntimeError: a program has ended; the message says which one and how.
         """
         for program in self._programs.get(step, ()):
+            if not program.has_status:
+                program.notice(is_run_over=False)
             # Only a step that waits relies on a daemon, whose status is unknown.
             counts = program.has_status or step in self._waited
             if counts and program.is_lost(now, waiting=False):

@@ -260,10 +260,15 @@ class Daemon(Watched):
         return self._rests or self._remains.is_ended
 
     def notice(self, *, is_run_over: bool) -> None:
-        """Let it rest if it has ended while the step ran another program."""
+        """Let it rest if it has ended while the step ran another program.
+
+        If it is running, note whether it has left the session of its program meanwhile.
+        """
         is_alive = self.may_end() or self._is_alive()
         if is_run_over and self._was_alive and not is_alive:
             self._rests = True
+        if is_alive:
+            self._is_proven = self._is_proven or self._has_left_session()
         self._was_alive = is_alive
 
     def _is_alive(self) -> bool:

@@ -40,8 +40,15 @@ class Verdict(NamedTuple):
     steps: tuple[str, ...]
     is_expected: bool = False
 
+    def fail(self) -> NoReturn:
+        """End a test that has asked for a step while it ran: it fails, or is skipped."""
+        __tracebackhide__ = True
+        if not self.skips:
+            pytest.fail(self.reason, pytrace=False)
+        self.apply()
+
     def apply(self) -> NoReturn:
-        """End the running test as an expected failure, as skipped or as blocked."""
+        """End a test before it runs as an expected failure, as skipped or as blocked."""
         __tracebackhide__ = True
         if self.is_expected:
             pytest.xfail(self.reason)

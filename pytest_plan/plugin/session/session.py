@@ -139,7 +139,7 @@ class PlanSession:
         self.view.ensure(())
         verdict = self.view.verdict_on(name)
         if verdict is not None:
-            verdict.apply()
+            verdict.fail()
 
     def verdict(self, item: pytest.Item) -> Verdict | None:
         """Wait until it is decided whether a test can run; return why it cannot, or None."""
