@@ -458,11 +458,12 @@ class TestLaterRuns:
         project.run("services/a", "--plan-reuse")
         result = project.run("--plan-reuse")
         result.assert_outcomes(passed=12)
-        assert "plan: db is rebuilt: it is called 'services/a/db' in this run" in plan_lines(result)
+        lines = plan_lines(result)
+        assert "plan: db is cleaned up: it is called 'services/a/db' in this run" in lines
         result = project.run("services/b", "--plan-reuse")
         lines = plan_lines(result)
-        assert "plan: services/b/db is rebuilt: it is called 'db' in this run" in lines
-        assert "plan: services/a/db is rebuilt: it is no longer declared" in lines
+        assert "plan: services/b/db is cleaned up: it is called 'db' in this run" in lines
+        assert "plan: services/a/db is cleaned up: it is no longer declared" in lines
         assert sorted(line for line in project.calls if line.startswith("drop")) == [
             "drop a", "drop a", "drop b",
         ]  # fmt: skip
