@@ -55,8 +55,21 @@ def call_in_copies(method: Callable[[], object]) -> None:
     Args:
         method: the method. It is called only while its object exists.
     """
-    if not hasattr(os, "register_at_fork"):
-        return
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_while_it_exists(method))
+
+
+def call_after_forks(method: Callable[[], object]) -> None:
+    """Call a bound method in this process after each fork.
+
+    Args:
+        method: the method. It is called only while its object exists.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_parent=_while_it_exists(method))
+
+
+def _while_it_exists(method: Callable[[], object]) -> Callable[[], None]:
     reference = weakref.WeakMethod(method)
 
     def call() -> None:
@@ -64,4 +77,4 @@ def call_in_copies(method: Callable[[], object]) -> None:
         if found is not None:
             found()
 
-    os.register_at_fork(after_in_child=call)
+    return call

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import weakref
 from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any
@@ -22,7 +21,7 @@ import pytest
 
 from pytest_plan.engine.model.clock import Flag
 from pytest_plan.engine.model.durations import format_duration
-from pytest_plan.engine.processes.copies import getpid
+from pytest_plan.engine.processes.copies import call_after_forks, getpid
 from pytest_plan.plugin.compat import timeout_internals
 from pytest_plan.plugin.compat.pytest_internals import warn
 
@@ -81,7 +80,7 @@ class Limit:
         self._signal = _free_signal()
         if self._signal is not None:  # otherwise a test that hangs is only reported as stuck
             self._before = signal.signal(self._signal, self._handle)
-        _call_after_forks(self._note_fork)
+        call_after_forks(self._note_fork)
         self._begin_watch(self._stuck)
 
     def stop(self) -> None:
@@ -182,20 +181,6 @@ def _end_copy(item: pytest.Item) -> None:
     """End this process, the copy that runs a test; the original process reports that it died."""
     os.write(2, f"{item.nodeid} did not end after the plan's limit had passed\n".encode())
     os.kill(getpid(), signal.SIGKILL)
-
-
-def _call_after_forks(method: Callable[[], None]) -> None:
-    """Call a bound method in this process after each fork, while its object exists."""
-    if not hasattr(os, "register_at_fork"):
-        return
-    reference = weakref.WeakMethod(method)
-
-    def call() -> None:
-        found = reference()
-        if found is not None:
-            found()
-
-    os.register_at_fork(after_in_parent=call)
 
 
 def _free_signal() -> int | None:
