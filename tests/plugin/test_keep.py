@@ -202,6 +202,25 @@ def test_a_program_that_is_not_watched_does_not_decide_whether_a_step_is_alive(
 
 
 @pytest.mark.parametrize(
+    "command",
+    ["ctx.start(['true']).wait()", "ctx.start(['false']).wait()", "ctx.run(['true'])"],
+)
+def test_a_step_that_has_waited_for_its_program_is_reused(project: Project, command: str) -> None:
+    """A program whose end the step has awaited need not run when the step is reused."""
+    project.steps(f"""
+        @pytest.mark.plan_step
+        def db(ctx):
+            note("db")
+            {command}
+    """)
+    project.tests("def test_it(db): pass")
+    assert project.run_apart("--plan-keep", "always").ret == 0
+    assert project.run_apart("--plan-reuse").ret == 0
+    assert project.calls == ["db"]
+    _clean(project)
+
+
+@pytest.mark.parametrize(
     ("answer", "reason"),
     [
         ("return False", "its alive hook returned False"),

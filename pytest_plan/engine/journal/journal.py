@@ -34,7 +34,7 @@ _CLEANUP_ENDED = update(
     "step", "name = ?3", cleanup="?1", hook_done="max(hook_done, ?2)", cleanup_error="?4"
 )
 _UNDO = insert("undo")
-_TREE_STARTED = update("undo", "number = ?2", data="json_patch(data, ?1)")
+_TREE_CHANGED = update("undo", "number = ?2", data="json_patch(data, ?1)")
 _UNDONE = update("undo", "number = ?1", done="1")
 _VALUE = replace("state")
 
@@ -181,7 +181,11 @@ class Journal(NullJournal):
     def tree_started(self, number: int | None, pid: int) -> None:
         """Durably record the first process of a tree, because it may soon overwrite its cookie."""
         root = json.dumps(identify(pid)._asdict())
-        self._writer.durably([(_TREE_STARTED, (root, number))])
+        self._writer.durably([(_TREE_CHANGED, (root, number))])
+
+    def tree_may_end(self, number: int | None) -> None:
+        """Record that a tree need not run any more, so that a reused step is not dead without."""
+        self._note(_TREE_CHANGED, (json.dumps({"watch": False}), number))
 
     def tail_made(self, step: str) -> int | None:
         """Record that a generator has yielded, and return the number of its tail.

@@ -87,6 +87,9 @@ class NullJournal:
     def tree_started(self, number: int | None, pid: int) -> None:
         """Durably record the first process of the tree with this number."""
 
+    def tree_may_end(self, number: int | None) -> None:
+        """Record that the tree with this number need not run any more."""
+
     def tail_made(self, step: str) -> int | None:
         """Record that a generator has yielded, and return the number of its tail.
 

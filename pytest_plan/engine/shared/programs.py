@@ -218,14 +218,17 @@ class Programs:
     def record_daemons(self, step: str, journal: NullJournal) -> None:
         """Durably record the daemons that programs of the step have left running.
 
-        A later run that reuses the step can then tell whether they are still running.
+        A later run that reuses the step can then tell whether they are still running, and that
+        programs that were meant to end need not.
         """
         for tree, number in self._trees.pop(step, ()):
-            if isinstance(tree, Process) and tree.status() != 0:
+            if isinstance(tree, Process) and tree.status() is None:
                 continue
             if members := tree.members():
                 oldest = min(members, key=lambda member: float(member.birth))
                 journal.tree_started(number, oldest.pid)
+            else:
+                journal.tree_may_end(number)
 
     def _refuse_strangers(self, step: str, argv: Sequence[str], ports: Collection[int]) -> None:
         for one in strangers_at(listening_on(ports), self._is_ours):
