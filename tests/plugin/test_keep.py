@@ -398,6 +398,25 @@ def test_a_step_that_cannot_be_kept_is_cleaned_up_and_reported(project: Project)
         "plan: deferring is not kept: it deferred a call that no other process can make*",
     ])  # fmt: skip
     assert sorted(project.calls) == ["deferred", "server cleaned"]
+
+
+def test_a_step_that_was_not_kept_is_made_again_for_that_reason(project: Project) -> None:
+    """A run that reuses says so of a step that an earlier run could not keep."""
+    project.steps("""
+    @pytest.mark.plan_step
+    def server():
+        yield 1
+
+    @pytest.mark.plan_step(needs=())
+    def kept():
+        return 2
+    """)
+    project.tests("def test_it(plan): pass")
+    project.run_apart("--plan-keep", "always")
+    assert "plan: server is rebuilt: it was not kept" in plan_lines(
+        project.run_apart("--plan-reuse")
+    )
+    _clean(project)
     assert not (project.path / ".pytest_plan" / "environments").exists()
 
 

@@ -106,7 +106,7 @@ def _changed(
         new = next(names, None)
         return "it is no longer declared" if new is None else f"it is called {new!r} in this run"
     if step.cleanup not in ("none", "kept"):
-        return "its cleanup had begun"
+        return "it was not kept" if step.cleanup == "succeeded" else "its cleanup had begun"
     return prints.change(step.name, step.fingerprint)
 
 
