@@ -44,8 +44,10 @@ def remove(made, *needs):
     """Remove a resource; it must see what its step saw."""
     step = made.partition("-")[0]
     assert os.environ[f"VAR_{step}"] == made
-    (WORLD / made).unlink()
-    note("undone", made, *needs)
+    # A run that was killed in another step may have died just before it made this resource.
+    if f"made {made}" in (HERE / "log.txt").read_text():
+        (WORLD / made).unlink(missing_ok=True)
+        note("undone", made, *needs)
 
 '''
 _STEP = """
