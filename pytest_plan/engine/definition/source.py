@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType
@@ -33,11 +34,15 @@ class Definition(NamedTuple):
 
 
 class Sources:
-    """Reads each file once."""
+    """Reads each file once. Any thread may call its methods."""
 
     def __init__(self) -> None:
         self.bytes_of = functools.cache(_read)
-        self._definitions = functools.cache(self._parse)
+        # Held while a file is parsed: steps run at the same time, and all need the same file. Some
+        # versions of Python count the depth of a tree for all threads together (python/cpython
+        # #106905), so that parsing on two threads can fail.
+        self._parsing = threading.Lock()
+        self._parsed = functools.cache(_parsed)
 
     def used_by(self, function: FunctionType) -> dict[str, Definition]:
         """Return the definition of a function and those that it uses, by name, in order of use.
@@ -45,7 +50,9 @@ class Sources:
         Raises:
             OSError, SyntaxError, TypeError, ValueError: the source cannot be read.
         """
-        definitions = self._definitions(function.__code__.co_filename)
+        file = function.__code__.co_filename
+        with self._parsing:
+            definitions = self._parsed(self.bytes_of(file))
         outermost = function.__qualname__.split(".", maxsplit=1)[0]
         found: dict[str, Definition] = {}
         if outermost not in definitions:
@@ -57,17 +64,18 @@ class Sources:
                 waiting += found[name].uses
         return found
 
-    def _parse(self, file: str) -> dict[str, list[Definition]]:
-        found: dict[str, list[Definition]] = {}
-        for node in ast.parse(self.bytes_of(file)).body:
-            names = dict.fromkeys(_names_defined_by(node))
-            for name in names:
-                found.setdefault(name, []).append(_definition(name, node))
-        return found
-
 
 def _read(file: str) -> bytes:
     return Path(file).read_bytes()
+
+
+def _parsed(source: bytes) -> dict[str, list[Definition]]:
+    found: dict[str, list[Definition]] = {}
+    for node in ast.parse(source).body:
+        names = dict.fromkeys(_names_defined_by(node))
+        for name in names:
+            found.setdefault(name, []).append(_definition(name, node))
+    return found
 
 
 def _definition(name: str, node: ast.stmt) -> Definition:

@@ -42,7 +42,17 @@ class _Print(NamedTuple):
 
 
 class _UnreadableError(Exception):
-    """A part of a step cannot be read; the message says which."""
+    """A part of a step cannot be read.
+
+    Args:
+        what: the part.
+        why: the reason.
+    """
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what} cannot be read: {why}")
+        self.what = what
+        self.why = why
 
 
 class Fingerprints:
@@ -61,12 +71,12 @@ class Fingerprints:
         self._digest_of_file = functools.cache(self._digest_file)
 
     def of(self, name: str) -> str:
-        """Return the fingerprint of a step; it is empty if the step cannot be read."""
+        """Return the fingerprint of a step; if the step cannot be read, it tells why not."""
         step = self._print(name)
         try:
             return json.dumps([step.files(), step.code(), step.held()])
-        except _UnreadableError:
-            return ""
+        except _UnreadableError as error:
+            return json.dumps([error.what, error.why])
 
     def change(self, name: str, fingerprint: str) -> str | None:
         """Return what has changed first since a step had this fingerprint, or None.
@@ -76,7 +86,7 @@ class Fingerprints:
         or it says what could not be read, then or now.
         """
         if (before := _parsed(fingerprint)) is None:
-            return "its code could not be read when it was kept"
+            return _unreadable(fingerprint)
         step = self._print(name)
         try:
             if before.files != step.files() and (code := _first(before.code, step.code())):
@@ -175,7 +185,7 @@ def _readable(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise _UnreadableError(f"{what} cannot be read: {describe(error)}") from error
+        raise _UnreadableError(what, describe(error)) from error
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -209,3 +219,11 @@ def _parsed(fingerprint: str) -> _Print | None:
         return _Print(*json.loads(fingerprint))
     except (ValueError, TypeError):
         return None
+
+
+def _unreadable(fingerprint: str) -> str:
+    try:
+        what, why = json.loads(fingerprint)
+    except (ValueError, TypeError):
+        return "its code could not be read when it was kept"
+    return f"{what} could not be read when it was kept: {why}"

@@ -6,7 +6,9 @@ import ast
 import importlib.util
 import os
 import textwrap
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -402,4 +404,29 @@ def test_what_cannot_be_read_is_always_new(
     assert said is not None
     assert said.startswith("its code cannot be read: FileNotFoundError")
     unread = _prints(module).of("a")
-    assert _prints(module).change("a", unread) == "its code could not be read when it was kept"
+    said = _prints(module).change("a", unread)
+    assert said is not None
+    assert said.startswith("its code could not be read when it was kept: FileNotFoundError")
+
+
+def test_steps_that_begin_at_the_same_time_parse_their_file_once(
+    load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some versions of Python cannot parse on two threads at the same time."""
+    prints, parse = _prints(load(SOURCE)), ast.parse
+    begun, never, parsed = threading.Barrier(3), threading.Event(), []
+
+    def slowly(source: bytes) -> ast.Module:
+        parsed.append(source)
+        never.wait(0.2)  # long enough for another thread to get here
+        return parse(source)
+
+    def fingerprint() -> str:
+        begun.wait(10)
+        return prints.of("a")
+
+    monkeypatch.setattr(ast, "parse", slowly)
+    with ThreadPoolExecutor() as threads:
+        found = [threads.submit(fingerprint) for _ in range(3)]
+    assert len({one.result() for one in found}) == 1
+    assert len(parsed) == 1
