@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the names of the table below, for type checkers
     from pytest_plan.engine.calls.context import Context as Context
-    from pytest_plan.engine.calls.interrupt import StepInterrupted as StepInterrupted
+    from pytest_plan.engine.calls.stopping.interrupt import StepInterrupted as StepInterrupted
     from pytest_plan.engine.definition.step import GenericStep as GenericStep
     from pytest_plan.engine.definition.step import Step as Step
     from pytest_plan.engine.model.errors import JournalError as JournalError
@@ -52,7 +52,7 @@ pytest_plugins = ("pytest_plan.plugin",)
 # lists.
 _HOMES = {
     "engine.calls.context": "Context",
-    "engine.calls.interrupt": "StepInterrupted",
+    "engine.calls.stopping.interrupt": "StepInterrupted",
     "engine.definition.step": "GenericStep Step",
     "engine.model.errors": "JournalError PlanDefinitionError PlanError StateError",
     "engine.model.events": (

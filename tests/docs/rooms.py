@@ -54,9 +54,10 @@ def _room(path: Path) -> str:
 
 
 def _modules(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         if path.stem != "__init__":
-            yield paragraph(f"- `{path.name}`: {_sentence(path)}", indent="  ")
+            name = path.relative_to(folder).as_posix()
+            yield paragraph(f"- `{name}`: {_sentence(path)}", indent="  ")
 
 
 def _sentence(file: Path) -> str:

@@ -10,7 +10,7 @@ import pytest
 import tenacity  # noqa: F401
 
 import pytest_plan.engine.execution.run  # noqa: F401
-from pytest_plan.engine.calls import escalation
+from pytest_plan.engine.calls.stopping import escalation
 from tests.plugin.project import ROOT, Project
 
 _OUTSIDE = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR", "PYTEST_PLUGINS")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from pytest_plan.engine.calls.interrupt import Interrupt, call_interruptibly
 from pytest_plan.engine.calls.loop import AsyncPart, StepLoop
+from pytest_plan.engine.calls.stopping.interrupt import Interrupt, call_interruptibly
 from pytest_plan.engine.definition.signature import Kind, kind_of
 from pytest_plan.engine.model.clock import Clock
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from pytest_plan.engine.calls.body import Body
-from pytest_plan.engine.calls.interrupt import Interrupt, call_interruptibly
+from pytest_plan.engine.calls.stopping.interrupt import Interrupt, call_interruptibly
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import StateError, describe
 from pytest_plan.engine.model.outcomes import EXEC_HOOKS, Hook

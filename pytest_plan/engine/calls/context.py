@@ -22,10 +22,10 @@ from pytest_plan.engine.processes.marks import Marks, new_marks
 from pytest_plan.engine.processes.process import Process, ProgramFiles, arguments_of, content, spawn
 from pytest_plan.engine.processes.tree import KILL, Leftovers, Tree
 from pytest_plan.engine.shared.log import StepLog
-from pytest_plan.engine.shared.programs import Before
+from pytest_plan.engine.shared.programs.programs import Before
+from pytest_plan.engine.shared.programs.watched import Program
 from pytest_plan.engine.shared.run_facts import RunFacts
 from pytest_plan.engine.shared.state import State
-from pytest_plan.engine.shared.watched import Program
 
 T = TypeVar("T")
 Argv = Sequence["str | os.PathLike[str]"]

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.calls.body import Body, CoroutineBody, PlainBody
-from pytest_plan.engine.calls.interrupt import Interrupt, call_interruptibly
 from pytest_plan.engine.calls.loop import AsyncPart, LoopThread, StepLoop
+from pytest_plan.engine.calls.stopping.interrupt import Interrupt, call_interruptibly
 from pytest_plan.engine.definition.signature import HookFunction, Kind
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import PlanDefinitionError

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
-from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted, advance
+from pytest_plan.engine.calls.stopping.interrupt import Interrupt, StepInterrupted, advance
 from pytest_plan.engine.model.clock import Clock, SystemClock
 from pytest_plan.engine.processes.copies import call_in_copies, call_in_original, end_copy, getpid
 from pytest_plan.engine.shared.log import current_log

@@ -19,7 +19,7 @@ from pytest_plan.engine.calls.call import (
     Refused,
     Returned,
 )
-from pytest_plan.engine.calls.interrupt import StepInterrupted
+from pytest_plan.engine.calls.stopping.interrupt import StepInterrupted
 from pytest_plan.engine.definition.step import Pause
 from pytest_plan.engine.execution.cleanup import Undone, undo_hooks
 from pytest_plan.engine.execution.flow import Effect, Flow, Wait, hook_call, own_call

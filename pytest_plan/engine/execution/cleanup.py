@@ -16,7 +16,7 @@ from typing import Any
 
 from pytest_plan.engine.calls.body import LoopEndBody, body_of
 from pytest_plan.engine.calls.call import Abandoned, Call, CallScope, Ending, Raised, Returned
-from pytest_plan.engine.calls.interrupt import StepInterrupted
+from pytest_plan.engine.calls.stopping.interrupt import StepInterrupted
 from pytest_plan.engine.calls.undo import Undo
 from pytest_plan.engine.execution.flow import Effect, Flow, hook_call
 from pytest_plan.engine.execution.step_run import StepRun

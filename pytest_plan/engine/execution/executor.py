@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_plan.engine.calls.call import Abandoned, Call, Ending
-from pytest_plan.engine.calls.escalation import Escalation
+from pytest_plan.engine.calls.stopping.escalation import Escalation
 from pytest_plan.engine.calls.threads import Threads
 from pytest_plan.engine.execution.flow import Flow, Wait
 from pytest_plan.engine.execution.phases import Phase, RunStatus

@@ -23,8 +23,8 @@ from pytest_plan.engine.model.errors import JournalError, PlanDefinitionError
 from pytest_plan.engine.model.events import StepFinished
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
 from pytest_plan.engine.processes.orphan import orphan_tree
+from pytest_plan.engine.shared.programs.watched import Kept
 from pytest_plan.engine.shared.run_facts import RunFacts
-from pytest_plan.engine.shared.watched import Kept
 
 
 class Restorer:

@@ -17,7 +17,7 @@ from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.shared.folders import RunFolders
 from pytest_plan.engine.shared.log import StepLog
 from pytest_plan.engine.shared.program_log import Copies
-from pytest_plan.engine.shared.programs import Programs
+from pytest_plan.engine.shared.programs.programs import Programs
 from pytest_plan.engine.shared.store import LocalStore
 
 

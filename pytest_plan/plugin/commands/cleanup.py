@@ -9,7 +9,7 @@ import pytest
 from pytest_plan.plugin.commands.command import Command
 
 if TYPE_CHECKING:
-    from pytest_plan.plugin.run.recovery import Recovery
+    from pytest_plan.plugin.run.environments.recovery import Recovery
     from pytest_plan.plugin.session.session import PlanSession
 
 
@@ -19,7 +19,7 @@ class Cleaner(Command):
     def run(self, plan_session: PlanSession) -> pytest.ExitCode:
         """Clean up; the exit status is 1 if something is left."""
         from pytest_plan.plugin.run import launch
-        from pytest_plan.plugin.run.recovery import Recovery
+        from pytest_plan.plugin.run.environments.recovery import Recovery
 
         # The reaper cleans up after a killed run; it leaves kept environments alone.
         is_read = not launch.was_begun_by_reaper()

@@ -16,8 +16,8 @@ from pytest_plan.engine.shared.folders import remove_tree
 from pytest_plan.plugin.commands.command import Command
 from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.run import launch
-from pytest_plan.plugin.run.recovery import references_of, scratch_of
-from pytest_plan.plugin.run.waiting import Waiting
+from pytest_plan.plugin.run.environments.recovery import references_of, scratch_of
+from pytest_plan.plugin.run.environments.waiting import Waiting
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.session.session import PlanSession

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_plan.engine.processes.identity import Identity
     from pytest_plan.engine.shared.state import State
     from pytest_plan.plugin.items.handle import PlanHandle
-    from pytest_plan.plugin.run.environment import RunEnvironment
+    from pytest_plan.plugin.run.environments.environment import RunEnvironment
 
 
 _MISSING = {StepOutcome.FAILED: "failed", StepOutcome.TIMED_OUT: "timed out"}
@@ -124,7 +124,7 @@ class Host:
         """Import the modules that a run needs before they are needed."""
         self._load_listeners()
         import pytest_plan.engine.execution.run
-        import pytest_plan.plugin.run.environment
+        import pytest_plan.plugin.run.environments.environment
         import pytest_plan.plugin.run.hook_caller  # noqa: F401
 
     def ensure(self, names: Iterable[str]) -> None:
@@ -345,7 +345,7 @@ class Host:
         self._load_listeners()
         from pytest_plan.engine.execution.run import new_run_id
         from pytest_plan.plugin.run import launch
-        from pytest_plan.plugin.run.environment import RunEnvironment
+        from pytest_plan.plugin.run.environments.environment import RunEnvironment
 
         declared, run_id = self._declared, new_run_id()
         if declared.settings.signals:

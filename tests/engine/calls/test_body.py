@@ -15,8 +15,8 @@ import pytest
 from pytest_plan.engine.calls.body import Body, CoroutineBody, PlainBody, deferred_body
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.calls.generator import AsyncGeneratorBody, GeneratorBody
-from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted
 from pytest_plan.engine.calls.loop import StepLoop
+from pytest_plan.engine.calls.stopping.interrupt import Interrupt, StepInterrupted
 from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.outcomes import CleanupOutcome

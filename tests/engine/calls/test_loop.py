@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.calls.context import Context
-from pytest_plan.engine.calls.interrupt import StepInterrupted
+from pytest_plan.engine.calls.stopping.interrupt import StepInterrupted
 from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import CleanupError, StepError, StepTimeoutError

@@ -16,7 +16,7 @@ import pytest
 import tenacity
 
 from pytest_plan.engine.calls.context import Context
-from pytest_plan.engine.calls.interrupt import StepInterrupted
+from pytest_plan.engine.calls.stopping.interrupt import StepInterrupted
 from pytest_plan.engine.definition.step import FunctionStep, GenericStep, Step
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.events import AttemptFailed

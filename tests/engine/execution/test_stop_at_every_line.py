@@ -24,7 +24,7 @@ CALLS = (
     "engine/calls/body.py",
     "engine/calls/call.py",
     "engine/calls/generator.py",
-    "engine/calls/interrupt.py",
+    "engine/calls/stopping/interrupt.py",
     "engine/calls/loop.py",
     "engine/calls/threads.py",
     "engine/processes/copies.py",

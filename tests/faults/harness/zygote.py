@@ -27,7 +27,7 @@ _PLUGINS = ("pytest_plan", "xdist", "pytest_timeout")
 _USED = (
     "pytest_plan.plugin.session.controller",
     "pytest_plan.plugin.xdist.server",
-    "pytest_plan.plugin.run.environment",
+    "pytest_plan.plugin.run.environments.environment",
     "pytest_plan.plugin.items.gate",
     "pytest_plan.plugin.main_thread.limit",
     "pytest_plan.plugin.compat.xdist_internals",

@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.calls.interrupt import Interrupt, StepInterrupted, call_interruptibly
+from pytest_plan.engine.calls.stopping.interrupt import (
+    Interrupt,
+    StepInterrupted,
+    call_interruptibly,
+)
 
 ROUNDS = 300
 
@@ -279,7 +283,7 @@ class AtLine:
 
     def trace(self, frame: FrameType, event: str, argument: object) -> Any:
         """Count the events; the exception arrives here, as if the line had raised it."""
-        if not frame.f_code.co_filename.endswith(("calls/body.py", "calls/interrupt.py")):
+        if not frame.f_code.co_filename.endswith(("calls/body.py", "calls/stopping/interrupt.py")):
             return None
         if event == "line":
             if self._left == 0 and not self.was_reached:

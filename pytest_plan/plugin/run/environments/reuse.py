@@ -19,7 +19,12 @@ from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
-from pytest_plan.plugin.run.recovery import Recovery, error_of, references_of, scratch_of
+from pytest_plan.plugin.run.environments.recovery import (
+    Recovery,
+    error_of,
+    references_of,
+    scratch_of,
+)
 
 _ELSEWHERE = "it was kept on another host or in another container, and has no alive hook"
 

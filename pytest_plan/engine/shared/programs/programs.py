@@ -22,7 +22,7 @@ from pytest_plan.engine.processes.marks import Marks
 from pytest_plan.engine.processes.process import Process
 from pytest_plan.engine.processes.tree import Leftovers
 from pytest_plan.engine.shared.log import StepLog
-from pytest_plan.engine.shared.watched import Daemon, Watched
+from pytest_plan.engine.shared.programs.watched import Daemon, Watched
 
 
 class Members(Protocol):

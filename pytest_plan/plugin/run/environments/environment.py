@@ -37,8 +37,7 @@ from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.artifacts import made_by
-from pytest_plan.plugin.run.reaper import Watch
-from pytest_plan.plugin.run.recovery import (
+from pytest_plan.plugin.run.environments.recovery import (
     Recovery,
     age_of,
     error_of,
@@ -46,8 +45,9 @@ from pytest_plan.plugin.run.recovery import (
     references_of,
     scratch_of,
 )
-from pytest_plan.plugin.run.reuse import clean_stale, decide
-from pytest_plan.plugin.run.waiting import Waiting
+from pytest_plan.plugin.run.environments.reuse import clean_stale, decide
+from pytest_plan.plugin.run.environments.waiting import Waiting
+from pytest_plan.plugin.run.reaper import Watch
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_plan.engine.calls.call import Call, CallScope
-from pytest_plan.engine.calls.escalation import (
+from pytest_plan.engine.calls.stopping.escalation import (
     ABANDON_AFTER,
     KILL_AFTER,
     TERMINATE_AFTER,

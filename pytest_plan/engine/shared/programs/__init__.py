@@ -1,0 +1,1 @@
+"""The programs that steps have started, and whether those that must keep running still do."""
