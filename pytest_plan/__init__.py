@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the names of the table below, for type checkers
     from pytest_plan.engine.model.events import PlanFinished as PlanFinished
     from pytest_plan.engine.model.events import StepCleaned as StepCleaned
     from pytest_plan.engine.model.events import StepFinished as StepFinished
+    from pytest_plan.engine.model.events import StepLost as StepLost
     from pytest_plan.engine.model.events import StepStarted as StepStarted
     from pytest_plan.engine.model.events import StopRequested as StopRequested
     from pytest_plan.engine.model.events import Waiting as Waiting
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # the names of the table below, for type checkers
     from pytest_plan.engine.model.results import AttemptResult as AttemptResult
     from pytest_plan.engine.model.results import CleanupError as CleanupError
     from pytest_plan.engine.model.results import CleanupResult as CleanupResult
+    from pytest_plan.engine.model.results import Loss as Loss
     from pytest_plan.engine.model.results import PlanCancelledError as PlanCancelledError
     from pytest_plan.engine.model.results import PlanResult as PlanResult
     from pytest_plan.engine.model.results import PlanTimeoutError as PlanTimeoutError
@@ -57,11 +59,11 @@ _HOMES = {
     "engine.model.errors": "JournalError PlanDefinitionError PlanError StateError",
     "engine.model.events": (
         "AttemptFailed CleanupBegan CleanupInterrupted PlanFinished StepCleaned "
-        "StepFinished StepStarted StopRequested Waiting"
+        "StepFinished StepLost StepStarted StopRequested Waiting"
     ),
     "engine.model.outcomes": "CleanupOutcome StepOutcome",
     "engine.model.results": (
-        "AttemptResult CleanupError CleanupResult PlanCancelledError PlanResult "
+        "AttemptResult CleanupError CleanupResult Loss PlanCancelledError PlanResult "
         "PlanTimeoutError StepError StepResult StepTimeoutError"
     ),
     "engine.model.secret": "Secret",

@@ -9,7 +9,7 @@ from typing import Final
 
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
-from pytest_plan.engine.model.results import AttemptResult, CleanupResult, StepResult
+from pytest_plan.engine.model.results import AttemptResult, CleanupResult, Loss, StepResult
 
 # The outcomes of a test in the order in which reports list them.
 TEST_OUTCOMES: Final = (
@@ -69,6 +69,23 @@ class CleanupAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class LossAccount:
+    """How a step was lost while tests ran.
+
+    Attributes:
+        at: when that was noticed, in seconds since the run began.
+        program: the name of the program, or of the check that has failed.
+        status: the exit status of the program; None if it is not known, or for a check.
+        detail: what happened, on one line.
+    """
+
+    at: float
+    program: str
+    status: int | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepAccount:
     """The account of one step.
 
@@ -88,6 +105,7 @@ class StepAccount:
         log: the last lines of its log.
         stack: the stack of its thread when it was abandoned; empty if it was not.
         is_critical: whether it is on the critical path of provisioning.
+        lost: how it was lost while tests ran; None if it was not.
     """
 
     name: str
@@ -105,12 +123,13 @@ class StepAccount:
     log: str = ""
     stack: str = ""
     is_critical: bool = False
+    lost: LossAccount | None = None
 
     @property
     def is_bad(self) -> bool:
-        """Whether the step failed or could not run, or its cleanup did not succeed."""
+        """Whether the step failed, could not run or was lost, or its cleanup did not succeed."""
         is_fine = self.outcome.provides or self.outcome is StepOutcome.SKIPPED
-        return not is_fine or self.cleanup.is_bad
+        return not is_fine or self.lost is not None or self.cleanup.is_bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +244,12 @@ def step_account(
         log=mask(log),
         stack=mask(result.stack),
         is_critical=len(critical) > 1 and result.name in critical,
+        lost=None if result.lost is None else _loss(result.lost, mask),
     )
+
+
+def _loss(loss: Loss, mask: Mask) -> LossAccount:
+    return LossAccount(loss.at, mask(loss.program), loss.status, mask(loss.detail))
 
 
 def _attempt(attempt: AttemptResult, mask: Mask) -> AttemptAccount:

@@ -40,8 +40,10 @@ def _properties(plan: PlanSession, result: PlanResult) -> Iterator[tuple[str, st
 
 
 def _summary(step: StepResult) -> str:
-    cleanup = step.cleanup
+    cleanup, lost = step.cleanup, step.lost
     parts = [step.outcome if step.started is None else f"{step.outcome} {step.seconds:.3f}s"]
+    if lost is not None:
+        parts.append(f"lost at {lost.at:.3f}s ({lost.detail})")
     if cleanup.outcome is not CleanupOutcome.NONE:
         parts.append(f"cleanup {cleanup.outcome} {cleanup.seconds:.3f}s")
     return ", ".join(parts)

@@ -22,10 +22,11 @@ from pytest_plan.engine.model.events import (
     PlanFinished,
     StepCleaned,
     StepFinished,
+    StepLost,
     StepStarted,
 )
 from pytest_plan.engine.model.outcomes import CleanupOutcome
-from pytest_plan.engine.model.results import StepResult
+from pytest_plan.engine.model.results import Loss, StepResult
 from pytest_plan.plugin.session import lookup
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Spans:
                     "attempt failed",
                     {"plan.attempt": attempt, "exception.message": self._mask(describe(error))},
                 )
+            case StepLost(result=result) if result.lost is not None:
+                self._add_loss(result.name, result.lost)
             case StepFinished(result=result) if result.started is not None:
                 self._end_step(result)
             case StepCleaned(result=result):
@@ -152,6 +155,17 @@ class Spans:
             texts = [error.summary for error in cleanup.errors]
             self._fail(span, "; ".join(texts) or cleanup.outcome.value)
         span.end(now)
+
+    def _add_loss(self, step: str, loss: Loss) -> None:
+        at = round(loss.wall * _NANO)  # the span of the step has ended already
+        span = self._tracer.start_span(
+            f"plan step {step} lost",
+            context=self._parent,
+            start_time=at,
+            attributes={"plan.step": step, "plan.program": loss.program},
+        )
+        self._fail(span, loss.detail)
+        span.end(at)
 
     def _fail(self, span: Span, text: str) -> None:
         from opentelemetry.trace import Status, StatusCode

@@ -19,7 +19,13 @@ import pytest
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import describe
-from pytest_plan.engine.model.events import Event, PlanFinished, StepCleaned, StepFinished
+from pytest_plan.engine.model.events import (
+    Event,
+    PlanFinished,
+    StepCleaned,
+    StepFinished,
+    StepLost,
+)
 from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import PlanResult, StepError, StepResult
 from pytest_plan.engine.model.text import printable, visible
@@ -43,7 +49,7 @@ def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Event], None]:
     def on_event(event: Event) -> None:
         """Collect a failure, or the end of the run."""
         match event:
-            case StepFinished(result=result) if result.error is not None:
+            case StepFinished(result=result) | StepLost(result=result) if _has_failed(result):
                 add = StepReports.add_step
             case StepCleaned(result=result) if _is_bad(result):
                 add = StepReports.add_cleanup
@@ -62,7 +68,7 @@ def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Event], None]:
 
 
 class _Failure(NamedTuple):
-    """A report to hand on, and the failed step of which it is; None for a cleanup."""
+    """A report to hand on, and the failed step of which it is; None for a cleanup or a loss."""
 
     report: pytest.TestReport
     step: StepResult | None = None
@@ -89,9 +95,9 @@ class StepReports:
         self._said: set[str] = set()
 
     def add_step(self, result: StepResult) -> None:
-        """Add the report of a failed step."""
+        """Add the report of a step that has failed or was lost."""
         report = self._to_close[result.name] = step_report(self._plan, result)
-        self._waiting.append(_Failure(report, result))
+        self._waiting.append(_Failure(report, result if result.lost is None else None))
 
     def add_cleanup(self, result: StepResult) -> None:
         """Add the report of a cleanup that failed."""
@@ -222,14 +228,13 @@ class StepReports:
 
 
 def step_report(plan: PlanSession, result: StepResult) -> pytest.TestReport:
-    """Return the report of a failed step."""
-    error = result.error
-    assert error is not None
-    tail = [
-        *_attempts(result),
-        *failure.stack_lines(result),
-        f"To rerun only this step and its dependencies: {_rerun_command(result)}",
-    ]
+    """Return the report of a step that has failed or was lost."""
+    error, tail = result.error, ["tests that need it and had not begun were blocked"]
+    if error is None:
+        error = failure.loss_error(result)
+    else:
+        rerun = f"To rerun only this step and its dependencies: {_rerun_command(result)}"
+        tail = [*_attempts(result), *failure.stack_lines(result), rerun]
     longrepr = _longrepr(plan, result, error, tail)
     return _report(plan, result, "setup", longrepr, _sections(plan, result, "setup"))
 
@@ -377,6 +382,10 @@ def _file_of(config: pytest.Config, result: StepResult) -> Path:
 def _place_of(error: BaseException) -> str:
     entry = failure.frames_of(error)[-1]
     return f"{os.path.relpath(entry.tb_frame.f_code.co_filename)}:{entry.tb_lineno}"
+
+
+def _has_failed(result: StepResult) -> bool:
+    return result.error is not None or result.lost is not None
 
 
 def _is_bad(result: StepResult) -> bool:

@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_plan.engine.calls.body import Body, body_of, deferred_body
 from pytest_plan.engine.calls.call import CallScope
-from pytest_plan.engine.calls.undo import Undo, UndoStack
+from pytest_plan.engine.calls.undo import Undo, UndoStack, add_check, before_run
 from pytest_plan.engine.journal.null import Deferred
 from pytest_plan.engine.model.durations import Duration, format_duration, parse_duration
 from pytest_plan.engine.model.errors import PlanError, describe
@@ -20,9 +19,8 @@ from pytest_plan.engine.model.secret import Secret
 from pytest_plan.engine.processes.copies import call_in_original
 from pytest_plan.engine.processes.marks import Marks, new_marks
 from pytest_plan.engine.processes.process import Process, ProgramFiles, arguments_of, content, spawn
-from pytest_plan.engine.processes.tree import KILL, Leftovers, Tree
+from pytest_plan.engine.processes.tree import KILL, Tree
 from pytest_plan.engine.shared.log import StepLog
-from pytest_plan.engine.shared.programs.programs import Before
 from pytest_plan.engine.shared.programs.watched import Program
 from pytest_plan.engine.shared.run_facts import RunFacts
 from pytest_plan.engine.shared.state import State
@@ -194,6 +192,20 @@ class Context:
                     raise TimeoutError(text) from error
                 self._pause(pause if longest is None else min(pause, longest - waited), error)
 
+    def watch(self, check: Callable[[], object], every: Duration = "5s") -> None:
+        """While tests run, lose the step if `check` fails three times in a row.
+
+        It fails if it returns a false value, raises an exception, or takes longer than `every`, but
+        at least 1 s. It may be `async def`. A retry of the step forgets it, and cleanup ends it.
+
+        Raises:
+            TypeError, PlanError: `check` is not callable, or the step was abandoned or cleaned up.
+        """
+        seconds = parse_duration(every, "ctx.watch: every", zero=False)
+        with self._scope.uninterrupted:
+            scope, facts, undo = self._scope, self._facts, self._undo
+            add_check(scope, facts, undo, self._log, check=check, every=seconds)
+
     def run(
         self,
         argv: Argv,
@@ -237,7 +249,7 @@ class Context:
             self._scope.check()
             self._undo.admit(self._scope)
             self._log.write_command(arguments)
-            before = self._before_run(arguments)
+            before = before_run(self._scope, self._facts, self._undo, self._log, arguments)
             process = spawn(
                 arguments, output=output, errors=errors, input=source,
                 env=self._facts.program_environment(self.step, env, clean=clean_env),
@@ -370,18 +382,6 @@ class Context:
         with self._scope.uninterrupted:
             self._scope.admit()
             return self._facts.programs.took(self.step, self._facts.ports.take())
-
-    def _before_run(self, argv: Sequence[str]) -> Before:
-        """Plan to end the daemons of a program; return what is there before `run` begins it."""
-        programs, clock, scope = self._facts.programs, self._facts.clock, self._scope
-        if (left := scope.left) is None:
-            left = Leftovers(programs.own(new_marks()), partial(self._undo.found, self._log))
-            label = "processes that its programs left running"
-            number = self._plan_tree(label, left.marks, signal.SIGTERM, 2.0)
-            self._push(label, body_of(left.end, clock, signal.SIGTERM, 2.0), left, number)
-            programs.add_tree(self.step, left, number)
-            scope.left = left
-        return programs.before_run(self.step, argv, left, clock.now(), provisions=scope.provisions)
 
     def _plan_tree(
         self, label: str, marks: Marks, number: int, grace: float, *, watch: bool = True

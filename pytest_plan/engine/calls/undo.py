@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from pytest_plan.engine.calls.body import Body
+from pytest_plan.engine.calls.body import Body, body_of, deferred_body
 from pytest_plan.engine.calls.call import CallScope
 from pytest_plan.engine.calls.loop import StepLoop
+from pytest_plan.engine.calls.stopping.interrupt import Interrupt
 from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.model.outcomes import Hook
-from pytest_plan.engine.processes.tree import Tree
-from pytest_plan.engine.shared.log import StepLog
+from pytest_plan.engine.processes.marks import new_marks
+from pytest_plan.engine.processes.tree import Leftovers, Tree
+from pytest_plan.engine.shared.log import StepLog, current_log
+from pytest_plan.engine.shared.programs.checks import Check
+from pytest_plan.engine.shared.programs.programs import Before
+from pytest_plan.engine.shared.run_facts import RunFacts
+
+_LEFT = "processes that its programs left running"
+_GRACE = 2.0  # seconds between SIGTERM and SIGKILL for these processes
 
 
 class Undo(NamedTuple):
@@ -99,3 +110,45 @@ class UndoStack:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def before_run(
+    scope: CallScope, facts: RunFacts, undo: UndoStack, log: StepLog, argv: Sequence[str]
+) -> Before:
+    """Plan to end the daemons of a program; return what is there before `ctx.run` begins it."""
+    programs, number = facts.programs, int(signal.SIGTERM)
+    if (left := scope.left) is None:
+        left = Leftovers(programs.own(new_marks()), partial(undo.found, log))
+        how = {**left.marks._asdict(), "signal": number, "grace": _GRACE, "watch": True}
+        tree = facts.journal.tree_planned(scope.step, scope.hook, _LEFT, how)
+        body = body_of(left.end, facts.clock, number, _GRACE)
+        undo.register(Undo(scope.hook, _LEFT, body, scope, left, tree))
+        programs.add_tree(scope.step, left, tree)
+        scope.left = left
+    now = facts.clock.now()
+    return programs.before_run(scope.step, argv, left, now, provisions=scope.provisions)
+
+
+def add_check(
+    scope: CallScope,
+    facts: RunFacts,
+    undo: UndoStack,
+    log: StepLog,
+    *,
+    check: Callable[[], object],
+    every: float,
+) -> None:
+    """Let `ctx.watch` add a check, and remove it when what the hook has done is undone."""
+    undo.admit(scope)
+    if not callable(check):
+        raise TypeError(f"ctx.watch takes a function, not {check!r}")
+    name = getattr(check, "__qualname__", None) or repr(check)
+
+    def call() -> object:
+        current_log.set(log)
+        return deferred_body(undo.loop, facts.clock, check).perform(Interrupt())
+
+    added = Check(scope.step, name, call, every)
+    facts.checks.add(added)
+    body = body_of(facts.checks.remove, added)
+    undo.register(Undo(scope.hook, f"check {name}", body, scope))

@@ -33,6 +33,8 @@ class StepOptions(NamedTuple):
             a kept step is rebuilt.
         autouse: whether every test in the declaring folder or below needs the step (plugin).
         eager: whether the step is provisioned before collection (plugin).
+        alive_every: the seconds between two calls of the `alive` hook while tests run; None means
+            that it is not called then (plugin).
         skip: the reason for skipping the step; None means that the step is not skipped.
     """
 
@@ -47,6 +49,7 @@ class StepOptions(NamedTuple):
     inputs: tuple[str | Callable[[], Any], ...] = ()
     autouse: bool = False
     eager: bool = False
+    alive_every: float | None = None
     skip: str | None = None
 
 
@@ -170,6 +173,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "inputs": _inputs,
     "autouse": _flag,
     "eager": _flag,
+    "alive_every": _timeout,
     "skip": _reason,
 }
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from pytest_plan.engine.calls.call import Abandoned, Ending, Raised
+from pytest_plan.engine.calls.call import Abandoned, Ending, Raised, Returned
 from pytest_plan.engine.execution.attempt import close, provision
 from pytest_plan.engine.execution.cleanup import clean
 from pytest_plan.engine.execution.flow import Flow, hook_call
@@ -23,6 +23,7 @@ from pytest_plan.engine.model.errors import JournalError, describe
 from pytest_plan.engine.model.events import CleanupInterrupted, StepFinished, StopRequested
 from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook, StepOutcome
 from pytest_plan.engine.model.stop import Stop, StopKind
+from pytest_plan.engine.shared.programs.checks import LEAST_TIME, Check
 from pytest_plan.engine.shared.run_facts import RunFacts
 
 INTERRUPTS_TO_LEAVE = 2  # the number of interrupts that end a cleanup
@@ -203,7 +204,7 @@ class Forward(Phase):
         if skip is not None:
             return StepOutcome.SKIPPED, skip
         needs = [self._step_runs[need] for need in step_run.planned.needs]
-        missing = [need for need in needs if not need.outcome.provides]
+        missing = [need for need in needs if not need.provides]
         if broken := [need for need in missing if need.outcome is not StepOutcome.SKIPPED]:
             return self._broken(broken[0])
         if missing:
@@ -215,6 +216,8 @@ class Forward(Phase):
         stop = self._status.stop
         if stop is not None and stop.ends_running_steps:
             return stop.outcome, stop.reason
+        if need.lost is not None:
+            return StepOutcome.BLOCKED, f"needs {need.name!r}: lost: {need.lost.detail}"
         what = str(need.outcome.value).replace("_", " ")
         reason = need.reason if need.outcome is StepOutcome.BLOCKED else what
         return StepOutcome.BLOCKED, f"needs {need.name!r}: {reason}"
@@ -358,3 +361,21 @@ class Probe(Phase):
             self.dead[step_run.name] = f"its alive hook raised {ending.text}"
         elif ending.value is False:
             self.dead[step_run.name] = "its alive hook returned False"
+
+
+def alive_check(step_run: StepRun, facts: RunFacts) -> Check | None:
+    """Return the check that calls the `alive` hook of a step; None without `alive_every`."""
+    every = step_run.planned.options.alive_every
+    if every is None:
+        return None
+
+    def call() -> bool:
+        until = facts.clock.now() + max(LEAST_TIME, every)
+        ending = hook_call(
+            step_run, facts, Hook.ALIVE, deadline=until, expires=None, budget=""
+        ).perform()
+        if isinstance(ending, Raised):
+            raise ending.error
+        return isinstance(ending, Returned) and ending.value is not False
+
+    return Check(step_run.name, "alive", call, every)

@@ -21,6 +21,7 @@ from pytest_plan.engine.model.outcomes import (
 from pytest_plan.engine.model.results import (
     AttemptResult,
     CleanupResult,
+    Loss,
     StepError,
     StepResult,
     StepTimeoutError,
@@ -61,6 +62,8 @@ class StepRun:
         started: start time in seconds since the run began; None if the step has not begun.
         ended: end time in seconds since the run began; None if the step has not ended.
         cleanup: the result of its cleanup so far.
+        lost: how it was lost while tests ran; None if it was not. Any thread may set it, without
+            the lock, and a result that is being made at that time is made again.
     """
 
     def __init__(self, planned: PlannedStep, log: StepLog) -> None:
@@ -86,6 +89,7 @@ class StepRun:
         self.started: float | None = None
         self.ended: float | None = None
         self.cleanup: CleanupResult = _NOT_BEGUN
+        self.lost: Loss | None = None
         self._result: StepResult | None = None
 
     @property
@@ -97,6 +101,11 @@ class StepRun:
     def has_ended(self) -> bool:
         """Whether its outcome is final."""
         return self.outcome not in (StepOutcome.PENDING, StepOutcome.RUNNING)
+
+    @property
+    def provides(self) -> bool:
+        """Whether steps and tests that need the step can use it."""
+        return self.outcome.provides and self.lost is None
 
     def restore(self, outcome: StepOutcome, completed: int, value: Any, reason: str | None) -> None:
         """Restore the state from a journal. Call this before any step of the run begins."""
@@ -228,9 +237,10 @@ class StepRun:
 
     def result(self) -> StepResult:
         """Return the result of the step so far."""
-        if self._result is None:
-            self._result = self._freeze()
-        return self._result
+        result = self._result
+        if result is None or result.lost is not self.lost:
+            result = self._result = self._freeze()
+        return result
 
     def _freeze(self) -> StepResult:
         seconds = 0.0 if self.started is None or self.ended is None else self.ended - self.started
@@ -249,6 +259,7 @@ class StepRun:
             log_tail=self.log_tail,
             stack=self.stack,
             cleanup=self.cleanup,
+            lost=self.lost,
         )
 
 

@@ -77,6 +77,11 @@ class SystemClock:
     wall: Callable[[], float] = staticmethod(_time.time)
     sleep: Callable[[float], None] = staticmethod(_time.sleep)
 
+    @staticmethod
+    def time_of_day(wall: float) -> str:
+        """Return the local time of day, such as `12:00:54`, of a result of `wall`."""
+        return str(_time.strftime("%H:%M:%S", _time.localtime(wall)))
+
     def get(self, inbox: queue.SimpleQueue[T], timeout: float | None) -> T:
         """Wait for the next item of `inbox`; see `Clock.get`."""
         if timeout is None:

@@ -55,6 +55,14 @@ class StepFinished(NamedTuple):
 
 
 @_event
+class StepLost(NamedTuple):
+    """Something that a step needs has ended while tests ran; `result.lost` says what and how."""
+
+    result: StepResult
+    at: float
+
+
+@_event
 class StopRequested(NamedTuple):
     """The plan is stopping because it was cancelled or reached its limit; `reason` says which."""
 
@@ -111,6 +119,7 @@ Event: TypeAlias = (
     StepStarted
     | AttemptFailed
     | StepFinished
+    | StepLost
     | StopRequested
     | CleanupBegan
     | StepCleaned

@@ -146,6 +146,28 @@ class CleanupResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """How a step was lost: something that must keep running while tests run has ended.
+
+    Attributes:
+        at: when that was noticed, in seconds since the run began.
+        program: the name of the program, or of the check that has failed.
+        status: the exit status of the program, negative if a signal ended it; None for a check, and
+            if the status is not known.
+        detail: what happened, on one line, with secrets masked.
+        wall: when that was noticed, in seconds since 1970 by the wall clock.
+    """
+
+    __module__ = "pytest_plan"
+
+    at: float
+    program: str
+    status: int | None
+    detail: str
+    wall: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """The result of a step.
 
@@ -164,6 +186,7 @@ class StepResult:
         log_tail: the last lines of the step's log if the step failed, else empty.
         stack: the stack of the step's thread if the step was abandoned, else empty.
         cleanup: the result of the step's cleanup.
+        lost: how the step was lost while tests ran, although it had succeeded; None if it was not.
     """
 
     __module__ = "pytest_plan"
@@ -182,6 +205,7 @@ class StepResult:
     log_tail: str = ""
     stack: str = ""
     cleanup: CleanupResult = CleanupResult()
+    lost: Loss | None = None
 
 
 @dataclass(frozen=True, slots=True)

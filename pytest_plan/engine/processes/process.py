@@ -41,6 +41,7 @@ class Process:
         pid: its process id.
         may_end: whether the step does not need the program to run any more.
         was_seen_ended: whether `poll` or `returncode` has told the step that the program has ended.
+        root: its identity.
     """
 
     __module__ = "pytest_plan"
@@ -48,7 +49,7 @@ class Process:
     def __init__(self, popen: subprocess.Popen[bytes], args: Sequence[str], marks: Marks) -> None:
         self._popen = popen
         self._marks = marks
-        self._root = identify(popen.pid)
+        self.root = identify(popen.pid)
         self._session_over = False
         # Once found, a process stays a member. Without the limit on file locks as a mark, a child
         # that leaves the session and overwrites its environment could not be found after its
@@ -88,6 +89,7 @@ class Process:
             subprocess.TimeoutExpired: the program was still running after `timeout`.
         """
         longest = None if timeout is None else parse_duration(timeout, "Process.wait: timeout")
+        self.may_end = self.may_end or longest is None  # another thread may see the end first
         status = wait_for_exit(self._popen, longest)
         self.may_end = True  # the step knows about the end
         return status
@@ -122,7 +124,7 @@ class Process:
         # If the limit on file locks marks the tree, a session needs no trust.
         is_trusted = self._marks.number is None and not self._session_over
         session = self.pid if is_trusted else None
-        found = tree_members(self._marks, root=self._root, session=session, known=self._known)
+        found = tree_members(self._marks, root=self.root, session=session, known=self._known)
         # Once the last member has ended, the system may give the session id to another program.
         self._session_over = self._session_over or (ended and not found)
         self._known = found

@@ -60,6 +60,11 @@ class StepLog(Log):
         with self._lock:
             return self._files().target
 
+    @property
+    def existing(self) -> Path | None:
+        """The path of the masked file; None if nothing was written."""
+        return None if self._copy is None else self._copy.target
+
     def write(self, text: str) -> None:
         """Append `text` with secrets masked; discard it if the run is over.
 

@@ -17,6 +17,7 @@ from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.shared.folders import RunFolders
 from pytest_plan.engine.shared.log import StepLog
 from pytest_plan.engine.shared.program_log import Copies
+from pytest_plan.engine.shared.programs.checks import Checks
 from pytest_plan.engine.shared.programs.programs import Programs
 from pytest_plan.engine.shared.store import LocalStore
 
@@ -37,6 +38,7 @@ class RunFacts:
         ports: the free ports.
         variables: the environment variables that steps have set.
         programs: the programs that steps have started.
+        checks: the checks that are called while tests run.
         parameters: the values that hooks can take by name, in addition to `ctx`, `state` and the
             values of steps.
         emit: the function that delivers an event to the listeners.
@@ -49,6 +51,7 @@ class RunFacts:
         "_process",
         "_program_variables",
         "began",
+        "checks",
         "clock",
         "copies",
         "deadline",
@@ -96,6 +99,7 @@ class RunFacts:
         self.ports = Ports()
         self.variables = Variables()
         self.programs = Programs()
+        self.checks = Checks()
         self.parameters = parameters
         self.emit = emit
         self.listeners = listeners

@@ -46,6 +46,19 @@ def run_once(item: pytest.Item, nextitem: pytest.Item | None) -> object | None:
     return None if protocol is None else protocol(item=item, nextitem=nextitem)
 
 
+def keep_from_repeating(item: pytest.Item) -> None:
+    """Keep plugins from repeating a test that has failed.
+
+    These are pytest-rerunfailures, pytest-retry and flaky. If a version of such a plugin works in another way, it repeats the test.
+    """
+    if any(line.startswith("flaky") for line in item.config.getini("markers")):
+        item.add_marker(pytest.mark.flaky(condition=False), append=False)
+    if hasattr(item, "_terminal_errors"):
+        item._terminal_errors = dict.fromkeys(("setup", "call", "teardown"), True)
+    if hasattr(item, "_flaky_max_runs"):
+        item._flaky_max_runs = 0
+
+
 def uncount_failure(config: pytest.Config) -> None:
     """Take one from the failures that pytest, and xdist in the controller, have counted.
 

@@ -130,6 +130,19 @@ def count_failure(config: pytest.Config, report: pytest.TestReport) -> None:
         count(report)
 
 
+def call_soon(config: pytest.Config, function: Callable[[], None]) -> None:
+    """Let the main thread of the controller call a function, from any thread.
+
+    It waits for messages of workers up to two seconds. If this version of xdist waits for them in
+    another way, or this process is no controller, nothing happens.
+    """
+    session: Any = config.pluginmanager.get_plugin("dsession")
+    put = getattr(getattr(session, "queue", None), "put", None)
+    if put is not None and hasattr(session, "loop_once"):
+        session.worker_pytest_plan = function
+        put(("pytest_plan", {}))
+
+
 def has_exited(node: Any) -> bool:
     """Return whether the local process of a worker has exited; False if it has no local process."""
     process = _process(node)

@@ -7,7 +7,12 @@ from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
-from pytest_plan.plugin.compat.report_internals import run_once, uncount_failure, with_crash
+from pytest_plan.plugin.compat.report_internals import (
+    keep_from_repeating,
+    run_once,
+    uncount_failure,
+    with_crash,
+)
 from pytest_plan.plugin.items.copies import without_copies
 from pytest_plan.plugin.items.verdict import Blocked, Verdict
 
@@ -21,6 +26,8 @@ class Gate:
             it cannot, or None if it can.
         is_counted: a function that returns whether the step that blocks tests has been counted as a
             failure, so that `--maxfail` does not count the blocked tests as well.
+        loss: a function that returns the verdict on a step which a failed test needs and which is
+            lost, or None if there is none.
     """
 
     def __init__(
@@ -28,10 +35,12 @@ class Gate:
         config: pytest.Config,
         verdict: Callable[[pytest.Item], Verdict | None],
         is_counted: Callable[[], bool],
+        loss: Callable[[pytest.Item], Verdict | None],
     ) -> None:
         self._config = config
         self._verdict = verdict
         self._is_counted = is_counted
+        self._loss = loss
         self._verdicts: dict[pytest.Item, Verdict] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -79,11 +88,15 @@ class Gate:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Record in the report which steps blocked the test."""
+        """Record in the report which steps blocked the test, or were lost before it failed."""
         report = yield
         verdict = self._verdicts.get(item)
         if verdict is not None and call.when == "setup" and report.failed:
             report.plan_blocked = verdict.steps  # type: ignore[attr-defined]
+        elif verdict is None and report.failed and (loss := self._loss(item)) is not None:
+            report.plan_lost = loss.steps  # type: ignore[attr-defined]
+            report.sections.append((f"lost {call.when}", f"{loss.reason}\n"))
+            keep_from_repeating(item)
         return report
 
     @pytest.hookimpl(specname="pytest_runtest_makereport", wrapper=True, trylast=True)

@@ -85,6 +85,13 @@ class PlanView(Protocol):
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, or None if it can."""
 
+    def look(self, *, has_failed: bool = False) -> None:
+        """Notice now, and not a moment later, that something has ended that a step needs.
+
+        Args:
+            has_failed: whether a test has failed, for which that may be the reason.
+        """
+
     def results(self) -> Mapping[str, StepResult]:
         """Return the results of the steps so far."""
 
@@ -124,6 +131,9 @@ class MissingPlan:
     def verdict_on(self, name: str) -> Verdict | None:
         """Return a verdict that blocks the test, because nothing was provisioned."""
         return Verdict(skips=False, reason=self._REASON, steps=(name,))
+
+    def look(self, *, has_failed: bool = False) -> None:
+        """Do nothing, because there are no steps."""
 
     def results(self) -> Mapping[str, StepResult]:
         """Return no results."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.engine.model.errors import JournalError, describe
+from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.plugin.compat import testmon_internals
 from pytest_plan.plugin.compat.pytest_internals import warn
@@ -16,19 +16,17 @@ from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.run import artifacts
+from pytest_plan.plugin.run.verdicts import Verdicts
+from pytest_plan.plugin.run.watching import Watching
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
-    from pytest_plan.engine.execution.step_run import StepRun
     from pytest_plan.engine.model.events import Listener
     from pytest_plan.engine.model.results import StepResult
     from pytest_plan.engine.processes.identity import Identity
     from pytest_plan.engine.shared.state import State
     from pytest_plan.plugin.items.handle import PlanHandle
     from pytest_plan.plugin.run.environments.environment import RunEnvironment
-
-
-_MISSING = {StepOutcome.FAILED: "failed", StepOutcome.TIMED_OUT: "timed out"}
 
 
 def _exit_code(error: SystemExit) -> int:
@@ -51,6 +49,7 @@ class Host:
         foreground: the controls of the main thread while the plugin's own code runs on it.
         output: the capture of the output of steps.
         signals: the signal handlers of this process.
+        watching: the watch over what steps need while tests run.
     """
 
     def __init__(
@@ -63,8 +62,9 @@ class Host:
         self._run: Run | None = None
         self._environment: RunEnvironment | None = None
         self._workers: list[Identity] = []
-        self._refusal: str | None = None
         self.foreground = Foreground(declared.config)
+        self.watching = Watching(declared.config, self.foreground, self.report_failures)
+        self._verdicts = Verdicts(declared, self.mask, lambda: self.watching.has_losses)
         self.output = self.foreground.output
         self.signals = self.foreground.signals
 
@@ -148,7 +148,7 @@ class Host:
 
     def refuse(self, reason: str) -> None:
         """Give `reason` as the reason why steps that have not been provisioned will not be."""
-        self._refusal = reason
+        self._verdicts.refusal = reason
 
     def provision(self, names: Collection[str]) -> None:
         """Run these steps and the steps that they wait for.
@@ -180,6 +180,7 @@ class Host:
         if run.fatal is not None:
             self._mask_message(run.fatal)
             raise run.fatal
+        self.watching.begin(run)
 
     def _mask_message(self, error: BaseException) -> None:
         """Change the text of an exception that ends the session: pytest itself writes it."""
@@ -217,6 +218,8 @@ class Host:
             return
         if self._environment is not None:
             self._environment.watch.unlimited()
+        self.watching.end()
+        failed = failed or self.watching.has_losses
         with self.foreground.owned():
             if self.signals.received:
                 self._run.cancel("a signal ended the session")
@@ -261,12 +264,13 @@ class Host:
         return self._run is not None and self._run.has_passed_limit
 
     def has_failed(self) -> bool:
-        """Return whether a step or a cleanup failed; if so, pytest must not exit with status 0."""
+        """Return whether a step or a cleanup failed, or a step was lost: then the run has failed."""
         if self._run is None:
             return False
         result = self._run.result()
         return (
             result.outcome is not StepOutcome.SUCCEEDED
+            or self.watching.has_losses
             or bool(result.left)
             or self._run.cleanup_error() is not None
             or (self._environment is not None and self._environment.has_failed)
@@ -278,54 +282,11 @@ class Host:
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, or None if it can."""
-        record = self._run.step_runs.get(name) if self._run is not None else None
-        if record is None and name not in self._declared.definition.steps:
-            return self._unknown(name)
-        if record is None or record.outcome is StepOutcome.PENDING:
-            return self._not_provisioned(name)
-        if record.outcome.provides:
-            return None
-        root = self._root_cause(record)
-        if record.outcome is StepOutcome.SKIPPED:
-            expected = isinstance(root.cause, pytest.xfail.Exception)
-            reason = self.mask(f"plan step {root.name!r}: {root.reason}")
-            return Verdict(True, reason, (root.name,), is_expected=expected)
-        what = _MISSING.get(root.outcome, "did not run")
-        error = root.error
-        said = root.reason if error is None else describe(error.__cause__ or error)
-        reason = self.mask(f"plan step {root.name!r} {what}: {said}")
-        return Verdict(skips=False, reason=reason, steps=(root.name,))
+        return self._verdicts.on(name, {} if self._run is None else self._run.step_runs)
 
-    def _unknown(self, name: str) -> Verdict:
-        known = ", ".join(self._declared.definition.steps) or "none"
-        reason = f"unknown plan step {name!r} (the process that runs the plan knows: {known})"
-        return Verdict(skips=False, reason=reason, steps=(name,))
-
-    def _not_provisioned(self, name: str) -> Verdict:
-        reason = f"step {name!r} was not provisioned: "
-        settings = self._declared.settings
-        if self._refusal is not None:
-            return Verdict(skips=False, reason=reason + self._refusal, steps=(name,))
-        if settings.until is not None:
-            reason += f"{settings.sources['until']} {settings.until}"
-            return Verdict(skips=True, reason=reason, steps=(name,))
-        hint = f"mark the test with @pytest.mark.plan({name!r})"
-        return Verdict(skips=False, reason=reason + hint, steps=(name,))
-
-    def _root_cause(self, record: StepRun) -> StepRun:
-        """Follow the needs to the step that is the cause; for a skip, to the first skipped step."""
-        records = self.run.step_runs
-        is_skip = record.outcome is StepOutcome.SKIPPED
-        while True:
-            needs = [records[need] for need in record.planned.needs]
-            causes = [
-                need
-                for need in needs
-                if not need.outcome.provides and (need.outcome is StepOutcome.SKIPPED) is is_skip
-            ]
-            if not causes:
-                return record
-            record = causes[0]
+    def look(self, *, has_failed: bool = False) -> None:
+        """Notice now what has ended that steps need; see `PlanView.look`."""
+        self.watching.look(has_failed=has_failed)
 
     def _program_variables(self, step: str) -> Mapping[str, str]:
         found = self._config.hook.pytest_plan_program_variables(config=self._config, step=step)

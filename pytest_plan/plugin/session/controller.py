@@ -205,15 +205,23 @@ class Controller(Owner):
         plan_session = lookup.of(self._config)
         assert isinstance(plan_session.store, SharedStore)
         host = plan_session.host
-        gate = Gate(self._config, plan_session.verdict, host.has_failed)
+        gate = Gate(self._config, plan_session.verdict, host.has_failed, plan_session.loss)
         self._config.pluginmanager.register(gate, "pytest_plan_gate")
         self._answers = Answers(plan_session.host, plan_session.store)
+        host.watching.on_loss = self._tell_losses
         for node in self._servers:
             xdist_internals.ignore_send_errors(node)
         self._barrier = xdist_internals.hold_tests(
             self._scheduler, lambda node: _is_gone(node, self._servers[node])
         )
         return self._answers
+
+    def _tell_losses(self) -> None:
+        """Let every worker know at once which steps are lost."""
+        assert self._answers is not None
+        losses = self._answers.losses()
+        for server in list(self._servers.values()):
+            server.lost(losses)
 
     def _refuse_bare_worker(self, server: Server) -> None:
         plan_session = lookup.peek(self._config)

@@ -135,8 +135,16 @@ class PlanSession:
             pytest.fail(unknown_step(name, self.declared.definition.steps), pytrace=False)
         self._require(found)
 
+    def loss(self, item: pytest.Item) -> Verdict | None:
+        """Return the verdict on a lost step that a failed test needs; None if there is none."""
+        names = self.needs.get(item, ())
+        if names:
+            self.view.look(has_failed=True)
+        return next((found for name in names if (found := self.view.verdict_on(name))), None)
+
     def _require(self, name: str) -> None:
         self.view.ensure(())
+        self.view.look()
         verdict = self.view.verdict_on(name)
         if verdict is not None:
             verdict.fail()

@@ -33,7 +33,7 @@ class Solo(Owner):
 
             limit = self._limit(plan_session)
             host = plan_session.host
-            gate = Gate(self._config, plan_session.verdict, host.has_failed)
+            gate = Gate(self._config, plan_session.verdict, host.has_failed, plan_session.loss)
             self._config.pluginmanager.register(gate, "pytest_plan_gate")
             if plan_session.declared.needed:
                 self._warn()

@@ -59,7 +59,7 @@ class Worker:
 
         allow_no_data(self._config)
         # The controller decides when enough tests have failed.
-        gate = Gate(self._config, plan_session.verdict, lambda: True)
+        gate = Gate(self._config, plan_session.verdict, lambda: True, plan_session.loss)
         self._config.pluginmanager.register(gate, "pytest_plan_gate")
 
     @pytest.hookimpl(specname="pytest_runtestloop", wrapper=True, tryfirst=True)

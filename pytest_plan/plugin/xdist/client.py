@@ -30,12 +30,15 @@ class Client:
     Attributes:
         is_ending: whether the worker is finishing its session, in which case `stop` is no longer
             called.
+        losses: the last message of the controller about lost steps; see `Server.lost`. None before
+            a step was lost.
     """
 
     def __init__(self, channel: Any, stop: Callable[[], None]) -> None:
         self._channel = channel  # execnet keeps only a weak reference
         self._stop = stop
         self.is_ending = False  # set once, by the main thread
+        self.losses: bytes | None = None  # replaced by the receiver thread alone
         self._pid = getpid()
         self._numbers = itertools.count(1)
         self._is_gone = False
@@ -116,7 +119,9 @@ class Client:
                 waiting.put((False, _GONE))
             return
         number, done, answer = received(message)
-        if number == 0:
+        if number == 0 and isinstance(answer, bytes):
+            self.losses = answer
+        elif number == 0:
             if not self.is_ending:  # otherwise `stop` would interrupt the session-finish hooks
                 self._stop()
         elif (answers := self._waiting.pop(number, None)) is not None:

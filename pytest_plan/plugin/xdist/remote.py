@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.model.clock import SystemClock
@@ -17,9 +19,10 @@ from pytest_plan.plugin.xdist.client import Client
 from pytest_plan.plugin.xdist.wire import dump, load, open_value
 
 if TYPE_CHECKING:
-    from pytest_plan.engine.model.results import StepResult
+    from pytest_plan.engine.model.results import Loss, StepResult
 
 __tracebackhide__ = True  # as in engine/shared/state.py
+_PATIENCE = 5.0  # seconds to wait for the controller after a test has failed
 
 
 class Remote:
@@ -39,6 +42,9 @@ class Remote:
         self._store = RemoteStore(client)
         self._state = State(self._store)
         self._verdicts: dict[str, Verdict | None] = {}
+        self._news: bytes | None = None  # what `_lost` and `_losses` have been read from
+        self._lost: Mapping[str, Verdict] = {}
+        self._losses: Mapping[str, Loss] = {}
         self._run_id: str | None = None
         self._environment: str | None = None
 
@@ -82,15 +88,34 @@ class Remote:
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, or None if it can."""
+        self._read_losses(self._client.losses)
+        if name in self._lost:
+            return self._lost[name]
         if name not in self._verdicts:
             verdict: Verdict | None = load(self._client.ask("verdict", name))
             return verdict
         return self._verdicts[name]
 
+    def look(self, *, has_failed: bool = False) -> None:
+        """Ask the controller for lost steps after a failure; otherwise it tells without asking."""
+        if has_failed:
+            with contextlib.suppress(StateError, TimeoutError):
+                self._read_losses(self._client.ask("losses", timeout=_PATIENCE))
+
     def results(self) -> Mapping[str, StepResult]:
         """Return the results of the steps so far."""
         results: Mapping[str, StepResult] = load(self._client.ask("results"))
-        return results
+        self._read_losses(self._client.losses)
+        return {
+            name: replace(result, lost=self._losses.get(name)) for name, result in results.items()
+        }
+
+    def _read_losses(self, news: bytes | None) -> None:
+        if news is not None and news is not self._news:
+            self._news = news
+            lost, losses = load(news)
+            # The answer to a question and a message without one may arrive in any order.
+            self._lost, self._losses = {**self._lost, **lost}, {**self._losses, **losses}
 
     def remaining(self) -> float | None:
         """Return the seconds left until the limit is reached, or None if there is no limit."""

@@ -60,11 +60,34 @@ class Answers:
         if verdicts is None or any(name not in verdicts for name in names):
             return None
         variables = self.host.variables()
-        decided = {name: verdicts[name] for name in names}
-        values = self.store.steps_data(names)
         host = self.host
+        has_losses = host.watching.has_losses
+        decided = {name: host.verdict_on(name) if has_losses else verdicts[name] for name in names}
+        values = self.store.steps_data(names)
         facts = (host.remaining(), values, host.run_id, host.environment)
         return pickle.dumps((decided, variables, *facts))
+
+    def losses(self) -> bytes | None:
+        """Return a message about the steps that are lost, for `Server.lost`; None if none is.
+
+        It is a pickle of the verdicts on the steps that are lost or need such a step, and of the
+        losses, both by the name of the step.
+        """
+        if not self.host.watching.has_losses:
+            return None
+        steps = self.host.run.step_runs
+        lost = {name: step.lost for name, step in list(steps.items()) if step.lost is not None}
+        verdicts = {
+            name: self.host.verdict_on(name)
+            for name, step in list(steps.items())
+            if step.outcome.provides
+        }
+        return pickle.dumps(({name: one for name, one in verdicts.items() if one}, lost))
+
+    def look(self) -> bytes | None:
+        """Look for steps that are lost, for a worker whose test has failed; see `losses`."""
+        self.host.look(has_failed=True)
+        return self.losses()
 
 
 class Server:
@@ -110,6 +133,7 @@ class Server:
             "ensure": self._ensure,
             "verdict": lambda answers, _, name: (pickle.dumps(answers.host.verdict_on(name)),),
             "results": lambda answers, _: (answers.results,),
+            "losses": lambda answers, _: (answers.look(),),
             "run_id": lambda answers, _: (answers.host.run_id,),
             "environment": lambda answers, _: (answers.host.environment,),
         }
@@ -124,6 +148,11 @@ class Server:
         """Ask the worker to stop now, as after Ctrl-C."""
         self._send(0, True, "stop")
 
+    def lost(self, losses: bytes | None) -> None:
+        """Tell the worker which steps are lost, if it listens already; see `Answers.losses`."""
+        if self.pid is not None and losses is not None:
+            self._send(0, True, losses)
+
     def receive(self, message: Any) -> None:
         """Handle a message; None means that the worker has ended."""
         if message is None:
@@ -133,6 +162,8 @@ class Server:
         try:
             if what == "hello":
                 self.pid, self.host = arguments
+                if (answers := self._answers()) is not None:
+                    self.lost(answers.losses())
             elif what == "need":
                 self._needs = arguments[0]
             elif what == "stuck":

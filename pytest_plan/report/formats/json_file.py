@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pytest_plan.report.account import Account, StepAccount
+from pytest_plan.report.account import Account, LossAccount, StepAccount
 
 SCHEMA = 2
 _DIGITS = 6  # seconds are rounded to microseconds
@@ -57,7 +57,12 @@ def _step(step: StepAccount) -> dict[str, Any]:
             "seconds": _rounded(cleanup.seconds),
             "error": cleanup.error,
         },
+        "lost": None if step.lost is None else _loss(step.lost),
     }
+
+
+def _loss(loss: LossAccount) -> dict[str, Any]:
+    return {"at": _rounded(loss.at), "program": loss.program, "status": loss.status}
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -105,13 +105,18 @@ def _step_row(step: StepAccount) -> str:
     cleaned = cleanup.outcome is not CleanupOutcome.NONE
     cells = [
         f"**{_escaped(step.name)}**" if step.is_critical else _escaped(step.name),
-        _words(step.outcome),
+        _words(step.outcome) + ("" if step.lost is None else ", lost"),
         "" if step.started is None else format_duration(step.seconds),
         f"{len(step.attempts)} of {step.attempts_allowed}" if step.attempts_allowed > 1 else "",
         f"{_words(cleanup.outcome)} {format_duration(cleanup.seconds)}" if cleaned else "",
-        _escaped(_cut(step.reason or cleanup.error or "")),
+        _escaped(_cut(_reason(step))),
     ]
     return _row(cells)
+
+
+def _reason(step: StepAccount) -> str:
+    lost = "" if step.lost is None else step.lost.detail
+    return lost or step.reason or step.cleanup.error or ""
 
 
 def _failure(step: StepAccount) -> Iterator[str]:

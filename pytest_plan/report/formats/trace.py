@@ -43,6 +43,9 @@ def _step_events(account: Account) -> Iterator[Event]:
         yield _complete(span, _STEPS, lane)
         for inner in span.inner:
             yield _complete(inner, _STEPS, lane)
+    for step in account.steps:
+        if step.lost is not None:
+            yield _loss(step, lane=1)
 
 
 def _spans(step: StepAccount) -> Iterator[_Span]:
@@ -68,6 +71,22 @@ def _step_args(step: StepAccount) -> dict[str, Any]:
         "needs": list(step.needs),
         "after": list(step.after),
         "critical": step.is_critical,
+    }
+
+
+def _loss(step: StepAccount, lane: int) -> Event:
+    """Return a mark in the lane of a step at the time when it was lost."""
+    assert step.lost is not None
+    args = {"program": step.lost.program, "status": step.lost.status, "detail": step.lost.detail}
+    return {
+        "ph": "i",
+        "s": "p",
+        "name": f"{step.name} lost",
+        "cat": "lost",
+        "pid": _STEPS,
+        "tid": lane,
+        "ts": round(step.lost.at * _MICRO),
+        "args": args,
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.results import StepError, StepResult
 from pytest_plan.engine.model.text import printable
 from pytest_plan.plugin.session.session import PlanSession
@@ -97,6 +98,24 @@ def users_only(cause: BaseException) -> Iterator[bool]:
         yield limited is not None
     finally:
         cause.__traceback__ = whole
+
+
+def lost_line(result: StepResult) -> str:
+    """Return which step was lost, when and how, on one line."""
+    assert result.lost is not None
+    return (
+        f"{result.name} lost at {SystemClock.time_of_day(result.lost.wall)}: {result.lost.detail}"
+    )
+
+
+def loss_error(result: StepResult) -> StepError:
+    """Return an error that says how a step was lost while tests ran."""
+    assert result.lost is not None
+    at = SystemClock.time_of_day(result.lost.wall)
+    text, attempt = f"step {result.name!r} was lost at {at}", len(result.attempts)
+    error = StepError(text, step=result.name, hook="exec", attempt=attempt)
+    error.__cause__ = RuntimeError(f"while tests ran, {result.lost.detail}")
+    return error
 
 
 def stack_lines(result: StepResult) -> Iterator[str]:

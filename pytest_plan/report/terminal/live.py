@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from pytest_plan.engine.model.events import (
     PlanFinished,
     StepCleaned,
     StepFinished,
+    StepLost,
     StopRequested,
     Waiting,
 )
@@ -75,6 +77,7 @@ class TerminalReport:
         self._handlers: dict[type, Callable[[Any], None]] = {
             AttemptFailed: self._attempt_failed,
             StepFinished: self._step_finished,
+            StepLost: self._step_lost,
             StopRequested: self._stop_requested,
             Waiting: self._waiting,
             CleanupBegan: self._cleanup_began,
@@ -108,6 +111,7 @@ class TerminalReport:
             return  # a usage error stopped the run before it began
         if self._verbosity() >= 0 or self._plan.host.has_failed():
             self._table(terminalreporter)
+        self._losses(terminalreporter)
         self._blocked(terminalreporter)
         self._not_run(terminalreporter)
         self._listener_errors(terminalreporter)
@@ -135,6 +139,13 @@ class TerminalReport:
         else:  # a cancelled step has no report, but may have been abandoned
             for line in failure.stack_lines(result):
                 self._write(line, _ODD, is_bad=True)
+
+    def _step_lost(self, event: StepLost) -> None:
+        result = event.result
+        assert result.lost is not None
+        log = self._plan.host.run.step_runs[result.name].log.existing
+        where = "" if log is None else f" ({os.path.relpath(log)})"
+        self._write(f"plan: {failure.lost_line(result)}{where}", _BAD, is_bad=True)
 
     def _stop_requested(self, event: StopRequested) -> None:
         self._write(f"plan: stopping: {event.reason}", _BAD, is_bad=True)
@@ -220,7 +231,7 @@ class TerminalReport:
             return
         count = session.testscollected - self._tests_begun
         if count > 0:
-            tests = "1 test was" if count == 1 else f"{count} tests were"
+            tests = f"{_tests(count)} {'was' if count == 1 else 'were'}"
             reason = self._plan.host.run.result().reason
             line = self._plan.host.mask(f"{tests} not run: {reason}")
             reporter.write_line(printable(line), yellow=True)
@@ -243,10 +254,45 @@ class TerminalReport:
                 line = self._plan.host.mask(f"BLOCKED {report.nodeid} - {report.longrepr}")
                 reporter.write_line(printable(line), yellow=True)
             return
-        for reason, count in Counter(str(report.longrepr) for report in blocked).items():
-            tests = "1 test" if count == 1 else f"{count} tests"
-            line = self._plan.host.mask(f"{tests} blocked: {reason}")
+        lost = {result.name for result in self._lost()}
+        reasons = [str(report.longrepr) for report in blocked if not _is_about(report, lost)]
+        for reason, count in Counter(reasons).items():
+            line = self._plan.host.mask(f"{_tests(count)} blocked: {reason}")
             reporter.write_line(printable(line), yellow=True)
+
+    def _losses(self, reporter: pytest.TerminalReporter) -> None:
+        """Write for each step that was lost how many tests failed or were blocked after that."""
+        for result in self._lost():
+            failed = {
+                report.nodeid
+                for kind in ("failed", "error")
+                for report in reporter.stats.get(kind, [])
+                if result.name in getattr(report, "plan_lost", ())
+            }
+            blocked = [
+                report
+                for report in reporter.stats.get("blocked", [])
+                if _is_about(report, {result.name})
+            ]
+            was = "was" if len(blocked) == 1 else "were"
+            after = f"{_tests(len(failed))} failed and {len(blocked)} {was} blocked after that"
+            line = self._plan.host.mask(f"plan: {failure.lost_line(result)}; {after}")
+            reporter.write_line(printable(line), red=True, bold=True)
+
+    def _lost(self) -> list[StepResult]:
+        if not self._plan.host.watching.has_losses:
+            return []
+        results = self._plan.host.run.result().steps.values()
+        return [result for result in results if result.lost is not None]
+
+
+def _is_about(report: Any, steps: Collection[str]) -> bool:
+    """Return whether a test was blocked by one of these steps."""
+    return any(step in steps for step in getattr(report, "plan_blocked", ()))
+
+
+def _tests(count: int) -> str:
+    return "1 test" if count == 1 else f"{count} tests"
 
 
 def _word(outcome: StepOutcome | CleanupOutcome) -> str:

@@ -34,7 +34,7 @@ def _row(step: StepResult, *, is_critical: bool) -> tuple[str, ...]:
     cleanup = step.cleanup
     return (
         f"{step.name}{' *' if is_critical else ''}",
-        step.outcome.value.replace("_", " "),
+        step.outcome.value.replace("_", " ") + ("" if step.lost is None else ", lost"),
         format_duration(step.seconds) if ran else "",
         f"{len(step.attempts)} of {step.attempts_allowed}" if step.attempts_allowed > 1 else "",
         ""
@@ -50,6 +50,6 @@ def _join(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _markup(step: StepResult) -> dict[str, bool]:
     cleaned = (CleanupOutcome.NONE, CleanupOutcome.SUCCEEDED, CleanupOutcome.PENDING)
-    if step.outcome.is_failure or step.cleanup.outcome not in cleaned:
+    if step.outcome.is_failure or step.lost is not None or step.cleanup.outcome not in cleaned:
         return {"red": True}
     return {} if step.outcome.provides else {"yellow": True}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from pytest_plan.engine.journal.null import NullJournal
@@ -66,10 +66,36 @@ class Programs:
         self._waited: set[str] = set()
         self._ports: dict[str, set[int]] = {}
         self._marks: list[Marks] = []
+        self._on_watch: Callable[[str, Watched], None] | None = None
 
     def watch(self, step: str, watched: Watched) -> None:
         """Let something that a step has started be one of the programs that must keep running."""
         self._programs[step] = [*self._programs.get(step, ()), watched]
+        if self._on_watch is not None:
+            self._on_watch(step, watched)
+
+    def must_run(self, step: str) -> list[Watched]:
+        """Return what must keep running while tests use the step, which has succeeded."""
+        return [one for one in self._programs.get(step, ()) if self._must_run(step, one)]
+
+    def tell(self, on_watch: Callable[[str, Watched], None] | None) -> None:
+        """Call a function, on any thread, with each program that is watched from now on.
+
+        Args:
+            on_watch: the function, which gets the step and the program; None means none.
+        """
+        self._on_watch = on_watch
+
+    def needed(self, step: str) -> Iterator[str]:
+        """Yield the steps that a step needs, directly or not."""
+        seen = {step}
+        due = list(self.needs.get(step, ()))
+        while due:
+            need = due.pop(0)
+            if need not in seen:
+                seen.add(need)
+                yield need
+                due += self.needs.get(need, ())
 
     def own(self, marks: Marks) -> Marks:
         """Let processes with these marks count as programs of the plan; return the marks."""
@@ -211,6 +237,8 @@ class Programs:
             counts = program.has_status or step in self._waited
             if counts and program.is_lost(now, waiting=False):
                 raise program.lost(step)
+            if program.has_status:
+                program.notice(is_run_over=False)  # if it has ended with 0, it was meant to end
         if step in self._waited:
             self._check_needs(step, None, now)
         return self._is_settled(step, now)
@@ -239,24 +267,18 @@ class Programs:
                 )
 
     def _check_needs(self, step: str, cause: BaseException | None, now: float) -> None:
-        for need in self._needed(step):
+        for need in self.needed(step):
             for program in self._programs.get(need, ()):
                 if program.is_lost(now, waiting=False):
                     raise program.lost_by(need, step) from cause
+
+    def _must_run(self, step: str, program: Watched) -> bool:
+        # Only a step that waits relies on a daemon, whose status is unknown.
+        counts = program.has_status or program.is_kept or step in self._waited
+        return counts and not program.may_end()
 
     def _is_settled(self, step: str, now: float) -> bool:
         return all([program.is_settled(step, now) for program in self._programs.get(step, ())])
 
     def _is_ours(self, pid: int) -> bool:
         return pid == getpid() or any(marks.are_on(pid) for marks in self._marks)
-
-    def _needed(self, step: str) -> Iterator[str]:
-        """Yield the steps that a step needs, directly or not."""
-        seen = {step}
-        due = list(self.needs.get(step, ()))
-        while due:
-            need = due.pop(0)
-            if need not in seen:
-                seen.add(need)
-                yield need
-                due += self.needs.get(need, ())

@@ -32,9 +32,11 @@ class Watched(abc.ABC):
 
     Attributes:
         has_status: whether its exit status tells whether it has failed.
+        is_kept: whether an earlier run has started it.
     """
 
     has_status = False
+    is_kept = False
 
     def __init__(
         self,
@@ -66,6 +68,21 @@ class Watched(abc.ABC):
     def may_end(self) -> bool:
         """Return whether the step does not need it to run any more."""
         return False
+
+    def awaited(self) -> list[Identity]:
+        """Return the processes whose end must be noticed, because it may have ended with them."""
+        return self.members()
+
+    def has_ended(self, now: float) -> bool:
+        """Return whether it has ended although it must run while tests do.
+
+        Call this as soon as one of the processes that `awaited` has returned ends.
+        """
+        return self.is_lost(now, waiting=True)
+
+    def how(self) -> tuple[str, int | None, str]:
+        """Return its name, its exit status if that is known, and how it has ended, on one line."""
+        return self._name.strip("'"), None, self._ending()
 
     def is_settled(self, step: str, now: float) -> bool:
         """Return whether a server that answers can be this one, or nothing more is learned.
@@ -150,6 +167,15 @@ class Program(Watched):
     def members(self) -> list[Identity]:
         """Return the running processes of its tree."""
         return self._process.members()
+
+    def awaited(self) -> list[Identity]:
+        """Return its first process, or, once that has exited, the daemon that it has left."""
+        return [self._process.root] if self._process.status() is None else self.members()
+
+    def how(self) -> tuple[str, int | None, str]:
+        """Return its name, its exit status, and how it has ended, on one line."""
+        name, _, ending = super().how()
+        return name, self._process.status(), ending
 
     def is_lost(self, now: float, *, waiting: bool) -> bool:
         """Return whether the program, or the daemon that it has left, has ended."""
@@ -259,6 +285,11 @@ class Daemon(Watched):
         """Return whether the step does not need it to run any more."""
         return self._rests or self._remains.is_ended
 
+    def has_ended(self, now: float) -> bool:
+        """Return whether it has ended; it is a daemon if it has lasted until now."""
+        self._is_proven = self._is_proven or now >= self._proven_at
+        return self.is_lost(now, waiting=True)
+
     def notice(self, *, is_run_over: bool) -> None:
         """Let it rest if it has ended while the step ran another program.
 
@@ -299,6 +330,8 @@ class Kept(Watched):
         root: its first process, or the daemon that it has left behind.
         log: the log of its step.
     """
+
+    is_kept = True
 
     def __init__(self, root: Identity, log: StepLog) -> None:
         super().__init__(str(root), log)
