@@ -13,6 +13,7 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.signature import hooks_of
 from pytest_plan.engine.definition.step import Step
 from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.model.outcomes import Hook
 
 
 class PlanDefinition:
@@ -76,9 +77,12 @@ class PlanDefinition:
             option: getattr(step, option) for option in OPTION_NAMES if hasattr(step, option)
         }
         checked = check_options({**attributes, **options}, name, origin)
-        planned = PlannedStep(
-            name, step, hooks_of(step, name), checked, origin, scope, folder=folder
-        )
+        hooks = hooks_of(step, name)
+        if checked.alive_every is not None and Hook.ALIVE not in hooks:
+            raise PlanDefinitionError(
+                f"step {name!r} ({origin}): alive_every needs an alive hook", step=name
+            )
+        planned = PlannedStep(name, step, hooks, checked, origin, scope, folder=folder)
         if self._is_setting_aside:
             self.set_aside[planned.full_name] = planned
             return

@@ -49,7 +49,8 @@ def run_once(item: pytest.Item, nextitem: pytest.Item | None) -> object | None:
 def keep_from_repeating(item: pytest.Item) -> None:
     """Keep plugins from repeating a test that has failed.
 
-    These are pytest-rerunfailures, pytest-retry and flaky. If a version of such a plugin works in another way, it repeats the test.
+    These are pytest-rerunfailures, pytest-retry and flaky. If a version of such a plugin works in
+    another way, it repeats the test.
     """
     if any(line.startswith("flaky") for line in item.config.getini("markers")):
         item.add_marker(pytest.mark.flaky(condition=False), append=False)

@@ -95,7 +95,7 @@ class Gate:
             report.plan_blocked = verdict.steps  # type: ignore[attr-defined]
         elif verdict is None and report.failed and (loss := self._loss(item)) is not None:
             report.plan_lost = loss.steps  # type: ignore[attr-defined]
-            report.sections.append((f"lost {call.when}", f"{loss.reason}\n"))
+            report.sections.append((f"plan step {loss.steps[0]!r} lost", f"{loss.reason}\n"))
             keep_from_repeating(item)
         return report
 

@@ -264,7 +264,7 @@ class Host:
         return self._run is not None and self._run.has_passed_limit
 
     def has_failed(self) -> bool:
-        """Return whether a step or a cleanup failed, or a step was lost: then the run has failed."""
+        """Return whether a step or cleanup failed or a step was lost: pytest exits with 1 then."""
         if self._run is None:
             return False
         result = self._run.result()
