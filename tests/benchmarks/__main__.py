@@ -26,6 +26,7 @@ from tests.benchmarks.groups import (
     state,
     state_writes,
     stopping,
+    watching,
 )
 from tests.benchmarks.table import Row, markdown
 
@@ -35,6 +36,7 @@ COUNTED = {
     "startup": startup,
     "reuse": reuse,
     "state_writes": state_writes,
+    "watching": watching,
 }
 GROUPS = {
     **COUNTED,

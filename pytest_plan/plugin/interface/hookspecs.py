@@ -71,8 +71,8 @@ def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None] | 
     """Return a function that the engine calls with every event, or None.
 
     Called once, before the first step. The events are `StepStarted`, `AttemptFailed`,
-    `StepFinished`, `StopRequested`, `CleanupBegan`, `StepCleaned`, `CleanupInterrupted`, `Waiting`
-    and `PlanFinished`.
+    `StepFinished`, `StepLost`, `StopRequested`, `CleanupBegan`, `StepCleaned`,
+    `CleanupInterrupted`, `Waiting` and `PlanFinished`.
     """
 
 

@@ -20,6 +20,7 @@ _PATIENCE = 2.0  # seconds to wait for the thread at the end
 _TRIES = 100  # how often a program is asked that has ended, but has no status yet
 _NAP = 0.001
 _NO_DESCRIPTOR = -1
+_PAUSE = 0.1  # seconds between two looks without descriptors, which take as long as many tests
 
 Lost = Callable[[str, Watched], None]
 
@@ -30,8 +31,12 @@ class Ends(Protocol):
     def add(self, process: Identity, entry: _Entry) -> bool:
         """Add a process; return False if it has ended already."""
 
-    def ended(self) -> list[_Entry]:
-        """Return what has to be asked whether it has ended."""
+    def ended(self, *, at_once: bool) -> list[_Entry]:
+        """Return what has to be asked whether it has ended.
+
+        Args:
+            at_once: whether the answer may not be some time old.
+        """
 
     def discard(self, entry: _Entry) -> None:
         """Remove the processes of an entry."""
@@ -106,7 +111,7 @@ class Watcher:
         if patience and self._entries:
             self._ends.wait(patience)
         with self._lock:
-            for entry in () if self._is_over else self._ends.ended():
+            for entry in () if self._is_over else self._ends.ended(at_once=patience > 0.0):
                 self._ask(entry)
 
     def end(self) -> None:
@@ -118,6 +123,7 @@ class Watcher:
                 return
             for entry in list(self._entries):
                 self._ask(entry)
+            self._entries.clear()
             self._is_over = True
         self._ends.interrupt()
         if self._thread is None or self._has_ended.wait(_PATIENCE):
@@ -184,9 +190,9 @@ class _Descriptors:
         self._poll.register(number, select.EPOLLIN)
         return True
 
-    def ended(self) -> list[_Entry]:
+    def ended(self, *, at_once: bool) -> list[_Entry]:
         """Return the entries of which a process has ended, and forget those processes."""
-        found = self._rest.ended() if self._rest.is_needed else []
+        found = self._rest.ended(at_once=at_once) if self._rest.is_needed else []
         for number, _ in self._poll.poll(0):
             if number in self._entries:
                 process, entry = self._entries[number]
@@ -233,6 +239,7 @@ class _Looks:
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
         self._is_over = Flag()
+        self._next_look = 0.0
 
     @property
     def is_needed(self) -> bool:
@@ -248,9 +255,13 @@ class _Looks:
             self._entries.append(entry)
         return True
 
-    def ended(self) -> list[_Entry]:
+    def ended(self, *, at_once: bool) -> list[_Entry]:
         """Return the entries of which a process has ended, and forget those processes."""
         found: list[_Entry] = []
+        now = SystemClock.now()
+        if now < self._next_look and not at_once:
+            return found
+        self._next_look = now + _PAUSE
         for entry in self._entries:
             gone = [process for process in entry.processes if not process.is_alive()]
             for process in gone:
