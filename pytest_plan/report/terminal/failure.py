@@ -114,7 +114,7 @@ def loss_error(result: StepResult) -> StepError:
     at = SystemClock.time_of_day(result.lost.wall)
     text, attempt = f"step {result.name!r} was lost at {at}", len(result.attempts)
     error = StepError(text, step=result.name, hook="exec", attempt=attempt)
-    error.__cause__ = RuntimeError(f"while tests ran, {result.lost.detail}")
+    error.__cause__ = RuntimeError(f"lost while tests ran: {result.lost.detail}")
     return error
 
 
