@@ -193,10 +193,10 @@ class Context:
                 self._pause(pause if longest is None else min(pause, longest - waited), error)
 
     def watch(self, check: Callable[[], object], every: Duration = "5s") -> None:
-        """While tests run, lose the step if `check` fails three times in a row.
+        """Call `check` regularly while tests run; if it fails three times in a row, lose the step.
 
-        It fails if it returns a false value, raises an exception, or takes longer than `every`, but
-        at least 1 s. It may be `async def`. A retry of the step forgets it, and cleanup ends it.
+        It fails if it returns a false value, raises an exception, or takes longer than `every` and
+        1 s. It may be `async def`. A retry of the step forgets it, and cleanup ends it.
 
         Raises:
             TypeError, PlanError: `check` is not callable, or the step was abandoned or cleaned up.

@@ -142,7 +142,7 @@ def add_check(
     undo.admit(scope)
     if not callable(check):
         raise TypeError(f"ctx.watch takes a function, not {check!r}")
-    name = getattr(check, "__qualname__", None) or repr(check)
+    name = getattr(check, "__name__", None) or repr(check)
 
     def call() -> object:
         current_log.set(log)

@@ -89,10 +89,12 @@ class Process:
             subprocess.TimeoutExpired: the program was still running after `timeout`.
         """
         longest = None if timeout is None else parse_duration(timeout, "Process.wait: timeout")
-        self.may_end = self.may_end or longest is None  # another thread may see the end first
-        status = wait_for_exit(self._popen, longest)
-        self.may_end = True  # the step knows about the end
-        return status
+        before, self.may_end = self.may_end, True  # another thread may see the end first
+        try:
+            return wait_for_exit(self._popen, longest)
+        except BaseException:
+            self.may_end = before
+            raise
 
     def finish(self, clock: Clock, timeout: float | None, is_stopping: Callable[[], bool]) -> int:
         """Wait until the program ends, and end what is left if it takes too long or must stop.

@@ -1,7 +1,8 @@
 """Watching the programs of steps while tests run.
 
-A plan has a step with five programs, and tests need it. Watched, the programs cost a look before
-each test; with `watch=False` they cost nothing.
+Tests need a step with five programs. Watched, these cost a look before each test; not watched, they
+cost nothing. The programs are started without `ctx.start`, because the thread that copies their
+logs works by the clock, which would blur the counts.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ FEW, MANY = 10, 110  # tests
 MOST = 1.01
 
 _STEPS = """
-import os
+import os, subprocess
 import pytest
+from pytest_plan.engine.processes.identity import identify
+from pytest_plan.engine.shared.programs.watched import Kept
 
 # valgrind does not know the call. The descriptor of a process that runs is not readable either.
 os.pidfd_open = lambda pid: os.eventfd(0, os.EFD_CLOEXEC)
@@ -27,7 +30,10 @@ os.pidfd_open = lambda pid: os.eventfd(0, os.EFD_CLOEXEC)
 @pytest.mark.plan_step
 def services(ctx):
     for _ in range(5):
-        ctx.start(["sleep", "600"], watch={})
+        process = subprocess.Popen(["sleep", "600"])
+        if {}:
+            ctx._facts.programs.watch(ctx.step, Kept(identify(process.pid), ctx._log))
+        ctx.defer(process.kill)
 """
 _TESTS = """
 import pytest

@@ -95,7 +95,7 @@ class Watcher:
                 if all(entry.watched is not watched for entry in self._entries):
                     entry = _Entry(step, watched)
                     self._entries.append(entry)
-                    self._ask(entry)
+                    self._ask(entry, is_new=True)
             if self._thread is None and self._entries:
                 self._start()
 
@@ -143,15 +143,21 @@ class Watcher:
         finally:
             self._has_ended.set()
 
-    def _ask(self, entry: _Entry) -> None:
-        """Find out whether a program is lost; if it is not, watch the processes that are left."""
+    def _ask(self, entry: _Entry, *, is_new: bool = False) -> None:
+        """Find out whether a program is lost; if it is not, watch the processes that are left.
+
+        Args:
+            entry: the program.
+            is_new: whether it was not watched before, so that it may have ended some time ago.
+        """
         if entry not in self._entries:
             return
         watched = entry.watched
         for _ in range(_TRIES):
             if watched.may_end():
                 break
-            if watched.has_ended(self._now()):
+            now = self._now()
+            if watched.is_lost(now, waiting=True) if is_new else watched.has_ended(now):
                 self._lost(entry.step, watched)
                 break
             if watched.may_end():
