@@ -547,6 +547,37 @@ def test_a_system_that_refuses_the_thread_still_notices_before_the_next_test(
     assert result.parseoutcomes() == {"passed": 1, "errors": 1, "blocked": 1}
 
 
+def test_a_step_that_needs_a_lost_one_does_not_begin(sleeper: Project) -> None:
+    """An eager step is watched during collection; what needs it is blocked with the reason."""
+    sleeper.steps(
+        _SLEEPER.replace("plan_step", "plan_step(eager=True)"),
+        """
+        @pytest.mark.plan_step
+        def app(service): note("ran")
+
+        def pytest_collection_modifyitems(config):
+            from helpers import kill
+            from pytest_plan.plugin.session import lookup
+            kill(lookup.peek(config).view.state["pid"])
+        """,
+    )
+    sleeper.tests("""
+        def test_app(app): pass
+        def test_service(service): pass
+        def test_other(): pass
+        """)  # fmt: skip
+    result = sleeper.run("-rE", "-v")
+    assert result.parseoutcomes() == {"passed": 1, "errors": 1, "blocked": 2}
+    assert sleeper.calls == []
+    result.stdout.fnmatch_lines(
+        [
+            "plan: app *blocked *needs 'service': lost: 'sleep' died of signal 9",
+            "BLOCKED *::test_app - plan step 'service' was lost at *",
+            "BLOCKED *::test_service - plan step 'service' was lost at *",
+        ]
+    )
+
+
 def test_a_forked_copy_of_the_process_loses_nothing(sleeper: Project) -> None:
     """A test that forks does not disturb the watch, and its copy reports nothing."""
     sleeper.tests("""

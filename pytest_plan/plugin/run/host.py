@@ -161,6 +161,7 @@ class Host:
         self._declared.definition.settle()
         run = self.begin()
         run.extend(self._declared.definition.linked())
+        self.watching.look()  # a step that needs a lost one must not begin
         if names and self._environment is not None:
             self._environment.watch.begin(run.remaining())
         with self.foreground.owned(), testmon_internals.recording(self._config):

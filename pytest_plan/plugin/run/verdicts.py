@@ -49,8 +49,10 @@ class Verdicts:
             return self._unknown(name)
         if record is None or record.outcome is StepOutcome.PENDING:
             return self._not_provisioned(name)
-        if record.outcome.provides:
-            return self._loss(record, step_runs) if self._has_losses() else None
+        may_be_lost = record.outcome.provides or record.outcome is StepOutcome.BLOCKED
+        loss = self._loss(record, step_runs) if may_be_lost and self._has_losses() else None
+        if loss is not None or record.outcome.provides:
+            return loss
         root = _root_cause(record, step_runs)
         if record.outcome is StepOutcome.SKIPPED:
             expected = isinstance(root.cause, pytest.xfail.Exception)
