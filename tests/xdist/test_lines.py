@@ -104,6 +104,7 @@ def _answers(store: SharedStore, verdicts: dict[str, Verdict | None] | None = No
         run_id="r1",
         environment="run-r1",
         variables=lambda: {"DB_URL": "tcp://db"},
+        watching=SimpleNamespace(has_losses=False),
     )
     return Answers(cast("Host", host), store)
 

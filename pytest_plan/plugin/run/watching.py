@@ -135,10 +135,6 @@ class Watching:
         self.tell(before_tests=True)
         return (yield)
 
-    def pytest_runtest_logfinish(self) -> None:
-        """Report what was lost while a test ran."""
-        self.tell()
-
     def _register(self) -> None:
         """Register this plugin again, so that its hooks come before those of the gate."""
         manager, name = self._config.pluginmanager, "pytest_plan_watching"

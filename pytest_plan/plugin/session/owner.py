@@ -74,9 +74,10 @@ class Owner:
         """End the tests that still run in other processes."""
 
     def pytest_runtest_logfinish(self) -> None:
-        """Report between tests that the journal was lost and written again."""
+        """Report between tests that a step was lost, or the journal was and is written again."""
         plan_session = lookup.peek(self._config)
         if plan_session is not None and plan_session.host.is_open:
+            plan_session.host.watching.tell()
             plan_session.host.say_repairs()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -48,9 +48,15 @@ def draw(seed: int) -> Drawn:
     return Drawn(seed, {f"s{n}": fate for n, fate in enumerate(fates)}, workers, cut)
 
 
-def play(drawn: Drawn, folder: Path) -> list[str]:
-    """Play a run in an empty folder; return what is wrong."""
-    _write(drawn, folder)
+def play(drawn: Drawn, folder: Path, plant: str = "") -> list[str]:
+    """Play a run in an empty folder; return what is wrong.
+
+    Args:
+        drawn: the run.
+        folder: the folder.
+        plant: the source of a fault, for the end of the conftest.
+    """
+    _write(drawn, folder, plant)
     words = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_plan", "--plan-report=r.json"]
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
@@ -93,7 +99,7 @@ def _violations(drawn: Drawn, folder: Path, status: int) -> list[str]:
     return wrong
 
 
-def _write(drawn: Drawn, folder: Path) -> None:
+def _write(drawn: Drawn, folder: Path, plant: str) -> None:
     conftest, tests = CONFTEST, TESTS.format(seed=drawn.seed)
     for name, label in drawn.fates.items():
         fate = FATES[label]
@@ -106,5 +112,5 @@ def _write(drawn: Drawn, folder: Path) -> None:
         conftest += STEP.format(name=name, options=fate.options, body=body)
         tests += TEST.format(name=name, act=fate.test.replace("'fifo'", f"'{name} fifo'"))
     (folder / "pytest.ini").write_text("[pytest]\n")
-    (folder / "conftest.py").write_text(conftest)
+    (folder / "conftest.py").write_text(conftest + plant)
     (folder / "test_it.py").write_text(tests + LAST)
