@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the project use
 
 
 @pytest.mark.parametrize("seed", range(SHORT))
-def test_only_steps_whose_programs_are_killed_are_lost(seed: int, tmp_path: Path) -> None:
+def test_g19_only_steps_whose_programs_are_killed_are_lost(seed: int, tmp_path: Path) -> None:
     """Programs that end as they mean to, are paused or cleaned up are no loss; killed ones are."""
     assert play(draw(seed), tmp_path) == []
 
@@ -32,7 +32,7 @@ PLANTS = {
 
 
 @pytest.mark.parametrize("found", PLANTS)
-def test_the_checker_finds_planted_faults(found: str, tmp_path: Path) -> None:
+def test_g19_the_checker_finds_planted_faults(found: str, tmp_path: Path) -> None:
     """A loss that is missed, and one that is none, are violations that name the step."""
     fates = {"s0": "stays", "s1": "is killed"}
     wrong = play(Drawn(0, fates, (), None), tmp_path, PLANTS[found])
