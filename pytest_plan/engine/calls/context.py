@@ -9,19 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_plan.engine.calls.body import Body, body_of, deferred_body
+from pytest_plan.engine.calls.body import body_of, deferred_body
 from pytest_plan.engine.calls.call import CallScope
-from pytest_plan.engine.calls.undo import Undo, UndoStack, add_check, before_run
+from pytest_plan.engine.calls.starting import Starter
+from pytest_plan.engine.calls.undo import UndoStack, add_check, before_run
 from pytest_plan.engine.journal.null import Deferred
-from pytest_plan.engine.model.durations import Duration, format_duration, parse_duration
-from pytest_plan.engine.model.errors import PlanError, describe
+from pytest_plan.engine.model.durations import Duration, parse_duration
 from pytest_plan.engine.model.secret import Secret
-from pytest_plan.engine.processes.copies import call_in_original
-from pytest_plan.engine.processes.marks import Marks, new_marks
 from pytest_plan.engine.processes.process import Process, ProgramFiles, arguments_of, content, spawn
-from pytest_plan.engine.processes.tree import KILL, Tree
 from pytest_plan.engine.shared.log import StepLog
-from pytest_plan.engine.shared.programs.watched import Program
+from pytest_plan.engine.shared.programs.readiness import Ready, condition_of, refuse_unusable
+from pytest_plan.engine.shared.programs.started import Command
 from pytest_plan.engine.shared.run_facts import RunFacts
 from pytest_plan.engine.shared.state import State
 
@@ -48,6 +46,7 @@ class Context:
         self._facts = facts
         self._undo = undo
         self._log = log
+        self._starter = Starter(scope, facts, undo, log)
         self.step: str = scope.step
         self.attempt: int = scope.attempt
         self.state: State = State(facts.store, writer=scope.step, guard=scope)
@@ -137,7 +136,7 @@ class Context:
             PlanError: the hook must stop; see `check`.
         """
         with self._scope.uninterrupted:
-            self._pause(parse_duration(duration, "ctx.sleep"))
+            self._starter.pause(parse_duration(duration, "ctx.sleep"))
             self._facts.programs.notice(self.step)
 
     def wait_until(
@@ -162,35 +161,7 @@ class Context:
         """
         pause = parse_duration(every, "ctx.wait_until: every")
         longest = None if timeout is None else parse_duration(timeout, "ctx.wait_until: timeout")
-        begun = self._facts.clock.now()
-        while True:
-            if longest is not None:
-                # The last call begins at the end of the time, and gets a moment, too.
-                expires = max(begun + longest, self._facts.clock.now() + 1.0)
-                budget = f"the timeout of {format_duration(longest)} of ctx.wait_until"
-                self._scope.wait_limit = (expires, budget)
-            error: Exception | None = None
-            try:
-                value = call_in_original(self._scope.process, fn)
-            except PlanError:
-                raise
-            except Exception as caught:
-                value, error = None, caught
-            with self._scope.uninterrupted:
-                self._scope.wait_limit = None
-                self._scope.check(error)
-                now = self._facts.clock.now()
-                is_ours = self._facts.programs.check_waiting(
-                    self.step, self._scope.flag, error,
-                    now=now, provisions=self._scope.provisions, is_over=bool(value),
-                )  # fmt: skip
-                if value and is_ours:
-                    return value
-                if longest is not None and (waited := now - begun) >= longest:
-                    last = f"last error: {describe(error)}" if error else "condition not met"
-                    text = f"timed out after {format_duration(longest)}; {last}"
-                    raise TimeoutError(text) from error
-                self._pause(pause if longest is None else min(pause, longest - waited), error)
+        return self._starter.wait(fn, longest, pause, "ctx.wait_until")
 
     def watch(self, check: Callable[[], object], every: Duration = "5s") -> None:
         """Call `check` regularly while tests run; if it fails three times in a row, lose the step.
@@ -281,49 +252,41 @@ class Context:
         stop_signal: int = signal.SIGTERM,
         stop_grace: Duration = "10s",
         watch: bool = True,
+        ready: Ready | None = None,
+        timeout: Duration | None = None,
     ) -> Process:
-        """Start a program and return without waiting for it. Its output goes to the step's log.
+        """Start a program that keeps running. Its output goes to the step's log.
 
         Cleanup sends it `stop_signal`, and after `stop_grace` kills what is left of its whole
         process tree. The other arguments are those of `run`.
 
         If `watch` is true, the step fails if the program has failed when the hook returns, or ends
-        during `wait_until` and leaves no daemon running. Pass False for a program that is meant to
-        end. A program may also end if the step waits for that with `Process.wait`.
+        during a wait and leaves no daemon running. Pass False for a program that is meant to end.
+        A program may also end if the step waits for that with `Process.wait`.
+
+        If `ready` is given, the method returns once the program meets it. It is a condition of
+        `pytest_plan.steps`, such as `http(...)`, or a function that must return a true value.
+        `timeout` limits this wait; None means until `deadline`.
 
         Raises:
-            RuntimeError: another process listens on a port that the step took with `free_port`.
+            RuntimeError: another process listens on a port that the step took with `free_port`, or
+                the program ended before it was ready.
+            TimeoutError: it was not ready within `timeout`; the message has the last answer.
             TypeError, KeyError, OSError, JournalError, PlanError: see `run`.
         """
-        arguments = arguments_of(argv)
-        clock, grace = self._facts.clock, parse_duration(stop_grace, "ctx.start: stop_grace")
-        with self._scope.uninterrupted:
-            self._scope.check()
-            self._undo.admit(self._scope)
-            self._log.write_command(arguments, " &")
-            strangers = self._facts.programs.strangers(self.step, arguments)
-            name, marks = Path(arguments[0]).name, self._facts.programs.own(new_marks())
-            number = self._plan_tree(f"process {name!r}", marks, stop_signal, grace, watch=watch)
-            try:
-                with self._log.open_for_program() as output:
-                    process = spawn(
-                        arguments, output=output, errors=subprocess.STDOUT,
-                        env=self._facts.program_environment(self.step, env, clean=clean_env),
-                        cwd=cwd, user=user, group=group, marks=marks,
-                    )  # fmt: skip
-            except BaseException:
-                self._facts.journal.undone(number)
-                raise
-            self._scope.processes.append(process)
-            process.may_end = not watch
-            program = Program(process, self._log, self._scope.flag, strangers, clock.now())
-            self._facts.programs.watch(self.step, program)
-            self._facts.programs.add_tree(self.step, process, number)
-            body = body_of(process.end, clock, stop_signal, grace)
-            self._push(f"process {name!r} (pid {process.pid})", body, process, number)
-            if self._scope.is_abandoned():  # cleanup may have ended before this undo was there
-                process.end(clock, KILL, 0.0)
-            self._facts.journal.tree_started(number, process.pid)
+        grace = parse_duration(stop_grace, "ctx.start: stop_grace")
+        condition = None if ready is None else condition_of(ready)
+        longest = None if timeout is None else parse_duration(timeout, "ctx.start: timeout")
+        command = Command(
+            arguments_of(argv), env, clean_env, cwd, user, group, stop_signal, grace, watch
+        )
+        if condition is not None:
+            refuse_unusable(condition, repr(command.name))
+        started = self._starter.start(command)
+        started.value = process = started.process
+        if condition is not None:
+            started.condition = condition
+            self._starter.wait_until_ready(started, condition, longest, "ctx.start")
         return process
 
     def defer(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -351,7 +314,7 @@ class Context:
                 number = self._facts.journal.deferred(self.step, hook, label, call)
             finally:  # the resource exists, so it must be undone even if the journal fails
                 body = deferred_body(self._undo.loop, self._facts.clock, fn, *args, **kwargs)
-                self._push(label, body, number=number)
+                self._starter.push(label, body, number=number)
 
     def setenv(self, name: str, value: str) -> None:
         """Set the environment variable `name` to `str(value)` until cleanup.
@@ -371,7 +334,7 @@ class Context:
             try:
                 number = self._facts.journal.variable_set(self.step, hook, name, str(value))
             finally:
-                self._push(f"environment variable {name}", body, number=number)
+                self._starter.push(f"environment variable {name}", body, number=number)
 
     def free_port(self) -> int:
         """Return a free TCP port of 127.0.0.1, never the same twice in a run.
@@ -383,17 +346,7 @@ class Context:
             self._scope.admit()
             return self._facts.programs.took(self.step, self._facts.ports.take())
 
-    def _plan_tree(
-        self, label: str, marks: Marks, number: int, grace: float, *, watch: bool = True
-    ) -> int | None:
-        how = {**marks._asdict(), "signal": int(number), "grace": grace, "watch": watch}
-        return self._facts.journal.tree_planned(self.step, self._scope.hook, label, how)
 
-    def _push(
-        self, label: str, body: Body, tree: Tree | None = None, number: int | None = None
-    ) -> None:
-        self._undo.register(Undo(self._scope.hook, label, body, self._scope, tree, number))
-
-    def _pause(self, seconds: float, error: BaseException | None = None) -> None:
-        self._scope.pause(self._facts.clock, seconds)
-        self._scope.check(error)
+def starter_of(ctx: Context) -> Starter:
+    """Return the object with which a `ctx` starts programs, for the steps of this package."""
+    return ctx._starter

@@ -108,6 +108,11 @@ class UndoStack:
                 return self._entries.pop(index)
         return None
 
+    def remove(self, tree: Tree) -> None:
+        """Remove the undo of a process tree that has been ended."""
+        for entry in [entry for entry in self._entries if entry.tree is tree]:
+            self._entries.remove(entry)
+
     def __len__(self) -> int:
         return len(self._entries)
 

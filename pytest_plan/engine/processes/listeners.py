@@ -18,6 +18,11 @@ from pytest_plan.engine.processes.identity import name_of, process_table
 
 _LISTENS = "0A"  # the state of a listening socket in /proc/net/tcp
 _ACCEPTS = 0x10000  # the flag of a listening socket in /proc/net/unix
+# 127.0.0.1 and ::1, as /proc shows them on a little-endian and on a big-endian machine.
+_LOOPBACK = {
+    "0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000",
+    "7F000001", "00000000000000000000FFFF7F000001", "00000000000000000000000000000001",
+}  # fmt: skip
 _PORT = r"(?:^|[:=])(\d{1,5})(?![\w.\]])"
 
 
@@ -37,6 +42,11 @@ class Stranger(NamedTuple):
     def __str__(self) -> str:
         who = "another process" if self.pid is None else f"{name_of(self.pid)!r} (pid {self.pid})"
         return f"{who} already listens on port {self.port}"
+
+    def as_answer(self) -> str:
+        """Return the message of a step to which it has answered in place of a program."""
+        name = f"process {self.pid} ({name_of(self.pid)})" if self.pid else "another process"
+        return f"port {self.port} is answered by {name}, which is not of this step"
 
 
 class _Socket(NamedTuple):
@@ -88,6 +98,25 @@ def strangers_at(sockets: Mapping[int, int], is_ours: Callable[[int], bool]) -> 
     ]
 
 
+def foreign_listeners(ports: Collection[int], pids: Collection[int]) -> list[Stranger]:
+    """Return the listeners on those of `ports` on which none of the processes listens.
+
+    Only those count that answer on the loopback interface. Nobody is found if nothing can be told,
+    because the sockets of one of the processes are hidden.
+
+    Args:
+        ports: the ports.
+        pids: the processes.
+    """
+    found = {one.inode: one.port for one in _sockets() if _answers_on(one, ports)}
+    own = {inode for pid in pids for inode in _inodes_of(pid)}
+    held = {port for inode, port in found.items() if inode in own}
+    foreign = {inode: port for inode, port in found.items() if port not in held}
+    if not foreign or not all(os.access(f"/proc/{pid}/fd", os.R_OK) for pid in pids):
+        return []
+    return strangers_at(foreign, lambda pid: pid in pids)
+
+
 def still_there(strangers: Sequence[Stranger], pids: Iterable[int]) -> list[Stranger]:
     """Return the strangers that still listen, and whose ports none of the processes uses.
 
@@ -120,6 +149,10 @@ def descends_from(pid: int, ancestor: int) -> bool:
 
 def _listens_on(one: _Socket, ports: Collection[int]) -> bool:
     return one.state == _LISTENS and one.port in ports
+
+
+def _answers_on(one: _Socket, ports: Collection[int]) -> bool:
+    return _listens_on(one, ports) and (one.host in _LOOPBACK or not one.host.strip("0"))
 
 
 def _sockets() -> Iterator[_Socket]:

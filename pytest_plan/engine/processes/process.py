@@ -173,6 +173,13 @@ class Process:
             signal_all(rest, signal.SIGTERM)
             wait_until(clock, lambda: not self.members(), grace)
 
+    def kill_group(self) -> None:
+        """Kill the process group of a root that is running, and wait for the root."""
+        if self.status() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, KILL)
+            self._popen.wait()
+
     def _kill(self, clock: Clock) -> None:
         members = self.members()  # remember those that cannot be found once the root has ended
         if any(_group_of(member.pid) == self.pid for member in members):

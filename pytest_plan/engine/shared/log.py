@@ -102,6 +102,17 @@ class StepLog(Log):
         self._copies.watch(self)
         return file
 
+    def written_since(self, position: int) -> bytes:
+        """Return what the private file has from a position on, with secrets.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        assert self._source is not None
+        with self._source.open("rb") as file:
+            file.seek(position)
+            return file.read()
+
     def tail(self, lines: int = TAIL_LINES) -> str:
         """Return the last `lines` lines with secrets masked; "" if nothing was written."""
         with self._lock:

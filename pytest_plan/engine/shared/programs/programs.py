@@ -22,6 +22,7 @@ from pytest_plan.engine.processes.marks import Marks
 from pytest_plan.engine.processes.process import Process
 from pytest_plan.engine.processes.tree import Leftovers
 from pytest_plan.engine.shared.log import StepLog
+from pytest_plan.engine.shared.programs.started import Started
 from pytest_plan.engine.shared.programs.watched import Daemon, Watched
 
 
@@ -67,6 +68,7 @@ class Programs:
         self._ports: dict[str, set[int]] = {}
         self._marks: list[Marks] = []
         self._on_watch: Callable[[str, Watched], None] | None = None
+        self._started: dict[str, list[Started]] = {}
 
     def watch(self, step: str, watched: Watched) -> None:
         """Let something that a step has started be one of the programs that must keep running."""
@@ -106,6 +108,18 @@ class Programs:
         """Record that a step took a free port, and return the port."""
         self._ports.setdefault(step, set()).add(port)
         return port
+
+    def taken(self, ports: Collection[int]) -> list[Stranger]:
+        """Return the processes outside the plan that listen on one of `ports`."""
+        return strangers_at(listening_on(ports), self._is_ours)
+
+    def add_started(self, step: str, started: Started) -> None:
+        """Add a program that a step has started and that a test may start again."""
+        self._started.setdefault(step, []).append(started)
+
+    def started(self, step: str) -> list[Started]:
+        """Return the programs that a step has started and that no cleanup has ended."""
+        return [one for one in self._started.get(step, ()) if not one.is_over]
 
     def concern(self, step: str) -> bool:
         """Return whether there is anything to check when a hook of the step returns."""
