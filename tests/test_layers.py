@@ -46,6 +46,10 @@ FLOORS = {
         ["collect", "formats", "test_reports"],
         ["files", "junit"],
     ],
+    "pytest_plan.steps": [
+        ["ready"],
+        ["service"],
+    ],
 }
 MOST_ENTRIES = 9  # modules and rooms in a folder
 FOREIGN_TO_ENGINE = {"_pytest", "execnet", "pluggy", "pytest", "pytest_timeout", "xdist"}
@@ -153,6 +157,26 @@ def engine_knows_nothing_above_it(root: Path) -> list[str]:
             or any(_is_in(found.target, package) for package in above)
         )
     ]
+
+
+def steps_use_only_the_engine(root: Path) -> list[str]:
+    """Ready-made steps import nothing of the package but the engine, and no other layer uses them.
+
+    They need no pytest either, because a script uses them, too.
+    """
+    steps = "pytest_plan.steps"
+    return [
+        str(found)
+        for found in imports_of(root)
+        if (_is_in(found.source, steps) and _is_foreign_to_steps(found.target))
+        or (_is_in(found.target, steps) and not _is_in(found.source, steps))
+    ]
+
+
+def _is_foreign_to_steps(target: str) -> bool:
+    if not _is_in(target, "pytest_plan"):
+        return target.partition(".")[0] in FOREIGN_TO_ENGINE
+    return not any(_is_in(target, f"pytest_plan.{layer}") for layer in ("engine", "steps"))
 
 
 def plugin_imports_reports_late(root: Path) -> list[str]:
@@ -288,6 +312,7 @@ Rule = Callable[[Path], list[str]]
 
 RULES: list[Rule] = [
     engine_knows_nothing_above_it,
+    steps_use_only_the_engine,
     plugin_imports_reports_late,
     modules_import_in_no_circle,
     rooms_import_from_lower_floors,
@@ -314,6 +339,11 @@ SOUND = {
     "plugin/__init__.py": "import pytest\ndef hook():\n    from pytest_plan.report import files",
     "plugin/compat/internals.py": "from _pytest import nodes",
     "plugin/session/session.py": "from pytest_plan.plugin.compat import internals",
+    "steps/__init__.py": "from pytest_plan.steps.service import service",
+    "steps/ready/__init__.py": "",
+    "steps/ready/tcp.py": "",
+    "steps/service.py": "import docker\nfrom pytest_plan.engine.plan import Plan\n"
+    "from pytest_plan.steps.ready import tcp",
     "report/__init__.py": "",
     "report/account.py": "",
     "report/files.py": "from pytest_plan.plugin import hook\nfrom . import account",
@@ -338,6 +368,14 @@ VIOLATIONS: list[tuple[Rule, str, str]] = [
         "engine/plan.py",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pytest",
     ),
+    (steps_use_only_the_engine, "steps/service.py", "import pytest"),
+    (
+        steps_use_only_the_engine,
+        "steps/service.py",
+        "def late():\n    from pytest_plan import Plan",
+    ),
+    (steps_use_only_the_engine, "steps/ready/tcp.py", "from pytest_plan.plugin import hook"),
+    (steps_use_only_the_engine, "plugin/__init__.py", "from pytest_plan.steps import service"),
     (plugin_imports_reports_late, "plugin/__init__.py", "from pytest_plan.report import files"),
     (plugin_imports_reports_late, "plugin/session/session.py", "import pytest_plan.report"),
     (modules_import_in_no_circle, ERRORS, "from ..plan import Plan"),
@@ -359,6 +397,7 @@ VIOLATIONS: list[tuple[Rule, str, str]] = [
     (rooms_import_from_lower_floors, "engine/cellar.py", "from .model import errors"),
     (rooms_import_from_lower_floors, "plugin/compat/internals.py", "from ..session import session"),
     (rooms_import_from_lower_floors, "report/account.py", "from .files import hook"),
+    (rooms_import_from_lower_floors, "steps/ready/tcp.py", "from ..service import service"),
     (folders_are_small, "full/more.py", ""),
     (rooms_export_nothing, "engine/model/__init__.py", "'Words.'\nfrom . import errors"),
     (rooms_export_nothing, "plugin/session/__init__.py", "NAME = 1"),

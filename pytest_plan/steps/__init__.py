@@ -1,0 +1,18 @@
+"""Ready-made steps: functions that take `ctx`, and the conditions for which they wait.
+
+Use them inside the steps of a plan. This layer uses only the engine, and nothing uses it.
+"""
+
+from __future__ import annotations
+
+from pytest_plan.engine.shared.programs.readiness import Condition as Condition
+from pytest_plan.steps.ready.command import command as command
+from pytest_plan.steps.ready.healthy import healthy as healthy
+from pytest_plan.steps.ready.http import http as http
+from pytest_plan.steps.ready.log_line import log_line as log_line
+from pytest_plan.steps.ready.tcp import tcp as tcp
+from pytest_plan.steps.service import Service as Service
+from pytest_plan.steps.service import service as service
+
+# The functions have the names of modules, so they are imported when this package is.
+__all__ = ["Condition", "Service", "command", "healthy", "http", "log_line", "service", "tcp"]

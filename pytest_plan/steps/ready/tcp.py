@@ -1,0 +1,60 @@
+"""The condition that a server accepts TCP connections."""
+
+from __future__ import annotations
+
+import socket
+
+from pytest_plan.engine.model.durations import Duration, parse_duration
+from pytest_plan.engine.model.errors import PlanDefinitionError, describe
+from pytest_plan.engine.shared.programs.readiness import Condition, NotReadyError, Target
+
+_LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")  # noqa: S104 - nothing binds to it
+
+
+def tcp(port: int | str | None = None, *, timeout: Duration = "5s") -> Condition:
+    """Return the condition that a TCP connection is accepted.
+
+    Args:
+        port: the number of the port, or its name as in `{port:admin}`; of a container, the number
+            inside it. None means the first port of the server.
+        timeout: the maximum duration of one try.
+
+    Raises:
+        PlanDefinitionError: an argument is invalid.
+    """
+    is_number = isinstance(port, int) and not isinstance(port, bool)
+    if not (port is None or isinstance(port, str) or (is_number and 0 < int(port) < 65536)):
+        raise PlanDefinitionError(
+            f"tcp: {port!r} is not a port; use a number from 1 to 65535, or the name of a port"
+        )
+    return Tcp(port, parse_duration(timeout, "tcp: timeout", zero=False))
+
+
+class Tcp(Condition):
+    """The condition that `tcp` returns.
+
+    Args:
+        port: the port, by number or name; None means the first port of the target.
+        timeout: the maximum duration of one try, in seconds.
+    """
+
+    def __init__(self, port: int | str | None, timeout: float) -> None:
+        self._port = port
+        self._timeout = timeout
+
+    def check(self, target: Target, timeout: float) -> None:
+        """Connect; see `Condition.check`."""
+        host, port = target.address(self._port)
+        try:
+            socket.create_connection((host, port), min(self._timeout, timeout)).close()
+        except OSError as error:
+            raise NotReadyError(f"tcp {host}:{port}: {describe(error)}") from None
+
+    def local_ports(self, target: Target) -> set[int]:
+        """Return the port, if it is one of this machine."""
+        return local_port(*target.address(self._port))
+
+
+def local_port(host: str, port: int) -> set[int]:
+    """Return the port if the host is this machine, else nothing."""
+    return {port} if host in _LOCAL or host.startswith("127.") else set()

@@ -1,0 +1,214 @@
+"""A step's service: a program that listens on free ports and is awaited."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_plan.engine.calls.context import Context, starter_of
+from pytest_plan.engine.calls.starting import Starter
+from pytest_plan.engine.model.durations import Duration, parse_duration
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.processes.process import arguments_of
+from pytest_plan.engine.shared.programs.placeholders import FIRST, filled, ports_named
+from pytest_plan.engine.shared.programs.readiness import (
+    Condition,
+    PortLostError,
+    Ready,
+    Target,
+    condition_of,
+    refuse_unusable,
+)
+from pytest_plan.engine.shared.programs.started import Command, Started
+from pytest_plan.steps.ready.tcp import tcp
+
+_HOST = "127.0.0.1"
+_STARTS = 3  # how often a program is started that loses its port to another process
+_IN_USE = re.compile(r"address (is )?(already )?in use|EADDRINUSE", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A program that `service` has started, or the server that is used in its place.
+
+    Attributes:
+        host: the host on which it answers.
+        port: its port for `{port}`, or else its first one; None if it has none.
+        ports: all its ports, by name; that of `{port}` is `port`.
+        url: the URL `http://HOST:PORT` of `port`, or the URL of the server that is used in its
+            place; None if it has no port.
+        pid: the process id of the program; None for a server that is used in its place.
+    """
+
+    __module__ = "pytest_plan.steps"
+
+    host: str
+    port: int | None
+    ports: Mapping[str, int]
+    url: str | None
+    pid: int | None
+
+
+def service(
+    ctx: Context,
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    ready: Ready | None = None,
+    timeout: Duration | None = None,
+    env: Mapping[str, str | None] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    user: str | int | None = None,
+    attach: str | None = None,
+) -> Service:
+    """Start a program that serves tests, and wait until it is ready. Cleanup ends it.
+
+    In the arguments and in the values of `env`, `{port}` is replaced by a free port, `{port:NAME}`
+    by another one, and `{host}` by `127.0.0.1`. If another process takes a port first, the program
+    is started again with other ports, up to three times in all.
+
+    Args:
+        ctx: the `ctx` of the hook.
+        argv: the program and its arguments, never a shell string.
+        ready: the condition that it must meet, or a function that must return a true value and
+            takes no argument or the `Service`; None means that it accepts connections on each of
+            its ports.
+        timeout: the maximum time until it is ready; None means the time limit of the step.
+        env: variables to add to the environment; a value of None removes a variable.
+        cwd: its working directory; None means that of pytest.
+        user: the user (name or id) to run it as; None means the current user.
+        attach: the name of an environment variable. If it has the URL of a server, that server is
+            used: nothing is started, and cleanup leaves it alone.
+
+    Raises:
+        PlanDefinitionError: an argument is invalid; nothing was started.
+        TimeoutError: the program was not ready within `timeout`; the message has the last answer.
+        RuntimeError: the program has ended, or another process answers on its port.
+        KeyError, OSError, JournalError, PlanError: see `Context.start`.
+    """
+    longest = None if timeout is None else parse_duration(timeout, "service: timeout", zero=False)
+    wanted = _Wanted(argv, env, cwd, user)
+    condition = wanted.condition(ready)
+    starter = starter_of(ctx)
+    until = None if longest is None else starter.now() + longest
+    for left in reversed(range(_STARTS)):
+        ports = {name: ctx.free_port() for name in wanted.ports}
+        try:
+            return _start(starter, wanted, ports, condition, until)
+        except PortLostError as lost:
+            if not ports or not left:
+                raise RuntimeError(str(lost)) from None
+            ctx.log(f"{lost}; {wanted.name} is started again, with another port")
+    raise AssertionError
+
+
+class _Wanted:
+    """What a step wants to start: a program, with placeholders in its arguments and environment."""
+
+    def __init__(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        env: Mapping[str, str | None] | None,
+        cwd: str | os.PathLike[str] | None,
+        user: str | int | None,
+    ) -> None:
+        self._argv = arguments_of(argv)
+        self._env = dict(env or {})
+        self._cwd = cwd
+        self._user = user
+        for name, value in self._env.items():
+            if not isinstance(value, str | None):
+                raise PlanDefinitionError(
+                    f"service: the variable {name!r} of env is {value!r}; use text, or None"
+                )
+        self.name = os.path.basename(self._argv[0])
+        self.ports = ports_named([*self._argv, *(value for value in self._env.values() if value)])
+
+    def condition(self, ready: Ready | None) -> Condition:
+        """Return the condition that the program must meet."""
+        if ready is not None:
+            condition = condition_of(ready)
+        elif self.ports:
+            condition = functools.reduce(operator.and_, map(tcp, self.ports))
+        else:
+            raise PlanDefinitionError(
+                f"service: nothing shows that {self.name!r} is ready; use {{port}} in its "
+                "arguments or its environment, or pass ready="
+            )
+        refuse_unusable(condition, repr(self.name), self.ports)
+        return condition
+
+    def command(self, ports: Mapping[str, int]) -> Command:
+        """Return how to start the program with these ports."""
+        return Command(
+            [filled(word, _HOST, ports) for word in self._argv],
+            {name: value and filled(value, _HOST, ports) for name, value in self._env.items()},
+            cwd=self._cwd,
+            user=self._user,
+        )
+
+
+def _start(
+    starter: Starter,
+    wanted: _Wanted,
+    ports: Mapping[str, int],
+    condition: Condition,
+    until: float | None,
+) -> Service:
+    """Start the program with these ports, and wait until it is ready.
+
+    Raises:
+        PortLostError: another process has one of the ports. The program was ended.
+    """
+    started = starter.start(wanted.command(ports), ports.values())
+    port = ports.get(FIRST, next(iter(ports.values()), None))
+    url = None if port is None else f"http://{_HOST}:{port}"
+    started.ports = ports
+    started.value = value = Service(_HOST, port, dict(ports), url, started.process.pid)
+    started.condition = _Own(condition)
+    left = None if until is None else max(0.0, until - starter.now())
+    try:
+        starter.wait_until_ready(started, started.condition, left, "service")
+    except PortLostError:
+        starter.forget(started)
+        raise
+    except RuntimeError as error:
+        if lost := _lost(started, error):
+            starter.forget(started)
+            raise lost from None
+        raise
+    return value
+
+
+def _lost(started: Started, error: RuntimeError) -> PortLostError | None:
+    """Return the error of a program that has ended because another process has its port."""
+    if started.process.status() is None:
+        return None
+    if strangers := started.strangers(started.ports.values()):
+        return PortLostError.to(strangers)
+    if started.ports and (said := _IN_USE.search(started.output())):
+        return PortLostError(f"{error}: {said[0]}")
+    return None
+
+
+class _Own(Condition):
+    """A condition that the program of a service must meet itself, and no other process for it."""
+
+    def __init__(self, condition: Condition) -> None:
+        self._condition = condition
+
+    def check(self, target: Target, timeout: float) -> None:
+        """Check the condition, and before and after it who listens on its ports."""
+        assert isinstance(target, Started)
+        ports = {*target.ports.values(), *self._condition.local_ports(target)}
+        _refuse_strangers(target, ports)
+        self._condition.check(target, timeout)
+        _refuse_strangers(target, ports)
+
+
+def _refuse_strangers(started: Started, ports: Collection[int]) -> None:
+    if strangers := started.strangers(ports):
+        raise PortLostError.to(strangers)
