@@ -93,14 +93,17 @@ def service(
     wanted = _Wanted(argv, env, cwd, user)
     condition = wanted.condition(ready)
     starter = starter_of(ctx)
-    until = None if longest is None else starter.now() + longest
+    begun = starter.now()
     for left in reversed(range(_STARTS)):
         ports = {name: ctx.free_port() for name in wanted.ports}
         try:
-            return _start(starter, wanted, ports, condition, until)
+            return _start(starter, wanted, ports, condition, longest)
         except PortLostError as lost:
             if not ports or not left:
                 raise RuntimeError(str(lost)) from None
+            if longest is not None:
+                longest = max(0.0, longest - (starter.now() - begun))
+                begun = starter.now()
             ctx.log(f"{lost}; {wanted.name} is started again, with another port")
     raise AssertionError
 
@@ -156,7 +159,7 @@ def _start(
     wanted: _Wanted,
     ports: Mapping[str, int],
     condition: Condition,
-    until: float | None,
+    timeout: float | None,
 ) -> Service:
     """Start the program with these ports, and wait until it is ready.
 
@@ -169,9 +172,8 @@ def _start(
     started.ports = ports
     started.value = value = Service(_HOST, port, dict(ports), url, started.process.pid)
     started.condition = _Own(condition)
-    left = None if until is None else max(0.0, until - starter.now())
     try:
-        starter.wait_until_ready(started, started.condition, left, "service")
+        starter.wait_until_ready(started, started.condition, timeout, "service")
     except PortLostError:
         starter.forget(started)
         raise

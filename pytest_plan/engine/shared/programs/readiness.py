@@ -318,4 +318,4 @@ class _Tries:
 
 
 def _shown(seconds: float) -> str:
-    return f"{seconds:g}s" if seconds < 60 else format_duration(seconds)
+    return f"{round(seconds, 1):g}s" if seconds < 60 else format_duration(seconds)
