@@ -48,7 +48,8 @@ FLOORS = {
     ],
     "pytest_plan.steps": [
         ["ready"],
-        ["service"],
+        ["attach"],
+        ["run_once", "service"],
     ],
 }
 MOST_ENTRIES = 9  # modules and rooms in a folder

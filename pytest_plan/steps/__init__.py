@@ -11,8 +11,19 @@ from pytest_plan.steps.ready.healthy import healthy as healthy
 from pytest_plan.steps.ready.http import http as http
 from pytest_plan.steps.ready.log_line import log_line as log_line
 from pytest_plan.steps.ready.tcp import tcp as tcp
+from pytest_plan.steps.run_once import run_once as run_once
 from pytest_plan.steps.service import Service as Service
 from pytest_plan.steps.service import service as service
 
 # The functions have the names of modules, so they are imported when this package is.
-__all__ = ["Condition", "Service", "command", "healthy", "http", "log_line", "service", "tcp"]
+__all__ = [
+    "Condition",
+    "Service",
+    "command",
+    "healthy",
+    "http",
+    "log_line",
+    "run_once",
+    "service",
+    "tcp",
+]
