@@ -24,6 +24,8 @@ from pytest_plan.engine.shared.programs.readiness import (
     refuse_unusable,
 )
 from pytest_plan.engine.shared.programs.started import Command, Started
+from pytest_plan.steps.attach import attach as use
+from pytest_plan.steps.attach import attached
 from pytest_plan.steps.ready.tcp import tcp
 
 _HOST = "127.0.0.1"
@@ -91,7 +93,14 @@ def service(
     """
     longest = None if timeout is None else parse_duration(timeout, "service: timeout", zero=False)
     wanted = _Wanted(argv, env, cwd, user)
+    server = attached(attach)
     condition = wanted.condition(ready)
+    if server is not None:
+        ports = dict.fromkeys(wanted.ports[:1] or [FIRST], server.port)
+        server.value = value = Service(server.host, server.port, ports, server.url, None)
+        server.ports = ports
+        use(ctx, server, None if ready is None else condition, longest)
+        return value
     starter = starter_of(ctx)
     begun = starter.now()
     for left in reversed(range(_STARTS)):

@@ -12,6 +12,7 @@ from pytest_plan.engine.calls.call import CallScope
 from pytest_plan.engine.calls.undo import Undo, UndoStack
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import PlanError, describe
+from pytest_plan.engine.model.secret import Masker
 from pytest_plan.engine.processes.copies import call_in_original
 from pytest_plan.engine.processes.marks import Marks, new_marks
 from pytest_plan.engine.processes.tree import KILL, Tree
@@ -161,6 +162,16 @@ class Starter:
                     text = f"timed out after {format_duration(longest)}; {last}"
                     raise TimeoutError(text) from error
                 self.pause(pause if longest is None else min(pause, longest - waited), error)
+
+    @property
+    def masker(self) -> Masker:
+        """The masker for secrets."""
+        return self._facts.masker
+
+    def step_names(self) -> set[str]:
+        """Return the names of the steps of the run, as they are declared and in full."""
+        names = self._facts.programs.needs
+        return {*names, *(name.rpartition("/")[2] for name in names)}
 
     def now(self) -> float:
         """Return the time on the plan's clock."""

@@ -132,6 +132,8 @@ class Masker:
         self._known: dict[str, None] = {}  # grows by single updates, which are atomic
         self._forms: tuple[str, ...] = ()
         self._texts: set[str] = set()
+        # The forms of which only a part is masked: how much before and after it stays visible.
+        self._frames: dict[str, tuple[int, int]] = {}
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -151,6 +153,15 @@ class Masker:
                 self._known.update(dict.fromkeys(_forms(text)))
                 self._texts.add(text)
 
+    def learn_between(self, before: str, text: str, after: str) -> None:
+        """Mask a text from now on only where it stands between two others, which stay visible.
+
+        In other spellings than this one, such as base64, the three texts are masked together.
+        """
+        whole = f"{before}{text}{after}"
+        self._frames[whole] = len(before), len(after)
+        self._known.update(dict.fromkeys([whole, *_forms(whole)]))
+
     def mask(self, text: str) -> str:
         """Return `text` with every known secret replaced by `***`."""
         return self.mask_some(text, len(text))[0]
@@ -160,16 +171,22 @@ class Masker:
 
         It has at most `most` characters. It ends earlier if it would end inside a secret.
         """
-        forms = self.forms
-        parts, end, at = [], most, 0
-        for start, stop in _merged(_spans(text, forms)) if forms else ():
-            if stop > most:
-                end = min(start, most)
+        spans = list(_spans(text, forms)) if (forms := self.forms) else []
+        parts, at = [], 0
+        end = next((min(start, most) for start, stop in _merged(spans) if stop > most), most)
+        for start, stop in _merged(self._hidden(text, span) for span in spans):
+            if stop > end:
                 break
             parts += [text[at:start], MASK]
             at = stop
         parts.append(text[at:end])
         return "".join(parts), max(at, end)
+
+    def _hidden(self, text: str, span: tuple[int, int]) -> tuple[int, int]:
+        """Return the part of a span that is masked."""
+        start, stop = span
+        before, after = self._frames.get(text[start:stop], (0, 0)) if self._frames else (0, 0)
+        return start + before, stop - after
 
     def begun(self, text: str) -> int:
         """Return where the beginning of a secret starts with which `text` ends; else its length."""

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pytest_plan.engine.model.durations import Duration, parse_duration
-from pytest_plan.engine.model.errors import PlanDefinitionError, describe
+from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.shared.programs.readiness import Condition, NotReadyError, Target
-from pytest_plan.steps.ready.tcp import local_port
+from pytest_plan.steps.ready.tcp import local_port, said
 
 
 def http(
@@ -100,7 +100,7 @@ class Http(Condition):
             connection.request("GET", request.path, headers={"Connection": "close"})
             status = connection.getresponse().status
         except (OSError, HTTPException) as error:
-            raise NotReadyError(f"http {request}: {describe(error)}") from None
+            raise NotReadyError(f"http {request}: {said(error)}") from None
         finally:
             connection.close()
         if status not in self._good:
@@ -113,7 +113,7 @@ class Http(Condition):
 
     def _request(self, target: Target) -> _Request:
         if self._url_or_path.startswith("/"):
-            return _Request("http", *target.address(), self._url_or_path)
+            return _Request(target.scheme, *target.address(), self._url_or_path)
         parts = urlsplit(self._url_or_path)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         query = f"?{parts.query}" if parts.query else ""

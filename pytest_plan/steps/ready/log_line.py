@@ -53,6 +53,8 @@ class LogLine(Condition):
 
     def check(self, target: Target, timeout: float) -> None:
         """Look at what the server has written; see `Condition.check`."""
+        if not target.is_ours:
+            return
         lines = target.output().splitlines()
         count = sum(1 for line in lines if self._pattern.search(line))
         if count >= self._times:

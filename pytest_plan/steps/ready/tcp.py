@@ -48,11 +48,16 @@ class Tcp(Condition):
         try:
             socket.create_connection((host, port), min(self._timeout, timeout)).close()
         except OSError as error:
-            raise NotReadyError(f"tcp {host}:{port}: {describe(error)}") from None
+            raise NotReadyError(f"tcp {host}:{port}: {said(error)}") from None
 
     def local_ports(self, target: Target) -> set[int]:
         """Return the port, if it is one of this machine."""
         return local_port(*target.address(self._port))
+
+
+def said(error: Exception) -> str:
+    """Return what an error of a connection says, as `Connection refused`."""
+    return getattr(error, "strerror", None) or describe(error)
 
 
 def local_port(host: str, port: int) -> set[int]:

@@ -234,3 +234,45 @@ class TestKnown:
         Secret("hunter3")
         assert masker.mask("hunter1 hunter2 hunter3") == "*** *** hunter3"
         assert other.forms == ()
+
+
+class TestBetween:
+    """A secret that is masked only between two other texts."""
+
+    @pytest.fixture
+    def masker(self) -> Masker:
+        """A masker that knows the password of one user."""
+        masker = Masker()
+        masker.learn_between("shop:", "pw", "@")
+        return masker
+
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ("postgresql://shop:pw@host/shop", "postgresql://shop:***@host/shop"),
+            ("shop:pw@a shop:pw@b", "shop:***@a shop:***@b"),
+            ("pw shop:pw shop@pw", "pw shop:pw shop@pw"),
+            ("c2hvcDpwd0A=", "***"),
+        ],
+    )
+    def test_only_there_it_is_masked(self, masker: Masker, text: str, shown: str) -> None:
+        """The texts around it stay visible, but not in an encoding."""
+        assert masker.mask(text) == shown
+
+    @pytest.mark.parametrize("most", range(len("a shop:pw@b") + 1))
+    def test_no_end_of_a_part_uncovers_it(self, masker: Masker, most: int) -> None:
+        """What is masked in two parts is masked as it is in one."""
+        text = "a shop:pw@b"
+        first, end = masker.mask_some(text, most)
+        assert first + masker.mask(text[end:]) == "a shop:***@b"
+
+    @pytest.mark.parametrize("length", range(len("shop:pw@")))
+    def test_its_beginning_is_held_back(self, masker: Masker, length: int) -> None:
+        """At the end of a text it may become the secret, if enough of it is there."""
+        text = "x " + "shop:pw@"[:length]
+        assert masker.begun(text) == (2 if length >= 4 else len(text))
+
+    def test_another_secret_may_overlap_it(self, masker: Masker) -> None:
+        """Both are masked."""
+        masker.learn_text(["shop"])
+        assert masker.mask("shop:pw@host") == "***:***@host"

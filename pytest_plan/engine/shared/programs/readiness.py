@@ -47,8 +47,12 @@ class Target(abc.ABC):
         host: the host on which it answers.
         ports: the ports on which it answers, by the names that conditions use for them.
         value: the argument for a callable that takes one.
+        scheme: the scheme of URLs of which a condition has only the path.
+        is_ours: whether the step has started it. If not, what a condition asks of a start is met.
     """
 
+    scheme = "http"
+    is_ours = True
     name: str
     host: str
     ports: Mapping[Any, int]
