@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # the names of the table below, for type checkers
     from pytest_plan.engine.processes.process import Process as Process
     from pytest_plan.engine.shared.state import State as State
     from pytest_plan.plugin.items.handle import PlanHandle as PlanHandle
+    from pytest_plan.plugin.items.program import ProgramHandle as ProgramHandle
     from pytest_plan.plugin.main_thread.signals import Terminated as Terminated
 
 # For `-p pytest_plan` if the package is importable but not installed.
@@ -71,6 +72,7 @@ _HOMES = {
     "engine.processes.process": "Process",
     "engine.shared.state": "State",
     "plugin.items.handle": "PlanHandle",
+    "plugin.items.program": "ProgramHandle",
     "plugin.main_thread.signals": "Terminated",
 }
 

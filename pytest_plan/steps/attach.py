@@ -143,9 +143,7 @@ def attach(
         wanted.check(server, _CONNECT)
         return True
 
-    watch = getattr(ctx, "watch", None)
-    if watch is not None:
-        watch(is_ready, every=_EVERY)
+    ctx.watch(is_ready, every=_EVERY)
 
 
 def _is_name(variable: object) -> bool:

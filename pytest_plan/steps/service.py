@@ -180,7 +180,7 @@ def _start(
     url = None if port is None else f"http://{_HOST}:{port}"
     started.ports = ports
     started.value = value = Service(_HOST, port, dict(ports), url, started.process.pid)
-    started.condition = _Own(condition)
+    started.condition, started.timeout = _Own(condition), timeout
     try:
         starter.wait_until_ready(started, started.condition, timeout, "service")
     except PortLostError:

@@ -285,7 +285,7 @@ class Context:
         started = self._starter.start(command)
         started.value = process = started.process
         if condition is not None:
-            started.condition = condition
+            started.condition, started.timeout = condition, longest
             self._starter.wait_until_ready(started, condition, longest, "ctx.start")
         return process
 

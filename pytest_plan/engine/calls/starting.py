@@ -89,7 +89,7 @@ class Starter:
         return started
 
     def start_again(self, started: Started) -> None:
-        """Start a program again that has ended; everything else is as for its first start.
+        """Start a program again that has ended, as it was started first. It is not watched yet.
 
         The journal has the marks of its tree, so a later process would find the new one, too.
 
@@ -106,9 +106,13 @@ class Starter:
             raise PlanError(
                 f"step {scope.step!r} is being cleaned up: {started.name} was not started"
             )
-        program = Program(process, self._log, scope.flag, (), facts.clock.now())
-        facts.programs.watch(scope.step, program)
         facts.journal.tree_started(started.number, process.pid)
+
+    def watch_again(self, started: Started) -> None:
+        """Watch a program that was started again and is ready."""
+        now = self._facts.clock.now()
+        program = Program(started.process, self._log, self._scope.flag, (), now)
+        self._facts.programs.watch(self._scope.step, program)
 
     def forget(self, started: Started) -> None:
         """End a program that is of no use, as if it had never been started."""

@@ -107,6 +107,11 @@ class VisibleNames:
         self._all = steps
         self._scope = scope
 
+    @property
+    def all(self) -> Collection[str]:
+        """The names of all steps in the run."""
+        return self._all.keys()
+
     def find(self, name: str) -> str | None:
         """Return the name in the run of the step that `name` means; None if there is no such step.
 

@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from pytest_plan.engine.definition.names import Named, VisibleNames, own_name
+from pytest_plan.engine.definition.names import Named, VisibleNames, own_name, unknown_step
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.shared.state import State, seen_through
 
 if TYPE_CHECKING:
     from pytest_plan.engine.model.results import StepResult
+    from pytest_plan.plugin.items.program import ProgramHandle
     from pytest_plan.plugin.items.verdict import PlanView
 
 
 class Access(Protocol):
     """The part of `PlanSession` that a handle uses."""
+
+    @property
+    def config(self) -> pytest.Config:
+        """The config of this process."""
 
     @property
     def view(self) -> PlanView:
@@ -163,6 +168,30 @@ class PlanHandle:
         """
         for name in names:
             self._plan_session.require(name)
+
+    def program(self, step: str, name: str | None = None) -> ProgramHandle:
+        """Return a program that a step has started, so that the test can stop and start it.
+
+        Args:
+            step: the name of the step.
+            name: the name of the executable; None if the step has started only one program.
+
+        Raises:
+            KeyError: there is no such program; the message lists what there is.
+            RuntimeError: several workers use the step.
+        """
+        from pytest_plan.plugin.items.program import ProgramHandle
+
+        session = self._plan_session
+        try:
+            found = session.names.find(step)
+        except PlanDefinitionError as error:
+            raise KeyError(str(error)) from None
+        if found is None:
+            raise KeyError(unknown_step(step, map(session.names.shown, session.names.all)))
+        handle = ProgramHandle(session.view.control, session.config, step, found)
+        handle.name = session.view.control("find", found, name)
+        return handle
 
     def __repr__(self) -> str:
         return f"<PlanHandle {self.environment}>"

@@ -98,6 +98,21 @@ class PlanView(Protocol):
     def remaining(self) -> float | None:
         """Return the seconds left until the limit is reached, or None if there is no limit."""
 
+    def control(self, action: str, step: str, name: str | None) -> str:
+        """Control a program that a step has started, and return the name of its executable.
+
+        Args:
+            action: `find`, `stop`, `kill`, `start`; or `restore`, for all that tests have stopped.
+            step: the name of the step in the run.
+            name: the name of the executable; None if the step has only one program.
+
+        Raises:
+            KeyError: there is no such program; the message lists what there is.
+            RuntimeError: the program is running although it must not be, has ended, or is used by
+                several workers.
+            TimeoutError: it did not end, or was not ready in time.
+        """
+
 
 class MissingPlan:
     """The plan view of a worker whose controller has not loaded the plugin: there is no plan."""
@@ -142,3 +157,7 @@ class MissingPlan:
     def remaining(self) -> float | None:
         """Return None, because there is no limit."""
         return None
+
+    def control(self, action: str, step: str, name: str | None) -> str:
+        """Fail the test, because there is no program."""
+        pytest.fail(self._REASON, pytrace=False)

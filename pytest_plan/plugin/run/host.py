@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_plan.engine.shared.state import State
     from pytest_plan.plugin.items.handle import PlanHandle
     from pytest_plan.plugin.run.environments.environment import RunEnvironment
+    from pytest_plan.plugin.run.programs import ProgramControl
 
 
 def _exit_code(error: SystemExit) -> int:
@@ -141,6 +143,20 @@ class Host:
     def remaining(self) -> float | None:
         """Return the seconds left until the limit is reached, or None if there is no limit."""
         return self.begin().remaining()
+
+    def control(self, action: str, step: str, name: str | None) -> str:
+        """Control a program that a step has started; see `PlanView.control`."""
+        return self._programs.control(action, step, name)
+
+    def has_stopped_programs(self) -> bool:
+        """Return whether a test has stopped programs that are not running again."""
+        return self._run is not None and bool(self._run.facts.programs.stopped())
+
+    @cached_property
+    def _programs(self) -> ProgramControl:
+        from pytest_plan.plugin.run.programs import ProgramControl
+
+        return ProgramControl(self.begin(), self.watching.lose)
 
     def variables(self) -> Mapping[str, str]:
         """Return the environment variables that steps have set for tests."""

@@ -126,7 +126,7 @@ class Worker:
         )
         self._config.pluginmanager.register(limit, "pytest_plan_limit")
         self._config.add_cleanup(limit.stop)
-        plan_session.view = Remote(client, limit.start)
+        plan_session.view = Remote(client, limit.start, roles.worker_count(self._config))
 
     def _needs(self, plan_session: PlanSession, session: pytest.Session) -> dict[str, Any]:
         error = None

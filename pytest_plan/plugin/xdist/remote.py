@@ -32,10 +32,17 @@ class Remote:
         client: the connection to the controller.
         begun: a function to call once the plan has begun. Its argument is a function that returns
             the seconds left until the limit, or None if there is no limit.
+        workers: the number of workers of the run.
     """
 
-    def __init__(self, client: Client, begun: Callable[[Callable[[], float | None]], None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        begun: Callable[[Callable[[], float | None]], None],
+        workers: int = 1,
+    ) -> None:
         self._client = client
+        self._workers = workers
         self._begun = begun
         self._has_begun = False
         self._deadline: float | None = None
@@ -120,6 +127,19 @@ class Remote:
     def remaining(self) -> float | None:
         """Return the seconds left until the limit is reached, or None if there is no limit."""
         return None if self._deadline is None else max(0.0, self._deadline - SystemClock.now())
+
+    def control(self, action: str, step: str, name: str | None) -> str:
+        """Control a program that a step has started; see `PlanView.control`."""
+        if self._workers > 1:
+            raise RuntimeError(
+                f"a test cannot stop or start programs of step {step!r}, because tests of "
+                f"{self._workers} workers use them at the same time; "
+                "run it without -n, or with -n 1"
+            )
+        done, answer = load(self._client.ask("control", action, step, name))
+        if not done:
+            raise answer
+        return str(answer)
 
 
 class RemoteStore:

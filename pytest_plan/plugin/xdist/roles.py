@@ -14,6 +14,11 @@ def is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
+def worker_count(config: pytest.Config) -> int:
+    """Return the number of workers of the run of which this process is a worker."""
+    return int(config.workerinput.get("workercount", 1))  # type: ignore[attr-defined]
+
+
 def is_controller(config: pytest.Config) -> bool:
     """Return whether this process distributes its tests to workers of pytest-xdist."""
     option = config.option

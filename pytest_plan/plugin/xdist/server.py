@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pytest_plan.engine.model.errors import StateError, describe
+from pytest_plan.engine.model.errors import StateError, describe, picklable
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.xdist.pending import PendingRequest
 from pytest_plan.plugin.xdist.wire import received, send
@@ -132,6 +132,7 @@ class Server:
             "forget": self._forget,
             "ensure": self._ensure,
             "verdict": lambda answers, _, name: (pickle.dumps(answers.host.verdict_on(name)),),
+            "control": self._control,
             "results": lambda answers, _: (answers.results,),
             "losses": lambda answers, _: (answers.look(),),
             "run_id": lambda answers, _: (answers.host.run_id,),
@@ -217,6 +218,22 @@ class Server:
     def _ensure(self, answers: Answers, number: int, names: list[str]) -> None:
         self._answer_later(answers, number, lambda: answers.about(names))
 
+    def _control(
+        self, answers: Answers, number: int, action: str, step: str, name: str | None
+    ) -> None:
+        """Control a program on a thread, because that takes time; the answer is a pickle."""
+
+        def act() -> None:
+            answer: tuple[bool, object]
+            try:
+                answer = True, answers.host.control(action, step, name)
+            except Exception as error:
+                answer = False, picklable(error)
+            if number:
+                self._send(number, True, pickle.dumps(answer))
+
+        threading.Thread(target=act, name="plan-program", daemon=True).start()
+
     def _answer_later(self, answers: Answers, number: int, ready: Callable[[], Any]) -> None:
         answers.store.pending.add(PendingRequest(self.worker, number, ready, self._send))
 
@@ -230,5 +247,7 @@ class Server:
         try:
             if answers is not None:
                 answers.store.free(self.worker)
+                if not self.is_ending and answers.host.has_stopped_programs():
+                    self._control(answers, 0, "restore", "", None)
         finally:
             self.gone.set()

@@ -121,6 +121,11 @@ class Programs:
         """Return the programs that a step has started and that no cleanup has ended."""
         return [one for one in self._started.get(step, ()) if not one.is_over]
 
+    def stopped(self) -> list[tuple[str, Started]]:
+        """Return the programs that tests have stopped, each with its step."""
+        return [(step, one) for step in self._started for one in self.started(step)
+                if one.is_stopped]  # fmt: skip
+
     def concern(self, step: str) -> bool:
         """Return whether there is anything to check when a hook of the step returns."""
         return step in self._programs or step in self._trees or step in self._waited

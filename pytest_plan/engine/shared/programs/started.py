@@ -14,7 +14,7 @@ from pytest_plan.engine.processes.listeners import Stranger, addresses_of, forei
 from pytest_plan.engine.processes.marks import Marks
 from pytest_plan.engine.processes.process import Process, ProgramFiles, content, spawn
 from pytest_plan.engine.shared.log import StepLog
-from pytest_plan.engine.shared.programs.readiness import Condition, Target
+from pytest_plan.engine.shared.programs.readiness import Condition, NotReadyError, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,8 @@ class Started(Target):
         position: where its output begins in the log of the step.
         condition: what it must meet once it has been started again; None means that it listens
             where it listened before.
+        timeout: the seconds that it may take to become ready; None means no limit of its own.
+        is_stopped: whether a test has stopped it, and it is not running and ready again.
         is_over: whether a cleanup has ended it, so that it must not be started again.
         listened: where it was seen to listen.
     """
@@ -97,6 +99,8 @@ class Started(Target):
         self.number = number
         self.position = 0
         self.condition: Condition | None = None
+        self.timeout: float | None = None
+        self.is_stopped: bool = False
         self.is_over: bool = False
         self.listened: frozenset[str] = frozenset()
         self._place = place
@@ -123,6 +127,16 @@ class Started(Target):
     def is_running(self) -> bool:
         """Return whether any process of its tree is running."""
         return self.process.status() is None or bool(self.process.members())
+
+    def failure(self) -> str | None:
+        """Return why it cannot become ready, if a test starts it again and it has ended.
+
+        The wait of a step finds out by itself.
+        """
+        status = self.process.status()
+        if not self.is_stopped or status is None or self.process.members():
+            return None
+        return f"{self.name} exited with status {status} when it was started again"
 
     def note_listened(self) -> None:
         """Note where it listens now, for a later start."""
@@ -165,3 +179,14 @@ class Started(Target):
                 process.kill_group()
                 raise
             return status, content(output) + content(errors)
+
+
+class Listening(Condition):
+    """The condition that a program listens again wherever it has listened before."""
+
+    def check(self, target: Target, timeout: float) -> None:
+        """Look where it listens; see `Condition.check`."""
+        assert isinstance(target, Started)
+        missing = target.listened.difference(target.addresses())
+        if missing:
+            raise NotReadyError(f"it does not listen on {', '.join(sorted(missing))} yet")

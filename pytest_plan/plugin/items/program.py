@@ -1,0 +1,114 @@
+"""The object by which a test stops and starts a program of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import pytest
+
+__tracebackhide__ = True  # makes pytest show the line of the test, not this module
+_NAME = "pytest_plan_restored_programs"
+
+Control = Callable[[str, str, "str | None"], str]
+
+
+class ProgramHandle:
+    """A program that a step has started, as a test sees it.
+
+    What a test has stopped and has not started again is started when the test has ended. Cleanup
+    ends the program in each case.
+
+    Attributes:
+        step: the name of the step.
+        name: the name of the executable.
+    """
+
+    __module__ = "pytest_plan"
+
+    def __init__(self, control: Control, config: pytest.Config, step: str, run_name: str) -> None:
+        self._control = control
+        self._config = config
+        self._run_name = run_name
+        self.step: str = step
+        self.name: str = ""
+
+    def stop(self) -> None:
+        """Ask the program to stop, and return once its whole process tree has ended.
+
+        It gets its `stop_signal`. What is left of the tree after its `stop_grace` is killed. If the
+        program is not running, this does nothing.
+
+        Raises:
+            TimeoutError: processes survived SIGKILL; the message lists them.
+        """
+        self._change("stop")
+
+    def kill(self) -> None:
+        """Kill the whole process tree of the program, and return once it has ended.
+
+        If the program is not running, this does nothing.
+
+        Raises:
+            TimeoutError: processes survived SIGKILL; the message lists them.
+        """
+        self._change("kill")
+
+    def start(self) -> None:
+        """Start the program again, and return once it is ready.
+
+        The command, environment, working directory, user and ports are those of its first start.
+        It is ready when it meets the `ready` of its first start, or else when it listens again
+        wherever it has listened. If it is not ready in time, it is ended. The time is the `timeout`
+        of its first start, or that of its step, or 60 s.
+
+        Raises:
+            RuntimeError: the program is running, has ended again, or another process has its port.
+            TimeoutError: it was not ready in time; the message has the last answer.
+        """
+        self._change("start")
+
+    def __repr__(self) -> str:
+        return f"<ProgramHandle {self.name!r} of step {self.step!r}>"
+
+    def _change(self, action: str) -> None:
+        restored(self._config, self._control).is_due = True
+        self._control(action, self._run_name, self.name)
+
+
+def restored(config: pytest.Config, control: Control) -> RestoredPrograms:
+    """Return the plugin that starts what tests have stopped; the first call registers it."""
+    plugin: RestoredPrograms | None = config.pluginmanager.get_plugin(_NAME)
+    if plugin is None:
+        plugin = RestoredPrograms(control)
+        config.pluginmanager.register(plugin, _NAME)
+    return plugin
+
+
+class RestoredPrograms:
+    """Starts what a test has stopped when the test has ended.
+
+    Attributes:
+        is_due: whether the test has stopped or started anything.
+    """
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self.is_due = False
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        """Start programs after all fixtures; a plugin may then run the test once more."""
+        try:
+            return (yield)
+        finally:
+            self._restore()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logfinish(self) -> None:
+        """Start programs that were first stopped in the teardown of a fixture."""
+        self._restore()
+
+    def _restore(self) -> None:
+        if self.is_due:
+            self.is_due = False
+            self._control("restore", "", None)
