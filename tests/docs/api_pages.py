@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest_plan
+import pytest_plan.steps
 from pytest_plan.plugin.interface import hookspecs
 from tests.docs.google import markdown, paragraph
 
@@ -40,6 +41,14 @@ def described(what: str) -> str:
     parts += [*_bases(cls), markdown(_doc(cls), _types(cls)), *_values(cls)]
     parts += [_entry("####", f"{name}.{key}", vars(cls)[key]) for key in vars(cls) if key in chosen]
     return "\n\n".join(parts)
+
+
+def described_step(name: str) -> str:
+    """Return the description of a function or class of `pytest_plan.steps`."""
+    found = getattr(pytest_plan.steps, name)
+    if not inspect.isclass(found):
+        return _entry("###", name, found)
+    return "\n\n".join([f"### `{name}`", markdown(_doc(found), _types(found))])
 
 
 def _entry(level: str, name: str, member: Any) -> str:

@@ -16,6 +16,7 @@ KINDS: Mapping[str, Callable[[str], str]] = {
     "api": api_pages.described,
     "floors": rooms.picture,
     "rooms": rooms.described,
+    "steps": api_pages.described_step,
 }
 
 

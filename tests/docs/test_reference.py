@@ -7,6 +7,7 @@ import re
 import pytest
 
 import pytest_plan
+from pytest_plan import steps
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.options import OPTION_NAMES
 from pytest_plan.plugin.declaring import declaration as declare
@@ -61,6 +62,12 @@ def test_every_public_name_is_described_once() -> None:
     """The pages of the API, the errors and the hooks describe exactly the public names."""
     described = [name for page in PAGES for name in names_on(page) if name[0].isupper()]
     assert sorted(described) == pytest_plan.__all__
+
+
+def test_every_ready_made_step_is_described_once() -> None:
+    """The page of the ready-made steps describes exactly the public names of that package."""
+    found = parts(path_of("reference/ready-made-steps").read_text())
+    assert sorted(what for kind, what in found if kind == "steps") == sorted(steps.__all__)
 
 
 def test_every_hook_is_described_once() -> None:

@@ -32,6 +32,7 @@ from pytest_plan import (
     PlanResult,
     PlanTimeoutError,
     Process,
+    ProgramHandle,
     Secret,
     State,
     StateError,
@@ -47,6 +48,17 @@ from pytest_plan import (
     StopRequested,
     Terminated,
     Waiting,
+)
+from pytest_plan.steps import (
+    Condition,
+    Service,
+    command,
+    healthy,
+    http,
+    log_line,
+    run_once,
+    service,
+    tcp,
 )
 
 
@@ -109,6 +121,27 @@ class Database(Step):
         ctx.log(value["url"])
 
 
+def is_open(found: Service) -> bool:
+    return found.port is not None
+
+
+def shop(ctx: Context) -> str:
+    run_once(ctx, ["make", "assets"], creates=Path("assets"))
+    started = ctx.start(["worker"], ready=log_line("ready", times=2), timeout="5s")
+    assert_type(started, Process)
+    ready = http("/health", status=200) & tcp("admin") & command(["check", "{port}"]) & is_open
+    assert_type(ready, Condition)
+    found = service(
+        ctx, ["shop", Path("x"), "{port}"], ready=ready, timeout=timedelta(minutes=1),
+        env={"A": "{port:admin}", "B": None}, cwd=Path(), user="nobody", attach="SHOP_URL",
+    )  # fmt: skip
+    assert_type(found, Service)
+    assert_type(found.ports, Mapping[str, int])
+    service(ctx, ["x"], ready=healthy() & (lambda: True))
+    service(ctx, ["x"], ready=lambda: True)
+    return found.url or ""
+
+
 def take_port(ctx: Context) -> int:
     return ctx.free_port()
 
@@ -160,6 +193,12 @@ def test_order(web: str, plan: PlanHandle) -> None:
     assert_type(plan.run_id, str)
     assert_type(plan.environment, str)
     plan.need("web", "orders")
+    program = plan.program("web", name="nginx")
+    assert_type(program, ProgramHandle)
+    assert_type(program.name, str)
+    program.stop()
+    program.kill()
+    program.start()
 
 
 @pytest.fixture

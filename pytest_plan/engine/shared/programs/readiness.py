@@ -124,6 +124,8 @@ class Condition(abc.ABC):
     Join conditions with `&`: all of them must be met. One side may be a function.
     """
 
+    __module__ = "pytest_plan.steps"
+
     @abc.abstractmethod
     def check(self, target: Target, timeout: float) -> None:
         """Return if the target meets the condition.
