@@ -98,23 +98,41 @@ def strangers_at(sockets: Mapping[int, int], is_ours: Callable[[int], bool]) -> 
     ]
 
 
-def foreign_listeners(ports: Collection[int], pids: Collection[int]) -> list[Stranger]:
-    """Return the listeners on those of `ports` on which none of the processes listens.
+def foreign_listeners(
+    ports: Collection[int], pids: Callable[[], Collection[int]], is_ours: Callable[[int], bool]
+) -> list[Stranger]:
+    """Return the listeners on those of `ports` on which no process of a tree listens.
 
     Only those count that answer on the loopback interface. Nobody is found if nothing can be told,
-    because the sockets of one of the processes are hidden.
+    because the sockets of a process of the tree are hidden.
 
     Args:
         ports: the ports.
-        pids: the processes.
+        pids: a function that returns the processes of the tree.
+        is_ours: a function that returns whether a process belongs to the tree.
     """
+    first = _foreign(ports, pids, is_ours)
+    # A process of the tree may just have handed its socket to a child and ended.
+    return [one for one in _foreign(ports, pids, is_ours) if one in first] if first else []
+
+
+def _foreign(
+    ports: Collection[int], pids: Callable[[], Collection[int]], is_ours: Callable[[int], bool]
+) -> list[Stranger]:
     found = {one.inode: one.port for one in _sockets() if _answers_on(one, ports)}
-    own = {inode for pid in pids for inode in _inodes_of(pid)}
+    if not found:
+        return []
+    members = pids()
+    own = {inode for pid in members for inode in _inodes_of(pid)}
     held = {port for inode, port in found.items() if inode in own}
     foreign = {inode: port for inode, port in found.items() if port not in held}
-    if not foreign or not all(os.access(f"/proc/{pid}/fd", os.R_OK) for pid in pids):
+    if not all(os.access(f"/proc/{pid}/fd", os.R_OK) for pid in members if _exists(pid)):
         return []
-    return strangers_at(foreign, lambda pid: pid in pids)
+    return strangers_at(foreign, is_ours)
+
+
+def _exists(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
 
 
 def still_there(strangers: Sequence[Stranger], pids: Iterable[int]) -> list[Stranger]:

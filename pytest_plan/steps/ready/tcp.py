@@ -56,8 +56,10 @@ class Tcp(Condition):
 
 
 def said(error: Exception) -> str:
-    """Return what an error of a connection says, as `Connection refused`."""
-    return getattr(error, "strerror", None) or describe(error)
+    """Return what an error of a connection says, such as `Connection refused` or `timed out`."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or describe(error)
+    return describe(error)
 
 
 def local_port(host: str, port: int) -> set[int]:

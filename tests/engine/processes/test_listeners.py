@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pytest_plan.engine.calls.context import Context
@@ -20,7 +21,7 @@ from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.model.results import StepError
 from pytest_plan.engine.plan import Plan
 from pytest_plan.engine.processes.identity import identify
-from pytest_plan.engine.processes.listeners import addresses_of, ports_in
+from pytest_plan.engine.processes.listeners import addresses_of, foreign_listeners, ports_in
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who listens")
 
@@ -313,3 +314,43 @@ def test_addresses_are_those_on_which_processes_listen(tmp_path: Path) -> None:
         assert not any(str(bound.getsockname()[1]) in one for one in ours)
         assert str(tmp_path / "silent") not in ours
     assert not {*addresses_of([os.getpid()])} & {*ours}
+
+
+class TestForeignListeners:
+    """`foreign_listeners`: who answers in place of a tree."""
+
+    @pytest.fixture
+    def port(self) -> Iterator[int]:
+        """A port on which this process listens."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            yield server.getsockname()[1]
+
+    def test_another_process_is_found(self, port: int) -> None:
+        """The error of a step names it."""
+        (found,) = foreign_listeners([port], list, lambda pid: False)
+        assert found.as_answer() == (
+            f"port {port} is answered by process {os.getpid()} "
+            f"({psutil.Process().name()}), which is not of this step"
+        )
+
+    def test_a_process_of_the_tree_is_none(self, port: int) -> None:
+        """It is recognized as a member, or by its marks."""
+        assert foreign_listeners([port], lambda: [os.getpid()], lambda pid: False) == []
+        assert foreign_listeners([port], list, lambda pid: pid == os.getpid()) == []
+
+    def test_one_that_cannot_be_told_apart_for_a_moment_is_none(self, port: int) -> None:
+        """A daemon gets its socket from a parent that ends just then."""
+        looks = iter([False, True])
+        assert foreign_listeners([port], list, lambda pid: next(looks)) == []
+
+    def test_a_port_on_which_nobody_listens_has_none(self) -> None:
+        """Then the tree is not even looked at."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        assert foreign_listeners([port], lambda: pytest.fail("looked"), lambda pid: False) == []
+
+    def test_a_listener_on_another_address_does_not_answer(self) -> None:
+        """It may have the same port."""
+        with socket.create_server(("127.0.0.2", 0)) as server:
+            port = server.getsockname()[1]
+            assert foreign_listeners([port], list, lambda pid: False) == []

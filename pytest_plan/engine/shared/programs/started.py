@@ -148,7 +148,11 @@ class Started(Target):
 
     def strangers(self, ports: Collection[int]) -> list[Stranger]:
         """Return the processes that listen on one of `ports` while the tree does not."""
-        return foreign_listeners(ports, [member.pid for member in self.process.members()])
+
+        def pids() -> list[int]:
+            return [member.pid for member in self.process.members()]
+
+        return foreign_listeners(ports, pids, lambda pid: self.marks.are_on(pid) or pid in pids())
 
     def members(self) -> list[Identity]:
         """Return the running processes of its tree."""
