@@ -7,7 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_plan.engine.calls.body import body_of, deferred_body
 from pytest_plan.engine.calls.call import CallScope
@@ -18,10 +18,11 @@ from pytest_plan.engine.model.durations import Duration, parse_duration
 from pytest_plan.engine.model.secret import Secret
 from pytest_plan.engine.processes.process import Process, ProgramFiles, arguments_of, content, spawn
 from pytest_plan.engine.shared.log import StepLog
-from pytest_plan.engine.shared.programs.readiness import Ready, condition_of, refuse_unusable
-from pytest_plan.engine.shared.programs.started import Command
 from pytest_plan.engine.shared.run_facts import RunFacts
 from pytest_plan.engine.shared.state import State
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.shared.programs.readiness import Ready
 
 T = TypeVar("T")
 Argv = Sequence["str | os.PathLike[str]"]
@@ -274,6 +275,10 @@ class Context:
             TimeoutError: it was not ready within `timeout`; the message has the last answer.
             TypeError, KeyError, OSError, JournalError, PlanError: see `run`.
         """
+        # Imported late because most steps start no program.
+        from pytest_plan.engine.shared.programs.readiness import condition_of, refuse_unusable
+        from pytest_plan.engine.shared.programs.started import Command
+
         grace = parse_duration(stop_grace, "ctx.start: stop_grace")
         condition = None if ready is None else condition_of(ready)
         longest = None if timeout is None else parse_duration(timeout, "ctx.start: timeout")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_plan.engine.calls.body import Body, body_of
 from pytest_plan.engine.calls.call import CallScope
@@ -17,15 +17,12 @@ from pytest_plan.engine.processes.copies import call_in_original
 from pytest_plan.engine.processes.marks import Marks, new_marks
 from pytest_plan.engine.processes.tree import KILL, Tree
 from pytest_plan.engine.shared.log import StepLog
-from pytest_plan.engine.shared.programs.readiness import (
-    Condition,
-    PortLostError,
-    Target,
-    wait_until_ready,
-)
-from pytest_plan.engine.shared.programs.started import Command, Place, Started
 from pytest_plan.engine.shared.programs.watched import Program
 from pytest_plan.engine.shared.run_facts import RunFacts
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.shared.programs.readiness import Condition, Target
+    from pytest_plan.engine.shared.programs.started import Command, Place, Started
 
 T = TypeVar("T")
 
@@ -57,6 +54,10 @@ class Starter:
             PortLostError: another process listens on one of `ports`.
             RuntimeError, KeyError, OSError, PlanError: see `Context.start`.
         """
+        # Imported late because most steps start no program.
+        from pytest_plan.engine.shared.programs.readiness import PortLostError
+        from pytest_plan.engine.shared.programs.started import Started
+
         facts, scope = self._facts, self._scope
         with scope.uninterrupted:
             scope.check()
@@ -126,6 +127,8 @@ class Starter:
         self, target: Target, condition: Condition, timeout: float | None, what: str
     ) -> None:
         """Wait until a target meets a condition; see `readiness.wait_until_ready`."""
+        from pytest_plan.engine.shared.programs.readiness import wait_until_ready
+
         wait_until_ready(self, target, condition, timeout, what)
 
     def wait(self, ask: Callable[[], T], longest: float | None, pause: float, what: str) -> T:
@@ -207,6 +210,8 @@ class Starter:
 
     def _place(self, command: Command) -> Place:
         """Return where a program runs; a test may change the environment before it starts again."""
+        from pytest_plan.engine.shared.programs.started import Place
+
         env = self._facts.program_environment(
             self._scope.step, command.env, clean=command.clean_env
         )

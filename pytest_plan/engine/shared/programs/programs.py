@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.processes.copies import getpid
@@ -22,8 +22,10 @@ from pytest_plan.engine.processes.marks import Marks
 from pytest_plan.engine.processes.process import Process
 from pytest_plan.engine.processes.tree import Leftovers
 from pytest_plan.engine.shared.log import StepLog
-from pytest_plan.engine.shared.programs.started import Started
 from pytest_plan.engine.shared.programs.watched import Daemon, Watched
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.shared.programs.started import Started
 
 
 class Members(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.processes.identity import Identity
@@ -17,8 +17,7 @@ from pytest_plan.engine.shared.log import StepLog
 from pytest_plan.engine.shared.programs.readiness import Condition, NotReadyError, Target
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """How to start a program.
 
     Attributes:
@@ -49,8 +48,7 @@ class Command:
         return Path(self.argv[0]).name
 
 
-@dataclass(slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a program runs; the same for every start of it.
 
     Attributes:
