@@ -140,9 +140,13 @@ def attach(
     )
 
     def is_ready() -> bool:
-        wanted.check(server, _CONNECT)
+        try:
+            wanted.check(server, _CONNECT)
+        except NotReadyError as error:
+            raise TimeoutError(f"not ready: {error}") from None
         return True
 
+    is_ready.__name__ = is_ready.__qualname__ = server.variable  # its name in messages
     ctx.watch(is_ready, every=_EVERY)
 
 
