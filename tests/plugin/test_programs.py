@@ -387,6 +387,44 @@ def test_a_kept_program_was_started_again(services: Project) -> None:
     assert services.run_apart("--plan-cleanup").ret in (0, 5)
 
 
+def test_a_daemon_that_was_started_again_is_kept(services: Project) -> None:
+    """The next run finds it running, although the program that has left it has ended."""
+    services.steps(
+        """
+        import pathlib
+        from helpers import SERVE, ask
+        from pytest_plan.steps import http, service
+
+        @pytest.mark.plan_step
+        def web(ctx):
+            script = '"$@" >/dev/null 2>&1 & exit 0'
+            return service(ctx, ["setsid", "sh", "-c", script, "sh", *SERVE, "{port}"]).url
+        """
+    )
+    services.tests(
+        """
+        import pathlib
+        from helpers import ask
+
+        def test_it(plan, web):
+            if os.environ.get("AGAIN"):
+                assert ask(web).split()[0] == pathlib.Path("pid").read_text()
+            else:
+                program = plan.program("web")
+                program.stop()
+                program.start()
+                pathlib.Path("pid").write_text(ask(web).split()[0])
+        """
+    )
+    services.run_apart("--plan-keep", "always").assert_outcomes(passed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGAIN", "1")
+        result = services.run_apart("--plan-reuse")
+    services.run_apart("--plan-cleanup")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["plan: web  reused *unchanged, its processes are running*"])
+
+
 def test_a_forked_copy_cannot_stop_a_program(services: Project) -> None:
     """It would not be started again there."""
     services.steps(SHELLS)

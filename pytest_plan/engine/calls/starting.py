@@ -110,10 +110,12 @@ class Starter:
         facts.journal.tree_started(started.number, process.pid)
 
     def watch_again(self, started: Started) -> None:
-        """Watch a program that was started again and is ready."""
+        """Watch a program that was started again and is ready; record the daemon that it left."""
+        programs, step = self._facts.programs, self._scope.step
         now = self._facts.clock.now()
-        program = Program(started.process, self._log, self._scope.flag, (), now)
-        self._facts.programs.watch(self._scope.step, program)
+        programs.watch(step, Program(started.process, self._log, self._scope.flag, (), now))
+        programs.add_tree(step, started.process, started.number)
+        programs.record_daemons(step, self._facts.journal)
 
     def forget(self, started: Started) -> None:
         """End a program that is of no use, as if it had never been started."""
