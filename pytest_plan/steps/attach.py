@@ -1,4 +1,4 @@
-"""Servers that are there already, and that a step uses in place of its own."""
+"""Existing servers, which a step uses in place of its own."""
 
 from __future__ import annotations
 
@@ -103,13 +103,13 @@ def attached(variable: str | None) -> Attached | None:
 def attach(
     ctx: Context, server: Attached, condition: Condition | None, timeout: float | None
 ) -> None:
-    """Let a step use a server that is there already, once it is ready. Nothing is undone.
+    """Wait until an existing server is ready, and watch it. Cleanup leaves it alone.
 
     Args:
         ctx: the `ctx` of the hook.
         server: the server.
-        condition: the condition that it must meet; None means that it accepts connections. What
-            concerns a start, such as a line in a log, is met.
+        condition: the condition that it must meet; None means that it accepts connections.
+            Conditions about its start, such as `log_line`, count as met.
         timeout: the maximum time until it meets the condition, in seconds; None means the time
             limit of the step.
 
@@ -181,7 +181,7 @@ def _port(parts: SplitResult) -> int | None:
 
 
 def _shown(parts: SplitResult) -> str:
-    parts = parts._replace(query="", fragment="")  # they may have a password as well
+    parts = parts._replace(query="", fragment="")  # they may contain a password
     if parts.password is None:
         return parts.geturl()
     place = parts.netloc.rpartition("@")[2]
@@ -189,7 +189,7 @@ def _shown(parts: SplitResult) -> str:
 
 
 def _without_user(url: str) -> str:
-    """Return a text that is no usable URL, without what may be a password."""
+    """Return an invalid URL without the part that may contain a password."""
     head, _, rest = url.rpartition("@")
     scheme, found, _ = head.partition("://")
     return f"{scheme}{found}{MASK}@{rest}" if head else url

@@ -1,4 +1,4 @@
-"""A command that runs once, for all runs that need what it creates."""
+"""Runs a command once, for all runs that need its result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_once(
     """Run a command unless it has already created a file or folder. Cleanup leaves that in place.
 
     While the command runs, the file `.NAME.unfinished` is beside `creates`. It stays if the command
-    fails or is killed, and then what is there does not count: the next call runs the command again.
+    fails or is killed, and the next call then runs the command again.
     Of several runs at once, one runs the command and the others wait.
 
     Args:

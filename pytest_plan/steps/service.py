@@ -1,4 +1,4 @@
-"""A step's service: a program that listens on free ports and is awaited."""
+"""Starts a program on free ports, and waits until it is ready."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def service(
 
 
 class _Wanted:
-    """What a step wants to start: a program, with placeholders in its arguments and environment."""
+    """A program to start, with placeholders in its arguments and its environment."""
 
     def __init__(
         self,

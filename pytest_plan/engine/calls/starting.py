@@ -1,4 +1,4 @@
-"""Starts the programs of one call, and waits for what they are to do."""
+"""Starts the programs of one call of a hook, and waits until they are ready."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Starter:
     def start_again(self, started: Started) -> None:
         """Start a program again that has ended, as it was started first. It is not watched yet.
 
-        The journal has the marks of its tree, so a later process would find the new one, too.
+        It gets the marks that the journal has recorded, so a later process can find it.
 
         Raises:
             PlanError: the step has been cleaned up, or its cleanup has begun.

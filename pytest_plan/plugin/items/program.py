@@ -15,8 +15,8 @@ Control = Callable[[str, str, "str | None"], str]
 class ProgramHandle:
     """A program that a step has started, as a test sees it.
 
-    What a test has stopped and has not started again is started when the test has ended. Cleanup
-    ends the program in each case.
+    If a test has stopped the program and has not started it again, it is started after the test.
+    Cleanup ends it in each case.
 
     Attributes:
         step: the name of the step.
@@ -35,8 +35,8 @@ class ProgramHandle:
     def stop(self) -> None:
         """Ask the program to stop, and return once its whole process tree has ended.
 
-        It gets its `stop_signal`. What is left of the tree after its `stop_grace` is killed. If the
-        program is not running, this does nothing.
+        It gets its `stop_signal`, and processes that remain after its `stop_grace` are killed. If
+        the program is not running, this method does nothing.
 
         Raises:
             TimeoutError: processes survived SIGKILL; the message lists them.
@@ -46,7 +46,7 @@ class ProgramHandle:
     def kill(self) -> None:
         """Kill the whole process tree of the program, and return once it has ended.
 
-        If the program is not running, this does nothing.
+        If the program is not running, this method does nothing.
 
         Raises:
             TimeoutError: processes survived SIGKILL; the message lists them.
@@ -76,7 +76,7 @@ class ProgramHandle:
 
 
 def restored(config: pytest.Config, control: Control) -> RestoredPrograms:
-    """Return the plugin that starts what tests have stopped; the first call registers it."""
+    """Return the plugin that restarts stopped programs; the first call registers it."""
     plugin: RestoredPrograms | None = config.pluginmanager.get_plugin(_NAME)
     if plugin is None:
         plugin = RestoredPrograms(control)
@@ -85,7 +85,7 @@ def restored(config: pytest.Config, control: Control) -> RestoredPrograms:
 
 
 class RestoredPrograms:
-    """Starts what a test has stopped when the test has ended.
+    """Starts the programs that a test has stopped, after the test.
 
     Attributes:
         is_due: whether the test has stopped or started anything.

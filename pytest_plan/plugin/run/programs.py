@@ -107,7 +107,7 @@ class ProgramControl:
         started.is_stopped = False
 
     def _restore(self) -> None:
-        """Start what tests have stopped; a step whose program cannot be started is lost."""
+        """Start the programs that tests have stopped; if that fails, the step is lost."""
         for step, started in self._run.facts.programs.stopped():
             self._start_or_lose(step, started)
 

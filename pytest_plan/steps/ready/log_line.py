@@ -13,7 +13,7 @@ _SHOWN = 200  # the characters of the last line that a message shows
 def log_line(regex: str | re.Pattern[str], times: int = 1) -> Condition:
     """Return the condition that the server has written lines that match.
 
-    Only what it has written since this start counts. The line with its command does not.
+    Only its output since this start is searched, without the line that shows its command.
 
     Args:
         regex: a regular expression that must match somewhere in a line.
@@ -52,7 +52,7 @@ class LogLine(Condition):
         self._times = times
 
     def check(self, target: Target, timeout: float) -> None:
-        """Look at what the server has written; see `Condition.check`."""
+        """Search the output of the server; see `Condition.check`."""
         if not target.is_ours:
             return
         lines = target.output().splitlines()

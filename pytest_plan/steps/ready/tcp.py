@@ -56,7 +56,7 @@ class Tcp(Condition):
 
 
 def said(error: Exception) -> str:
-    """Return what an error of a connection says, such as `Connection refused` or `timed out`."""
+    """Return the message of a connection error, such as `Connection refused` or `timed out`."""
     if isinstance(error, OSError):
         return error.strerror or str(error) or describe(error)
     return describe(error)

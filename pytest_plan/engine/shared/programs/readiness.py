@@ -1,7 +1,7 @@
 """Readiness: the conditions that a server must meet before a step may rely on it.
 
-A condition is asked about a *target*: a program, a container, or a server that is there already. It
-answers by returning, or raises `NotReadyError` with what it has found instead.
+A condition checks a *target*: a program, a container, or an existing server. If the target does not
+meet it, the condition raises `NotReadyError` with the answer of the target.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class _EndedError(PlanError):
 
 
 class Target(abc.ABC):
-    """What a condition asks about: a program, a container, or a server that is there already.
+    """The object that a condition checks: a program, a container, or an existing server.
 
     Attributes:
-        name: what messages call it.
+        name: its name in messages.
         host: the host on which it answers.
         ports: the ports on which it answers, by the names that conditions use for them.
         value: the argument for a callable that takes one.
         scheme: the scheme of URLs of which a condition has only the path.
-        is_ours: whether the step has started it. If not, what a condition asks of a start is met.
+        is_ours: whether the step has started it. If not, conditions about its start count as met.
     """
 
     scheme = "http"
@@ -90,7 +90,7 @@ class Target(abc.ABC):
         return None
 
     def output(self) -> str:
-        """Return what it has written since it was started.
+        """Return its output since it was started.
 
         Raises:
             PlanDefinitionError: it has no output that can be read.
@@ -194,8 +194,8 @@ def condition_of(ready: object) -> Condition:
     """Return the condition that `ready` is or stands for.
 
     Args:
-        ready: a condition, or a function without arguments or with one: what the step gets from
-            the call that waits.
+        ready: a condition, or a function that takes no argument or one: the value that the step
+            gets from the call that waits.
 
     Raises:
         PlanDefinitionError: it is neither.
@@ -232,7 +232,7 @@ def refuse_unusable(condition: Condition, name: str, ports: Iterable[str] = ()) 
 
     Args:
         condition: the condition.
-        name: what messages call the target.
+        name: the name of the target in messages.
         ports: the names of the ports that it will have.
     """
     condition.local_ports(_Expected(name, ports))

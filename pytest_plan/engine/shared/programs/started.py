@@ -1,4 +1,4 @@
-"""The programs of `ctx.start`: how each was started, so that a test can start it again."""
+"""The programs that steps have started, with all that is needed to start them again."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class Started(Target):
     Attributes:
         process: the process that is running, or that ran last.
         position: where its output begins in the log of the step.
-        condition: what it must meet once it has been started again; None means that it listens
-            where it listened before.
+        condition: the condition that it must meet after it was started again; None means that it
+            must listen where it listened before.
         timeout: the seconds that it may take to become ready; None means no limit of its own.
         is_stopped: whether a test has stopped it, and it is not running and ready again.
         is_over: whether a cleanup has ended it, so that it must not be started again.
@@ -163,7 +163,7 @@ class Started(Target):
         self.process.end(clock, number, grace)
 
     def output(self) -> str:
-        """Return what the log has gained since the program was started, without its command."""
+        """Return the lines of the log since the program was started, without its command."""
         self._output += self._log.written_since(self.position + len(self._output))
         return self._output.decode("utf-8", "replace")
 
