@@ -49,7 +49,7 @@ FLOORS = {
     "pytest_plan.steps": [
         ["ready"],
         ["attach"],
-        ["run_once", "service"],
+        ["containers", "run_once", "service"],
     ],
 }
 MOST_ENTRIES = 9  # modules and rooms in a folder

@@ -6,6 +6,12 @@ Use them inside the steps of a plan. This layer uses only the engine, and nothin
 from __future__ import annotations
 
 from pytest_plan.engine.shared.programs.readiness import Condition as Condition
+from pytest_plan.steps.containers.compose import compose as compose
+from pytest_plan.steps.containers.container import container as container
+from pytest_plan.steps.containers.steps import ComposeStep as ComposeStep
+from pytest_plan.steps.containers.steps import ContainerStep as ContainerStep
+from pytest_plan.steps.containers.steps import containers_run as containers_run
+from pytest_plan.steps.containers.value import Container as Container
 from pytest_plan.steps.ready.command import command as command
 from pytest_plan.steps.ready.healthy import healthy as healthy
 from pytest_plan.steps.ready.http import http as http
@@ -17,9 +23,15 @@ from pytest_plan.steps.service import service as service
 
 # The functions have the names of modules, so they are imported when this package is.
 __all__ = [
+    "ComposeStep",
     "Condition",
+    "Container",
+    "ContainerStep",
     "Service",
     "command",
+    "compose",
+    "container",
+    "containers_run",
     "healthy",
     "http",
     "log_line",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pytest_plan.engine.calls.context import Context, starter_of
@@ -47,7 +48,7 @@ class Attached(Target):
         self.shown = _shown(parts)
         self.host = parts.hostname or ""
         self.port: int = _port(parts) or 0
-        self.ports: Mapping[str, int] = {FIRST: self.port}
+        self.ports: Mapping[Any, int] = {FIRST: self.port}
         self.value: object = None
         self.scheme = "https" if parts.scheme == "https" else "http"
         self._parts = parts

@@ -46,9 +46,12 @@ class Tcp(Condition):
         """Connect; see `Condition.check`."""
         host, port = target.address(self._port)
         try:
-            socket.create_connection((host, port), min(self._timeout, timeout)).close()
+            with socket.create_connection((host, port), min(self._timeout, timeout)) as connection:
+                is_accepted = target.has_accepted(connection)
         except OSError as error:
             raise NotReadyError(f"tcp {host}:{port}: {said(error)}") from None
+        if not is_accepted:
+            raise NotReadyError(f"tcp {host}:{port}: the connection is closed at once")
 
     def local_ports(self, target: Target) -> set[int]:
         """Return the port, if it is one of this machine."""

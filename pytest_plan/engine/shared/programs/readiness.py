@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import inspect
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
@@ -113,6 +114,10 @@ class Target(abc.ABC):
             PlanDefinitionError: it has no health check.
         """
         self._refuse("health check; only containers have one")
+
+    def has_accepted(self, connection: socket.socket) -> bool:
+        """Return whether the target itself has accepted a connection, and no proxy for it."""
+        return True
 
     def _refuse(self, what: str) -> NoReturn:
         raise PlanDefinitionError(f"{self.name} has no {what}")

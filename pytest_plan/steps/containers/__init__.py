@@ -1,0 +1,1 @@
+"""Steps that run containers, on Docker or podman."""

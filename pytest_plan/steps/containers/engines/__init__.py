@@ -1,0 +1,1 @@
+"""The container engine: finding it, images, logs, and what steps make there."""
