@@ -10,7 +10,6 @@ from pytest_plan.steps.containers.compose import compose as compose
 from pytest_plan.steps.containers.container import container as container
 from pytest_plan.steps.containers.steps import ComposeStep as ComposeStep
 from pytest_plan.steps.containers.steps import ContainerStep as ContainerStep
-from pytest_plan.steps.containers.steps import containers_run as containers_run
 from pytest_plan.steps.containers.value import Container as Container
 from pytest_plan.steps.ready.command import command as command
 from pytest_plan.steps.ready.healthy import healthy as healthy
@@ -31,7 +30,6 @@ __all__ = [
     "command",
     "compose",
     "container",
-    "containers_run",
     "healthy",
     "http",
     "log_line",

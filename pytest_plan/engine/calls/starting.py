@@ -17,6 +17,7 @@ from pytest_plan.engine.processes.copies import call_in_original
 from pytest_plan.engine.processes.marks import Marks, new_marks
 from pytest_plan.engine.processes.tree import KILL, Tree
 from pytest_plan.engine.shared.log import StepLog
+from pytest_plan.engine.shared.programs.resources import Care
 from pytest_plan.engine.shared.programs.watched import Program
 from pytest_plan.engine.shared.run_facts import RunFacts
 
@@ -203,6 +204,16 @@ class Starter:
         """Durably record that a process tree is about to start; return its number."""
         how = {**marks._asdict(), "signal": int(number), "grace": grace, "watch": watch}
         return self._facts.journal.tree_planned(self._scope.step, self._scope.hook, label, how)
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self._facts.run_id
+
+    def care(self) -> Care:
+        """Return what the step offers to its resources."""
+        facts = self._facts
+        return Care(self._scope.step, facts.programs, facts.checks, self._log)
 
     def push(
         self, label: str, body: Body, tree: Tree | None = None, number: int | None = None

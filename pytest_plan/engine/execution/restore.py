@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pytest_plan.engine.calls.body import Body, body_of, deferred_body
@@ -23,6 +23,7 @@ from pytest_plan.engine.model.errors import JournalError, PlanDefinitionError
 from pytest_plan.engine.model.events import StepFinished
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
 from pytest_plan.engine.processes.orphan import orphan_tree
+from pytest_plan.engine.shared.programs.resources import OWN, Care, Keeper, keeper_of
 from pytest_plan.engine.shared.programs.watched import Kept
 from pytest_plan.engine.shared.run_facts import RunFacts
 
@@ -74,6 +75,26 @@ class Restorer:
         """Return the steps with their recorded edges, whose order cleanup must reverse."""
         return {name: self._planned(step) for name, step in self._steps.items()}
 
+    def failure(self, name: str) -> str | None:
+        """Return why a resource of a step does not work any more; "" if all work.
+
+        Return None if the step has no resources that a later run can look at.
+        """
+        failures = [keeper.failure(*args) for keeper, args in self._resources(self._steps[name])]
+        return next(filter(None, failures), "") if failures else None
+
+    def _resources(self, step: RecordedStep) -> Iterator[tuple[Keeper, list[Any]]]:
+        """Yield the keepers of a step's resources, each with the arguments for it."""
+        for undo in step.undos:
+            if undo.kind != "call" or not _is_own(undo):
+                continue
+            reference, call = json.loads(undo.data)
+            with contextlib.suppress(LookupError, ValueError, TypeError):
+                arguments, _ = self._codec.build(self._codec.decode(call))
+                keeper = keeper_of(self._references.follow(Reference(*reference)))
+                if keeper is not None:
+                    yield keeper, arguments
+
     def fill_state(self, facts: RunFacts) -> None:
         """Write the recorded values to the State, except those of steps that are not restored.
 
@@ -113,6 +134,10 @@ class Restorer:
             step_run.undo.push(self._undo(undo, step_run, facts))
             if is_reused and undo.kind == "tree":
                 _watch(json.loads(undo.data), step_run, facts)
+        if is_reused:
+            care = Care(step_run.name, facts.programs, facts.checks, step_run.log, is_kept=True)
+            for keeper, arguments in self._resources(step):
+                keeper.resume(care, *arguments)
         _, reason = self._cleanup_hook(step)
         if step.hook_is_due and reason:
             text = f"its cleanup hook cannot run: {reason}"
@@ -203,6 +228,12 @@ class Restorer:
         except (LookupError, ValueError, TypeError) as error:
             return body_of(_refuse, str(error))
         return deferred_body(step_run.loop, facts.clock, function, *arguments, **keywords)
+
+
+def _is_own(undo: RecordedUndo) -> bool:
+    """Return whether a deferred call is one of this package, whose functions may be imported."""
+    reference, _ = json.loads(undo.data)
+    return Reference(*reference).module.startswith(OWN)
 
 
 class _Recorded(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.calls.context import Context, starter_of
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import Duration, parse_duration
 from pytest_plan.engine.model.errors import PlanDefinitionError
@@ -20,6 +20,7 @@ from pytest_plan.steps.containers.engines.engine import (
     explained,
     remove_project,
 )
+from pytest_plan.steps.containers.engines.keeping import keep
 from pytest_plan.steps.containers.engines.logs import Follower
 from pytest_plan.steps.containers.engines.mark import Mark
 from pytest_plan.steps.containers.programs import ComposeProgram
@@ -90,8 +91,7 @@ def compose(
         left = None if longest is None else max(0.0, begun + longest - SystemClock.now())
         pairs = [(target, conditions.get(one, Usable())) for one, target in targets.items()]
         wait_for_containers(ctx, pairs, left, "compose")
-        for target in targets.values():
-            target.watch(ctx)
+        keep(ctx, engine, [(service, target.attrs) for service, target in targets.items()])
         return {name: target.value for name, target in targets.items()}
 
 
@@ -143,7 +143,7 @@ def _targets(ctx: Context, engine: Engine, project: str) -> dict[str, ContainerT
         service = one.labels.get(_SERVICE)
         if not service or one.labels.get(_ONE_OFF) == "True":
             continue
-        follower = Follower(ctx, engine, one.id, f"{service} | ")
+        follower = Follower(starter_of(ctx).care().log, engine, one.id, service)
         if service not in targets:
             value = value_of(engine.host, one.attrs)
             targets[service] = ContainerTarget(engine, one, value, follower, service)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 
-from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.calls.context import Context, starter_of
 from pytest_plan.engine.model.durations import Duration, parse_duration
 from pytest_plan.engine.model.secret import Secret
 from pytest_plan.engine.processes.listeners import listening_on, strangers_at
@@ -24,6 +24,7 @@ from pytest_plan.steps.containers.engines.engine import (
     remove,
     remove_labelled,
 )
+from pytest_plan.steps.containers.engines.keeping import keep
 from pytest_plan.steps.containers.engines.logs import Follower
 from pytest_plan.steps.containers.engines.mark import IMAGE, Mark
 from pytest_plan.steps.containers.engines.pull import require_image
@@ -92,7 +93,7 @@ def container(
         ctx.defer(remove, engine.address, mark.label)
         target = _start(ctx, engine, given, mark)
         wait_for_containers(ctx, [(target, condition)], longest, "container")
-        target.watch(ctx)
+        keep(ctx, engine, [("", target.attrs)])
     return target.value
 
 
@@ -118,7 +119,9 @@ def _start(ctx: Context, engine: Engine, given: Arguments, mark: Mark) -> Contai
         created.reload()
     ctx.log(f"started container {given.image!r} as {mark.name}")
     value = value_of(engine.host, created.attrs, [port.inner for port in given.ports])
-    return ContainerTarget(engine, created, value, Follower(ctx, engine, created.id))
+    return ContainerTarget(
+        engine, created, value, Follower(starter_of(ctx).care().log, engine, created.id)
+    )
 
 
 @contextlib.contextmanager

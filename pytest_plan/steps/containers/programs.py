@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.calls.context import Context, starter_of
 from pytest_plan.steps.containers.engines.engine import TAKEN, Engine
 
 _SHOWN_LINES = 5
@@ -67,7 +67,7 @@ class ComposeProgram:
         process = self._ctx.start([*self._argv, "up", "-d", *services], env=self._env, watch=False)
         self._ctx.wait_until(lambda: process.poll() is not None, timeout, _LOOK)
         if process.returncode:
-            output = _end_of(self._ctx._log.tail())
+            output = _end_of(starter_of(self._ctx).care().log.tail())
             cure = (
                 '\nTo let the engine choose a free port, leave out the first one: ports: ["80"]'
                 if re.search(TAKEN, output)

@@ -6,15 +6,14 @@ import contextlib
 import socket
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.shared.programs.readiness import Target
 from pytest_plan.steps.containers.engines.engine import Engine, docker_library, explained
 from pytest_plan.steps.containers.engines.logs import Follower, last_lines
-from pytest_plan.steps.containers.engines.watching import failure_of, has_ended, name_of, watch
+from pytest_plan.steps.containers.engines.watching import failure_of, has_ended, name_of
 from pytest_plan.steps.containers.value import Container
 
 _LASTS = 0.1  # seconds that a connection must last
@@ -71,9 +70,11 @@ class ContainerTarget(Target):
         log = f"; its log ends:\n{lines}" if lines else "; it has written nothing"
         return f"{self.name} {failure} before it was ready{log}"
 
-    def watch(self, ctx: Context) -> None:
-        """Let the step be lost when the container ends from now on."""
-        watch(ctx, self._engine, self._container, self._service)
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """The container, as the engine has described it last."""
+        attrs: Mapping[str, Any] = self._container.attrs
+        return attrs
 
     def is_done(self) -> bool:
         """Return whether the container has ended, as it may."""

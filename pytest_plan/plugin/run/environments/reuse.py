@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from pytest_plan.engine.definition.planned import PlannedStep
@@ -59,7 +59,7 @@ def decide(
         steps: the declared steps, with their edges.
         prints: the fingerprints of the declared steps.
     """
-    dead = _dead(declared, foreground, recorded, steps)
+    dead, checked = _dead(declared, foreground, recorded, steps)
     gone = gone_with(recorded, dead)
     if not declared.settings.reuse:
         text = "this run does not reuse (--plan-reuse)"
@@ -72,7 +72,7 @@ def decide(
             stale[name] = reason
     stale.update(_dependents(recorded, stale))
     fresh = {
-        name: f"unchanged, {_evidence(recorded.steps[name], steps[name])}"
+        name: f"unchanged, {_evidence(recorded.steps[name], steps[name], checked)}"
         for name in recorded.steps
         if name not in stale
     }
@@ -120,10 +120,11 @@ def _dead(
     foreground: Foreground,
     recorded: Recorded,
     steps: Mapping[str, PlannedStep],
-) -> dict[str, str]:
-    """Return the steps that are dead, each with the reason."""
+) -> tuple[dict[str, str], set[str]]:
+    """Return the steps that are dead, each with the reason, and those whose resources work."""
     dead = {}
-    asked = []
+    asked, checked = [], set()
+    restorer = Restorer(recorded, recorded.steps, steps, references_of(declared.config))
     scratch = scratch_of(recorded)
     has_lost_folder = scratch is None and "scratch" in recorded.facts
     is_elsewhere = was_kept_elsewhere(recorded)
@@ -140,8 +141,11 @@ def _dead(
             dead[name] = "its process ended"
         elif has_lost_folder:
             dead[name] = "the temporary folder of its run is gone"
+        elif failure := restorer.failure(name):
+            dead[name] = failure
+        elif failure is not None:
+            checked.add(name)
     if asked:
-        restorer = Restorer(recorded, recorded.steps, steps, references_of(declared.config))
         options = declared.definition.options
         run = revive(
             restorer, options, NullJournal(), clock=SystemClock(), listeners=[], scratch=scratch
@@ -149,7 +153,7 @@ def _dead(
         with foreground.owned(run):
             dead.update(run.dead(asked))
         run.detach()
-    return dead
+    return dead, checked
 
 
 def _dependents(recorded: Recorded, stale: Mapping[str, str]) -> dict[str, str]:
@@ -169,7 +173,9 @@ def _dependents(recorded: Recorded, stale: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _evidence(step: RecordedStep, planned: PlannedStep) -> str:
+def _evidence(step: RecordedStep, planned: PlannedStep, checked: Collection[str]) -> str:
     if Hook.ALIVE in planned.hooks:
         return "alive"
-    return "its processes are running" if programs_of(step) else "unchecked"
+    if programs_of(step):
+        return "its processes are running"
+    return "alive" if step.name in checked else "unchecked"

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.shared.log import StepLog
 from pytest_plan.steps.containers.engines.engine import Engine, closing, docker_library, open_engine
 
 _CHUNK = 64 * 1024  # bytes of a line without its end that are written at once
@@ -19,22 +19,29 @@ class Follower:
     """Copies the output of one container to the log of its step, on a thread of its own.
 
     Args:
-        ctx: the context of the step.
+        log: the log.
         engine: the engine that runs the container.
         container: the id of the container.
-        prefix: the text before each line, such as the name of the service.
-        since: whether to leave out what the container has written before.
+        service: the name of its service in a compose file, which each line shows; "" if it is not
+            from one.
+        is_new: whether to leave out what the container has written before.
     """
 
     def __init__(
-        self, ctx: Context, engine: Engine, container: str, prefix: str = "", *, new: bool = False
+        self,
+        log: StepLog,
+        engine: Engine,
+        container: str,
+        service: str = "",
+        *,
+        is_new: bool = False,
     ) -> None:
-        self._ctx = ctx
+        self._log = log
         self._open = functools.partial(open_engine, engine.address, None, engine.version)
         self._container = container
-        self._prefix = prefix
-        self._new = new
-        name = f"plan-{ctx.step}-container"
+        self._prefix = f"{service} | " if service else ""
+        self._is_new = is_new
+        name = f"plan-{log.step}-container"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         # Without a thread, the log of the step lacks these lines.
         with contextlib.suppress(RuntimeError):
@@ -50,7 +57,7 @@ class Follower:
         with contextlib.suppress(Exception), closing(self._open()) as engine:
             self._copy(
                 engine.client.api.logs(
-                    self._container, stream=True, follow=True, tail=0 if self._new else "all"
+                    self._container, stream=True, follow=True, tail=0 if self._is_new else "all"
                 )
             )
 
@@ -66,7 +73,7 @@ class Follower:
 
     def _write(self, lines: list[str]) -> None:
         if lines:
-            self._ctx.log("\n".join(f"{self._prefix}{line.rstrip(chr(13))}" for line in lines))
+            self._log.write("".join(f"{self._prefix}{line.rstrip(chr(13))}\n" for line in lines))
 
 
 def last_lines(container: Any, count: int = 10) -> str:

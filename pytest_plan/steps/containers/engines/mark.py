@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 
-from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.calls.context import Context, starter_of
 
 _CALL = "pytest-plan.call"
 IMAGE = "pytest-plan.image"  # the label with the name by which the step knows the image
@@ -24,7 +24,7 @@ class Mark:
     """
 
     def __init__(self, ctx: Context) -> None:
-        run = ctx._facts.run_id
+        run = starter_of(ctx).run_id
         step = re.sub(r"[^a-z0-9]+", "-", ctx.step.lower()).strip("-")[:40]
         self.name = "-".join(filter(None, ["plan", run, step, secrets.token_hex(3)]))
         self.label = f"{_CALL}={self.name}"

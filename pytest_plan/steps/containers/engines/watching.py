@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.processes.identity import Identity, identify
+from pytest_plan.engine.shared.programs.checks import Check
+from pytest_plan.engine.shared.programs.resources import Care
 from pytest_plan.engine.shared.programs.watched import Watched
 from pytest_plan.steps.containers.engines.engine import (
-    Engine,
     UnreachableError,
     closing,
     docker_library,
@@ -26,24 +27,31 @@ _LOOK = 0.05  # seconds between two questions meanwhile
 _EVERY = 5.0  # seconds between two questions about a container whose process cannot be seen
 
 
-def watch(ctx: Context, engine: Engine, container: Any, service: str = "") -> None:
+def watch(
+    care: Care, address: str, attrs: Mapping[str, Any], service: str = ""
+) -> Callable[[], None] | None:
     """Let the step be lost when a container ends while tests run.
 
     Args:
-        ctx: the context of the step.
-        engine: the engine that runs the container.
-        container: the container of the library `docker`, as it was seen last.
+        care: what the step offers to its resources.
+        address: the address of the engine.
+        attrs: the running container, as the engine describes it.
         service: the name of its service in a compose file; "" if it is not from one.
+
+    Returns:
+        A function that ends the watch; None if the container has done its work.
     """
-    if has_ended(container.attrs["State"]):
-        return  # it has done its work
-    name = name_of(container.attrs, service)
-    root = process_of(container.attrs)
+    if has_ended(attrs["State"]):
+        return None
+    name = name_of(attrs, service)
+    root = process_of(attrs)
     if root is None:
-        ctx.watch(Look(engine.address, container.id, name, service), every=_EVERY)
-        return
-    watched = WatchedContainer(ctx, engine.address, container.id, name, service=service, root=root)
-    ctx._facts.programs.watch(ctx.step, watched)
+        check = Check(care.step, name, Look(address, attrs["Id"], service), _EVERY)
+        care.checks.add(check)
+        return functools.partial(care.checks.remove, check)
+    watched = WatchedContainer(care, name, address, attrs["Id"], service=service, root=root)
+    care.programs.watch(care.step, watched)
+    return watched.rest
 
 
 def name_of(attrs: Mapping[str, Any], service: str) -> str:
@@ -82,31 +90,29 @@ class WatchedContainer(Watched):
     """A container whose first process can be seen, so that its end is noticed at once.
 
     Args:
-        ctx: the context of the step.
+        care: what the step offers to its resources.
+        name: what messages call it.
         address: the address of the engine.
         container: the id of the container.
-        name: what messages call it.
         service: the name of its service in a compose file; "" if it is not from one.
         root: its first process.
     """
 
     def __init__(
-        self,
-        ctx: Context,
-        address: str,
-        container: str,
-        name: str,
-        *,
-        service: str,
-        root: Identity,
+        self, care: Care, name: str, address: str, container: str, *, service: str, root: Identity
     ) -> None:
-        super().__init__(name, ctx._log)
+        super().__init__(name, care.log)
+        self.is_kept = care.is_kept
         self._service = service
         self._address = address
         self._container = container
         self._root = root
         self._state: Mapping[str, Any] | None = None  # once it has ended; empty if it was removed
         self._rests = False
+
+    def rest(self) -> None:
+        """End the watch: the container may end from now on."""
+        self._rests = True
 
     def may_end(self) -> bool:
         """Return whether it has done its work."""
@@ -117,14 +123,10 @@ class WatchedContainer(Watched):
         return [self._root] if self._root.is_alive() else []
 
     def is_lost(self, now: float, *, waiting: bool) -> bool:
-        """Return whether it has ended. If it was removed, that was a cleanup of its step."""
-        return self.has_ended(now) and bool(self._state)
-
-    def has_ended(self, now: float) -> bool:
         """Return whether it has ended before its work was done, and was not started again."""
         if self._state is None and not self._rests and not self._root.is_alive():
             self._look()
-        return self._state is not None
+        return self._state is not None and not self._rests
 
     def how(self) -> tuple[str, int | None, str]:
         """Return its name, its exit status if that is known, and how it has ended."""
@@ -158,20 +160,18 @@ class WatchedContainer(Watched):
 
 
 class Look:
-    """A check of `ctx.watch`: whether a container runs.
+    """A check that a container runs.
 
     Args:
         address: the address of the engine.
         container: the id of the container.
-        name: what messages call it.
         service: the name of its service in a compose file; "" if it is not from one.
     """
 
-    def __init__(self, address: str, container: str, name: str, service: str) -> None:
+    def __init__(self, address: str, container: str, service: str) -> None:
         self._address = address
         self._container = container
         self._service = service
-        self.__qualname__ = name  # what messages call the check
 
     def __call__(self) -> bool:
         """Return True; raise RuntimeError if the container has ended or no engine answers."""
