@@ -9,9 +9,9 @@ from typing import Any
 
 from pytest_plan.engine.calls.context import Context, starter_of
 from pytest_plan.engine.model.clock import SystemClock
-from pytest_plan.engine.model.durations import Duration, parse_duration
-from pytest_plan.engine.model.errors import PlanDefinitionError
-from pytest_plan.engine.shared.programs.readiness import Ready, condition_of
+from pytest_plan.engine.model.durations import Duration, format_duration, parse_duration
+from pytest_plan.engine.model.errors import PlanDefinitionError, PlanError
+from pytest_plan.engine.shared.programs.readiness import Condition, Ready, condition_of
 from pytest_plan.steps.containers.engines.engine import (
     PROJECT,
     Engine,
@@ -84,27 +84,40 @@ def compose(
         ctx.defer(remove_project, engine.address, name)
         program.up(wanted, longest)
         targets = _targets(ctx, engine, name)
-        for one in conditions:
-            if one not in targets:
-                known = ", ".join(map(repr, targets)) or "none"
-                raise PlanDefinitionError(f"{_READY}; {one!r} is not a service; known: {known}")
-        left = None if longest is None else max(0.0, begun + longest - SystemClock.now())
-        pairs = [(target, conditions.get(one, Usable())) for one, target in targets.items()]
-        wait_for_containers(ctx, pairs, left, "compose")
+        _wait(ctx, targets, conditions, longest, begun)
         keep(ctx, engine, [(service, target.attrs) for service, target in targets.items()])
         return {name: target.value for name, target in targets.items()}
+
+
+def _wait(
+    ctx: Context,
+    targets: Mapping[str, ContainerTarget],
+    conditions: Mapping[str, Condition],
+    timeout: float | None,
+    begun: float,
+) -> None:
+    """Wait until all services are ready."""
+    if unknown := [name for name in conditions if name not in targets]:
+        known = ", ".join(map(repr, targets)) or "none"
+        raise PlanDefinitionError(f"{_READY}; {unknown[0]!r} is not a service; known: {known}")
+    left = None if timeout is None else max(0.0, begun + timeout - SystemClock.now())
+    pairs = [(target, conditions.get(name, Usable())) for name, target in targets.items()]
+    try:
+        wait_for_containers(ctx, pairs, left, "compose")
+    except TimeoutError as error:
+        if timeout is None or isinstance(error, PlanError):
+            raise
+        answer = str(error).partition(": ")[2]  # the time in the message is what was left
+        text = f"not ready after {format_duration(timeout)}: {answer}"
+        raise TimeoutError(text) from None
 
 
 def _checked_files(files: Any) -> list[Path]:
     given = [files] if isinstance(files, (str, os.PathLike)) else files
     if not isinstance(given, Sequence) or not given:
-        raise PlanDefinitionError(
-            f"compose: files must be the path of a compose file, or a list, not {files!r}"
-        )
+        raise PlanDefinitionError(f"{_FILES}, not {files!r}")
     if wrong := [one for one in given if not isinstance(one, (str, os.PathLike))]:
-        raise PlanDefinitionError(
-            f"compose: files must be paths of compose files; {wrong[0]!r} is none"
-        )
+        raise PlanDefinitionError(f"{_FILES}; {wrong[0]!r} is not a path")
     paths = [Path(os.path.abspath(os.fspath(one))) for one in given]
     if missing := [str(path) for path in paths if not path.is_file()]:
         raise PlanDefinitionError(
@@ -118,17 +131,13 @@ def _checked_services(services: Any) -> list[str]:
     if services is None:
         return []
     if isinstance(services, str) or not isinstance(services, Sequence) or not services:
-        raise PlanDefinitionError(
-            f"compose: services must be a list such as ['web', 'db'], not {services!r}"
-        )
+        raise PlanDefinitionError(f"{_SERVICES}, not {services!r}")
     if wrong := [one for one in services if not isinstance(one, str)]:
-        raise PlanDefinitionError(
-            f"compose: services must be a list of names; {wrong[0]!r} is none"
-        )
+        raise PlanDefinitionError(f"{_SERVICES}; {wrong[0]!r} is not a name")
     return list(services)
 
 
-def _checked_conditions(ready: Any) -> dict[str, Any]:
+def _checked_conditions(ready: Any) -> dict[str, Condition]:
     if not isinstance({} if ready is None else ready, Mapping):
         raise PlanDefinitionError(f"{_READY}, not {ready!r}")
     return {name: condition_of(one) for name, one in (ready or {}).items()}
@@ -138,6 +147,8 @@ def _targets(ctx: Context, engine: Engine, project: str) -> dict[str, ContainerT
     """Return the first container of each service of a project."""
     with explained(f"cannot list the containers of project {project!r}"):
         found = engine.labelled("containers", f"{PROJECT}={project}")
+        for one in found:
+            one.reload()
     targets: dict[str, ContainerTarget] = {}
     for one in sorted(found, key=lambda one: int(one.labels.get(_NUMBER) or 1)):
         service = one.labels.get(_SERVICE)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_plan.engine.calls.context import Context, starter_of
+from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.steps.containers.engines.engine import TAKEN, Engine
 
 _SHOWN_LINES = 5
@@ -65,11 +67,19 @@ class ComposeProgram:
         """
         # Not `run`: this may take minutes, and its output is to be in the log meanwhile.
         process = self._ctx.start([*self._argv, "up", "-d", *services], env=self._env, watch=False)
-        self._ctx.wait_until(lambda: process.poll() is not None, timeout, _LOOK)
+        try:
+            self._ctx.wait_until(lambda: process.poll() is not None, timeout, _LOOK)
+        except TimeoutError as error:
+            if timeout is None or isinstance(error, PlanError):
+                raise
+            raise TimeoutError(
+                f"compose has not started {self._files} within {format_duration(timeout)}; "
+                f"its output ends:\n{self._output()}"
+            ) from None
         if process.returncode:
-            output = _end_of(starter_of(self._ctx).care().log.tail())
+            output = self._output()
             cure = (
-                '\nTo let the engine choose a free port, leave out the first one: ports: ["80"]'
+                '\nTo let the engine choose a free port, write: ports: ["80"]'
                 if re.search(TAKEN, output)
                 else ""
             )
@@ -77,6 +87,9 @@ class ComposeProgram:
                 f"compose cannot start {self._files}: it exited with status {process.returncode}:"
                 f"\n{output}{cure}"
             )
+
+    def _output(self) -> str:
+        return _end_of(starter_of(self._ctx).care().log.tail())
 
 
 def find_program(*, is_podman: bool) -> list[str] | None:

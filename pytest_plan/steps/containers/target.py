@@ -16,6 +16,7 @@ from pytest_plan.steps.containers.engines.logs import Follower, last_lines
 from pytest_plan.steps.containers.engines.watching import failure_of, has_ended, name_of
 from pytest_plan.steps.containers.value import Container
 
+_ANSWERS_WITHIN = 10.0  # seconds for each answer of the engine about the container
 _LASTS = 0.1  # seconds that a connection must last
 _LAST_LINES = 1.0  # seconds that the log of a container that has ended may take
 
@@ -55,20 +56,31 @@ class ContainerTarget(Target):
         self._container = container
         self._follower = follower
         self._service = service
+        engine.allow(_ANSWERS_WITHIN)
 
     def failure(self) -> str | None:
         """Return how the container has ended; None while it runs."""
-        with explained(f"cannot look at {self.name}"):
-            try:
-                self._container.reload()
-            except docker_library().errors.NotFound:
-                return f"{self.name} was removed before it was ready"
+        try:
+            is_there = self._reload()
+        except RuntimeError as error:
+            return str(error)
+        if not is_there:
+            return f"{self.name} was removed before it was ready"
         if (failure := failure_of(self._container.attrs, self._service)) is None:
             return None
         self._follower.finish(_LAST_LINES)
         lines = last_lines(self._container)
         log = f"; its log ends:\n{lines}" if lines else "; it has written nothing"
         return f"{self.name} {failure} before it was ready{log}"
+
+    def _reload(self) -> bool:
+        """Ask the engine about the container; return False if it was removed."""
+        with explained(f"cannot look at {self.name}"):
+            try:
+                self._container.reload()
+            except docker_library().errors.NotFound:
+                return False
+        return True
 
     @property
     def attrs(self) -> Mapping[str, Any]:
@@ -133,7 +145,7 @@ class ContainerTarget(Target):
         api = self._engine.client.api
         with contextlib.suppress(docker_library().errors.APIError):
             url = f"{api.base_url}/v4.0.0/libpod/containers/{self._container.id}/healthcheck"
-            api.get(url).close()
+            api.get(url, timeout=api.timeout).close()
 
 
 class _Execution:

@@ -72,9 +72,7 @@ def client_of(address: str) -> Iterator[Any]:
 
 def what_is_there(client: Any, part: str) -> list[str]:
     """Return the containers, networks and volumes with `part` in their names."""
-    found = [
-        *client.containers.list(all=True, ignore_removed=True),
-        *client.networks.list(),
-        *client.volumes.list(),
-    ]
-    return [str(one.name) for one in found if part in one.name]
+    containers = client.api.containers(all=True)
+    names = [name for one in containers for name in one["Names"]]
+    names += [one.name for one in [*client.networks.list(), *client.volumes.list()]]
+    return [name for name in names if part in name]

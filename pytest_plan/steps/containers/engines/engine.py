@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from urllib.parse import urlsplit
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.model.clock import SystemClock
 
-_ANSWERS_WITHIN = 5.0  # seconds for the first answer of an engine
+_ANSWERS_WITHIN = 20.0  # seconds for the first answer of an engine
 _ACTS_WITHIN = 60.0  # seconds for any other answer
 _REMOVED_WITHIN = 20.0  # seconds until what was removed is gone
 PROJECT = "com.docker.compose.project"  # the label that all programs for compose files use
@@ -29,22 +31,15 @@ class Engine:
     Attributes:
         address: its address, as in DOCKER_HOST.
         client: the client of the library `docker`.
-        version: the version of its API that the client uses.
+        is_podman: whether it is podman.
         host: the host on which the ports that the engine publishes answer.
     """
 
-    def __init__(self, address: str, client: Any) -> None:
+    def __init__(self, address: str, client: Any, *, is_podman: bool) -> None:
         self.address = address
         self.client = client
-        self.version: str = client.api.api_version
+        self.is_podman = is_podman
         self.host = host_of(address)
-
-    @functools.cached_property
-    def is_podman(self) -> bool:
-        """Whether it is podman."""
-        with explained("cannot ask which engine this is"):
-            answer = self.client.api.get(f"{self.client.api.base_url}/_ping")
-            return "Libpod-API-Version" in answer.headers
 
     @property
     def is_local(self) -> bool:
@@ -62,8 +57,9 @@ class Engine:
             kind: `containers`, `networks` or `volumes`.
             label: the label, such as `name=value`.
         """
-        # Containers that have ended count. If one is removed meanwhile, that is no error.
-        how = {"all": True, "ignore_removed": True} if kind == "containers" else {}
+        # Containers that have ended count. The list has little about each: to ask for more would
+        # fail if one of them is removed meanwhile.
+        how = {"all": True, "sparse": True} if kind == "containers" else {}
         return list(getattr(self.client, kind).list(filters={"label": label}, **how))
 
 
@@ -73,6 +69,7 @@ def connect(ctx: Context) -> Engine:
     Raises:
         RuntimeError: no engine answers, or the library `docker` is missing.
     """
+    docker_library()  # this takes a while, which is not to count as time of the engine
     given = os.environ.get("DOCKER_HOST")
     failed = {}
     for address in [given] if given else _addresses():
@@ -95,6 +92,12 @@ def remove(address: str, label: str) -> None:
     Raises:
         RuntimeError: the engine does not answer, or something cannot be removed.
     """
+    with _for_removal(address, label) as engine:
+        remove_labelled(engine, label)
+
+
+@contextlib.contextmanager
+def _for_removal(address: str, label: str) -> Iterator[Engine]:
     try:
         engine = open_engine(address, None)
     except UnreachableError as error:
@@ -104,7 +107,7 @@ def remove(address: str, label: str) -> None:
         ) from None
     with closing(engine):
         engine.allow(None)
-        remove_labelled(engine, label)
+        yield engine
 
 
 def remove_project(address: str, project: str) -> None:
@@ -113,7 +116,14 @@ def remove_project(address: str, project: str) -> None:
     Raises:
         RuntimeError: the engine does not answer, or something cannot be removed.
     """
-    remove(address, f"{PROJECT}={project}")
+    label = f"{PROJECT}={project}"
+    with _for_removal(address, label) as engine:
+        remove_labelled(engine, label)
+        with explained(f"cannot remove the images of project {project!r}"):
+            tags = [tag for image in engine.client.images.list() for tag in image.tags]
+            for tag in tags:
+                if re.match(rf"(localhost/)?{re.escape(project)}[-_]", tag):
+                    engine.client.images.remove(tag, noprune=True)  # parents are Docker's cache
 
 
 def remove_labelled(engine: Engine, label: str) -> None:
@@ -136,7 +146,7 @@ def remove_labelled(engine: Engine, label: str) -> None:
                 for one in left:
                     _remove(one, how, is_last=is_last)
                 if is_last:
-                    raise RuntimeError(f"{what}: still there: {', '.join(map(str, left))}")
+                    raise RuntimeError(f"{what}: {len(left)} are still there")
                 SystemClock.sleep(0.05)
 
 
@@ -210,33 +220,51 @@ class UnreachableError(Exception):
     """An engine cannot be reached. The text is the reason."""
 
 
-def open_engine(address: str, remaining: float | None, version: str | None = None) -> Engine:
+def open_engine(address: str, remaining: float | None) -> Engine:
     """Return the engine at an address; close it with `closing`.
 
     Args:
         address: the address, as in DOCKER_HOST.
         remaining: the seconds that are left; None means no limit.
-        version: the version of its API, if it is known, which saves a question.
 
     Raises:
         UnreachableError: it does not answer.
     """
     docker, requests = docker_library(), _requests()
-    patience = _ANSWERS_WITHIN if remaining is None else min(_ANSWERS_WITHIN, 0.9 * remaining)
-    variables = {**os.environ, "DOCKER_HOST": address}
-    client = None
+    patience = _ANSWERS_WITHIN if remaining is None else min(_ANSWERS_WITHIN, 0.8 * remaining)
+    patience = max(0.1, patience)
+    create = functools.partial(
+        docker.DockerClient.from_env,
+        environment={**os.environ, "DOCKER_HOST": address},
+        timeout=patience,
+        use_ssh_client=True,
+    )
     try:
-        client = docker.DockerClient.from_env(
-            environment=variables,
-            timeout=max(0.1, patience),
-            use_ssh_client=True,
-            version=version,
+        _knock(address, patience)
+        # The library would ask for the version instead, for which podman starts programs.
+        with contextlib.closing(create(version=docker.constants.DEFAULT_DOCKER_API_VERSION)) as one:
+            answer = one.api.get(f"{one.api.base_url}/_ping", timeout=patience)
+            answer.raise_for_status()
+        return Engine(
+            address,
+            create(version=answer.headers["Api-Version"]),
+            is_podman="Libpod-API-Version" in answer.headers,
         )
-        return Engine(address, client)
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
-        if client is not None:
-            client.close()
         raise UnreachableError(_reason_of(error, patience)) from None
+    except KeyError:
+        raise UnreachableError("this is no container engine") from None
+
+
+def _knock(address: str, patience: float) -> None:
+    """Connect to a Unix socket; raise OSError if nobody listens there.
+
+    The library would leave its socket open.
+    """
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as knock:
+            knock.settimeout(patience)
+            knock.connect(address.removeprefix("unix://"))
 
 
 def _reason_of(error: BaseException, patience: float) -> str:

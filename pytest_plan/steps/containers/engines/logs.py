@@ -37,7 +37,7 @@ class Follower:
         is_new: bool = False,
     ) -> None:
         self._log = log
-        self._open = functools.partial(open_engine, engine.address, None, engine.version)
+        self._open = functools.partial(open_engine, engine.address, None)
         self._container = container
         self._prefix = f"{service} | " if service else ""
         self._is_new = is_new

@@ -92,7 +92,7 @@ class _Pull:
         self.progress = "the registry has not answered"
         self.error = ""
         self.is_over = False
-        self._open = functools.partial(open_engine, engine.address, None, engine.version)
+        self._open = functools.partial(open_engine, engine.address, None)
         self._timeout = timeout
         self._layers: dict[str, tuple[float, float]] = {}
         self._thread = threading.Thread(target=self._run, name="plan-pull", daemon=True)

@@ -21,7 +21,6 @@ from pytest_plan.steps.containers.engines.engine import (
 )
 from pytest_plan.steps.containers.engines.mark import IMAGE
 
-_ANSWERS_WITHIN = 5.0  # seconds for the answer of the engine about a container
 _NOTICED_WITHIN = 2.0  # seconds until an engine has noticed that a process has ended
 _LOOK = 0.05  # seconds between two questions meanwhile
 _EVERY = 5.0  # seconds between two questions about a container whose process cannot be seen
@@ -189,7 +188,7 @@ def inspected(address: str, container: str) -> dict[str, Any] | None:
         RuntimeError: the engine does not answer.
     """
     try:
-        engine = open_engine(address, 2 * _ANSWERS_WITHIN)
+        engine = open_engine(address, None)
     except UnreachableError as error:
         raise RuntimeError(f"the container engine at {address} does not answer: {error}") from None
     with closing(engine), explained(f"cannot look at container {container[:12]}"):
