@@ -14,7 +14,7 @@ from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.model.secret import Masker
 from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.shared.folders import RunFolders
-from pytest_plan.engine.shared.program_log import Copies, Log, MaskedCopy
+from pytest_plan.engine.shared.program_log import Copies, Gain, Log, MaskedCopy, gained
 
 TAIL_LINES = 30
 _PATIENCE = 1.0  # seconds to wait for another thread, which may hang in a write
@@ -123,6 +123,29 @@ class StepLog(Log):
             except OSError as error:
                 return f"(the log cannot be read: {error})"
         return "\n".join(text.replace("\r\n", "\n").splitlines()[-lines:])
+
+    @property
+    def source(self) -> Path | None:
+        """The private file; None until the first line is written."""
+        return self._source
+
+    def mark(self) -> int:
+        """Return the mark of the end of the log, for `gained`; 0 if nothing was written.
+
+        Raises:
+            OSError: the private file cannot be found, for example because the run is over.
+        """
+        return 0 if self._source is None else self._source.stat().st_size
+
+    def gained(self, mark: int) -> Gain:
+        """Return the lines that the log has gained since `mark`, with secrets masked.
+
+        At most the last 64 KB are returned.
+
+        Raises:
+            OSError: the private file cannot be read, for example because the run is over.
+        """
+        return Gain(mark=mark) if self._source is None else gained(self._source, mark, self.masker)
 
     def update(self, *, wholly: bool = False) -> None:
         """Update the masked file, if there is one and no other thread uses it for long."""

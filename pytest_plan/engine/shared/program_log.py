@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from pathlib import Path
+from typing import IO, NamedTuple
 
 from pytest_plan.engine.model.clock import Flag
 from pytest_plan.engine.model.secret import MASK, Masker
@@ -18,6 +19,91 @@ _PATIENCE = 5  # how many updates a line without its end waits
 _SHORT = 1.0  # how many seconds the last update may take, which nobody needs
 _CHUNK = 1024 * 1024
 _TAIL_BYTES = 64 * 1024
+_LONG_LINE = 4096  # of a longer line, only what is new is shown
+
+
+class Gain(NamedTuple):
+    """What a log has gained.
+
+    Attributes:
+        text: the lines, with secrets masked.
+        mark: the mark of their end.
+        is_cut: whether lines are missing at the beginning, because there are too many.
+    """
+
+    text: str = ""
+    mark: int = 0
+    is_cut: bool = False
+
+
+def gained(source: Path, mark: int, masker: Masker) -> Gain:
+    """Return the masked lines that a private file has gained since it had `mark` bytes.
+
+    If the first of them began before, it is whole, unless it is very long. Only the last 64 KB are
+    read.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with source.open("rb") as file:
+        size = file.seek(0, 2)
+        if size <= mark:
+            return Gain(mark=mark)
+        first = max(mark, size - _TAIL_BYTES)
+        # What is before the first line may be the beginning of a secret.
+        begin = max(0, first - _LONG_LINE - _reach(masker))
+        file.seek(begin)
+        data = file.read(size - begin)
+    at = first - begin
+    if first > mark:
+        at = data.find(b"\n", at) + 1 or at
+    else:
+        earliest = max(0, at - _LONG_LINE)
+        at = data.rfind(b"\n", earliest, at) + 1 or (at if first > _LONG_LINE else 0)
+    return Gain(_masked_from(data, at, masker), begin + len(data), first > mark)
+
+
+def whole_lines(source: IO[bytes], mark: int, masker: Masker) -> Gain:
+    """Return the masked whole lines that begin at `mark`, as many as are read at once.
+
+    A line that is longer than that is returned in parts.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    begin = max(0, mark - _reach(masker))
+    source.seek(begin)
+    data = source.read(mark - begin + _CHUNK)
+    at = mark - begin
+    end = data.rfind(b"\n", at) + 1
+    if not end and len(data) - at < _CHUNK:
+        return Gain(mark=mark)
+    text = _text(data[: end or len(data)])
+    _, first = masker.mask_some(text, len(_text(data[:at])))
+    rest = text[first:]
+    masked, last = masker.mask_some(rest, len(rest) - (0 if end else _reach(masker)))
+    return Gain(_shown(masked), begin + len(_bytes(text[: first + last])))
+
+
+def _reach(masker: Masker) -> int:
+    """Return how many bytes the longest form of a secret may have."""
+    return 4 * max(map(len, masker.forms), default=0)
+
+
+def _masked_from(data: bytes, at: int, masker: Masker) -> str:
+    """Mask `data` from byte `at` on, with the secrets that begin before it.
+
+    What may be the beginning of a secret at the end is masked as well.
+    """
+    text = _text(data)
+    _, first = masker.mask_some(text, len(_text(data[:at])))
+    last = masker.begun(text)
+    masked, _ = masker.mask_some(text[first:], max(0, last - first))
+    return _shown(masked + (MASK if last < len(text) else ""))
+
+
+def _shown(text: str) -> str:
+    return _bytes(text).decode("utf-8", "replace")
 
 
 class MaskedCopy:

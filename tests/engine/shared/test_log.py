@@ -11,7 +11,7 @@ import pytest
 from pytest_plan.engine.model.secret import Masker, Secret
 from pytest_plan.engine.shared.folders import RunFolders
 from pytest_plan.engine.shared.log import StepLog, current_log
-from pytest_plan.engine.shared.program_log import Copies
+from pytest_plan.engine.shared.program_log import Copies, Gain, whole_lines
 from tests.engine.support.steps import Background
 
 
@@ -188,3 +188,91 @@ def test_a_file_that_cannot_be_written_is_an_error_during_the_run(
 def test_outside_of_steps_there_is_no_current_log() -> None:
     """The output of a test never goes to a step's log."""
     assert current_log.get() is None
+
+
+def test_nothing_is_gained_before_the_first_line(log: StepLog) -> None:
+    """The mark of a log that does not exist is 0, and all that comes later is gained."""
+    mark = log.mark()
+    assert (mark, log.gained(mark)) == (0, Gain())
+    log.write("one\n")
+    assert log.gained(mark) == Gain("one\n", 4)
+    assert log.gained(log.mark()) == Gain(mark=4)
+
+
+def test_gained_is_what_came_after_the_mark(log: StepLog) -> None:
+    """Of ours and of programs, also a line without its end; the copy need not be up to date."""
+    log.write("before\n")
+    mark = log.mark()
+    append(log, b"of a program\r\n")
+    log.write("of ours\n")
+    append(log, b"a prompt: \xff")
+    found = log.gained(mark)
+    assert found.text == "of a program\r\nof ours\na prompt: \N{REPLACEMENT CHARACTER}"
+    assert not found.is_cut
+    append(log, b" yes\n")
+    assert log.gained(found.mark).text == "a prompt: \N{REPLACEMENT CHARACTER} yes\n"
+
+
+@pytest.mark.parametrize("before", range(8))
+@pytest.mark.parametrize("after", range(8))
+def test_a_secret_across_a_mark_is_masked(
+    log: StepLog, masker: Masker, before: int, after: int
+) -> None:
+    """Neither the rest of a secret that began before, nor the beginning of one is shown."""
+    masker.learn(Secret("hunter2\nhunter3"))
+    line = b"x" * 5000  # so long that it is not shown as a whole
+    append(log, line + b"hunter2\nhunter3"[: 4 + before])
+    mark = log.mark()
+    append(log, b"hunter2\nhunter3"[4 + before :] + b" and\n" + b"hunter2\nhunter3"[: 4 + after])
+    text = log.gained(mark).text
+    assert "unter" not in text.replace("***", "")
+    assert text.startswith("***")
+    assert text.count(" and\n") == 1
+
+
+def test_a_huge_gain_is_cut_to_its_last_lines(log: StepLog, masker: Masker) -> None:
+    """They begin with a whole line, and their secrets are masked."""
+    masker.learn(Secret("hunter2"))
+    mark = log.mark()
+    append(log, b"".join(b"%06d hunter2\n" % number for number in range(10_000)))
+    found = log.gained(mark)
+    lines = found.text.splitlines()
+    assert found.is_cut
+    assert lines == [f"{number:06} ***" for number in range(10_000 - len(lines), 10_000)]
+    assert 4000 < len(lines) < 5000
+
+
+def test_a_gain_without_line_ends_is_cut(log: StepLog, masker: Masker) -> None:
+    """Its end is shown, without the part of a secret that the cut has left."""
+    masker.learn(Secret("hunter2"))
+    append(log, b"x" * 1_000_000 + b"hunter2" + b"y" * (64 * 1024 - 3))
+    assert log.gained(0).text == "***" + "y" * (64 * 1024 - 3)
+
+
+def test_whole_lines_come_in_order(log: StepLog, masker: Masker) -> None:
+    """A line is there once it has ended; of secrets over several lines, each line is masked."""
+    masker.learn(Secret("hunter2\nhunter3"))
+    file = log.open_for_program()
+    with file, open(file.name, "rb") as source:
+        file.write(b"one\nhunter2\nhunt")
+        file.flush()
+        first = whole_lines(source, 0, masker)
+        assert first == Gain("one\n***\n", 12)
+        assert whole_lines(source, first.mark, masker) == Gain(mark=12)
+        file.write(b"er3\ntwo\n")
+        file.flush()
+        assert whole_lines(source, first.mark, masker).text.splitlines()[-1] == "two"
+        assert "hunt" not in whole_lines(source, first.mark, masker).text
+
+
+def test_a_line_that_never_ends_comes_in_parts(log: StepLog, masker: Masker) -> None:
+    """All of it comes once, and a secret between two parts is masked."""
+    masker.learn(Secret("hunter2"))
+    append(log, b"x" * (1024 * 1024 - 3) + b"hunter2" + b"y" * 1024 * 1024 + b"\n")
+    assert log.source is not None
+    found, mark = "", 0
+    with log.source.open("rb") as source:
+        while (gain := whole_lines(source, mark, masker)).mark > mark:
+            found, mark = found + gain.text, gain.mark
+    assert found.replace("***", "") == "x" * (1024 * 1024 - 3) + "y" * 1024 * 1024 + "\n"
+    assert "***" in found
