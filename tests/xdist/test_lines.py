@@ -17,6 +17,7 @@ import pytest
 
 from pytest_plan import StateError
 from pytest_plan.engine.shared.state import State
+from pytest_plan.plugin.items.logs import RunLogs
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.run.host import Host
 from pytest_plan.plugin.xdist.client import Client
@@ -106,7 +107,7 @@ def _answers(store: SharedStore, verdicts: dict[str, Verdict | None] | None = No
         variables=lambda: {"DB_URL": "tcp://db"},
         watching=SimpleNamespace(has_losses=False),
     )
-    return Answers(cast("Host", host), store)
+    return Answers(cast("Host", host), store, RunLogs(dict, str, "."))
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ Each has a fallback for a version that works in another way.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -58,6 +59,37 @@ def keep_from_repeating(item: pytest.Item) -> None:
         item._terminal_errors = dict.fromkeys(("setup", "call", "teardown"), True)
     if hasattr(item, "_flaky_max_runs"):
         item._flaky_max_runs = 0
+
+
+def outcomes(
+    config: pytest.Config,
+) -> Callable[[pytest.Item, pytest.CallInfo[None], pytest.TestReport], str]:
+    """Return a function that returns the outcome that pytest will give to the report of a test.
+
+    Until pytest has considered the mark `xfail`, a report says `failed` for an expected failure,
+    and `passed` for a test that should have failed. If this version of pytest works in another way,
+    the outcome is what the report says.
+    """
+    try:
+        from _pytest.skipping import pytest_runtest_makereport as consider
+        from _pytest.skipping import xfailed_key as key
+    except ImportError:
+        return lambda item, call, report: report.outcome
+
+    def outcome(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
+        may_change = item.stash.get(key, None) is not None or (
+            call.excinfo is not None and isinstance(call.excinfo.value, pytest.xfail.Exception)
+        )
+        if not may_change:
+            return report.outcome
+        trial: Any = copy.copy(report)
+        with contextlib.suppress(StopIteration, AttributeError, TypeError):
+            considering: Any = consider(item, call)
+            next(considering)
+            considering.send(trial)
+        return str(trial.outcome)
+
+    return outcome
 
 
 def uncount_failure(config: pytest.Config) -> None:

@@ -152,7 +152,9 @@ class DeclaredSteps:
         if self.error is not None:
             raise pytest.UsageError(self.error)
         until = self.settings.until
-        for option, names in (("until", until and [until]), ("skip", self.settings.skip)):
+        settings = self.settings
+        named = {"until": until and [until], "skip": settings.skip, "follow": settings.follow}
+        for option, names in named.items():
             for name in names or ():
                 if self._find(option, name) is None:
                     source = self.settings.sources[option]

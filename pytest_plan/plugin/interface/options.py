@@ -139,6 +139,19 @@ _OPTIONS = (
         in_command_line=False,
     ),
     _Option(
+        "logs",
+        Kind.KEEP,
+        "When the report of a test shows what the logs of the steps it needs have gained: 'failed' "
+        "(if the test fails), 'always' or 'never' (default: failed)",
+        in_command_line=False,
+    ),
+    _Option(
+        "follow",
+        Kind.NAMES,
+        "Print the log of this step as it grows. Can be specified multiple times.",
+        "STEP",
+    ),
+    _Option(
         "pause_on_failure",
         Kind.FLAG,
         "Wait for Enter after a failed step, before its cleanup (requires a terminal)",
@@ -190,6 +203,8 @@ class Settings(NamedTuple):
         reaper: whether to start the reaper.
         report: the report files to write, each ending in one of `REPORT_ENDINGS`.
         github_summary: whether to add the report to the job summary of GitHub Actions.
+        logs: when the report of a test shows the logs of steps: `never`, `failed` or `always`.
+        follow: the steps whose logs to print as they grow.
         pause_on_failure: whether to wait for Enter after a failed step.
         dir: the folder for journals and artifacts.
         autouse: whether every test needs every step.
@@ -216,6 +231,8 @@ class Settings(NamedTuple):
     reaper: bool
     report: tuple[Path, ...]
     github_summary: bool
+    logs: str
+    follow: tuple[str, ...]
     pause_on_failure: bool
     dir: Path
     autouse: bool
@@ -288,6 +305,8 @@ def settings(config: pytest.Config) -> Settings:
             "limit": values["limit"] or None,
             "skip": values["skip"] or (),
             "forget": values["forget"] or (),
+            "logs": values["logs"] or "failed",
+            "follow": values["follow"] or (),
             "wait": values["wait"] or 0.0,
             "report": _report_files(config, values["report"] or (), found["report"][1]),
             "dir": config.rootpath / folder,

@@ -207,7 +207,7 @@ class Controller(Owner):
         host = plan_session.host
         gate = Gate(self._config, plan_session.verdict, host.has_failed, plan_session.loss)
         self._config.pluginmanager.register(gate, "pytest_plan_gate")
-        self._answers = Answers(plan_session.host, plan_session.store)
+        self._answers = Answers(plan_session.host, plan_session.store, plan_session.logs())
         host.watching.on_loss = self._tell_losses
         for node in self._servers:
             xdist_internals.ignore_send_errors(node)

@@ -23,6 +23,7 @@ from pytest_plan.plugin.items.verdict import MissingPlan, PlanView, Verdict
 from pytest_plan.plugin.xdist import roles
 
 if TYPE_CHECKING:
+    from pytest_plan.plugin.items.logs import Logs, RunLogs
     from pytest_plan.plugin.run.host import Host
 
 
@@ -109,6 +110,35 @@ class PlanSession:
             self.config,
             lambda: {item.nodeid: closure(names, steps) for item, names in self.needs.items()},
         )
+
+    def logs(self) -> RunLogs:
+        """Return the logs of the run, in the process that runs the plan."""
+        from pytest_plan.plugin.items.logs import RunLogs
+
+        host, folder = self.host, self.config.invocation_params.dir
+        return RunLogs(lambda: host.run.step_runs, host.mask, folder)
+
+    def show_logs(self, logs: Logs, *, workers: int = 1) -> None:
+        """Let the reports of tests show what the logs of steps have gained, if that is wanted.
+
+        Args:
+            logs: the logs of the steps.
+            workers: how many workers run tests.
+        """
+        wanted = self.settings.logs
+        if wanted == "never" or not any(self.needs.values()):
+            return
+        from pytest_plan.plugin.items.logs import LogSections
+
+        sections = LogSections(
+            self.config,
+            self.needs,
+            lambda: self.declared.steps,
+            logs,
+            always=wanted == "always",
+            others=workers > 1,
+        )
+        self.config.pluginmanager.register(sections, "pytest_plan_log_sections")
 
     @property
     def names(self) -> VisibleNames:

@@ -35,6 +35,7 @@ class Solo(Owner):
             host = plan_session.host
             gate = Gate(self._config, plan_session.verdict, host.has_failed, plan_session.loss)
             self._config.pluginmanager.register(gate, "pytest_plan_gate")
+            plan_session.show_logs(plan_session.logs())
             if plan_session.declared.needed:
                 self._warn()
             plan_session.host.provision(plan_session.declared.needed or ())

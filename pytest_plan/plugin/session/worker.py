@@ -126,7 +126,9 @@ class Worker:
         )
         self._config.pluginmanager.register(limit, "pytest_plan_limit")
         self._config.add_cleanup(limit.stop)
-        plan_session.view = Remote(client, limit.start, roles.worker_count(self._config))
+        workers = roles.worker_count(self._config)
+        plan_session.view = remote = Remote(client, limit.start, workers)
+        plan_session.show_logs(remote.logs, workers=workers)
 
     def _needs(self, plan_session: PlanSession, session: pytest.Session) -> dict[str, Any]:
         error = None

@@ -16,6 +16,7 @@ from pytest_plan.engine.shared.state import State
 from pytest_plan.engine.shared.store import Entry
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.xdist.client import Client
+from pytest_plan.plugin.xdist.remote_logs import RemoteLogs
 from pytest_plan.plugin.xdist.wire import dump, load, open_value
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Remote:
         begun: a function to call once the plan has begun. Its argument is a function that returns
             the seconds left until the limit, or None if there is no limit.
         workers: the number of workers of the run.
+
+    Attributes:
+        logs: the logs of the steps.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class Remote:
         self._losses: Mapping[str, Loss] = {}
         self._run_id: str | None = None
         self._environment: str | None = None
+        self._log_sources: dict[str, str | None] = {}
+        self.logs = RemoteLogs(client, self._log_sources)
 
     @property
     def state(self) -> State:
@@ -80,7 +86,8 @@ class Remote:
         if not unknown and self._has_begun:
             return
         answer = load(self._client.ask("ensure", unknown))
-        verdicts, variables, remaining, values, self._run_id, self._environment = answer
+        verdicts, variables, remaining, values, self._run_id, self._environment, sources = answer
+        self._log_sources.update(sources)
         os.environ.update(variables)
         self._store.values.update(values)
         self._verdicts.update(verdicts)

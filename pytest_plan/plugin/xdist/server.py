@@ -19,6 +19,7 @@ from pytest_plan.plugin.xdist.pending import PendingRequest
 from pytest_plan.plugin.xdist.wire import received, send
 
 if TYPE_CHECKING:
+    from pytest_plan.plugin.items.logs import RunLogs
     from pytest_plan.plugin.run.host import Host
     from pytest_plan.plugin.xdist.shared_store import SharedStore
 
@@ -31,11 +32,13 @@ class Answers:
     Args:
         host: the run of the plan.
         store: the store of the State.
+        logs: the logs of the steps.
     """
 
-    def __init__(self, host: Host, store: SharedStore) -> None:
+    def __init__(self, host: Host, store: SharedStore, logs: RunLogs) -> None:
         self.host = host
         self.store = store
+        self.logs = logs
         # Only the main thread replaces these, in `decide`; readers need no lock.
         self._verdicts: Mapping[str, Verdict | None] | None = None
         self.results = pickle.dumps({})
@@ -54,7 +57,8 @@ class Answers:
 
         The answer is a pickle of the verdicts on these steps, the environment variables that steps
         have set, the seconds left until the limit, the values of these steps, for forked copies of
-        the worker, the id of the run, and the name of its environment.
+        the worker, the id of the run, the name of its environment, and the private files of the
+        logs of these steps and of those that they need.
         """
         verdicts = self._verdicts
         if verdicts is None or any(name not in verdicts for name in names):
@@ -65,7 +69,8 @@ class Answers:
         decided = {name: host.verdict_on(name) if has_losses else verdicts[name] for name in names}
         values = self.store.steps_data(names)
         facts = (host.remaining(), values, host.run_id, host.environment)
-        return pickle.dumps((decided, variables, *facts))
+        sources = self.logs.sources(names)
+        return pickle.dumps((decided, variables, *facts, sources))
 
     def losses(self) -> bytes | None:
         """Return a message about the steps that are lost, for `Server.lost`; None if none is.
@@ -137,6 +142,8 @@ class Server:
             "losses": lambda answers, _: (answers.look(),),
             "run_id": lambda answers, _: (answers.host.run_id,),
             "environment": lambda answers, _: (answers.host.environment,),
+            "log_marks": lambda answers, _, steps: (answers.logs.marks(steps),),
+            "logs_since": lambda answers, _, marks: ([*map(tuple, answers.logs.since(marks))],),
         }
         channel.setcallback(self.receive, endmarker=None)
 
