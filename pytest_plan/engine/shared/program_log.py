@@ -56,7 +56,7 @@ def gained(source: Path, mark: int, masker: Masker) -> Gain:
         data = file.read(size - begin)
     at = first - begin
     if first > mark:
-        at = data.find(b"\n", at) + 1 or at
+        at = data.find(b"\n", at, -1) + 1 or at
     else:
         earliest = max(0, at - _LONG_LINE)
         at = data.rfind(b"\n", earliest, at) + 1 or (at if first > _LONG_LINE else 0)

@@ -136,6 +136,49 @@ def add_output(report: pytest.TestReport, text: str) -> None:
     report._json_report_extra = {report.when: {"stdout": text}}  # type: ignore[attr-defined]
 
 
+def extend_output(report: pytest.TestReport, text: str) -> None:
+    """Let pytest-json-report find more captured output in the report of a test."""
+    stages: Any = getattr(report, "_json_report_extra", None)
+    with contextlib.suppress(AttributeError, TypeError):
+        stage = stages.setdefault(report.when, {}) if stages is not None else {}
+        stage["stdout"] = stage.get("stdout", "") + text
+
+
+class JUnitOutput:
+    """Adds output to the cases of the `--junitxml` file, if pytest will write one.
+
+    If this version of pytest writes the file in another way, nothing is added.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._xml: Any = None
+        with contextlib.suppress(ImportError):
+            from _pytest.junitxml import xml_key
+
+            self._xml = config.stash.get(xml_key, None)
+
+    def add(self, report: pytest.TestReport, text: str) -> None:
+        """Add output to the case of a report, unless it passed and the user wants none of those.
+
+        It is in the element `system-out`, with what pytest will write there as well.
+        """
+        xml = self._xml
+        if xml is None or (report.passed and (xml.logging == "no" or not xml.log_passing_tests)):
+            return
+        with contextlib.suppress(AttributeError, TypeError):
+            case = xml.node_reporter(report)
+            case._write_content(report, text, "system-out")
+            ours, append = case.nodes[-1], case.append
+
+            def append_or_join(node: Any) -> None:
+                if node.tag == ours.tag:
+                    ours.text += node.text or ""
+                else:
+                    append(node)
+
+            case.append = append_or_join
+
+
 def expect_teardown(config: pytest.Config) -> None:
     """Let pytest-sugar, which counts each report at teardown as a test, expect one more."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import pytest
 
+from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.text import printable
 from pytest_plan.plugin.compat.report_internals import outcomes
 from pytest_plan.plugin.items.verdict import Blocked
@@ -26,6 +27,7 @@ _MOST_BYTES = 4 * 1024  # of a step
 _MOST_BYTES_OF_TEST = 20 * 1024
 # Reporters find captured output by the first words of the title.
 TITLE = "Captured log of plan step "
+_MARKS = "plan_log_marks"  # the attribute of a report whose sections another process must add
 
 
 class Lines(NamedTuple):
@@ -140,6 +142,7 @@ class LogSections:
         self._when = "during this test" + (" and tests of other workers" if others else "")
         self._wholly: dict[tuple[str, ...], tuple[str, ...]] = {}  # with what the steps need
         self._item: pytest.Item | None = None  # the test of the marks
+        self._copied = ""  # the node id of the test of the marks, if it has run in a forked copy
         self._marks: dict[str, int] = {}
         self._left = 0  # how many bytes the test may still show
 
@@ -163,20 +166,34 @@ class LogSections:
         if outcome in self._shown and not (outcome == "passed" and call.when == "setup"):
             is_blocked = call.excinfo is not None and isinstance(call.excinfo.value, Blocked)
             if not is_blocked:
-                report.sections += self._sections()
+                self._add_sections(report)
         return report
 
-    def _sections(self) -> list[tuple[str, str]]:
-        sections = []
-        with contextlib.suppress(Exception):  # the controller may have ended
-            for lines in self._logs.since(self._marks):
-                self._marks[lines.step] = lines.mark
-                if not lines.text or len(lines.text) > self._left:
-                    continue
-                self._left -= len(lines.text)
-                head = f"(earlier lines are in {lines.path})\n" if lines.path else ""
-                sections.append((f"{TITLE}{lines.step!r} {self._when}", head + lines.text))
-        return sections
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Add the sections to the report of a test that has run in a forked copy of a worker."""
+        marks = report.__dict__.pop(_MARKS, None)
+        if marks is None:
+            return
+        if self._copied != report.nodeid:
+            self._copied, self._marks, self._left = report.nodeid, {}, _MOST_BYTES_OF_TEST
+        self._marks = {step: max(mark, self._marks.get(step, 0)) for step, mark in marks.items()}
+        self._add_sections(report)
+        report.__dict__.pop(_MARKS, None)
+
+    def _add_sections(self, report: pytest.TestReport) -> None:
+        try:
+            found = self._logs.since(self._marks)
+        except StateError:  # a forked copy of a worker cannot ask the controller
+            report.__dict__[_MARKS] = dict(self._marks)
+            return
+        for lines in found:
+            self._marks[lines.step] = lines.mark
+            if not lines.text or len(lines.text) > self._left:
+                continue
+            self._left -= len(lines.text)
+            head = f"(earlier lines are in {lines.path})\n" if lines.path else ""
+            report.sections.append((f"{TITLE}{lines.step!r} {self._when}", head + lines.text))
 
     def _all(self, names: tuple[str, ...]) -> tuple[str, ...]:
         if names not in self._wholly:

@@ -76,8 +76,12 @@ class PlanSession:
         self._load("terminal.live")
         self._load("test_reports")
         self._load("otel")
-        if self.config.getoption("xmlpath", None):
+        has_junit = bool(self.config.getoption("xmlpath", None))
+        if has_junit:
             self._load("junit")
+        has_json = bool(self.config.getoption("json_report", None))
+        if self.settings.logs != "never" and (has_junit or has_json):
+            self._load("logs")
 
     def _load(self, report: str) -> None:
         # Loaded by name, because reports import the plugin and not the other way around. pytest's
