@@ -10,7 +10,7 @@ from collections.abc import Generator
 import pytest
 
 from pytest_plan.plugin.compat.report_internals import JUnitOutput, extend_output
-from pytest_plan.plugin.items.logs import TITLE
+from pytest_plan.plugin.items.logs import logs_in
 
 
 def pytest_plan_make_listener(config: pytest.Config) -> None:
@@ -27,7 +27,7 @@ class LogOutput:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None]:
         """Hand them on before pytest has finished the case: this is at teardown."""
-        logs = [section for section in report.sections if section[0].startswith(TITLE)]
+        logs = logs_in(report)
         if not logs:
             return (yield)
         text = "".join(f"{title:-^80}\n{text}\n" for title, text in logs)

@@ -11,7 +11,7 @@ from tests.plugin.project import Project, refuses
 from tests.plugin.talking import STEPS, TALK
 from tests.plugin.test_forked import FORKED
 
-_TITLE = re.compile(r"^-+ ?Captured log of plan step '(\w+)' (.*?) ?-+$")
+_TITLE = re.compile(r"^-+ ?Captured stdout \w+ \(log of plan step '(\w+)' (.*?)\) ?-+$")
 
 
 def sections(result: pytest.RunResult) -> list[tuple[str, list[str]]]:
@@ -123,7 +123,7 @@ def test_expected_failures_and_skips_show_nothing(talking: Project, code: str) -
     """)
     result = talking.run("-rA", "-o", "plan_logs=always")
     assert result.ret == 0
-    assert "Captured log of plan step" not in result.stdout.str()
+    assert "log of plan step" not in result.stdout.str()
 
 
 def test_a_test_that_should_have_failed_shows_the_lines(talking: Project) -> None:

@@ -20,7 +20,7 @@ def talking(cluster: Cluster) -> Cluster:
 
 def titles(text: str) -> list[str]:
     """Return the titles of the sections."""
-    return re.findall(r"^-+ ?Captured log of (.*?) ?-+$", text, re.MULTILINE)
+    return re.findall(r"^-+ ?Captured stdout call \(log of (.*?)\) ?-+$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("dist", ["load", "loadfile", "worksteal", "each"])
@@ -39,7 +39,7 @@ def test_the_lines_come_from_the_controller(talking: Cluster, dist: str) -> None
             assert False
     """)
     said = talking.apart("-n", "2", "--dist", dist).stdout.str()
-    others = "during this test and tests of other workers"
+    others = "during this test and those of other workers"
     times = 2 if dist == "each" else 1
     assert titles(said) == [f"plan step 'db' {others}", f"plan step 'web' {others}"] * times
     assert "\npassword=***\n" in said

@@ -165,6 +165,12 @@ class JUnitOutput:
         xml = self._xml
         if xml is None or (report.passed and (xml.logging == "no" or not xml.log_passing_tests)):
             return
+        # pytest itself writes sections of captured output of some reports.
+        is_written = report.when == "teardown" or (
+            report.when == "call" and not xml.log_passing_tests
+        )
+        if is_written and xml.logging in ("system-out", "out-err", "all"):
+            return
         with contextlib.suppress(AttributeError, TypeError):
             case = xml.node_reporter(report)
             case._write_content(report, text, "system-out")
@@ -196,6 +202,14 @@ def tell_allure(config: pytest.Config, report: pytest.TestReport) -> None:
     with contextlib.suppress(ImportError, AttributeError, TypeError):
         core = importlib.import_module("allure_commons._core")
         core.plugin_manager.hook.report_result(result=_allure_result(core, report))
+
+
+def attach_to_allure(config: pytest.Config, name: str, text: str) -> None:
+    """Attach a text to the running test in the results of allure-pytest, if it attaches output."""
+    if config.pluginmanager.has_plugin("allure_listener") and config.option.attach_capture:
+        with contextlib.suppress(ImportError, AttributeError, TypeError):
+            allure = importlib.import_module("allure")
+            allure.attach(text, name=name, attachment_type=allure.attachment_type.TEXT)
 
 
 def _allure_result(core: Any, report: pytest.TestReport) -> Any:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.text import printable
-from pytest_plan.plugin.compat.report_internals import outcomes
+from pytest_plan.plugin.compat.report_internals import attach_to_allure, outcomes
 from pytest_plan.plugin.items.verdict import Blocked
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 _MOST_LINES = 40  # of a step
 _MOST_BYTES = 4 * 1024  # of a step
 _MOST_BYTES_OF_TEST = 20 * 1024
-# Reporters find captured output by the first words of the title.
-TITLE = "Captured log of plan step "
+# A title begins as pytest's, by which reporters and IDEs find captured output and its phase.
+_TITLE = "Captured stdout {} (log of plan step {!r} {})"
+_OURS = "(log of plan step "
 _MARKS = "plan_log_marks"  # the attribute of a report whose sections another process must add
 
 
@@ -134,12 +135,13 @@ class LogSections:
         always: bool,
         others: bool,
     ) -> None:
+        self._config = config
         self._needs = needs
         self._steps = steps
         self._logs = logs
         self._shown = ("failed", "passed") if always else ("failed",)
         self._outcome = outcomes(config)
-        self._when = "during this test" + (" and tests of other workers" if others else "")
+        self._when = "during this test" + (" and those of other workers" if others else "")
         self._wholly: dict[tuple[str, ...], tuple[str, ...]] = {}  # with what the steps need
         self._item: pytest.Item | None = None  # the test of the marks
         self._copied = ""  # the node id of the test of the marks, if it has run in a forked copy
@@ -193,7 +195,10 @@ class LogSections:
                 continue
             self._left -= len(lines.text)
             head = f"(earlier lines are in {lines.path})\n" if lines.path else ""
-            report.sections.append((f"{TITLE}{lines.step!r} {self._when}", head + lines.text))
+            title = _TITLE.format(report.when, lines.step, self._when)
+            report.sections.append((title, head + lines.text))
+            if report.when != "teardown":  # Allure reads the sections of the teardown
+                attach_to_allure(self._config, title, head + lines.text)
 
     def _all(self, names: tuple[str, ...]) -> tuple[str, ...]:
         if names not in self._wholly:
@@ -203,6 +208,11 @@ class LogSections:
 
 def _source_of(log: StepLog) -> str | None:
     return None if log.source is None else str(log.source)
+
+
+def logs_in(report: pytest.TestReport) -> list[tuple[str, str]]:
+    """Return the sections of the report of a test that show logs of steps."""
+    return [section for section in report.sections if _OURS in section[0]]
 
 
 def with_needs(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> tuple[str, ...]:
