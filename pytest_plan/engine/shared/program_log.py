@@ -63,10 +63,16 @@ def gained(source: Path, mark: int, masker: Masker) -> Gain:
     return Gain(_masked_from(data, at, masker), begin + len(data), first > mark)
 
 
-def whole_lines(source: IO[bytes], mark: int, masker: Masker) -> Gain:
-    """Return the masked whole lines that begin at `mark`, as many as are read at once.
+def next_lines(source: IO[bytes], mark: int, masker: Masker, *, wholly: bool = False) -> Gain:
+    """Return the masked lines that begin at `mark`, as many as are read at once.
 
     A line that is longer than that is returned in parts.
+
+    Args:
+        source: the private file.
+        mark: where the lines begin; the mark of the last result.
+        masker: the masker for secrets.
+        wholly: whether to return the last line if it has no end.
 
     Raises:
         OSError: the file cannot be read.
@@ -75,8 +81,11 @@ def whole_lines(source: IO[bytes], mark: int, masker: Masker) -> Gain:
     source.seek(begin)
     data = source.read(mark - begin + _CHUNK)
     at = mark - begin
+    is_all = len(data) - at < _CHUNK
+    if wholly and is_all:
+        return Gain(_masked_from(data, at, masker), begin + len(data))
     end = data.rfind(b"\n", at) + 1
-    if not end and len(data) - at < _CHUNK:
+    if not end and is_all:
         return Gain(mark=mark)
     text = _text(data[: end or len(data)])
     _, first = masker.mask_some(text, len(_text(data[:at])))

@@ -136,6 +136,19 @@ def add_output(report: pytest.TestReport, text: str) -> None:
     report._json_report_extra = {report.when: {"stdout": text}}  # type: ignore[attr-defined]
 
 
+def leave_progress_line(config: pytest.Config) -> bool:
+    """Return whether the last line on the terminal has no end; let pytest continue below it.
+
+    Any thread can call this. If this version of pytest works in another way, return False.
+    """
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    writer: Any = getattr(reporter, "_tw", None)
+    if not getattr(writer, "_current_line", ""):
+        return False
+    writer._current_line = ""
+    return True
+
+
 def extend_output(report: pytest.TestReport, text: str) -> None:
     """Let pytest-json-report find more captured output in the report of a test."""
     stages: Any = getattr(report, "_json_report_extra", None)

@@ -125,6 +125,15 @@ class DeclaredSteps:
         name = self.settings.until
         return name and (self._find("until", name) or name)
 
+    @property
+    def followed(self) -> frozenset[str]:
+        """The steps whose logs are printed as they grow; an unknown name is as it is.
+
+        Raises:
+            pytest.UsageError: several steps have one of these names.
+        """
+        return frozenset(self._find("follow", name) or name for name in self.settings.follow)
+
     def include(self, folders: Iterable[tuple[str, ...]]) -> None:
         """Add the steps of these folders that only the cleanup of an earlier run has loaded so far.
 

@@ -74,6 +74,8 @@ class PlanSession:
     def load_listeners(self) -> None:
         """Register the reports that listen to a run."""
         self._load("terminal.live")
+        if self.settings.follow:
+            self._load("terminal.follow")
         self._load("test_reports")
         self._load("otel")
         has_junit = bool(self.config.getoption("xmlpath", None))

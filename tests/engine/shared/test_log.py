@@ -11,7 +11,7 @@ import pytest
 from pytest_plan.engine.model.secret import Masker, Secret
 from pytest_plan.engine.shared.folders import RunFolders
 from pytest_plan.engine.shared.log import StepLog, current_log
-from pytest_plan.engine.shared.program_log import Copies, Gain, whole_lines
+from pytest_plan.engine.shared.program_log import Copies, Gain, next_lines
 from tests.engine.support.steps import Background
 
 
@@ -256,13 +256,19 @@ def test_whole_lines_come_in_order(log: StepLog, masker: Masker) -> None:
     with file, open(file.name, "rb") as source:
         file.write(b"one\nhunter2\nhunt")
         file.flush()
-        first = whole_lines(source, 0, masker)
+        first = next_lines(source, 0, masker)
         assert first == Gain("one\n***\n", 12)
-        assert whole_lines(source, first.mark, masker) == Gain(mark=12)
+        assert next_lines(source, first.mark, masker) == Gain(mark=12)
         file.write(b"er3\ntwo\n")
         file.flush()
-        assert whole_lines(source, first.mark, masker).text.splitlines()[-1] == "two"
-        assert "hunt" not in whole_lines(source, first.mark, masker).text
+        assert next_lines(source, first.mark, masker).text.splitlines()[-1] == "two"
+        assert "hunt" not in next_lines(source, first.mark, masker).text
+        file.write(b"the end")
+        file.flush()
+        rest = next_lines(source, first.mark, masker)
+        last = next_lines(source, rest.mark, masker, wholly=True)
+        assert last == Gain("the end", Path(file.name).stat().st_size)
+        assert next_lines(source, last.mark, masker, wholly=True) == Gain(mark=last.mark)
 
 
 def test_a_line_that_never_ends_comes_in_parts(log: StepLog, masker: Masker) -> None:
@@ -272,7 +278,7 @@ def test_a_line_that_never_ends_comes_in_parts(log: StepLog, masker: Masker) -> 
     assert log.source is not None
     found, mark = "", 0
     with log.source.open("rb") as source:
-        while (gain := whole_lines(source, mark, masker)).mark > mark:
+        while (gain := next_lines(source, mark, masker)).mark > mark:
             found, mark = found + gain.text, gain.mark
     assert found.replace("***", "") == "x" * (1024 * 1024 - 3) + "y" * 1024 * 1024 + "\n"
     assert "***" in found
