@@ -106,6 +106,7 @@ def _answers(store: SharedStore, verdicts: dict[str, Verdict | None] | None = No
         environment="run-r1",
         variables=lambda: {"DB_URL": "tcp://db"},
         watching=SimpleNamespace(has_losses=False),
+        has_stopped_programs=lambda: False,
     )
     return Answers(cast("Host", host), store, RunLogs(dict, str, "."))
 
