@@ -6,6 +6,7 @@ import functools
 import operator
 import os
 import re
+import signal
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from pytest_plan.steps.ready.tcp import tcp
 
 _HOST = "127.0.0.1"
 _STARTS = 3  # how often a program is started that loses its port to another process
+_CAUSE_LINES = 3
 _IN_USE = re.compile(r"address (is )?(already )?in use|EADDRINUSE", re.IGNORECASE)
 
 
@@ -92,7 +94,7 @@ def service(
         KeyError, OSError, JournalError, PlanError: see `Context.start`.
     """
     longest = None if timeout is None else parse_duration(timeout, "service: timeout", zero=False)
-    wanted = _Wanted(argv, env, cwd, user)
+    wanted = Wanted(argv, env, cwd, user)
     server = attached(attach)
     condition = wanted.condition(ready)
     if server is not None:
@@ -101,36 +103,45 @@ def service(
         server.ports = ports
         use(ctx, server, None if ready is None else condition, longest)
         return value
-    starter = starter_of(ctx)
-    begun = starter.now()
-    for left in reversed(range(_STARTS)):
-        ports = {name: ctx.free_port() for name in wanted.ports}
-        try:
-            return _start(starter, wanted, ports, condition, longest)
-        except PortLostError as lost:
-            if not ports or not left:
-                raise RuntimeError(str(lost)) from None
-            if longest is not None:
-                longest = max(0.0, longest - (starter.now() - begun))
-                begun = starter.now()
-            ctx.log(f"{lost}; {wanted.name} is started again, with another port")
-    raise AssertionError
+    return start(ctx, wanted, condition, longest)
 
 
-class _Wanted:
-    """A program to start, with placeholders in its arguments and its environment."""
+class Wanted:
+    """A program to start, with placeholders in its arguments and its environment.
+
+    Args:
+        argv: the program and its arguments.
+        env: variables to add to the environment; a value of None removes a variable.
+        cwd: its working directory; None means that of pytest.
+        user: the user (name or id) to run it as; None means the current user.
+        stop_signal: the signal that asks it to stop.
+        cause: a regular expression for a line that says why it has ended; an error has the first
+            such line, and two after it. None means that there is none.
+
+    Attributes:
+        name: the name of the executable.
+        ports: the names of the ports that it needs.
+
+    Raises:
+        PlanDefinitionError, TypeError: an argument is invalid.
+    """
 
     def __init__(
         self,
         argv: Sequence[str | os.PathLike[str]],
-        env: Mapping[str, str | None] | None,
-        cwd: str | os.PathLike[str] | None,
-        user: str | int | None,
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+        *,
+        stop_signal: int = signal.SIGTERM,
+        cause: str | None = None,
     ) -> None:
         self._argv = arguments_of(argv)
         self._env = dict(env or {})
         self._cwd = cwd
         self._user = user
+        self._stop_signal = stop_signal
+        self._cause = cause
         for name, value in self._env.items():
             if not isinstance(value, str | None):
                 raise PlanDefinitionError(
@@ -153,6 +164,14 @@ class _Wanted:
         refuse_unusable(condition, repr(self.name), self.ports)
         return condition
 
+    def cause(self, output: str) -> str | None:
+        """Return the lines of its output that say why it has ended, if there are any."""
+        lines = [" ".join(line.split()) for line in output.splitlines() if line.strip()]
+        for place, line in enumerate(lines):
+            if self._cause is not None and re.search(self._cause, line):
+                return " | ".join(lines[place : place + _CAUSE_LINES])
+        return None
+
     def command(self, ports: Mapping[str, int]) -> Command:
         """Return how to start the program with these ports."""
         return Command(
@@ -160,12 +179,39 @@ class _Wanted:
             {name: value and filled(value, _HOST, ports) for name, value in self._env.items()},
             cwd=self._cwd,
             user=self._user,
+            stop_signal=self._stop_signal,
         )
+
+
+def start(ctx: Context, wanted: Wanted, condition: Condition, timeout: float | None) -> Service:
+    """Start a program on free ports, and wait until it is ready; see `service`.
+
+    Args:
+        ctx: the `ctx` of the hook.
+        wanted: what to start.
+        condition: the condition that it must meet.
+        timeout: the maximum time until it is ready, in seconds; None means the time limit of the
+            step.
+    """
+    starter = starter_of(ctx)
+    begun = starter.now()
+    for left in reversed(range(_STARTS)):
+        ports = {name: ctx.free_port() for name in wanted.ports}
+        try:
+            return _start(starter, wanted, ports, condition, timeout)
+        except PortLostError as lost:
+            if not ports or not left:
+                raise RuntimeError(str(lost)) from None
+            if timeout is not None:
+                timeout = max(0.0, timeout - (starter.now() - begun))
+                begun = starter.now()
+            ctx.log(f"{lost}; {wanted.name} is started again, with another port")
+    raise AssertionError
 
 
 def _start(
     starter: Starter,
-    wanted: _Wanted,
+    wanted: Wanted,
     ports: Mapping[str, int],
     condition: Condition,
     timeout: float | None,
@@ -190,6 +236,8 @@ def _start(
         if lost := _lost(started, error):
             starter.forget(started)
             raise lost from None
+        if (cause := wanted.cause(started.output())) is not None:
+            raise RuntimeError(f"{error}: {cause}") from None
         raise
     return value
 
