@@ -121,6 +121,8 @@ def _step(obj: Any, options: dict[str, Any], origin: str) -> Step:
         )
     try:
         return obj()
+    except PlanDefinitionError as error:
+        raise PlanDefinitionError(f"{origin}: {error}") from error
     except TypeError as error:
         raise PlanDefinitionError(
             f"{origin}: cannot create {obj.__name__!r} without arguments: {error}"
