@@ -50,6 +50,8 @@ FLOORS = {
         ["ready"],
         ["attach"],
         ["containers", "run_once", "service"],
+        ["servers"],
+        ["databases"],
     ],
 }
 MOST_ENTRIES = 9  # modules and rooms in a folder
