@@ -51,7 +51,7 @@ FLOORS = {
         ["attach"],
         ["containers", "run_once", "service"],
         ["servers"],
-        ["databases"],
+        ["databases", "playbook"],
     ],
 }
 MOST_ENTRIES = 9  # modules and rooms in a folder

@@ -13,6 +13,7 @@ from pytest_plan.steps.containers.steps import ContainerStep as ContainerStep
 from pytest_plan.steps.containers.value import Container as Container
 from pytest_plan.steps.databases import create_database as create_database
 from pytest_plan.steps.databases import database_url as database_url
+from pytest_plan.steps.playbook import playbook as playbook
 from pytest_plan.steps.ready.command import command as command
 from pytest_plan.steps.ready.healthy import healthy as healthy
 from pytest_plan.steps.ready.http import http as http
@@ -49,6 +50,7 @@ __all__ = [
     "healthy",
     "http",
     "log_line",
+    "playbook",
     "run_once",
     "service",
     "tcp",
