@@ -44,6 +44,7 @@ RECIPES = {
     "examples/first": Recipe(frozenset({"web"})),
     "examples/shop": Recipe(frozenset({"postgres", "redis", "schema"})),
     "how-to/bound-the-time": Recipe(options=("--plan-limit", "2s")),
+    "how-to/databases-and-brokers": Recipe(frozenset({"db", "baskets"})),
     "how-to/debug-a-failed-step": Recipe(),
     "how-to/give-each-test-a-database": Recipe(frozenset({"postgres"})),
     "how-to/keep-an-environment": Recipe(frozenset({"database"})),

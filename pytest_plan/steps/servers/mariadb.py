@@ -60,7 +60,7 @@ class MariaDB(Server):
         database: the database, which is created.
         user: a user with all rights, who is created.
         password: the password of the user; None means a random one, and "" that none is needed.
-        settings: settings of the server.
+        settings: settings of the server, by name.
         attach: the name of an environment variable; if it has a URL, the step uses that server.
         timeout: the maximum duration of one attempt, as for every step.
     """

@@ -61,7 +61,7 @@ class PostgreSQL(Server):
         database: the database, which is created.
         user: its superuser.
         password: the password of the user; None means a random one, and "" that none is needed.
-        settings: settings of the server.
+        settings: settings of the server, by name.
         attach: the name of an environment variable; if it has a URL, the step uses that server.
         timeout: the maximum duration of one attempt, as for every step.
     """

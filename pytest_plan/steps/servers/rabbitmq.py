@@ -54,7 +54,7 @@ class RabbitMQ(Server):
         bin: the folder with `rabbitmq-server`; None means that it is searched for.
         user: an administrator, who is created.
         password: the password of the user; None means a random one.
-        settings: settings of the server, as in `rabbitmq.conf`.
+        settings: settings of the server, by name, as in `rabbitmq.conf`.
         attach: the name of an environment variable; if it has a URL, the step uses that server.
         timeout: the maximum duration of one attempt, as for every step.
     """

@@ -44,7 +44,7 @@ class Redis(Server):
         bin: the folder with `redis-server`; None means that it is searched for.
         database: the number of the database.
         password: the password; None means a random one, and "" that none is needed.
-        settings: settings of the server, as in its configuration file.
+        settings: settings of the server, by name, as in its configuration file.
         attach: the name of an environment variable; if it has a URL, the step uses that server.
         timeout: the maximum duration of one attempt, as for every step.
     """
