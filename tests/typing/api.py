@@ -23,6 +23,7 @@ from pytest_plan import (
     Context,
     GenericStep,
     JournalError,
+    Loss,
     Plan,
     PlanCancelledError,
     PlanDefinitionError,
@@ -41,6 +42,7 @@ from pytest_plan import (
     StepError,
     StepFinished,
     StepInterrupted,
+    StepLost,
     StepOutcome,
     StepResult,
     StepStarted,
@@ -50,12 +52,26 @@ from pytest_plan import (
     Waiting,
 )
 from pytest_plan.steps import (
+    S3,
+    ComposeStep,
     Condition,
+    Container,
+    ContainerStep,
+    Kafka,
+    MariaDB,
+    PostgreSQL,
+    RabbitMQ,
+    Redis,
     Service,
     command,
+    compose,
+    container,
+    create_database,
+    database_url,
     healthy,
     http,
     log_line,
+    playbook,
     run_once,
     service,
     tcp,
@@ -142,6 +158,48 @@ def shop(ctx: Context) -> str:
     return found.url or ""
 
 
+@pytest.mark.plan_step
+class db(PostgreSQL):  # noqa: N801 - the name of the step
+    version = "16"
+    settings = {"max_connections": 20}  # noqa: RUF012 - as users write it
+
+
+class Cache(Redis):
+    password = "sesame"
+
+
+class Brokers(RabbitMQ):
+    attach = "AMQP_URL"
+
+
+class Web(ContainerStep):
+    image = "nginx:alpine"
+    ports = (80,)
+
+
+class Stack(ComposeStep):
+    files = "docker-compose.yml"
+
+
+def stores() -> tuple[MariaDB, Kafka, S3]:
+    return MariaDB(), Kafka(), S3()
+
+
+def containers(ctx: Context, db: str) -> str | None:
+    assert_type(create_database(ctx, db, "orders", template="postgres"), str)
+    assert_type(database_url(db, "orders"), str)
+    playbook(ctx, "site.yml", Path("hosts"), variables={"color": "blue"})
+    stack = compose(ctx, ["compose.yml"], services=["web"], ready={"web": healthy()})
+    assert_type(stack, dict[str, Container])
+    web = container(
+        ctx, "nginx:alpine", ports=[80, "53/udp"], env={"A": 1}, volumes={Path(): "/data:ro"},
+        ready=http("/"), timeout="30s", pull_timeout="5m", command=["nginx"], attach="WEB_URL",
+    )  # fmt: skip
+    assert_type(web, Container)
+    assert_type(web.ports, Mapping[int, int])
+    return web.url
+
+
 def take_port(ctx: Context) -> int:
     return ctx.free_port()
 
@@ -162,6 +220,7 @@ def pytest_plan_step_finished(config: pytest.Config, result: StepResult) -> None
     assert_type(result.error, StepError | None)
     assert_type(result.seconds, float)
     assert_type(result.attempts, tuple[AttemptResult, ...])
+    assert_type(result.lost, Loss | None)
     assert_type(result.cleanup, CleanupResult)
 
 
@@ -170,6 +229,8 @@ def listen(event: object) -> None:
     if isinstance(event, (StepStarted, AttemptFailed)):
         assert_type(event.step, str)
     if isinstance(event, (StepFinished, StepCleaned)):
+        assert_type(event.result, StepResult)
+    if isinstance(event, StepLost):
         assert_type(event.result, StepResult)
     if isinstance(event, (StopRequested, CleanupBegan)):
         assert_type(event.reason, str)

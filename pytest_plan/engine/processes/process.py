@@ -49,7 +49,7 @@ class Process:
     def __init__(self, popen: subprocess.Popen[bytes], args: Sequence[str], marks: Marks) -> None:
         self._popen = popen
         self._marks = marks
-        self.root = identify(popen.pid)
+        self.root: Identity = identify(popen.pid)
         self._session_over = False
         # Once found, a process stays a member. Without the limit on file locks as a mark, a child
         # that leaves the session and overwrites its environment could not be found after its
