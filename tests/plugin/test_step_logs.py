@@ -121,6 +121,13 @@ def test_expected_failures_and_skips_show_nothing(talking: Project, code: str) -
             say(db, "hello\\n")
             assert False
     """)
+    talking.steps(
+        STEPS,
+        """
+        def pytest_runtest_logreport(report):
+            assert not any("log of plan step" in title for title, _ in report.sections)
+        """,
+    )
     result = talking.run("-rA", "-o", "plan_logs=always")
     assert result.ret == 0
     assert "log of plan step" not in result.stdout.str()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import shlex
 import threading
 from collections.abc import Sequence
@@ -135,7 +136,7 @@ class StepLog(Log):
         Raises:
             OSError: the private file cannot be found, for example because the run is over.
         """
-        return 0 if self._source is None else self._source.stat().st_size
+        return 0 if self._source is None else os.stat(self._source).st_size
 
     def gained(self, mark: int) -> Gain:
         """Return the lines that the log has gained since `mark`, with secrets masked.

@@ -61,9 +61,7 @@ def keep_from_repeating(item: pytest.Item) -> None:
         item._flaky_max_runs = 0
 
 
-def outcomes(
-    config: pytest.Config,
-) -> Callable[[pytest.Item, pytest.CallInfo[None], pytest.TestReport], str]:
+def outcomes() -> Callable[[pytest.Item, pytest.CallInfo[None], pytest.TestReport], str]:
     """Return a function that returns the outcome that pytest will give to the report of a test.
 
     Until pytest has considered the mark `xfail`, a report says `failed` for an expected failure,

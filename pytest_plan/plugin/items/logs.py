@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import pytest
@@ -80,11 +80,10 @@ class RunLogs:
 
     def marks(self, names: Sequence[str]) -> dict[str, int]:
         """Return the marks of the ends of these logs, in the same order."""
-        marks = {}
-        for log in self._logs(names):
-            with contextlib.suppress(Exception):  # a test may have replaced functions of `os`
-                marks[log.step] = log.mark()
-        return marks
+        try:
+            return {log.step: log.mark() for log in self._logs(names)}
+        except Exception:  # a test may have replaced functions of `os`
+            return {}
 
     def since(self, marks: Mapping[str, int]) -> list[Lines]:
         """Return what these logs have gained since these marks, in the same order."""
@@ -102,9 +101,9 @@ class RunLogs:
         steps = {name: step_run.planned for name, step_run in self._step_runs().items()}
         return {log.step: _source_of(log) for log in self._logs(with_needs(names, steps))}
 
-    def _logs(self, names: Iterable[str]) -> Iterator[StepLog]:
+    def _logs(self, names: Iterable[str]) -> list[StepLog]:
         step_runs = self._step_runs()
-        return (step_runs[name].log for name in names if name in step_runs)
+        return [step_runs[name].log for name in names if name in step_runs]
 
     def _lines(self, log: StepLog, mark: int) -> Lines:
         gain = log.gained(mark)
@@ -139,12 +138,11 @@ class LogSections:
         self._needs = needs
         self._steps = steps
         self._logs = logs
-        self._shown = ("failed", "passed") if always else ("failed",)
-        self._outcome = outcomes(config)
+        self._always = always
+        self._outcome = outcomes()
         self._when = "during this test" + (" and those of other workers" if others else "")
         self._wholly: dict[tuple[str, ...], tuple[str, ...]] = {}  # with what the steps need
         self._item: pytest.Item | None = None  # the test of the marks
-        self._copied = ""  # the node id of the test of the marks, if it has run in a forked copy
         self._marks: dict[str, int] = {}
         self._left = 0  # how many bytes the test may still show
 
@@ -162,26 +160,21 @@ class LogSections:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Add the sections to the report of a phase, before any plugin reads the report."""
         report = yield
-        if not self._marks or item is not self._item:
-            return report
-        outcome = self._outcome(item, call, report)
-        if outcome in self._shown and not (outcome == "passed" and call.when == "setup"):
-            is_blocked = call.excinfo is not None and isinstance(call.excinfo.value, Blocked)
-            if not is_blocked:
-                self._add_sections(report)
+        # Most reports are passed, and of these only that of the call may still become a failure.
+        may_show = report.outcome != "passed" or call.when == "call" or self._always
+        if may_show and self._marks and item is self._item:
+            self._consider(item, call, report)
         return report
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add the sections to the report of a test that has run in a forked copy of a worker."""
-        marks = report.__dict__.pop(_MARKS, None)
-        if marks is None:
-            return
-        if self._copied != report.nodeid:
-            self._copied, self._marks, self._left = report.nodeid, {}, _MOST_BYTES_OF_TEST
-        self._marks = {step: max(mark, self._marks.get(step, 0)) for step, mark in marks.items()}
-        self._add_sections(report)
-        report.__dict__.pop(_MARKS, None)
+    def _consider(
+        self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
+    ) -> None:
+        outcome = self._outcome(item, call, report)
+        is_blocked = call.excinfo is not None and isinstance(call.excinfo.value, Blocked)
+        if outcome == "skipped" or is_blocked:
+            self._marks = {}  # its teardown shows nothing either
+        elif outcome == "failed" or (self._always and call.when != "setup"):
+            self._add_sections(report)
 
     def _add_sections(self, report: pytest.TestReport) -> None:
         try:
@@ -208,6 +201,24 @@ class LogSections:
 
 def _source_of(log: StepLog) -> str | None:
     return None if log.source is None else str(log.source)
+
+
+class WorkerLogSections(LogSections):
+    """Adds the sections in a worker, also to the reports of tests in forked copies of it."""
+
+    _copied = ""  # the node id of the test of the marks, if it has run in a forked copy
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Add the sections to the report of a test that has run in a forked copy."""
+        marks = report.__dict__.pop(_MARKS, None)
+        if marks is None:
+            return
+        if self._copied != report.nodeid:
+            self._copied, self._marks, self._left = report.nodeid, {}, _MOST_BYTES_OF_TEST
+        self._marks = {step: max(mark, self._marks.get(step, 0)) for step, mark in marks.items()}
+        self._add_sections(report)
+        report.__dict__.pop(_MARKS, None)
 
 
 def logs_in(report: pytest.TestReport) -> list[tuple[str, str]]:

@@ -124,19 +124,20 @@ class PlanSession:
         host, folder = self.host, self.config.invocation_params.dir
         return RunLogs(lambda: host.run.step_runs, host.mask, folder)
 
-    def show_logs(self, logs: Logs, *, workers: int = 1) -> None:
+    def show_logs(self, logs: Logs, *, workers: int = 0) -> None:
         """Let the reports of tests show what the logs of steps have gained, if that is wanted.
 
         Args:
             logs: the logs of the steps.
-            workers: how many workers run tests.
+            workers: how many workers run tests; 0 if this process is none of them.
         """
         wanted = self.settings.logs
         if wanted == "never" or not any(self.needs.values()):
             return
-        from pytest_plan.plugin.items.logs import LogSections
+        from pytest_plan.plugin.items.logs import LogSections, WorkerLogSections
 
-        sections = LogSections(
+        kind = WorkerLogSections if workers else LogSections
+        sections = kind(
             self.config,
             self.needs,
             lambda: self.declared.steps,
