@@ -45,7 +45,10 @@ KIND = Kind(
     needs=["initdb"],
 )
 _PROTOCOL = 3 << 16
-_CAUSE = r"\b(FATAL|PANIC|ERROR):|: error:"
+_NO_PASSWORD = b"\0\0\0\0"
+_END = b"X\0\0\0\x04"
+# That it is starting up is what it tells clients that come too early.
+_CAUSE = r"\b(FATAL|PANIC|ERROR): +(?!the database system is )|: error:"
 _FIRST_DATABASE = "postgres"
 
 
@@ -150,11 +153,11 @@ def _reply(user: str, database: str) -> Reply:
         connection.sendall(struct.pack("!i", len(body) + 4) + body)
         kind, length = struct.unpack("!ci", received(connection, 5))
         answer = received(connection, length - 4)
-        if kind == b"R":
-            connection.sendall(b"X\0\0\0\x04")
-        elif kind == b"E":
+        if kind == b"E":
             _judge(answer)
-        else:
+        elif kind == b"R" and answer == _NO_PASSWORD:
+            connection.sendall(_END)  # without it, the server would log an error
+        elif kind != b"R":
             raise NotReadyError(f"this is no PostgreSQL server: it answered {kind!r}")
 
     return Reply("postgresql", ask)

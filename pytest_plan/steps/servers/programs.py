@@ -146,8 +146,9 @@ def _given(kind: Kind, given: str | os.PathLike[str]) -> Iterator[tuple[Path, st
 def _places(kind: Kind) -> Iterator[tuple[Path, str]]:
     from importlib import metadata
 
-    if (path := shutil.which(kind.program)) is not None:
-        yield Path(path), f"PATH: {path}"
+    for folder in os.get_exec_path():
+        path = Path(folder, kind.program)
+        yield path, f"PATH: {path}"
     for pattern in kind.folders:
         for folder in sorted(glob(pattern), key=_numbers, reverse=True):
             yield Path(folder, kind.program), folder

@@ -118,6 +118,9 @@ def _environment(folder: Path) -> dict[str, str | None]:
         "ERL_CRASH_DUMP_SECONDS": "0",  # none
         "ERL_EPMD_ADDRESS": "{host}",
         "ERL_EPMD_PORT": "{port:epmd}",
+        # The script becomes the server. Otherwise it would exit with 0 when the server has died.
+        "RUNNING_UNDER_SYSTEMD": "true",
+        "NOTIFY_SOCKET": None,
         "RABBITMQ_CONF_ENV_FILE": os.devnull,
         "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
         "RABBITMQ_DIST_PORT": "{port:dist}",

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pytest_plan import Plan
+from pytest_plan import Context, Plan
 from pytest_plan.steps import PostgreSQL
 from pytest_plan.steps.servers import postgresql
 from tests.plugin.project import Project
@@ -89,6 +89,24 @@ def test_clients_do_not_delay_cleanup() -> None:
     with pytest.raises(psycopg.OperationalError):
         connection.execute("select 1")
     connection.close()
+
+
+@pytest.mark.parametrize("password", [None, ""])
+def test_checks_leave_no_errors_in_the_log(password: str | None) -> None:
+    """Once it is ready, a server that is asked whether it answers logs nothing about that."""
+    step = PostgreSQL(password=password)
+
+    def exec(ctx: Context) -> str:
+        url = step.exec(ctx)
+        for _ in range(5):
+            step.alive(url)
+        with psycopg.connect(url) as connection:  # later than the checks
+            assert connection.execute("select 1").fetchone() == (1,)
+        return (ctx.artifacts / "log.txt").read_text()
+
+    _, is_ready, log = run(exec).partition("ready to accept connections")
+    assert is_ready
+    assert not re.search(r"FATAL|ERROR|could not", log)
 
 
 def test_a_missing_version_lists_those_found() -> None:

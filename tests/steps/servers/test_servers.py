@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pytest_plan import Plan, StepError
+from pytest_plan import Context, Plan, StepError
 from tests.plugin.project import Project
 from tests.steps.servers.kinds import SERVERS, Server, processes_at, program_or_skip
 
@@ -107,6 +107,63 @@ def _marked(mark: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def test_a_test_can_stop_and_start_a_server(server: Server, project: Project) -> None:
+    """It answers at the same place, and is lost if it dies on its own."""
+    name = server.step.__name__
+    project.steps(
+        f"from pytest_plan.steps import {name}", f"@pytest.mark.plan_step\nclass it({name}): pass"
+    )
+    project.tests(
+        f"""
+        import time
+        from tests.steps.servers.kinds import SERVERS, processes_at
+
+        def test_it(plan, it):
+            server = SERVERS[{name!r}]
+            program = plan.program("it")
+            for end in (program.stop, program.kill):
+                end()
+                assert not processes_at(it)
+                program.start()
+                server.step().alive(it)
+            server.use(it)
+
+        def test_dies(it):
+            for process in processes_at(it):
+                process.kill()
+                process.wait(10)
+
+        @pytest.mark.parametrize("n", range(100))
+        def test_comes_later(it, n):
+            time.sleep(0.1)  # until the loss has been noticed
+        """
+    )
+    result = project.run_apart()
+    result.stdout.fnmatch_lines(["plan: it lost at *", "*1 error, * blocked in *"])
+
+
+def test_another_process_may_take_the_port_first(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is then started on another one."""
+    taken: list[socket.socket] = []
+    free_port = Context.free_port
+
+    def first_is_taken(ctx: Context) -> int:
+        port = free_port(ctx)
+        if not taken:
+            taken.append(socket.create_server(("127.0.0.1", port)))
+        return port
+
+    monkeypatch.setattr(Context, "free_port", first_is_taken)
+    plan = Plan()
+    plan.add_step(server.step(), name="it")
+    with plan.provisioned() as state:
+        assert str(taken[0].getsockname()[1]) not in state["it"]
+        server.use(state["it"])
+    taken[0].close()
 
 
 @pytest.mark.parametrize("name", [name for name, server in SERVERS.items() if server.bad])
