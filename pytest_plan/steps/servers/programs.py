@@ -128,7 +128,7 @@ def _candidates(kind: Kind, given: str | os.PathLike[str] | None) -> Iterator[tu
     """Yield the programs that exist, each once, and where they were found."""
     seen: set[Path] = set()
     for path, origin in _places(kind) if given is None else _given(kind, given):
-        whole = path.resolve()
+        whole = Path(os.path.realpath(path))
         if _is_program(named := whole.with_name(kind.program)):
             whole = named  # RabbitMQ of Debian has a wrapper in PATH
         programs = [whole, *(whole.with_name(name) for name in kind.needs)]
@@ -139,7 +139,7 @@ def _candidates(kind: Kind, given: str | os.PathLike[str] | None) -> Iterator[tu
 
 def _given(kind: Kind, given: str | os.PathLike[str]) -> Iterator[tuple[Path, str]]:
     path = Path(given).expanduser()
-    program = path / kind.program if path.is_dir() else path
+    program = path / kind.program if os.path.isdir(path) else path
     yield program, f"bin: {given}"
 
 
@@ -166,7 +166,8 @@ def _numbers(text: str) -> list[int]:
 
 
 def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    # `Path.is_file` raises an error for folders that one must not enter.
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _version_of(path: str, asks: Sequence[str]) -> str | None:

@@ -56,6 +56,15 @@ def test_a_version_is_searched_for_everywhere(tmp_path: Path) -> None:
     )
 
 
+def test_a_folder_that_cannot_be_read_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PATH may have folders of other users, and names that are too long for any folder."""
+    second = installed(tmp_path / "second", "2", "serve", "help")
+    monkeypatch.setenv("PATH", f"/{'x' * 5000}:{second}")
+    assert find_program(KIND).version == "2"
+
+
 def test_a_link_stands_for_what_it_leads_to(tmp_path: Path) -> None:
     """Debian links some programs into PATH, but not those beside them."""
     real = installed(tmp_path / "real", "3", "serve", "help")
