@@ -116,7 +116,7 @@ def drop_database(url: str, database: str, name: str, temporary: str, mark: str)
 
 
 class _Server(NamedTuple):
-    """A database on a server to which one connects to create and drop others.
+    """The database to connect to in order to create and drop others.
 
     Attributes:
         url: the URL of the server, or `$` and the name of the environment variable that has it.
@@ -139,7 +139,7 @@ class _Server(NamedTuple):
 
 
 def _durable(ctx: Context, url: str) -> str:
-    """Return a URL, or if it is secret, the variable that has it: a journal has no secrets."""
+    """Return the URL, or if it is secret, `$` and the variable that has it, for the journal."""
     if starter_of(ctx).masker.mask(url) == url:
         return url
     return next((f"${name}" for name, value in os.environ.items() if value.strip() == url), url)

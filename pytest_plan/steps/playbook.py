@@ -63,8 +63,8 @@ def playbook(
         private = private_file(ctx.tmp_path / "variables.json", given, None)
         words += ["--extra-vars", f"@{private}"]
     starter = starter_of(ctx)
-    # Unlike those of `ctx.run`, its lines are in the log at once, and it may leave connections
-    # open that end on their own.
+    # Not `ctx.run`: the log shows each task while the playbook runs, and the SSH connections that
+    # Ansible leaves open may end at any time.
     started = starter.start(
         Command([*words, str(path)], env=_environment(ctx, path), cwd=path.parent, watch=False)
     )
@@ -94,7 +94,7 @@ def _as_json(variables: Mapping[str, Any]) -> str:
 
 
 def _environment(ctx: Context, path: Path) -> dict[str, str | None]:
-    """Return the variables that keep Ansible apart from what the user has set up."""
+    """Return the variables that isolate Ansible from the user's own settings."""
     config = path.with_name("ansible.cfg")
     if not config.is_file():
         config = ctx.tmp_path / "ansible.cfg"

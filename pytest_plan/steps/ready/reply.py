@@ -1,4 +1,4 @@
-"""The condition that a server answers in its own protocol, for which no client is needed."""
+"""The condition that a server answers in its own protocol. No client library is needed."""
 
 from __future__ import annotations
 

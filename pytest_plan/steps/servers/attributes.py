@@ -1,4 +1,4 @@
-"""The attributes of the classes for servers, and the checks of the values that users set."""
+"""The attributes of server steps, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ VARIABLE = Attribute(
 def check_attributes(
     step: Step, attributes: Mapping[str, Attribute], reserved: Collection[str]
 ) -> None:
-    """Check the attributes of a step, which users may misspell or set to something else.
+    """Check the names and values of the attributes that a user has set on a step.
 
     Args:
         step: the step.

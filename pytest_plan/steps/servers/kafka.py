@@ -1,4 +1,4 @@
-"""The class `Kafka`: a step that starts a broker with the protocol of Kafka."""
+"""The class `Kafka`: a step that starts a Kafka-compatible broker."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _CORRELATION = 7
 
 
 class Kafka(Server):
-    """A step that starts a broker with the protocol of Kafka; its value is `HOST:PORT`.
+    """A step that starts a Kafka-compatible broker. Its value is `HOST:PORT`.
 
-    The broker is tansu, which is no Apache Kafka. It keeps all messages in memory, listens on
-    127.0.0.1 only, and lets everybody on this machine in. Cleanup ends it.
+    The broker is tansu, not Apache Kafka. It keeps all messages in memory and listens on 127.0.0.1
+    only. Every user of this machine can connect to it. Cleanup ends it.
 
     Attributes:
         bin: the folder with `tansu`; None means that it is searched for.
-        attach: the name of an environment variable; if it has `HOST:PORT` of a broker, or several
-            with commas between them, the step uses those.
+        attach: the name of an environment variable. If its value is `HOST:PORT`, or a
+            comma-separated list of them, the step uses those brokers.
         timeout: the maximum duration of one attempt, as for every step.
     """
 
@@ -54,7 +54,7 @@ class Kafka(Server):
         super().alive(_url_of(value))
 
     def _attached(self) -> Attached | None:
-        """Return the broker that `attach` names; its value is no URL."""
+        """Return the broker that `attach` names; the variable has no URL."""
         value = self._given()
         return Attached(self.attach or "", _url_of(value)) if value else None
 
@@ -95,4 +95,4 @@ def _versions(connection: socket.socket) -> None:
     connection.sendall(struct.pack("!i", len(request)) + request)
     size, correlation, error = struct.unpack("!iih", received(connection, 10))
     if correlation != _CORRELATION or error or size < 6:
-        raise NotReadyError("this is no Kafka broker, or it is not ready")
+        raise NotReadyError("not a Kafka broker, or not ready")

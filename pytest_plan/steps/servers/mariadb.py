@@ -49,10 +49,10 @@ _REFUSAL = 0xFF
 
 
 class MariaDB(Server):
-    """A step that starts a MariaDB server, and whose value is the URL of a database.
+    """A step that starts a MariaDB server. Its value is the URL of a database.
 
-    It listens on 127.0.0.1 only. Cleanup ends it and removes its data, which it does not write
-    reliably to the disk. As root, it runs as the user `nobody`. It reads no configuration files.
+    It listens on 127.0.0.1 only. Cleanup ends it and removes its data. For speed, it does not wait
+    until data is on the disk. As root, it runs as the user `nobody`. No configuration file is read.
 
     Attributes:
         version: the version, such as `"10.11"`; None means any that is installed.
@@ -61,7 +61,7 @@ class MariaDB(Server):
         user: a user with all rights, who is created.
         password: the password of the user; None means a random one, and "" that none is needed.
         settings: settings of the server, by name.
-        attach: the name of an environment variable; if it has a URL, the step uses that server.
+        attach: the name of an environment variable. If it has a URL, the step uses that server.
         timeout: the maximum duration of one attempt, as for every step.
     """
 
@@ -159,4 +159,4 @@ def _greeted(connection: socket.socket) -> None:
     if greeting[0] == _REFUSAL:
         raise NotReadyError(greeting[3:].decode("utf-8", "replace"))
     if greeting[0] != _GREETING:
-        raise NotReadyError(f"this is no MariaDB server: it sent {greeting[:1]!r}")
+        raise NotReadyError(f"not a MariaDB server: it sent {greeting[:1]!r}")

@@ -47,16 +47,16 @@ KIND = Kind(
 _PROTOCOL = 3 << 16
 _NO_PASSWORD = b"\0\0\0\0"
 _END = b"X\0\0\0\x04"
-# That it is starting up is what it tells clients that come too early.
+# Clients that connect too early are told that the database system is starting up.
 _CAUSE = r"\b(FATAL|PANIC|ERROR): +(?!the database system is )|: error:"
 _FIRST_DATABASE = "postgres"
 
 
 class PostgreSQL(Server):
-    """A step that starts a PostgreSQL server, and whose value is the URL of a database.
+    """A step that starts a PostgreSQL server. Its value is the URL of a database.
 
-    It listens on 127.0.0.1 only. Cleanup ends it and removes its data, which it does not write
-    reliably to the disk. As root, it runs as the user `nobody`.
+    It listens on 127.0.0.1 only. Cleanup ends it and removes its data. For speed, it does not wait
+    until data is on the disk. As root, it runs as the user `nobody`.
 
     Attributes:
         version: the version, such as `"16"`; None means any that is installed.
@@ -65,7 +65,7 @@ class PostgreSQL(Server):
         user: its superuser.
         password: the password of the user; None means a random one, and "" that none is needed.
         settings: settings of the server, by name.
-        attach: the name of an environment variable; if it has a URL, the step uses that server.
+        attach: the name of an environment variable. If it has a URL, the step uses that server.
         timeout: the maximum duration of one attempt, as for every step.
     """
 
@@ -156,15 +156,15 @@ def _reply(user: str, database: str) -> Reply:
         if kind == b"E":
             _judge(answer)
         elif kind == b"R" and answer == _NO_PASSWORD:
-            connection.sendall(_END)  # without it, the server would log an error
+            connection.sendall(_END)  # otherwise the server logs an error
         elif kind != b"R":
-            raise NotReadyError(f"this is no PostgreSQL server: it answered {kind!r}")
+            raise NotReadyError(f"not a PostgreSQL server: it answered {kind!r}")
 
     return Reply("postgresql", ask)
 
 
 def _judge(answer: bytes) -> None:
-    """Raise an error unless a server refuses only this user, and so is ready for others."""
+    """Raise NotReadyError, unless the server only refuses to authenticate this user."""
     fields = {part[:1]: part[1:].decode("utf-8", "replace") for part in answer.split(b"\0")}
     if not fields.get(b"C", "").startswith("28"):
         raise NotReadyError(fields.get(b"M", "an error without a message"))

@@ -1,4 +1,4 @@
-"""Where the programs of servers are: in a folder of the user, in PATH, or in a package."""
+"""Finds the programs of servers: in a given folder, in PATH, in Debian's folders, in packages."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def find_program(
 
 
 def other_user(program: Program) -> str | None:
-    """Return the user to run a server as that should not or cannot run as root.
+    """Return the user for a server that cannot or should not run as root.
 
     Returns:
         None if this process does not run as root.
@@ -130,7 +130,7 @@ def _candidates(kind: Kind, given: str | os.PathLike[str] | None) -> Iterator[tu
     for path, origin in _places(kind) if given is None else _given(kind, given):
         whole = Path(os.path.realpath(path))
         if _is_program(named := whole.with_name(kind.program)):
-            whole = named  # RabbitMQ of Debian has a wrapper in PATH
+            whole = named  # Debian has a wrapper for RabbitMQ in PATH
         programs = [whole, *(whole.with_name(name) for name in kind.needs)]
         if whole not in seen and all(map(_is_program, programs)):
             seen.add(whole)
@@ -166,7 +166,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _is_program(path: Path) -> bool:
-    # `Path.is_file` raises an error for folders that one must not enter.
+    # `Path.is_file` raises PermissionError if a folder cannot be entered.
     return os.path.isfile(path) and os.access(path, os.X_OK)
 
 

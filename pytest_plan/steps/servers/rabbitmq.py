@@ -45,7 +45,7 @@ _METHOD = 1  # the type of the frame with which a server begins
 
 
 class RabbitMQ(Server):
-    """A step that starts a RabbitMQ server, and whose value is its AMQP URL.
+    """A step that starts a RabbitMQ server. Its value is its AMQP URL.
 
     It listens on 127.0.0.1 only, with the virtual host `/`. Cleanup ends it and removes its data.
     As root, it runs as the user `nobody`. It reads no configuration files.
@@ -55,7 +55,7 @@ class RabbitMQ(Server):
         user: an administrator, who is created.
         password: the password of the user; None means a random one.
         settings: settings of the server, by name, as in `rabbitmq.conf`.
-        attach: the name of an environment variable; if it has a URL, the step uses that server.
+        attach: the name of an environment variable. If it has a URL, the step uses that server.
         timeout: the maximum duration of one attempt, as for every step.
     """
 
@@ -112,13 +112,13 @@ class RabbitMQ(Server):
 def _environment(folder: Path) -> dict[str, str | None]:
     """Return the environment that keeps a server apart from others on the same machine."""
     ours: dict[str, str | None] = {
-        "RABBITMQ_NODE_PORT": "{port}",  # the first port is the one that is asked
+        "RABBITMQ_NODE_PORT": "{port}",  # first, because readiness is checked on the first port
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "ERL_CRASH_DUMP_SECONDS": "0",  # none
         "ERL_EPMD_ADDRESS": "{host}",
         "ERL_EPMD_PORT": "{port:epmd}",
-        # The script becomes the server. Otherwise it would exit with 0 when the server has died.
+        # Makes the script exec the server. Otherwise it exits with status 0 when the server dies.
         "RUNNING_UNDER_SYSTEMD": "true",
         "NOTIFY_SOCKET": None,
         "RABBITMQ_CONF_ENV_FILE": os.devnull,
@@ -142,4 +142,4 @@ def _greeted(connection: socket.socket) -> None:
     connection.sendall(_HEADER)
     kind = received(connection, 7)[0]
     if kind != _METHOD:
-        raise NotReadyError(f"this is no RabbitMQ server: it answered {bytes([kind])!r}")
+        raise NotReadyError(f"not a RabbitMQ server: it answered {bytes([kind])!r}")

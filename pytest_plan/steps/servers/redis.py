@@ -34,7 +34,7 @@ _LONGEST_LINE = 512
 
 
 class Redis(Server):
-    """A step that starts a Redis server, and whose value is the URL of a database.
+    """A step that starts a Redis server. Its value is the URL of a database.
 
     It listens on 127.0.0.1 only, and keeps its data in memory unless `settings` say otherwise.
     Cleanup ends it.
@@ -45,7 +45,7 @@ class Redis(Server):
         database: the number of the database.
         password: the password; None means a random one, and "" that none is needed.
         settings: settings of the server, by name, as in its configuration file.
-        attach: the name of an environment variable; if it has a URL, the step uses that server.
+        attach: the name of an environment variable. If it has a URL, the step uses that server.
         timeout: the maximum duration of one attempt, as for every step.
     """
 

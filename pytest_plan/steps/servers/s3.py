@@ -1,4 +1,4 @@
-"""The class `S3`: a step that starts a server with the interface of Amazon S3."""
+"""The class `S3`: a step that starts an S3-compatible server."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 
 
 class S3(Server):
-    """A step that starts a server with the interface of Amazon S3; its value is the endpoint URL.
+    """A step that starts an S3-compatible server. Its value is the endpoint URL.
 
     The server is moto, which imitates S3 and keeps all objects in memory. It listens on 127.0.0.1
     only, and accepts any credentials. Cleanup ends it.
 
     Attributes:
         bin: the folder with `moto_server`; None means that it is searched for.
-        attach: the name of an environment variable; if it has a URL, the step uses that server.
+        attach: the name of an environment variable. If it has a URL, the step uses that server.
         timeout: the maximum duration of one attempt, as for every step.
     """
 
@@ -65,4 +65,4 @@ class S3(Server):
 def _answers_http(connection: socket.socket) -> None:
     connection.sendall(_REQUEST)
     if received(connection, 5) != b"HTTP/":
-        raise NotReadyError("this is no HTTP server")
+        raise NotReadyError("not an HTTP server")

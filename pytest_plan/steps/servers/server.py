@@ -1,4 +1,4 @@
-"""What all steps have in common that start a server."""
+"""The base class of the steps that start a server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PASSWORD_BYTES = 12
 
 
 class Server(Step):
-    """A step that starts a server, and whose value says where it is.
+    """A step that starts a server. Its value is the address of the server.
 
     Subclasses list the attributes that users may set. A user sets them in a class body, or passes
     them by name.
@@ -48,7 +48,7 @@ class Server(Step):
         check_attributes(self, {**self._attributes, "attach": VARIABLE}, self._reserved)
 
     def exec(self, ctx: Context) -> str:
-        """Start the server, or use the one that `attach` names; return where it is."""
+        """Start the server, or use the one that `attach` names. Return its address."""
         server = self._attached()
         return self._start(ctx) if server is None else self._use(ctx, server)
 
@@ -71,7 +71,7 @@ class Server(Step):
                 f"attach: {server.variable} begins with '{url.scheme}://'; "
                 f"the URL of a {self._title} server begins with {wanted}"
             )
-        # With TLS, it only has to accept connections.
+        # With TLS, only accepting connections is checked.
         condition = None if kind in self._encrypted else self._reply(url)
         attach(ctx, server, condition, None)
         return server.url
