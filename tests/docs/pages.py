@@ -13,7 +13,9 @@ DOCS = ROOT / "docs"
 # With DOCS_WRITE=1, the tests update the pages instead of only reporting differences.
 WRITES = os.environ.get("DOCS_WRITE") == "1"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# ([\w./-]*\.(?:py|ini|toml|feature|coveragerc))(, at its end)?\n")
+_FILE = re.compile(
+    r"# ([\w./-]*(?:\.(?:py|ini|toml|feature|coveragerc)|compose\.yml))(, at its end)?\n"
+)
 _FOREIGN = ("pip ", "python3 -m venv ", ". ", "cd ", "git ", "mkdir ")
 
 

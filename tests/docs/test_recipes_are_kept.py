@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.pages import DOCS, examples, pages
 from tests.docs.test_pages import LIBRARIES
-from tests.docs.test_suites import WITHOUT_DOCKER
+from tests.docs.test_suites import WITH_ENGINES
 from tests.plugin.project import Project
 from tests.xdist.cluster import outcomes
 
@@ -54,6 +54,7 @@ RECIPES = {
     "examples/first": Recipe(frozenset({"web"})),
     "examples/shop": Recipe(frozenset({"postgres", "redis", "schema"})),
     "how-to/bound-the-time": Recipe(options=("--plan-limit", "2s")),
+    "how-to/coming-from-session-fixtures": Recipe(without=("before/conftest.py",)),
     "how-to/databases-and-brokers": Recipe(frozenset({"db", "baskets"})),
     "how-to/debug-a-failed-step": Recipe(),
     "how-to/give-each-test-a-database": Recipe(frozenset({"postgres"})),
@@ -120,7 +121,7 @@ def test_every_recipe_is_kept() -> None:
         for name, text in examples(page).items()
         if name.endswith("conftest.py") and "plan_step" in text
     }
-    assert with_steps - set(WITHOUT_DOCKER) == {one for one in RECIPES if "examples" not in one}
+    assert with_steps - WITH_ENGINES == {one for one in RECIPES if "examples" not in one}
 
 
 def copy(place: str, project: Project) -> None:
