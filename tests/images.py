@@ -79,7 +79,7 @@ def _postgres() -> tuple[bytes, list[str]]:
     image = _Image()
     for name in (_PACKAGE, f"{_PACKAGE}.libs"):
         image.tar.add(site / name, f"opt/{name}", filter=_of_root)
-    for name in ("postgres", "psql", "initdb"):
+    for name in ("postgres", "psql", "pg_isready", "initdb"):
         image.add_libraries(site / _PACKAGE / "pginstall" / "bin" / name)
     image.write("etc/passwd", f"postgres:x:{_USER}:{_USER}::/tmp:/bin/sh\n")
     image.write("start", _POSTGRES_START, 0o755)

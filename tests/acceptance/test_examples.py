@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import signal
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from pytest_plan import Plan
 from pytest_plan.steps import PostgreSQL
+from tests.images import POSTGRES, REDIS, require_images
 from tests.plugin.project import ROOT, Project
+from tests.steps.containers.engines import address_of, client_of
+from tests.xdist.cluster import wait_until
 
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -126,3 +132,50 @@ def test_fastapi_uses_a_database_that_is_there(
         with psycopg.connect(state["server"]) as connection:
             assert connection.execute("SELECT to_regclass('books')").fetchall() == [(None,)]
             assert connection.execute("SELECT count(*) FROM alembic_version").fetchall() == [(0,)]
+
+
+@pytest.fixture
+def docker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of Docker, which has the images of `compose-shop`."""
+    address = address_of("docker")
+    require_images(address, POSTGRES, REDIS)
+    monkeypatch.setenv("DOCKER_HOST", address)
+    with client_of(address) as client:
+        yield client
+
+
+def containers_of(project: Project, docker: Any) -> list[str]:
+    """Return the ids of the containers of compose files in the project."""
+    label = f"com.docker.compose.project.working_dir={project.path / 'compose-shop'}"
+    return sorted(one["Id"] for one in docker.api.containers(all=True, filters={"label": label}))
+
+
+@pytest.mark.engines
+@NEEDS_SERVERS
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_compose_shop(project: Project, docker: Any, workers: str) -> None:
+    """`compose-shop` passes, its containers are used again if they are kept, and none is left."""
+    shop = copied(project, "compose-shop")
+    options = ["compose-shop", "-p", "xdist", "-n", workers]
+    result = shop.run_apart(*options, "--plan-keep", "always")
+    assert result.ret == 0, result.stdout.str()
+    result.assert_outcomes(passed=4)
+    kept = containers_of(project, docker)
+    assert len(kept) == 2
+    result = shop.run_apart(*options, "--plan-reuse")
+    assert result.ret == 0, result.stdout.str()
+    result.stdout.fnmatch_lines(["plan: services * reused *"])
+    assert containers_of(project, docker) == kept
+    assert shop.run_apart("--plan-cleanup").ret == 0
+    assert containers_of(project, docker) == []
+
+
+@pytest.mark.engines
+@NEEDS_SERVERS
+def test_compose_shop_that_is_killed_leaves_no_container(project: Project, docker: Any) -> None:
+    """If pytest is killed with SIGKILL, the containers are removed soon afterwards."""
+    shop = copied(project, "compose-shop")
+    kill = "import os\ndef test_killed(stock):\n    os.kill(os.getpid(), 9)\n"
+    project.write("compose-shop/test_stock.py", kill)
+    assert shop.run_apart("compose-shop").ret == -signal.SIGKILL
+    wait_until(lambda: containers_of(project, docker) == [])
