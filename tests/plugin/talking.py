@@ -16,6 +16,8 @@ def serve(port):
                 for line in lines:
                     sys.stdout.buffer.write(line)
                     sys.stdout.flush()
+                    if line.startswith(b"FATAL"):
+                        sys.exit(3)
                 connection.sendall(b"ok")
 
 

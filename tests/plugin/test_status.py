@@ -122,6 +122,8 @@ def test_a_kept_environment_is_shown(kept: Project, workers: tuple[str, ...]) ->
         "dead": False,
     }
     assert 0 < environment["age_seconds"] < 600
+    output = Path(environment["steps"][0]["output"])
+    assert output.read_text().endswith("listening\n")
     assert environment["steps"][0] == {
         "name": "server",
         "outcome": "succeeded",
@@ -131,10 +133,11 @@ def test_a_kept_environment_is_shown(kept: Project, workers: tuple[str, ...]) ->
         "listens": [f"127.0.0.1:{port}"],
         "run": run,
         "log": str(log),
+        "output": str(output),
     }
     assert (schema["alive"], schema["listens"], schema["log"]) == (None, [], None)
     assert log.read_text().endswith("listening\n")
-    head, titles, first, second = show(kept, *workers)
+    head, titles, first, second, writes = show(kept, *workers)
     assert head.startswith(f"plan: environment 'default' was kept by run {run} (process ")
     assert titles.split() == ["plan:", "step", "outcome", "state", "listens", "on", "log"]
     shown = log.relative_to(kept.path)
@@ -142,6 +145,7 @@ def test_a_kept_environment_is_shown(kept: Project, workers: tuple[str, ...]) ->
         "plan:", "server", "succeeded", "alive", f"127.0.0.1:{port}", str(shown)
     ]  # fmt: skip
     assert second.split() == ["plan:", "schema", "succeeded", "unchecked"]
+    assert writes == f"plan:   server writes to {output} (not masked)"
     os.kill(pid, 0)
 
 

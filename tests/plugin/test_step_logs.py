@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,13 +17,13 @@ from tests.plugin.test_forked import FORKED
 _TITLE = re.compile(r"^-+ ?Captured stdout \w+ \(log of plan step '(\w+)' (.*?)\) ?-+$")
 
 
-def sections(result: pytest.RunResult) -> list[tuple[str, list[str]]]:
+def sections(result: pytest.RunResult, others: str = "") -> list[tuple[str, list[str]]]:
     """Return the sections of step logs that the terminal has shown: the step, and the lines."""
     found: list[tuple[str, list[str]]] = []
     is_inside = False
     for line in result.outlines:
         if title := _TITLE.match(line):
-            assert title[2] == "during this test"
+            assert title[2] == f"during this test{others}"
             found.append((title[1], []))
         elif is_inside and not re.match("[-=_]{5}|_ _", line):
             found[-1][1].append(line)
@@ -327,3 +330,203 @@ def test_a_test_may_replace_functions_of_the_system(talking: Project) -> None:
     result.assert_outcomes(failed=2)
     assert "INTERNALERROR" not in result.stdout.str()
     assert "AssertionError: as expected" in result.stdout.str()
+
+
+SAYS = """
+from talk import say
+
+def test_it(web, db):
+    say(db, os.environ["SAYS"])
+    assert "fail" not in os.environ["SAYS"]
+"""
+# What a version wrote that did not record the files of logs.
+OLD = """
+if "OLD" in os.environ:
+    from pytest_plan.engine.journal.journal import Journal
+
+    planned = Journal.tree_planned
+
+    def without_log(self, step, hook, label, how):
+        how = {key: value for key, value in how.items() if key != "log"}
+        return planned(self, step, hook, label, how)
+
+    Journal.tree_planned = without_log
+"""
+
+
+@pytest.fixture
+def reused(talking: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project with a kept environment, whose test lets `db` print what `SAYS` has."""
+    talking.steps(STEPS, OLD)
+    talking.tests(SAYS)
+    monkeypatch.setenv("SAYS", "of the first run\n")
+    result = talking.run_apart("--plan-keep", "always")
+    assert result.ret == 0, result.stdout.str()
+    yield talking
+    assert talking.run_apart("--plan-cleanup").ret == 0
+
+
+def output(project: Project, step: str = "db") -> Path:
+    """Return the private file to which the programs of a step write."""
+    said = project.run_apart("--plan-status", "--plan-json").stdout.str()
+    (environment,) = json.loads(said[said.index("{") :])["environments"]
+    (path,) = (Path(one["output"]) for one in environment["steps"] if one["name"] == step)
+    return path
+
+
+@pytest.mark.parametrize("workers", ["0", "1", "2"])
+def test_the_log_of_a_reused_step_goes_on(
+    reused: Project, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    """Each run shows and copies only what its own tests have caused."""
+    for count in range(2):
+        monkeypatch.setenv("SAYS", f"line {count} of a failure\n")
+        result = reused.run_apart("--plan-reuse", "-p", "xdist", "-n", workers)
+        result.assert_outcomes(failed=1)
+        others = " and those of other workers" if workers == "2" else ""
+        assert sections(result, others) == [("db", [f"line {count} of a failure"])]
+        logs = reused.path.glob(".pytest_plan/artifacts/*/db/log.txt")
+        newest = max(logs, key=lambda path: path.stat().st_mtime)
+        assert newest.read_text() == f"line {count} of a failure\n"
+    assert output(reused).read_text().splitlines()[1:] == [
+        "of the first run", "line 0 of a failure", "line 1 of a failure"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_reused_step_is_followed_from_where_the_run_begins(
+    reused: Project, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    """What earlier runs have logged is not printed again."""
+    for count in range(2):
+        monkeypatch.setenv("SAYS", f"line {count}\n")
+        result = reused.run_apart("--plan-reuse", "--plan-follow=db", "-p", "xdist", "-n", workers)
+        assert [line for line in result.outlines if "db | " in line] == [f"db | line {count}"]
+
+
+def test_a_lost_step_that_was_reused_shows_its_last_line(
+    reused: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the line at once, as for a step that the run has provisioned."""
+    monkeypatch.setenv("SAYS", "FATAL out of memory\n")
+    said = reused.run_apart("--plan-reuse").stdout.str()
+    assert re.search(r"^plan: db lost at .*, has ended; FATAL out of memory \(", said, re.MULTILINE)
+
+
+def test_all_programs_of_a_reused_step_have_one_log(talking: Project) -> None:
+    """A step may have started several."""
+    talking.steps(
+        STEPS,
+        """
+        @pytest.mark.plan_step
+        def pair(ctx):
+            return [start(ctx), start(ctx)]
+        """,
+    )
+    talking.tests("""
+        from talk import say
+
+        def test_it(pair):
+            for port in pair:
+                say(port, f"of {pair.index(port)}\\n")
+            assert "OK" in os.environ
+    """)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("OK", "1")
+        assert talking.run_apart("--plan-keep", "always").ret == 0
+    result = talking.run_apart("--plan-reuse")
+    assert sections(result) == [("pair", ["of 0", "of 1"])]
+    assert talking.run_apart("--plan-cleanup").ret == 0
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_log_that_was_truncated_or_lost(
+    reused: Project, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    """A truncated file goes on from its beginning, and a lost one is no error."""
+    path = output(reused)
+    path.unlink() if is_lost else os.truncate(path, 0)
+    monkeypatch.setenv("SAYS", "a failure\n")
+    result = reused.run_apart("--plan-reuse")
+    result.assert_outcomes(failed=1)
+    assert sections(result) == ([] if is_lost else [("db", ["a failure"])])
+    assert "Traceback" not in result.stderr.str()
+
+
+def test_an_environment_of_an_earlier_version_has_no_log(
+    talking: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reused all the same."""
+    monkeypatch.setenv("OLD", "1")
+    talking.steps(STEPS, OLD)
+    talking.tests(SAYS)
+    monkeypatch.setenv("SAYS", "text\n")
+    assert talking.run_apart("--plan-keep", "always").ret == 0
+    monkeypatch.setenv("SAYS", "a failure\n")
+    result = talking.run_apart("--plan-reuse")
+    result.assert_outcomes(failed=1)
+    assert sections(result) == []
+    assert "reused" in result.stdout.str()
+    assert talking.run_apart("--plan-cleanup").ret == 0
+
+
+KNOWS = """
+@pytest.mark.plan_step
+def user(ctx):
+    ctx.secret("hunter2-of-the-user")
+    return start(ctx)
+
+@pytest.mark.plan_step
+def knows():
+    from pytest_plan import Secret
+    return Secret(os.environ["KNOWN"])
+"""
+PASSWORD = """
+from talk import say
+
+def test_it(user, knows, db):
+    say(user, "password=hunter2-of-the-user\\n")
+    say(db, "something\\n")
+    assert "FIRST" in os.environ
+"""
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_log_with_secrets_is_shown_only_if_this_run_knows_them(
+    talking: Project, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """A secret that only the run knew that has started the programs could not be masked."""
+    talking.steps(STEPS, KNOWS)
+    talking.tests(PASSWORD)
+    monkeypatch.setenv("KNOWN", "something-else")
+    monkeypatch.setenv("FIRST", "1")
+    result = talking.run_apart("--plan-keep", "always")
+    assert result.ret == 0, result.stdout.str()
+    monkeypatch.delenv("FIRST")
+    if is_known:
+        monkeypatch.setenv("KNOWN", "hunter2-of-the-user")
+    for _ in range(2):
+        result = talking.run_apart("--plan-reuse")
+        result.assert_outcomes(failed=1)
+        shown = [("user", ["password=***"])] if is_known else []
+        assert sections(result) == [("db", ["something"]), *shown]
+        hidden = "plan: the programs of user may write a secret that only an earlier run knew"
+        assert is_known is (hidden not in result.stdout.str())
+    assert talking.run_apart("--plan-cleanup").ret == 0
+    for path in talking.path.rglob("*"):
+        if path.is_file() and path.suffix not in {".py", ".pyc"}:
+            assert b"hunter2-of-the-user" not in path.read_bytes(), path
+
+
+def test_the_file_of_a_step_that_is_rebuilt_is_removed(
+    reused: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the step, while those of other steps stay; cleanup removes all of them."""
+    old, other = output(reused, "web"), output(reused)
+    reused.steps(STEPS.replace("def web(ctx, db):\n", "def web(ctx, db):\n        db += 0\n"))
+    assert reused.run_apart("--plan-reuse").ret == 0
+    assert not old.exists()
+    assert other.exists()
+    assert output(reused, "web") != old
+    assert reused.run_apart("--plan-cleanup").ret == 0
+    assert not other.parent.exists()

@@ -69,9 +69,7 @@ class Starter:
             strangers = facts.programs.strangers(scope.step, command.argv)
             marks = facts.programs.own(new_marks())
             label = f"process {command.name!r}"
-            number = self.plan_tree(
-                label, marks, command.stop_signal, command.grace, watch=command.watch
-            )
+            number = self._plan_tree(label, marks, command)
             started = Started(command, self._place(command), marks, number, self._log)
             try:
                 process = started.spawn()
@@ -108,7 +106,7 @@ class Starter:
             raise PlanError(
                 f"step {scope.step!r} is being cleaned up: {started.name} was not started"
             )
-        facts.journal.tree_started(started.number, process.pid)
+        facts.journal.tree_started(started.number, process.pid, log=self._log.private_name)
 
     def watch_again(self, started: Started) -> None:
         """Watch a program that was started again and is ready; record the daemon that it left."""
@@ -198,13 +196,6 @@ class Starter:
         self._scope.pause(self._facts.clock, seconds)
         self._scope.check(error)
 
-    def plan_tree(
-        self, label: str, marks: Marks, number: int, grace: float, *, watch: bool = True
-    ) -> int | None:
-        """Durably record that a process tree is about to start; return its number."""
-        how = {**marks._asdict(), "signal": int(number), "grace": grace, "watch": watch}
-        return self._facts.journal.tree_planned(self._scope.step, self._scope.hook, label, how)
-
     @property
     def run_id(self) -> str:
         """The id of the run."""
@@ -220,6 +211,17 @@ class Starter:
     ) -> None:
         """Register an undo of the call."""
         self._undo.register(Undo(self._scope.hook, label, body, self._scope, tree, number))
+
+    def _plan_tree(self, label: str, marks: Marks, command: Command) -> int | None:
+        """Durably record that a process tree is about to start; return its number."""
+        how = {
+            **marks._asdict(),
+            "signal": int(command.stop_signal),
+            "grace": command.grace,
+            "watch": command.watch,
+            "log": self._log.private_name,
+        }
+        return self._facts.journal.tree_planned(self._scope.step, self._scope.hook, label, how)
 
     def _place(self, command: Command) -> Place:
         """Return where a program runs; a test may change the environment before it starts again."""

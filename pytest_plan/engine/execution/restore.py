@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytest_plan.engine.calls.body import Body, body_of, deferred_body
@@ -19,10 +21,12 @@ from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.journal.codec import Codec
 from pytest_plan.engine.journal.reader import MOST_OWNERS, Recorded, RecordedStep, RecordedUndo
 from pytest_plan.engine.journal.reference import Reference, References
+from pytest_plan.engine.journal.seal import Key, UnknownSecrets
 from pytest_plan.engine.model.errors import JournalError, PlanDefinitionError
 from pytest_plan.engine.model.events import StepFinished
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
 from pytest_plan.engine.processes.orphan import orphan_tree
+from pytest_plan.engine.shared.folders import private_file_in
 from pytest_plan.engine.shared.programs.resources import OWN, Care, Keeper, keeper_of
 from pytest_plan.engine.shared.programs.watched import Kept
 from pytest_plan.engine.shared.run_facts import RunFacts
@@ -37,6 +41,8 @@ class Restorer:
         declared: the steps that are declared now, by name. The restored steps use the hooks of
             those with the same full names.
         references: the references to recorded functions and classes.
+        key: the key that seals the journal; None means the key of this user. It is used only for
+            steps that are reused.
 
     Attributes:
         recorded: the content of the journal.
@@ -49,8 +55,10 @@ class Restorer:
         names: Collection[str],
         declared: Mapping[str, PlannedStep],
         references: References,
+        key: Key | None = None,
     ) -> None:
         self.recorded = recorded
+        self._key = key
         self._steps = {name: recorded.steps[name] for name in recorded.steps if name in names}
         self._now = declared.keys()  # the names of the steps that are declared now
         self._names = _names(recorded)
@@ -124,6 +132,8 @@ class Restorer:
         value = self._values.get(step_run.name)
         is_reused = reused is not None
         step_run.restore(_outcome(step, reused=is_reused), step.completed, value, reused)
+        if is_reused:
+            self._resume_log(step_run, facts)
         undos = step.undos
         if step.owners >= MOST_OWNERS - 1 and not is_reused:
             # Nobody tries again after this process. The call that earlier owners did not get past
@@ -145,6 +155,23 @@ class Restorer:
             step_run.undo.push(
                 Undo(Hook.CLEANUP, "its cleanup hook", body_of(_refuse, text), scope)
             )
+
+    def _resume_log(self, step_run: StepRun, facts: RunFacts) -> None:
+        """Let the log of a reused step continue with the file to which its programs write."""
+        step, scratch = self._steps[step_run.name], self.recorded.facts.get("scratch")
+        names = log_names(step)
+        path = private_file_in(Path(scratch), names[-1]) if scratch and names else None
+        if path is None:
+            return
+        seals = self.recorded.facts.get("secrets", {})
+        needed = (step.name, *facts.programs.needed(step.name))
+        unknown = UnknownSecrets(
+            [one for name in needed for one in seals.get(name, ())],
+            (self._key or Key.of(os.environ)).seal(self.recorded.facts["id"]),
+            lambda: facts.masker.texts,
+        )
+        with contextlib.suppress(OSError):
+            step_run.log.resume(path, lambda: bool(unknown))
 
     def _planned(self, step: RecordedStep) -> PlannedStep:
         names = self._names.seen_from(_parts(step.folder))
@@ -228,6 +255,15 @@ class Restorer:
         except (LookupError, ValueError, TypeError) as error:
             return body_of(_refuse, str(error))
         return deferred_body(step_run.loop, facts.clock, function, *arguments, **keywords)
+
+
+def log_names(step: RecordedStep) -> list[str]:
+    """Return the names of the private files to which programs of a step write, the last one last.
+
+    There is none for programs of a version that has not recorded it.
+    """
+    trees = (json.loads(undo.data) for undo in step.undos if undo.kind == "tree")
+    return list(dict.fromkeys(how["log"] for how in trees if how.get("log")))
 
 
 def _is_own(undo: RecordedUndo) -> bool:

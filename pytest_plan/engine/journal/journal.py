@@ -178,10 +178,16 @@ class Journal(NullJournal):
         """Durably record that a process tree is about to start, and return its number."""
         return self._undo(step, hook, label, "tree", json.dumps(dict(how)))
 
-    def tree_started(self, number: int | None, pid: int) -> None:
-        """Durably record the first process of a tree, because it may soon overwrite its cookie."""
-        root = json.dumps(identify(pid)._asdict())
-        self._writer.durably([(_TREE_CHANGED, (root, number))])
+    def tree_started(self, number: int | None, pid: int, **how: Any) -> None:
+        """Durably record the first process of a tree, because it may soon overwrite its cookie.
+
+        Args:
+            number: the number of the tree.
+            pid: the id of the process.
+            how: what else has changed; see `tree_planned`.
+        """
+        changes = json.dumps({**identify(pid)._asdict(), **how})
+        self._writer.durably([(_TREE_CHANGED, (changes, number))])
 
     def tree_may_end(self, number: int | None) -> None:
         """Record that a tree need not run any more, so that a reused step is not dead without."""

@@ -84,8 +84,8 @@ class NullJournal:
         """Durably record that a process tree is about to start, and return its number."""
         return None
 
-    def tree_started(self, number: int | None, pid: int) -> None:
-        """Durably record the first process of the tree with this number."""
+    def tree_started(self, number: int | None, pid: int, **how: Any) -> None:
+        """Durably record the first process of the tree with this number, and what has changed."""
 
     def tree_may_end(self, number: int | None) -> None:
         """Record that the tree with this number need not run any more."""

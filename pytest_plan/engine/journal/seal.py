@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 from _blake2 import blake2b
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,38 @@ class Key:
         except OSError as error:
             where = "" if error.filename is None else f"{os.fspath(error.filename)}: "
             return os.urandom(_SIZE), f"{where}{error.strerror or error}"
+
+
+class UnknownSecrets:
+    """The secrets that an earlier run knew, and of which this run may know only some.
+
+    Args:
+        seals: what `seal_secrets` has returned in the earlier run.
+        seal: the seal of the journal.
+        known: a function that returns the secrets that this run knows so far.
+    """
+
+    def __init__(
+        self, seals: Iterable[str], seal: Seal, known: Callable[[], Collection[str]]
+    ) -> None:
+        self._unknown = set(seals)
+        self._seal = seal
+        self._known = known
+        self._count = 0  # how many secrets were known when it was looked last
+
+    def __bool__(self) -> bool:
+        if not self._unknown:
+            return False
+        known = self._known()
+        if len(known) != self._count:
+            self._count = len(known)
+            self._unknown.difference_update(seal_secrets(known, self._seal))
+        return bool(self._unknown)
+
+
+def seal_secrets(texts: Iterable[str], seal: Seal) -> list[str]:
+    """Return what proves, to the owner of the key, that a text is one of these secrets."""
+    return sorted(seal("secret", text).hex() for text in texts)
 
 
 class _UnusableError(Exception):

@@ -13,7 +13,7 @@ import json
 import re
 import urllib.parse
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -134,6 +134,13 @@ class Masker:
         self._texts: set[str] = set()
         # The forms of which only a part is masked: how much before and after it stays visible.
         self._frames: dict[str, tuple[int, int]] = {}
+        # Called with the texts of each secret that is made known, also of one that is known.
+        self.on_learn: Callable[[Collection[str]], None] | None = None
+
+    @property
+    def texts(self) -> Collection[str]:
+        """The known secrets, each in the spelling in which it was made known."""
+        return (*self._texts, *self._frames)
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -148,10 +155,13 @@ class Masker:
 
     def learn_text(self, texts: Iterable[str]) -> None:
         """Mask texts from now on, in each of their spellings."""
-        for text in texts:
-            if len(text) >= _SHORTEST and text not in self._texts:
+        found = [text for text in texts if len(text) >= _SHORTEST]
+        for text in found:
+            if text not in self._texts:
                 self._known.update(dict.fromkeys(_forms(text)))
                 self._texts.add(text)
+        if found and self.on_learn is not None:
+            self.on_learn(found)
 
     def learn_between(self, before: str, text: str, after: str) -> None:
         """Mask a text from now on only where it stands between two others, which stay visible.
@@ -161,6 +171,8 @@ class Masker:
         whole = f"{before}{text}{after}"
         self._frames[whole] = len(before), len(after)
         self._known.update(dict.fromkeys([whole, *_forms(whole)]))
+        if self.on_learn is not None:
+            self.on_learn([whole])
 
     def mask(self, text: str) -> str:
         """Return `text` with every known secret replaced by `***`."""

@@ -26,6 +26,7 @@ from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.processes.identity import Owner, this_owner
 
 MARKER = ".pytest-plan"
+_PRIVATE = ".private"  # the folder of private files in a scratch folder
 _PASSABLE = 0o711  # other users, such as the user of a server, may enter the folder but not list it
 _LARGEST_MARKER = 4096  # bytes
 
@@ -93,7 +94,8 @@ class RunFolders:
         """
         with self._lock:
             if self._artifacts_root is None:
-                return _create(self._own_artifacts() / below(step), 0o700)
+                own = _create(self._scratch_root() / ".artifacts", 0o700)
+                return _create(own / below(step), 0o700)
             root = self._artifacts_root()
             if not root.is_dir():
                 root.parent.mkdir(0o700, parents=True, exist_ok=True)
@@ -110,7 +112,7 @@ class RunFolders:
             OSError: the file cannot be created.
         """
         with self._lock:
-            folder = _create(self._scratch_root() / ".private", stat.S_IRWXU)
+            folder = _create(self._scratch_root() / _PRIVATE, stat.S_IRWXU)
             path = folder / f"{secrets.token_hex(4)}-{name.replace(os.sep, '-')}"
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
             os.close(os.open(path, flags, stat.S_IRUSR | stat.S_IWUSR))
@@ -140,9 +142,6 @@ class RunFolders:
             root.chmod(_PASSABLE)
             self._root = root
         return self._root
-
-    def _own_artifacts(self) -> Path:
-        return _create(self._scratch_root() / ".artifacts", 0o700)
 
 
 class Marker(NamedTuple):
@@ -193,6 +192,16 @@ def marker_of(folder: Path) -> Marker | None:
             values = json.loads(file.read(_LARGEST_MARKER))
         marker = Marker(values["inode"], Owner(**values["owner"]), bool(values["has_ended"]))
         return marker if marker.inode == status.st_ino else None
+    return None
+
+
+def private_file_in(root: Path, name: str) -> Path | None:
+    """Return the private file with this name in a scratch folder; None if there is none of ours."""
+    path = root / _PRIVATE / os.path.basename(name)
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        if marker_of(root) is not None and stat.S_ISREG(status.st_mode) and _is_ours(status):
+            return path
     return None
 
 

@@ -7,7 +7,7 @@ import contextvars
 import os
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -41,9 +41,23 @@ class StepLog(Log):
     Attributes:
         masker: the masker for secrets.
         step: the step's name.
+        secrets: the secrets that hooks of the step have made known, as text.
+        begin: how many bytes of the private file earlier runs have copied.
     """
 
-    __slots__ = ("_copies", "_copy", "_folders", "_lock", "_process", "_source", "masker", "step")
+    __slots__ = (
+        "_copies",
+        "_copy",
+        "_folders",
+        "_hides",
+        "_lock",
+        "_process",
+        "_source",
+        "begin",
+        "masker",
+        "secrets",
+        "step",
+    )
 
     def __init__(self, step: str, folders: RunFolders, masker: Masker, copies: Copies) -> None:
         self.step = step
@@ -54,6 +68,34 @@ class StepLog(Log):
         self._lock = threading.Lock()  # guards both files: their creation, appends, and copying
         self._source: Path | None = None
         self._copy: MaskedCopy | None = None
+        self._hides: Callable[[], bool] | None = None
+        self.secrets: set[str] = set()
+        self.begin: int = 0
+
+    def resume(self, source: Path, hides: Callable[[], bool]) -> None:
+        """Continue the private file of an earlier run, to which programs of the step still write.
+
+        What it has gained until now is not copied.
+
+        Args:
+            source: the private file.
+            hides: a function that returns whether the file may contain a secret that this run does
+                not know. As long as it does, nothing of the file is read or copied.
+
+        Raises:
+            OSError: the file cannot be found.
+        """
+        self.begin = os.stat(source).st_size
+        self._source, self._hides = source, hides
+        self._copies.add(self)
+        self._copies.watch(self)
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether programs of the step write to a file that this run may not show."""
+        if self._hides is not None and not self._hides():
+            self._hides = None
+        return self._hides is not None
 
     @property
     def path(self) -> Path:
@@ -117,18 +159,23 @@ class StepLog(Log):
     def tail(self, lines: int = TAIL_LINES) -> str:
         """Return the last `lines` lines with secrets masked; "" if nothing was written."""
         with self._lock:
-            if self._copy is None:
-                return ""
             try:
-                text = self._copy.tail()
-            except OSError as error:
+                if (copy := self._current()) is None:
+                    return ""
+                text = copy.tail()
+            except (OSError, PlanError) as error:
                 return f"(the log cannot be read: {error})"
         return "\n".join(text.replace("\r\n", "\n").splitlines()[-lines:])
 
     @property
     def source(self) -> Path | None:
-        """The private file; None until the first line is written."""
-        return self._source
+        """The private file; None until the first line is written, and while it is hidden."""
+        return None if self.is_hidden else self._source
+
+    @property
+    def private_name(self) -> str | None:
+        """The name of the private file in its folder, by which a later run finds it."""
+        return None if self._source is None else self._source.name
 
     def mark(self) -> int:
         """Return the mark of the end of the log, for `gained`; 0 if nothing was written.
@@ -136,7 +183,12 @@ class StepLog(Log):
         Raises:
             OSError: the private file cannot be found, for example because the run is over.
         """
-        return 0 if self._source is None else os.stat(self._source).st_size
+        if (source := self.source) is None:
+            return 0
+        size = os.stat(source).st_size
+        if size < self.begin:  # it was truncated
+            self.begin = 0
+        return size
 
     def gained(self, mark: int) -> Gain:
         """Return the lines that the log has gained since `mark`, with secrets masked.
@@ -146,44 +198,62 @@ class StepLog(Log):
         Raises:
             OSError: the private file cannot be read, for example because the run is over.
         """
-        return Gain(mark=mark) if self._source is None else gained(self._source, mark, self.masker)
+        if (source := self.source) is None:
+            return Gain(mark=mark)
+        return gained(source, max(mark, self.begin), self.masker)
 
     def update(self, *, wholly: bool = False) -> None:
         """Update the masked file, if there is one and no other thread uses it for long."""
-        if self._copy is not None and self._lock.acquire(timeout=_PATIENCE):
+        if self._source is not None and self._lock.acquire(timeout=_PATIENCE):
             try:
-                with contextlib.suppress(OSError):
-                    self._copy.update(wholly=wholly)
+                with contextlib.suppress(OSError, PlanError):
+                    if (copy := self._current()) is not None:
+                        copy.update(wholly=wholly)
             finally:
                 self._lock.release()
 
     def tick(self) -> None:
         """Update the masked file, if there is one; call this at regular times."""
-        with self._lock, contextlib.suppress(OSError):
-            if self._copy is not None:
-                self._copy.tick()
+        with self._lock, contextlib.suppress(OSError, PlanError):
+            if (copy := self._current()) is not None:
+                copy.tick()
 
     def _append(self, text: str) -> None:
         # What is known is masked before it is encoded, and before the disk has it.
         data = self.masker.mask(text).encode("utf-8", "backslashreplace")
-        is_copied = getpid() != self._process
-        if is_copied and self._copy is None:
+        if getpid() != self._process:
             # A forked copy of the process cannot create the private file.
-            with (self._folders.artifacts(self.step) / "log.txt").open("ab") as file:
+            path = self.source or self._folders.artifacts(self.step) / "log.txt"
+            with path.open("ab") as file:
                 file.write(data)
             return
         copy = self._files()
         assert self._source is not None
         with self._source.open("ab") as file:
             file.write(data)
-        if "\n" in text and not is_copied:
+        if "\n" in text:
             copy.update()
+
+    def _current(self) -> MaskedCopy | None:
+        """Return the copy, which is created once a program has written to a resumed file."""
+        if self._copy is None and self.mark() > self.begin:
+            return self._files()
+        return self._copy
 
     def _files(self) -> MaskedCopy:
         if self._copy is None:
             target = self._folders.artifacts(self.step) / "log.txt"
             target.touch(mode=0o600)
-            self._source = self._folders.private_file(f"{self.step}.txt")
-            self._copy = MaskedCopy(self._source, target, self.masker)
+            if self.source is None:  # if that of an earlier run is hidden, this run has its own
+                self._source = self._folders.private_file(f"{self.step}.txt")
+                self.begin, self._hides = 0, None
+            assert self._source is not None
+            self._copy = MaskedCopy(self._source, target, self.masker, self.begin)
             self._copies.add(self)
         return self._copy
+
+
+def note_secrets(texts: Iterable[str]) -> None:
+    """Note that the hook of the current thread, if there is one, has made secrets known."""
+    if (log := current_log.get()) is not None:
+        log.secrets.update(texts)

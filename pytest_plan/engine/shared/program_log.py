@@ -47,7 +47,8 @@ def gained(source: Path, mark: int, masker: Masker) -> Gain:
     """
     with source.open("rb") as file:
         size = file.seek(0, 2)
-        if size <= mark:
+        mark = _mark_in(mark, size)
+        if size == mark:
             return Gain(mark=mark)
         first = max(mark, size - _TAIL_BYTES)
         # What is before the first line may be the beginning of a secret.
@@ -77,6 +78,7 @@ def next_lines(source: IO[bytes], mark: int, masker: Masker, *, wholly: bool = F
     Raises:
         OSError: the file cannot be read.
     """
+    mark = _mark_in(mark, source.seek(0, 2))
     begin = max(0, mark - _reach(masker))
     source.seek(begin)
     data = source.read(mark - begin + _CHUNK)
@@ -92,6 +94,11 @@ def next_lines(source: IO[bytes], mark: int, masker: Masker, *, wholly: bool = F
     rest = text[first:]
     masked, last = masker.mask_some(rest, len(rest) - (0 if end else _reach(masker)))
     return Gain(_shown(masked), begin + len(_bytes(text[: first + last])))
+
+
+def _mark_in(mark: int, size: int) -> int:
+    """Return the mark in a file of this size; a file that was truncated begins again."""
+    return mark if mark <= size else 0
 
 
 def _reach(masker: Masker) -> int:
@@ -122,13 +129,15 @@ class MaskedCopy:
         source: the private file, to which anybody who has it open may append.
         target: the copy, which must exist.
         masker: the masker for secrets.
+        begin: how many bytes of the source are not copied, because an earlier run has.
     """
 
-    def __init__(self, source: Path, target: Path, masker: Masker) -> None:
+    def __init__(self, source: Path, target: Path, masker: Masker, begin: int = 0) -> None:
         self.target = target
         self._source = source
         self._masker = masker
-        self._copied = 0  # the bytes of the source that have been copied
+        self._begin = begin
+        self._copied = begin  # the bytes of the source that have been copied or left out
         self._forms = 0  # the number of forms that were masked in them
         self._waited = 0  # the number of updates since a line without its end was first seen
 
@@ -142,8 +151,10 @@ class MaskedCopy:
         """
         if self._shows_new_secret():
             self.target.write_bytes(b"")
-            self._copied = 0
+            self._copied = self._begin
         with self._source.open("rb") as source:
+            if source.seek(0, 2) < self._copied:  # it was truncated
+                self._copied = self._begin = 0
             source.seek(self._copied)
             while chunk := source.read(_CHUNK):
                 size = self._append(chunk, wholly=wholly and len(chunk) < _CHUNK)
@@ -176,7 +187,7 @@ class MaskedCopy:
             size = target.seek(0, 2)
             target.seek(max(0, size - _TAIL_BYTES))
             copied = target.read().decode("utf-8", "surrogateescape")
-        rest = _text(self._rest())
+        rest, _ = self._with_begun(self._rest())
         begun = self._masker.begun(rest)
         end = MASK if begun < len(rest) else ""
         text = self._masker.mask(copied + rest[:begun]) + end
@@ -185,10 +196,11 @@ class MaskedCopy:
     def _shows_new_secret(self) -> bool:
         forms = self._masker.forms
         new, self._forms = forms[self._forms :], len(forms)
-        if not new or not self._copied:
+        if not new or self._copied == self._begin:
             return False
         with self._source.open("rb") as source:
-            text = _text(source.read(self._copied))
+            source.seek(max(0, self._begin - _reach(self._masker)))
+            text = _text(source.read(self._copied - source.tell()))
         return any(form in text for form in new)
 
     def _rest(self) -> bytes:
@@ -200,17 +212,34 @@ class MaskedCopy:
         """Copy the whole lines of a chunk, or all of it; return how many bytes were copied."""
         size = len(chunk) if wholly else chunk.rfind(b"\n") + 1
         if size:
-            self._write(self._masker.mask(_text(chunk[:size])), size)
+            text, _ = self._with_begun(chunk[:size])
+            self._write(self._masker.mask(text), size)
         elif len(chunk) == _CHUNK:  # a line that is too long to wait for its end
             size = self._append_some(chunk)
         return size
 
     def _append_some(self, chunk: bytes) -> int:
-        text, longest = _text(chunk), max(map(len, self._masker.forms), default=0)
+        longest = max(map(len, self._masker.forms), default=0)
+        text, earlier = self._with_begun(chunk)
         masked, end = self._masker.mask_some(text, max(0, len(text) - longest))
-        size = len(_bytes(text[:end]))
-        self._write(masked, size)
-        return size
+        size = len(_bytes(text[:end])) - earlier
+        if size > 0:
+            self._write(masked, size)
+        return max(0, size)
+
+    def _with_begun(self, chunk: bytes) -> tuple[str, int]:
+        """Return a chunk as text, after what is left out of a secret with whose end it begins.
+
+        The second result is how many bytes before the chunk that is.
+        """
+        if not self._begin or self._copied > self._begin:
+            return _text(chunk), 0
+        with self._source.open("rb") as source:
+            source.seek(max(0, self._begin - _reach(self._masker)))
+            before = source.read(self._begin - source.tell())
+        text = _text(before + chunk)
+        _, first = self._masker.mask_some(text, len(_text(before)))
+        return text[first:], len(before) - len(_bytes(text[:first]))
 
     def _write(self, masked: str, size: int) -> None:
         with self.target.open("ab") as target:
@@ -231,7 +260,8 @@ class Copies:
     def add(self, log: Log) -> None:
         """Finish a log when the run is over."""
         with self._lock:
-            self._logs = (*self._logs, log)
+            if log not in self._logs:
+                self._logs = (*self._logs, log)
 
     def watch(self, log: Log) -> None:
         """Keep a log up to date, because a program writes to it."""

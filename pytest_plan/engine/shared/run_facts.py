@@ -15,7 +15,7 @@ from pytest_plan.engine.model.events import Event, Listener
 from pytest_plan.engine.model.secret import Masker
 from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.shared.folders import RunFolders
-from pytest_plan.engine.shared.log import StepLog
+from pytest_plan.engine.shared.log import StepLog, note_secrets
 from pytest_plan.engine.shared.program_log import Copies
 from pytest_plan.engine.shared.programs.checks import Checks
 from pytest_plan.engine.shared.programs.programs import Programs
@@ -95,6 +95,7 @@ class RunFacts:
         self.folders = folders
         self.journal = journal
         self.masker = Masker()
+        self.masker.on_learn = note_secrets
         self.copies = Copies()
         self.ports = Ports()
         self.variables = Variables()

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 from pytest_plan.engine.environments.environment import FOLDER
 from pytest_plan.engine.environments.lock import RECOVERY, owner_of, released_by
 from pytest_plan.engine.environments.recovery import has_dead_program, programs_of
+from pytest_plan.engine.execution.restore import log_names
 from pytest_plan.engine.journal.reader import Recorded, RecordedStep
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.processes.listeners import addresses_of
 from pytest_plan.engine.processes.orphan import orphan_tree
-from pytest_plan.engine.shared.folders import below
+from pytest_plan.engine.shared.folders import below, private_file_in
 from pytest_plan.plugin.run import artifacts
 from pytest_plan.plugin.run.artifacts import made_by
 
@@ -44,7 +45,8 @@ class StepCondition(NamedTuple):
         reason: why it is dead; "" if it is not.
         listens: the TCP addresses and Unix sockets on which its processes listen.
         run: the id of the run that has provisioned it; None if that is not recorded.
-        log: its log; None if there is none any more.
+        log: its masked log; None if there is none any more.
+        output: the private file to which its programs write; None if that is not known.
     """
 
     name: str
@@ -55,6 +57,7 @@ class StepCondition(NamedTuple):
     listens: list[str]
     run: str | None
     log: Path | None
+    output: Path | None
 
 
 class EnvironmentCondition(NamedTuple):
@@ -86,7 +89,7 @@ class EnvironmentCondition(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """Return the condition as plain data."""
         steps = [
-            {**step._asdict(), "log": None if step.log is None else str(step.log)}
+            {**step._asdict(), "log": _text(step.log), "output": _text(step.output)}
             for step in self.steps
         ]
         return {
@@ -148,7 +151,18 @@ def _step(step: RecordedStep, recorded: Recorded, plan_dir: Path) -> StepConditi
         listens=[] if is_elsewhere else addresses_of(_pids(step)),
         run=run,
         log=log if log.is_file() else None,
+        output=None if is_elsewhere else _output(step, recorded),
     )
+
+
+def _output(step: RecordedStep, recorded: Recorded) -> Path | None:
+    """Return the private file to which the programs of a step write, if there is one."""
+    scratch, names = recorded.facts.get("scratch"), log_names(step)
+    return private_file_in(Path(scratch), names[-1]) if scratch and names else None
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _is_up(step: RecordedStep) -> bool:

@@ -106,6 +106,9 @@ class Status(Command):
             dead = [False, *(step.alive is False for step in one.steps)]
             for line, is_dead in zip(_lines(rows), dead, strict=True):
                 self._say(f"  {line}", always=True, bad=is_dead)
+            for step in one.steps:
+                if step.output is not None and step.alive is not False:
+                    self._say(f"  {step.name} writes to {step.output} (not masked)", always=True)
             self._say_what_to_do(one)
         for name, error in unreadable.items():
             self._say(f"environment {name!r} cannot be shown: {error}", bad=True)

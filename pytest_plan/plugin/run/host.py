@@ -197,6 +197,8 @@ class Host:
         if run.fatal is not None:
             self._mask_message(run.fatal)
             raise run.fatal
+        if self._environment is not None:
+            self._environment.say_hidden(run)
         self.watching.begin(run)
 
     def _mask_message(self, error: BaseException) -> None:
@@ -274,7 +276,8 @@ class Host:
         if self._environment is None:
             return ()
         is_bad = failed or self.has_failed() or bool(self.signals.received)
-        return self._environment.keep(failed=is_bad or self.limit_has_passed())
+        assert self._run is not None
+        return self._environment.keep(self._run, failed=is_bad or self.limit_has_passed())
 
     def limit_has_passed(self) -> bool:
         """Return whether the plan's limit ended the run."""

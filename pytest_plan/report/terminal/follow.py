@@ -126,6 +126,7 @@ class _Followed:
         """Return the private file of the log, or None if nothing was written to the log."""
         if self._file is None and self._log.source is not None:
             self._file = self._log.source.open("rb")
+            self._mark = self._log.begin
         return self._file
 
     def more(self, *, wholly: bool) -> str:

@@ -282,3 +282,69 @@ def test_a_line_that_never_ends_comes_in_parts(log: StepLog, masker: Masker) -> 
             found, mark = found + gain.text, gain.mark
     assert found.replace("***", "") == "x" * (1024 * 1024 - 3) + "y" * 1024 * 1024 + "\n"
     assert "***" in found
+
+
+@pytest.mark.parametrize("ends_line", [False, True])
+def test_a_secret_that_began_before_the_log_was_resumed(
+    log: StepLog, masker: Masker, tmp_path: Path, ends_line: bool
+) -> None:
+    """It is masked, and nothing else of what the file had before is copied."""
+    source = tmp_path / "source.txt"
+    source.write_bytes(b"before\npassword=hun")
+    masker.learn(Secret("hunter2"))
+    log.resume(source, lambda: False)
+    assert log.tail() == ""
+    assert not (tmp_path / "db").exists()
+    with source.open("ab") as file:
+        file.write(b"ter2\nafter\n" if ends_line else b"ter2 and more than a secret is long")
+    log.update()
+    for _ in range(6):
+        log.tick()
+    copied = (tmp_path / "db" / "log.txt").read_text()
+    assert copied == "***\nafter\n" if ends_line else copied.startswith("*** and more")
+    assert log.tail().splitlines()[0] in ("***", "*** and more than a secret is long")
+
+
+def test_a_secret_that_is_known_later_is_masked_in_a_resumed_log(
+    log: StepLog, masker: Masker, tmp_path: Path
+) -> None:
+    """The copy is made again, from where it began."""
+    source = tmp_path / "source.txt"
+    source.write_bytes(b"before\n")
+    log.resume(source, lambda: False)
+    append(log, b"hunter2\n")
+    log.update()
+    assert log.path.read_text() == "hunter2\n"
+    masker.learn(Secret("hunter2"))
+    append(log, b"more\n")
+    log.update()
+    assert log.path.read_text() == "***\nmore\n"
+
+
+def test_a_resumed_log_that_is_truncated(log: StepLog, tmp_path: Path) -> None:
+    """What is written after that is shown and copied from the beginning of the file."""
+    source = tmp_path / "source.txt"
+    source.write_bytes(b"before\n" * 9)
+    log.resume(source, lambda: False)
+    append(log, b"first\n")
+    log.update()
+    source.write_bytes(b"")
+    mark = log.mark()
+    append(log, b"second\n")
+    assert log.gained(mark).text == "second\n"
+    log.update()
+    assert log.path.read_text() == "first\nsecond\n"
+
+
+def test_a_resumed_log_that_is_hidden(log: StepLog, tmp_path: Path) -> None:
+    """Nothing of the file is read, and the step's own lines go to another file."""
+    source = tmp_path / "source.txt"
+    source.write_bytes(b"before\n")
+    log.resume(source, lambda: True)
+    with source.open("ab") as file:
+        file.write(b"hidden\n")
+    assert (log.source, log.mark(), log.gained(0), log.tail()) == (None, 0, Gain(), "")
+    log.write("own\n")
+    assert log.tail() == "own"
+    assert log.path.read_text() == "own\n"
+    assert source.read_text() == "before\nhidden\n"

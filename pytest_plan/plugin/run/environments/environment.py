@@ -24,13 +24,14 @@ from pytest_plan.engine.environments.keeping import obstacles
 from pytest_plan.engine.environments.lock import was_kept_elsewhere
 from pytest_plan.engine.environments.private import temporary_parent
 from pytest_plan.engine.environments.recovery import not_undone
-from pytest_plan.engine.execution.restore import Restorer, block
+from pytest_plan.engine.execution.restore import Restorer, block, log_names
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.reader import ForeignError, Recorded, RecordedStep
+from pytest_plan.engine.journal.seal import seal_secrets
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.secret import KEY_VARIABLE
 from pytest_plan.engine.processes.identity import Identity
-from pytest_plan.engine.shared.folders import remove_tree
+from pytest_plan.engine.shared.folders import private_file_in, remove_tree
 from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
@@ -104,6 +105,7 @@ class RunEnvironment:
         self._fresh: Mapping[str, str] = {}
         self._held: dict[str, str] = {}  # why each step cannot be provisioned
         self._kept: Collection[str] = ()
+        self._has_said_hidden = False
         self._facts = launch.describe(declared.config, declared.conftests())
         try:
             self._recorded = self._look_back()
@@ -155,13 +157,24 @@ class RunEnvironment:
             block(run.step_runs[name], run.facts, self._held[name])
         if self._recorded is not None and self._fresh:
             references = references_of(self._declared.config)
-            restorer = Restorer(self._recorded, self._fresh, self._steps, references)
+            restorer = Restorer(self._recorded, self._fresh, self._steps, references, self._key)
             run.restore(restorer, self._fresh)
 
-    def keep(self, *, failed: bool) -> Collection[str]:
+    def say_hidden(self, run: Run) -> None:
+        """Report the reused steps whose logs cannot be shown, once all steps have succeeded."""
+        hidden = [name for name in self._fresh if run.step_runs[name].log.is_hidden]
+        if hidden and not self._has_said_hidden:
+            self._has_said_hidden = True
+            self._say(
+                f"the programs of {', '.join(hidden)} may write a secret that only an earlier run "
+                "knew, so their logs are not shown"
+            )
+
+    def keep(self, run: Run, *, failed: bool) -> Collection[str]:
         """Return the steps to leave as they are, and report which cannot be kept and why.
 
         Args:
+            run: the run.
             failed: whether a step, a test or a cleanup failed, the limit was reached, or a signal
                 was received.
         """
@@ -177,8 +190,17 @@ class RunEnvironment:
             self._say(f"{name} is not kept: {reason}")
         self._kept = [name for name in recorded.steps if name not in {*cannot, *self._held}]
         if self._kept:
-            self.journal.set(status="kept")
+            self.journal.set(status="kept", secrets=self._secrets(run, recorded))
         return [*self._kept, *self._held]
+
+    def _secrets(self, run: Run, recorded: Recorded) -> dict[str, list[str]]:
+        """Return the seals of the secrets that kept steps have made known, by step."""
+        seal = self._key.seal(recorded.facts["id"])
+        seals = {**recorded.facts.get("secrets", {})}
+        for name in self._kept:
+            if name not in self._fresh:
+                seals[name] = seal_secrets(run.step_runs[name].log.secrets, seal)
+        return {name: seals[name] for name in self._kept if seals.get(name)}
 
     def abandon(self) -> None:
         """Release the environment of a run that could not begin; steps that were kept stay kept."""
@@ -260,7 +282,7 @@ class RunEnvironment:
         clean_stale(self._recovery, self._environment, recorded, decisions, self._steps)
         after = self._environment.read()
         self._hold(not_undone(after, decisions.stale, decisions.gone))
-        self._empty_folders(after)
+        self._empty_folders(after, recorded)
         return after
 
     def _read_back(self) -> Recorded | None:
@@ -297,13 +319,21 @@ class RunEnvironment:
             )
             self._say(not_cleaned_up(self._declared.config, self._environment.name, step), bad=True)
 
-    def _empty_folders(self, recorded: Recorded) -> None:
-        """Empty the temporary folder of each recorded step that may be provisioned again."""
+    def _empty_folders(self, recorded: Recorded, before: Recorded | None = None) -> None:
+        """Empty the temporary folder of each recorded step that may be provisioned again.
+
+        Args:
+            recorded: the content of the journal.
+            before: its content before the cleanup, which names the files of logs to remove.
+        """
         if (scratch := scratch_of(recorded)) is None:
             return
         for name in recorded.steps:
             if name in self._fresh or name in self._held:
                 continue
+            for log in log_names(before.steps[name]) if before is not None else ():
+                if (path := private_file_in(scratch, log)) is not None:
+                    path.unlink(missing_ok=True)
             for left in remove_tree(scratch / name, below=scratch):
                 self._say(f"the temporary folder of {name!r} is not empty: {left}", bad=True)
 
