@@ -68,7 +68,7 @@ def playbook(
     started = starter.start(
         Command([*words, str(path)], env=_environment(ctx, path), cwd=path.parent, watch=False)
     )
-    status = started.process.wait()
+    status = started.first_process.wait()
     ctx.check()
     if status:
         lines = started.output().splitlines()

@@ -221,14 +221,14 @@ def _start(
     Raises:
         PortLostError: another process has one of the ports. The program was ended.
     """
-    started = starter.start(wanted.command(ports), ports.values())
+    own = _Own(condition)
+    started = starter.start(wanted.command(ports), ports, own, timeout)
     port = ports.get(FIRST, next(iter(ports.values()), None))
     url = None if port is None else f"http://{_HOST}:{port}"
-    started.ports = ports
-    started.value = value = Service(_HOST, port, dict(ports), url, started.process.pid)
-    started.condition, started.timeout = _Own(condition), timeout
+    pid = started.first_process.pid
+    started.value = value = Service(_HOST, port, dict(ports), url, pid)
     try:
-        starter.wait_until_ready(started, started.condition, timeout, "service")
+        starter.wait_until_ready(started, own, timeout, "service")
     except PortLostError:
         starter.forget(started)
         raise
@@ -257,6 +257,7 @@ class _Own(Condition):
     """A condition that the program of a service must meet itself, and no other process for it."""
 
     def __init__(self, condition: Condition) -> None:
+        self.made = _Own, (condition,)
         self._condition = condition
 
     def check(self, target: Target, timeout: float) -> None:

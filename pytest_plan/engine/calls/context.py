@@ -287,10 +287,9 @@ class Context:
         )
         if condition is not None:
             refuse_unusable(condition, repr(command.name))
-        started = self._starter.start(command)
-        started.value = process = started.process
+        started = self._starter.start(command, ready=condition, timeout=longest)
+        started.value = process = started.first_process
         if condition is not None:
-            started.condition, started.timeout = condition, longest
             self._starter.wait_until_ready(started, condition, longest, "ctx.start")
         return process
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_plan.engine.calls.body import Body, body_of
@@ -14,7 +14,7 @@ from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import PlanError, describe
 from pytest_plan.engine.model.secret import Masker
 from pytest_plan.engine.processes.copies import call_in_original
-from pytest_plan.engine.processes.marks import Marks, new_marks
+from pytest_plan.engine.processes.marks import new_marks
 from pytest_plan.engine.processes.tree import KILL, Tree
 from pytest_plan.engine.shared.log import StepLog
 from pytest_plan.engine.shared.programs.resources import Care
@@ -44,12 +44,21 @@ class Starter:
         self._undo = undo
         self._log = log
 
-    def start(self, command: Command, ports: Collection[int] = ()) -> Started:
-        """Start a program that runs until cleanup; see `Context.start`.
+    def start(
+        self,
+        command: Command,
+        ports: Mapping[str, int] | None = None,
+        ready: Condition | None = None,
+        timeout: float | None = None,
+    ) -> Started:
+        """Start a program that runs until cleanup; see `Context.start`. It may not be ready yet.
 
         Args:
             command: how to start it.
-            ports: the free ports that it is to use, of which another process may take one.
+            ports: the free ports that it is to use, by name, of which another process may take one.
+            ready: the condition that it must meet after a test has started it again; None means
+                that it must listen where it listened before.
+            timeout: the seconds that it may take to become ready; None means no limit of its own.
 
         Raises:
             PortLostError: another process listens on one of `ports`.
@@ -63,14 +72,15 @@ class Starter:
         with scope.uninterrupted:
             scope.check()
             self._undo.admit(scope)
-            if taken := facts.programs.taken(ports):
+            if taken := facts.programs.taken(ports.values() if ports else ()):
                 raise PortLostError.to(taken)
             self._log.write_command(command.argv, " &")
             strangers = facts.programs.strangers(scope.step, command.argv)
             marks = facts.programs.own(new_marks())
             label = f"process {command.name!r}"
-            number = self._plan_tree(label, marks, command)
-            started = Started(command, self._place(command), marks, number, self._log)
+            started = Started(command, self._place(command), marks, None, self._log)
+            started.ports, started.condition, started.timeout = ports or {}, ready, timeout
+            started.number = number = self._plan_tree(label, started)
             try:
                 process = started.spawn()
             except BaseException:
@@ -111,9 +121,9 @@ class Starter:
     def watch_again(self, started: Started) -> None:
         """Watch a program that was started again and is ready; record the daemon that it left."""
         programs, step = self._facts.programs, self._scope.step
-        now = self._facts.clock.now()
-        programs.watch(step, Program(started.process, self._log, self._scope.flag, (), now))
-        programs.add_tree(step, started.process, started.number)
+        now, process = self._facts.clock.now(), started.first_process
+        programs.watch(step, Program(process, self._log, self._scope.flag, (), now))
+        programs.add_tree(step, process, started.number)
         programs.record_daemons(step, self._facts.journal)
 
     def forget(self, started: Started) -> None:
@@ -212,16 +222,23 @@ class Starter:
         """Register an undo of the call."""
         self._undo.register(Undo(self._scope.hook, label, body, self._scope, tree, number))
 
-    def _plan_tree(self, label: str, marks: Marks, command: Command) -> int | None:
+    def _plan_tree(self, label: str, started: Started) -> int | None:
         """Durably record that a process tree is about to start; return its number."""
+        from pytest_plan.engine.shared.programs.kept import start_of
+
+        command = started.command
         how = {
-            **marks._asdict(),
+            **started.marks._asdict(),
             "signal": int(command.stop_signal),
             "grace": command.grace,
             "watch": command.watch,
             "log": self._log.private_name,
+            "program": command.name,
         }
-        return self._facts.journal.tree_planned(self._scope.step, self._scope.hook, label, how)
+        start = start_of(started)
+        return self._facts.journal.tree_planned(
+            self._scope.step, self._scope.hook, label, how, start
+        )
 
     def _place(self, command: Command) -> Place:
         """Return where a program runs; a test may change the environment before it starts again."""

@@ -25,7 +25,8 @@ from pytest_plan.engine.journal.seal import Key, UnknownSecrets
 from pytest_plan.engine.model.errors import JournalError, PlanDefinitionError
 from pytest_plan.engine.model.events import StepFinished
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
-from pytest_plan.engine.processes.orphan import orphan_tree
+from pytest_plan.engine.processes.orphan import KeptProcess, orphan_tree
+from pytest_plan.engine.processes.tree import Tree
 from pytest_plan.engine.shared.folders import private_file_in
 from pytest_plan.engine.shared.programs.resources import OWN, Care, Keeper, keeper_of
 from pytest_plan.engine.shared.programs.watched import Kept
@@ -141,9 +142,7 @@ class Restorer:
             step_run.runs_hook_last = True
             undos = undos if step.hook_is_due else undos[-1:] + undos[:-1]
         for undo in undos:
-            step_run.undo.push(self._undo(undo, step_run, facts))
-            if is_reused and undo.kind == "tree":
-                _watch(json.loads(undo.data), step_run, facts)
+            step_run.undo.push(self._undo(undo, step_run, facts, reused=is_reused))
         if is_reused:
             care = Care(step_run.name, facts.programs, facts.checks, step_run.log, is_kept=True)
             for keeper, arguments in self._resources(step):
@@ -227,19 +226,46 @@ class Restorer:
             raise LookupError("it could not be written")
         return self._codec.build(self._codec.decode(text))
 
-    def _undo(self, undo: RecordedUndo, step_run: StepRun, facts: RunFacts) -> Undo:
+    def _undo(
+        self, undo: RecordedUndo, step_run: StepRun, facts: RunFacts, *, reused: bool
+    ) -> Undo:
         scope = CallScope(undo.step, undo.hook, 1, None)
         if undo.kind == "variable":
             body = _set_again(json.loads(undo.data), undo.step, facts)
             return Undo(undo.hook, undo.label, body, scope, number=undo.number)
         if undo.kind == "tree":
             how = json.loads(undo.data)
-            tree = orphan_tree(how)
-            facts.programs.own(tree.marks)
+            found = orphan_tree(how)
+            facts.programs.own(found.marks)
+            tree = self._reused(undo.number, how, step_run, facts) if reused else found
             body = body_of(tree.end, facts.clock, how["signal"], how["grace"])
             return Undo(undo.hook, undo.label, body, scope, tree, undo.number)
         body = self._call(undo, step_run, facts)
         return Undo(undo.hook, undo.label, body, scope, number=undo.number)
+
+    def _reused(
+        self, number: int, how: Mapping[str, Any], step_run: StepRun, facts: RunFacts
+    ) -> Tree:
+        """Watch the program of a reused step, and let tests stop and start it; return its tree.
+
+        A program that has ended, or was on another host, is not watched: the step's `alive` hook
+        has said that the step does not need it.
+        """
+        tree, is_watched = orphan_tree(how), how.get("watch", True)
+        process = KeptProcess(tree, may_end=not is_watched)
+        if tree.root is not None and tree.root.is_alive() and is_watched:
+            facts.programs.watch(step_run.name, Kept(tree.root, step_run.log, process))
+        if "program" not in how:  # it was not `ctx.start`, or an earlier version, that started it
+            return process
+        # Imported late because most steps start no program.
+        from pytest_plan.engine.shared.programs.kept import started_by_earlier_run
+
+        start = self._codec.decode(how["start"]) if "start" in how else None
+        started = started_by_earlier_run(
+            how, start, number=number, process=process, facts=facts, log=step_run.log
+        )
+        facts.programs.add_started(step_run.name, started)
+        return started
 
     def _call(self, undo: RecordedUndo, step_run: StepRun, facts: RunFacts) -> Body:
         if undo.kind == "tail":
@@ -296,17 +322,6 @@ def block(step_run: StepRun, facts: RunFacts, reason: str) -> None:
     """Let a step end as blocked before any step of the run begins."""
     step_run.end(StepOutcome.BLOCKED, 0.0, reason)
     facts.emit(StepFinished(step_run.result(), 0.0))
-
-
-def _watch(how: Mapping[str, Any], step_run: StepRun, facts: RunFacts) -> None:
-    """Let the program of a reused step be one that must keep running.
-
-    A program that has ended, or was on another host, is not watched: the step's `alive` hook has
-    said that the step does not need it.
-    """
-    root = orphan_tree(how).root
-    if root is not None and root.is_alive() and how.get("watch", True):
-        facts.programs.watch(step_run.name, Kept(root, step_run.log))
 
 
 def _set_again(variable: tuple[str, str | None], step: str, facts: RunFacts) -> Body:

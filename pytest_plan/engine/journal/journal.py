@@ -174,9 +174,33 @@ class Journal(NullJournal):
         data = [[reference.module, reference.qualname, reference.file], given]
         return self._undo(step, hook, label, "call", json.dumps(data))
 
-    def tree_planned(self, step: str, hook: Hook, label: str, how: Mapping[str, Any]) -> int | None:
-        """Durably record that a process tree is about to start, and return its number."""
-        return self._undo(step, hook, label, "tree", json.dumps(dict(how)))
+    def tree_planned(
+        self,
+        step: str,
+        hook: Hook,
+        label: str,
+        how: Mapping[str, Any],
+        start: Mapping[str, Any] | None = None,
+    ) -> int | None:
+        """Durably record that a process tree is about to start, and return its number.
+
+        Args:
+            step: the step that starts it.
+            hook: its hook.
+            label: its name in reports.
+            how: how to find and end it, as plain JSON.
+            start: how a later run can start it again; None means that it cannot. It is left out,
+                with the reason, if it contains a secret or cannot be written.
+        """
+        data = {**how}
+        if "program" in how:
+            data["program"] = self._mask(how["program"])
+        if start is not None:
+            try:
+                data["start"] = self._codec.encode(start)
+            except NotDurableError as error:
+                data["unrecorded"] = str(error)
+        return self._undo(step, hook, label, "tree", json.dumps(data))
 
     def tree_started(self, number: int | None, pid: int, **how: Any) -> None:
         """Durably record the first process of a tree, because it may soon overwrite its cookie.

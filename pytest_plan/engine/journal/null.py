@@ -80,7 +80,14 @@ class NullJournal:
         """Durably record a deferred call, and return its number."""
         return None
 
-    def tree_planned(self, step: str, hook: Hook, label: str, how: Mapping[str, Any]) -> int | None:
+    def tree_planned(
+        self,
+        step: str,
+        hook: Hook,
+        label: str,
+        how: Mapping[str, Any],
+        start: Mapping[str, Any] | None = None,
+    ) -> int | None:
         """Durably record that a process tree is about to start, and return its number."""
         return None
 

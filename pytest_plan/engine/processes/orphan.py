@@ -59,6 +59,32 @@ class OrphanTree(NamedTuple):
         refuse_survivors(self.members())
 
 
+class KeptProcess:
+    """A program that an earlier run has started, with what `Process` tells about a program.
+
+    Attributes:
+        marks: the marks of its tree.
+        may_end: whether the step does not need it to run any more.
+    """
+
+    def __init__(self, tree: OrphanTree, *, may_end: bool) -> None:
+        self._tree = tree
+        self.marks = tree.marks
+        self.may_end = may_end
+
+    def status(self) -> None:
+        """Return None: the exit status of the child of another process is never known."""
+
+    def members(self) -> list[Identity]:
+        """Return the running processes of the tree."""
+        return self._tree.members()
+
+    def end(self, clock: Clock, number: int, grace: float) -> None:
+        """End the tree; see `OrphanTree.end`."""
+        self.may_end = True
+        self._tree.end(clock, number, grace)
+
+
 def orphan_tree(how: Mapping[str, Any]) -> OrphanTree:
     """Return the tree that an undo of the kind `tree` describes in the journal."""
     root = Identity(how["pid"], how["birth"], how["boot"]) if "pid" in how else None

@@ -61,8 +61,12 @@ class ProgramHandle:
         wherever it has listened. If it is not ready in time, it is ended. The time is the `timeout`
         of its first start, or that of its step, or 60 s.
 
+        If an earlier run has started it, the environment is that of this run, with the `env` of the
+        step, and a `ready` that is a function is not called.
+
         Raises:
-            RuntimeError: the program is running, has ended again, or another process has its port.
+            RuntimeError: the program is running, has ended again, or another process has its port;
+                or the journal could not record how an earlier run started it.
             TimeoutError: it was not ready in time; the message has the last answer.
         """
         self._change("start")

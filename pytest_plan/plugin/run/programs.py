@@ -68,8 +68,8 @@ class ProgramControl:
         step_run = self._run.step_runs.get(step)
         if step_run is not None and step_run.outcome is StepOutcome.REUSED:
             return (
-                f"step {step!r} is reused, and only the run that has started its programs can stop "
-                "and start them; run without --plan-reuse"
+                f"step {step!r} is reused, and the run that provisioned it has recorded no program "
+                "of ctx.start or service; run without --plan-reuse"
             )
         return f"step {step!r} has started no program with ctx.start or service"
 
@@ -92,6 +92,12 @@ class ProgramControl:
 
         if started.is_running():
             raise RuntimeError(f"{started.name} of step {step!r} is running; stop it first")
+        if started.refusal is not None:
+            raise RuntimeError(
+                f"{started.name} of step {step!r} can be stopped but not started, because the "
+                f"journal has no record of how an earlier run started it: {started.refusal}; run "
+                "without --plan-reuse"
+            )
         started.is_stopped = True
         starter, timeout = self._starter(step), started.timeout or self._timeout(step)
         try:

@@ -45,6 +45,7 @@ class Command(Condition):
     """
 
     def __init__(self, argv: Sequence[str], timeout: float) -> None:
+        self.made = Command, (list(argv), timeout)
         self._argv = argv
         self._timeout = timeout
 

@@ -87,6 +87,7 @@ class Http(Condition):
     """
 
     def __init__(self, url_or_path: str, good: Collection[int], timeout: float) -> None:
+        self.made = Http, (url_or_path, sorted(good), timeout)
         self._url_or_path = url_or_path
         self._good = good
         self._timeout = timeout

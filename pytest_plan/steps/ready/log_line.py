@@ -48,6 +48,9 @@ class LogLine(Condition):
     """
 
     def __init__(self, pattern: re.Pattern[str], times: int) -> None:
+        self.made = log_line, (pattern.pattern, times)
+        if pattern.flags != re.compile(pattern.pattern).flags:
+            self.made = None
         self._pattern = pattern
         self._times = times
 

@@ -21,9 +21,16 @@ class Reply(Condition):
         protocol: the name of the protocol, for messages.
         ask: a function that talks to the server through a connection. It returns if the server is
             ready, and else raises `NotReadyError` with the answer.
+        made: see `Condition`.
     """
 
-    def __init__(self, protocol: str, ask: Ask) -> None:
+    def __init__(
+        self,
+        protocol: str,
+        ask: Ask,
+        made: tuple[Callable[..., Condition], tuple[object, ...]] | None = None,
+    ) -> None:
+        self.made = made
         self._protocol = protocol
         self._ask = ask
 

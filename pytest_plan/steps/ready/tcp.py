@@ -39,6 +39,7 @@ class Tcp(Condition):
     """
 
     def __init__(self, port: int | str | None, timeout: float) -> None:
+        self.made = Tcp, (port, timeout)
         self._port = port
         self._timeout = timeout
 

@@ -160,7 +160,7 @@ def _reply(user: str, database: str) -> Reply:
         elif kind != b"R":
             raise NotReadyError(f"not a PostgreSQL server: it answered {kind!r}")
 
-    return Reply("postgresql", ask)
+    return Reply("postgresql", ask, (_reply, (user, database)))
 
 
 def _judge(answer: bytes) -> None:

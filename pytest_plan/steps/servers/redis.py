@@ -113,7 +113,7 @@ def _reply(user: str, password: str) -> Reply:
             _expect(connection, b"+OK", *["AUTH", *([user] if user else []), password])
         _expect(connection, b"+PONG", "PING")
 
-    return Reply("redis", ask)
+    return Reply("redis", ask, (_reply, (user, password)))
 
 
 def _expect(connection: socket.socket, wanted: bytes, *words: str) -> None:

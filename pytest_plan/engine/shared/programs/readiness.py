@@ -127,8 +127,13 @@ class Condition(abc.ABC):
     """A condition that a server must meet before the step goes on.
 
     Join conditions with `&`: all of them must be met. One side may be a function.
+
+    Attributes:
+        made: a function or class of this package that makes an equal condition, and the arguments,
+            which are plain data or conditions; None if there is none.
     """
 
+    made: tuple[Callable[..., Condition], tuple[object, ...]] | None = None
     __module__ = "pytest_plan.steps"
 
     @abc.abstractmethod
@@ -164,6 +169,7 @@ class _All(Condition):
 
     def __init__(self, *conditions: Condition) -> None:
         self._conditions = conditions
+        self.made = _All, conditions
 
     def check(self, target: Target, timeout: float) -> None:
         """Check the conditions in order."""

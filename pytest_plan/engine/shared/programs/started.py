@@ -12,6 +12,7 @@ from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.processes.identity import Identity
 from pytest_plan.engine.processes.listeners import Stranger, addresses_of, foreign_listeners
 from pytest_plan.engine.processes.marks import Marks
+from pytest_plan.engine.processes.orphan import KeptProcess
 from pytest_plan.engine.processes.process import Process, ProgramFiles, content, spawn
 from pytest_plan.engine.shared.log import StepLog
 from pytest_plan.engine.shared.programs.readiness import Condition, NotReadyError, Target
@@ -73,6 +74,7 @@ class Started(Target):
         log: the log of its step.
 
     Attributes:
+        place: where it runs.
         process: the process that is running, or that ran last.
         position: where its output begins in the log of the step.
         condition: the condition that it must meet after it was started again; None means that it
@@ -81,9 +83,10 @@ class Started(Target):
         is_stopped: whether a test has stopped it, and it is not running and ready again.
         is_over: whether a cleanup has ended it, so that it must not be started again.
         listened: where it was seen to listen.
+        refusal: why it cannot be started again; None if it can.
     """
 
-    process: Process
+    process: Process | KeptProcess
 
     def __init__(
         self, command: Command, place: Place, marks: Marks, number: int | None, log: StepLog
@@ -101,7 +104,8 @@ class Started(Target):
         self.is_stopped: bool = False
         self.is_over: bool = False
         self.listened: frozenset[str] = frozenset()
-        self._place = place
+        self.refusal: str | None = None
+        self.place = place
         self._log = log
         self._output = bytearray()
 
@@ -115,16 +119,25 @@ class Started(Target):
         command = self.command
         with self._log.open_for_program() as output:
             self.position, self._output = output.seek(0, os.SEEK_END), bytearray()
-            self.process = spawn(
-                command.argv, output=output, errors=subprocess.STDOUT, env=self._place.env,
-                cwd=self._place.cwd, user=command.user, group=command.group, marks=self.marks,
+            self.process = process = spawn(
+                command.argv, output=output, errors=subprocess.STDOUT, env=self.place.env,
+                cwd=self.place.cwd, user=command.user, group=command.group, marks=self.marks,
             )  # fmt: skip
-        self.process.may_end = not command.watch
+        process.may_end = not command.watch
+        return process
+
+    @property
+    def first_process(self) -> Process:
+        """The process of the last start, which this run has made."""
+        assert isinstance(self.process, Process)
         return self.process
 
     def is_running(self) -> bool:
         """Return whether any process of its tree is running."""
-        return self.process.status() is None or bool(self.process.members())
+        process = self.process
+        if isinstance(process, Process) and process.status() is None:
+            return True
+        return bool(process.members())
 
     def failure(self) -> str | None:
         """Return why it cannot become ready, if a test starts it again and it has ended.
@@ -171,7 +184,7 @@ class Started(Target):
         """Run a program with the environment of this one; see `Target.run`."""
         with ProgramFiles(None) as (_, output, errors):
             process = spawn(
-                argv, output=output, errors=errors, env=self._place.env, cwd=self._place.cwd,
+                argv, output=output, errors=errors, env=self.place.env, cwd=self.place.cwd,
                 user=self.command.user, group=self.command.group, marks=self.marks,
             )  # fmt: skip
             try:

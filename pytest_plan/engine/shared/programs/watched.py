@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pytest_plan.engine.processes.identity import Identity, session_of
 from pytest_plan.engine.processes.listeners import Stranger, descends_from, still_there
+from pytest_plan.engine.processes.orphan import KeptProcess
 from pytest_plan.engine.processes.process import Process
 from pytest_plan.engine.shared.log import StepLog
 
@@ -329,13 +330,15 @@ class Kept(Watched):
     Args:
         root: its first process, or the daemon that it has left behind.
         log: the log of its step.
+        process: the program with its whole tree; None if no test can stop it.
     """
 
     is_kept = True
 
-    def __init__(self, root: Identity, log: StepLog) -> None:
+    def __init__(self, root: Identity, log: StepLog, process: KeptProcess | None = None) -> None:
         super().__init__(str(root), log)
         self._root = root
+        self._process = process
 
     def members(self) -> list[Identity]:
         """Return its first process, if it is running."""
@@ -343,7 +346,11 @@ class Kept(Watched):
 
     def is_lost(self, now: float, *, waiting: bool) -> bool:
         """Return whether its first process has ended."""
-        return not self.members()
+        return not self.may_end() and not self.members()
+
+    def may_end(self) -> bool:
+        """Return whether a test or a cleanup has stopped it."""
+        return self._process is not None and self._process.may_end
 
     def _ending(self) -> str:
         return f"{super()._ending()}, which an earlier run has kept, has ended"
