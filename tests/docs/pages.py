@@ -16,7 +16,14 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(
     r"# ([\w./-]*(?:\.(?:py|ini|toml|feature|coveragerc)|compose\.yml))(, at its end)?\n"
 )
-_FOREIGN = ("pip ", "python3 -m venv ", ". ", "cd ", "git ", "mkdir ")
+_FOREIGN = (
+    *("pip ", "python3 -m venv ", ". ", "cd ", "git ", "mkdir "),
+    *(
+        "docker ",
+        "export DOCKER_HOST",
+        "systemctl ",
+    ),  # test_containers.py has the examples beside these
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ RECIPES = {
     "how-to/recover-after-a-crash": Recipe(frozenset({"certificate"})),
     "how-to/retry-a-flaky-step": Recipe(frozenset({"queue"})),
     "how-to/run-steps-at-the-same-time": Recipe(frozenset({"database", "search", "mail"})),
+    "how-to/see-what-a-service-logged": Recipe(),
     "how-to/services": Recipe(without=("test_outage.py",)),
     "how-to/share-an-environment-with-xdist": Recipe(options=("-p", "plugin_with_eager_step")),
     "how-to/use-it-in-a-monorepo": Recipe(frozenset({"services/orders/db", "api"})),
