@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +31,8 @@ from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.plugin.compat import report_internals, xdist_internals
 from pytest_plan.plugin.compat.pytest_internals import mask_parts
 from pytest_plan.plugin.compat.report_internals import with_crash
+from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
+from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.hook_caller import ERRORS
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
@@ -233,7 +234,8 @@ def step_report(plan: PlanSession, result: StepResult) -> pytest.TestReport:
     if error is None:
         error = failure.loss_error(result)
     else:
-        rerun = f"To rerun only this step and its dependencies: {_rerun_command(result)}"
+        again = launch.typed(plan.config, DEFAULT_ENVIRONMENT, "--plan-until", result.name)
+        rerun = f"To rerun only this step and its dependencies: {again}"
         tail = [*_attempts(result), *failure.stack_lines(result), rerun]
     longrepr = _longrepr(plan, result, error, tail)
     return _report(plan, result, "setup", longrepr, _sections(plan, result, "setup"))
@@ -366,12 +368,6 @@ def _attempts(result: StepResult) -> Iterator[str]:
         ended = "ok" if attempt.error is None else describe(attempt.error)
         took = format_duration(attempt.seconds)
         yield f"  {attempt.number}  {attempt.hook:<9}  {took:>7}  {ended}"
-
-
-def _rerun_command(result: StepResult) -> str:
-    program = os.path.basename(sys.argv[0])
-    program = "pytest" if program in ("", "-c", "-m", "__main__.py") else program
-    return f"{program} --plan-until {result.name}"
 
 
 def _file_of(config: pytest.Config, result: StepResult) -> Path:

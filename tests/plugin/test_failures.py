@@ -71,7 +71,8 @@ class TestReport:
                 "(conftest.py:6)",
                 "E       RuntimeError: no port 5432",
                 "conftest.py:9: RuntimeError",
-                "To rerun only this step and its dependencies: pytest --plan-until db",
+                "To rerun only this step and its dependencies: "
+                "pytest -p pytest_plan --plan-until db",
                 "*= short test summary info =*",
                 "ERROR conftest.py::db - RuntimeError: no port 5432",
             ]
