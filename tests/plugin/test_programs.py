@@ -636,7 +636,7 @@ def test_a_program_that_an_earlier_version_has_started(services: Project) -> Non
         """
         def test_it(plan, web):
             if "OLD" not in os.environ:
-                with pytest.raises(KeyError, match="step 'web' is reused, and the run that"):
+                with pytest.raises(KeyError, match="step 'web' is reused, and no program"):
                     plan.program("web")
         """
     )
@@ -644,4 +644,32 @@ def test_a_program_that_an_earlier_version_has_started(services: Project) -> Non
         patch.setenv("OLD", "1")
         services.run_apart("--plan-keep", "always").assert_outcomes(passed=1)
     services.run_apart("--plan-reuse").assert_outcomes(passed=1)
+    assert services.run_apart("--plan-cleanup").ret == 0
+
+
+def test_a_program_that_is_not_there_any_more_is_not_started(services: Project) -> None:
+    """An `alive` hook may say that its step needs it no longer, or that it is on another host."""
+    services.steps(
+        """
+        def is_alive(): return True
+
+        @pytest.mark.plan_step(alive=is_alive)
+        def web(ctx):
+            return ctx.start(["sleep", "600"]).pid
+        """
+    )
+    services.tests(
+        """
+        def test_it(plan, web):
+            if "AGAIN" in os.environ:
+                with pytest.raises(KeyError, match="step 'web' is reused, and no program"):
+                    plan.program("web")
+            note(web)
+        """
+    )
+    services.run_apart("--plan-keep", "always").assert_outcomes(passed=1)
+    psutil.Process(int(services.calls[0])).kill()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGAIN", "1")
+        services.run_apart("--plan-reuse").assert_outcomes(passed=1)
     assert services.run_apart("--plan-cleanup").ret == 0

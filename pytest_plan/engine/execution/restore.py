@@ -248,14 +248,16 @@ class Restorer:
     ) -> Tree:
         """Watch the program of a reused step, and let tests stop and start it; return its tree.
 
-        A program that has ended, or was on another host, is not watched: the step's `alive` hook
-        has said that the step does not need it.
+        This does neither for a program that has ended, or was on another host: the step's `alive`
+        hook has said that the step does not need it.
         """
         tree, is_watched = orphan_tree(how), how.get("watch", True)
         process = KeptProcess(tree, may_end=not is_watched)
-        if tree.root is not None and tree.root.is_alive() and is_watched:
+        if tree.root is None or not tree.root.is_alive():
+            return process
+        if is_watched:
             facts.programs.watch(step_run.name, Kept(tree.root, step_run.log, process))
-        if "program" not in how:  # it was not `ctx.start`, or an earlier version, that started it
+        if "program" not in how:  # `ctx.run` or an earlier version has started it
             return process
         # Imported late because most steps start no program.
         from pytest_plan.engine.shared.programs.kept import started_by_earlier_run

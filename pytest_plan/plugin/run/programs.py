@@ -68,8 +68,8 @@ class ProgramControl:
         step_run = self._run.step_runs.get(step)
         if step_run is not None and step_run.outcome is StepOutcome.REUSED:
             return (
-                f"step {step!r} is reused, and the run that provisioned it has recorded no program "
-                "of ctx.start or service; run without --plan-reuse"
+                f"step {step!r} is reused, and no program is running of which the journal records "
+                "that ctx.start or service has started it; run without --plan-reuse"
             )
         return f"step {step!r} has started no program with ctx.start or service"
 
