@@ -630,3 +630,39 @@ def test_a_server_that_a_fixture_of_the_tests_stops_at_the_end_counts(sleeper: P
 
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the helpers use pidfd_open")
+
+
+_CLIENT = """
+def drop(name):
+    note("dropped", name)
+    raise OSError("connection refused")
+
+@pytest.mark.plan_step
+def database(ctx, service):
+    ctx.defer(drop, "database")
+
+@pytest.mark.plan_step
+def table(ctx, database):
+    ctx.defer(drop, "table")
+"""
+
+
+def test_what_was_in_a_lost_step_is_gone_with_it(service: Project) -> None:
+    """Its undo is tried once; a failure is a line, not an error, and a later run has no work."""
+    service.steps(_SERVICE, _CLIENT)
+    service.tests(_DIE, "def test_dies(plan, table): die(plan)")
+    result = service.run()
+    result.assert_outcomes(passed=1, errors=1)
+    assert service.calls == ["dropped table", "dropped database"]
+    gone = [line.split("  ")[-1] for line in result.outlines if " gone with " in line]
+    assert gone == ["gone with 'service'; its cleanup failed: OSError: connection refused"] * 2
+    assert list(service.path.glob(".pytest_plan/environments/*")) == []
+
+
+def test_a_cleanup_that_has_nothing_to_do_with_a_lost_step_still_fails(service: Project) -> None:
+    """A step that does not need the lost one reports its failed cleanup as an error."""
+    service.steps(_SERVICE, _CLIENT.replace("ctx, service", "ctx"))
+    service.tests(_DIE, "def test_dies(plan, table, service): die(plan)")
+    result = service.run()
+    result.assert_outcomes(passed=1, errors=3)
+    assert " gone with " not in result.stdout.str()

@@ -45,6 +45,8 @@ class Undone:
         left: the labels of the undos that were not performed.
         was_stopped: whether a call was stopped because it reached its time limit.
         was_abandoned: whether a call was abandoned because it did not stop.
+        failed: the journal's numbers of the undos that failed.
+        has_tree: whether a process tree could not be ended.
     """
 
     errors: list[StepError] = field(default_factory=list)
@@ -52,6 +54,8 @@ class Undone:
     left: list[str] = field(default_factory=list)
     was_stopped: bool = False
     was_abandoned: bool = False
+    failed: list[int | None] = field(default_factory=list)
+    has_tree: bool = False
 
     def outcome(self) -> CleanupOutcome:
         """Return how the cleanup of the step ended."""
@@ -61,8 +65,15 @@ class Undone:
             return CleanupOutcome.TIMED_OUT
         return CleanupOutcome.FAILED if self.errors else CleanupOutcome.SUCCEEDED
 
+    def may_be_gone(self) -> bool:
+        """Return whether what failed concerns only what was in a lost step."""
+        is_over = self.outcome() in (CleanupOutcome.FAILED, CleanupOutcome.TIMED_OUT)
+        return is_over and not self.has_tree
 
-def clean(step_run: StepRun, facts: RunFacts, reason: str, until: float) -> Flow:
+
+def clean(
+    step_run: StepRun, facts: RunFacts, reason: str, until: float, lost: str | None = None
+) -> Flow:
     """Clean up the step, and set the outcome of its cleanup.
 
     Args:
@@ -70,6 +81,8 @@ def clean(step_run: StepRun, facts: RunFacts, reason: str, until: float) -> Flow
         facts: the facts about the run.
         reason: the `ctx.reason` of the hook and of deferred calls.
         until: the time on the plan's clock by which the cleanup of the whole plan must end.
+        lost: the lost step that this one needs; what was in it is gone, so that undos may fail.
+            None if there is none.
     """
     step_run.begin_cleanup(facts.elapsed())
     cleanup = _Cleanup(step_run, facts, reason, until)
@@ -82,9 +95,13 @@ def clean(step_run: StepRun, facts: RunFacts, reason: str, until: float) -> Flow
     yield from cleanup.undo(ALL_HOOKS)  # what another thread has registered in the meantime
     if step_run.loop.is_running:
         yield from cleanup.end_loop()
-    undone = cleanup.undone
+    undone, gone = cleanup.undone, None
+    if lost is not None and undone.may_be_gone():
+        gone = f"gone with {lost!r}; its cleanup failed: {undone.text}"
+        cleanup.forgive(gone)
+        undone = cleanup.undone
     errors, left = tuple(undone.errors), tuple(undone.left)
-    step_run.end_cleanup(undone.outcome(), facts.elapsed(), errors, left)
+    step_run.end_cleanup(undone.outcome(), facts.elapsed(), errors, left, gone)
     facts.journal.cleanup_ended(
         step_run.name,
         step_run.cleanup.outcome,
@@ -143,6 +160,14 @@ class _Cleanup:
         if self.hook_is_done and len(self._step_run.undo) > 0:
             self._journal.hook_done(self._step_run.name)
 
+    def forgive(self, gone: str) -> None:
+        """Record that nothing is left, although undos have failed."""
+        self._step_run.log.write(f"{gone}\n")
+        for number in self.undone.failed:
+            self._journal.undone(number)
+        self.hook_is_done = True
+        self.undone = Undone()
+
     def end_loop(self) -> Generator[Effect, Any, None]:
         """End the step's event loop, and with it the tasks that are left."""
         scope = CallScope(self._step_run.name, Hook.CLEANUP, 1, self._until, self._reason)
@@ -181,6 +206,9 @@ class _Cleanup:
             is_done = yield from self._kill(entry.tree, entry.label)
         if is_done:
             self._journal.undone(entry.number)
+        else:
+            self.undone.failed.append(entry.number)
+            self.undone.has_tree = self.undone.has_tree or entry.tree is not None
 
     def _kill(self, tree: Tree, label: str) -> Generator[Effect, Any, bool]:
         expires = self._clock.now() + _KILL_SECONDS

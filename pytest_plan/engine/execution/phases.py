@@ -264,7 +264,16 @@ class Reverse(Phase):
             step_run.undo.is_closed = True
             if len(step_run.undo) == 0:  # another thread may have registered an undo just now
                 return None
-        return clean(step_run, self._facts, self._reason, self._until)
+        return clean(step_run, self._facts, self._reason, self._until, self._lost_need(name))
+
+    def _lost_need(self, name: str) -> str | None:
+        """Return a lost step that this one needs, directly or not; None if there is none."""
+        for need in self._step_runs[name].planned.needs:
+            if self._step_runs[need].lost is not None:
+                return need
+            if (found := self._lost_need(need)) is not None:
+                return found
+        return None
 
     def ended(self, name: str) -> None:
         """Record an exception that must be raised unchanged after all cleanups."""

@@ -226,6 +226,7 @@ class StepRun:
         at: float,
         errors: tuple[StepError, ...] = (),
         left: tuple[str, ...] = (),
+        gone: str | None = None,
     ) -> None:
         """Record how cleanup ended."""
         self._result = None
@@ -233,7 +234,7 @@ class StepRun:
         outcome = change_cleanup(self.cleanup.outcome, outcome)
         seconds = 0.0 if started is None else at - started
         ended = tuple(dict.fromkeys(self.undo.ended))
-        self.cleanup = CleanupResult(outcome, started, seconds, errors, left, ended)
+        self.cleanup = CleanupResult(outcome, started, seconds, errors, left, ended, gone)
 
     def result(self) -> StepResult:
         """Return the result of the step so far."""

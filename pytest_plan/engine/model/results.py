@@ -133,6 +133,9 @@ class CleanupResult:
         errors: the failures during cleanup.
         left: descriptions of everything that was not undone.
         ended: the processes that the programs of the step had left running, and that were ended.
+        gone: why nothing is left although an undo has failed, with its error: a step that this one
+            needs was lost, and what this one had made in it was gone, too. None if nothing failed,
+            or if the cleanup counts as failed.
     """
 
     __module__ = "pytest_plan"
@@ -143,6 +146,7 @@ class CleanupResult:
     errors: tuple[StepError, ...] = ()
     left: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
+    gone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

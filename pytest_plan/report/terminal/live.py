@@ -167,6 +167,8 @@ class TerminalReport:
         is_bad = cleanup.outcome is not CleanupOutcome.SUCCEEDED
         markup = _BAD if is_bad else _GOOD
         detail = format_duration(cleanup.seconds)
+        if cleanup.gone is not None:
+            markup, detail = _ODD, f"{detail}  {cleanup.gone}"
         if cleanup.errors:
             first = cleanup.errors[0]
             detail += f"  {describe(first.__cause__ or first)}"
