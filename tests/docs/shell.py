@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+import psutil
 
 from tests.xdist.cluster import wait_until
 
@@ -68,6 +72,7 @@ class Shell:
             try:
                 if until_ctrl_c is not None:
                     wait_until(lambda: matches(until_ctrl_c + "...\n", self._text(output.fileno())))
+                    _await_rest(process.pid)  # the test that pytest has announced has begun
                     os.killpg(process.pid, signal.SIGINT)
                 process.wait(LONGEST)
             finally:
@@ -90,6 +95,23 @@ class Shell:
             "PYTEST_PLUGINS": self.plugins,
             "PYTHONUNBUFFERED": "1",  # so that both streams are in order, as in a terminal
         }
+
+
+def _await_rest(pid: int) -> None:
+    """Wait until a program and its children use no processor any more."""
+    used = -1.0
+    while (now := _processor_seconds(pid)) != used:
+        used = now
+        time.sleep(0.1)
+
+
+def _processor_seconds(pid: int) -> float:
+    process, seconds = psutil.Process(pid), 0.0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = one.cpu_times()
+            seconds += times.user + times.system
+    return seconds
 
 
 def answer(shell: Shell, line: str, shown: str) -> str:

@@ -346,9 +346,9 @@ if "OLD" in os.environ:
 
     planned = Journal.tree_planned
 
-    def without_log(self, step, hook, label, how):
+    def without_log(self, step, hook, label, how, start=None):
         how = {key: value for key, value in how.items() if key != "log"}
-        return planned(self, step, hook, label, how)
+        return planned(self, step, hook, label, how, start)
 
     Journal.tree_planned = without_log
 """

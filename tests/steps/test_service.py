@@ -219,7 +219,7 @@ def test_a_port_that_another_process_takes_first_is_replaced(folder: Path, mode:
     error, thief = with_thief(folder, most, mode, cause_of)
     assert len(thief.seen) == 3
     assert re.fullmatch(
-        rf"port {thief.seen[2]} is answered by process \d+ \(\w+\), which is not of this step",
+        rf"port {thief.seen[2]} is answered by process \d+ \([\w.]+\), which is not of this step",
         str(error),
     )
 
