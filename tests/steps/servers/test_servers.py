@@ -135,7 +135,7 @@ def test_a_test_can_stop_and_start_a_server(server: Server, project: Project) ->
                 process.kill()
                 process.wait(10)
 
-        @pytest.mark.parametrize("n", range(100))
+        @pytest.mark.parametrize("n", range(400))  # checks of a server fail three times first
         def test_comes_later(it, n):
             time.sleep(0.1)  # until the loss has been noticed
         """
