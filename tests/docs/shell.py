@@ -88,6 +88,7 @@ class Shell:
             "COLUMNS": "80",
             "PATH": os.pathsep.join([str(self._programs), os.environ["PATH"]]),
             "PYTEST_PLUGINS": self.plugins,
+            "PYTHONUNBUFFERED": "1",  # so that both streams are in order, as in a terminal
         }
 
 

@@ -230,8 +230,9 @@ class TestInterrupt:
             interrupt, ready = Interrupt(), threading.Barrier(2, timeout=10)
 
             def run(interrupt: Interrupt = interrupt, ready: threading.Barrier = ready) -> None:
+                ready.wait()
                 try:
-                    call_interruptibly(interrupt, ready.wait)
+                    call_interruptibly(interrupt, lambda: sum(range(100)))
                     outcomes.add("returned")
                 except StepInterrupted:
                     outcomes.add("interrupted")

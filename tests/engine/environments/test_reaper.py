@@ -96,6 +96,7 @@ watcher.stop()
 print("stopped", watcher.is_alive(), flush=True)
 """
 REVIVE = """
+sys.stdin.readline()
 reaper.PATIENCE = 0.2
 watcher.limit(0.4)
 os.kill(watcher.pid, signal.SIGKILL)
@@ -134,6 +135,12 @@ class Owner:
         """Return the next line that the process prints."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
+
+    def begin(self) -> None:
+        """Let a process begin that waits for a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
     def has_acted(self) -> bool:
         """Return whether the reaper has run its command."""
@@ -382,6 +389,7 @@ class TestItsOwnDeath:
     def test_it_is_noticed_and_started_again(self, start: Start) -> None:
         """The new reaper has the same limit."""
         owner = start(REVIVE)
+        owner.begin()
         pid, is_alive, restarts = owner.line().split()
         assert (is_alive, restarts) == ("True", "1")
         assert int(pid) != owner.reaper.pid
