@@ -230,7 +230,7 @@ class TestReport:
         result.stdout.fnmatch_lines(
             [
                 "plan: stuck  TIMED OUT *",
-                "*its timeout of 1s*",
+                "*its timeout of 1.00s*",
                 "step 'stuck' did not stop when requested; stack of its abandoned thread:",
                 "*go_on.wait(30)*",
             ]
