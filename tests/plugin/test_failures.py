@@ -220,7 +220,7 @@ class TestReport:
         project.steps(
             STUCK,
             """
-            @pytest.mark.plan_step(timeout="50ms")
+            @pytest.mark.plan_step(timeout="1s")
             def stuck():
                 go_on.wait(30)
             """,
@@ -231,7 +231,7 @@ class TestReport:
         result.stdout.fnmatch_lines(
             [
                 "plan: stuck  TIMED OUT *",
-                "*its timeout of 0.05s*",
+                "*its timeout of 1.00s*",
                 "step 'stuck' did not stop when requested; stack of its abandoned thread:",
                 "*go_on.wait(30)*",
             ]

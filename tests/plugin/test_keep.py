@@ -203,10 +203,15 @@ def test_a_program_that_is_not_watched_does_not_decide_whether_a_step_is_alive(
 
 @pytest.mark.parametrize(
     "command",
-    ["ctx.start(['true']).wait()", "ctx.start(['false']).wait()", "ctx.run(['true'])"],
+    [
+        "ctx.start(['true']).wait()",
+        "ctx.start(['false']).wait()",
+        "process = ctx.start(['true'])\n            while process.poll() is None: pass",
+        "ctx.run(['true'])",
+    ],
 )
-def test_a_step_that_has_waited_for_its_program_is_reused(project: Project, command: str) -> None:
-    """A program whose end the step has awaited need not run when the step is reused."""
+def test_a_step_whose_program_was_meant_to_end_is_reused(project: Project, command: str) -> None:
+    """A program that was meant to end need not run when the step is reused."""
     project.steps(f"""
         @pytest.mark.plan_step
         def db(ctx):
@@ -398,6 +403,7 @@ def test_a_step_that_cannot_be_kept_is_cleaned_up_and_reported(project: Project)
         "plan: deferring is not kept: it deferred a call that no other process can make*",
     ])  # fmt: skip
     assert sorted(project.calls) == ["deferred", "server cleaned"]
+    assert not (project.path / ".pytest_plan" / "environments").exists()
 
 
 def test_a_step_that_was_not_kept_is_made_again_for_that_reason(project: Project) -> None:
@@ -417,7 +423,6 @@ def test_a_step_that_was_not_kept_is_made_again_for_that_reason(project: Project
         project.run_apart("--plan-reuse")
     )
     _clean(project)
-    assert not (project.path / ".pytest_plan" / "environments").exists()
 
 
 @pytest.mark.parametrize(("test", "is_kept"), [("pass", False), ("assert 0", True)])

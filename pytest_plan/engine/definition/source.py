@@ -38,9 +38,9 @@ class Sources:
 
     def __init__(self) -> None:
         self.bytes_of = functools.cache(_read)
-        # Held while a file is parsed: steps run at the same time, and all need the same file. Some
-        # versions of Python count the depth of a tree for all threads together (python/cpython
-        # #106905), so that parsing on two threads can fail.
+        # Held while a file is parsed, so that steps that begin at the same time parse it once.
+        # Parsing in threads has also been reported to fail in some versions of Python
+        # (python/cpython#106905).
         self._parsing = threading.Lock()
         self._parsed = functools.cache(_parsed)
 

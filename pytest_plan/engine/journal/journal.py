@@ -214,7 +214,7 @@ class Journal(NullJournal):
         self._writer.durably([(_TREE_CHANGED, (changes, number))])
 
     def tree_may_end(self, number: int | None) -> None:
-        """Record that a tree need not run any more, so that a reused step is not dead without."""
+        """Record that a tree need not run any more: a reused step is alive without it."""
         self._note(_TREE_CHANGED, (json.dumps({"watch": False}), number))
 
     def tail_made(self, step: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import sys
 from collections.abc import Generator
@@ -44,7 +45,7 @@ def ignore_broken_conftests() -> Generator[None]:
         sys.stderr.write(visible(f"plan: a conftest cannot be loaded: {describe(error)}\n"))
 
 
-class Command:
+class Command(abc.ABC):
     """Runs a command instead of collecting and running tests.
 
     Args:
@@ -57,9 +58,9 @@ class Command:
         self._settings = settings
         self._status = pytest.ExitCode.OK
 
+    @abc.abstractmethod
     def run(self, plan_session: PlanSession) -> pytest.ExitCode:
         """Run the command; return the exit status."""
-        raise NotImplementedError
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> bool:

@@ -412,7 +412,7 @@ def test_what_cannot_be_read_is_always_new(
 def test_steps_that_begin_at_the_same_time_parse_their_file_once(
     load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some versions of Python cannot parse on two threads at the same time."""
+    """The file is never parsed on two threads at the same time."""
     prints, parse = _prints(load(SOURCE)), ast.parse
     begun, never, parsed = threading.Barrier(3), threading.Event(), []
 

@@ -276,7 +276,7 @@ class Programs:
             if members := tree.members():
                 oldest = min(members, key=lambda member: float(member.birth))
                 journal.tree_started(number, oldest.pid)
-            else:
+            elif isinstance(tree, Process) and (tree.may_end or tree.status() == 0):
                 journal.tree_may_end(number)
 
     def _refuse_strangers(self, step: str, argv: Sequence[str], ports: Collection[int]) -> None:
