@@ -29,8 +29,8 @@ def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str,
             and `state`.
 
     Raises:
-        PlanDefinitionError: a need or parameter is unknown or ambiguous, or the edges form a
-            cycle.
+        PlanDefinitionError: a need or parameter is unknown or ambiguous, the edges form a cycle,
+            or it cannot be determined when a step with `after_tests` begins.
     """
     names = StepNames({step.name: step for step in steps})
     has_folders = any(step.folder for step in steps)
@@ -52,7 +52,24 @@ def link(steps: Sequence[PlannedStep], parameters: Collection[str]) -> dict[str,
             frontiers.setdefault(step.scope, []).append(step.name)
     if looks_ahead:  # if every edge leads to an earlier step, no cycle is possible
         _refuse_cycle(linked)
+    _refuse_contradictions(linked)
     return linked
+
+
+def ranks(steps: Mapping[str, PlannedStep]) -> dict[str, int]:
+    """Return how many times tests come before each step, by name.
+
+    That is the highest number of steps with `after_tests` on one path of edges to the step,
+    including the step itself.
+    """
+    found = dict.fromkeys(steps, 0)
+    if not _any_waits(steps):
+        return found
+    edges = {name: step.edges for name, step in steps.items()}
+    for name in graphlib.TopologicalSorter(edges).static_order():
+        before = max((found[edge] for edge in edges[name]), default=0)
+        found[name] = before + steps[name].options.after_tests
+    return found
 
 
 def closure(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> set[str]:
@@ -134,6 +151,45 @@ def _refuse_cycle(steps: Mapping[str, PlannedStep]) -> None:
             f"dependency cycle: {_describe(path, steps)}; remove a need or move a step",
             step=path[0],
         ) from None
+
+
+def _refuse_contradictions(steps: Mapping[str, PlannedStep]) -> None:
+    """Refuse two steps that would begin after the same tests, and eager steps that wait for one.
+
+    Two steps with `after_tests` have different ranks exactly if one waits for the other.
+    """
+    waiting: dict[int, PlannedStep] = {}
+    for name, rank in ranks(steps).items() if _any_waits(steps) else ():
+        step = steps[name]
+        if step.options.eager and rank:
+            raise PlanDefinitionError(
+                f"step {name!r} ({step.origin}) is eager, but waits for a step that begins after "
+                f"tests: {_waiting_before(step, steps)}; remove eager=True or that edge",
+                step=name,
+            )
+        if not step.options.after_tests:
+            continue
+        other = waiting.setdefault(rank, step)
+        if other is not step:
+            raise PlanDefinitionError(
+                f"steps {other.name!r} ({other.origin}) and {name!r} ({step.origin}) both have "
+                "after_tests, and neither waits for the other: add one of them to the needs of "
+                "the other",
+                step=name,
+            )
+
+
+def _any_waits(steps: Mapping[str, PlannedStep]) -> bool:
+    return any(step.options.after_tests for step in steps.values())
+
+
+def _waiting_before(step: PlannedStep, steps: Mapping[str, PlannedStep]) -> str:
+    before = closure([step.name], steps)
+    return ", ".join(
+        f"{name!r} ({one.origin})"
+        for name, one in steps.items()
+        if name in before and one.options.after_tests
+    )
 
 
 def _describe(path: Sequence[str], steps: Mapping[str, PlannedStep]) -> str:

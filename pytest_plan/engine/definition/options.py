@@ -33,6 +33,7 @@ class StepOptions(NamedTuple):
             a kept step is rebuilt.
         autouse: whether every test in the declaring folder or below needs the step (plugin).
         eager: whether the step is provisioned before collection (plugin).
+        after_tests: whether the step begins only after every test that does not need it (plugin).
         alive_every: the seconds between two calls of the `alive` hook while tests run; None means
             that it is not called then (plugin).
         skip: the reason for skipping the step; None means that the step is not skipped.
@@ -49,6 +50,7 @@ class StepOptions(NamedTuple):
     inputs: tuple[str | Callable[[], Any], ...] = ()
     autouse: bool = False
     eager: bool = False
+    after_tests: bool = False
     alive_every: float | None = None
     skip: str | None = None
 
@@ -65,7 +67,7 @@ def check_options(values: Mapping[str, Any], name: str, origin: str) -> StepOpti
         origin: `file:line` of the declaration, for the error message.
 
     Raises:
-        PlanDefinitionError: an option is unknown or has an invalid value.
+        PlanDefinitionError: an option is unknown, has an invalid value or contradicts another one.
     """
     for option in values:
         if option not in OPTION_NAMES:
@@ -78,7 +80,24 @@ def check_options(values: Mapping[str, Any], name: str, origin: str) -> StepOpti
         option: _CHECKS[option](value, f"{option} of step {name!r} ({origin})")
         for option, value in values.items()
     }
-    return StepOptions(**checked)
+    options = StepOptions(**checked)
+    if options.after_tests:
+        _refuse_contradiction(options, name, origin)
+    return options
+
+
+def _refuse_contradiction(options: StepOptions, name: str, origin: str) -> None:
+    contradictions = {
+        "eager": (options.eager, "it cannot begin both before collection and after tests"),
+        "autouse": (options.autouse, "no test would be left that does not need it"),
+    }
+    for other, (is_given, reason) in contradictions.items():
+        if is_given:
+            raise PlanDefinitionError(
+                f"step {name!r} ({origin}) has both after_tests and {other}, but {reason}: "
+                "remove one of the two",
+                step=name,
+            )
 
 
 def check_jobs(value: object, what: str) -> int:
@@ -173,6 +192,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "inputs": _inputs,
     "autouse": _flag,
     "eager": _flag,
+    "after_tests": _flag,
     "alive_every": _timeout,
     "skip": _reason,
 }

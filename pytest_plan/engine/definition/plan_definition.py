@@ -82,6 +82,12 @@ class PlanDefinition:
             raise PlanDefinitionError(
                 f"step {name!r} ({origin}): alive_every needs an alive hook", step=name
             )
+        if checked.after_tests and not self.refusal:
+            raise PlanDefinitionError(
+                f"step {name!r} ({origin}): after_tests needs tests, and this plan runs none: "
+                "remove the option, or declare the step in a conftest.py",
+                step=name,
+            )
         planned = PlannedStep(name, step, hooks, checked, origin, scope, folder=folder)
         if self._is_setting_aside:
             self.set_aside[planned.full_name] = planned

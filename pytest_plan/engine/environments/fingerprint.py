@@ -23,7 +23,7 @@ from pytest_plan.engine.definition.source import Sources
 from pytest_plan.engine.model.errors import describe
 
 # These options do not change what a step provides. The files of `inputs` are covered instead.
-_NOT_PART = ("eager", "autouse", "skip", "inputs")
+_NOT_PART = ("eager", "autouse", "after_tests", "skip", "inputs")
 _DIGEST_SIZE = 12
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.definition.graph import closure, link
+from pytest_plan.engine.definition.graph import closure, link, ranks
 from pytest_plan.engine.definition.options import check_options
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.signature import hooks_of
@@ -166,3 +166,50 @@ def test_ten_thousand_steps_do_not_exceed_the_recursion_limit() -> None:
     """Neither linking nor the closure is recursive."""
     steps = linked(*(step(f"s{number}") for number in range(10_000)))
     assert len(closure(["s9999"], steps)) == 10_000
+
+
+class TestStepsAfterTests:
+    """How often tests come before a step, and which plans leave that open."""
+
+    def test_the_rank_counts_the_steps_that_wait_for_tests(self) -> None:
+        """Needs and order edges both count, the longest path wins, and other steps have rank 0."""
+        steps = linked(
+            step("app"),
+            step("upgraded", needs="app", after_tests=True),
+            step("cache", needs=()),
+            step("report", needs=("cache", "upgraded")),
+            step("again", needs=("report", "app"), after_tests=True),
+        )
+        assert ranks(steps) == {"app": 0, "upgraded": 1, "cache": 0, "report": 1, "again": 2}
+        listed = linked(step("a"), step("b", after_tests=True), step("c"))
+        assert ranks(listed) == {"a": 0, "b": 1, "c": 1}
+
+    def test_a_long_list_has_ranks(self) -> None:
+        """The depth of a plan is not limited by the interpreter's stack."""
+        steps = linked(*(step(f"s{number}") for number in range(3000)), step("x", after_tests=True))
+        assert ranks(steps)["x"] == 1
+
+    def test_two_steps_that_begin_after_the_same_tests_are_refused(self) -> None:
+        """The message has both steps, their places, and what to change."""
+        with pytest.raises(PlanDefinitionError) as refused:
+            linked(
+                step("app"),
+                step("one", needs="app", after_tests=True),
+                step("two", needs="app", after_tests=True),
+            )
+        assert str(refused.value) == (
+            "steps 'one' (conftest.py:one) and 'two' (conftest.py:two) both have after_tests, and "
+            "neither waits for the other: add one of them to the needs of the other"
+        )
+
+    def test_an_eager_step_cannot_wait_for_tests_indirectly(self) -> None:
+        """The message names the step that begins after tests."""
+        with pytest.raises(PlanDefinitionError) as refused:
+            linked(
+                step("up", needs=(), after_tests=True),
+                step("api", needs="up", eager=True),
+            )
+        assert str(refused.value) == (
+            "step 'api' (conftest.py:api) is eager, but waits for a step that begins after tests: "
+            "'up' (conftest.py:up); remove eager=True or that edge"
+        )

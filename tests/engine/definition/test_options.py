@@ -56,6 +56,7 @@ def test_an_unknown_option_gets_a_suggestion_and_the_known_options() -> None:
         ("pause", "2s", 2.0),
         ("autouse", True, True),
         ("eager", True, True),
+        ("after_tests", True, True),
         ("skip", "why", "why"),
     ],
 )
@@ -91,6 +92,7 @@ def test_accepted_values(option: str, value: Any, checked: Any) -> None:
         ("pause", -1),
         ("autouse", 1),
         ("eager", "yes"),
+        ("after_tests", "passed"),
         ("skip", True),
     ],
 )
@@ -107,3 +109,20 @@ def test_a_tenacity_wait_is_kept_unchanged() -> None:
     """It is called later, with tenacity's retry state."""
     wait = tenacity.wait_fixed(2)
     assert check(retry_wait=wait).retry_wait is wait
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ("eager", "it cannot begin both before collection and after tests"),
+        ("autouse", "no test would be left that does not need it"),
+    ],
+)
+def test_options_that_contradict_after_tests(other: str, reason: str) -> None:
+    """The message has both options, the reason, and what to change."""
+    with pytest.raises(PlanDefinitionError) as caught:
+        check(after_tests=True, **{other: True})
+    assert str(caught.value) == (
+        f"step 'db' (conftest.py:7) has both after_tests and {other}, but {reason}: "
+        "remove one of the two"
+    )

@@ -86,3 +86,11 @@ def test_needs_and_skips_of_steps_of_one_name(plan: PlanDefinition) -> None:
     linked = plan.linked()
     assert [linked[f"web_{folder}"].needs for folder in "ab"] == [("a/db",), ("b/db",)]
     assert [linked[name].options.skip for name in ("a/db", "b/db")] == ["wanted", None]
+
+
+def test_a_plan_without_tests_refuses_after_tests(plan: PlanDefinition) -> None:
+    """In pytest, where a plan runs for tests, `refusal` is set and the step is accepted."""
+    with pytest.raises(PlanDefinitionError, match=r"'up' \(here\): after_tests needs tests, and"):
+        plan.declare(GenericStep(), "up", {"after_tests": True}, "here")
+    plan.refusal = "pytest runs the plan"
+    plan.declare(GenericStep(), "up", {"after_tests": True}, "here")
