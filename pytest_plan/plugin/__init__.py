@@ -107,6 +107,13 @@ def pytest_configure(config: pytest.Config) -> None:
         "plan(*steps): run the test only after these steps have succeeded; without names, after "
         "every step visible to it",
     )
+    config.addinivalue_line(
+        "markers",
+        "plan_each(*steps): run the test once with each of these steps; plan_step_name is its name",
+    )
+    config.addinivalue_line(
+        "markers", "plan_alone(reason=...): run no other test at the same time, in any worker"
+    )
     settings = options.settings(config)
     discovery.begin(config, settings, _command(config, settings))
 

@@ -91,6 +91,9 @@ class Names(Protocol):
     def shown(self, key: str) -> str:
         """Return the name by which a key of the State is shown."""
 
+    def why_missing(self, name: str) -> str | None:
+        """Return why the State cannot have a value for `name` yet; None if no reason is known."""
+
 
 class VisibleNames:
     """What names mean in one folder.
@@ -144,6 +147,10 @@ class VisibleNames:
             return key
         own = own_name(key)
         return own if self._meanings[own] == key else step.full_name
+
+    def why_missing(self, name: str) -> str | None:
+        """Return None: steps use the values only of steps that have ended before."""
+        return None
 
     @cached_property
     def _meanings(self) -> Mapping[str, str]:

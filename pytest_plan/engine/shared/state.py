@@ -53,7 +53,7 @@ class State(MutableMapping[str, Any]):
         """Return the value of `key`; raise KeyError if it is missing (gsd: Load)."""
         entry = self._read(key)
         if entry is None:
-            raise KeyError(key)
+            raise KeyError(self._why_missing(key) or key)
         return entry.value
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -174,10 +174,13 @@ class State(MutableMapping[str, Any]):
 
         Raises:
             PlanDefinitionError: `timeout` is not a duration.
+            KeyError: a test waits for the value of a step that begins only after the test.
             TimeoutError: the key was not set within `timeout`.
             PlanError: the plan stopped the calling hook, as in `Context.check`.
         """
         seconds = _seconds(timeout, "wait_for")
+        if (reason := self._why_missing(key)) is not None:
+            raise KeyError(reason)
         with self._guard.uninterrupted:
             entry = self._store.wait(self._key(key), seconds, self._guard.stopping)
         if entry is not None:
@@ -224,6 +227,9 @@ class State(MutableMapping[str, Any]):
     def _key(self, name: str) -> str:
         """Return the key in the store that `name` means here."""
         return _key(name) if self._names is None else self._names.key(_key(name))
+
+    def _why_missing(self, name: str) -> str | None:
+        return None if self._names is None else self._names.why_missing(name)
 
     def _shown(self, values: dict[str, T]) -> dict[str, T]:
         """Return values of the store by the names that mean their keys here."""

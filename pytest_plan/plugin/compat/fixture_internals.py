@@ -66,7 +66,23 @@ def let_others_override(config: pytest.Config, name: str, ours: Callable[..., An
     of_all_nodes.sort(key=lambda definition: definition.func is not ours)
 
 
-def tear_down_fixtures(session: pytest.Session, mask: Callable[[str], str]) -> None:
+def forget_failure(definition: Any, request: Any) -> None:
+    """Let a fixture whose setup has failed be set up again when a test requests it.
+
+    pytest keeps the failure until the scope of the fixture ends. If this version of pytest works in
+    another way, the failure stays.
+
+    Args:
+        definition: the fixture.
+        request: the request for which it was set up.
+    """
+    if hasattr(definition, "finish"):
+        definition.finish(request)
+
+
+def tear_down_fixtures(
+    session: pytest.Session, mask: Callable[[str], str], *, keep_session: bool = False
+) -> None:
     """Tear down the fixtures that are still set up, and report an error in one of them.
 
     After an interruption, pytest does this only when the session finishes. If this version of
@@ -75,18 +91,20 @@ def tear_down_fixtures(session: pytest.Session, mask: Callable[[str], str]) -> N
     Args:
         session: the session.
         mask: a function that masks the secrets in a text.
+        keep_session: whether the fixtures of the session stay.
 
     Raises:
         KeyboardInterrupt: a fixture raised it.
         pytest.exit.Exception: a fixture called `pytest.exit`.
     """
     state: Any = getattr(session, "_setupstate", None)
+    next_item = session if keep_session else None
     nodes = list(getattr(state, "stack", ()))
     if not nodes or not hasattr(state, "teardown_exact"):
         return
     with catch_warnings(session.config, mask):
         call = pytest.CallInfo.from_call(
-            lambda: state.teardown_exact(None),
+            lambda: state.teardown_exact(next_item),
             "teardown",
             reraise=(KeyboardInterrupt, pytest.exit.Exception),
         )

@@ -24,8 +24,8 @@ class StartBarrier:
     It holds each worker's collection back until every worker that is still alive has sent one.
 
     Args:
-        scheduler: xdist's scheduler. The barrier tells it which workers have collected and which
-            have left.
+        scheduler: the scheduler that xdist uses. The barrier tells it which workers have collected
+            and which have left. If it passes this on to another one, that is its `inner`.
         is_gone: a function that returns whether a worker's process has ended.
 
     Attributes:
@@ -43,7 +43,8 @@ class StartBarrier:
         scheduler.add_node_collection = self._collected
         scheduler.remove_node = self._left
         # One of the schedulers shuts down its idle workers when another worker leaves.
-        scheduler.check_schedule = _schedule_nothing
+        self._inner = getattr(scheduler, "inner", scheduler)
+        self._inner.check_schedule = _schedule_nothing
 
     @property
     def is_open(self) -> bool:
@@ -58,7 +59,7 @@ class StartBarrier:
         living = {one: its for one, its in self._collections.items() if not self._is_gone(one)}
         if len(living) < self._scheduler.numnodes:
             return
-        del self._scheduler.check_schedule
+        del self._inner.check_schedule
         for one, its in living.items():
             self._add(one, its)
 

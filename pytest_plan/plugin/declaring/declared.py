@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from pytest_plan.engine.definition.graph import closure
+from pytest_plan.engine.definition.graph import closure, ranks
 from pytest_plan.engine.definition.names import StepNames, own_name, unknown_step
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
@@ -15,6 +15,7 @@ from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan, d
 from pytest_plan.engine.shared.store import LocalStore
 from pytest_plan.plugin.compat.fixture_internals import fixture_definitions
 from pytest_plan.plugin.declaring.declaration import Declaration
+from pytest_plan.plugin.declaring.selection import Selection
 from pytest_plan.plugin.interface.options import Settings
 
 _REFUSAL = "pytest_plan_configure only declares steps, and pytest runs the plan when tests need it"
@@ -38,6 +39,7 @@ class DeclaredSteps:
         plan: the plan with these steps.
         declarations: the declaration of each step, by full name.
         needed: the steps to run for the selected tests; None until the tests have been collected.
+        selection: what the selected tests need, stage by stage.
         error: why the steps of this process are incomplete; None if they are not.
     """
 
@@ -58,6 +60,7 @@ class DeclaredSteps:
             self.definition.skip(name, f"{settings.sources['skip']} {name}")
         self.declarations: dict[str, Declaration] = {}
         self.needed: tuple[str, ...] | None = None
+        self.selection = Selection()
         self.error: str | None = None
 
     @property
@@ -112,6 +115,14 @@ class DeclaredSteps:
         until = self.until
         wanted = closure(names if until is None else {until}, steps)
         return tuple(name for name in steps if name in wanted)
+
+    def due(self) -> tuple[str, ...]:
+        """Return the steps to run that may begin now, in the order of the plan."""
+        return tuple(name for name in self.needed or () if self.selection.is_due(name))
+
+    def is_later(self, name: str) -> bool:
+        """Return whether a step will run, but only after tests that do not need it."""
+        return name in (self.needed or ()) and not self.selection.is_due(name)
 
     @property
     def until(self) -> str | None:
@@ -199,7 +210,10 @@ class DeclaredSteps:
 
     def _eager(self) -> set[str]:
         declared = self.definition.steps.items()
-        return {name for name, step in declared if step.options.eager or self.settings.eager}
+        eager = {name for name, step in declared if step.options.eager}
+        if self.settings.eager:
+            eager.update(name for name, rank in ranks(self.steps).items() if not rank)
+        return eager
 
     def _find(self, option: str, name: str) -> str | None:
         """Return the step that an option names, or None if it is unknown."""

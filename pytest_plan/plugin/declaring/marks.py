@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -15,6 +15,8 @@ from pytest_plan.plugin.compat.fixture_internals import fixture_info
 
 STEP = "plan_step"
 NEEDS = "plan"
+EACH = "plan_each"
+ALONE = "plan_alone"
 
 # Each function behind a fixture of the plugin has this attribute. It is the full name of the step
 # whose value the fixture returns, or `ALL_STEPS`.
@@ -46,6 +48,25 @@ def takes_handle(item: pytest.Item) -> bool:
             return True
         if NEEDS not in definition.argnames:
             return False
+    return False
+
+
+def is_alone(item: pytest.Item) -> bool:
+    """Return whether no other test may run while this one does."""
+    return item.get_closest_marker(ALONE) is not None
+
+
+def any_alone(items: Iterable[pytest.Item]) -> bool:
+    """Return whether a test must run alone; the marks of each parent are read only once."""
+    parents: set[int] = set()
+    for item in items:
+        if any(mark.name == ALONE for mark in item.own_markers):
+            return True
+        parent = item.parent
+        if parent is not None and id(parent) not in parents:
+            parents.add(id(parent))
+            if parent.get_closest_marker(ALONE) is not None:
+                return True
     return False
 
 

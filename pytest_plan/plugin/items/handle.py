@@ -37,6 +37,9 @@ class Access(Protocol):
     def require(self, name: str) -> None:
         """End the running test unless the step has succeeded."""
 
+    def why_missing(self, name: str) -> str | None:
+        """Return why a step has no value yet, if it begins only after the running test."""
+
 
 class FixtureFolders:
     """Notes the folder of the fixture that is set up or torn down, where it decides names.
@@ -99,6 +102,10 @@ class _NamesHere:
     def shown(self, key: str) -> str:
         """Return the name by which a key of the State is shown."""
         return self._plan_session.names.shown(key)
+
+    def why_missing(self, name: str) -> str | None:
+        """Return why a step has no value yet, if it begins only after the running test."""
+        return self._plan_session.why_missing(name)
 
 
 class _Results(Mapping[str, "StepResult"]):

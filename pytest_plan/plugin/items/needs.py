@@ -14,7 +14,7 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.plugin.compat.fixture_internals import fixture_info
 from pytest_plan.plugin.compat.late_requests import LateRequests
-from pytest_plan.plugin.declaring.marks import ALL_STEPS, NEEDS, STEP_OF_FIXTURE, mark_skips
+from pytest_plan.plugin.declaring.marks import ALL_STEPS, EACH, NEEDS, STEP_OF_FIXTURE, mark_skips
 
 
 class Needs:
@@ -115,6 +115,8 @@ def _marked(item: pytest.Item, names: StepNames) -> tuple[set[str], bool]:
 
 
 def _steps_of_mark(item: pytest.Item, mark: pytest.Mark, names: StepNames) -> Iterator[str]:
+    each = item.get_closest_marker(EACH)
+    word = EACH if each is not None and mark.args[:1] in [(name,) for name in each.args] else NEEDS
     others = [mark.kwargs] if mark.kwargs else [arg for arg in mark.args if type(arg) is not str]
     if others:
         raise pytest.UsageError(
@@ -125,10 +127,10 @@ def _steps_of_mark(item: pytest.Item, mark: pytest.Mark, names: StepNames) -> It
         try:
             found = names.find(name, folder_of(item))
         except PlanDefinitionError as error:
-            raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.plan: {error}") from None
+            raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.{word}: {error}") from None
         if found is None:
             raise pytest.UsageError(
-                f"{item.nodeid}: @pytest.mark.plan names an {unknown_step(name, names.all)}"
+                f"{item.nodeid}: @pytest.mark.{word} names an {unknown_step(name, names.all)}"
             )
         yield found
 

@@ -33,12 +33,14 @@ class Verdict(NamedTuple):
         reason: the text for the test's report.
         steps: the steps that caused it.
         is_expected: whether the step called `pytest.xfail`.
+        is_early: whether the step begins only after the tests that do not need it.
     """
 
     skips: bool
     reason: str
     steps: tuple[str, ...]
     is_expected: bool = False
+    is_early: bool = False
 
     def fail(self) -> NoReturn:
         """End a test that has asked for a step while it ran: it fails, or is skipped."""

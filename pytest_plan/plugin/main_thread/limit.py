@@ -95,6 +95,16 @@ class Limit:
         remaining = self._remaining()
         return remaining is not None and remaining <= 0
 
+    def end_if_passed(self, session: pytest.Session) -> None:
+        """End the session if the limit has been reached.
+
+        Raises:
+            pytest.Session.Failed: it has.
+        """
+        if self.has_passed():
+            session.shouldfail = self.reason
+            raise session.Failed(self.reason)
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Run no further test once the limit has been reached.
@@ -102,11 +112,9 @@ class Limit:
         The gate must be registered after this object, so that it waits for the plan first: in a
         worker, the limit is unknown until then.
         """
-        if self.has_passed():
-            if self._is_blocked(item):
-                return (yield)  # it does not run, and its report says why
-            item.session.shouldfail = self.reason
-            raise item.session.Failed(self.reason)
+        if self.has_passed() and self._is_blocked(item):
+            return (yield)  # it does not run, and its report says why
+        self.end_if_passed(item.session)
         self._item = item
         try:
             result = yield

@@ -87,6 +87,9 @@ class Verdicts:
         settings = self._declared.settings
         if self.refusal is not None:
             return Verdict(skips=False, reason=reason + self.refusal, steps=(name,))
+        if self._declared.is_later(name):
+            reason += "it comes after the tests that do not need it"
+            return Verdict(skips=False, reason=reason, steps=(name,), is_early=True)
         if settings.until is not None:
             reason += f"{settings.sources['until']} {settings.until}"
             return Verdict(skips=True, reason=reason, steps=(name,))

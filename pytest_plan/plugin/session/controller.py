@@ -6,21 +6,24 @@ import os
 import threading
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.plugin.compat import pytest_internals, xdist_internals
 from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.owner import Owner
 from pytest_plan.plugin.xdist import roles
+from pytest_plan.plugin.xdist.stages import is_usable, staged
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.compat.xdist_internals import StartBarrier
     from pytest_plan.plugin.run.host import Host
     from pytest_plan.plugin.xdist.server import Answers, Server
+    from pytest_plan.plugin.xdist.stages import StagedScheduling, Wave
 
 _BROKEN = "test collection failed; fix the errors, or run with --continue-on-collection-errors"
 _GRACE = 3.0  # seconds that workers may take to end before cleanup
@@ -36,7 +39,9 @@ class Controller(Owner):
         super().__init__(config, settings)
         self._servers: dict[Any, Server] = {}  # by node
         self._answers: Answers | None = None
-        self._scheduler: Any = None
+        self._made: list[Any] = []  # the schedulers that the user's --dist or plugin has made
+        self._staged: StagedScheduling | None = None  # None if the first of them is unusable
+        self._needs: set[str] = set()  # of the tests of all workers
         self._barrier: StartBarrier | None = None
         self._watcher: threading.Thread | None = None
         self._done = threading.Event()
@@ -63,10 +68,36 @@ class Controller(Owner):
             _guard(plan_session.host, node)
 
     @pytest.hookimpl(optionalhook=True, wrapper=True)
-    def pytest_xdist_make_scheduler(self) -> Generator[None, Any, Any]:
-        """Remember xdist's scheduler."""
-        self._scheduler = yield
-        return self._scheduler
+    def pytest_xdist_make_scheduler(self, log: Any) -> Generator[None, Any, Any]:
+        """Let the scheduler that the user has chosen work wave by wave, if there are waves."""
+        self._made.append((yield))
+        if len(self._made) == 1 and is_usable(self._made[0]):
+            each = self._config.option.dist == "each"
+            self._staged = staged(self._made[0], lambda: self._make_scheduler(log), each=each)
+            self._staged.begin = self._begin_wave
+            self._staged.is_gone = lambda node: _is_gone(node, self._servers[node])
+            return self._staged
+        return self._made[-1]
+
+    def _make_scheduler(self, log: Any) -> Any:
+        """Return another scheduler of the kind that the user has chosen, for the next wave."""
+        made = self._config.hook.pytest_xdist_make_scheduler(config=self._config, log=log)
+        if not is_usable(made) or any(made is other for other in self._made[:-1]):
+            raise self._unusable(made)
+        return made
+
+    def _unusable(self, scheduler: object) -> pytest.UsageError:
+        plan_session = lookup.peek(self._config)
+        steps = {} if plan_session is None else plan_session.declared.steps
+        waiting = [
+            f"{name!r} ({step.origin})" for name, step in steps.items() if step.options.after_tests
+        ]
+        why = f"steps wait for tests: {', '.join(waiting)}" if waiting else "tests must run alone"
+        return pytest.UsageError(
+            f"{why}; for that, pytest_xdist_make_scheduler must return a new scheduler with "
+            f"pytest-xdist's whole protocol at each call, which {type(scheduler).__name__} is not: "
+            "run without it, or without -n"
+        )
 
     def run_tests(self, session: pytest.Session) -> Generator[None, object, object]:
         """Fail the session if xdist gave up before any test ran, because xdist reports success."""
@@ -90,6 +121,7 @@ class Controller(Owner):
         """Provision the steps that this worker's tests need while other workers still boot."""
         server = self._servers[node]
         needs = server.take_needs()
+        self._announce_waves(node, server)
         if needs is None:
             self._refuse_bare_worker(server)
             return
@@ -106,21 +138,57 @@ class Controller(Owner):
         if not plan_session.host.has_begun:
             for each in self._servers:
                 _guard(plan_session.host, each)
-        names = needs["needs"]
+        self._needs.update(needs["needs"])
         try:
             steps = declared.steps
             declared.check(steps)
+            declared.selection.rank_steps(steps)
+            if self._staged is not None and declared.selection.opened is None:
+                declared.selection.opened = self._staged.first_rank()
             if needs["broken"]:
                 plan_session.host.refuse(_BROKEN)
             else:
-                known = [name for name in names if name in steps]
+                known = [name for name in self._needs if name in steps]
                 declared.needed = declared.to_run(known, steps)
-            plan_session.host.provision(declared.needed or ())
+                declared.selection.add(needs["by_rank"])
+            plan_session.host.provision(declared.due())
         finally:
             if plan_session.host.has_begun:
-                answers.decide(names)
+                answers.decide(filter(declared.selection.is_due, self._needs))
         plan_session.host.report_failures(before_tests=True)
         self._watch_limit(plan_session.host)
+
+    def _announce_waves(self, node: Any, server: Server) -> None:
+        """Pass on in which waves a worker runs its tests, and open the first of them."""
+        if not server.waves:
+            return
+        if self._staged is None:
+            raise self._unusable(self._made[0])
+        xdist_internals.ignore_send_errors(node)
+        self._staged.announce(node, server.waves)
+
+    def _begin_wave(self, wave: Wave) -> None:
+        """Provision what the tests of a wave need; all tests of the waves before have ended."""
+        plan_session = lookup.peek(self._config)
+        if plan_session is None or self._answers is None:
+            return
+        if plan_session.host.remaining() == 0:
+            self._end_at_limit()
+        rank, ranks = wave.key[0], wave.ranks
+        from pytest_plan.plugin.items.stages import Stage
+
+        try:
+            stage = Stage(rank, ranks.index(rank) + 1, len(ranks), wave.ended)
+            plan_session.begin_stage(stage)
+        finally:
+            self._answers.decide(filter(plan_session.declared.selection.is_due, self._needs))
+
+    def _end_at_limit(self) -> NoReturn:
+        """End the session where a stage would begin, as workers do where a test would begin."""
+        assert self._session is not None
+        text = f"the plan's limit of {format_duration(self._settings.limit or 0.0)} has passed"
+        self._session.shouldfail = text
+        raise self._session.Failed(text)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
@@ -212,7 +280,7 @@ class Controller(Owner):
         for node in self._servers:
             xdist_internals.ignore_send_errors(node)
         self._barrier = xdist_internals.hold_tests(
-            self._scheduler, lambda node: _is_gone(node, self._servers[node])
+            self._staged or self._made[0], lambda node: _is_gone(node, self._servers[node])
         )
         return self._answers
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.model.errors import PlanDefinitionError
-from pytest_plan.plugin.declaring.marks import step_marks, steps_of
+from pytest_plan.plugin.declaring.marks import EACH, step_marks, steps_of
 from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.session import fixtures, lookup
 from pytest_plan.plugin.xdist import roles
@@ -138,6 +138,15 @@ class Declarations:
         finally:
             if isinstance(collector, pytest.Directory):
                 self._fixtures.hide()
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run a test with the mark `plan_each` once with each step that it names."""
+        mark = metafunc.definition.get_closest_marker(EACH)
+        if mark is not None:
+            from pytest_plan.plugin.items.stages import parametrize_each
+
+            has_steps = lookup.peek(self._config) is not None
+            parametrize_each(metafunc, mark, has_steps=has_steps)
 
     def pytest_pycollect_makeitem(
         self, collector: pytest.Module | pytest.Class, name: str, obj: object

@@ -29,6 +29,16 @@ setattr(_plan, STEP_OF_FIXTURE, ALL_STEPS)
 plan = pytest.fixture(scope="session", name="plan")(_plan)
 
 
+@pytest.fixture
+def plan_step_name(request: pytest.FixtureRequest) -> str:
+    """The name of the step with which this test runs; the mark `plan_each` provides it."""
+    pytest.fail(
+        f"{request.node.nodeid} takes plan_step_name, but has no mark: "
+        "add @pytest.mark.plan_each('app', 'upgraded')",
+        pytrace=False,
+    )
+
+
 def let_others_override(config: pytest.Config) -> None:
     """Let a fixture `plan` of any other plugin override this one, however they are loaded."""
     fixture_internals.let_others_override(config, NEEDS, _plan)

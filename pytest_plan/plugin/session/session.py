@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterable
 from functools import cached_property
@@ -16,6 +17,7 @@ from pytest_plan.engine.model.secret import reveal
 from pytest_plan.engine.shared.store import LocalStore
 from pytest_plan.plugin.compat import testmon_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
+from pytest_plan.plugin.declaring.marks import any_alone
 from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.items.handle import FixtureFolders, PlanHandle
 from pytest_plan.plugin.items.needs import Needs, folder_of
@@ -24,6 +26,7 @@ from pytest_plan.plugin.xdist import roles
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.items.logs import Logs, RunLogs
+    from pytest_plan.plugin.items.stages import EarlyRequests, Stage, Wave
     from pytest_plan.plugin.run.host import Host
 
 
@@ -51,6 +54,7 @@ class PlanSession:
         self._names = StepNames({})
         self._item: pytest.Item | None = None  # the test that runs, or the last one that ran
         self._fixtures: FixtureFolders | None = None
+        self._early: EarlyRequests | None = None  # None if no step waits for tests
 
     @cached_property
     def view(self) -> PlanView:
@@ -104,6 +108,7 @@ class PlanSession:
         steps = self.declared.steps
         self.declared.check(steps)
         self.declared.definition.settle()
+        self.declared.selection.rank_steps(steps)
         self._names = StepNames(steps)
         if any("/" in name for name in steps):
             self._fixtures = FixtureFolders(self.config.rootpath, steps)
@@ -116,6 +121,42 @@ class PlanSession:
             self.config,
             lambda: {item.nodeid: closure(names, steps) for item, names in self.needs.items()},
         )
+
+    def put_in_order(self, items: list[pytest.Item]) -> list[Wave]:
+        """Sort surveyed tests by stage; return the waves in which they run, or [] for only one."""
+        selection = self.declared.selection
+        selection.add(self.needs_by_rank())
+        if not selection.has_stages and not any_alone(items):
+            return []
+        from pytest_plan.plugin.items.stages import EarlyRequests, put_in_order
+
+        waves = put_in_order(items, self.rank)
+        if selection.has_stages and self._early is None:
+            self._early = EarlyRequests()
+            self.config.pluginmanager.register(self._early, "pytest_plan_early_requests")
+        return waves
+
+    def needs_by_rank(self) -> dict[int, list[str]]:
+        """Return the steps that the surveyed tests of each rank need."""
+        needs: dict[int, set[str]] = {}
+        for names in self.needs.values():
+            needs.setdefault(self.declared.selection.rank(names), set()).update(names)
+        return {rank: sorted(names) for rank, names in needs.items()}
+
+    def rank(self, item: pytest.Item) -> int:
+        """Return the highest rank of the steps that a surveyed test needs."""
+        return self.declared.selection.rank(self.needs.get(item, ()))
+
+    def begin_stage(self, stage: Stage) -> None:
+        """Provision the steps with which a stage begins, in the process that owns the plan."""
+        declared, host = self.declared, self.host
+        before = set(declared.due())
+        declared.selection.opened = stage.rank
+        new = ", ".join(name for name in declared.due() if name not in before)
+        tests = f"{stage.ended} test{'s have' if stage.ended != 1 else ' has'} ended"
+        host.foreground.say(f"stage {stage.number} of {stage.total}: {tests}; provisioning {new}")
+        host.provision(declared.due())
+        host.report_failures(before_tests=True)
 
     def logs(self) -> RunLogs:
         """Return the logs of the run, in the process that runs the plan."""
@@ -172,6 +213,16 @@ class PlanSession:
             pytest.fail(unknown_step(name, self.declared.definition.steps), pytrace=False)
         self._require(found)
 
+    def why_missing(self, name: str) -> str | None:
+        """Return why a step has no value yet, if it begins only after the running test."""
+        if self._early is None:
+            return None
+        with contextlib.suppress(PlanDefinitionError):  # several steps could be meant
+            found = self.names.find(name)
+            verdict = None if found is None else self.view.verdict_on(found)
+            return verdict.reason if verdict is not None and verdict.is_early else None
+        return None
+
     def loss(self, item: pytest.Item) -> Verdict | None:
         """Return the verdict on a lost step that a failed test needs; None if there is none."""
         names = self.needs.get(item, ())
@@ -183,8 +234,11 @@ class PlanSession:
         self.view.ensure(())
         self.view.look()
         verdict = self.view.verdict_on(name)
-        if verdict is not None:
-            verdict.fail()
+        if verdict is None:
+            return
+        if verdict.is_early and self._early is not None:
+            self._early.note()
+        verdict.fail()
 
     def verdict(self, item: pytest.Item) -> Verdict | None:
         """Wait until it is decided whether a test can run; return why it cannot, or None."""

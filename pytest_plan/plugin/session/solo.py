@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_plan.plugin.declaring import marks
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.owner import Owner
 
 if TYPE_CHECKING:
+    from pytest_plan.plugin.items.stages import Stage, Wave
     from pytest_plan.plugin.main_thread.limit import Limit
     from pytest_plan.plugin.session.session import PlanSession
 
@@ -24,8 +26,13 @@ class Solo(Owner):
         is_broken = session.testsfailed and not option.continue_on_collection_errors
         plan_session = lookup.peek(self._config)
         if plan_session is None or option.collectonly or is_broken:
+            if marks.any_alone(session.items):
+                from pytest_plan.plugin.items.stages import put_in_order
+
+                put_in_order(session.items, lambda item: 0)
             return (yield)
         plan_session.survey(session.items)
+        waves = plan_session.put_in_order(session.items)
         if option.setupplan:
             self._show()
         elif self.runs():
@@ -38,9 +45,29 @@ class Solo(Owner):
             plan_session.show_logs(plan_session.logs())
             if plan_session.declared.needed:
                 self._warn()
-            plan_session.host.provision(plan_session.declared.needed or ())
+            self._open_stages(plan_session, waves, limit)
+            plan_session.host.provision(plan_session.declared.due())
             limit.start(plan_session.host.remaining)
         return (yield)
+
+    def _open_stages(self, plan_session: PlanSession, waves: list[Wave], limit: Limit) -> None:
+        """Let each further stage begin when the tests of the one before have ended."""
+        if len({wave.rank for wave in waves}) < 2:
+            return
+        from pytest_plan.plugin.compat.fixture_internals import tear_down_fixtures
+        from pytest_plan.plugin.items.stages import StageOpener
+
+        def begin(session: pytest.Session, stage: Stage) -> None:
+            tear_down_fixtures(session, plan_session.host.mask, keep_session=True)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            limit.end_if_passed(session)
+            plan_session.begin_stage(stage)
+
+        plan_session.declared.selection.opened = waves[0].rank
+        opener = StageOpener(waves, plan_session.rank, begin)
+        # Registered after the gate, so that it comes before the gate.
+        self._config.pluginmanager.register(opener, "pytest_plan_stages")
 
     @pytest.hookimpl
     def pytest_enter_pdb(self) -> None:

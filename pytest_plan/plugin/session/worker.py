@@ -19,6 +19,7 @@ from pytest_plan.plugin.xdist import roles
 from pytest_plan.plugin.xdist.wire import send
 
 if TYPE_CHECKING:
+    from pytest_plan.plugin.items.stages import Wave
     from pytest_plan.plugin.session.session import PlanSession
     from pytest_plan.plugin.xdist.client import Client
 
@@ -47,10 +48,16 @@ class Worker:
         """Send the steps that the selected tests need."""
         # Tests that only use the State also need the controller.
         if lookup.peek(self._config) is None and not any(map(marks.takes_handle, session.items)):
+            if self._channel is not None and marks.any_alone(session.items):
+                from pytest_plan.plugin.items.stages import put_in_order
+
+                self._announce(put_in_order(session.items, lambda item: 0))
             return
         plan_session = lookup.of(self._config, self._settings)
         needs = self._needs(plan_session, session)
         if self._channel is not None:
+            if not needs["error"]:
+                self._announce(plan_session.put_in_order(session.items))
             send(self._channel, (0, "need", needs))
             self._connect(plan_session, self._channel)
         # Imported only now, while the controller is already provisioning.
@@ -61,6 +68,15 @@ class Worker:
         # The controller decides when enough tests have failed.
         gate = Gate(self._config, plan_session.verdict, lambda: True, plan_session.loss)
         self._config.pluginmanager.register(gate, "pytest_plan_gate")
+
+    def _announce(self, waves: list[Wave]) -> None:
+        """Tell the controller in which waves the tests run; they get a boundary after them."""
+        if not waves:
+            return
+        from pytest_plan.plugin.items.stages import Boundaries
+
+        self._channel.send((0, "waves", [tuple(wave) for wave in waves]))
+        self._config.pluginmanager.register(Boundaries(), "pytest_plan_boundaries")
 
     @pytest.hookimpl(specname="pytest_runtestloop", wrapper=True, tryfirst=True)
     def pytest_runtestloop_measured(
@@ -138,6 +154,7 @@ class Worker:
             error = str(refused)
         return {
             "needs": sorted({name for needs in plan_session.needs.values() for name in needs}),
+            "by_rank": plan_session.needs_by_rank(),
             "conftests": plan_session.declared.conftests(),
             "error": error,
             "broken": self._is_broken(session),

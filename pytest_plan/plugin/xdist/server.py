@@ -111,6 +111,8 @@ class Server:
         stuck: the node id of a test that the worker could not end when the limit was reached; None
             if there is none.
         is_ending: whether the worker will run no more tests.
+        waves: the rank of each wave of the worker's tests, whether they run alone, and how many
+            they are; empty if there are no waves.
     """
 
     def __init__(self, worker: str, channel: Any, answers: Callable[[], Answers | None]) -> None:
@@ -120,6 +122,7 @@ class Server:
         self.host = ""
         self.stuck: str | None = None
         self.is_ending = False
+        self.waves: list[tuple[int, bool, int]] = []
         self._channel = channel  # execnet keeps only a weak reference
         self._answers = answers
         self._needs: dict[str, Any] | None = None
@@ -174,6 +177,8 @@ class Server:
                     self.lost(answers.losses())
             elif what == "need":
                 self._needs = arguments[0]
+            elif what == "waves":
+                self.waves = arguments[0]
             elif what == "stuck":
                 self.stuck = arguments[0]
             elif what == "ending":
