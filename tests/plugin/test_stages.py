@@ -298,3 +298,60 @@ def test_steps_that_wait_for_tests_are_never_eager(shop: Project) -> None:
     shop.run("-o", "plan_eager=true").assert_outcomes(passed=4)
     assert shop.calls[0] == "app"
     assert shop.calls.index("test_none") < shop.calls.index("upgraded")
+
+
+@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "2")], ids=["solo", "xdist"])
+def test_a_step_after_tests_is_reused_only_if_no_test_before_it_runs(
+    project: Project, workers: tuple[str, ...]
+) -> None:
+    """Otherwise it and what it has changed are rebuilt; the lines say so."""
+    project.steps(
+        """
+        def undo_app(): note("undo app")
+        def undo_upgraded(): note("undo upgraded")
+
+        @pytest.mark.plan_step(needs=(), cleanup=undo_app)
+        def app(): note("app")
+
+        @pytest.mark.plan_step(after_tests=True, cleanup=undo_upgraded)
+        def upgraded(app): note("upgraded")
+
+        @pytest.mark.plan_step(needs=())
+        def index(): note("index")
+        """
+    )
+    project.tests(
+        """
+        def test_v1(app): note("v1")
+        def test_up(upgraded): note("up")
+        def test_index(index): note("test")
+        """
+    )
+
+    def run(*args: str) -> tuple[list[str], str]:
+        (project.path / "calls.txt").unlink(missing_ok=True)
+        result = project.run_apart(*args, *workers)
+        assert result.ret == 0, result.stdout.str() + result.stderr.str()
+        return project.calls, result.stdout.str()
+
+    run("--plan-keep", "always")
+    calls, output = run("--plan-reuse", "-k", "up or index")
+    assert sorted(calls) == ["test", "up"]
+    assert "rebuilt" not in output
+    calls, output = run("--plan-reuse")
+    assert [call for call in calls if call != "test"] == [
+        *("undo upgraded", "undo app", "app", "v1", "upgraded", "up")
+    ]
+    assert "plan: upgraded is rebuilt: selected tests run before it" in output
+    assert (
+        "plan: app is rebuilt: 'upgraded' has changed it, and selected tests run before 'upgraded'"
+    ) in output
+    calls, output = run("--plan-reuse", "-k", "v1")
+    assert calls == ["undo upgraded", "undo app", "app", "v1"]
+    conftest = project.path / "conftest.py"
+    run("--plan-reuse", "-k", "up")
+    conftest.write_text(conftest.read_text().replace('note("upgraded")', 'note("new")'))
+    calls, output = run("--plan-reuse", "-k", "up")
+    assert calls == ["undo upgraded", "undo app", "app", "new", "up"]
+    assert "plan: app is rebuilt: 'upgraded', which is rebuilt, has changed it" in output
+    run("--plan-cleanup")

@@ -56,12 +56,35 @@ def test_several_workers_are_refused(services: Cluster) -> None:
                 plan.program("web")
             assert str(caught.value) == (
                 "a test cannot stop or start programs of step 'web', because tests of 2 workers "
-                "use them at the same time; run it without -n, or with -n 1"
+                "use them at the same time; mark the test with @pytest.mark.plan_alone, or run it "
+                "without -n"
             )
             assert ask(web)
         """
     )
     services.two().assert_outcomes(passed=1)
+
+
+def test_a_test_that_runs_alone_stops_and_starts_a_program(services: Cluster) -> None:
+    """No other test uses the program at that time, in any worker; `--dist each` stays refused."""
+    services.steps(SERVICE)
+    alone = STOPS_AND_STARTS.replace("def test_it", "@pytest.mark.plan_alone\ndef test_it")
+    uses = """
+        import time
+
+        @pytest.mark.parametrize("number", range(6))
+        def test_use(web, number):
+            assert is_there(web)
+            time.sleep(0.1)
+            assert is_there(web)
+        """
+    services.tests(alone, uses)
+    result = services.two()
+    result.assert_outcomes(passed=7)
+    assert "lost" not in result.stdout.str()
+    result = services.two("--dist", "each", "-W", "default", "-k", "not use")
+    result.assert_outcomes(failed=2, warnings=1)
+    result.stdout.fnmatch_lines(["*tests marked plan_alone do not run alone with --dist each*"])
 
 
 def test_what_a_test_leaves_stopped_is_started_again(services: Cluster) -> None:

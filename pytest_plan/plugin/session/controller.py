@@ -41,6 +41,7 @@ class Controller(Owner):
         self._answers: Answers | None = None
         self._made: list[Any] = []  # the schedulers that the user's --dist or plugin has made
         self._staged: StagedScheduling | None = None  # None if the first of them is unusable
+        self._has_warned = False
         self._needs: set[str] = set()  # of the tests of all workers
         self._barrier: StartBarrier | None = None
         self._watcher: threading.Thread | None = None
@@ -63,6 +64,7 @@ class Controller(Owner):
         self._servers[node] = Server(node.gateway.id, channel, lambda: self._answers)
         node.workerinput[roles.CHANNEL] = channel
         node.workerinput[roles.ENVIRON] = self._variables()
+        node.workerinput[roles.EACH] = self._config.option.dist == "each"
         plan_session = lookup.peek(self._config)
         if plan_session is not None and plan_session.host.has_begun:
             _guard(plan_session.host, node)
@@ -166,6 +168,17 @@ class Controller(Owner):
             raise self._unusable(self._made[0])
         xdist_internals.ignore_send_errors(node)
         self._staged.announce(node, server.waves)
+        if self._config.option.dist == "each" and any(alone for _, alone, _ in server.waves):
+            self._warn_of_each()
+
+    def _warn_of_each(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            text = (
+                "tests marked plan_alone do not run alone with --dist each, which runs them in "
+                "all workers at the same time: use another --dist, or one worker"
+            )
+            pytest_internals.warn(self._config, text)
 
     def _begin_wave(self, wave: Wave) -> None:
         """Provision what the tests of a wave need; all tests of the waves before have ended."""

@@ -17,7 +17,7 @@ from pytest_plan.engine.model.secret import reveal
 from pytest_plan.engine.shared.store import LocalStore
 from pytest_plan.plugin.compat import testmon_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
-from pytest_plan.plugin.declaring.marks import any_alone
+from pytest_plan.plugin.declaring.marks import any_alone, is_alone
 from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.items.handle import FixtureFolders, PlanHandle
 from pytest_plan.plugin.items.needs import Needs, folder_of
@@ -222,6 +222,10 @@ class PlanSession:
             verdict = None if found is None else self.view.verdict_on(found)
             return verdict.reason if verdict is not None and verdict.is_early else None
         return None
+
+    def runs_alone(self) -> bool:
+        """Return whether no other test runs while the running test of this worker does."""
+        return self._item is not None and is_alone(self._item) and not roles.runs_each(self.config)
 
     def loss(self, item: pytest.Item) -> Verdict | None:
         """Return the verdict on a lost step that a failed test needs; None if there is none."""

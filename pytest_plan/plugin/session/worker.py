@@ -143,7 +143,7 @@ class Worker:
         self._config.pluginmanager.register(limit, "pytest_plan_limit")
         self._config.add_cleanup(limit.stop)
         workers = roles.worker_count(self._config)
-        plan_session.view = remote = Remote(client, limit.start, workers)
+        plan_session.view = remote = Remote(client, limit.start, workers, plan_session.runs_alone)
         plan_session.show_logs(remote.logs, workers=workers)
 
     def _needs(self, plan_session: PlanSession, session: pytest.Session) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Remote:
         begun: a function to call once the plan has begun. Its argument is a function that returns
             the seconds left until the limit, or None if there is no limit.
         workers: the number of workers of the run.
+        is_alone: a function that returns whether the test that runs is the only one in all workers.
 
     Attributes:
         logs: the logs of the steps.
@@ -44,8 +45,10 @@ class Remote:
         client: Client,
         begun: Callable[[Callable[[], float | None]], None],
         workers: int = 1,
+        is_alone: Callable[[], bool] = lambda: False,
     ) -> None:
         self._client = client
+        self._is_alone = is_alone
         self._workers = workers
         self._begun = begun
         self._has_begun = False
@@ -137,11 +140,11 @@ class Remote:
 
     def control(self, action: str, step: str, name: str | None) -> str:
         """Control a program that a step has started; see `PlanView.control`."""
-        if self._workers > 1:
+        if self._workers > 1 and not self._is_alone():
             raise RuntimeError(
                 f"a test cannot stop or start programs of step {step!r}, because tests of "
                 f"{self._workers} workers use them at the same time; "
-                "run it without -n, or with -n 1"
+                "mark the test with @pytest.mark.plan_alone, or run it without -n"
             )
         done, answer = load(self._client.ask("control", action, step, name))
         if not done:

@@ -7,6 +7,7 @@ import pytest
 # Keys of xdist's `workerinput`.
 CHANNEL = "pytest_plan_channel"
 ENVIRON = "pytest_plan_environ"
+EACH = "pytest_plan_each"
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -17,6 +18,11 @@ def is_worker(config: pytest.Config) -> bool:
 def worker_count(config: pytest.Config) -> int:
     """Return the number of workers of the run of which this process is a worker."""
     return int(config.workerinput.get("workercount", 1))  # type: ignore[attr-defined]
+
+
+def runs_each(config: pytest.Config) -> bool:
+    """Return whether all workers run the tests of this worker at the same time (`--dist each`)."""
+    return bool(config.workerinput.get(EACH))  # type: ignore[attr-defined]
 
 
 def is_controller(config: pytest.Config) -> bool:

@@ -280,8 +280,9 @@ class StagedScheduling:
         waves = sorted({key for node in living for key in self._counts.get(node, {})})
         first = self._collections[living[0]] if living else []
         is_same = all(self._collections[node] == first for node in living)
-        self._differ = len(waves) > 1 and not (is_same or self._each)
-        if len(waves) > 1 and not self._differ:
+        needs_waves = len(waves) > 1 or any(alone for _, alone in waves)
+        self._differ = needs_waves and not (is_same or self._each)
+        if needs_waves and not self._differ:
             self._expected = self.inner.numnodes
             self._waves = waves
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from pytest_plan.engine.definition.graph import closure
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import Environment
 from pytest_plan.engine.environments.fingerprint import Fingerprints
@@ -71,6 +72,7 @@ def decide(
         if reason is not None:
             stale[name] = reason
     stale.update(_dependents(recorded, stale))
+    _rebuild_what_was_changed(declared, recorded, steps, stale)
     fresh = {
         name: f"unchanged, {_evidence(recorded.steps[name], steps[name], checked)}"
         for name in recorded.steps
@@ -171,6 +173,34 @@ def _dependents(recorded: Recorded, stale: Mapping[str, str]) -> dict[str, str]:
                 known.add(name)
                 is_growing = True
     return found
+
+
+def _rebuild_what_was_changed(
+    declared: DeclaredSteps,
+    recorded: Recorded,
+    steps: Mapping[str, PlannedStep],
+    stale: dict[str, str],
+) -> None:
+    """Add the steps that a step after tests has changed, if tests need them as they were.
+
+    They are needed as they were by tests that come before that step, and by the step itself if it
+    is not reused.
+    """
+    is_waiting = {name: step.options.after_tests for name, step in steps.items()}
+    waiting = [name for name in recorded.steps if is_waiting.get(name)]
+    ranks = declared.selection.ranks
+    for name in sorted(waiting, key=lambda name: -ranks.get(name, 0)):
+        if name in stale:
+            reason = f"{name!r}, which is rebuilt, has changed it"
+        elif declared.selection.uses_before(name, steps):
+            reason = f"{name!r} has changed it, and selected tests run before {name!r}"
+            stale[name] = "selected tests run before it"
+        else:
+            continue
+        for changed in closure([name], steps):
+            if changed in recorded.steps:
+                stale.setdefault(changed, reason)
+        stale.update(_dependents(recorded, stale))
 
 
 def _evidence(step: RecordedStep, planned: PlannedStep, checked: Collection[str]) -> str:
