@@ -165,7 +165,9 @@ class Controller(Owner):
         if not server.waves:
             return
         if self._staged is None:
-            raise self._unusable(self._made[0])
+            if len(server.waves) > 1 or any(alone for _, alone, _ in server.waves):
+                raise self._unusable(self._made[0])
+            return
         xdist_internals.ignore_send_errors(node)
         self._staged.announce(node, server.waves)
         if self._config.option.dist == "each" and any(alone for _, alone, _ in server.waves):
