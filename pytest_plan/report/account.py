@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -106,6 +106,7 @@ class StepAccount:
         stack: the stack of its thread when it was abandoned; empty if it was not.
         is_critical: whether it is on the critical path of provisioning.
         lost: how it was lost while tests ran; None if it was not.
+        stage: the number of the stage with which it begins, counted from 1.
     """
 
     name: str
@@ -124,6 +125,7 @@ class StepAccount:
     stack: str = ""
     is_critical: bool = False
     lost: LossAccount | None = None
+    stage: int = 1
 
     @property
     def is_bad(self) -> bool:
@@ -143,6 +145,7 @@ class TestAccount:
         seconds: its duration, in seconds, including fixtures.
         outcome: one of `TEST_OUTCOMES`.
         message: the error, or the reason why it was blocked, on one line; empty if there is none.
+        stage: the number of its stage, counted from 1.
     """
 
     __test__ = False  # keeps pytest from collecting it
@@ -153,6 +156,7 @@ class TestAccount:
     seconds: float
     outcome: str
     message: str = ""
+    stage: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +204,16 @@ class Account:
 
     def counts(self) -> dict[str, int]:
         """Return the number of tests with each outcome, and the number not run as `not_run`."""
-        counted = Counter(test.outcome for test in self.tests)
-        return {**{name: counted[name] for name in TEST_OUTCOMES}, "not_run": self.not_run}
+        return {**_counts(self.tests), "not_run": self.not_run}
+
+    def counts_by_stage(self) -> list[dict[str, int]]:
+        """Return the number of tests with each outcome, for each stage in order."""
+        stages = [step.stage for step in self.steps] + [test.stage for test in self.tests]
+        last = max(stages, default=1)
+        return [
+            _counts(test for test in self.tests if test.stage == stage)
+            for stage in range(1, last + 1)
+        ]
 
     def tests_by_worker(self) -> dict[str, list[TestAccount]]:
         """Return the tests grouped by worker; `gw2` comes before `gw10`."""
@@ -211,6 +223,11 @@ class Account:
         return dict(sorted(workers.items(), key=lambda item: (len(item[0]), item[0])))
 
 
+def _counts(tests: Iterable[TestAccount]) -> dict[str, int]:
+    counted = Counter(test.outcome for test in tests)
+    return {name: counted[name] for name in TEST_OUTCOMES}
+
+
 def step_account(
     result: StepResult,
     *,
@@ -218,6 +235,7 @@ def step_account(
     log: str,
     error: str,
     critical: Sequence[str],
+    stage: int = 1,
 ) -> StepAccount:
     """Return the account of a step.
 
@@ -227,6 +245,7 @@ def step_account(
         log: the last lines of the step's log.
         error: the errors of the step and of its cleanup, with tracebacks.
         critical: the names of the steps on the critical path.
+        stage: the number of the stage with which it begins, counted from 1.
     """
     return StepAccount(
         name=result.name,
@@ -245,6 +264,7 @@ def step_account(
         stack=mask(result.stack),
         is_critical=len(critical) > 1 and result.name in critical,
         lost=None if result.lost is None else _loss(result.lost, mask),
+        stage=stage,
     )
 
 

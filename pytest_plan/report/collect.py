@@ -44,6 +44,7 @@ class _Test:
 
     started: float
     ended: float
+    stage: int
     outcome: str | None = None
     message: str = ""
 
@@ -88,7 +89,8 @@ class Collector:
         test = self._tests.get(key)
         if test is None:
             start = self._real_time(report.start)
-            test = self._tests[key] = _Test(start, start)
+            selection = self._plan.declared.selection
+            test = self._tests[key] = _Test(start, start, selection.stage(selection.opened))
         test.ended = max(test.ended, self._real_time(report.stop))
         outcome = _outcome(report)
         if outcome is not None and test.outcome not in BAD_TEST_OUTCOMES:
@@ -146,12 +148,14 @@ class Collector:
         errors = [] if step.error is None else failure.error_lines(self._config, step.error)
         for error in step.cleanup.errors:
             errors += [str(error), *failure.error_lines(self._config, error)]
+        selection = self._plan.declared.selection
         return step_account(
             step,
             mask=self._plan.host.mask,
             log=self._logs.get(step.name, ""),
             error="\n".join(errors).rstrip(),
             critical=path,
+            stage=selection.stage(selection.ranks.get(step.name)),
         )
 
     def _finished_tests(self) -> tuple[TestAccount, ...]:
@@ -164,6 +168,7 @@ class Collector:
                 seconds=test.ended - test.started,
                 outcome=test.outcome,
                 message=mask(test.message),
+                stage=test.stage,
             )
             for (node_id, worker), test in self._tests.items()
             if test.outcome is not None

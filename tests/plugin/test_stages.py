@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.plugin.project import Project, plan_lines, refuses
@@ -151,6 +153,55 @@ class TestFailures:
         assert result.ret == 1
         result.stdout.fnmatch_lines(["*plan's limit of 1.00s has passed*"])
         assert "upgraded" not in shop.calls
+
+
+class TestReports:
+    """How reports show stages."""
+
+    def test_the_plan_is_shown_by_stage(self, shop: Project) -> None:
+        """A test that is in the last stage only because it takes `plan` is marked."""
+        shop.tests(TESTS, "@pytest.mark.plan_alone(reason='slow')\ndef test_lone(app): pass")
+        result = shop.run("--plan-show")
+        lines = result.outlines
+        assert lines[lines.index("stage 1 of 2 begins with app") :][:17] == [
+            "stage 1 of 2 begins with app",
+            "",
+            "2 tests need app:",
+            "  test_it.py::test_v1",
+            "  test_it.py::test_lone  (runs alone: slow)",
+            "",
+            "1 test needs no step:",
+            "  test_it.py::test_none",
+            "",
+            "stage 2 of 2 begins with upgraded",
+            "",
+            "1 test needs upgraded:",
+            "  test_it.py::test_up",
+            "",
+            "1 test needs app, upgraded:",
+            "  test_it.py::test_any  (here only because it needs every step; "
+            "@pytest.mark.plan(...) narrows that)",
+            "nothing was run",
+        ]
+
+    def test_reports_have_the_stages_of_steps_and_tests(self, shop: Project) -> None:
+        """JSON counts the tests of each stage; each JUnit case has a property."""
+        shop.tests(TESTS, "def test_bad(app): assert 0")
+        shop.run("--plan-report", "plan.json", "--junitxml", "junit.xml")
+        report = json.loads((shop.path / "plan.json").read_text())
+        assert [(step["name"], step["stage"]) for step in report["steps"]] == [
+            ("app", 1),
+            ("upgraded", 2),
+        ]
+        by_stage = report["tests"]["by_stage"]
+        assert [(one["passed"], one["failed"]) for one in by_stage] == [(2, 1), (2, 0)]
+        junit = (shop.path / "junit.xml").read_text()
+        counts = [junit.count(f'<property name="plan_stage" value="{stage}"') for stage in (1, 2)]
+        assert counts == [3, 2]
+        shop.run("--plan-report", "plan.json", "-k", "up")
+        report = json.loads((shop.path / "plan.json").read_text())
+        assert [step["stage"] for step in report["steps"]] == [1, 1]
+        assert "by_stage" not in report["tests"]
 
 
 class TestEarlyRequests:

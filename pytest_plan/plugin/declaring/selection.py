@@ -40,6 +40,13 @@ class Selection:
         for rank, names in needs.items():
             self._needs.setdefault(rank, set()).update(names)
 
+    def stage(self, rank: int | None) -> int:
+        """Return the number of the stage in which steps of a rank begin, counted from 1.
+
+        Only stages that have tests count.
+        """
+        return 1 + sum(other < (rank or 0) for other in self._needs or ())
+
     def is_due(self, name: str) -> bool:
         """Return whether a step may begin now."""
         return self.opened is None or self.ranks.get(name, 0) <= self.opened

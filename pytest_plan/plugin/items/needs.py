@@ -52,6 +52,14 @@ class Needs:
             wanted.update(visible)
         return tuple(name for name in self._steps if name in wanted)
 
+    def explicit(self, item: pytest.Item) -> tuple[str, ...]:
+        """Return the steps that a test needs even if it narrows a bare `plan` to them."""
+        named, _ = _marked(item, self._names)
+        taken, _ = self._taken_by(item)
+        visible = self._visible_to(item)
+        wanted = named | taken | {name for name in visible if self._steps[name].options.autouse}
+        return tuple(name for name in self._steps if name in wanted)
+
     def _visible_to(self, item: pytest.Item) -> list[str]:
         """Return the steps declared in plugins, in the test's directory or in one above it."""
         visible = self._visible.get(item.path)

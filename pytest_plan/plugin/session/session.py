@@ -54,6 +54,7 @@ class PlanSession:
         self._names = StepNames({})
         self._item: pytest.Item | None = None  # the test that runs, or the last one that ran
         self._fixtures: FixtureFolders | None = None
+        self._finder: Needs | None = None  # None until `survey` is called
         self._early: EarlyRequests | None = None  # None if no step waits for tests
 
     @cached_property
@@ -113,8 +114,8 @@ class PlanSession:
         if any("/" in name for name in steps):
             self._fixtures = FixtureFolders(self.config.rootpath, steps)
             self.config.pluginmanager.register(self._fixtures, "pytest_plan_fixture_folders")
-        needs = Needs(steps, self._names, autouse=self.settings.autouse)
-        self.needs = {item: needs.of(item) for item in items}
+        finder = self._finder = Needs(steps, self._names, autouse=self.settings.autouse)
+        self.needs = {item: finder.of(item) for item in items}
         names = {name for needs in self.needs.values() for name in needs}
         self.declared.needed = self.declared.to_run(names, steps)
         testmon_internals.report_needs(
@@ -146,6 +147,13 @@ class PlanSession:
     def rank(self, item: pytest.Item) -> int:
         """Return the highest rank of the steps that a surveyed test needs."""
         return self.declared.selection.rank(self.needs.get(item, ()))
+
+    def is_late_by_plan(self, item: pytest.Item) -> bool:
+        """Return whether a surveyed test is in its stage only because it needs every step."""
+        if self._finder is None or not self.needs.get(item):
+            return False
+        explicit = self._finder.explicit(item)
+        return self.declared.selection.rank(explicit) < self.rank(item)
 
     def begin_stage(self, stage: Stage) -> None:
         """Provision the steps with which a stage begins, in the process that owns the plan."""

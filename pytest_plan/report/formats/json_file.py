@@ -29,14 +29,20 @@ def data(account: Account) -> dict[str, Any]:
         "versions": dict(account.versions),
         "limit_seconds": account.limit,
         "steps": [_step(step) for step in account.steps],
-        "tests": account.counts(),
+        "tests": _tests(account),
     }
+
+
+def _tests(account: Account) -> dict[str, Any]:
+    stages = account.counts_by_stage()
+    return {**account.counts(), **({"by_stage": stages} if len(stages) > 1 else {})}
 
 
 def _step(step: StepAccount) -> dict[str, Any]:
     cleanup = step.cleanup
     return {
         "name": step.name,
+        "stage": step.stage,
         "outcome": step.outcome.value,
         "reason": step.reason,
         "needs": list(step.needs),

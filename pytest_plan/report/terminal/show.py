@@ -10,6 +10,7 @@ from pytest_plan.engine.definition.options import StepOptions
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.text import printable, visible
+from pytest_plan.plugin.declaring.marks import ALONE
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
 from pytest_plan.report.terminal import tree
@@ -65,17 +66,46 @@ def _options(options: StepOptions) -> Iterator[str]:
         yield "autouse"
     if options.eager:
         yield "eager"
+    if options.after_tests:
+        yield "after_tests"
     if options.skip is not None:
         yield f"skipped: {options.skip}"
 
 
 def _tests(plan: PlanSession) -> Iterator[str]:
+    selection = plan.declared.selection
+    stages: dict[int, list[pytest.Item]] = {}
+    for item in plan.needs:
+        stages.setdefault(plan.rank(item), []).append(item)
+    begun: set[str] = set()
+    for number, rank in enumerate(sorted(stages), 1):
+        if selection.has_stages:
+            due = [name for name in plan.declared.needed or () if selection.ranks[name] <= rank]
+            new = ", ".join(name for name in due if name not in begun) or "no step"
+            begun.update(due)
+            yield ""
+            yield f"stage {number} of {len(stages)} begins with {new}"
+        yield from _groups(plan, stages[rank])
+
+
+def _groups(plan: PlanSession, items: list[pytest.Item]) -> Iterator[str]:
     groups: dict[tuple[str, ...], list[str]] = {}
-    for item, needs in plan.needs.items():
-        groups.setdefault(needs, []).append(item.nodeid)
+    for item in items:
+        groups.setdefault(plan.needs[item], []).append(f"{item.nodeid}{_remark(plan, item)}")
     for needs, tests in groups.items():
         count = f"{len(tests)} test{'s' if len(tests) > 1 else ''}"
         yield ""
         yield f"{count} need{'s' if len(tests) == 1 else ''} {', '.join(needs) or 'no step'}:"
         for test in tests:
             yield f"  {test}"
+
+
+def _remark(plan: PlanSession, item: pytest.Item) -> str:
+    """Return what else there is to know about when a test runs, in parentheses."""
+    remarks = []
+    if (mark := item.get_closest_marker(ALONE)) is not None:
+        reason = mark.kwargs.get("reason")
+        remarks.append(f"runs alone: {reason}" if reason else "runs alone")
+    if plan.is_late_by_plan(item):
+        remarks.append("here only because it needs every step; @pytest.mark.plan(...) narrows that")
+    return f"  ({'; '.join(remarks)})" if remarks else ""

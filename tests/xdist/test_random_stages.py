@@ -1,0 +1,80 @@
+"""Random plans, marks, modes and crashes: what every run with stages keeps to.
+
+`STAGES_EXAMPLES=300 pytest tests/xdist/test_random_stages.py` tries more of them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.xdist.cluster import Cluster, outcomes
+from tests.xdist.conftest import MakeCluster
+from tests.xdist.stages import Drawn, DrawnStep, DrawnTest, violations
+
+EXAMPLES = int(os.environ.get("STAGES_EXAMPLES", "3"))
+# pytest-xdist itself hangs if a worker dies with the others.
+MODES_WITH_CRASHES = ("load", "worksteal", "each")
+MODES = (*MODES_WITH_CRASHES, "loadscope", "loadfile", "loadgroup")
+_numbers = iter(range(1_000_000))
+
+
+@st.composite
+def plans(draw: Any) -> tuple[DrawnStep, ...]:
+    """Return steps, of which those that wait for tests wait for one another."""
+    steps: list[DrawnStep] = []
+    last_waiting: tuple[str, ...] = ()
+    for number in range(draw(st.integers(1, 5))):
+        names = [step.name for step in steps]
+        needs = tuple(draw(st.lists(st.sampled_from(names), unique=True))) if names else ()
+        after = bool(steps) and draw(st.booleans())
+        if after:
+            needs = tuple(dict.fromkeys((*needs, *last_waiting)))
+        steps.append(DrawnStep(f"s{number}", needs, after))
+        last_waiting = (f"s{number}",) if after else last_waiting
+    return tuple(steps)
+
+
+@st.composite
+def projects(draw: Any) -> tuple[Drawn, str, int]:
+    """Return a project, a mode of pytest-xdist, and the number of workers."""
+    steps = draw(plans())
+    mode = draw(st.sampled_from(MODES))
+    names = st.sampled_from([step.name for step in steps])
+    tests = []
+    for number in range(draw(st.integers(1, 14))):
+        needs = tuple(draw(st.lists(names, max_size=2, unique=True)))
+        alone, dies, fails = (draw(st.integers(0, 9)) < odds for odds in (2, 1, 1))
+        dies = dies and mode in MODES_WITH_CRASHES
+        module = draw(st.integers(0, 2))
+        tests.append(DrawnTest(f"test_{number}", needs, alone, module, dies, fails and not dies))
+    return Drawn(steps, tuple(tests)), mode, draw(st.integers(1, 4))
+
+
+@settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+@given(projects())
+def test_every_run_keeps_the_order_of_stages(
+    make_cluster: MakeCluster, project: tuple[Drawn, str, int]
+) -> None:
+    """No test or step of a later stage begins too early, and each test runs once.
+
+    Tests that run alone overlap nothing, and each step is provisioned and undone once.
+    """
+    drawn, mode, workers = project
+    cluster: Cluster = make_cluster(f"random-{next(_numbers)}")
+    drawn.write(cluster)
+    # A test that ends its worker is repeated by nobody, and each death allows one replacement.
+    result = cluster.apart(
+        *("-n", str(workers), "--dist", mode, "-W", "default", "--max-worker-restart", "99")
+    )
+    times = workers if mode == "each" else 1
+    assert violations(drawn, cluster.calls, times=times, alone=mode != "each") == []
+    counts = outcomes(result)
+    failed = sum(times if test.fails else test.dies for test in drawn.tests)
+    assert counts.get("failed", 0) == failed
+    assert counts.get("passed", 0) == times * len(drawn.tests) - failed
