@@ -70,6 +70,7 @@ RECIPES = {
     "how-to/see-what-a-service-logged": Recipe(),
     "how-to/services": Recipe(without=("test_outage.py",)),
     "how-to/share-an-environment-with-xdist": Recipe(options=("-p", "plugin_with_eager_step")),
+    "how-to/test-an-upgrade": Recipe(),
     "how-to/use-it-in-a-monorepo": Recipe(frozenset({"services/orders/db", "api"})),
     "how-to/use-service-containers-of-ci": Recipe(frozenset({"postgres", "redis"})),
     "how-to/with-pytest-asyncio": Recipe(),
