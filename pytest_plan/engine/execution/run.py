@@ -107,6 +107,7 @@ class Run:
             skip_on=options.skip_on,
             stop_on=options.stop_on,
             program_variables=options.program_variables,
+            worker=options.worker,
         )
         # The masker must know the secrets before the journal records the entries that are present.
         store.begin()
