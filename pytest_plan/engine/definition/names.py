@@ -97,6 +97,22 @@ def template_of(name: str, folder: str = "") -> str:
     return name[:start] + _INSTANCE.split(name[start:], maxsplit=1)[0]
 
 
+def without_worker(text: str, names: Collection[str], worker: str) -> str:
+    """Return a text in which the names of the instances for a worker lack the worker.
+
+    Args:
+        text: the text.
+        names: the names of the steps.
+        worker: the worker.
+    """
+    end = f"@{worker}"
+    if end not in text:
+        return text
+    alternatives = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    pattern = rf"(?<![\w/])((?:{alternatives})(?:\[[^\n]*?\])?){re.escape(end)}(?!\w)"
+    return re.sub(pattern, r"\1", text)
+
+
 def worker_of(name: str) -> str | None:
     """Return the worker in the name of an instance; None if there is none."""
     _, at, worker = name.rpartition("@")

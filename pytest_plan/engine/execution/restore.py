@@ -86,7 +86,8 @@ class Restorer:
         """Return what distinguishes a recorded instance; None if the step had no instances."""
         if step.name == step.template:
             return None
-        choice = {step.template: 0} if step.has_parameters else {}
+        has_parameters = step.name[len(step.template) :].startswith("[")
+        choice = {step.template: 0} if has_parameters else {}
         return Instance(step.template, step.worker, choice, self._parameter(step, params))
 
     def _parameter(self, step: RecordedStep, params: Collection[Parameter]) -> Any:

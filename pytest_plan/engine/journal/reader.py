@@ -129,11 +129,6 @@ class RecordedStep(NamedTuple):
         return worker_of(self.name)
 
     @property
-    def has_parameters(self) -> bool:
-        """Whether it was an instance for parameters of its own or of a step that it needs."""
-        return self.name[len(self.template) :].startswith("[")
-
-    @property
     def hook_is_due(self) -> bool:
         """Whether its `cleanup` hook must run. A step with no recorded end may have succeeded."""
         if not self.has_cleanup_hook or self.hook_done:

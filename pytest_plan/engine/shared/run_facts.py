@@ -6,7 +6,7 @@ import functools
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pytest_plan.engine.definition.planned import Instance
@@ -142,6 +142,11 @@ class RunFacts:
             return functools.partial(self.instance_variables.restore, step)
         self.variables.set(name, value, step)
         return self.variables.restore
+
+    def test_variables(self, steps: Iterable[str]) -> dict[str, str]:
+        """Return the variables that only tests that need one of these steps see."""
+        needed = [one for step in steps for one in (*self.programs.needed(step), step)]
+        return self.instance_variables.of_tests(needed)
 
     def leave(self, *, kept: bool) -> tuple[str, ...]:
         """Restore the environment variables, finish the logs, and remove the scratch folder.

@@ -175,13 +175,14 @@ class InstanceVariables:
                 for name, values in variables.items()
             }
 
-    def of_tests(self, steps: Iterable[str]) -> dict[str, dict[str, str]]:
-        """Return, by step, the variables that only the tests that need one of these steps see."""
+    def of_tests(self, steps: Iterable[str]) -> dict[str, str]:
+        """Return the variables of these instances that only tests that need them see."""
         with self._lock:
             return {
-                step: {name: values[-1] for name, values in self._values[step][1].items()}
+                name: values[-1]
                 for step in steps
                 if step in self._values and self._values[step][0].choice
+                for name, values in self._values[step][1].items()
             }
 
     def seen_by(self, step: str, needed: Callable[[str], Iterable[str]]) -> dict[str, str]:
