@@ -234,7 +234,8 @@ def step_report(plan: PlanSession, result: StepResult) -> pytest.TestReport:
     if error is None:
         error = failure.loss_error(result)
     else:
-        again = launch.typed(plan.config, DEFAULT_ENVIRONMENT, "--plan-until", result.name)
+        name = plan.host.run.step_runs[result.name].planned.shared_name
+        again = launch.typed(plan.config, DEFAULT_ENVIRONMENT, "--plan-until", name)
         rerun = f"To rerun only this step and its dependencies: {again}"
         tail = [*_attempts(result), *failure.stack_lines(result), rerun]
     longrepr = _longrepr(plan, result, error, tail)

@@ -65,9 +65,9 @@ class Restorer:
         self._steps = {name: recorded.steps[name] for name in recorded.steps if name in names}
         self._now = declared.keys()  # the names of the steps that are declared now
         self._names = RecordedNames(recorded)
-        self._declared = self._as_recorded(declared)
         self._references = references
         self._codec = Codec(references)
+        self._declared = self._as_recorded(declared)
         self.lost = dict(recorded.lost)
         self._values = self._decoded()
 

@@ -135,9 +135,9 @@ class RunFacts:
             PlanDefinitionError: another step of the run has already set it.
         """
         if instance is None:
-            self.instance_variables.refuse(name, step)
+            self.instance_variables.refuse(name, step, "")
         elif not self.instance_variables.is_of_process(instance):
-            self.variables.refuse(name, step)
+            self.variables.refuse(name, step, instance.template)
             self.instance_variables.set(name, value, step, instance)
             return functools.partial(self.instance_variables.restore, step)
         self.variables.set(name, value, step)

@@ -71,14 +71,14 @@ class Variables:
         # For each variable: the step that set it, and the values that are not undone.
         self._owners: dict[str, tuple[str, list[_Value]]] = {}
 
-    def refuse(self, name: str, step: str) -> None:
-        """Raise an error if another step has set the variable.
+    def refuse(self, name: str, step: str, template: str) -> None:
+        """Raise an error if a step has set the variable of which `step` is no instance.
 
         Raises:
             PlanDefinitionError: there is one; the message names both steps.
         """
         owner = self._owners.get(name, (step, []))[0]
-        if owner != step:
+        if owner != step and not owner.startswith((f"{template}@", f"{template}[")):
             raise _twice(name, owner, step)
 
     def set(self, name: str, value: str, step: str) -> None:
@@ -135,7 +135,7 @@ class InstanceVariables:
         """Return whether all tests of this process see the variables of an instance."""
         return self._worker is not None and instance.worker == self._worker and not instance.choice
 
-    def refuse(self, name: str, step: str, template: str = "") -> None:
+    def refuse(self, name: str, step: str, template: str) -> None:
         """Raise an error if an instance of another step has set the variable.
 
         Raises:

@@ -17,7 +17,7 @@ from pytest_plan.engine.definition.planned import Instance, PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.plugin.compat.fixture_internals import is_direct_parameter
 from pytest_plan.plugin.declaring.declared import parametrized
-from pytest_plan.plugin.declaring.marks import NEEDS
+from pytest_plan.plugin.declaring.marks import NEEDS, mark_skips
 from pytest_plan.plugin.items.needs import folder_of
 
 
@@ -45,6 +45,12 @@ class TestInstances:
         self._names = names
         self._worker = worker
         self._groups = groups_of(steps)
+        self._skipped = {
+            (name, position)
+            for name, step in templates.items()
+            for position, param in enumerate(step.options.params or ())
+            if any(mark_skips(mark, {}) for mark in _marks_of(param))
+        }
         self._choices: dict[pytest.Item, Mapping[str, int]] = {}
 
     @property
@@ -56,14 +62,22 @@ class TestInstances:
         """Return the instances of these steps that a test needs, in the order of the plan.
 
         They are those for the parameters of the test. If the test is not parametrized, as one that
-        only takes the fixture `plan`, they are those for all parameters.
+        only takes the fixture `plan`, they are those for all parameters that no mark skips.
 
         Raises:
             pytest.UsageError: the test is parametrized with a value that the step does not have.
         """
         names = self.names(item)
         found = (names.meant(step) if step in self._groups else [step] for step in steps)
-        return tuple(one for instances in found for one in instances)
+        chosen = self._choice(item)
+        return tuple(
+            one for instances in found for one in instances if not self._is_skipped(one, chosen)
+        )
+
+    def _is_skipped(self, name: str, chosen: Mapping[str, int]) -> bool:
+        """Return whether an instance is for a parameter that is marked `skip`, and not chosen."""
+        choice = self._steps[name].choice.items() if self._skipped else ()
+        return any(one in self._skipped and one[0] not in chosen for one in choice)
 
     def names(self, item: pytest.Item | None, folder: Names | None = None) -> InstanceNames:
         """Return what names mean to a test, or to no test in particular.
@@ -177,6 +191,11 @@ class ParameterVariables:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+
+
+def _marks_of(param: Parameter) -> Iterator[pytest.Mark]:
+    for mark in getattr(param.given, "marks", ()) if param.given is not param.value else ():
+        yield getattr(mark, "mark", mark)
 
 
 def _found(names: StepNames, name: str, item: pytest.Item) -> str | None:
