@@ -31,6 +31,7 @@ from pytest_plan.report.account import (
     step_account,
 )
 from pytest_plan.report.terminal import failure
+from pytest_plan.report.terminal.instances import with_shown_names
 
 _SOLO = "main"  # the name of the worker in a run without xdist workers
 _LONGEST_MESSAGE = 300  # characters
@@ -73,7 +74,8 @@ class Collector:
         self._began = min(self._began, SystemClock.wall() - event.at)
         match event:
             case StepFinished(result=result) | StepCleaned(result=result):
-                self._logs[result.name] = self._plan.host.run.step_runs[result.name].log.tail()
+                shown = self._plan.host.foreground.shown(result.name)
+                self._logs[shown] = self._plan.host.run.step_runs[result.name].log.tail()
             case CleanupBegan(at=at):
                 self._cleanup_began = at
             case PlanFinished(result=result):
@@ -105,6 +107,7 @@ class Collector:
 
     def _account(self, result: PlanResult) -> Account:
         plan, mask = self._plan, self._plan.host.mask
+        result = with_shown_names(result, plan.host.foreground.shown)
         path = critical_path(result.steps)
         errors = (f"error in a listener or hook: {error}" for error in result.listener_errors)
         tests = self._finished_tests()

@@ -36,7 +36,7 @@ def _properties(plan: PlanSession, result: PlanResult) -> Iterator[tuple[str, st
     yield "plan.outcome", StepOutcome.FAILED if is_red else result.outcome
     for step in result.steps.values():
         if step.outcome is not StepOutcome.PENDING:
-            yield f"plan.step.{step.name}", _summary(step)
+            yield f"plan.step.{plan.host.foreground.shown(step.name)}", _summary(step)
 
 
 def _summary(step: StepResult) -> str:

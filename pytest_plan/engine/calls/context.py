@@ -13,6 +13,7 @@ from pytest_plan.engine.calls.body import body_of, deferred_body
 from pytest_plan.engine.calls.call import CallScope
 from pytest_plan.engine.calls.starting import Starter
 from pytest_plan.engine.calls.undo import UndoStack, add_check, before_run
+from pytest_plan.engine.definition.planned import Instance
 from pytest_plan.engine.journal.null import Deferred
 from pytest_plan.engine.model.durations import Duration, parse_duration
 from pytest_plan.engine.model.secret import Secret
@@ -42,6 +43,8 @@ class Context:
 
     __module__ = "pytest_plan"
 
+    _instance: Instance | None = None
+
     def __init__(self, scope: CallScope, facts: RunFacts, undo: UndoStack, log: StepLog) -> None:
         self._scope = scope
         self._facts = facts
@@ -51,6 +54,19 @@ class Context:
         self.step: str = scope.step
         self.attempt: int = scope.attempt
         self.state: State = State(facts.store, writer=scope.step, guard=scope)
+
+    @property
+    def worker(self) -> str | None:
+        """The id of the worker for which this instance of the step is provisioned, such as `gw0`.
+
+        It is `master` in a run without workers, and None in a step that all workers share.
+        """
+        return None if self._instance is None else self._instance.worker
+
+    @property
+    def param(self) -> Any:
+        """The parameter of this instance of the step; None if the step has no `params`."""
+        return None if self._instance is None else self._instance.param
 
     @property
     def reason(self) -> str | None:
@@ -323,7 +339,9 @@ class Context:
     def setenv(self, name: str, value: str) -> None:
         """Set the environment variable `name` to `str(value)` until cleanup.
 
-        Every test sees the variable, as do steps and programs that start later.
+        Every test sees the variable, as do steps and programs that start later. In a step that is
+        provisioned once per worker, only the tests of that worker and programs of its instances
+        see it; in an instance for a parameter, only the tests that need it and its programs.
 
         Raises:
             PlanDefinitionError: another step of the plan has set the same variable.
@@ -332,8 +350,8 @@ class Context:
         """
         with self._scope.uninterrupted:
             self._undo.admit(self._scope)
-            self._facts.variables.set(name, str(value), self.step)
-            body, number = body_of(self._facts.variables.restore, name), None
+            restore = self._facts.set_variable(name, str(value), self.step, self._instance)
+            body, number = body_of(restore, name), None
             hook = self._scope.hook
             try:
                 number = self._facts.journal.variable_set(self.step, hook, name, str(value))

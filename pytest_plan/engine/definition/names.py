@@ -3,16 +3,22 @@
 A step has an *own name*, which is an identifier, and a *full name*, which begins with the folder of
 its declaration: `db` and `services/a/db`. Steps of sibling folders can have the same own name. The
 name of a step *in a run* is unique: its own name, or its full name if the own name is not unique.
+
+A step that is provisioned once per worker, or that has parameters, has *instances*. Their names
+begin with the name of the step, their template: `database@gw0`, `postgres[16]`.
 """
 
 from __future__ import annotations
 
 import keyword
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
 from pytest_plan.engine.model.errors import PlanDefinitionError, StateError
+
+_INSTANCE = re.compile(r"[\[@]")
 
 
 def check_name(name: object, origin: str) -> str:
@@ -63,7 +69,54 @@ def own_name(name: str) -> str:
 
 def full_name(folder: str, name: str) -> str:
     """Return the full name of a step, from the folder in it ("" if there is none) and its name."""
-    return f"{folder}/{own_name(name)}" if folder else name
+    if not folder or name.startswith(f"{folder}/"):
+        return name
+    return f"{folder}/{name}"
+
+
+def instance_name(template: str, ids: Sequence[str], worker: str | None) -> str:
+    """Return the name of an instance: `database@gw0`, `postgres[16]`, `app[16,redis]@gw0`.
+
+    Args:
+        template: the name of the step.
+        ids: the ids of its parameters.
+        worker: the worker that the instance is for; None means that it is for all.
+    """
+    name = f"{template}[{','.join(ids)}]" if ids else template
+    return name if worker is None else f"{name}@{worker}"
+
+
+def template_of(name: str, folder: str = "") -> str:
+    """Return the name of the step of which an instance has this name.
+
+    Args:
+        name: the name of a step or of an instance.
+        folder: the folder in its full name; "" if there is none.
+    """
+    start = len(folder) + 1 if folder and name.startswith(f"{folder}/") else 0
+    return name[:start] + _INSTANCE.split(name[start:], maxsplit=1)[0]
+
+
+def without_worker(text: str, names: Collection[str], worker: str) -> str:
+    """Return a text in which the names of the instances for a worker lack the worker.
+
+    Args:
+        text: the text.
+        names: the names of the steps.
+        worker: the worker.
+    """
+    end = f"@{worker}"
+    if end not in text:
+        return text
+    alternatives = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    pattern = rf"(?<![\w/])((?:{alternatives})(?:\[[^\n]*?\])?){re.escape(end)}(?!\w)"
+    return re.sub(pattern, r"\1", text)
+
+
+def worker_of(name: str) -> str | None:
+    """Return the worker in the name of an instance; None if there is none."""
+    _, at, worker = name.rpartition("@")
+    return worker if at and not {"]", "/"} & set(worker) else None
 
 
 class Named(Protocol):

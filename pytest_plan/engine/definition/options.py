@@ -13,6 +13,20 @@ from pytest_plan.engine.model.errors import PlanDefinitionError
 DEFAULT_CLEANUP_TIMEOUT = 60.0
 
 
+class Parameter(NamedTuple):
+    """A parameter of a step.
+
+    Attributes:
+        given: the parameter as it was passed, such as a `pytest.param`.
+        value: the value that the step gets as `ctx.param`.
+        id: the id in names.
+    """
+
+    given: Any
+    value: Any
+    id: str
+
+
 class StepOptions(NamedTuple):
     """The checked options of a step.
 
@@ -37,6 +51,10 @@ class StepOptions(NamedTuple):
         alive_every: the seconds between two calls of the `alive` hook while tests run; None means
             that it is not called then (plugin).
         skip: the reason for skipping the step; None means that the step is not skipped.
+        per: how often the step is provisioned: once per `run`, or once for each `worker`.
+        params: the parameters of the step, which has an instance for each; None if it has none.
+        ids: the ids of the parameters, or a function that returns the id of a value, as for
+            `pytest.fixture`; None means ids that follow from the values.
     """
 
     needs: tuple[str, ...] | None = None
@@ -53,6 +71,9 @@ class StepOptions(NamedTuple):
     after_tests: bool = False
     alive_every: float | None = None
     skip: str | None = None
+    per: str = "run"
+    params: tuple[Parameter, ...] | None = None
+    ids: tuple[Any, ...] | Callable[[Any], Any] | None = None
 
 
 OPTION_NAMES = StepOptions._fields
@@ -180,6 +201,41 @@ def _reason(value: Any, what: str) -> str | None:
     raise _refuse(what, "a string that gives the reason", value)
 
 
+def _per(value: Any, what: str) -> str:
+    if value not in ("run", "worker"):
+        raise _refuse(what, "'run' or 'worker'", value)
+    return str(value)
+
+
+def _params(value: Any, what: str) -> tuple[Any, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, (str, bytes)):
+        raise _refuse(what, "a list of values", value)
+    try:
+        params = tuple(value)
+    except TypeError:
+        raise _refuse(what, "a list of values", value) from None
+    if not params:
+        raise PlanDefinitionError(
+            f"{what} has no values, so the step would have no instance; list at least one value, "
+            "or remove the option"
+        )
+    return params
+
+
+def _ids(value: Any, what: str) -> tuple[Any, ...] | Callable[[Any], Any] | None:
+    function: Callable[[Any], Any] | None = value if callable(value) else None
+    if value is None or function is not None:
+        return function
+    if isinstance(value, (str, bytes)):
+        raise _refuse(what, "a list of ids or a function", value)
+    try:
+        return tuple(value)
+    except TypeError:
+        raise _refuse(what, "a list of ids or a function", value) from None
+
+
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "needs": _names,
     "retries": _whole_number,
@@ -195,6 +251,9 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "after_tests": _flag,
     "alive_every": _timeout,
     "skip": _reason,
+    "per": _per,
+    "params": _params,
+    "ids": _ids,
 }
 
 
@@ -214,6 +273,7 @@ class RunOptions(NamedTuple):
         program_variables: a function that takes the name of a step and returns the environment
             variables for its programs; it is called on the step's thread. None means that
             there are none.
+        worker: the worker whose tests this process runs; None if it runs no tests.
     """
 
     limit: float | None
@@ -224,3 +284,4 @@ class RunOptions(NamedTuple):
     skip_on: tuple[type[BaseException], ...] = ()
     stop_on: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
     program_variables: Callable[[str], Mapping[str, str]] | None = None
+    worker: str | None = "master"

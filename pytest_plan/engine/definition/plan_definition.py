@@ -7,8 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pytest_plan.engine.definition.graph import OWN_PARAMETERS, VALUE, link
+from pytest_plan.engine.definition.instances import (
+    SOLO,
+    NameParameters,
+    expand,
+    plain_parameters,
+)
 from pytest_plan.engine.definition.names import StepNames, own_name
-from pytest_plan.engine.definition.options import OPTION_NAMES, RunOptions, check_options
+from pytest_plan.engine.definition.options import (
+    OPTION_NAMES,
+    RunOptions,
+    StepOptions,
+    check_options,
+)
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.signature import hooks_of
 from pytest_plan.engine.definition.step import Step
@@ -23,6 +34,9 @@ class PlanDefinition:
         options: the options of the run.
         steps: the declared steps by their names in the run, without edges.
         set_aside: steps that are declared, but are not part of this plan, by full name.
+        has_instances: whether any declared step has instances.
+        workers: the workers of this run, as they are known so far.
+        name_parameters: a function that gives the parameters of a step their ids.
         refusal: the reason why `Plan.execute` and `Plan.provisioned` must not be called; empty if
             they may be called.
     """
@@ -34,6 +48,9 @@ class PlanDefinition:
         self._names: dict[str, dict[str, str]] = {}  # by full name, by own name
         self._settled: set[str] = set()
         self.set_aside: dict[str, PlannedStep] = {}
+        self.has_instances = False
+        self.workers: tuple[str, ...] = (SOLO,)
+        self.name_parameters: NameParameters = plain_parameters
         self._is_setting_aside = False
         self._skipped: dict[str, str] = {}
 
@@ -88,6 +105,8 @@ class PlanDefinition:
                 "remove the option, or declare the step in a conftest.py",
                 step=name,
             )
+        if checked.params is not None or checked.per != "run":
+            checked = self._with_instances(checked, name, origin)
         planned = PlannedStep(name, step, hooks, checked, origin, scope, folder=folder)
         if self._is_setting_aside:
             self.set_aside[planned.full_name] = planned
@@ -129,9 +148,23 @@ class PlanDefinition:
     def linked(self) -> dict[str, PlannedStep]:
         """Return the steps by name with their edges, in the order of their declaration.
 
+        A step that has instances is replaced by those for the parameters and workers known so far.
+
         Raises:
-            PlanDefinitionError: a step needs an unknown step, or the edges form a cycle.
+            PlanDefinitionError: a step needs an unknown step or one that it cannot need, or the
+                edges form a cycle.
         """
+        steps = self.templates()
+        if not self.has_instances:
+            return steps
+        expanded = expand(steps, self.workers)
+        for name in self._skipped.keys() & expanded.keys():
+            options = expanded[name].options._replace(skip=self._skipped[name])
+            expanded[name] = expanded[name]._replace(options=options)
+        return expanded
+
+    def templates(self) -> dict[str, PlannedStep]:
+        """Return the steps as they are declared, with their edges; see `linked`."""
         skipped = self._reasons_to_skip() if self._skipped else {}
         steps = [
             step._replace(options=step.options._replace(skip=skipped[name]))
@@ -140,6 +173,24 @@ class PlanDefinition:
             for name, step in self.steps.items()
         ]
         return link(steps, self.options.parameters)
+
+    def _with_instances(self, options: StepOptions, name: str, origin: str) -> StepOptions:
+        """Return the options of a step that has instances, with the ids of its parameters."""
+        self.has_instances = True
+        if options.eager and options.per == "worker":
+            raise PlanDefinitionError(
+                f"step {name!r} ({origin}) cannot be eager, because it is provisioned once per "
+                "worker, and there is no worker before collection; remove eager=True or "
+                "per='worker'",
+                step=name,
+            )
+        if options.params is None:
+            return options
+        try:
+            named = self.name_parameters(name, options.params, options.ids)
+        except ValueError as error:
+            raise PlanDefinitionError(f"step {name!r} ({origin}): {error}", step=name) from error
+        return options._replace(params=named)
 
     def _reasons_to_skip(self) -> dict[str, str]:
         found = {}

@@ -16,14 +16,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pytest_plan.engine.definition.captured import as_text, captured_by
+from pytest_plan.engine.definition.code.captured import as_text, captured_by
+from pytest_plan.engine.definition.code.source import Sources
 from pytest_plan.engine.definition.options import StepOptions
 from pytest_plan.engine.definition.planned import PlannedStep
-from pytest_plan.engine.definition.source import Sources
 from pytest_plan.engine.model.errors import describe
 
 # These options do not change what a step provides. The files of `inputs` are covered instead.
-_NOT_PART = ("eager", "autouse", "after_tests", "skip", "inputs")
+# The parameter of an instance is covered instead of those of all instances.
+_NOT_PART = ("eager", "autouse", "after_tests", "skip", "inputs", "per", "params", "ids")
 _DIGEST_SIZE = 12
 
 
@@ -152,9 +153,11 @@ class _StepPrint:
         parts = {
             "its hooks": " ".join(f"{hook}={as_text(one.function)}" for hook, one in hooks),
             **self._captured.values,
-            "option needs": " ".join(self._step.needs),
+            "option needs": " ".join(_shared_needs(self._step)),
             **dict(_options(self._step.options)),
         }
+        if self._step.param is not None:
+            parts["its parameter"] = as_text(self._step.param)
         found = {label: _digest(text.encode()) for label, text in parts.items()}
         for given in self._step.options.inputs:
             found.update(self._result(given) if callable(given) else self._matches(given))
@@ -194,6 +197,12 @@ def _files(path: Path) -> Iterator[Path]:
     elif path.is_dir():
         files = (file for file in path.rglob("*") if "__pycache__" not in file.parts)
         yield from sorted(file for file in files if file.is_file())
+
+
+def _shared_needs(step: PlannedStep) -> Iterator[str]:
+    """Yield the needs without the worker, which may be another one in a later run."""
+    for need in step.needs:
+        yield need if step.worker is None else need.removesuffix(f"@{step.worker}")
 
 
 def _options(options: StepOptions) -> Iterator[tuple[str, str]]:

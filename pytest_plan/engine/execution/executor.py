@@ -2,7 +2,8 @@
 
 When a call ends, its thread resumes the flow under the executor's lock. It then performs the next
 call itself, so a chain of short steps needs no thread switch. The coordinator is the thread that
-called `run`. It delivers events, enforces deadlines and advances escalations.
+called `run`. It delivers events, enforces deadlines and advances escalations. If it is not the
+thread of the listeners, it leaves the events to that thread.
 """
 
 from __future__ import annotations
@@ -95,13 +96,31 @@ class Executor:
         self._active: dict[str, _Active] = {}
         self._looks_at = 0.0  # when the coordinator checks deadlines next, unless woken
         self._crash: BaseException | None = None
+        # Set while another thread than that of the listeners runs a phase.
+        self._told: Callable[[], None] | None = None
+        self._coordinator: int | None = None
+        self._deferred: collections.deque[Event] = collections.deque()
         self.listener_errors: list[str] = []
         self.listener_exceptions: dict[str, Exception] = {}
 
-    def run(self, phase: Phase) -> None:
-        """Run a phase until all its flows have ended, or until the phase is left early."""
+    def run(self, phase: Phase, told: Callable[[], None] | None = None) -> None:
+        """Run a phase until all its flows have ended, or until the phase is left early.
+
+        Args:
+            phase: the phase.
+            told: a function to call when there are events that the thread of the listeners must
+                deliver with `catch_up`; None means that this is that thread.
+        """
         with self._lock:
             self._phase = phase
+        self._told = told
+        self._coordinator = None if told is None else threading.get_ident()
+        try:
+            self._run()
+        finally:
+            self._told = self._coordinator = None
+
+    def _run(self) -> None:
         self._deliver_rest()  # events that preceded the phase, such as a request to stop
         with self._lock:
             calls = self._fill()
@@ -165,6 +184,10 @@ class Executor:
             self._tell(message)
 
     def _tell(self, event: Event) -> None:
+        if self._told is not None and self._coordinator == threading.get_ident():
+            self._deferred.append(event)
+            self._told()
+            return
         process = getpid()
         for listener in self._listeners:
             try:
@@ -180,6 +203,10 @@ class Executor:
                 end_copy(process, None)
 
     def _deliver_rest(self) -> None:
+        while self._deferred and self._coordinator != threading.get_ident():
+            self._tell(self._deferred.popleft())
+        if self._coordinator not in (None, threading.get_ident()):
+            return  # the inbox is that of another thread, which runs a phase
         with contextlib.suppress(queue.Empty):
             while True:
                 self._handle(self._inbox.get_nowait())

@@ -84,6 +84,7 @@ def _arguments(
     if not function.required:
         return {}
     context = Context(scope, facts, step_run.undo, step_run.log)
+    context._instance = step_run.planned.instance
     if step_run.planned.names is not None:
         context.state = seen_through(context.state, step_run.planned.names)
     return {

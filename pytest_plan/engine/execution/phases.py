@@ -169,7 +169,8 @@ class Forward(Phase):
             self._status.fatal = self._status.fatal or step_run.cause
             self.cancelled(f"step {name!r} raised {step_run.reason}")
         elif step_run.outcome.is_failure and (
-            not self._status.continue_on_error or isinstance(step_run.cause, JournalError)
+            not (self._status.continue_on_error or step_run.planned.choice)
+            or isinstance(step_run.cause, JournalError)
         ):
             self._status.request_stop(Stop(StopKind.FAILURE, f"step {name!r} failed"))
 

@@ -7,19 +7,21 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pytest_plan.engine.calls.body import Body, body_of, deferred_body
 from pytest_plan.engine.calls.call import CallScope
 from pytest_plan.engine.calls.undo import Undo
-from pytest_plan.engine.definition.names import StepNames
-from pytest_plan.engine.definition.options import StepOptions
-from pytest_plan.engine.definition.planned import PlannedStep
+from pytest_plan.engine.definition.names import full_name
+from pytest_plan.engine.definition.options import Parameter, StepOptions
+from pytest_plan.engine.definition.planned import Instance, PlannedStep
 from pytest_plan.engine.definition.signature import HookFunction, hook_function
 from pytest_plan.engine.definition.step import Step
 from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.journal.codec import Codec
+from pytest_plan.engine.journal.journal import PARAMETER
 from pytest_plan.engine.journal.reader import MOST_OWNERS, Recorded, RecordedStep, RecordedUndo
+from pytest_plan.engine.journal.recorded_names import RecordedNames
 from pytest_plan.engine.journal.reference import Reference, References
 from pytest_plan.engine.journal.seal import Key, UnknownSecrets
 from pytest_plan.engine.model.errors import JournalError, PlanDefinitionError
@@ -62,23 +64,41 @@ class Restorer:
         self._key = key
         self._steps = {name: recorded.steps[name] for name in recorded.steps if name in names}
         self._now = declared.keys()  # the names of the steps that are declared now
-        self._names = _names(recorded)
-        self._declared = self._as_recorded(declared)
+        self._names = RecordedNames(recorded)
         self._references = references
         self._codec = Codec(references)
+        self._declared = self._as_recorded(declared)
         self.lost = dict(recorded.lost)
         self._values = self._decoded()
 
     def _as_recorded(self, declared: Mapping[str, PlannedStep]) -> dict[str, PlannedStep]:
         """Return the declared steps by the names that they had in the recorded run."""
-        known = {step.full_name: step for step in declared.values()}
-        return {
-            name: known[step.full_name]._replace(
-                name=name, names=self._names.seen_from(_parts(step.folder))
-            )
-            for name, step in self.recorded.steps.items()
-            if step.full_name in known
-        }
+        known = {full_name(step.folder, step.template): step for step in declared.values()}
+        found = {}
+        for name, step in self.recorded.steps.items():
+            now = known.get(full_name(step.folder, step.template))
+            if now is not None:
+                instance = self._instance(step, now.options.params or ())
+                found[name] = now._replace(name=name, names=self._names.of(step), instance=instance)
+        return found
+
+    def _instance(self, step: RecordedStep, params: Collection[Parameter]) -> Instance | None:
+        """Return what distinguishes a recorded instance; None if the step had no instances."""
+        if step.name == step.template:
+            return None
+        has_parameters = step.name[len(step.template) :].startswith("[")
+        choice = {step.template: 0} if has_parameters else {}
+        return Instance(step.template, step.worker, choice, self._parameter(step, params))
+
+    def _parameter(self, step: RecordedStep, params: Collection[Parameter]) -> Any:
+        """Return the recorded parameter; if it was not durable, the declared one with its id."""
+        text = self.recorded.facts.get(f"{PARAMETER}{step.name}")
+        if text is not None:
+            with contextlib.suppress(LookupError, ValueError):
+                return self._value(text)
+        ids = step.name.removesuffix(f"@{step.worker}")
+        same = (one.value for one in params if ids.endswith((f"[{one.id}]", f",{one.id}]")))
+        return next(same, None)
 
     def planned(self) -> dict[str, PlannedStep]:
         """Return the steps with their recorded edges, whose order cleanup must reverse."""
@@ -173,8 +193,9 @@ class Restorer:
             step_run.log.resume(path, lambda: bool(unknown))
 
     def _planned(self, step: RecordedStep) -> PlannedStep:
-        names = self._names.seen_from(_parts(step.folder))
+        names = self._names.of(step)
         placeholder = PlannedStep(step.name, Step(), {}, StepOptions(), "the journal", names=names)
+        placeholder = placeholder._replace(instance=self._instance(step, ()))
         known = self._declared.get(step.name) or placeholder
         hooks = dict(known.hooks)
         hooks.pop(Hook.CLEANUP, None)
@@ -201,7 +222,7 @@ class Restorer:
                 hook = hook_function(function, Hook.CLEANUP, step.name)
             except (LookupError, PlanDefinitionError) as error:
                 return None, f"{reason}, and {error}"
-        names = self._names.seen_from(_parts(step.folder))
+        names = self._names.of(step)
         wanted = {step.name if name == "value" else names.key(name) for name in hook.required}
         for key in sorted(wanted):
             if key in self.lost:
@@ -231,7 +252,8 @@ class Restorer:
     ) -> Undo:
         scope = CallScope(undo.step, undo.hook, 1, None)
         if undo.kind == "variable":
-            body = _set_again(json.loads(undo.data), undo.step, facts)
+            instance = step_run.planned.instance
+            body = _set_again(json.loads(undo.data), undo.step, facts, instance)
             return Undo(undo.hook, undo.label, body, scope, number=undo.number)
         if undo.kind == "tree":
             how = json.loads(undo.data)
@@ -300,39 +322,20 @@ def _is_own(undo: RecordedUndo) -> bool:
     return Reference(*reference).module.startswith(OWN)
 
 
-class _Recorded(NamedTuple):
-    """The names of a recorded step. The place of its conftest is known by the folder alone."""
-
-    name: str
-    full_name: str
-    scope: tuple[str, ...]
-
-
-def _names(recorded: Recorded) -> StepNames:
-    """Return what names meant in the recorded run."""
-    steps = recorded.steps.values()
-    return StepNames(
-        {step.name: _Recorded(step.name, step.full_name, _parts(step.folder)) for step in steps}
-    )
-
-
-def _parts(folder: str) -> tuple[str, ...]:
-    return tuple(folder.split("/")) if folder else ()
-
-
 def block(step_run: StepRun, facts: RunFacts, reason: str) -> None:
     """Let a step end as blocked before any step of the run begins."""
     step_run.end(StepOutcome.BLOCKED, 0.0, reason)
     facts.emit(StepFinished(step_run.result(), 0.0))
 
 
-def _set_again(variable: tuple[str, str | None], step: str, facts: RunFacts) -> Body:
+def _set_again(
+    variable: tuple[str, str | None], step: str, facts: RunFacts, instance: Instance | None
+) -> Body:
     """Set an environment variable as the step did, unless it is a secret; return the undo."""
     name, value = variable
     if value is None:
         return body_of(bool)
-    facts.variables.set(name, value, step)
-    return body_of(facts.variables.restore, name)
+    return body_of(facts.set_variable(name, value, step, instance), name)
 
 
 def _outcome(step: RecordedStep, *, reused: bool) -> StepOutcome:

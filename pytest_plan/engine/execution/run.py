@@ -30,7 +30,6 @@ from pytest_plan.engine.model.events import (
     StepFinished,
     StopRequested,
 )
-from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import (
     CleanupError,
     PlanCancelledError,
@@ -107,6 +106,7 @@ class Run:
             skip_on=options.skip_on,
             stop_on=options.stop_on,
             program_variables=options.program_variables,
+            worker=options.worker,
         )
         # The masker must know the secrets before the journal records the entries that are present.
         store.begin()
@@ -160,20 +160,23 @@ class Run:
                 self._store.reserve(name)
                 self.facts.programs.needs[name] = step.needs
 
-    def provision(self, names: Collection[str] | None = None) -> None:
+    def provision(
+        self, names: Collection[str] | None = None, told: Callable[[], None] | None = None
+    ) -> None:
         """Provision steps and the steps that they wait for. Steps that have ended do not run again.
 
         Args:
             names: the steps to provision; None means all steps.
+            told: on another thread than the one that runs the phases, a function to call when there
+                are events, which that thread then delivers with `catch_up`; None on that thread.
 
         Raises:
             JournalError: the journal could not record the outcomes.
         """
         planned = {name: step_run.planned for name, step_run in self.step_runs.items()}
         wanted = closure(planned if names is None else names, planned)
-        self._executor.run(
-            Forward(self._status, {name for name in wanted if not self.step_runs[name].has_ended})
-        )
+        due = {name for name in wanted if not self.step_runs[name].has_ended}
+        self._executor.run(Forward(self._status, due), told)
         if self.journal.failure is None:  # a broken journal makes a step fail
             self.journal.flush()
 
@@ -242,6 +245,11 @@ class Run:
         masked = self.facts.masker.mask(reason)
         self._executor.request(lambda phase: phase.cancelled(masked))
 
+    def end_provisioning(self, reason: str) -> None:
+        """Begin no further step; those that are running may end. Any thread may call this."""
+        stop = Stop(StopKind.FAILURE, reason)
+        self._executor.request(lambda phase: self._status.request_stop(stop))
+
     def interrupt(self, reason: str, *, may_leave: bool) -> None:
         """Request a stop because of a signal; with `may_leave`, the second one ends cleanup."""
         self._executor.request(lambda phase: phase.signalled(reason, may_leave=may_leave))
@@ -293,12 +301,7 @@ class Run:
     def cleanup_error(self) -> CleanupError | None:
         """Return all failures of cleanup as one error, or None if there are none."""
         step_runs = self.step_runs.values()
-        errors = [error for step_run in step_runs for error in step_run.cleanup.errors]
-        errors += [
-            _left_error(step_run)
-            for step_run in step_runs
-            if step_run.cleanup.outcome is CleanupOutcome.ABANDONED and not step_run.cleanup.errors
-        ]
+        errors = [error for step_run in step_runs for error in step_run.cleanup_errors()]
         if not errors:
             return None
         names = ", ".join(dict.fromkeys(repr(error.step) for error in errors))
@@ -387,13 +390,3 @@ def _emitter(inbox: Inbox, listeners: list[Listener]) -> Callable[[Event], None]
 def new_run_id() -> str:
     """Return an id that no other run has."""
     return secrets.token_hex(4)
-
-
-def _left_error(step_run: StepRun) -> StepError:
-    left = "; ".join(step_run.cleanup.left)
-    return StepError(
-        f"the cleanup of step {step_run.name!r} was abandoned; not undone: {left}",
-        step=step_run.name,
-        hook="cleanup",
-        attempt=1,
-    )

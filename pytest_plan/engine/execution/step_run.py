@@ -236,6 +236,14 @@ class StepRun:
         ended = tuple(dict.fromkeys(self.undo.ended))
         self.cleanup = CleanupResult(outcome, started, seconds, errors, left, ended, gone)
 
+    def cleanup_errors(self) -> tuple[StepError, ...]:
+        """Return the failures of its cleanup, which was abandoned if there is no other one."""
+        if self.cleanup.errors or self.cleanup.outcome is not CleanupOutcome.ABANDONED:
+            return self.cleanup.errors
+        left = "; ".join(self.cleanup.left)
+        text = f"the cleanup of step {self.name!r} was abandoned; not undone: {left}"
+        return (StepError(text, step=self.name, hook="cleanup", attempt=1),)
+
     def result(self) -> StepResult:
         """Return the result of the step so far."""
         result = self._result

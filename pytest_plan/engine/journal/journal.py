@@ -25,6 +25,7 @@ from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import EXEC_HOOKS, CleanupOutcome, Hook, StepOutcome
 from pytest_plan.engine.processes.identity import identify
 
+PARAMETER = "parameter of "  # begins the name of the fact that is the parameter of an instance
 _FACT = replace("environment")
 _BEGUN = replace("step")
 _ENDED = update("step", "name = ?4", outcome="?1", completed="?2", log_tail="?3")
@@ -119,7 +120,7 @@ class Journal(NullJournal):
 
     def step_begun(self, step: PlannedStep) -> None:
         """Durably record that user code of the step may run from now on."""
-        self._writer.durably([self._begun(step)])
+        self._writer.durably([self._begun(step), *self._parameter(step)])
 
     def ends_durably(self, step: PlannedStep) -> bool:
         """Return whether the `cleanup` hook takes the value or the State, which must be durable."""
@@ -138,7 +139,7 @@ class Journal(NullJournal):
         ended: Statement = (_ENDED, (outcome.value, completed, log_tail, step.name))
         # A step without exec hooks has run no code that would have recorded its beginning.
         is_new = has_begun and not step.hooks.keys() & set(EXEC_HOOKS)
-        statements = [self._begun(step), ended] if is_new else [ended]
+        statements = [self._begun(step), *self._parameter(step), ended] if is_new else [ended]
         if not self.ends_durably(step):
             self._writer.note(lambda: statements)
             return
@@ -242,12 +243,15 @@ class Journal(NullJournal):
 
     def forget(self, steps: Iterable[str]) -> None:
         """Remove all records of these steps, and the keys of the State that they have written."""
+        steps = list(steps)
         columns = (("step", "name"), ("undo", "step"), ("state", "key"), ("state", "writer"))
         statements = [
             (f"DELETE FROM {table} WHERE {column} = ?", (step,))  # noqa: S608 - ours
             for step in steps
             for table, column in columns
         ]
+        facts = "DELETE FROM environment WHERE key = ?"
+        statements += [(facts, (f"{PARAMETER}{step}",)) for step in steps]
         self._writer.note(lambda: statements)
 
     def undone(self, number: int | None) -> None:
@@ -304,6 +308,14 @@ class Journal(NullJournal):
     def close(self) -> None:
         """Write everything recorded so far, and close the file."""
         self._writer.close()
+
+    def _parameter(self, step: PlannedStep) -> Iterable[Statement]:
+        """Return what records the parameter of an instance, for its `cleanup` hook."""
+        if step.param is None:
+            return ()
+        with contextlib.suppress(NotDurableError):
+            return _header({f"{PARAMETER}{step.name}": self._codec.encode(step.param)})
+        return ()
 
     def _begun(self, step: PlannedStep) -> Statement:
         return (

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pytest_plan.engine.definition.names import full_name
+from pytest_plan.engine.definition.names import full_name, template_of, worker_of
 from pytest_plan.engine.journal.schema import (
     APPLICATION,
     FORMAT,
@@ -117,6 +117,16 @@ class RecordedStep(NamedTuple):
     def full_name(self) -> str:
         """The full name of the step."""
         return full_name(self.folder, self.name)
+
+    @property
+    def template(self) -> str:
+        """The name of the step in its run, without what distinguishes its instances."""
+        return template_of(self.name, self.folder)
+
+    @property
+    def worker(self) -> str | None:
+        """The worker that this instance was for; None if it was for all."""
+        return worker_of(self.name)
 
     @property
     def hook_is_due(self) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from pytest_plan.engine.definition.planned import Instance
 from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.model.clock import PlanClock
-from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.events import Event, Listener
 from pytest_plan.engine.model.secret import Masker
 from pytest_plan.engine.processes.copies import getpid
@@ -20,6 +21,7 @@ from pytest_plan.engine.shared.program_log import Copies
 from pytest_plan.engine.shared.programs.checks import Checks
 from pytest_plan.engine.shared.programs.programs import Programs
 from pytest_plan.engine.shared.store import LocalStore
+from pytest_plan.engine.shared.variables import InstanceVariables, Variables
 
 
 class RunFacts:
@@ -37,6 +39,7 @@ class RunFacts:
         copies: the masked copies of the logs.
         ports: the free ports.
         variables: the environment variables that steps have set.
+        instance_variables: those that instances of steps have set.
         programs: the programs that steps have started.
         checks: the checks that are called while tests run.
         parameters: the values that hooks can take by name, in addition to `ctx`, `state` and the
@@ -57,6 +60,7 @@ class RunFacts:
         "deadline",
         "emit",
         "folders",
+        "instance_variables",
         "journal",
         "listeners",
         "masker",
@@ -85,6 +89,7 @@ class RunFacts:
         skip_on: tuple[type[BaseException], ...] = (),
         stop_on: tuple[type[BaseException], ...] = (),
         program_variables: Callable[[str], Mapping[str, str]] | None = None,
+        worker: str | None = None,
     ) -> None:
         self._process = getpid()
         self.run_id = run_id
@@ -99,6 +104,7 @@ class RunFacts:
         self.copies = Copies()
         self.ports = Ports()
         self.variables = Variables()
+        self.instance_variables = InstanceVariables(worker)
         self.programs = Programs()
         self.checks = Checks()
         self.parameters = parameters
@@ -119,6 +125,28 @@ class RunFacts:
     def log_of(self, step: str) -> StepLog:
         """Return a new log for a step."""
         return StepLog(step, self.folders, self.masker, self.copies)
+
+    def set_variable(
+        self, name: str, value: str, step: str, instance: Instance | None
+    ) -> Callable[[str], None]:
+        """Set an environment variable for a step; return the function that takes it back.
+
+        Raises:
+            PlanDefinitionError: another step of the run has already set it.
+        """
+        if instance is None:
+            self.instance_variables.refuse(name, step, "")
+        elif not self.instance_variables.is_of_process(instance):
+            self.variables.refuse(name, step, instance.template)
+            self.instance_variables.set(name, value, step, instance)
+            return functools.partial(self.instance_variables.restore, step)
+        self.variables.set(name, value, step)
+        return self.variables.restore
+
+    def test_variables(self, steps: Iterable[str]) -> dict[str, str]:
+        """Return the variables that only tests that need one of these steps see."""
+        needed = [one for step in steps for one in (*self.programs.needed(step), step)]
+        return self.instance_variables.of_tests(needed)
 
     def leave(self, *, kept: bool) -> tuple[str, ...]:
         """Restore the environment variables, finish the logs, and remove the scratch folder.
@@ -151,9 +179,11 @@ class RunFacts:
         """
         variables: dict[str, str | None] = {}
         if not clean:
-            if given is None and self._program_variables is None:
+            own = self.instance_variables.seen_by(step, self.programs.needed)
+            if given is None and self._program_variables is None and not own:
                 return None
             variables.update(os.environ)
+            variables.update(own)
             if self._program_variables is not None:
                 variables.update(self._program_variables(step))
         variables.update(given or {})
@@ -177,108 +207,3 @@ class Ports:
                 if port not in self._given:
                     self._given.add(port)
                     return port
-
-
-class _Value:
-    """A value of an environment variable.
-
-    Attributes:
-        text: the value; None means that the variable is not set.
-    """
-
-    __slots__ = ("text",)
-
-    def __init__(self, text: str | None) -> None:
-        self.text = text
-
-
-class _Changes:
-    """The values that all plans of this process have given to environment variables.
-
-    The newest value that has not been undone holds. Once all are undone, the variable has its
-    original value again.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _values, and each read and write of os.environ
-        self._values: dict[str, list[_Value]] = {}  # by variable; the original value comes first
-
-    def set(self, name: str, text: str) -> _Value:
-        """Set an environment variable; return the value, for `undo`."""
-        value = _Value(text)
-        with self._lock:
-            original = os.environ.get(name)
-            os.environ[name] = text
-            self._values.setdefault(name, [_Value(original)]).append(value)
-        return value
-
-    def undo(self, name: str, value: _Value) -> None:
-        """Undo the call of `set` that returned `value`."""
-        with self._lock:
-            values = self._values[name]
-            held = values[-1] is value
-            values.remove(value)
-            if held:
-                _put(name, values[-1].text)
-            if len(values) == 1:
-                del self._values[name]
-
-
-# os.environ belongs to the whole process, and so does the record of its changes.
-_changes = _Changes()
-
-
-class Variables:
-    """The environment variables that the steps of a run set. Only one step may set each variable.
-
-    Another plan of this process may set the same variable.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _owners
-        # For each variable: the step that set it, and the values that are not undone.
-        self._owners: dict[str, tuple[str, list[_Value]]] = {}
-
-    def set(self, name: str, value: str, step: str) -> None:
-        """Set the environment variable `name` of this process.
-
-        Raises:
-            PlanDefinitionError: another step of the run has already set it.
-        """
-        with self._lock:
-            owner, values = self._owners.get(name, (step, []))
-            if owner != step:
-                raise PlanDefinitionError(
-                    f"steps {owner!r} and {step!r} both set the environment variable {name!r}",
-                    step=step,
-                )
-            values.append(_changes.set(name, value))
-            self._owners[name] = (owner, values)
-
-    def restore(self, name: str) -> None:
-        """Undo the last call of `set` for `name` that is not undone yet."""
-        with self._lock:
-            values = self._owners[name][1]
-            _changes.undo(name, values.pop())
-            if not values:
-                del self._owners[name]
-
-    def restore_all(self) -> None:
-        """Undo every call of `set`: another run takes over what the steps have set."""
-        with self._lock:
-            for name, (_, values) in self._owners.items():
-                while values:
-                    _changes.undo(name, values.pop())
-            self._owners.clear()
-
-    def current(self) -> dict[str, str]:
-        """Return the variables that steps have set, and their current values."""
-        with self._lock:
-            return {name: os.environ[name] for name in self._owners if name in os.environ}
-
-
-def _put(name: str, text: str | None) -> None:
-    if text is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = text

@@ -70,7 +70,9 @@ class State(MutableMapping[str, Any]):
                 return
 
     def __contains__(self, key: object) -> bool:
-        return (self._key(key) if isinstance(key, str) else key) in self._versions()
+        with contextlib.suppress(KeyError):  # the step has several instances
+            return (self._key(key) if isinstance(key, str) else key) in self._versions()
+        return False
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shown(self._versions()))

@@ -81,7 +81,7 @@ class Forget(Command):
         having = [
             name
             for name, recorded in found.items()
-            if step in recorded.steps and only in (None, name)
+            if _meant(step, recorded) and only in (None, name)
         ]
         if len(having) == 1:
             return having[0]
@@ -107,7 +107,8 @@ class Forget(Command):
         if recorded is None:
             return  # another process has just cleaned it up
         done = []
-        for step in (recorded.steps[name] for name in steps if name in recorded.steps):
+        names = dict.fromkeys(one for name in steps for one in _meant(name, recorded))
+        for step in (recorded.steps[name] for name in names):
             try:
                 ended = end_programs(step)
             except TimeoutError as error:
@@ -138,6 +139,11 @@ class Forget(Command):
                 for left in remove_tree(folder, below=scratch.parent):
                     self._say(f"  may be left: {left}", bad=True)
         environment.release(remove=is_over)
+
+
+def _meant(name: str, recorded: Recorded) -> list[str]:
+    """Return the recorded steps that a name means: all instances of a step, or one."""
+    return [one.name for one in recorded.steps.values() if name in (one.name, one.template)]
 
 
 def _not_run(step: RecordedStep) -> list[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_plan.plugin.compat.pytest_internals import catch_warnings
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.definition.options import Parameter
 
 
 def fixture_info(item: pytest.Item) -> Any | None:
@@ -20,6 +24,13 @@ def fixture_info(item: pytest.Item) -> Any | None:
     """
     info = getattr(item, "_fixtureinfo", None)
     return info if hasattr(info, "initialnames") and hasattr(info, "name2fixturedefs") else None
+
+
+def is_direct_parameter(item: pytest.Item, name: str) -> bool:
+    """Return whether a test is parametrized with a value that replaces the fixture `name`."""
+    definitions = getattr(fixture_info(item), "name2fixturedefs", {}).get(name, ())
+    functions = (getattr(one.func, "__name__", "") for one in definitions)
+    return "get_direct_param_fixture_func" in functions
 
 
 def fixture_definitions(config: pytest.Config, name: str) -> list[Any]:
@@ -78,6 +89,74 @@ def forget_failure(definition: Any, request: Any) -> None:
     """
     if hasattr(definition, "finish"):
         definition.finish(request)
+
+
+def parameters(
+    config: pytest.Config, name: str, params: Sequence[Any], ids: Any
+) -> tuple[Parameter, ...]:
+    """Give the parameters of a step the ids that pytest gives those of a fixture.
+
+    If this version of pytest makes ids in another way, those of a plan without pytest are used.
+
+    Args:
+        config: the config of this process.
+        name: the name of the step, and of its fixture.
+        params: the values; each may be a `pytest.param`.
+        ids: the option `ids`.
+
+    Raises:
+        ValueError: an id is invalid, or two parameters have the same one.
+    """
+    # Imported here because a run without steps does not import the engine.
+    from pytest_plan.engine.definition.instances import plain_parameters, refuse_twins
+    from pytest_plan.engine.definition.options import Parameter
+
+    sets = [one if _is_set(one) else pytest.param(one) for one in params]
+    if (wrong := next((one for one in sets if len(one.values) != 1), None)) is not None:
+        raise ValueError(f"each of its parameters must be one value, not {wrong.values!r}")
+    listed = () if callable(ids) else ids or ()
+    refuse_twins([one.id for one in sets if one.id is not None] or listed)
+    found = _made_ids(config, name, sets, ids)
+    if found is None:
+        plain = plain_parameters(name, [one.values[0] for one in sets], ids)
+        found = [one.id for one in plain]
+    texts = [
+        one if isinstance(one, str) else f"{name}{position}" for position, one in enumerate(found)
+    ]
+    together = zip(params, sets, texts, strict=True)
+    return tuple(Parameter(given, one.values[0], text) for given, one, text in together)
+
+
+def _is_set(value: object) -> bool:
+    return getattr(type(value), "_fields", ()) == type(pytest.param(None))._fields
+
+
+def _made_ids(
+    config: pytest.Config, name: str, sets: Sequence[Any], ids: Any
+) -> Sequence[object] | None:
+    """Return the ids that pytest makes, or None if this version makes them in another way."""
+    try:
+        from _pytest.python import IdMaker
+    except ImportError:
+        return None
+    known: dict[str, Any] = {
+        "argnames": [name],
+        "parametersets": sets,
+        "idfn": ids if callable(ids) else None,
+        "ids": None if callable(ids) else ids,
+        "config": config,
+        "nodeid": None,
+        "func_name": None,
+    }
+    taken = inspect.signature(IdMaker).parameters
+    if not taken.keys() <= known.keys():
+        return None
+    maker = IdMaker(**{argument: known[argument] for argument in taken})
+    try:
+        made: Sequence[object] = maker.make_unique_parameterset_ids()
+    except (pytest.fail.Exception, pytest.Collector.CollectError) as error:
+        raise ValueError(str(error)) from error
+    return made
 
 
 def tear_down_fixtures(

@@ -140,8 +140,12 @@ def call_soon(config: pytest.Config, function: Callable[[], None]) -> None:
     session: Any = config.pluginmanager.get_plugin("dsession")
     put = getattr(getattr(session, "queue", None), "put", None)
     if put is not None and hasattr(session, "loop_once"):
-        session.worker_pytest_plan = function
-        put(("pytest_plan", {}))
+        session.worker_pytest_plan = _call
+        put(("pytest_plan", {"function": function}))
+
+
+def _call(function: Callable[[], None]) -> None:
+    function()
 
 
 def has_exited(node: Any) -> bool:

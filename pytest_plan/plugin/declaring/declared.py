@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
+from typing import Any
 
 import pytest
 
 from pytest_plan.engine.definition.graph import closure, ranks
-from pytest_plan.engine.definition.names import StepNames, own_name, unknown_step
+from pytest_plan.engine.definition.names import StepNames, own_name, unknown_step, worker_of
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan, definition_of
 from pytest_plan.engine.shared.store import LocalStore
-from pytest_plan.plugin.compat.fixture_internals import fixture_definitions
+from pytest_plan.plugin.compat.fixture_internals import fixture_definitions, parameters
 from pytest_plan.plugin.declaring.declaration import Declaration
 from pytest_plan.plugin.declaring.selection import Selection
 from pytest_plan.plugin.interface.options import Settings
@@ -56,6 +58,7 @@ class DeclaredSteps:
         )
         self.definition = definition_of(self.plan)
         self.definition.refusal = _REFUSAL
+        self.definition.name_parameters = partial(parameters, config)
         for name in settings.skip:
             self.definition.skip(name, f"{settings.sources['skip']} {name}")
         self.declarations: dict[str, Declaration] = {}
@@ -65,7 +68,7 @@ class DeclaredSteps:
 
     @property
     def steps(self) -> Mapping[str, PlannedStep]:
-        """Every step by name, with its edges.
+        """Every step by name, with its edges; of a step that has instances, those known so far.
 
         Raises:
             pytest.UsageError: the plan is invalid, for example because of a cycle.
@@ -74,6 +77,43 @@ class DeclaredSteps:
             return self.definition.linked()
         except PlanDefinitionError as error:
             raise pytest.UsageError(self._explain(error)) from None
+
+    def templates(self, steps: Mapping[str, PlannedStep]) -> Mapping[str, PlannedStep]:
+        """Return the steps as they are declared, instead of their instances in `steps`."""
+        return self.definition.templates() if self.definition.has_instances else steps
+
+    def with_parameters(self) -> dict[str, tuple[list[Any] | None, Any, tuple[str, ...]]]:
+        """Return what the fixtures of steps need so that pytest parametrizes tests.
+
+        Returns:
+            The parameters, their ids, and the names of the fixtures to request, of each step that
+            has parameters or needs one that has, by its full name. It is empty while the plan is
+            incomplete; the survey of the tests reports why.
+        """
+        if not self.definition.has_instances:
+            return {}
+        try:
+            steps = self.definition.templates()
+        except PlanDefinitionError:
+            return {}
+        names, found = StepNames(steps), {}
+        for step in steps.values():
+            params, ids = step.options.params, step.options.ids
+            needs = [need for need in step.needs if parametrized([need], steps)]
+            requested = [own_name(need) for need in needs]
+            seen = names.seen_from(step.scope)
+            visible = [one for one in requested if seen.find(one) in needs]
+            given = None if params is None else [one.given for one in params]
+            found[step.full_name] = (given, ids, tuple(visible))
+        return found
+
+    def everywhere(self, names: Iterable[str], steps: Mapping[str, PlannedStep]) -> tuple[str, ...]:
+        """Return the instances for all workers of the steps that one worker needs."""
+        if not self.definition.has_instances:
+            return tuple(names)
+        wanted = {steps[name].shared_name if name in steps else name for name in names}
+        found = [name for name, step in steps.items() if step.shared_name in wanted]
+        return (*found, *(name for name in names if name not in steps))
 
     def add(self, declaration: Declaration) -> None:
         """Add a declared step.
@@ -113,7 +153,7 @@ class DeclaredSteps:
         tests.
         """
         until = self.until
-        wanted = closure(names if until is None else {until}, steps)
+        wanted = closure(names if until is None else named(until, steps), steps)
         return tuple(name for name in steps if name in wanted)
 
     def due(self) -> tuple[str, ...]:
@@ -176,10 +216,10 @@ class DeclaredSteps:
         named = {"until": until and [until], "skip": settings.skip, "follow": settings.follow}
         for option, names in named.items():
             for name in names or ():
-                if self._find(option, name) is None:
+                if self._find(option, name) is None and not self._is_instance(name, steps):
                     source = self.settings.sources[option]
                     raise pytest.UsageError(f"{source}: {unknown_step(name, steps)}")
-        for name, step in steps.items():
+        for name, step in self.templates(steps).items():
             place = _pytest_fixture(self.config, own_name(name))
             if place is not None:
                 raise pytest.UsageError(
@@ -204,16 +244,31 @@ class DeclaredSteps:
         eager = self._eager()
         until = self.until if eager else None
         # A step that is unknown here is declared in a conftest that is loaded during collection.
-        if until is not None and until in self.steps:
-            eager &= closure({until}, self.steps)
-        return [name for name in self.steps if name in eager] if eager else []
+        steps = self.steps if eager else {}
+        instances = named(until, steps) if until is not None else ()
+        if instances:
+            wanted = {steps[name].template for name in closure(instances, steps)}
+            eager &= wanted
+        return [name for name, step in steps.items() if step.template in eager]
 
     def _eager(self) -> set[str]:
         declared = self.definition.steps.items()
         eager = {name for name, step in declared if step.options.eager}
         if self.settings.eager:
-            eager.update(name for name, rank in ranks(self.steps).items() if not rank)
+            steps = self.steps
+            early = (name for name, rank in ranks(steps).items() if not rank)
+            eager.update(steps[name].template for name in early if steps[name].options.per == "run")
         return eager
+
+    def _is_instance(self, name: str, steps: Mapping[str, PlannedStep]) -> bool:
+        """Return whether an option names an instance; a worker knows none of other workers."""
+        if name in steps:
+            return True
+        worker = worker_of(name)
+        if worker is None or not hasattr(self.config, "workerinput"):
+            return False
+        shared = name.removesuffix(f"@{worker}")
+        return any(step.shared_name == shared for step in steps.values() if step.worker)
 
     def _find(self, option: str, name: str) -> str | None:
         """Return the step that an option names, or None if it is unknown."""
@@ -239,6 +294,23 @@ class DeclaredSteps:
             "run once, before any test, and cannot take fixtures; take `ctx` (ctx.tmp_path, "
             "ctx.setenv, ctx.free_port), `config`, `state` or the value of another step"
         )
+
+
+def parametrized(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> list[str]:
+    """Return the steps with parameters that these steps need or are, in the order of the plan."""
+    found: set[str] = set()
+    due = list(names)
+    while due:
+        name = due.pop()
+        if name not in found:
+            found.add(name)
+            due += steps[name].needs
+    return [name for name in steps if name in found and steps[name].options.params is not None]
+
+
+def named(name: str, steps: Mapping[str, PlannedStep]) -> Collection[str]:
+    """Return the steps that an option means by this name: all instances of a step, or one."""
+    return [one for one, step in steps.items() if name in (one, step.template)]
 
 
 def _is_fixture(config: pytest.Config, name: str) -> bool:

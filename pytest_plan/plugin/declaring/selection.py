@@ -12,7 +12,7 @@ class Selection:
     """The ranks of steps, and the steps that the selected tests of each rank need.
 
     Attributes:
-        ranks: the rank of each step; empty until the tests have been collected.
+        ranks: the rank of each step and each instance; empty until the tests have been collected.
         opened: the rank up to which steps may begin now; None if no step waits for tests.
     """
 
@@ -27,8 +27,9 @@ class Selection:
         return any(self.ranks.values())
 
     def rank_steps(self, steps: Mapping[str, PlannedStep]) -> None:
-        """Find the ranks of all steps."""
-        self.ranks = ranks(steps)
+        """Find the ranks of all steps. All instances of a step have the same rank."""
+        found = ranks(steps)
+        self.ranks = {**{step.template: found[name] for name, step in steps.items()}, **found}
 
     def rank(self, names: Iterable[str]) -> int:
         """Return the highest rank of these steps; 0 if there are none."""

@@ -34,6 +34,19 @@ class Access(Protocol):
     def names(self) -> VisibleNames:
         """What names mean to the running test."""
 
+    def key(self, name: str) -> str:
+        """Return the key of the State that `name` means to the running test."""
+
+    def shown(self, key: str) -> str:
+        """Return the name that means this key to the running test."""
+
+    def instance(self, step: str) -> str:
+        """Return the instance of a step that its name means to the running test, or the step.
+
+        Raises:
+            KeyError: it can mean several.
+        """
+
     def require(self, name: str) -> None:
         """End the running test unless the step has succeeded."""
 
@@ -97,11 +110,11 @@ class _NamesHere:
 
     def key(self, name: str) -> str:
         """Return the key of the State that `name` means."""
-        return self._plan_session.names.key(name)
+        return self._plan_session.key(name)
 
     def shown(self, key: str) -> str:
         """Return the name by which a key of the State is shown."""
-        return self._plan_session.names.shown(key)
+        return self._plan_session.shown(key)
 
     def why_missing(self, name: str) -> str | None:
         """Return why a step has no value yet, if it begins only after the running test."""
@@ -111,16 +124,17 @@ class _NamesHere:
 class _Results(Mapping[str, "StepResult"]):
     """Results of steps, by the names that mean the steps to a test."""
 
-    def __init__(self, results: Mapping[str, StepResult], names: VisibleNames) -> None:
+    def __init__(self, results: Mapping[str, StepResult], plan_session: Access) -> None:
         self._results = results
-        self._names = names
+        self._names = plan_session.names  # those of the test that has asked
+        self._plan_session = plan_session
 
     def __getitem__(self, name: str) -> StepResult:
         try:
             found = self._names.find(name)
         except PlanDefinitionError as error:
             raise KeyError(str(error)) from None
-        return self._results[name if found is None else found]
+        return self._results[name if found is None else self._plan_session.instance(found)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(map(self._names.shown, self._results))
@@ -151,7 +165,7 @@ class PlanHandle:
     @property
     def results(self) -> Mapping[str, StepResult]:
         """The results of the steps so far, by the names that mean the steps to the running test."""
-        return _Results(self._plan_session.view.results(), self._plan_session.names)
+        return _Results(self._plan_session.view.results(), self._plan_session)
 
     @property
     def run_id(self) -> str:
@@ -196,6 +210,7 @@ class PlanHandle:
             raise KeyError(str(error)) from None
         if found is None:
             raise KeyError(unknown_step(step, map(session.names.shown, session.names.all)))
+        found = session.instance(found)
         handle = ProgramHandle(session.view.control, session.config, step, found)
         handle.name = session.view.control("find", found, name)
         return handle

@@ -87,6 +87,9 @@ class PlanView(Protocol):
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, or None if it can."""
 
+    def test_variables(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return the environment variables that only tests that need one of these steps see."""
+
     def look(self, *, has_failed: bool = False) -> None:
         """Notice now, and not a moment later, that something has ended that a step needs.
 
@@ -148,6 +151,10 @@ class MissingPlan:
     def verdict_on(self, name: str) -> Verdict | None:
         """Return a verdict that blocks the test, because nothing was provisioned."""
         return Verdict(skips=False, reason=self._REASON, steps=(name,))
+
+    def test_variables(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return no variables."""
+        return {}
 
     def look(self, *, has_failed: bool = False) -> None:
         """Do nothing, because there are no steps."""

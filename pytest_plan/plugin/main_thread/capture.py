@@ -48,6 +48,7 @@ class StepOutput:
         # segmentation fault (observed).
         self._routers = {name: _Router(mask, shows=shows) for name in ("stdout", "stderr")}
         self._depth = 0
+        self._is_behind = False
         self._text = ""
         self._is_visible = False
         self._switching = threading.RLock()  # one thread at a time suspends pytest's capture
@@ -57,12 +58,27 @@ class StepOutput:
         """The output that steps have produced so far outside their logs, masked."""
         return self._mask(self._text)
 
+    def begin_behind(self) -> None:
+        """Send the output of steps to their logs while this thread goes on with tests."""
+        self._is_behind = True
+        if not self._depth:
+            self._capture_logs()
+            self._route()
+
+    def end_behind(self) -> None:
+        """End what `begin_behind` has begun; do nothing if it has not."""
+        if self._is_behind and not self._depth:
+            self._unroute()
+            self._release_logs()
+        self._is_behind = False
+
     def __enter__(self) -> None:
         self._depth += 1
         if self._depth == 1:
             if (capture := self._capture()) is not None:
                 capture.resume_global_capture()
-            self._capture_logs()
+            if not self._is_behind:
+                self._capture_logs()
             self._route()
 
     def __exit__(
@@ -75,10 +91,13 @@ class StepOutput:
         if self._depth:
             return
         self._unroute()
-        self._release_logs()
+        if not self._is_behind:
+            self._release_logs()
         if (capture := self._capture()) is not None:
             capture.suspend_global_capture(in_=False)
             self._read(capture)
+        if self._is_behind:
+            self._route()
 
     def _capture_logs(self) -> None:
         root = logging.getLogger()

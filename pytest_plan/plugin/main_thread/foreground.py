@@ -27,12 +27,14 @@ class Foreground:
     Attributes:
         output: the capture of the output of steps.
         signals: the signal handlers of this process.
+        shown: a function that shortens names of instances in a text, as reports show them.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._runs: list[Run] = []  # the main thread changes it, its signal handlers read it
         self._masks: tuple[Callable[[str], str], ...] = ()
+        self.shown: Callable[[str], str] = str
         self.output = StepOutput(config, self.mask)
         self.signals = Signals(self.interrupt)
 
@@ -74,7 +76,7 @@ class Foreground:
         """Return `text` as it may be shown: known secrets are `***`, control characters escaped."""
         for mask in self._masks:
             text = mask(text)
-        return visible(text)
+        return self.shown(visible(text))
 
     def _mask_secrets_of(self, run: Run) -> None:
         self._masks = (*self._masks, run.facts.masker.mask)

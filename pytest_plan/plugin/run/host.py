@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.run.programs import ProgramControl
 
 
+def _nothing(is_over: bool) -> None:
+    """Wait for nothing, because only this thread provisions steps."""
+
+
 def _exit_code(error: SystemExit) -> int:
     if isinstance(error.code, int):
         return error.code
@@ -52,6 +56,10 @@ class Host:
         output: the capture of the output of steps.
         signals: the signal handlers of this process.
         watching: the watch over what steps need while tests run.
+        end_other: a function that waits until another thread has provisioned what it provisions;
+            its argument is whether it begins no further step.
+        has_late_failures: whether a step has failed for a clone, after tests of other workers that
+            need the step could run.
     """
 
     def __init__(
@@ -67,6 +75,8 @@ class Host:
         self.foreground = Foreground(declared.config)
         self.watching = Watching(declared.config, self.foreground, self.report_failures)
         self._verdicts = Verdicts(declared, self.mask, lambda: self.watching.has_losses)
+        self.has_late_failures = False
+        self.end_other: Callable[[bool], None] = _nothing
         self.output = self.foreground.output
         self.signals = self.foreground.signals
 
@@ -158,9 +168,16 @@ class Host:
 
         return ProgramControl(self.begin(), self.watching.lose)
 
-    def variables(self) -> Mapping[str, str]:
-        """Return the environment variables that steps have set for tests."""
-        return {} if self._run is None else self._run.facts.variables.current()
+    def variables(self, worker: str = "") -> Mapping[str, str]:
+        """Return the environment variables that steps have set for all tests, or of a worker."""
+        if self._run is None:
+            return {}
+        facts = self._run.facts
+        return {**facts.variables.current(), **facts.instance_variables.of_worker(worker)}
+
+    def test_variables(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return the environment variables that only tests that need one of these steps see."""
+        return self.run.facts.test_variables(names)
 
     def refuse(self, reason: str) -> None:
         """Give `reason` as the reason why steps that have not been provisioned will not be."""
@@ -175,6 +192,7 @@ class Host:
                 or a signal was received.
         """
         self._declared.definition.settle()
+        self.end_other(False)
         run = self.begin()
         run.extend(self._declared.definition.linked())
         self.watching.look()  # a step that needs a lost one must not begin
@@ -237,11 +255,12 @@ class Host:
             return
         if self._environment is not None:
             self._environment.watch.unlimited()
+        if self.signals.received:
+            self._run.cancel("a signal ended the session")
+        self.end_other(True)
         self.watching.end()
         failed = failed or self.watching.has_losses
         with self.foreground.owned():
-            if self.signals.received:
-                self._run.cancel("a signal ended the session")
             self._run.clean_up(self._to_keep(failed=failed), failed=failed)
         self.say_repairs()
         if self._environment is not None:

@@ -45,14 +45,39 @@ class Verdicts:
     def on(self, name: str, step_runs: Mapping[str, StepRun]) -> Verdict | None:
         """Return why a test that needs the step cannot run, or None if it can."""
         record = step_runs.get(name)
-        if record is None and name not in self._declared.definition.steps:
+        if record is None and not self._is_known(name):
             return self._unknown(name)
         if record is None or record.outcome is StepOutcome.PENDING:
             return self._not_provisioned(name)
         may_be_lost = record.outcome.provides or record.outcome is StepOutcome.BLOCKED
         loss = self._loss(record, step_runs) if may_be_lost and self._has_losses() else None
+        if loss is None and record.outcome.provides and self._declared.definition.has_instances:
+            return self._on_twins(record, step_runs)
         if loss is not None or record.outcome.provides:
             return loss
+        return self._on_ended(record, step_runs)
+
+    def _on_twins(self, record: StepRun, step_runs: Mapping[str, StepRun]) -> Verdict | None:
+        """Return the verdict on an instance for another worker that has failed, if there is one.
+
+        A step fails with any of its instances for workers, even if that for this worker is there.
+        """
+        due, needed = [record.name], set()
+        while due:
+            planned = step_runs[due.pop()].planned
+            if planned.worker is not None and planned.shared_name not in needed:
+                needed.add(planned.shared_name)
+                due += planned.needs
+        for twin in list(step_runs.values()):
+            if twin.outcome.is_failure and twin.planned.shared_name in needed:
+                return self._on_ended(twin, step_runs)
+        return None
+
+    def _is_known(self, name: str) -> bool:
+        return name in self._declared.definition.steps or name in self._declared.steps
+
+    def _on_ended(self, record: StepRun, step_runs: Mapping[str, StepRun]) -> Verdict:
+        """Return the verdict on a step that does not provide anything."""
         root = _root_cause(record, step_runs)
         if record.outcome is StepOutcome.SKIPPED:
             expected = isinstance(root.cause, pytest.xfail.Exception)

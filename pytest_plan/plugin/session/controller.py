@@ -22,6 +22,8 @@ from pytest_plan.plugin.xdist.stages import is_usable, staged
 if TYPE_CHECKING:
     from pytest_plan.plugin.compat.xdist_internals import StartBarrier
     from pytest_plan.plugin.run.host import Host
+    from pytest_plan.plugin.session.clones import Clones
+    from pytest_plan.plugin.session.session import PlanSession
     from pytest_plan.plugin.xdist.server import Answers, Server
     from pytest_plan.plugin.xdist.stages import StagedScheduling, Wave
 
@@ -46,6 +48,8 @@ class Controller(Owner):
         self._barrier: StartBarrier | None = None
         self._watcher: threading.Thread | None = None
         self._done = threading.Event()
+        self._has_provisioned = False  # is set only if steps have instances
+        self._made_clones: Clones | None = None
         self._ended: dict[Any, str] = {}  # why, by the node of a worker that did not end
 
     @pytest.hookimpl(optionalhook=True)
@@ -61,11 +65,15 @@ class Controller(Owner):
 
         pytest_internals.append_to_log_file(self._config)
         channel = node.gateway.newchannel()
-        self._servers[node] = Server(node.gateway.id, channel, lambda: self._answers)
+        plan_session = lookup.peek(self._config)
+        alias = node.gateway.id
+        if self._settings.reuse:
+            alias = lookup.of(self._config, self._settings).continued.by(alias)
+        self._servers[node] = Server(node.gateway.id, channel, lambda: self._answers, alias)
         node.workerinput[roles.CHANNEL] = channel
         node.workerinput[roles.ENVIRON] = self._variables()
         node.workerinput[roles.EACH] = self._config.option.dist == "each"
-        plan_session = lookup.peek(self._config)
+        node.workerinput[roles.WORKER] = alias
         if plan_session is not None and plan_session.host.has_begun:
             _guard(plan_session.host, node)
 
@@ -140,10 +148,15 @@ class Controller(Owner):
         if not plan_session.host.has_begun:
             for each in self._servers:
                 _guard(plan_session.host, each)
-        self._needs.update(needs["needs"])
+        if (clones := self._clones(plan_session)) is not None and clones.concern(server.alias):
+            self._needs.update(needs["needs"])
+            clones.provision(server.alias, needs["needs"])
+            return
+        self._find_workers(plan_session)
         try:
             steps = declared.steps
             declared.check(steps)
+            self._needs.update(declared.everywhere(needs["needs"], steps))
             declared.selection.rank_steps(steps)
             if self._staged is not None and declared.selection.opened is None:
                 declared.selection.opened = self._staged.first_rank()
@@ -298,6 +311,32 @@ class Controller(Owner):
             self._staged or self._made[0], lambda node: _is_gone(node, self._servers[node])
         )
         return self._answers
+
+    def _find_workers(self, plan_session: PlanSession) -> None:
+        """Let steps have instances for the workers that are there when the first has collected."""
+        plan_session.find_workers()
+        definition = plan_session.declared.definition
+        if definition.has_instances and not self._has_provisioned:
+            self._has_provisioned = True
+            living = [one.alias for node, one in self._servers.items() if not _is_gone(node, one)]
+            definition.workers = tuple(dict.fromkeys(living))
+
+    def _clones(self, plan_session: PlanSession) -> Clones | None:
+        """Return what provisions the instances for clones; None before the first provisioning."""
+        if not self._has_provisioned:
+            return None
+        if self._made_clones is None:
+            from pytest_plan.plugin.session.clones import Clones
+
+            assert self._answers is not None
+            self._made_clones = Clones(
+                self._config,
+                plan_session.declared,
+                plan_session.host,
+                self._answers.decide,
+                self._tell_losses,
+            )
+        return self._made_clones
 
     def _tell_losses(self) -> None:
         """Let every worker know at once which steps are lost."""

@@ -66,7 +66,7 @@ class Declarations:
         self._config = config
         self._settings = settings
         self._seen: dict[int, list[tuple[str, ...]]] = {}  # scopes, by the id of a step
-        self._fixtures = fixtures.StepFixtures()
+        self._fixtures = fixtures.StepFixtures(config)
         self._has_started = False
         self._is_collecting = False
 
@@ -82,7 +82,8 @@ class Declarations:
         """
         if isinstance(plugin, types.ModuleType) and not plugin.__name__.startswith("_pytest."):
             self._declare_steps_of(plugin, plugin_name)
-        self._fixtures.show()
+        if self._has_started:  # until then, pytest does not look for fixtures
+            self._fixtures.show()
 
     @pytest.hookimpl(specname="pytest_plugin_registered", trylast=True)
     def pytest_plugin_registered_done(self) -> None:
@@ -171,6 +172,8 @@ class Declarations:
         module = types.ModuleType("pytest_plan_configure")
         for declaration in added:
             self._fixtures.add(module, declaration)
+        if declared.definition.has_instances:
+            self._parametrize()
         self._config.pluginmanager.register(module, "pytest_plan_steps")
 
     def _declare(self, module: types.ModuleType, obj: Any, marks: list[pytest.Mark]) -> None:
@@ -185,6 +188,15 @@ class Declarations:
         declaration = declaration_of(obj, marks, scope, self._config.rootpath)
         self.declared().add(declaration)
         self._fixtures.add(module, declaration)
+        if self.declared().definition.has_instances:
+            self._parametrize()
+
+    def _parametrize(self) -> None:
+        manager, name = self._config.pluginmanager, "pytest_plan_parametrization"
+        if not manager.has_plugin(name):
+            from pytest_plan.plugin.items.instances import Parametrization
+
+            manager.register(Parametrization(self.declared().definition), name)
 
     def _load_plugins_of(self, module: types.ModuleType) -> None:
         # pytest loads these plugins after this hook, but the steps of a conftest must come after

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import types
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,19 +53,21 @@ class StepFixtures:
     modules only while it does so; otherwise doctest and the like would find them there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
         self._of: dict[types.ModuleType, dict[str, object]] = {}
+        self._waiting: list[tuple[types.ModuleType, Declaration]] = []
         self._depth = 0
 
     def add(self, module: types.ModuleType, declaration: Declaration) -> None:
         """Add the fixture of a step that is declared in `module`."""
-        mark = pytest.fixture(scope="session", name=declaration.name)
-        fixture = mark(_function(module, declaration))
-        self._of.setdefault(module, {})[f"__plan_fixture_{declaration.name}"] = fixture
+        self._waiting.append((module, declaration))
 
     def show(self) -> None:
         """Put the fixtures into their modules until the matching call of `hide`."""
         self._depth += 1
+        if self._waiting:
+            self._make()
         for module, fixtures in self._of.items():
             vars(module).update(fixtures)
 
@@ -75,11 +79,22 @@ class StepFixtures:
                 for name in fixtures:
                     vars(module).pop(name, None)
 
+    def _make(self) -> None:
+        """Make the fixtures of the steps that were declared since the last call."""
+        waiting, self._waiting = self._waiting, []
+        declared = lookup.of(self._config).declared
+        with_parameters = declared.with_parameters()
+        for module, declaration in waiting:
+            params, ids, requested = with_parameters.get(declaration.full_name, (None, None, ()))
+            mark = pytest.fixture(scope="session", name=declaration.name, params=params, ids=ids)
+            fixture = mark(_function(module, declaration, requested))
+            self._of.setdefault(module, {})[f"__plan_fixture_{declaration.name}"] = fixture
 
-def _function(module: types.ModuleType, declaration: Declaration) -> Any:
+
+def _function(module: types.ModuleType, declaration: Declaration, requested: Sequence[str]) -> Any:
     name, full_name = declaration.name, declaration.full_name
 
-    def value_of_step(request: pytest.FixtureRequest) -> Any:
+    def value_of_step(request: pytest.FixtureRequest, **requested: object) -> Any:
         return lookup.of(request.config).value(full_name)
 
     # `--fixtures` shows the location of a fixture's code, which must be that of the step.
@@ -90,4 +105,8 @@ def _function(module: types.ModuleType, declaration: Declaration) -> Any:
     function.__doc__ = declaration.doc or f"The value of the plan step {name!r}."
     function.__module__ = module.__name__
     setattr(function, STEP_OF_FIXTURE, full_name)
+    if requested:  # pytest parametrizes and groups tests by the fixtures that fixtures request
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        taken = [inspect.Parameter(one, kind) for one in ("request", *requested)]
+        function.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
     return function

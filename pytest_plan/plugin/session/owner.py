@@ -34,6 +34,7 @@ class Owner:
         plan_session = lookup.peek(self._config)
         if plan_session is None or not self.runs():
             return
+        plan_session.find_workers()
         if eager := plan_session.declared.eager_steps():
             plan_session.host.provision(eager)
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_plan.engine.definition.graph import closure
-from pytest_plan.engine.definition.names import StepNames, VisibleNames, unknown_step
+from pytest_plan.engine.definition.names import (
+    StepNames,
+    VisibleNames,
+    unknown_step,
+    without_worker,
+)
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.secret import reveal
 from pytest_plan.engine.shared.store import LocalStore
@@ -25,8 +30,11 @@ from pytest_plan.plugin.items.verdict import MissingPlan, PlanView, Verdict
 from pytest_plan.plugin.xdist import roles
 
 if TYPE_CHECKING:
+    from pytest_plan.engine.definition.planned import PlannedStep
+    from pytest_plan.plugin.items.instances import TestInstances
     from pytest_plan.plugin.items.logs import Logs, RunLogs
     from pytest_plan.plugin.items.stages import EarlyRequests, Stage, Wave
+    from pytest_plan.plugin.run.environments.workers import Continued
     from pytest_plan.plugin.run.host import Host
 
 
@@ -56,6 +64,8 @@ class PlanSession:
         self._fixtures: FixtureFolders | None = None
         self._finder: Needs | None = None  # None until `survey` is called
         self._early: EarlyRequests | None = None  # None if no step waits for tests
+        self._has_workers = False
+        self._instances: TestInstances | None = None  # None if no step has instances
 
     @cached_property
     def view(self) -> PlanView:
@@ -98,6 +108,33 @@ class PlanSession:
         if not manager.has_plugin(name):
             manager.register(importlib.import_module(name), name)
 
+    @cached_property
+    def continued(self) -> Continued:
+        """Which workers of an earlier run the workers of this run continue."""
+        from pytest_plan.plugin.run.environments.workers import Continued
+
+        return Continued(self.config, self.settings)
+
+    def find_workers(self) -> None:
+        """Let the steps have instances for the workers of this run; a second call does nothing."""
+        definition = self.declared.definition
+        if self._has_workers or not definition.has_instances:
+            return
+        self._has_workers = True
+        if roles.is_worker(self.config):
+            definition.workers = (roles.worker_name(self.config),)
+            return
+        ids: tuple[str, ...] = (roles.worker_name(self.config),)
+        if roles.is_controller(self.config):
+            ids = roles.expected_workers(self.config)
+        definition.workers = tuple(map(self.continued.by, ids))
+        tests_here = None if roles.is_controller(self.config) else definition.workers[0]
+        definition.options = definition.options._replace(worker=tests_here)
+        if tests_here is not None:
+            self.host.foreground.shown = partial(
+                without_worker, names=definition.steps, worker=tests_here
+            )
+
     def survey(self, items: Iterable[pytest.Item]) -> None:
         """Find the steps that the selected tests need. From now on, no step gets another name.
 
@@ -106,16 +143,20 @@ class PlanSession:
         """
         items = list(items)
         self.declared.include({folder_of(item) for item in items})
+        self.find_workers()
         steps = self.declared.steps
         self.declared.check(steps)
         self.declared.definition.settle()
         self.declared.selection.rank_steps(steps)
-        self._names = StepNames(steps)
-        if any("/" in name for name in steps):
-            self._fixtures = FixtureFolders(self.config.rootpath, steps)
+        templates = self.declared.templates(steps)
+        self._names = StepNames(templates)
+        if any("/" in name for name in templates):
+            self._fixtures = FixtureFolders(self.config.rootpath, templates)
             self.config.pluginmanager.register(self._fixtures, "pytest_plan_fixture_folders")
-        finder = self._finder = Needs(steps, self._names, autouse=self.settings.autouse)
+        finder = self._finder = Needs(templates, self._names, autouse=self.settings.autouse)
         self.needs = {item: finder.of(item) for item in items}
+        if self.declared.definition.has_instances:
+            self._choose_instances(steps, templates)
         names = {name for needs in self.needs.values() for name in needs}
         self.declared.needed = self.declared.to_run(names, steps)
         testmon_internals.report_needs(
@@ -160,11 +201,30 @@ class PlanSession:
         declared, host = self.declared, self.host
         before = set(declared.due())
         declared.selection.opened = stage.rank
-        new = ", ".join(name for name in declared.due() if name not in before)
+        steps = declared.steps
+        begin = (steps[name].template for name in declared.due() if name not in before)
+        new = ", ".join(dict.fromkeys(begin))
         tests = f"{stage.ended} test{'s have' if stage.ended != 1 else ' has'} ended"
         host.foreground.say(f"stage {stage.number} of {stage.total}: {tests}; provisioning {new}")
         host.provision(declared.due())
         host.report_failures(before_tests=True)
+
+    def _choose_instances(
+        self, steps: Mapping[str, PlannedStep], templates: Mapping[str, PlannedStep]
+    ) -> None:
+        """Let tests need instances of steps instead of steps."""
+        from pytest_plan.plugin.items.instances import ParameterVariables, TestInstances
+
+        worker = self.declared.definition.workers[0]
+        self._instances = TestInstances(steps, templates, self._names, worker)
+        self.needs = {
+            item: self._instances.needed(item, names) for item, names in self.needs.items()
+        }
+        if self._instances.have_parameters:
+            variables = ParameterVariables(
+                lambda item: self.view.test_variables(self.needs.get(item, ()))
+            )
+            self.config.pluginmanager.register(variables, "pytest_plan_parameter_variables")
 
     def logs(self) -> RunLogs:
         """Return the logs of the run, in the process that runs the plan."""
@@ -208,8 +268,32 @@ class PlanSession:
         """Return a step's value for its fixture; end the test if the step has not succeeded."""
         __tracebackhide__ = True
         name = self.declared.definition.name_of(full_name) or full_name
+        try:
+            name = self.instance(name)
+        except KeyError as error:
+            pytest.fail(str(error.args[0]), pytrace=False)
         self._require(name)
         return reveal(self.view.state.get(name))
+
+    def key(self, name: str) -> str:
+        """Return the key of the State that `name` means to the running test; see `Names.key`."""
+        if self._instances is None:
+            return self.names.key(name)
+        return self._instances.names(self._item, self.names).key(name)
+
+    def instance(self, step: str) -> str:
+        """Return the instance of a step that its name means to the running test, or the step.
+
+        Raises:
+            KeyError: it can mean several.
+        """
+        return step if self._instances is None else self._instances.names(self._item).key(step)
+
+    def shown(self, key: str) -> str:
+        """Return the name that means this key to the running test; see `Names.shown`."""
+        if self._instances is None:
+            return self.names.shown(key)
+        return self._instances.names(self._item, self.names).shown(key)
 
     def require(self, name: str) -> None:
         """End the running test unless the step that `name` means to it has succeeded."""
@@ -219,7 +303,14 @@ class PlanSession:
             pytest.fail(str(error), pytrace=False)
         if found is None:
             pytest.fail(unknown_step(name, self.declared.definition.steps), pytrace=False)
-        self._require(found)
+        for instance in self._meant(found):
+            self._require(instance)
+
+    def _meant(self, step: str) -> tuple[str, ...]:
+        """Return the instances of a step that its name means to the running test, or the step."""
+        if self._instances is None or self._item is None:
+            return (step,)
+        return self._instances.needed(self._item, [step])
 
     def why_missing(self, name: str) -> str | None:
         """Return why a step has no value yet, if it begins only after the running test."""
@@ -227,8 +318,8 @@ class PlanSession:
             return None
         with contextlib.suppress(PlanDefinitionError):  # several steps could be meant
             found = self.names.find(name)
-            verdict = None if found is None else self.view.verdict_on(found)
-            return verdict.reason if verdict is not None and verdict.is_early else None
+            verdicts = map(self.view.verdict_on, () if found is None else self._meant(found))
+            return next((one.reason for one in verdicts if one is not None and one.is_early), None)
         return None
 
     def runs_alone(self) -> bool:

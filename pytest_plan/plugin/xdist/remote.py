@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_plan.engine.definition.names import worker_of
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.secret import secret_texts
@@ -61,6 +62,7 @@ class Remote:
         self._losses: Mapping[str, Loss] = {}
         self._run_id: str | None = None
         self._environment: str | None = None
+        self._test_variables: dict[str, Mapping[str, str]] = {}  # by step
         self._log_sources: dict[str, str | None] = {}
         self.logs = RemoteLogs(client, self._log_sources)
 
@@ -89,7 +91,9 @@ class Remote:
         if not unknown and self._has_begun:
             return
         answer = load(self._client.ask("ensure", unknown))
-        verdicts, variables, remaining, values, self._run_id, self._environment, sources = answer
+        verdicts, variables, of_tests, remaining, values, *about, sources = answer
+        self._run_id, self._environment = about
+        self._test_variables.update(of_tests)
         self._log_sources.update(sources)
         os.environ.update(variables)
         self._store.values.update(values)
@@ -112,6 +116,11 @@ class Remote:
             verdict: Verdict | None = load(self._client.ask("verdict", name))
             return verdict
         return self._verdicts[name]
+
+    def test_variables(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return the environment variables that only tests that need one of these steps see."""
+        known = self._test_variables
+        return {name: value for step in names for name, value in known.get(step, {}).items()}
 
     def look(self, *, has_failed: bool = False) -> None:
         """Ask the controller for lost steps after a failure; otherwise it tells without asking."""
@@ -140,7 +149,7 @@ class Remote:
 
     def control(self, action: str, step: str, name: str | None) -> str:
         """Control a program that a step has started; see `PlanView.control`."""
-        if self._workers > 1 and not self._is_alone():
+        if self._workers > 1 and worker_of(step) is None and not self._is_alone():
             raise RuntimeError(
                 f"a test cannot stop or start programs of step {step!r}, because tests of "
                 f"{self._workers} workers use them at the same time; "

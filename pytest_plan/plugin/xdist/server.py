@@ -47,30 +47,31 @@ class Answers:
         """Decide whether tests that need these steps can run, and answer the waiting requests."""
         self.results = pickle.dumps(dict(self.host.results()))
         self._verdicts = {
-            **(self._verdicts or {}),
-            **{name: self.host.verdict_on(name) for name in names},
+            name: self.host.verdict_on(name) for name in (*(self._verdicts or ()), *names)
         }
         self.store.pending.answer_ready()
 
-    def about(self, names: list[str]) -> bytes | None:
+    def about(self, names: list[str], worker: str) -> bytes | None:
         """Return what a worker needs to know before a test, or None while a step is undecided.
 
         The answer is a pickle of the verdicts on these steps, the environment variables that steps
-        have set, the seconds left until the limit, the values of these steps, for forked copies of
-        the worker, the id of the run, the name of its environment, and the private files of the
-        logs of these steps and of those that they need.
+        have set for all tests of the worker, those for the tests that need one of these steps, the
+        seconds left until the limit, the values of these steps, for forked copies of the worker,
+        the id of the run, the name of its environment, and the private files of the logs of these
+        steps and of those that they need.
         """
         verdicts = self._verdicts
         if verdicts is None or any(name not in verdicts for name in names):
             return None
-        variables = self.host.variables()
         host = self.host
+        variables = host.variables(worker)
+        of_tests = {name: found for name in names if (found := host.test_variables([name]))}
         has_losses = host.watching.has_losses
         decided = {name: host.verdict_on(name) if has_losses else verdicts[name] for name in names}
         values = self.store.steps_data(names)
         facts = (host.remaining(), values, host.run_id, host.environment)
         sources = self.logs.sources(names)
-        return pickle.dumps((decided, variables, *facts, sources))
+        return pickle.dumps((decided, variables, of_tests, *facts, sources))
 
     def losses(self) -> bytes | None:
         """Return a message about the steps that are lost, for `Server.lost`; None if none is.
@@ -78,7 +79,7 @@ class Answers:
         It is a pickle of the verdicts on the steps that are lost or need such a step, and of the
         losses, both by the name of the step.
         """
-        if not self.host.watching.has_losses:
+        if not (self.host.watching.has_losses or self.host.has_late_failures):
             return None
         steps = self.host.run.step_runs
         lost = {name: step.lost for name, step in list(steps.items()) if step.lost is not None}
@@ -103,6 +104,7 @@ class Server:
         channel: an execnet channel for this worker alone.
         answers: a function that returns the facts to answer with, or None before the plan has
             begun.
+        alias: the worker in the names of the instances that its tests use; "" means its id.
 
     Attributes:
         gone: an event that is set once the worker's process has ended, for any reason.
@@ -115,8 +117,11 @@ class Server:
             they are; empty if there are no waves.
     """
 
-    def __init__(self, worker: str, channel: Any, answers: Callable[[], Answers | None]) -> None:
+    def __init__(
+        self, worker: str, channel: Any, answers: Callable[[], Answers | None], alias: str = ""
+    ) -> None:
         self.worker = worker
+        self.alias = alias or worker
         self.gone = threading.Event()
         self.pid: int | None = None
         self.host = ""
@@ -228,7 +233,7 @@ class Server:
             answers.store.release_held(name, (self.worker, thread))
 
     def _ensure(self, answers: Answers, number: int, names: list[str]) -> None:
-        self._answer_later(answers, number, lambda: answers.about(names))
+        self._answer_later(answers, number, lambda: answers.about(names, self.alias))
 
     def _control(
         self, answers: Answers, number: int, action: str, step: str, name: str | None

@@ -68,9 +68,11 @@ class Follower:
                 self._end()
 
     def _follow(self, name: str) -> None:
-        if name not in self._plan.declared.followed or name in self._followed:
+        step_run = self._plan.host.run.step_runs[name]
+        is_wanted = not {name, step_run.planned.template}.isdisjoint(self._plan.declared.followed)
+        if not is_wanted or name in self._followed:
             return
-        log = self._plan.host.run.step_runs[name].log
+        log = step_run.log
         prefix = self._output.colored(f"{name} | ", next(self._colors))
         self._followed = {**self._followed, name: _Followed(log, prefix)}
         if self._thread is None:

@@ -31,6 +31,7 @@ from pytest_plan.plugin.run.hook_caller import own_traceback
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
 from pytest_plan.report.terminal import failure, table
+from pytest_plan.report.terminal.instances import with_shown_names
 
 _DEFAULT_REPORTCHARS = "fE"  # pytest's default; blocked tests are listed one by one only on request
 HEARTBEAT = 10.0  # seconds between two lines about a step that is still running
@@ -71,6 +72,7 @@ class TerminalReport:
         self._plan: PlanSession = lookup.of(config)
         self._tests_begun = 0
         self._has_warned = False
+        self._width: int | None = None  # of the longest name, once the run has begun
         self._mentioned: dict[str, float] = {}  # when a running step was last mentioned
         if self._plan.declared.needed == () and self._plan.declared.definition.steps:
             self._write("plan: no selected test needs a step", {})
@@ -189,8 +191,10 @@ class TerminalReport:
     def _line(
         self, step: str, word: str, detail: str, markup: Markup, *, is_bad: bool = False
     ) -> None:
-        width = max(map(len, self._plan.declared.definition.steps), default=0)
-        head = f"plan: {step:<{width}}  "
+        if self._width is None:
+            shown = map(self._plan.host.foreground.shown, self._plan.host.run.step_runs)
+            self._width = max(map(len, shown), default=0)
+        head = f"plan: {self._plan.host.foreground.shown(step):<{self._width}}  "
         self._write(f"{word:<9} {detail}".rstrip(), markup, head=head, is_bad=is_bad)
 
     def _write(self, text: str, markup: Markup, *, head: str = "", is_bad: bool = False) -> None:
@@ -219,12 +223,14 @@ class TerminalReport:
             warn(self._config, "--plan-pause-on-failure is ignored: there is no terminal")
 
     def _table(self, reporter: pytest.TerminalReporter) -> None:
-        result = self._plan.host.run.result()
+        run, shown = self._plan.host.run, self._plan.host.foreground.shown
+        result = with_shown_names(run.result(), shown)
+        planned = {shown(name): one.planned for name, one in run.step_runs.items()}
         ran = [step for step in result.steps.values() if step.outcome is not StepOutcome.PENDING]
         if not ran:
             return
         reporter.write_sep("=", "plan")
-        for line, markup in table.lines(ran, result):
+        for line, markup in table.lines(ran, result, planned):
             reporter.write_line(printable(self._plan.host.mask(line)), **markup)
 
     def _not_run(self, reporter: pytest.TerminalReporter) -> None:

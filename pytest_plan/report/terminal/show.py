@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -29,17 +29,25 @@ def pytest_plan_show(config: pytest.Config) -> None:
 
 
 def _steps(plan: PlanSession) -> Iterator[str]:
-    if not plan.declared.steps:
+    shown = plan.host.foreground.shown
+    steps = [_with_shown_names(step, shown) for step in plan.declared.steps.values()]
+    all_needed = set(map(shown, plan.declared.needed or ()))
+    if not steps:
         yield "no steps are declared"
         return
-    rows = list(tree.rows(list(plan.declared.steps.values()), printable(tree.LINES) == tree.LINES))
+    rows = list(tree.rows(steps, printable(tree.LINES) == tree.LINES))
     width = max(len(row.branch) + len(row.step.name) for row in rows)
     for row in rows:
         step = row.step
-        needed = "" if step.name in (plan.declared.needed or ()) else "  (not needed)"
+        needed = "" if step.name in all_needed else "  (not needed)"
         yield f"{row.branch + step.name:<{width}}  {_edges(step)}{needed}"
         details = [*_options(step.options), step.origin]
         yield f"{row.below:<{width}}    {'  '.join(details)}"
+
+
+def _with_shown_names(step: PlannedStep, shown: Callable[[str], str]) -> PlannedStep:
+    needs, after = (tuple(map(shown, edges)) for edges in (step.needs, step.after))
+    return step._replace(name=shown(step.name), needs=needs, after=after)
 
 
 def _edges(step: PlannedStep) -> str:
@@ -62,6 +70,8 @@ def _options(options: StepOptions) -> Iterator[str]:
         yield f"cleanup_timeout={format_duration(options.cleanup_timeout)}"
     if options.cleanup_when != StepOptions().cleanup_when:
         yield f"cleanup_when={options.cleanup_when}"
+    if options.per != "run":
+        yield f"per={options.per}"
     if options.autouse:
         yield "autouse"
     if options.eager:
@@ -91,7 +101,8 @@ def _tests(plan: PlanSession) -> Iterator[str]:
 def _groups(plan: PlanSession, items: list[pytest.Item]) -> Iterator[str]:
     groups: dict[tuple[str, ...], list[str]] = {}
     for item in items:
-        groups.setdefault(plan.needs[item], []).append(f"{item.nodeid}{_remark(plan, item)}")
+        names = tuple(map(plan.host.foreground.shown, plan.needs[item]))
+        groups.setdefault(names, []).append(f"{item.nodeid}{_remark(plan, item)}")
     for needs, tests in groups.items():
         count = f"{len(tests)} test{'s' if len(tests) > 1 else ''}"
         yield ""

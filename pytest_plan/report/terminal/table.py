@@ -2,45 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import PlanResult, StepResult, critical_path
+from pytest_plan.report.terminal.instances import Group, folded, span, summary
 
 _HEAD = ("step", "outcome", "duration", "attempts", "cleanup")
 
 
-def lines(steps: Sequence[StepResult], result: PlanResult) -> Iterator[tuple[str, dict[str, bool]]]:
+def lines(
+    steps: Sequence[StepResult], result: PlanResult, planned: Mapping[str, PlannedStep]
+) -> Iterator[tuple[str, dict[str, bool]]]:
     """Yield the aligned lines of the table, each with its markup for the terminal writer.
 
     Args:
         steps: the steps to list.
         result: the result of the whole run, which determines the critical path.
+        planned: the steps of the plan, of which many instances share a line.
     """
     path = critical_path(result.steps)
-    rows = [_row(step, is_critical=step.name in path and len(path) > 1) for step in steps]
+    groups = list(folded(steps, planned))
+    rows = [_row(group, path if len(path) > 1 else ()) for group in groups]
     widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
     yield _join(_HEAD, widths), {"bold": True}
-    for step, row in zip(steps, rows, strict=True):
-        yield _join(row, widths), _markup(step)
+    for group, row in zip(groups, rows, strict=True):
+        yield _join(row, widths), _markup(group.steps)
     if len(path) > 1:
         took = sum(result.steps[name].seconds for name in path)
         yield f"critical path (*): {' > '.join(path)}, {format_duration(took)}", {}
 
 
-def _row(step: StepResult, *, is_critical: bool) -> tuple[str, ...]:
-    ran = step.started is not None
-    cleanup = step.cleanup
+def _row(group: Group, path: Sequence[str]) -> tuple[str, ...]:
+    steps, labels = group.steps, group.labels
+    is_critical = any(step.name in path for step in steps)
+    ran = [step.seconds for step in steps if step.started is not None]
+    most = max(steps, key=lambda step: len(step.attempts))
+    cleaned = [step.cleanup for step in steps if step.cleanup.outcome is not CleanupOutcome.NONE]
     return (
-        f"{step.name}{' *' if is_critical else ''}",
-        step.outcome.value.replace("_", " ") + ("" if step.lost is None else ", lost"),
-        format_duration(step.seconds) if ran else "",
-        f"{len(step.attempts)} of {step.attempts_allowed}" if step.attempts_allowed > 1 else "",
-        ""
-        if cleanup.outcome is CleanupOutcome.NONE
-        else f"{cleanup.outcome.value.replace('_', ' ')} {format_duration(cleanup.seconds)}",
+        f"{group.name}{' *' if is_critical else ''}",
+        summary([_outcome(step) for step in steps], labels),
+        span(ran) if ran else "",
+        f"{len(most.attempts)} of {most.attempts_allowed}" if most.attempts_allowed > 1 else "",
+        f"{_cleanup(steps, labels)} {span([one.seconds for one in cleaned])}" if cleaned else "",
     )
+
+
+def _outcome(step: StepResult) -> str:
+    return step.outcome.value.replace("_", " ") + ("" if step.lost is None else ", lost")
+
+
+def _cleanup(steps: Sequence[StepResult], labels: Sequence[str]) -> str:
+    outcomes = [step.cleanup.outcome.value.replace("_", " ") for step in steps]
+    known = [
+        (outcome, label)
+        for outcome, label in zip(outcomes, labels, strict=True)
+        if outcome != CleanupOutcome.NONE.value
+    ]
+    return summary([outcome for outcome, _ in known], [label for _, label in known])
 
 
 def _join(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -48,8 +69,11 @@ def _join(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(padded).rstrip()
 
 
-def _markup(step: StepResult) -> dict[str, bool]:
+def _markup(steps: Sequence[StepResult]) -> dict[str, bool]:
     cleaned = (CleanupOutcome.NONE, CleanupOutcome.SUCCEEDED, CleanupOutcome.PENDING)
-    if step.outcome.is_failure or step.lost is not None or step.cleanup.outcome not in cleaned:
+    if any(
+        step.outcome.is_failure or step.lost is not None or step.cleanup.outcome not in cleaned
+        for step in steps
+    ):
         return {"red": True}
-    return {} if step.outcome.provides else {"yellow": True}
+    return {} if all(step.outcome.provides for step in steps) else {"yellow": True}

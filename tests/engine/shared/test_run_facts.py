@@ -9,7 +9,8 @@ import socket
 import pytest
 
 from pytest_plan.engine.model.errors import PlanDefinitionError
-from pytest_plan.engine.shared.run_facts import Ports, Variables
+from pytest_plan.engine.shared.run_facts import Ports
+from pytest_plan.engine.shared.variables import Variables
 from tests.engine.support.steps import Background
 
 NAME = "PLAN_TEST_VARIABLE"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from pytest_plan.engine.definition.graph import closure
+from pytest_plan.engine.definition.names import full_name
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import Environment
 from pytest_plan.engine.environments.fingerprint import Fingerprints
@@ -71,8 +72,13 @@ def decide(
         reason = _changed(step, steps, prints) or cannot.get(name) or dead.get(name)
         if reason is not None:
             stale[name] = reason
-    stale.update(_dependents(recorded, stale))
-    _rebuild_what_was_changed(declared, recorded, steps, stale)
+    unused = {
+        name
+        for name, step in recorded.steps.items()
+        if name not in steps and _is_unused(step, steps)
+    }
+    stale.update(_dependents(recorded, stale, unused))
+    _rebuild_what_was_changed(declared, recorded, steps, stale, unused)
     fresh = {
         name: f"unchanged, {_evidence(recorded.steps[name], steps[name], checked)}"
         for name in recorded.steps
@@ -108,6 +114,10 @@ def clean_stale(
 def _changed(
     step: RecordedStep, steps: Mapping[str, PlannedStep], prints: Fingerprints
 ) -> str | None:
+    if step.name not in steps and _is_unused(step, steps):
+        if step.worker is not None and not _has_worker(step.worker, steps):
+            return f"this run has no worker {step.worker!r}"
+        return "its parameter is no longer declared"
     if step.name not in steps or steps[step.name].full_name != step.full_name:
         names = (one.name for one in steps.values() if one.full_name == step.full_name)
         new = next(names, None)
@@ -158,15 +168,32 @@ def _dead(
     return dead, checked
 
 
-def _dependents(recorded: Recorded, stale: Mapping[str, str]) -> dict[str, str]:
-    """Return the steps that need or follow a stale step; they must be cleaned up before it."""
+def _is_unused(step: RecordedStep, steps: Mapping[str, PlannedStep]) -> bool:
+    """Return whether a step is still declared, without this instance."""
+    full = full_name(step.folder, step.template)
+    known = (full_name(one.folder, one.template) for one in steps.values() if one.instance)
+    return step.name != step.template and full in known
+
+
+def _has_worker(worker: str, steps: Mapping[str, PlannedStep]) -> bool:
+    return any(step.worker == worker for step in steps.values())
+
+
+def _dependents(
+    recorded: Recorded, stale: Mapping[str, str], unused: Collection[str]
+) -> dict[str, str]:
+    """Return the steps that need or follow a stale step; they must be cleaned up before it.
+
+    What follows an instance that this run does not use can stay: it does not need it.
+    """
     found: dict[str, str] = {}
     known = {*stale, *recorded.forgotten}
     is_growing = True
     while is_growing:
         is_growing = False
         for name, step in recorded.steps.items():
-            edges = [edge for edge in (*step.needs, *step.after) if edge in known]
+            after = (edge for edge in step.after if edge not in unused)
+            edges = [edge for edge in (*step.needs, *after) if edge in known]
             if name not in known and edges:
                 word = "needs" if edges[0] in step.needs else "follows"
                 found[name] = f"it {word} {edges[0]!r}"
@@ -180,6 +207,7 @@ def _rebuild_what_was_changed(
     recorded: Recorded,
     steps: Mapping[str, PlannedStep],
     stale: dict[str, str],
+    unused: Collection[str],
 ) -> None:
     """Add the steps that a step after tests has changed, if tests need them as they were.
 
@@ -200,7 +228,7 @@ def _rebuild_what_was_changed(
         for changed in closure([name], steps):
             if changed in recorded.steps:
                 stale.setdefault(changed, reason)
-        stale.update(_dependents(recorded, stale))
+        stale.update(_dependents(recorded, stale, unused))
 
 
 def _evidence(step: RecordedStep, planned: PlannedStep, checked: Collection[str]) -> str:

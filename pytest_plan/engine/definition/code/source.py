@@ -72,10 +72,18 @@ def _read(file: str) -> bytes:
 def _parsed(source: bytes) -> dict[str, list[Definition]]:
     found: dict[str, list[Definition]] = {}
     for node in ast.parse(source).body:
+        _remove_parameters(node)
         names = dict.fromkeys(_names_defined_by(node))
         for name in names:
             found.setdefault(name, []).append(_definition(name, node))
     return found
+
+
+def _remove_parameters(node: ast.stmt) -> None:
+    """Remove the parameters of a step from its mark, because each instance has only one of them."""
+    for mark in getattr(node, "decorator_list", ()):
+        if isinstance(mark, ast.Call) and getattr(mark.func, "attr", "") == "plan_step":
+            mark.keywords = [one for one in mark.keywords if one.arg not in ("params", "ids")]
 
 
 def _definition(name: str, node: ast.stmt) -> Definition:
