@@ -17,7 +17,7 @@ from pytest_plan.engine.definition.planned import Instance, PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.plugin.compat.fixture_internals import is_direct_parameter
 from pytest_plan.plugin.declaring.declared import parametrized
-from pytest_plan.plugin.declaring.marks import NEEDS, mark_skips
+from pytest_plan.plugin.declaring.marks import EACH, NEEDS, mark_skips
 from pytest_plan.plugin.items.needs import folder_of
 
 
@@ -129,7 +129,7 @@ class Parametrization:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> Generator[None, object, object]:
-        """Parametrize a test by its marks `plan`, and by steps that are `autouse`."""
+        """Parametrize a test by its marks, and by steps that are `autouse`."""
         missing = self._missing(metafunc)
         metafunc.fixturenames.extend(missing)
         result = yield
@@ -143,7 +143,9 @@ class Parametrization:
     def _missing(self, metafunc: pytest.Metafunc) -> dict[str, tuple[list[Any], Any]]:
         """Return the parameters and ids by the names of the fixtures that the test lacks."""
         item = metafunc.definition
-        marked = [name for mark in item.iter_markers(NEEDS) for name in mark.args]
+        each = item.get_closest_marker(EACH)
+        marks = [*item.iter_markers(NEEDS), *([each] if each is not None else ())]
+        marked = [name for mark in marks for name in mark.args]
         steps = self._linked()
         names, folder = StepNames(steps), folder_of(item)
         wanted = {_found(names, name, item) for name in marked if isinstance(name, str)}

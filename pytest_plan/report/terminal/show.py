@@ -91,7 +91,8 @@ def _tests(plan: PlanSession) -> Iterator[str]:
     for number, rank in enumerate(sorted(stages), 1):
         if selection.has_stages:
             due = [name for name in plan.declared.needed or () if selection.ranks[name] <= rank]
-            new = ", ".join(name for name in due if name not in begun) or "no step"
+            shown = map(plan.host.foreground.shown, (name for name in due if name not in begun))
+            new = ", ".join(shown) or "no step"
             begun.update(due)
             yield ""
             yield f"stage {number} of {len(stages)} begins with {new}"
