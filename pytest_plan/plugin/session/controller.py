@@ -207,7 +207,9 @@ class Controller(Owner):
 
         try:
             stage = Stage(rank, ranks.index(rank) + 1, len(ranks), wave.ended)
-            plan_session.begin_stage(stage)
+            servers = self._servers.items()
+            gone = {server.alias for node, server in servers if _is_gone(node, server)}
+            plan_session.begin_stage(stage, gone)
         finally:
             self._answers.decide(filter(plan_session.declared.selection.is_due, self._needs))
 

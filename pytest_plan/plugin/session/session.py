@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -196,17 +196,22 @@ class PlanSession:
         explicit = self._finder.explicit(item)
         return self.declared.selection.rank(explicit) < self.rank(item)
 
-    def begin_stage(self, stage: Stage) -> None:
-        """Provision the steps with which a stage begins, in the process that owns the plan."""
+    def begin_stage(self, stage: Stage, gone: Collection[str] = ()) -> None:
+        """Provision the steps with which a stage begins, in the process that owns the plan.
+
+        Args:
+            stage: the stage.
+            gone: the workers that have ended; nothing is provisioned for them any more.
+        """
         declared, host = self.declared, self.host
         before = set(declared.due())
         declared.selection.opened = stage.rank
         steps = declared.steps
-        begin = (steps[name].template for name in declared.due() if name not in before)
-        new = ", ".join(dict.fromkeys(begin))
+        due = [name for name in declared.due() if steps[name].worker not in gone]
+        begin = ", ".join(dict.fromkeys(steps[name].template for name in due if name not in before))
         tests = f"{stage.ended} test{'s have' if stage.ended != 1 else ' has'} ended"
-        host.foreground.say(f"stage {stage.number} of {stage.total}: {tests}; provisioning {new}")
-        host.provision(declared.due())
+        host.foreground.say(f"stage {stage.number} of {stage.total}: {tests}; provisioning {begin}")
+        host.provision(due)
         host.report_failures(before_tests=True)
 
     def _choose_instances(
