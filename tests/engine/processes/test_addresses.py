@@ -1,0 +1,72 @@
+"""Addresses under which others reach what steps start."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.processes.addresses import addresses_at, check_host, is_loopback, netloc
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "10.0.0.5", "::1", "fe80::1", "build-7", "build_7.example.org", "7up"]
+)
+def test_addresses_and_names_are_accepted(host: str) -> None:
+    """They are returned as they are, without the blanks around them."""
+    assert check_host(f" {host} ", "--plan-host") == host
+
+
+@pytest.mark.parametrize("value", ["", "  ", None])
+def test_a_missing_address_is_refused(value: object) -> None:
+    """The message says where it is missing, and what it must be."""
+    with pytest.raises(PlanDefinitionError) as refused:
+        check_host(value, "plan_host in pytest.ini")
+    assert str(refused.value) == (
+        "plan_host in pytest.ini: the address of this machine is missing; use an IP address or a "
+        "host name of this machine, such as 10.0.0.5, without a port"
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["10.0.0", "10.0.0.5:80", "10.0.0.256", "http://host", "a host", "-a", "a..b", "[::1]",
+     "a" * 64, "10.0.0.5/24", "user@host", "12", 5, True],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(value: object) -> None:
+    """The message shows the value."""
+    with pytest.raises(PlanDefinitionError) as refused:
+        check_host(value, "--plan-host")
+    assert f"--plan-host: {value!r} is not the address of a machine; use an IP" in str(
+        refused.value
+    )
+
+
+@pytest.mark.parametrize("value", ["0.0.0.0", "::"])
+def test_the_address_of_all_interfaces_is_refused(value: str) -> None:
+    """A server can listen on it, but nobody can connect to it from elsewhere."""
+    with pytest.raises(PlanDefinitionError, match="means all addresses, to which nobody can conn"):
+        check_host(value, "--plan-host")
+
+
+def test_loopback_is_told_apart() -> None:
+    """Only processes of this machine reach it."""
+    assert all(map(is_loopback, ["127.0.0.1", "127.1.2.3", "::1", "localhost"]))
+    assert not any(map(is_loopback, ["10.0.0.5", "fe80::1", "build-7"]))
+
+
+def test_an_address_of_ipv6_stands_in_brackets_before_a_port() -> None:
+    """As in a URL."""
+    assert netloc("10.0.0.5", 80) == "10.0.0.5:80"
+    assert netloc("fe80::1", 80) == "[fe80::1]:80"
+
+
+def test_the_addresses_of_a_host_are_those_of_sockets() -> None:
+    """One of IPv4 counts in its form for IPv6 as well, and a name that is unknown has none."""
+    four = socket.inet_aton("10.0.0.5")
+    assert set(addresses_at("10.0.0.5")) == {four, bytes(10) + b"\xff\xff" + four}
+    assert {socket.inet_aton("127.0.0.1"), socket.inet_aton("127.0.0.9")} <= set(
+        addresses_at("127.0.0.9")
+    )
+    assert not addresses_at("name.invalid")
