@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.processes.identity import boot_id, host
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 LOOPBACK = "127.0.0.1"
 _LOOPBACK_NAMES = ("localhost", LOOPBACK, "::1")
+_IN_TEXT = re.compile(
+    r"(?<![\w.-])(?:127(?:\.\d{1,3}){3}|localhost)(?![\w-]|\.\w)|(?<![\w:.])::1(?![\w:]|\.\w)",
+    re.IGNORECASE,
+)
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"  # a part of a name
 _CURE = "use an IP address or a host name of this machine, such as 10.0.0.5, without a port"
 _LONGEST_NAME = 253
@@ -93,3 +99,20 @@ def addresses_at(host: str) -> Collection[bytes]:
         return frozenset()
     packed = {socket.inet_pton(one[0], str(one[4][0]).partition("%")[0]) for one in found}
     return packed | {_MAPPED + one for one in packed if len(one) == 4}
+
+
+def loopback_in(text: str) -> str | None:
+    """Return the loopback address or name that a text contains, such as a URL, or None."""
+    found = _IN_TEXT.search(text)
+    return None if found is None else found[0]
+
+
+def network() -> str:
+    """Return a text that is the same for two processes if they share a loopback interface.
+
+    The name of the host is not enough: containers and network namespaces can have the same one.
+    """
+    try:
+        return f"{boot_id()} {os.readlink('/proc/self/ns/net')}"
+    except OSError:  # no Linux, or /proc is not mounted
+        return host()

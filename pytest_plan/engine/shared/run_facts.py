@@ -308,6 +308,11 @@ class Variables:
                     _changes.undo(name, values.pop())
             self._owners.clear()
 
+    def owners(self) -> dict[str, str]:
+        """Return the variables that steps have set, and the step of each."""
+        with self._lock:
+            return {name: step for name, (step, _) in self._owners.items()}
+
     def current(self) -> dict[str, str]:
         """Return the variables that steps have set, and their current values."""
         with self._lock:

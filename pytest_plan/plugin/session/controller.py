@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.errors import describe
+from pytest_plan.engine.processes.addresses import is_loopback, network
 from pytest_plan.plugin.compat import pytest_internals, xdist_internals
 from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.session import lookup
@@ -41,6 +43,8 @@ class Controller(Owner):
         self._watcher: threading.Thread | None = None
         self._done = threading.Event()
         self._ended: dict[Any, str] = {}  # why, by the node of a worker that did not end
+        self._lost: str | None = None  # which worker could not be replaced, and why
+        self._warned: set[str] = set()  # the steps of which `_warn_of_loopback` has warned
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_newgateway(self) -> None:
@@ -78,11 +82,17 @@ class Controller(Owner):
             # it releases a lock that is not held.
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
-            raise
+            if self._lost is None:
+                raise
+            # xdist has no workers left.
+            if self._scheduler.tests_finished:
+                return True
+            raise _failed(
+                session, f"{self._lost}; the tests that were left for it were not run"
+            ) from None
         if self._barrier is not None and not self._barrier.is_open:
             text = f"worker {self._barrier.lost!r} died before the tests began: no test was run"
-            session.shouldfail = text
-            raise session.Failed(text)
+            raise _failed(session, text)
         return result
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -121,6 +131,8 @@ class Controller(Owner):
                 answers.decide(names)
         plan_session.host.report_failures(before_tests=True)
         self._watch_limit(plan_session.host)
+        if server.network != network():
+            self._warn_of_loopback(plan_session.host, server, names)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
@@ -209,6 +221,7 @@ class Controller(Owner):
         self._config.pluginmanager.register(gate, "pytest_plan_gate")
         self._answers = Answers(plan_session.host, plan_session.store, plan_session.logs())
         host.watching.on_loss = self._tell_losses
+        xdist_internals.replace_reachable_workers(self._config, self._go_on_without)
         for node in self._servers:
             xdist_internals.ignore_send_errors(node)
         self._barrier = xdist_internals.hold_tests(
@@ -222,6 +235,37 @@ class Controller(Owner):
         losses = self._answers.losses()
         for server in list(self._servers.values()):
             server.lost(losses)
+
+    def _go_on_without(self, node: Any, error: Exception) -> None:
+        """Report a worker that cannot be replaced; tests that were left for it may never begin."""
+        server = self._servers[node]
+        text = (
+            f"worker {server.worker!r} is lost, and there is no way to start another one on "
+            f"{server.host!r} ({describe(error)})"
+        )
+        if self._session is not None and self._barrier is not None and not self._barrier.is_open:
+            raise _failed(self._session, f"{text}; no test was run")
+        self._lost = text
+        self._say(text)
+
+    def _warn_of_loopback(self, host: Host, server: Server, names: Iterable[str]) -> None:
+        """Warn once of each step that gives a loopback address to a worker on another machine."""
+        assert self._answers is not None
+        address = host.run.facts.host
+        cure = f"let the step use ctx.host, which is {address!r}"
+        if is_loopback(address):
+            cure = (
+                "let the step use ctx.host, as the ready-made steps do, and run pytest with "
+                "--plan-host and an address of this machine that the worker can reach"
+            )
+        for step, (part, found) in self._answers.loopback(names).items():
+            if step not in self._warned:
+                self._warned.add(step)
+                pytest_internals.warn(
+                    self._config,
+                    f"the {part} of step {step!r} contains {found!r}, which is another machine for "
+                    f"worker {server.worker!r} on {server.host!r}: {cure}",
+                )
 
     def _refuse_bare_worker(self, server: Server) -> None:
         plan_session = lookup.peek(self._config)
@@ -246,6 +290,12 @@ class Controller(Owner):
         plan_session = lookup.peek(self._config)
         if plan_session is not None:
             plan_session.host.foreground.say(text, bad=True)
+
+
+def _failed(session: pytest.Session, text: str) -> Exception:
+    """Return the exception that ends the session, with a text for pytest's last lines."""
+    session.shouldfail = text
+    return session.Failed(text)
 
 
 def _is_gone(node: Any, server: Server) -> bool:

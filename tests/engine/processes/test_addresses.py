@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from pytest_plan.engine.model.errors import PlanDefinitionError
-from pytest_plan.engine.processes.addresses import addresses_at, check_host, is_loopback, netloc
+from pytest_plan.engine.processes.addresses import (
+    addresses_at,
+    check_host,
+    is_loopback,
+    loopback_in,
+    netloc,
+    network,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +80,41 @@ def test_the_addresses_of_a_host_are_those_of_sockets() -> None:
         addresses_at("127.0.0.9")
     )
     assert not addresses_at("name.invalid")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("http://127.0.0.1:80/", "127.0.0.1"),
+        ("127.0.0.2", "127.0.0.2"),
+        ("amqp://a:b@LocalHost/", "LocalHost"),
+        ("host=localhost port=1", "localhost"),
+        ("tcp://[::1]:80", "::1"),
+        ("at ::1.", "::1"),
+    ],
+)
+def test_a_loopback_address_is_found_in_a_text(text: str, found: str) -> None:
+    """In a URL, and as a word."""
+    assert loopback_in(text) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["10.0.0.5", "127.0.0.1.example.org", "2127.0.0.1", "localhost.example.org", "my-localhost",
+     "localhost_2", "fe80::1", "test_it.py::1", "::1a", "::1:2", ""],
+)  # fmt: skip
+def test_other_texts_have_none(text: str) -> None:
+    """They only look like one."""
+    assert loopback_in(text) is None
+
+
+def test_processes_with_one_loopback_interface_have_the_same_network() -> None:
+    """A child has, unless it is in another network namespace."""
+    code = "from pytest_plan.engine.processes.addresses import network; print(network(), end='')"
+    words = [sys.executable, "-c", code]
+    assert subprocess.check_output(words, text=True) == network()
+    if sys.platform == "linux" and os.geteuid() == 0:
+        unshared = subprocess.run(
+            ["unshare", "--net", *words], check=False, capture_output=True, text=True
+        )
+        assert unshared.returncode != 0 or unshared.stdout != network()
