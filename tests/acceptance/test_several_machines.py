@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.machines import CONTROLLER, HOSTS, Machines, missing
+from tests.machines import CONTROLLER, HOSTS, Fleet, Machines, running_machines
 from tests.plugin.project import plan_lines
-from tests.xdist.cluster import Cluster, Live, outcomes, wait_until
+from tests.xdist.cluster import Live, outcomes, wait_until
 
 pytestmark = pytest.mark.engines
+machines = running_machines
 
 STEPS = """
 import sys
@@ -98,68 +98,6 @@ def web(ctx):
     argv = [sys.executable, "-u", "-m", "http.server", "{port}", "--bind", "{host}"]
     return service(ctx, argv, ready=http("/")).url
 """
-
-
-@pytest.fixture(scope="module")
-def machines(
-    own_temporary_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Machines]:
-    """A controller and two hosts."""
-    if (reason := missing()) is not None:
-        pytest.skip(reason)
-    machines = Machines(tmp_path_factory.mktemp("machines"))
-    with machines.running():
-        yield machines
-
-
-class Fleet:
-    """One project on the controller and on the hosts.
-
-    Args:
-        machines: the machines.
-        folder: the folder for its copies.
-    """
-
-    def __init__(self, machines: Machines, folder: Path) -> None:
-        self.machines = machines
-        self.copies = {name: Cluster(folder / name) for name in ("controller", *HOSTS)}
-
-    def write(self, steps: str, tests: str) -> None:
-        """Write the same files on every machine."""
-        for copy in self.copies.values():
-            copy.write("pytest.ini", "[pytest]\n")
-            copy.steps(steps)
-            copy.tests(tests)
-
-    def start(self, *args: str, tx: list[str] | None = None) -> Live:
-        """Start pytest on the controller, with a worker on each host by default."""
-        specs = [self.tx(host) for host in HOSTS] if tx is None else tx
-        words = [part for spec in specs for part in ("--tx", spec)]
-        argv = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "pytest_plan",
-            "-p",
-            "xdist",
-            "--dist",
-            "load",
-        ]
-        path = self.copies["controller"].path
-        return Live([*self.machines.argv(), *argv, *words, *args], path, {"PYTHONPATH": ""})
-
-    def tx(self, host: str) -> str:
-        """Return the value of `--tx` for a worker on a host."""
-        return self.machines.tx(host, self.copies[host].path)
-
-    def notes(self, first: str) -> list[str]:
-        """Return the rest of each note that begins with `first`, on all machines."""
-        return [note for copy in self.copies.values() for note in copy.notes(first)]
-
-    def is_idle(self) -> bool:
-        """Return whether no process is left on any machine, but the servers of ssh."""
-        return not self.machines.processes()
 
 
 @pytest.fixture

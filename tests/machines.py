@@ -15,7 +15,9 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.xdist.cluster import wait_until
+import pytest
+
+from tests.xdist.cluster import Cluster, Live, wait_until
 
 CONTROLLER = "198.18.0.1"  # of a range for tests, which is not routed
 HOSTS = {"one": "198.18.0.11", "two": "198.18.0.12"}
@@ -110,12 +112,10 @@ class Machines:
         """Return the words that run a program on a host; None means the controller."""
         return ["nsenter", f"--net=/run/netns/{self._name(host)}"]
 
-    def tx(self, host: str, chdir: Path, python: str = sys.executable) -> str:
-        """Return the value of `--tx` for a worker on a host."""
-        return (
-            f"ssh={host}//ssh_config={self._folder / 'ssh_config'}//python={python}"
-            f"//chdir={chdir}//env:PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"
-        )
+    @property
+    def spec(self) -> str:
+        """The part of a value of `--tx` that each host needs."""
+        return f"ssh_config={self._folder / 'ssh_config'}//env:PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"
 
     def cut(self, host: str) -> None:
         """Cut the link of a host."""
@@ -178,3 +178,66 @@ class Machines:
         code = f"import socket; socket.create_connection(({HOSTS[host]!r}, {_PORT}), 1)"
         words = [*self.argv(), sys.executable, "-c", code]
         return subprocess.run(words, check=False, stderr=subprocess.DEVNULL).returncode == 0
+
+
+class Fleet:
+    """One project on the controller and on the hosts.
+
+    Args:
+        machines: the machines.
+        folder: the folder for its copies.
+    """
+
+    def __init__(self, machines: Machines, folder: Path) -> None:
+        self.machines = machines
+        self.copies = {name: Cluster(folder / name) for name in ("controller", *HOSTS)}
+
+    def write(self, steps: str, tests: str) -> None:
+        """Write the same files on every machine."""
+        for copy in self.copies.values():
+            copy.write("pytest.ini", "[pytest]\n")
+            copy.steps(steps)
+            copy.tests(tests)
+
+    def start(self, *args: str, tx: list[str] | None = None) -> Live:
+        """Start pytest on the controller, with a worker on each host by default."""
+        specs = [self.tx(host) for host in HOSTS] if tx is None else tx
+        words = [part for spec in specs for part in ("--tx", spec)]
+        argv = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "pytest_plan",
+            "-p",
+            "xdist",
+            "--dist",
+            "load",
+        ]
+        path = self.copies["controller"].path
+        return Live([*self.machines.argv(), *argv, *words, *args], path, {"PYTHONPATH": ""})
+
+    def tx(self, host: str) -> str:
+        """Return the value of `--tx` for a worker on a host."""
+        path = self.copies[host].path
+        return f"ssh={host}//{self.machines.spec}//python={sys.executable}//chdir={path}"
+
+    def notes(self, first: str) -> list[str]:
+        """Return the rest of each note that begins with `first`, on all machines."""
+        return [note for copy in self.copies.values() for note in copy.notes(first)]
+
+    def is_idle(self) -> bool:
+        """Return whether no process is left on any machine, but the servers of ssh."""
+        return not self.machines.processes()
+
+
+@pytest.fixture(scope="module")
+def running_machines(
+    own_temporary_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machines]:
+    """A controller and two hosts."""
+    if (reason := missing()) is not None:
+        pytest.skip(reason)
+    machines = Machines(tmp_path_factory.mktemp("machines"))
+    with machines.running():
+        yield machines
