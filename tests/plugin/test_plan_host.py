@@ -53,6 +53,10 @@ def test_what_is_no_address_is_a_usage_error_that_names_its_source(project: Proj
         "ERROR: --plan-host: '10.0.0.5:80' is not the address of a machine; use an IP address",
     )
     refuses(project.run("--plan-host="), "--plan-host: the address of this machine is missing")
+    refuses(
+        project.run("--plan-host", "name.invalid"),
+        "ERROR: --plan-host: this machine does not know 'name.invalid' (",
+    )
     project.write("pytest.ini", "[pytest]\nplan_host = 0.0.0.0\n")
     refuses(project.run(), "plan_host in pytest.ini: '0.0.0.0' means all addresses, to which")
     assert project.calls == []

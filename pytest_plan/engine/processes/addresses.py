@@ -49,6 +49,33 @@ def check_host(value: object, what: str) -> str:
     return text
 
 
+def check_name(host: str, what: str) -> None:
+    """Check that others may reach this machine under a name.
+
+    On many machines, their own name is a loopback address, although others find them under it.
+
+    Args:
+        host: an IP address or a name, as `check_host` has returned it.
+        what: its name in the message.
+
+    Raises:
+        PlanDefinitionError: the name is unknown on this machine, or a loopback address.
+    """
+    if host in _LOOPBACK_NAMES or _address(host) is not None:
+        return
+    try:
+        _, found = first_address(host)
+    except OSError as error:
+        raise PlanDefinitionError(
+            f"{what}: this machine does not know {host!r} ({error.strerror}); {_CURE}"
+        ) from None
+    if is_loopback(found):
+        raise PlanDefinitionError(
+            f"{what}: on this machine, {host!r} is {found}, which no other machine can reach; use "
+            "its IP address"
+        )
+
+
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     import ipaddress  # most runs do not need it
 

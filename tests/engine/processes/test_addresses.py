@@ -13,6 +13,7 @@ from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.processes.addresses import (
     addresses_at,
     check_host,
+    check_name,
     is_loopback,
     loopback_in,
     netloc,
@@ -118,3 +119,18 @@ def test_processes_with_one_loopback_interface_have_the_same_network() -> None:
             ["unshare", "--net", *words], check=False, capture_output=True, text=True
         )
         assert unshared.returncode != 0 or unshared.stdout != network()
+
+
+def test_a_name_that_only_this_machine_can_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Debian, the machine's own name is often 127.0.1.1. Addresses are not looked up."""
+    known = {"build-7": "127.0.1.1", "build-8": "10.0.0.8"}
+    find = "pytest_plan.engine.processes.addresses.first_address"
+    monkeypatch.setattr(find, lambda name: (socket.AF_INET, known[name]))
+    for host in ("build-8", "10.0.0.5", "127.0.0.2", "localhost"):
+        check_name(host, "--plan-host")
+    with pytest.raises(PlanDefinitionError) as refused:
+        check_name("build-7", "--plan-host")
+    assert str(refused.value) == (
+        "--plan-host: on this machine, 'build-7' is 127.0.1.1, which no other machine can reach; "
+        "use its IP address"
+    )
