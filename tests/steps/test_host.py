@@ -113,3 +113,9 @@ def test_a_server_that_others_can_reach_must_have_a_password(kind: Callable[...,
         f"password of {name} is '': everybody who can reach 192.0.2.1 (--plan-host) could "
         "use it; remove it, and the step chooses a password"
     )
+
+
+def test_a_plan_checks_its_host() -> None:
+    """As `--plan-host` does."""
+    with pytest.raises(PlanDefinitionError, match="host: '10.0.0' is not the address of a machine"):
+        Plan(host="10.0.0")
