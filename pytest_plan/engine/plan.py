@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pytest_plan.engine.definition.names import check_name
-from pytest_plan.engine.definition.options import RunOptions, check_jobs
+from pytest_plan.engine.definition.options import DEFAULT_HOST, RunOptions, check_jobs
 from pytest_plan.engine.definition.plan_definition import PlanDefinition
 from pytest_plan.engine.definition.step import Pause, Step
 from pytest_plan.engine.model.clock import Clock, SystemClock
 from pytest_plan.engine.model.durations import Duration, parse_duration
 from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.processes.addresses import check_host
 from pytest_plan.engine.shared.state import State
 from pytest_plan.engine.shared.store import LocalStore
 
@@ -43,6 +44,7 @@ class Plan:
         jobs: the maximum number of steps that run at the same time.
         parameters: the values that hooks can take by name, in addition to `ctx`, `state` and the
             values of steps; None means that there are none.
+        host: the address of this machine under which others reach what steps start: `ctx.host`.
         clock: the clock that measures time; None means the machine's monotonic clock.
         store: the storage of the State; None means the memory of this process.
         journal: the folder for journals, which let the next run clean up after a run that was
@@ -62,6 +64,7 @@ class Plan:
         cleanup_limit: Duration = DEFAULT_CLEANUP_LIMIT,
         jobs: int = DEFAULT_JOBS,
         parameters: Mapping[str, Any] | None = None,
+        host: str = DEFAULT_HOST,
         clock: Clock | None = None,
         store: LocalStore | None = None,
         journal: str | os.PathLike[str] | None = None,
@@ -73,6 +76,7 @@ class Plan:
             cleanup_limit=parse_duration(cleanup_limit, "cleanup_limit", zero=False),
             jobs=jobs,
             parameters=dict(parameters or {}),
+            host=host if host == DEFAULT_HOST else check_host(host, "host"),
         )
         self._definition = PlanDefinition(options)
         self._clock = clock or SystemClock()

@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_plan.engine.calls.context import Context, starter_of
-from pytest_plan.engine.calls.starting import Starter
 from pytest_plan.engine.model.durations import Duration, parse_duration
 from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.processes.addresses import netloc
 from pytest_plan.engine.processes.process import arguments_of
 from pytest_plan.engine.shared.programs.placeholders import FIRST, filled, ports_named
 from pytest_plan.engine.shared.programs.readiness import (
@@ -29,7 +29,6 @@ from pytest_plan.steps.attach import attach as use
 from pytest_plan.steps.attach import attached
 from pytest_plan.steps.ready.tcp import tcp
 
-_HOST = "127.0.0.1"
 _STARTS = 3  # how often a program is started that loses its port to another process
 _CAUSE_LINES = 3
 _IN_USE = re.compile(r"address (is )?(already )?in use|EADDRINUSE", re.IGNORECASE)
@@ -40,7 +39,7 @@ class Service:
     """A program that `service` has started, or the server that is used in its place.
 
     Attributes:
-        host: the host on which it answers.
+        host: the host on which it answers; `ctx.host` if `service` has started it.
         port: its port for `{port}`, or else its first one; None if it has none.
         ports: all its ports, by name; that of `{port}` is `port`.
         url: the URL `http://HOST:PORT` of `port`, or the URL of the server that is used in its
@@ -71,7 +70,7 @@ def service(
     """Start a program that serves tests, and wait until it is ready. Cleanup ends it.
 
     In the arguments and in the values of `env`, `{port}` is replaced by a free port, `{port:NAME}`
-    by another one, and `{host}` by `127.0.0.1`. If another process takes a port first, the program
+    by another one, and `{host}` by `ctx.host`. If another process takes a port first, the program
     is started again with other ports, up to three times in all.
 
     Args:
@@ -172,11 +171,11 @@ class Wanted:
                 return " | ".join(lines[place : place + _CAUSE_LINES])
         return None
 
-    def command(self, ports: Mapping[str, int]) -> Command:
-        """Return how to start the program with these ports."""
+    def command(self, host: str, ports: Mapping[str, int]) -> Command:
+        """Return how to start the program on this host with these ports."""
         return Command(
-            [filled(word, _HOST, ports) for word in self._argv],
-            {name: value and filled(value, _HOST, ports) for name, value in self._env.items()},
+            [filled(word, host, ports) for word in self._argv],
+            {name: value and filled(value, host, ports) for name, value in self._env.items()},
             cwd=self._cwd,
             user=self._user,
             stop_signal=self._stop_signal,
@@ -198,7 +197,7 @@ def start(ctx: Context, wanted: Wanted, condition: Condition, timeout: float | N
     for left in reversed(range(_STARTS)):
         ports = {name: ctx.free_port() for name in wanted.ports}
         try:
-            return _start(starter, wanted, ports, condition, timeout)
+            return _start(ctx, wanted, ports, condition, timeout)
         except PortLostError as lost:
             if not ports or not left:
                 raise RuntimeError(str(lost)) from None
@@ -210,7 +209,7 @@ def start(ctx: Context, wanted: Wanted, condition: Condition, timeout: float | N
 
 
 def _start(
-    starter: Starter,
+    ctx: Context,
     wanted: Wanted,
     ports: Mapping[str, int],
     condition: Condition,
@@ -221,12 +220,12 @@ def _start(
     Raises:
         PortLostError: another process has one of the ports. The program was ended.
     """
-    own = _Own(condition)
-    started = starter.start(wanted.command(ports), ports, own, timeout)
+    starter, own, host = starter_of(ctx), _Own(condition), ctx.host
+    started = starter.start(wanted.command(host, ports), ports, own, timeout)
     port = ports.get(FIRST, next(iter(ports.values()), None))
-    url = None if port is None else f"http://{_HOST}:{port}"
+    url = None if port is None else f"http://{netloc(host, port)}"
     pid = started.first_process.pid
-    started.value = value = Service(_HOST, port, dict(ports), url, pid)
+    started.value = value = Service(host, port, dict(ports), url, pid)
     try:
         starter.wait_until_ready(started, own, timeout, "service")
     except PortLostError:

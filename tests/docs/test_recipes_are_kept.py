@@ -71,6 +71,7 @@ RECIPES = {
     "how-to/run-steps-at-the-same-time": Recipe(frozenset({"database", "search", "mail"})),
     "how-to/see-what-a-service-logged": Recipe(),
     "how-to/services": Recipe(without=("test_outage.py",)),
+    "how-to/several-machines": Recipe(frozenset({"stock"})),
     "how-to/share-an-environment-with-xdist": Recipe(options=("-p", "plugin_with_eager_step")),
     "how-to/test-an-upgrade": Recipe(),
     "how-to/use-it-in-a-monorepo": Recipe(frozenset({"services/orders/db", "api"})),

@@ -10,7 +10,8 @@ from typing import Any
 import execnet
 import pytest
 
-from pytest_plan.plugin.session import controller
+from pytest_plan.plugin.session.controller import ending
+from pytest_plan.plugin.xdist.server import Server
 from tests.xdist.cluster import Cluster, once, outcomes, wait_until
 
 STEPS = """
@@ -140,29 +141,26 @@ def test_worker_elsewhere_is_not_killed_by_its_pid(
     """The pid of a worker on another machine or in a container is never used to kill it."""
     killed: list[int] = []
     monkeypatch.setattr(os, "kill", lambda pid, _: killed.append(pid))
-    monkeypatch.setattr(controller, "_GRACE", 0.0)
-    monkeypatch.setattr(controller, "_KILL_WAIT", 0.0)
-    gateway = SimpleNamespace(spec=execnet.XSpec(spec), id="gw0", newchannel=_Silent, _io=None)
+    monkeypatch.setattr(ending, "_GRACE", 0.0)
+    monkeypatch.setattr(ending, "_KILL_WAIT", 0.0)
+    gateway = SimpleNamespace(spec=execnet.XSpec(spec), id="gw0", _io=None)
     node = _Node(gateway)
     config: Any = SimpleNamespace(
-        add_cleanup=lambda _: None,
-        stash={},
         pluginmanager=SimpleNamespace(get_plugin=lambda _: None),
     )
-    role = controller.Controller(config, SimpleNamespace())  # type: ignore[arg-type]
-    role.pytest_configure_node(node)
-    (server,) = role._servers.values()
-    server.receive((0, "hello", 4321, "far"))
-    role._wait_for_workers()
+    server = Server("gw0", _Silent(), lambda: None)
+    server.receive((0, "hello", 4321, "far", ""))
+    said: list[str] = []
+    ending.Ending(config, {node: server}, said.append).end_all()
+    assert len(said) == 1
     assert killed == []
 
 
 class _Node:
-    """The attributes of xdist's worker node that the controller uses."""
+    """The attribute of xdist's worker node that is needed to end the worker."""
 
     def __init__(self, gateway: object) -> None:
         self.gateway = gateway
-        self.workerinput: dict[str, object] = {}
 
 
 class _Silent:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -148,6 +148,110 @@ def test_a_far_worker_that_holds_its_interpreter_lock_is_named(
     assert project.called("cleaned") == 1
     said = f"if process {pid} on {platform.node()} is still running, end it"
     result.stdout.fnmatch_lines([f"plan: worker 'gw0' did not end *{said}*", "*test_counts*"])
+
+
+_SSH = """#!/bin/sh
+# Runs the command on this machine, which cannot be reached any more once there is a file `gone`.
+[ -e gone ] && exit 255
+for command; do :; done
+exec sh -c "$command"
+"""
+
+
+class TestHostThatIsLost:
+    """A worker whose host cannot be reached again has no replacement."""
+
+    @pytest.fixture
+    def start(self, project: Cluster) -> Callable[..., pytest.RunResult]:
+        """Runs the tests of the project with a worker on a host."""
+        project.write("bin/ssh", _SSH).chmod(0o755)
+        far = project.path / "far"
+        project.write("far/conftest.py", (project.path / "conftest.py").read_text())
+        project.write("far/pytest.ini", "[pytest]\n")
+        project.write("pytest.ini", "[pytest]\ntestpaths = .\nnorecursedirs = far\n")
+        words = [  # execnet does not close the pipes to an ssh that fails
+            "-W", "default", "--dist", "load", "--tx",
+            f"ssh=far//python={sys.executable}//chdir={far}"
+            f"//env:PYTHONPATH={project.path}:{ROOT}//env:PYTEST_DISABLE_PLUGIN_AUTOLOAD=1",
+        ]  # fmt: skip
+        path = f"{project.path / 'bin'}:{os.environ['PATH']}"
+
+        def run(tests: str, *args: str) -> pytest.RunResult:
+            for file in ("test_it.py", "far/test_it.py"):
+                project.tests(tests.format(gone=project.path / "gone"), name=file)
+            return project.apart(*words, *args, env={"PATH": path})
+
+        return run
+
+    def test_others_take_over_its_tests(
+        self, project: Cluster, start: Callable[..., pytest.RunResult]
+    ) -> None:
+        """A line says why it has no replacement."""
+        result = start(
+            """
+        import time
+
+        @pytest.mark.parametrize("number", range(6))
+        def test_it(db, plan, number):
+            is_far = "far" in os.getcwd()
+            while not is_far and not os.path.exists('{gone}'):
+                time.sleep(0.01)
+            with plan.state.lock("of the far worker"):
+                if is_far:
+                    open('{gone}', "w").close()
+                    os._exit(1)
+        """,
+            "--tx",
+            "popen",
+        )
+        assert outcomes(result) == {"passed": 5, "failed": 1}
+        result.stdout.fnmatch_lines(
+            [
+                "plan: worker 'gw*' is lost, and there is no way to start another one on "
+                f"'{platform.node()}' (*)"
+            ]
+        )
+        assert project.called("db") == project.called("cleaned") == 1
+
+    def test_without_another_worker_the_session_fails(
+        self, project: Cluster, start: Callable[..., pytest.RunResult]
+    ) -> None:
+        """It says that tests were not run."""
+        result = start("""
+        @pytest.mark.parametrize("number", range(6))
+        def test_it(db, number):
+            open('{gone}', "w").close()
+            os._exit(1)
+        """)
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        result.stdout.fnmatch_lines(
+            ["!* worker 'gw0' is lost, *; the tests that were left for it were not run !*"]
+        )
+        assert project.called("cleaned") == 1
+
+    def test_before_the_tests_the_session_fails(
+        self, project: Cluster, start: Callable[..., pytest.RunResult]
+    ) -> None:
+        """The other worker has none to run, because xdist waits for both."""
+        result = start(
+            """
+        import time
+
+        def pytest_generate_tests():
+            if "far" in os.getcwd():
+                while not os.path.exists("../calls.txt"):
+                    time.sleep(0.01)
+                open('{gone}', "w").close()
+                os._exit(1)
+
+        def test_it(db): pass
+        """,
+            "--tx",
+            "popen",
+        )
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        result.stdout.fnmatch_lines(["!* worker 'gw0' is lost, *; no test was run !*"])
+        assert project.called("cleaned") == 1
 
 
 _FAR_CALLS = """

@@ -420,6 +420,24 @@ class TestClient:
         ask(None)
         assert all(error.startswith(GONE) for error in errors)
 
+    def test_end_of_the_controller_stops_the_tests(
+        self, channel: Channel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Later requests fail at once, although execnet may still send. Teardown is not stopped."""
+        monkeypatch.setattr("pytest_plan.plugin.xdist.client._GRACE", 0.0)
+        stopped: list[bool] = []
+        client = Client(channel, lambda: stopped.append(client.is_ending))
+        channel.receive(None)
+        wait_until(lambda: stopped == [False])
+        with pytest.raises(StateError, match=GONE):
+            client.ask("read", "key")
+        assert channel.sent == []
+        client = Client(channel, lambda: stopped.append(client.is_ending))
+        client.is_ending = True
+        channel.receive(None)
+        wait_until(lambda: "plan-gone" not in {one.name for one in threading.enumerate()})
+        assert stopped == [False]
+
     def test_timeout_notifies_the_controller(self, channel: Channel, client: Client) -> None:
         """When a request times out, the controller is notified and a late answer is dropped."""
         with pytest.raises(TimeoutError):

@@ -88,6 +88,15 @@ class Context:
         return self._scope.deadline
 
     @property
+    def host(self) -> str:
+        """The address under which tests reach what the step starts; a server is to listen on it.
+
+        It is `127.0.0.1`, unless `--plan-host` or `Plan(host=...)` gives another address of this
+        machine, which tests on other machines can reach.
+        """
+        return self._facts.host
+
+    @property
     def tmp_path(self) -> Path:
         """The step's temporary folder, which is removed after cleanup.
 
@@ -359,10 +368,11 @@ class Context:
                 self._starter.push(f"environment variable {name}", body, number=number)
 
     def free_port(self) -> int:
-        """Return a free TCP port of 127.0.0.1, never the same twice in a run.
+        """Return a TCP port that is free on `host`, never the same twice in a run.
 
         Raises:
-            StateError, OSError: the step was abandoned, or no port is free.
+            StateError: the step was abandoned.
+            OSError: no port is free, or `host` is not an address of this machine.
         """
         with self._scope.uninterrupted:
             self._scope.admit()

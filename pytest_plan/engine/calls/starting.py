@@ -79,7 +79,8 @@ class Starter:
             marks = facts.programs.own(new_marks())
             label = f"process {command.name!r}"
             started = Started(command, self._place(command), marks, None, self._log)
-            started.ports, started.condition, started.timeout = ports or {}, ready, timeout
+            started.host, started.ports = facts.host, ports or {}
+            started.condition, started.timeout = ready, timeout
             started.number = number = self._plan_tree(label, started)
             try:
                 process = started.spawn()

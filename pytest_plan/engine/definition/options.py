@@ -11,6 +11,7 @@ from pytest_plan.engine.model.durations import parse_duration
 from pytest_plan.engine.model.errors import PlanDefinitionError
 
 DEFAULT_CLEANUP_TIMEOUT = 60.0
+DEFAULT_HOST = "127.0.0.1"
 
 
 class Parameter(NamedTuple):
@@ -268,6 +269,7 @@ class RunOptions(NamedTuple):
         jobs: the maximum number of steps that run at the same time.
         parameters: the values that hooks can take by name, in addition to `ctx`, `state` and
             the values of steps.
+        host: the address under which tests reach what steps start.
         skip_on: the exceptions that a step can raise to skip itself.
         stop_on: the exceptions that stop the plan and are re-raised unchanged.
         program_variables: a function that takes the name of a step and returns the environment
@@ -281,6 +283,7 @@ class RunOptions(NamedTuple):
     cleanup_limit: float
     jobs: int
     parameters: Mapping[str, Any]
+    host: str = DEFAULT_HOST
     skip_on: tuple[type[BaseException], ...] = ()
     stop_on: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
     program_variables: Callable[[str], Mapping[str, str]] | None = None

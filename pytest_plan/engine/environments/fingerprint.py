@@ -1,8 +1,9 @@
 """Fingerprints, which show whether a step has changed since it was kept, and what has changed.
 
-A fingerprint covers the step's options, the files and functions in its `inputs`, and its hooks:
-their source, the definitions of the same file that they use, directly or indirectly, and the plain
-data that they hold. A step that cannot be read counts as changed.
+A fingerprint covers the step's options, the files and functions in its `inputs`, the host of the
+plan if a hook can ask for it, and its hooks: their source, the definitions of the same file that
+they use, directly or indirectly, and the plain data that they hold. A step that cannot be read
+counts as changed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 from pytest_plan.engine.definition.code.captured import as_text, captured_by
 from pytest_plan.engine.definition.code.source import Sources
-from pytest_plan.engine.definition.options import StepOptions
+from pytest_plan.engine.definition.options import DEFAULT_HOST, StepOptions
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import describe
 
@@ -62,10 +63,14 @@ class Fingerprints:
     Args:
         steps: a function that returns all steps by name. It is called again for a step that was
             declared later.
+        host: the host of the plan.
     """
 
-    def __init__(self, steps: Callable[[], Mapping[str, PlannedStep]]) -> None:
+    def __init__(
+        self, steps: Callable[[], Mapping[str, PlannedStep]], host: str = DEFAULT_HOST
+    ) -> None:
         self._look_up = steps
+        self._host = host
         self._steps = steps()
         self._sources = Sources()
         self._prints: dict[str, _StepPrint] = {}
@@ -83,8 +88,8 @@ class Fingerprints:
         """Return what has changed first since a step had this fingerprint, or None.
 
         It is one of `its code: NAME in FILE:LINE`, `closure: NAME`, `default: NAME`,
-        `argument: NAME`, `attribute: NAME`, `constant: NAME`, `option NAME`, and `inputs: FILE`,
-        or it says what could not be read, then or now.
+        `argument: NAME`, `attribute: NAME`, `constant: NAME`, `option NAME`, `--plan-host` and
+        `inputs: FILE`, or it says what could not be read, then or now.
         """
         if (before := _parsed(fingerprint)) is None:
             return _unreadable(fingerprint)
@@ -101,7 +106,8 @@ class Fingerprints:
             self._steps = self._look_up()
         if name not in self._prints:
             step = self._steps[name]
-            self._prints[name] = _StepPrint(step, self._sources, self._digest_of_file)
+            digest = self._digest_of_file
+            self._prints[name] = _StepPrint(step, self._sources, digest, self._host)
         return self._prints[name]
 
     def _digest_file(self, file: str) -> str:
@@ -112,9 +118,14 @@ class _StepPrint:
     """The parts of the fingerprint of one step; each is computed when it is asked for."""
 
     def __init__(
-        self, step: PlannedStep, sources: Sources, digest_of_file: Callable[[str], str]
+        self,
+        step: PlannedStep,
+        sources: Sources,
+        digest_of_file: Callable[[str], str],
+        host: str,
     ) -> None:
         self._step = step
+        self._host = host
         self._folder = Path(step.origin.rpartition(":")[0]).resolve().parent
         self._sources = sources
         self._digest_of_file = digest_of_file
@@ -158,6 +169,8 @@ class _StepPrint:
         }
         if self._step.param is not None:
             parts["its parameter"] = as_text(self._step.param)
+        if self._host != DEFAULT_HOST and any("ctx" in one.required for _, one in hooks):
+            parts["--plan-host"] = self._host
         found = {label: _digest(text.encode()) for label, text in parts.items()}
         for given in self._step.options.inputs:
             found.update(self._result(given) if callable(given) else self._matches(given))

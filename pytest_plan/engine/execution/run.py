@@ -101,6 +101,7 @@ class Run:
             self.journal,
             limit=options.limit,
             parameters=options.parameters,
+            host=options.host,
             emit=_emitter(inbox, listeners),
             listeners=listeners,
             skip_on=options.skip_on,

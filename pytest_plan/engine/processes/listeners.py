@@ -14,15 +14,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_plan.engine.processes.addresses import LOOPBACK, addresses_at
 from pytest_plan.engine.processes.identity import name_of, process_table
 
 _LISTENS = "0A"  # the state of a listening socket in /proc/net/tcp
 _ACCEPTS = 0x10000  # the flag of a listening socket in /proc/net/unix
-# 127.0.0.1 and ::1, as /proc shows them on a little-endian and on a big-endian machine.
-_LOOPBACK = {
-    "0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000",
-    "7F000001", "00000000000000000000FFFF7F000001", "00000000000000000000000000000001",
-}  # fmt: skip
 _PORT = r"(?:^|[:=])(\d{1,5})(?![\w.\]])"
 
 
@@ -99,27 +95,35 @@ def strangers_at(sockets: Mapping[int, int], is_ours: Callable[[int], bool]) -> 
 
 
 def foreign_listeners(
-    ports: Collection[int], pids: Callable[[], Collection[int]], is_ours: Callable[[int], bool]
+    ports: Collection[int],
+    pids: Callable[[], Collection[int]],
+    is_ours: Callable[[int], bool],
+    host: str = LOOPBACK,
 ) -> list[Stranger]:
     """Return the listeners on those of `ports` on which no process of a tree listens.
 
-    Only those count that answer on the loopback interface. Nobody is found if nothing can be told,
-    because the sockets of a process of the tree are hidden.
+    Only those count that answer on `host`; for a loopback address, on the usual ones as well.
+    Nobody is found if nothing can be told, because the sockets of a process of the tree are hidden.
 
     Args:
         ports: the ports.
         pids: a function that returns the processes of the tree.
         is_ours: a function that returns whether a process belongs to the tree.
+        host: the address on which the tree is to listen.
     """
-    first = _foreign(ports, pids, is_ours)
+    first = _foreign(ports, pids, is_ours, host)
     # A process of the tree may just have handed its socket to a child and ended.
-    return [one for one in _foreign(ports, pids, is_ours) if one in first] if first else []
+    return [one for one in _foreign(ports, pids, is_ours, host) if one in first] if first else []
 
 
 def _foreign(
-    ports: Collection[int], pids: Callable[[], Collection[int]], is_ours: Callable[[int], bool]
+    ports: Collection[int],
+    pids: Callable[[], Collection[int]],
+    is_ours: Callable[[int], bool],
+    host: str,
 ) -> list[Stranger]:
-    found = {one.inode: one.port for one in _sockets() if _answers_on(one, ports)}
+    listening = [one for one in _sockets() if _listens_on(one, ports)]
+    found = {one.inode: one.port for one in listening if _answers_at(one, host)}
     if not found:
         return []
     members = pids()
@@ -169,8 +173,8 @@ def _listens_on(one: _Socket, ports: Collection[int]) -> bool:
     return one.state == _LISTENS and one.port in ports
 
 
-def _answers_on(one: _Socket, ports: Collection[int]) -> bool:
-    return _listens_on(one, ports) and (one.host in _LOOPBACK or not one.host.strip("0"))
+def _answers_at(one: _Socket, host: str) -> bool:
+    return not one.host.strip("0") or _packed(one) in addresses_at(host)
 
 
 def _sockets() -> Iterator[_Socket]:
@@ -182,10 +186,15 @@ def _sockets() -> Iterator[_Socket]:
                 yield _Socket(fields[1][:-5], local, remote, fields[3], int(fields[9]))
 
 
-def _address(one: _Socket) -> str:
+def _packed(one: _Socket) -> bytes:
+    """Return the address of a socket, whose words /proc shows in the machine's order of bytes."""
     words = re.findall("(..)(..)(..)(..)", one.host)
     order = reversed if sys.byteorder == "little" else tuple
-    packed = bytes.fromhex("".join(part for word in words for part in order(word)))
+    return bytes.fromhex("".join(part for word in words for part in order(word)))
+
+
+def _address(one: _Socket) -> str:
+    packed = _packed(one)
     if len(packed) == 4:
         return f"{socket.inet_ntop(socket.AF_INET, packed)}:{one.port}"
     return f"[{socket.inet_ntop(socket.AF_INET6, packed)}]:{one.port}"

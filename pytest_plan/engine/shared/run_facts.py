@@ -14,6 +14,7 @@ from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.model.clock import PlanClock
 from pytest_plan.engine.model.events import Event, Listener
 from pytest_plan.engine.model.secret import Masker
+from pytest_plan.engine.processes.addresses import LOOPBACK, first_address, is_loopback
 from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.shared.folders import RunFolders
 from pytest_plan.engine.shared.log import StepLog, note_secrets
@@ -42,6 +43,7 @@ class RunFacts:
         instance_variables: those that instances of steps have set.
         programs: the programs that steps have started.
         checks: the checks that are called while tests run.
+        host: the address under which tests reach what steps start.
         parameters: the values that hooks can take by name, in addition to `ctx`, `state` and the
             values of steps.
         emit: the function that delivers an event to the listeners.
@@ -60,6 +62,7 @@ class RunFacts:
         "deadline",
         "emit",
         "folders",
+        "host",
         "instance_variables",
         "journal",
         "listeners",
@@ -84,6 +87,7 @@ class RunFacts:
         *,
         limit: float | None = None,
         parameters: Mapping[str, Any],
+        host: str = LOOPBACK,
         emit: Callable[[Event], None],
         listeners: Sequence[Listener],
         skip_on: tuple[type[BaseException], ...] = (),
@@ -102,7 +106,8 @@ class RunFacts:
         self.masker = Masker()
         self.masker.on_learn = note_secrets
         self.copies = Copies()
-        self.ports = Ports()
+        self.host = host
+        self.ports = Ports(host)
         self.variables = Variables()
         self.instance_variables = InstanceVariables(worker)
         self.programs = Programs()
@@ -191,19 +196,51 @@ class RunFacts:
 
 
 class Ports:
-    """Hands out free ports of the loopback interface, each at most once."""
+    """Hands out free ports, each at most once.
 
-    def __init__(self) -> None:
+    Args:
+        host: the address on which the ports are free. They are free on the loopback interface, too,
+            so that no other process can be taken for the one that listens there.
+    """
+
+    def __init__(self, host: str = LOOPBACK) -> None:
+        self._host = host
         self._lock = threading.Lock()  # guards _given
         self._given: set[int] = set()
 
     def take(self) -> int:
-        """Return a free port that was not handed out before."""
+        """Return a free port that was not handed out before.
+
+        Raises:
+            OSError: no port is free, or the host is not this machine.
+        """
         with self._lock:
             while True:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", 0))
-                    port = int(probe.getsockname()[1])
-                if port not in self._given:
+                port = self._free_port()
+                if port is not None and port not in self._given:
                     self._given.add(port)
                     return port
+
+    def _free_port(self) -> int | None:
+        """Return a port that is free on the host; None if it is not free on loopback."""
+        if self._host == LOOPBACK:
+            return _bind(LOOPBACK, 0)
+        try:
+            port = _bind(self._host, 0)
+        except OSError as error:
+            text = f"no port is free on {self._host}, the address of the plan (--plan-host)"
+            raise OSError(error.errno, f"{text}: {error.strerror}") from None
+        if not is_loopback(self._host):
+            try:
+                _bind(LOOPBACK, port)
+            except OSError:
+                return None
+        return port
+
+
+def _bind(host: str, port: int) -> int:
+    """Bind a socket to a port, or to a free one for 0; return the port, which is free again."""
+    family, address = (socket.AF_INET, host) if host == LOOPBACK else first_address(host)
+    with socket.socket(family) as probe:
+        probe.bind((address, port))
+        return int(probe.getsockname()[1])

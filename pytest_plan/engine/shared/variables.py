@@ -110,6 +110,11 @@ class Variables:
                     _changes.undo(name, values.pop())
             self._owners.clear()
 
+    def owners(self) -> dict[str, str]:
+        """Return the variables that steps have set, and the step of each."""
+        with self._lock:
+            return {name: step for name, (step, _) in self._owners.items()}
+
     def current(self) -> dict[str, str]:
         """Return the variables that steps have set, and their current values."""
         with self._lock:
@@ -164,6 +169,15 @@ class InstanceVariables:
             values[name].pop()
             if not values[name]:
                 del values[name]
+
+    def current(self) -> list[tuple[str, str, str]]:
+        """Return the step, the name and the value of each variable."""
+        with self._lock:
+            return [
+                (step, name, values[-1])
+                for step, (_, variables) in self._values.items()
+                for name, values in variables.items()
+            ]
 
     def of_worker(self, worker: str) -> dict[str, str]:
         """Return the variables that all tests of a worker see."""

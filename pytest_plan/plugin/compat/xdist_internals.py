@@ -109,6 +109,35 @@ def start_no_more_workers(config: pytest.Config) -> None:
         session._max_worker_restart = 0
 
 
+def replace_reachable_workers(
+    config: pytest.Config, refuse: Callable[[Any, Exception], None]
+) -> None:
+    """Let xdist go on without a crashed worker if its host cannot be reached for a replacement.
+
+    Otherwise, this would be an INTERNALERROR, as it is if this version of xdist starts replacements
+    in another way.
+
+    Args:
+        config: the config of the controller.
+        refuse: a function to call with a worker that cannot be replaced, and the reason. It may
+            raise an exception to end the session.
+    """
+    session: Any = config.pluginmanager.get_plugin("dsession")
+    if not hasattr(session, "_clone_node"):
+        return
+    from execnet.gateway_bootstrap import HostNotFound
+
+    replace = session._clone_node
+
+    def replace_if_reachable(node: Any) -> Any:
+        try:
+            return replace(node)
+        except (HostNotFound, EOFError, OSError) as error:
+            refuse(node, error)
+
+    session._clone_node = replace_if_reachable
+
+
 def end_workers(config: pytest.Config, seconds: float) -> None:
     """End all workers, wait for them, and kill those of this machine that do not end in time.
 

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_plan.engine.definition.graph import closure, ranks
 from pytest_plan.engine.definition.names import StepNames, own_name, unknown_step, worker_of
+from pytest_plan.engine.definition.options import DEFAULT_HOST
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan, definition_of
@@ -54,6 +55,7 @@ class DeclaredSteps:
             cleanup_limit=settings.cleanup_limit or DEFAULT_CLEANUP_LIMIT,
             jobs=settings.jobs or DEFAULT_JOBS,
             parameters={"config": config},
+            host=settings.host or DEFAULT_HOST,
             store=store,
         )
         self.definition = definition_of(self.plan)

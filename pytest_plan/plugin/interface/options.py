@@ -59,6 +59,13 @@ _OPTIONS = (
         "Maximum total time for cleanup (default: 5m)",
         "DURATION",
     ),
+    _Option(
+        "host",
+        Kind.HOST,
+        "Address of this machine under which workers on other machines reach what steps start "
+        "(default: 127.0.0.1)",
+        "ADDRESS",
+    ),
     _Option("jobs", Kind.COUNT, "Maximum number of steps to run in parallel (default: 8)", "N"),
     _Option(
         "continue_on_error",
@@ -185,6 +192,7 @@ class Settings(NamedTuple):
         show: whether to print the plan and run nothing.
         limit: the maximum time for provisioning and tests, in seconds; None means no limit.
         cleanup_limit: the maximum time for cleanup, in seconds; None means the engine's default.
+        host: the address under which tests reach what steps start; None means the engine's default.
         jobs: the maximum number of steps to run in parallel; None means the engine's default.
         continue_on_error: whether to continue with everything that does not need a failed step.
         until: the step to run, together with the steps it needs; None means all steps that tests
@@ -216,6 +224,7 @@ class Settings(NamedTuple):
     show: bool
     limit: float | None
     cleanup_limit: float | None
+    host: str | None
     jobs: int | None
     continue_on_error: bool
     until: str | None

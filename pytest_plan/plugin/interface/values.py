@@ -27,6 +27,7 @@ class Kind(enum.Enum):
     KEEP = "when to keep"
     ENVIRONMENT = "name of an environment"
     REPORTS = "paths of reports"
+    HOST = "address of this machine"
 
 
 def _duration(value: Any, source: str) -> float:
@@ -108,6 +109,12 @@ def _words(value: Any, source: str) -> list[Any]:
         raise PlanDefinitionError(f"{source}: cannot parse {value!r}: {error}") from None
 
 
+def _host(value: Any, source: str) -> str:
+    from pytest_plan.engine.processes.addresses import check_host
+
+    return check_host(value, source)
+
+
 READERS: Mapping[Kind, Callable[[Any, str], Any]] = {
     Kind.DURATION: _duration,
     Kind.LONGER_THAN_ZERO: _longer_than_zero,
@@ -118,4 +125,5 @@ READERS: Mapping[Kind, Callable[[Any, str], Any]] = {
     Kind.KEEP: _keep,
     Kind.ENVIRONMENT: _environment,
     Kind.REPORTS: _reports,
+    Kind.HOST: _host,
 }

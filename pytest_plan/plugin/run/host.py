@@ -348,6 +348,7 @@ class Host:
         from pytest_plan.plugin.run.environments.environment import RunEnvironment
 
         declared, run_id = self._declared, new_run_id()
+        launch.check_host(declared.settings)
         if declared.settings.signals:
             self.signals.install()
         environment = None

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from pytest_plan.engine.definition.options import DEFAULT_HOST, RunOptions
 from pytest_plan.engine.environments.reaper import module_argv
+from pytest_plan.engine.journal.reader import Recorded
 from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.secret import KEY_VARIABLE
-from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
+from pytest_plan.engine.processes.addresses import check_name
+from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT, Settings
 
 _OPTIONS = "PYTEST_ADDOPTS"
 _BY_REAPER = "PYTEST_PLAN_BY_REAPER"
@@ -24,12 +27,13 @@ _ROOT = "PYTEST_PLAN_ROOT"
 _KEY: pytest.StashKey[Key] = pytest.StashKey()
 
 
-def describe(config: pytest.Config, conftests: list[str]) -> dict[str, Any]:
+def describe(config: pytest.Config, conftests: list[str], host: str) -> dict[str, Any]:
     """Return the facts about this run that its journal records.
 
     Args:
         config: the config of this run.
         conftests: the conftests that declare its steps, relative to rootdir.
+        host: the address under which tests reach what its steps start.
     """
     return {
         "python": sys.executable,
@@ -41,7 +45,29 @@ def describe(config: pytest.Config, conftests: list[str]) -> dict[str, Any]:
         "import_mode": str(config.getoption("importmode")),
         "path": [part for part in sys.path if part],
         "conftests": conftests,
+        "host": host,
     }
+
+
+def check_host(settings: Settings) -> None:
+    """Check that the name of a host with which tests are to reach this machine can be used.
+
+    Workers do not check it: they may know it, or not, in another way.
+
+    Raises:
+        pytest.UsageError: it cannot; the message names its source.
+    """
+    if settings.host is not None:
+        try:
+            check_name(settings.host, settings.sources["host"])
+        except PlanDefinitionError as error:
+            raise pytest.UsageError(str(error)) from None
+
+
+def options_of(recorded: Recorded, options: RunOptions) -> RunOptions:
+    """Return the options of a plan, with the host for which the recorded steps were provisioned."""
+    host = recorded.facts.get("launch", {}).get("host", DEFAULT_HOST)
+    return options._replace(host=str(host))
 
 
 def command(launch: Mapping[str, Any], plan_dir: Path) -> list[str]:

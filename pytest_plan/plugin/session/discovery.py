@@ -51,7 +51,7 @@ def _role(config: pytest.Config, settings: Settings) -> object:
 
         return Worker(config, settings)
     if roles.is_controller(config):
-        from pytest_plan.plugin.session.controller import Controller
+        from pytest_plan.plugin.session.controller.controller import Controller
 
         return Controller(config, settings)
     from pytest_plan.plugin.session.solo import Solo

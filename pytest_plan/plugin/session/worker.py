@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_plan.engine.model.errors import StateError
+from pytest_plan.engine.processes.addresses import network
 from pytest_plan.engine.processes.copies import call_in_copies, getpid
 from pytest_plan.plugin.declaring import marks
 from pytest_plan.plugin.interface.options import Settings
@@ -38,7 +39,7 @@ class Worker:
         # None if the controller has not loaded the plugin.
         self._channel = config.workerinput.get(roles.CHANNEL)  # type: ignore[attr-defined]
         if self._channel is not None:
-            self._channel.send((0, "hello", getpid(), platform.node()))
+            self._channel.send((0, "hello", getpid(), platform.node(), network()))
             call_in_copies(self._disconnect)
             # Otherwise pytest would empty the `log_file`, which may have records of steps.
             config.option.log_file_mode = "a"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import queue
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from pytest_plan.engine.shared.store import IN_COPY
 from pytest_plan.plugin.xdist.wire import received, send
 
 __tracebackhide__ = True  # as in engine/shared/state.py
+_GRACE = 1.0  # seconds that tests may go on after the controller has ended
 _POLL = 1.0  # seconds between two checks while waiting; signal handlers run between them
 _GONE = "the controller of this run has ended: its State and its steps are no longer available"
 
@@ -25,7 +27,7 @@ class Client:
     Args:
         channel: the channel that the controller has opened.
         stop: a function that the receiver thread calls when the controller asks this worker to
-            stop.
+            stop, or has ended.
 
     Attributes:
         is_ending: whether the worker is finishing its session, in which case `stop` is no longer
@@ -93,6 +95,8 @@ class Client:
     def _send(self, message: tuple[Any, ...]) -> None:
         if self.is_copied():
             raise StateError(IN_COPY)  # it would share the connection with its parent
+        if self._is_gone:
+            raise StateError(_GONE)  # nobody would answer, although execnet may still send
         try:
             send(self._channel, message)
         except OSError as error:
@@ -117,12 +121,25 @@ class Client:
             self._is_gone = True
             for waiting in list(self._waiting.values()):
                 waiting.put((False, _GONE))
+            threading.Thread(target=self._stop_soon, name="plan-gone", daemon=True).start()
             return
         number, done, answer = received(message)
         if number == 0 and isinstance(answer, bytes):
             self.losses = answer
         elif number == 0:
-            if not self.is_ending:  # otherwise `stop` would interrupt the session-finish hooks
-                self._stop()
+            self._stop_tests()
         elif (answers := self._waiting.pop(number, None)) is not None:
             answers.put((done, answer))
+
+    def _stop_soon(self) -> None:
+        """Stop tests that do not end by themselves, now that the environment is cleaned up.
+
+        On another machine, no signal and no reaper ends this worker, and execnet would let it run
+        for five seconds.
+        """
+        SystemClock.sleep(_GRACE)  # those that wait for the controller get an error
+        self._stop_tests()
+
+    def _stop_tests(self) -> None:
+        if not self.is_ending:  # otherwise `stop` would interrupt the session-finish hooks
+            self._stop()

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.model.errors import StateError, describe, picklable
+from pytest_plan.engine.processes.addresses import loopback_in
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.xdist.pending import PendingRequest
-from pytest_plan.plugin.xdist.wire import received, send
+from pytest_plan.plugin.xdist.wire import received, send, texts_in
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.items.logs import RunLogs
@@ -73,6 +74,30 @@ class Answers:
         sources = self.logs.sources(names)
         return pickle.dumps((decided, variables, of_tests, *facts, sources))
 
+    def loopback(self, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """Return the steps that give tests a loopback address, each with the part and the address.
+
+        Args:
+            names: the steps whose values count; the environment variables of all steps do.
+        """
+        values = self.store.steps_data(names)
+        parts = [
+            (name, "value", text)
+            for name, value in values.items()
+            if isinstance(value, tuple)
+            for text in texts_in(value[1])
+        ]
+        facts = self.host.run.facts
+        texts, owners = self.host.variables(), facts.variables.owners()
+        variables = [(owners[name], name, text) for name, text in texts.items() if name in owners]
+        variables += facts.instance_variables.current()
+        parts += [(step, f"environment variable {name!r}", text) for step, name, text in variables]
+        found: dict[str, tuple[str, str]] = {}
+        for step, part, text in parts:
+            if step not in found and (address := loopback_in(text)) is not None:
+                found[step] = part, address
+        return found
+
     def losses(self) -> bytes | None:
         """Return a message about the steps that are lost, for `Server.lost`; None if none is.
 
@@ -110,6 +135,7 @@ class Server:
         gone: an event that is set once the worker's process has ended, for any reason.
         pid: the worker's process id; None until the plugin in the worker has sent it.
         host: the name of the machine of the worker; "" until the plugin in it has sent it.
+        network: the worker's loopback interface, as `addresses.network` returns it; "" until then.
         stuck: the node id of a test that the worker could not end when the limit was reached; None
             if there is none.
         is_ending: whether the worker will run no more tests.
@@ -125,6 +151,7 @@ class Server:
         self.gone = threading.Event()
         self.pid: int | None = None
         self.host = ""
+        self.network = ""
         self.stuck: str | None = None
         self.is_ending = False
         self.waves: list[tuple[int, bool, int]] = []
@@ -177,7 +204,8 @@ class Server:
         number, what, *arguments = received(message)
         try:
             if what == "hello":
-                self.pid, self.host = arguments
+                self.pid, self.host, *networks = arguments  # an older version sends no network
+                self.network = next(iter(networks), "")
                 if (answers := self._answers()) is not None:
                     self.lost(answers.losses())
             elif what == "need":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from execnet import DumpError
@@ -50,6 +51,17 @@ def dump(key: str, value: Any) -> bytes:
 def load(data: bytes) -> Any:
     """Return the value in a pickle that a process of this run has created."""
     return pickle.loads(data)  # noqa: S301 - both ends of the channel are ours
+
+
+def texts_in(data: bytes) -> Iterator[str]:
+    """Yield the texts and bytes in a pickle, which is not loaded."""
+    import pickletools  # only a run with workers on other machines needs it
+
+    for _, argument, _ in pickletools.genops(data):
+        if isinstance(argument, str):
+            yield argument
+        elif isinstance(argument, bytes):
+            yield argument.decode("latin-1")
 
 
 def open_value(key: str, data: bytes, *, imports: bool = True) -> Any:

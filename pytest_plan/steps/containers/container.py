@@ -10,6 +10,7 @@ from os import PathLike
 from pytest_plan.engine.calls.context import Context, starter_of
 from pytest_plan.engine.model.durations import Duration, parse_duration
 from pytest_plan.engine.model.secret import Secret
+from pytest_plan.engine.processes.addresses import first_address
 from pytest_plan.engine.processes.listeners import listening_on, strangers_at
 from pytest_plan.engine.shared.programs.readiness import Ready, condition_of
 from pytest_plan.steps.attach import attach as use
@@ -56,7 +57,7 @@ def container(
         ctx: the `ctx` of the hook.
         image: the name of the image, which is pulled if it is not on this machine.
         command: the arguments that replace those of the image; None keeps those.
-        ports: the ports of the container to publish on 127.0.0.1: `5432` on a free port,
+        ports: the ports of the container to publish on `ctx.host`: `5432` on a free port,
             `"8080:80"` on port 8080, `"53/udp"` for UDP.
         env: environment variables of the container.
         volumes: folders or files of this machine, and their places in the container: an absolute
@@ -98,7 +99,8 @@ def container(
 
 
 def _start(ctx: Context, engine: Engine, given: Arguments, mark: Mark) -> ContainerTarget:
-    address = "127.0.0.1" if engine.is_local else "0.0.0.0"  # noqa: S104 - a remote engine
+    # Engines publish on IP addresses only.
+    address = first_address(ctx.host)[1] if engine.is_local else "0.0.0.0"  # noqa: S104
     with _explained(given):
         created = engine.client.containers.create(
             given.image,

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pytest_plan.engine.model.durations import Duration, parse_duration
 from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.processes.addresses import netloc
 from pytest_plan.engine.shared.programs.readiness import Condition, NotReadyError, Target
 from pytest_plan.steps.ready.tcp import local_port, said
 
@@ -73,8 +74,7 @@ class _Request(NamedTuple):
     path: str
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}{self.path}"
+        return f"{self.scheme}://{netloc(self.host, self.port)}{self.path}"
 
 
 class Http(Condition):
@@ -110,7 +110,7 @@ class Http(Condition):
     def local_ports(self, target: Target) -> set[int]:
         """Return the port of the request, if it goes to this machine."""
         request = self._request(target)
-        return local_port(request.host, request.port)
+        return local_port(target, request.host, request.port)
 
     def _request(self, target: Target) -> _Request:
         if self._url_or_path.startswith("/"):

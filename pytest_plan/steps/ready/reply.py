@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeAlias
 
+from pytest_plan.engine.processes.addresses import netloc
 from pytest_plan.engine.shared.programs.readiness import Condition, NotReadyError, Target
 from pytest_plan.steps.ready.tcp import local_port, said
 
@@ -45,11 +46,11 @@ class Reply(Condition):
                 self._ask(connection)
         except (OSError, NotReadyError) as error:
             text = str(error) if isinstance(error, NotReadyError) else said(error)
-            raise NotReadyError(f"{self._protocol} {host}:{port}: {text}") from None
+            raise NotReadyError(f"{self._protocol} {netloc(host, port)}: {text}") from None
 
     def local_ports(self, target: Target) -> set[int]:
         """Return the port, if it is one of this machine."""
-        return local_port(*target.address())
+        return local_port(target, *target.address())
 
 
 def received(connection: socket.socket, count: int) -> bytes:

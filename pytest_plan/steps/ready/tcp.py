@@ -6,6 +6,7 @@ import socket
 
 from pytest_plan.engine.model.durations import Duration, parse_duration
 from pytest_plan.engine.model.errors import PlanDefinitionError, describe
+from pytest_plan.engine.processes.addresses import netloc
 from pytest_plan.engine.shared.programs.readiness import Condition, NotReadyError, Target
 
 _LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")  # noqa: S104 - nothing binds to it
@@ -50,13 +51,13 @@ class Tcp(Condition):
             with socket.create_connection((host, port), min(self._timeout, timeout)) as connection:
                 is_accepted = target.has_accepted(connection)
         except OSError as error:
-            raise NotReadyError(f"tcp {host}:{port}: {said(error)}") from None
+            raise NotReadyError(f"tcp {netloc(host, port)}: {said(error)}") from None
         if not is_accepted:
-            raise NotReadyError(f"tcp {host}:{port}: the connection is closed at once")
+            raise NotReadyError(f"tcp {netloc(host, port)}: the connection is closed at once")
 
     def local_ports(self, target: Target) -> set[int]:
         """Return the port, if it is one of this machine."""
-        return local_port(*target.address(self._port))
+        return local_port(target, *target.address(self._port))
 
 
 def said(error: Exception) -> str:
@@ -66,6 +67,7 @@ def said(error: Exception) -> str:
     return describe(error)
 
 
-def local_port(host: str, port: int) -> set[int]:
-    """Return the port if the host is this machine, else nothing."""
-    return {port} if host in _LOCAL or host.startswith("127.") else set()
+def local_port(target: Target, host: str, port: int) -> set[int]:
+    """Return the port if the host is loopback or that of the target, else nothing."""
+    is_here = host in (*_LOCAL, target.host) or host.startswith("127.")
+    return {port} if is_here else set()

@@ -9,12 +9,13 @@ from typing import ClassVar
 from urllib.parse import SplitResult, urlsplit
 
 from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.processes.addresses import netloc
 from pytest_plan.engine.shared.programs.readiness import NotReadyError
 from pytest_plan.steps.attach import Attached
 from pytest_plan.steps.ready.reply import Reply, received
 from pytest_plan.steps.servers.attributes import BIN
 from pytest_plan.steps.servers.programs import Kind, find_program
-from pytest_plan.steps.servers.server import Server
+from pytest_plan.steps.servers.server import Server, log_open_server
 from pytest_plan.steps.service import Wanted, start
 
 KIND = Kind(
@@ -31,8 +32,9 @@ _CORRELATION = 7
 class Kafka(Server):
     """A step that starts a Kafka-compatible broker. Its value is `HOST:PORT`.
 
-    The broker is tansu, not Apache Kafka. It keeps all messages in memory and listens on 127.0.0.1
-    only. Every user of this machine can connect to it. Cleanup ends it.
+    The broker is tansu, not Apache Kafka. It keeps all messages in memory and listens on `ctx.host`
+    only. Everybody who can reach this address can use it: by default, the users of this machine.
+    Cleanup ends it.
 
     Attributes:
         bin: the folder with `tansu`; None means that it is searched for.
@@ -68,7 +70,8 @@ class Kafka(Server):
     def _start(self, ctx: Context) -> str:
         program = find_program(KIND, self.bin)
         ctx.log(f"tansu {program}")
-        address = "tcp://{host}:{port}"
+        log_open_server(ctx, self._title)
+        address = f"tcp://{netloc(ctx.host, '{port}')}"
         where = ["--listener-url", address, "--advertised-listener-url", address]
         wanted = Wanted(
             [program.path, "broker", "--storage-engine", "memory://tansu/", *where],
@@ -76,7 +79,7 @@ class Kafka(Server):
             cause=_CAUSE,
         )
         served = start(ctx, wanted, self._reply(urlsplit("")), None)
-        return f"{served.host}:{served.port}"
+        return netloc(served.host, served.port)
 
     def _reply(self, url: SplitResult) -> Reply:
         return Reply("kafka", _versions)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from urllib.parse import SplitResult, quote
 
 from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.processes.addresses import LOOPBACK, netloc
 from pytest_plan.engine.shared.programs.readiness import NotReadyError
 from pytest_plan.steps.ready.reply import Reply, received
 from pytest_plan.steps.servers.attributes import (
@@ -27,7 +28,7 @@ from pytest_plan.steps.servers.programs import (
     private_file,
     private_folder,
 )
-from pytest_plan.steps.servers.server import Server, random_password, run_or_explain
+from pytest_plan.steps.servers.server import Server, password_of, run_or_explain
 from pytest_plan.steps.service import Wanted, start
 
 KIND = Kind(
@@ -51,7 +52,7 @@ _REFUSAL = 0xFF
 class MariaDB(Server):
     """A step that starts a MariaDB server. Its value is the URL of a database.
 
-    It listens on 127.0.0.1 only. Cleanup ends it and removes its data. For speed, it does not wait
+    It listens on `ctx.host` only. Cleanup ends it and removes its data. For speed, it does not wait
     until data is on the disk. As root, it runs as the user `nobody`. No configuration file is read.
 
     Attributes:
@@ -91,14 +92,14 @@ class MariaDB(Server):
         install = _installer(program.path)
         ctx.log(f"MariaDB {program}")
         user = other_user(program)
-        password = random_password() if self.password is None else self.password
+        password = password_of(self, ctx, self.password)
         folder = private_folder(ctx.tmp_path / "mariadb", user)
         data = folder / "data"
         how = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
         run_or_explain(
             ctx, [install, "--no-defaults", f"--datadir={data}", *how], folder, user, _CAUSE
         )
-        first = private_file(folder / "first.sql", self._first_statements(password), user)
+        first = private_file(folder / "first.sql", self._first_statements(ctx, password), user)
         served = start(
             ctx,
             Wanted(
@@ -115,20 +116,21 @@ class MariaDB(Server):
             None,
         )  # fmt: skip
         secret = f":{quote(password, safe='')}" if password else ""
-        return f"mysql://{self.user}{secret}@{served.host}:{served.port}/{self.database}"
+        where = netloc(served.host, served.port)
+        return f"mysql://{self.user}{secret}@{where}/{self.database}"
 
     def _reply(self, url: SplitResult) -> Reply:
         return Reply("mysql", _greeted)
 
-    def _first_statements(self, password: str) -> str:
+    def _first_statements(self, ctx: Context, password: str) -> str:
         """Return what the server executes at each start, before it accepts connections."""
         text = password.replace("\\", "\\\\").replace("'", "\\'")
-        user = f"`{self.user}`@`127.0.0.1` identified by '{text}'"
+        who = f"`{self.user}`@`{LOOPBACK if ctx.host == LOOPBACK else '%'}`"
         return (
             f"create database if not exists `{self.database}` character set utf8mb4;\n"
             "delete from mysql.global_priv where user = 'root';\nflush privileges;\n"
-            f"create or replace user {user};\n"
-            f"grant all on *.* to `{self.user}`@`127.0.0.1` with grant option;\n"
+            f"create or replace user {who} identified by '{text}';\n"
+            f"grant all on *.* to {who} with grant option;\n"
         )
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 from urllib.parse import SplitResult, quote, unquote
 
 from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.processes.addresses import is_loopback, netloc
 from pytest_plan.engine.shared.programs.readiness import NotReadyError
 from pytest_plan.steps.ready.reply import Reply, received
 from pytest_plan.steps.servers.attributes import (
@@ -30,7 +31,7 @@ from pytest_plan.steps.servers.programs import (
     private_file,
     private_folder,
 )
-from pytest_plan.steps.servers.server import Server, random_password, run_or_explain
+from pytest_plan.steps.servers.server import Server, password_of, run_or_explain
 from pytest_plan.steps.service import Wanted, start
 
 KIND = Kind(
@@ -49,13 +50,14 @@ _NO_PASSWORD = b"\0\0\0\0"
 _END = b"X\0\0\0\x04"
 # Clients that connect too early are told that the database system is starting up.
 _CAUSE = r"\b(FATAL|PANIC|ERROR): +(?!the database system is )|: error:"
+_FROM_ELSEWHERE = "host all all all scram-sha-256\n"  # by default, only loopback is let in
 _FIRST_DATABASE = "postgres"
 
 
 class PostgreSQL(Server):
     """A step that starts a PostgreSQL server. Its value is the URL of a database.
 
-    It listens on 127.0.0.1 only. Cleanup ends it and removes its data. For speed, it does not wait
+    It listens on `ctx.host` only. Cleanup ends it and removes its data. For speed, it does not wait
     until data is on the disk. As root, it runs as the user `nobody`.
 
     Attributes:
@@ -94,7 +96,7 @@ class PostgreSQL(Server):
         program = find_program(KIND, self.bin, self.version)
         ctx.log(f"PostgreSQL {program}")
         user = other_user(program)
-        password = random_password() if self.password is None else self.password
+        password = password_of(self, ctx, self.password)
         folder = private_folder(ctx.tmp_path / "postgresql", user)
         self._create(ctx, program, folder, password, user)
         wanted = Wanted(
@@ -107,7 +109,8 @@ class PostgreSQL(Server):
         )  # fmt: skip
         served = start(ctx, wanted, _reply(self.user, self.database), None)
         secret = f":{quote(password, safe='')}" if password else ""
-        return f"postgresql://{self.user}{secret}@{served.host}:{served.port}/{self.database}"
+        where = netloc(served.host, served.port)
+        return f"postgresql://{self.user}{secret}@{where}/{self.database}"
 
     def _reply(self, url: SplitResult) -> Reply:
         user = unquote(url.username or "postgres")
@@ -126,6 +129,9 @@ class PostgreSQL(Server):
         how = ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
         words = [initdb, "-D", data, "-U", self.user, *how, *secret]
         run_or_explain(ctx, words, folder, user, _CAUSE)
+        if not is_loopback(ctx.host):
+            with (data / "pg_hba.conf").open("a", encoding="utf-8") as rules:
+                rules.write(_FROM_ELSEWHERE)
         if self.database != _FIRST_DATABASE:
             statement = f'CREATE DATABASE "{self.database}"\n'
             single: list[str | os.PathLike[str]] = ["--single", "-F", "-D", data, _FIRST_DATABASE]

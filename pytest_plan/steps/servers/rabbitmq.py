@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, quote
 
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.model.durations import Duration
+from pytest_plan.engine.processes.addresses import LOOPBACK, netloc
 from pytest_plan.engine.shared.programs.readiness import NotReadyError
 from pytest_plan.steps.ready.reply import Reply, received
 from pytest_plan.steps.servers.attributes import (
@@ -47,7 +48,7 @@ _METHOD = 1  # the type of the frame with which a server begins
 class RabbitMQ(Server):
     """A step that starts a RabbitMQ server. Its value is its AMQP URL.
 
-    It listens on 127.0.0.1 only, with the virtual host `/`. Cleanup ends it and removes its data.
+    It listens on `ctx.host` only, with the virtual host `/`. Cleanup ends it and removes its data.
     As root, it runs as the user `nobody`. It reads no configuration files.
 
     Attributes:
@@ -85,7 +86,7 @@ class RabbitMQ(Server):
         )
         served = start(ctx, wanted, self._reply(SplitResult("", "", "", "", "")), None)
         secret = quote(password, safe="")
-        return f"amqp://{self.user}:{secret}@{served.host}:{served.port}/%2F"
+        return f"amqp://{self.user}:{secret}@{netloc(served.host, served.port)}/%2F"
 
     def _reply(self, url: SplitResult) -> Reply:
         return Reply("amqp", _greeted)
@@ -116,7 +117,7 @@ def _environment(folder: Path) -> dict[str, str | None]:
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "ERL_CRASH_DUMP_SECONDS": "0",  # none
-        "ERL_EPMD_ADDRESS": "{host}",
+        "ERL_EPMD_ADDRESS": LOOPBACK,  # for its own tools, with its own protocol
         "ERL_EPMD_PORT": "{port:epmd}",
         # Makes the script exec the server. Otherwise it exits with status 0 when the server dies.
         "RUNNING_UNDER_SYSTEMD": "true",

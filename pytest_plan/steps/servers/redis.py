@@ -8,6 +8,7 @@ from typing import ClassVar
 from urllib.parse import SplitResult, quote, unquote
 
 from pytest_plan.engine.calls.context import Context
+from pytest_plan.engine.processes.addresses import netloc
 from pytest_plan.engine.shared.programs.readiness import NotReadyError
 from pytest_plan.steps.ready.reply import Reply, received
 from pytest_plan.steps.servers.attributes import (
@@ -20,7 +21,7 @@ from pytest_plan.steps.servers.attributes import (
     Settings,
 )
 from pytest_plan.steps.servers.programs import Kind, find_program, private_file
-from pytest_plan.steps.servers.server import Server, random_password
+from pytest_plan.steps.servers.server import Server, password_of
 from pytest_plan.steps.service import Wanted, start
 
 KIND = Kind(
@@ -36,7 +37,7 @@ _LONGEST_LINE = 512
 class Redis(Server):
     """A step that starts a Redis server. Its value is the URL of a database.
 
-    It listens on 127.0.0.1 only, and keeps its data in memory unless `settings` say otherwise.
+    It listens on `ctx.host` only, and keeps its data in memory unless `settings` say otherwise.
     Cleanup ends it.
 
     Attributes:
@@ -77,7 +78,7 @@ class Redis(Server):
     def _start(self, ctx: Context) -> str:
         program = find_program(KIND, self.bin, self.version)
         ctx.log(f"Redis {program}")
-        password = random_password() if self.password is None else self.password
+        password = password_of(self, ctx, self.password)
         lines = ['save ""', "appendonly no"]
         lines += [f"requirepass {_quoted(password)}"] if password else []
         lines += [f"{name} {_text(value)}" for name, value in self.settings.items()]
@@ -89,7 +90,7 @@ class Redis(Server):
         )
         served = start(ctx, wanted, _reply("", password), None)
         secret = f":{quote(password, safe='')}@" if password else ""
-        return f"redis://{secret}{served.host}:{served.port}/{self.database}"
+        return f"redis://{secret}{netloc(served.host, served.port)}/{self.database}"
 
     def _reply(self, url: SplitResult) -> Reply:
         return _reply(unquote(url.username or ""), unquote(url.password or ""))

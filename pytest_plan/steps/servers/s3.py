@@ -13,7 +13,7 @@ from pytest_plan.engine.shared.programs.readiness import NotReadyError
 from pytest_plan.steps.ready.reply import Reply, received
 from pytest_plan.steps.servers.attributes import BIN
 from pytest_plan.steps.servers.programs import Kind, find_program
-from pytest_plan.steps.servers.server import Server
+from pytest_plan.steps.servers.server import Server, log_open_server
 from pytest_plan.steps.service import Wanted, start
 
 KIND = Kind(
@@ -30,7 +30,7 @@ _REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 class S3(Server):
     """A step that starts an S3-compatible server. Its value is the endpoint URL.
 
-    The server is moto, which imitates S3 and keeps all objects in memory. It listens on 127.0.0.1
+    The server is moto, which imitates S3 and keeps all objects in memory. It listens on `ctx.host`
     only, and accepts any credentials. Cleanup ends it.
 
     Attributes:
@@ -51,6 +51,7 @@ class S3(Server):
     def _start(self, ctx: Context) -> str:
         program = find_program(KIND, self.bin)
         ctx.log(f"moto {program}")
+        log_open_server(ctx, self._title)
         wanted = Wanted(
             [program.path, "--host", "{host}", "--port", "{port}"],
             cwd=ctx.tmp_path,

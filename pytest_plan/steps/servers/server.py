@@ -14,11 +14,13 @@ from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import Step
 from pytest_plan.engine.model.durations import Duration
 from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.processes.addresses import is_loopback
 from pytest_plan.steps.attach import Attached, attach, attached
 from pytest_plan.steps.ready.reply import Reply
 from pytest_plan.steps.servers.attributes import VARIABLE, Attribute, check_attributes
 
 _PASSWORD_BYTES = 12
+_OPEN = "everybody who can reach {host} (--plan-host) could use it"
 
 
 class Server(Step):
@@ -83,6 +85,27 @@ class Server(Step):
     def _reply(self, url: SplitResult) -> Reply:
         """Return the condition that the server with this URL answers."""
         raise NotImplementedError
+
+
+def password_of(step: Server, ctx: Context, password: str | None) -> str:
+    """Return the password of a server: the given one, or a random one for None.
+
+    Raises:
+        PlanDefinitionError: it is "", so that no password is needed, and the server would listen on
+            an address that other machines can reach.
+    """
+    if password == "" and not is_loopback(ctx.host):
+        raise PlanDefinitionError(
+            f"password of {type(step).__qualname__} is '': {_OPEN.format(host=ctx.host)}; remove "
+            "it, and the step chooses a password"
+        )
+    return random_password() if password is None else password
+
+
+def log_open_server(ctx: Context, title: str) -> None:
+    """Say in the log of a step that its server has no password, if other machines can reach it."""
+    if not is_loopback(ctx.host):
+        ctx.log(f"{title} needs no password: {_OPEN.format(host=ctx.host).replace('could', 'can')}")
 
 
 def random_password() -> str:

@@ -354,3 +354,14 @@ class TestForeignListeners:
         with socket.create_server(("127.0.0.2", 0)) as server:
             port = server.getsockname()[1]
             assert foreign_listeners([port], list, lambda pid: False) == []
+
+    def test_one_on_the_address_of_the_plan_answers(self) -> None:
+        """So does one on all addresses, but not one on the same port of loopback."""
+        with socket.create_server(("127.0.0.2", 0)) as server:
+            port = server.getsockname()[1]
+            (found,) = foreign_listeners([port], list, lambda pid: False, "127.0.0.2")
+            assert found.pid == os.getpid()
+            assert foreign_listeners([port], list, lambda pid: False, "10.99.99.99") == []
+        with socket.create_server(("", 0)) as server:
+            port = server.getsockname()[1]
+            assert foreign_listeners([port], list, lambda pid: False, "10.99.99.99") != []

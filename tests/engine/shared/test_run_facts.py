@@ -39,6 +39,8 @@ class TestPorts:
         offered = iter([5001, 5001, 5001, 5002])
 
         class Probe:
+            def __init__(self, family: int) -> None: ...
+
             def __enter__(self) -> Probe:
                 return self
 

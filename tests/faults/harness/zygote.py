@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 _LOOK = 0.01  # seconds between two polls
 _PLUGINS = ("pytest_plan", "xdist", "pytest_timeout")
 _USED = (
-    "pytest_plan.plugin.session.controller",
+    "pytest_plan.plugin.session.controller.controller",
     "pytest_plan.plugin.xdist.server",
     "pytest_plan.plugin.run.environments.environment",
     "pytest_plan.plugin.items.gate",

@@ -33,10 +33,15 @@ class Runner:
         self.client = client
 
     def run(
-        self, exec: Exec, during: Callable[[Any], Any] = lambda value: value, **options: Any
+        self,
+        exec: Exec,
+        during: Callable[[Any], Any] = lambda value: value,
+        *,
+        host: str = "127.0.0.1",
+        **options: Any,
     ) -> Any:
         """Run the step, and return what `during` returns for its value meanwhile."""
-        plan = Plan()
+        plan = Plan(host=host)
         plan.add_step(GenericStep(exec=exec), name=self.name, **{"timeout": "60s", **options})
         with plan.provisioned() as state:
             return during(state.get(self.name))

@@ -41,6 +41,19 @@ class TestRunning:
 
         runner.run(lambda ctx: container(ctx, IMAGE, command=SERVER, ports=[80]), look)
 
+    def test_it_serves_on_the_host_of_the_plan(self, runner: Runner) -> None:
+        """Its port is published on that address alone."""
+
+        def look(value: Container) -> None:
+            assert value.url == f"http://127.0.0.2:{value.port}"
+            assert read(value.url) == "hello\n"
+            places = runner.client.containers.get(value.id).attrs["NetworkSettings"]["Ports"]
+            assert [place["HostIp"] for place in places["80/tcp"]] == ["127.0.0.2"]
+
+        runner.run(
+            lambda ctx: container(ctx, IMAGE, command=SERVER, ports=[80]), look, host="127.0.0.2"
+        )
+
     def test_it_gets_its_variables_folders_and_port(self, runner: Runner, tmp_path: Path) -> None:
         """`env`, `volumes` and a port of this machine are those of the container."""
         (tmp_path / "index.html").write_text("mine\n")

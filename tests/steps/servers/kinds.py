@@ -45,11 +45,20 @@ def program_or_skip(kind: Kind, version: str | None = None) -> None:
 
 def processes_at(value: str) -> list[psutil.Process]:
     """Return the processes that listen at the port of a value."""
+    return [psutil.Process(one.pid) for one in _listeners_at(value) if one.pid]
+
+
+def addresses_at(value: str) -> set[str]:
+    """Return the addresses on which there is a listener at the port of a value."""
+    return {one.laddr.ip for one in _listeners_at(value)}
+
+
+def _listeners_at(value: str) -> list[Any]:
     port = int(urlsplit(value if "://" in value else f"//{value}").port or 0)
     return [
-        psutil.Process(one.pid)
+        one
         for one in psutil.net_connections("tcp")
-        if one.pid and one.status == psutil.CONN_LISTEN and getattr(one.laddr, "port", None) == port
+        if one.status == psutil.CONN_LISTEN and getattr(one.laddr, "port", None) == port
     ]
 
 
@@ -82,7 +91,8 @@ def _use_mariadb(value: str) -> None:
         cursor.execute("create table a (b text)")
         cursor.execute("insert into a values ('ä')")
         cursor.execute("select b, current_user() from a")
-        assert cursor.fetchone() == ("ä", f"{url.username}@127.0.0.1")
+        host = "127.0.0.1" if url.hostname == "127.0.0.1" else "%"
+        assert cursor.fetchone() == ("ä", f"{url.username}@{host}")
         cursor.execute("select user from mysql.user where user = 'root'")
         assert cursor.fetchone() is None
 

@@ -17,7 +17,13 @@ import pytest
 
 from pytest_plan import Context, Plan, StepError
 from tests.plugin.project import Project
-from tests.steps.servers.kinds import SERVERS, Server, processes_at, program_or_skip
+from tests.steps.servers.kinds import (
+    SERVERS,
+    Server,
+    addresses_at,
+    processes_at,
+    program_or_skip,
+)
 
 pytestmark = pytest.mark.engines
 
@@ -55,6 +61,20 @@ def test_a_client_can_use_the_value_until_cleanup(server: Server) -> None:
     assert not processes_at(value)
     with pytest.raises(Exception, match="Connection refused"):
         server.step().alive(value)
+
+
+# PostgreSQL and Redis: tests/steps/test_host.py.
+@pytest.mark.parametrize("server", ["MariaDB", "RabbitMQ", "Kafka", "S3"], indirect=True)
+def test_it_listens_on_the_host_of_the_plan_only(server: Server) -> None:
+    """Its value has that address, and a client can use it."""
+    plan = Plan(host="127.0.0.2")
+    plan.add_step(server.step(), name="it")
+    with plan.provisioned() as state:
+        value = state["it"]
+        assert re.fullmatch(server.value.replace(r"127\.0\.0\.1", r"127\.0\.0\.2"), value)
+        server.use(value)
+        server.step().alive(value)
+        assert addresses_at(value) == {"127.0.0.2"}
 
 
 def test_a_kept_server_is_reused_until_it_has_died(server: Server, project: Project) -> None:

@@ -32,6 +32,7 @@ def start_of(started: Started) -> dict[str, Any]:
         "cwd": None if cwd is None else os.path.abspath(cwd),
         "user": command.user,
         "group": command.group,
+        "host": started.host,
         "ports": dict(started.ports),
         "timeout": started.timeout,
         "ready": None if started.condition is None else _recorded(started.condition),
@@ -66,6 +67,7 @@ def started_by_earlier_run(
     place = Place(dict(os.environ) if env is None else env, command.cwd)
     started = Started(command, place, process.marks, number, log)
     started.process = process
+    started.host = known.get("host", started.host)
     started.ports = known.get("ports", {})
     started.timeout = known.get("timeout")
     started.refusal = how.get("unrecorded")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_plan.engine.model.clock import Clock
+from pytest_plan.engine.processes.addresses import LOOPBACK
 from pytest_plan.engine.processes.identity import Identity
 from pytest_plan.engine.processes.listeners import Stranger, addresses_of, foreign_listeners
 from pytest_plan.engine.processes.marks import Marks
@@ -92,7 +93,7 @@ class Started(Target):
         self, command: Command, place: Place, marks: Marks, number: int | None, log: StepLog
     ) -> None:
         self.name = repr(command.name)
-        self.host = "127.0.0.1"
+        self.host = LOOPBACK
         self.ports: Mapping[str, int] = {}
         self.value: object = None
         self.command = command
@@ -158,12 +159,15 @@ class Started(Target):
         return addresses_of(member.pid for member in self.process.members())
 
     def strangers(self, ports: Collection[int]) -> list[Stranger]:
-        """Return the processes that listen on one of `ports` while the tree does not."""
+        """Return the processes that answer on `ports` of its host while the tree does not."""
 
         def pids() -> list[int]:
             return [member.pid for member in self.process.members()]
 
-        return foreign_listeners(ports, pids, lambda pid: self.marks.are_on(pid) or pid in pids())
+        def is_ours(pid: int) -> bool:
+            return self.marks.are_on(pid) or pid in pids()
+
+        return foreign_listeners(ports, pids, is_ours, self.host)
 
     def members(self) -> list[Identity]:
         """Return the running processes of its tree."""

@@ -101,12 +101,13 @@ class RunEnvironment:
             self._environment = self._claim()
         except (JournalError, OSError) as error:
             raise pytest.UsageError(str(error)) from None
-        self._prints = Fingerprints(lambda: declared.steps)
+        host = declared.definition.options.host
+        self._prints = Fingerprints(lambda: declared.steps, host)
         self._fresh: Mapping[str, str] = {}
         self._held: dict[str, str] = {}  # why each step cannot be provisioned
         self._kept: Collection[str] = ()
         self._has_said_hidden = False
-        self._facts = launch.describe(declared.config, declared.conftests())
+        self._facts = launch.describe(declared.config, declared.conftests(), host)
         try:
             self._recorded = self._look_back()
             self.watch = Watch(

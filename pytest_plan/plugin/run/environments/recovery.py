@@ -216,6 +216,7 @@ class Recovery(recovery.RecoveryCallbacks):
         from pytest_plan.engine.execution.run import revive
 
         options = self._declared.definition.options
+        options = launch.options_of(restorer.recorded, options)
         return revive(
             restorer,
             options,

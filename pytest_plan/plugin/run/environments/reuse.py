@@ -21,6 +21,7 @@ from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.main_thread.foreground import Foreground
+from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.environments.recovery import (
     Recovery,
     error_of,
@@ -158,7 +159,7 @@ def _dead(
         elif failure is not None:
             checked.add(name)
     if asked:
-        options = declared.definition.options
+        options = launch.options_of(recorded, declared.definition.options)
         run = revive(
             restorer, options, NullJournal(), clock=SystemClock(), listeners=[], scratch=scratch
         )

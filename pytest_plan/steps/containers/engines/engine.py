@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.processes.addresses import LOOPBACK
 
 _ANSWERS_WITHIN = 20.0  # seconds for the first answer of an engine
 _ACTS_WITHIN = 60.0  # seconds for any other answer
 _REMOVED_WITHIN = 20.0  # seconds until what was removed is gone
 PROJECT = "com.docker.compose.project"  # the label that all programs for compose files use
 TAKEN = "(?i)port is already allocated|address already in use"  # what engines say about a port
-_LOOPBACK = "127.0.0.1"
 _CURE = "start Docker, or podman: systemctl --user start podman.socket"
 _INSTALL = "pip install 'pytest-plan[docker]'"
 
@@ -32,7 +32,8 @@ class Engine:
         address: its address, as in DOCKER_HOST.
         client: the client of the library `docker`.
         is_podman: whether it is podman.
-        host: the host on which the ports that the engine publishes answer.
+        host: the host on which the ports that the engine publishes answer; of an engine on this
+            machine, `ctx.host`.
     """
 
     def __init__(self, address: str, client: Any, *, is_podman: bool) -> None:
@@ -44,7 +45,7 @@ class Engine:
     @property
     def is_local(self) -> bool:
         """Whether the engine runs on this machine and sees its files."""
-        return self.host == _LOOPBACK
+        return host_of(self.address) == LOOPBACK
 
     def allow(self, seconds: float | None) -> None:
         """Let the engine take at most so long for each further answer; None means the default."""
@@ -80,6 +81,8 @@ def connect(ctx: Context) -> Engine:
             failed[address] = str(error)
             continue
         engine.allow(ctx.remaining())
+        if engine.is_local:
+            engine.host = ctx.host
         return engine
     name = "DOCKER_HOST; " if given else ""
     tried = ", ".join(f"{address} ({name}{reason})" for address, reason in failed.items())
@@ -213,7 +216,7 @@ def host_of(address: str) -> str:
     parts = urlsplit(address)
     is_remote = parts.scheme in ("tcp", "http", "https", "ssh")
     name = parts.hostname if is_remote else None
-    return _LOOPBACK if name in (None, "localhost", _LOOPBACK, "::1") else str(name)
+    return LOOPBACK if name in (None, "localhost", LOOPBACK, "::1") else str(name)
 
 
 class UnreachableError(Exception):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.model.errors import describe
 from pytest_plan.plugin.compat import pytest_internals, xdist_internals
 from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.session import lookup
+from pytest_plan.plugin.session.controller.ending import Ending
 from pytest_plan.plugin.session.owner import Owner
 from pytest_plan.plugin.xdist import roles
 from pytest_plan.plugin.xdist.stages import is_usable, staged
@@ -22,16 +22,13 @@ from pytest_plan.plugin.xdist.stages import is_usable, staged
 if TYPE_CHECKING:
     from pytest_plan.plugin.compat.xdist_internals import StartBarrier
     from pytest_plan.plugin.run.host import Host
-    from pytest_plan.plugin.session.clones import Clones
+    from pytest_plan.plugin.session.controller.clones import Clones
+    from pytest_plan.plugin.session.controller.machines import LoopbackWarnings
     from pytest_plan.plugin.session.session import PlanSession
     from pytest_plan.plugin.xdist.server import Answers, Server
     from pytest_plan.plugin.xdist.stages import StagedScheduling, Wave
 
 _BROKEN = "test collection failed; fix the errors, or run with --continue-on-collection-errors"
-_GRACE = 3.0  # seconds that workers may take to end before cleanup
-_KILL_WAIT = 1.0
-_POLL = 0.2
-_SILENCE = 4.0  # seconds after the limit for a worker to report that it is ending or stuck
 
 
 class Controller(Owner):
@@ -46,11 +43,12 @@ class Controller(Owner):
         self._has_warned = False
         self._needs: set[str] = set()  # of the tests of all workers
         self._barrier: StartBarrier | None = None
-        self._watcher: threading.Thread | None = None
-        self._done = threading.Event()
         self._has_provisioned = False  # is set only if steps have instances
         self._made_clones: Clones | None = None
-        self._ended: dict[Any, str] = {}  # why, by the node of a worker that did not end
+        self._lost: str | None = None  # which worker could not be replaced, and why
+        self._loopback: LoopbackWarnings | None = None
+        self._ending = Ending(config, self._servers, self._say)
+        config.pluginmanager.register(self._ending, "pytest_plan_ending")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_newgateway(self) -> None:
@@ -119,11 +117,17 @@ class Controller(Owner):
             # it releases a lock that is not held.
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
-            raise
+            if self._lost is None:
+                raise
+            # xdist has no workers left.
+            if (self._staged or self._made[0]).tests_finished:
+                return True
+            raise _failed(
+                session, f"{self._lost}; the tests that were left for it were not run"
+            ) from None
         if self._barrier is not None and not self._barrier.is_open:
             text = f"worker {self._barrier.lost!r} died before the tests began: no test was run"
-            session.shouldfail = text
-            raise session.Failed(text)
+            raise _failed(session, text)
         return result
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -171,7 +175,8 @@ class Controller(Owner):
             if plan_session.host.has_begun:
                 answers.decide(filter(declared.selection.is_due, self._needs))
         plan_session.host.report_failures(before_tests=True)
-        self._watch_limit(plan_session.host)
+        self._ending.watch_limit(plan_session.host)
+        self._warn_of_loopback()
 
     def _announce_waves(self, node: Any, server: Server) -> None:
         """Pass on in which waves a worker runs its tests, and open the first of them."""
@@ -212,6 +217,7 @@ class Controller(Owner):
             plan_session.begin_stage(stage, gone)
         finally:
             self._answers.decide(filter(plan_session.declared.selection.is_due, self._needs))
+        self._warn_of_loopback()
 
     def _end_at_limit(self) -> NoReturn:
         """End the session where a stage would begin, as workers do where a test would begin."""
@@ -219,19 +225,6 @@ class Controller(Owner):
         text = f"the plan's limit of {format_duration(self._settings.limit or 0.0)} has passed"
         self._session.shouldfail = text
         raise self._session.Failed(text)
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
-        """Say in the report of a test that its worker did not end, and what became of it."""
-        reason = self._ended.get(getattr(report, "node", None))
-        if reason is not None:
-            report.longrepr = f"{report.longrepr}\n{reason}"
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """Report a worker that did not end, although it may not have been running a test."""
-        if node in self._ended:
-            self._say(self._ended[node])
 
     @pytest.hookimpl(specname="pytest_keyboard_interrupt", tryfirst=True)
     def end_tests(self) -> None:
@@ -243,7 +236,7 @@ class Controller(Owner):
         """Clean up once every worker has ended; until then, a test may use the environment."""
         plan_session = lookup.peek(self._config)
         if plan_session is not None and plan_session.host.is_open:
-            self._wait_for_workers()
+            self._ending.end_all()
         super().clean_up(failed=failed)
 
     def _folder(self, conftest: str) -> tuple[str, ...]:
@@ -253,40 +246,6 @@ class Controller(Owner):
         plan_session = lookup.peek(self._config)
         if plan_session is not None:
             plan_session.host.prepare()
-
-    def _watch_limit(self, host: Host) -> None:
-        if self._watcher is None and host.remaining() is not None:
-            self._watcher = threading.Thread(
-                target=self._end_stuck_workers, args=(host,), name="plan-limit", daemon=True
-            )
-            self._watcher.start()
-            self._config.add_cleanup(self._done.set)
-
-    def _end_stuck_workers(self, host: Host) -> None:
-        """Once the limit has been reached, kill each worker whose test does not end."""
-        while left := host.remaining() or 0.0:
-            if self._done.wait(min(left, _POLL)):
-                return
-        silent_until = SystemClock.now() + _SILENCE
-        while not self._done.wait(_POLL):
-            for node, server in list(self._servers.items()):
-                is_silent = SystemClock.now() > silent_until and not server.is_ending
-                if server.stuck is not None or is_silent:
-                    self._end_stuck(node, server)
-
-    def _end_stuck(self, node: Any, server: Server) -> None:
-        """Kill a worker that did not end by itself, or give up one that cannot be killed."""
-        if server.gone.is_set() or node in self._ended:
-            return
-        xdist_internals.start_no_more_workers(self._config)
-        is_ours = xdist_internals.pid_of(node) == server.pid
-        fate = "it was killed" if is_ours else _advice(server)
-        self._ended[node] = (
-            f"worker {server.worker!r} did not end after the plan's limit had passed; {fate}"
-        )
-        xdist_internals.kill(node)
-        if not server.gone.wait(_KILL_WAIT) and not is_ours:
-            xdist_internals.give_up(node)
 
     def _variables(self) -> dict[bytes, bytes]:
         plan_session = lookup.peek(self._config)
@@ -307,6 +266,7 @@ class Controller(Owner):
         self._config.pluginmanager.register(gate, "pytest_plan_gate")
         self._answers = Answers(plan_session.host, plan_session.store, plan_session.logs())
         host.watching.on_loss = self._tell_losses
+        xdist_internals.replace_reachable_workers(self._config, self._go_on_without)
         for node in self._servers:
             xdist_internals.ignore_send_errors(node)
         self._barrier = xdist_internals.hold_tests(
@@ -328,7 +288,7 @@ class Controller(Owner):
         if not self._has_provisioned:
             return None
         if self._made_clones is None:
-            from pytest_plan.plugin.session.clones import Clones
+            from pytest_plan.plugin.session.controller.clones import Clones
 
             assert self._answers is not None
             self._made_clones = Clones(
@@ -347,6 +307,26 @@ class Controller(Owner):
         for server in list(self._servers.values()):
             server.lost(losses)
 
+    def _go_on_without(self, node: Any, error: Exception) -> None:
+        """Report a worker that cannot be replaced; tests that were left for it may never begin."""
+        server = self._servers[node]
+        text = (
+            f"worker {server.worker!r} is lost, and there is no way to start another one on "
+            f"{server.host!r} ({describe(error)})"
+        )
+        if self._session is not None and self._barrier is not None and not self._barrier.is_open:
+            raise _failed(self._session, f"{text}; no test was run")
+        self._lost = text
+        self._say(text)
+
+    def _warn_of_loopback(self) -> None:
+        assert self._answers is not None
+        if self._loopback is None:
+            from pytest_plan.plugin.session.controller.machines import LoopbackWarnings
+
+            self._loopback = LoopbackWarnings(self._config, self._answers)
+        self._loopback.warn(self._servers.values(), self._needs)
+
     def _refuse_bare_worker(self, server: Server) -> None:
         plan_session = lookup.peek(self._config)
         has_steps = plan_session is not None and plan_session.declared.definition.steps
@@ -356,20 +336,16 @@ class Controller(Owner):
                 "install it for the worker's interpreter as well"
             )
 
-    def _wait_for_workers(self) -> None:
-        deadline = SystemClock.now() + _GRACE
-        xdist_internals.end_workers(self._config, _GRACE)
-        for node, server in self._servers.items():
-            if server.gone.wait(max(0.0, deadline - SystemClock.now())):
-                continue
-            xdist_internals.kill(node)
-            if not server.gone.wait(_KILL_WAIT) and node not in self._ended:
-                self._say(f"worker {server.worker!r} did not end; {_advice(server)}")
-
     def _say(self, text: str) -> None:
         plan_session = lookup.peek(self._config)
         if plan_session is not None:
             plan_session.host.foreground.say(text, bad=True)
+
+
+def _failed(session: pytest.Session, text: str) -> Exception:
+    """Return the exception that ends the session, with a text for pytest's last lines."""
+    session.shouldfail = text
+    return session.Failed(text)
 
 
 def _is_gone(node: Any, server: Server) -> bool:
@@ -383,9 +359,3 @@ def _guard(host: Host, node: Any) -> None:
     pid = xdist_internals.pid_of(node)
     if pid is not None:
         host.guard(identify(pid))
-
-
-def _advice(server: Server) -> str:
-    # Only a process on this machine, which this process has started, can be killed for certain.
-    where = f"process {server.pid} on {server.host or 'its host'}"
-    return f"if {where} is still running, end it, because it may use the environment"
