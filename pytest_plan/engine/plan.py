@@ -103,8 +103,9 @@ class Plan:
             name: the name of the step, an identifier that is unique in the plan; None means
                 `step-N`.
             options: any of `needs retries retry_wait retry_on timeout cleanup_timeout cleanup_when
-                pause skip autouse eager`. A missing option is taken from the step's attribute
-                of the same name, or else is the default (docs/reference/steps-and-options.md).
+                pause skip autouse eager per params ids`. A missing option is taken from the step's
+                attribute of the same name, or else is the default
+                (docs/reference/steps-and-options.md).
 
         Raises:
             PlanDefinitionError: an argument is invalid, the name is already in use, or the run has
