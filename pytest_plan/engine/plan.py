@@ -107,8 +107,8 @@ class Plan:
             name: the name of the step, an identifier that is unique in the plan; None means
                 `step-N`.
             options: any of `needs retries retry_wait retry_on timeout cleanup_timeout cleanup_when
-                pause skip autouse eager after_tests`. A missing option is taken from the step's
-                attribute of the same name, or else is the default
+                pause skip autouse eager after_tests per params ids`. A missing option is taken from
+                the step's attribute of the same name, or else is the default
                 (docs/reference/steps-and-options.md).
 
         Raises:

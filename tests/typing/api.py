@@ -97,6 +97,8 @@ def web(ctx: Context, state: State) -> str:
     assert_type(ctx.deadline, float | None)
     assert_type(ctx.cancelled, bool)
     assert_type(ctx.attempt, int)
+    assert_type(ctx.worker, str | None)
+    assert_type(ctx.param, Any)
     assert_type(ctx.reason, str | None)
     assert_type(ctx.artifacts, Path)
     assert_type(ctx.state, State)

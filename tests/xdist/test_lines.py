@@ -104,7 +104,9 @@ def _answers(store: SharedStore, verdicts: dict[str, Verdict | None] | None = No
         remaining=lambda: None,
         run_id="r1",
         environment="run-r1",
-        variables=lambda: {"DB_URL": "tcp://db"},
+        variables=lambda worker: {"DB_URL": "tcp://db"},
+        test_variables=lambda names: {"KEY": "x"} if names == ["db"] else {},
+        has_late_failures=False,
         watching=SimpleNamespace(has_losses=False),
         has_stopped_programs=lambda: False,
     )
@@ -353,7 +355,9 @@ class TestServer:
         answers.decide(["db"])
         ((number, done, answer),) = channel.sent
         assert (number, done) == (1, True)
-        assert pickle.loads(answer)[:2] == ({"net": None, "db": blocked}, {"DB_URL": "tcp://db"})
+        verdicts = {"net": None, "db": blocked}
+        of_tests = {"db": {"KEY": "x"}}
+        assert pickle.loads(answer)[:3] == (verdicts, {"DB_URL": "tcp://db"}, of_tests)
 
     def test_refuses_writes_once_cleanup_has_begun(
         self, store: StoppingStore, workers: Workers

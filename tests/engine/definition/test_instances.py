@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from pytest_plan.engine.definition.graph import closure
 from pytest_plan.engine.definition.names import instance_name, template_of, worker_of
 from pytest_plan.engine.definition.options import RunOptions
 from pytest_plan.engine.definition.plan_definition import PlanDefinition
@@ -197,3 +201,46 @@ def test_full_names_of_instances_are_unique() -> None:
     declare(plan, "db", folder="a", per="worker", params=["1/2"])
     found: PlannedStep = plan.linked()["db[1/2]@gw0"]
     assert found.full_name == "a/db[1/2]@gw0"
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> PlanDefinition:
+    """Draw a plan whose steps need earlier ones, and are per worker or have parameters."""
+    plan = definition(*draw(st.sampled_from([("master",), ("gw0", "gw1"), ()])))
+    per_worker: set[str] = set()
+    for number in range(draw(st.integers(1, 6))):
+        name = f"s{number}"
+        needs = draw(st.sets(st.sampled_from([f"s{one}" for one in range(number)] or [""])))
+        needs.discard("")
+        options: dict[str, Any] = {"needs": tuple(sorted(needs))}
+        is_per_worker = draw(st.booleans())
+        if is_per_worker or needs & per_worker:
+            options["per"] = "worker"
+            per_worker.add(name)
+        if draw(st.integers(0, 3)) == 0:
+            options["params"] = list(range(draw(st.integers(1, 3))))
+        declare(plan, name, **options)
+    return plan
+
+
+@given(plans())
+@settings(max_examples=50, deadline=None)
+def test_instances_are_complete_and_consistent(plan: PlanDefinition) -> None:
+    """In a random plan: one for each worker and combination, each with needs that agree."""
+    templates, steps = plan.templates(), plan.linked()
+    for name, template in templates.items():
+        own = [step for step in steps.values() if step.template == name]
+        reached = closure([name], templates)
+        params = [templates[one].options.params for one in reached]
+        combinations = math.prod(len(one) for one in params if one is not None)
+        workers = len(plan.workers) if template.options.per == "worker" else 1
+        assert len(own) == combinations * workers
+        assert len({(step.worker, *sorted(step.choice.items())) for step in own}) == len(own)
+        for step in own:
+            assert template_of(step.name) == name
+            assert worker_of(step.name) == step.worker
+            needed = [steps[need] for need in step.needs]
+            assert [one.template for one in needed] == list(template.needs)
+            for one in needed:
+                assert one.worker in (None, step.worker)
+                assert one.choice.items() <= step.choice.items()
