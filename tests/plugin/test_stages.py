@@ -83,6 +83,16 @@ class TestOrder:
         shop.run("-k", "v1 or none").assert_outcomes(passed=2, deselected=2)
         assert "upgraded" not in shop.calls
 
+    @pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "2")], ids=["solo", "xdist"])
+    def test_a_step_that_only_an_option_asks_for(
+        self, shop: Project, workers: tuple[str, ...]
+    ) -> None:
+        """`--plan-until` provisions it after all tests, if no selected test needs it."""
+        result = shop.run_apart("-k", "v1 or none", "--plan-until", "upgraded", *workers)
+        assert result.ret == 0
+        assert shop.calls.index("test_v1") < shop.calls.index("upgraded")
+        assert "plan: all tests have ended; provisioning upgraded" in result.outlines
+
     def test_after_all_other_plugins_have_sorted(self, shop: Project) -> None:
         """Within a stage, the order of other plugins stays."""
         shop.steps(STEPS, "def pytest_collection_modifyitems(items): items.reverse()")

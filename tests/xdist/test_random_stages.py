@@ -54,6 +54,52 @@ def projects(draw: Any) -> tuple[Drawn, str, int]:
     return Drawn(steps, tuple(tests)), mode, draw(st.integers(1, 4))
 
 
+def test_the_checker_finds_what_is_broken() -> None:
+    """Each promise has a history that breaks it, and a sound history breaks none."""
+    drawn = Drawn(
+        (DrawnStep("s0", (), after=False), DrawnStep("s1", ("s0",), after=True)),
+        (
+            DrawnTest("test_0", ("s0",)),
+            DrawnTest("test_1", ("s0",), alone=True),
+            DrawnTest("test_2", ("s1",)),
+        ),
+    )
+    first = ["step s0", "begin test_0", "end test_0", "begin test_1", "end test_1"]
+    second = ["step s1", "begin test_2", "end test_2"]
+    undo = ["undo s1", "undo s0"]
+    assert violations(drawn, [*first, *second, *undo]) == []
+    broken = {
+        "step s1 began before test_1 ended": [
+            *first[:3],
+            "step s1",
+            *first[3:],
+            *second[1:],
+            *undo,
+        ],
+        "test_2 began before test_1 ended": [
+            *first[:4],
+            *second[:2],
+            "end test_1",
+            "end test_2",
+            *undo,
+        ],
+        "test_1 overlaps test_0": [
+            *first[:2],
+            "begin test_1",
+            "end test_0",
+            "end test_1",
+            *second,
+            *undo,
+        ],
+        "test_2 began without s1": [*first, *second[1:], "undo s0"],
+        "test_0 ran 2 times": [*first[:3], *first[1:], *second, *undo],
+        "test_2 ran 0 times": [*first, "step s1", *undo],
+        "step s0 was not provisioned and undone exactly once": [*first, *second, "undo s1"],
+    }
+    for promise, calls in broken.items():
+        assert promise in violations(drawn, calls), promise
+
+
 @settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )

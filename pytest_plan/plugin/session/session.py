@@ -203,16 +203,24 @@ class PlanSession:
             stage: the stage.
             gone: the workers that have ended; nothing is provisioned for them any more.
         """
-        declared, host = self.declared, self.host
-        before = set(declared.due())
-        declared.selection.opened = stage.rank
-        steps = declared.steps
-        due = [name for name in declared.due() if steps[name].worker not in gone]
-        begin = ", ".join(dict.fromkeys(steps[name].template for name in due if name not in before))
         tests = f"{stage.ended} test{'s have' if stage.ended != 1 else ' has'} ended"
-        host.foreground.say(f"stage {stage.number} of {stage.total}: {tests}; provisioning {begin}")
-        host.provision(due)
-        host.report_failures(before_tests=True)
+        self._open(stage.rank, f"stage {stage.number} of {stage.total}: {tests}", gone)
+        self.host.report_failures(before_tests=True)
+
+    def provision_rest(self) -> None:
+        """After all tests, provision the steps that `--plan-until` asks for and no test needs."""
+        if (self.declared.needed or ()) != self.declared.due() and self.host.has_begun:
+            self._open(None, "all tests have ended")
+
+    def _open(self, rank: int | None, text: str, gone: Collection[str] = ()) -> None:
+        """Provision the steps up to a rank, None means all, and say which of them are new."""
+        declared = self.declared
+        before, steps = declared.due(), declared.steps
+        declared.selection.opened = rank
+        due = [name for name in declared.due() if steps[name].worker not in gone]
+        new = ", ".join(dict.fromkeys(steps[name].template for name in due if name not in before))
+        self.host.foreground.say(f"{text}; provisioning {new}" if new else text)
+        self.host.provision(due)
 
     def _choose_instances(
         self, steps: Mapping[str, PlannedStep], templates: Mapping[str, PlannedStep]

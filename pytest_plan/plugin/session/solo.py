@@ -48,11 +48,13 @@ class Solo(Owner):
             self._open_stages(plan_session, waves, limit)
             plan_session.host.provision(plan_session.declared.due())
             limit.start(plan_session.host.remaining)
-        return (yield)
+        result = yield
+        plan_session.provision_rest()
+        return result
 
     def _open_stages(self, plan_session: PlanSession, waves: list[Wave], limit: Limit) -> None:
         """Let each further stage begin when the tests of the one before have ended."""
-        if len({wave.rank for wave in waves}) < 2:
+        if not waves:
             return
         from pytest_plan.plugin.compat.fixture_internals import tear_down_fixtures
         from pytest_plan.plugin.items.stages import StageOpener

@@ -128,6 +128,9 @@ class Controller(Owner):
         if self._barrier is not None and not self._barrier.is_open:
             text = f"worker {self._barrier.lost!r} died before the tests began: no test was run"
             raise _failed(session, text)
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None:
+            plan_session.provision_rest()
         return result
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
