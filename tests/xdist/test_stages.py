@@ -59,6 +59,7 @@ def test_each_runs_every_test_in_every_worker(cluster: Cluster) -> None:
     result = cluster.apart("-n", "2", "--dist", "each", "-W", "default")
     result.assert_outcomes(passed=12, failed=2, warnings=1)
     assert violations(drawn, cluster.calls, times=2, alone=False) == []
+    cluster.two("--dist", "each", "-k", "test_3").assert_outcomes(passed=2)
 
 
 def test_crashes_in_every_stage(cluster: Cluster) -> None:

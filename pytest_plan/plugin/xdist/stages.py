@@ -216,9 +216,11 @@ class StagedScheduling:
 
     def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
         """Note that a worker has run a test, or the boundary."""
+        if self._counts and item_index >= len(self._collections[node]):
+            return  # the boundary
         if not self._waves:
             self.inner.mark_test_complete(node, item_index, duration)
-        elif item_index < len(self._collections[node]):
+        else:
             proxy = self._proxies[node]
             proxy.left -= 1
             self._ended += 1
