@@ -203,3 +203,25 @@ def test_many_instances_share_a_line_of_the_table(cluster: Cluster) -> None:
     result.stdout.re_match_lines([r"database .5 \*? +4 succeeded, gw3 failed  .*s +succeeded .*"])
     report = json.loads((cluster.path / "plan.json").read_text())
     assert [step["name"] for step in report["steps"]][1:] == [f"database@gw{n}" for n in range(5)]
+
+
+def test_a_test_stops_the_program_of_its_own_instance(cluster: Cluster) -> None:
+    """Although several workers run tests; what is stopped is started again after the test."""
+    cluster.steps(
+        """
+        @pytest.mark.plan_step(per="worker")
+        def server(ctx):
+            return ctx.start(["sleep", "100"]).pid
+        """
+    )
+    cluster.tests(
+        """
+        @pytest.mark.parametrize("number", range(6))
+        def test_it(plan, server, number):
+            program = plan.program("server")
+            program.stop()
+            if number % 2:
+                program.start()
+        """
+    )
+    cluster.two().assert_outcomes(passed=6)

@@ -26,6 +26,8 @@ from pytest_plan.engine.definition.step import Step
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.outcomes import Hook
 
+_OPTIONS = frozenset(OPTION_NAMES)
+
 
 class PlanDefinition:
     """The steps of a plan, in the order of their declaration. Each is checked when declared.
@@ -50,6 +52,7 @@ class PlanDefinition:
         self.set_aside: dict[str, PlannedStep] = {}
         self.has_instances = False
         self.workers: tuple[str, ...] = (SOLO,)
+        self._class_options: dict[type, tuple[str, ...]] = {}  # the options that a class sets
         self.name_parameters: NameParameters = plain_parameters
         self._is_setting_aside = False
         self._skipped: dict[str, str] = {}
@@ -90,10 +93,7 @@ class PlanDefinition:
             raise PlanDefinitionError(
                 f"{origin}: {name!r} is a reserved name; rename the step", step=name
             )
-        attributes = {
-            option: getattr(step, option) for option in OPTION_NAMES if hasattr(step, option)
-        }
-        checked = check_options({**attributes, **options}, name, origin)
+        checked = check_options({**self._attributes(step), **options}, name, origin)
         hooks = hooks_of(step, name)
         if checked.alive_every is not None and Hook.ALIVE not in hooks:
             raise PlanDefinitionError(
@@ -173,6 +173,18 @@ class PlanDefinition:
             for name, step in self.steps.items()
         ]
         return link(steps, self.options.parameters)
+
+    def _attributes(self, step: Step) -> dict[str, Any]:
+        """Return the options that are attributes of a step, or of its class."""
+        kind = type(step)
+        of_class = self._class_options.get(kind)
+        if of_class is None:
+            # A class may make attributes up.
+            is_plain = not hasattr(kind, "__getattr__")
+            of_class = tuple(one for one in OPTION_NAMES if hasattr(kind, one) or not is_plain)
+            self._class_options[kind] = of_class
+        own = getattr(step, "__dict__", {}).keys() & _OPTIONS
+        return {one: getattr(step, one) for one in (*of_class, *own) if hasattr(step, one)}
 
     def _with_instances(self, options: StepOptions, name: str, origin: str) -> StepOptions:
         """Return the options of a step that has instances, with the ids of its parameters."""

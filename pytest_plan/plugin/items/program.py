@@ -75,7 +75,7 @@ class ProgramHandle:
         return f"<ProgramHandle {self.name!r} of step {self.step!r}>"
 
     def _change(self, action: str) -> None:
-        restored(self._config, self._control).is_due = True
+        restored(self._config, self._control).due.add(self._run_name)
         self._control(action, self._run_name, self.name)
 
 
@@ -92,12 +92,12 @@ class RestoredPrograms:
     """Starts the programs that a test has stopped, after the test.
 
     Attributes:
-        is_due: whether the test has stopped or started anything.
+        due: the steps of which the test has stopped or started a program.
     """
 
     def __init__(self, control: Control) -> None:
         self._control = control
-        self.is_due = False
+        self.due: set[str] = set()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
@@ -113,6 +113,5 @@ class RestoredPrograms:
         self._restore()
 
     def _restore(self) -> None:
-        if self.is_due:
-            self.is_due = False
-            self._control("restore", "", None)
+        while self.due:
+            self._control("restore", self.due.pop(), None)

@@ -107,7 +107,8 @@ class PlanView(Protocol):
         """Control a program that a step has started, and return the name of its executable.
 
         Args:
-            action: `find`, `stop`, `kill`, `start`; or `restore`, for all that tests have stopped.
+            action: `find`, `stop`, `kill`, `start`; or `restore`, for all programs of the step that
+                tests have stopped.
             step: the name of the step in the run.
             name: the name of the executable; None if the step has only one program.
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pytest_plan.engine.definition.names import worker_of
 from pytest_plan.engine.model.errors import StateError, describe
 from pytest_plan.engine.model.outcomes import Hook, StepOutcome
 
@@ -38,7 +39,7 @@ class ProgramControl:
             raise StateError("a forked copy of the process cannot stop or start programs")
         with self._lock:
             if action == "restore":
-                self._restore()
+                self._restore(step)
                 return ""
             started = self._find(step, name)
             if action == "start":
@@ -112,10 +113,16 @@ class ProgramControl:
         starter.watch_again(started)
         started.is_stopped = False
 
-    def _restore(self) -> None:
-        """Start the programs that tests have stopped; if that fails, the step is lost."""
+    def _restore(self, wanted: str) -> None:
+        """Start the programs that tests have stopped; if that fails, the step is lost.
+
+        Args:
+            wanted: their step; or `@` and a worker, for those of its instances and of steps that
+                all workers share.
+        """
         for step, started in self._run.facts.programs.stopped():
-            self._start_or_lose(step, started)
+            if wanted == step or (wanted[0] == "@" and worker_of(step) in (None, wanted[1:])):
+                self._start_or_lose(step, started)
 
     def _start_or_lose(self, step: str, started: Started) -> None:
         try:

@@ -293,6 +293,6 @@ class Server:
             if answers is not None:
                 answers.store.free(self.worker)
                 if not self.is_ending and answers.host.has_stopped_programs():
-                    self._control(answers, 0, "restore", "", None)
+                    self._control(answers, 0, "restore", f"@{self.alias}", None)
         finally:
             self.gone.set()
