@@ -85,6 +85,17 @@ def hold_tests(scheduler: Any, is_gone: Callable[[Any], bool]) -> StartBarrier |
     return StartBarrier(scheduler, is_gone)
 
 
+def note_collection(scheduler: Any, node: Any, collection: Sequence[str]) -> None:
+    """Let the scheduler of `--dist each` know the tests of a worker that has joined later.
+
+    It knows only those of the first workers. Otherwise it would lose the tests of a replacement
+    that crashes as well. A scheduler that works in another way is left unchanged.
+    """
+    known = getattr(scheduler, "node2collection", None)
+    if isinstance(known, dict):
+        known.setdefault(node, list(collection))
+
+
 def ignore_send_errors(node: Any) -> None:
     """Ignore errors when xdist sends a message to a worker that has just died.
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pytest_plan.plugin.compat.xdist_internals import note_collection
+
 _PROTOCOL = (
     "nodes collection_is_completed tests_finished has_pending add_node add_node_collection "
     "mark_test_complete mark_test_pending remove_pending_tests_from_node remove_node schedule "
@@ -282,7 +284,9 @@ class StagedScheduling:
         waves = sorted({key for node in living for key in self._counts.get(node, {})})
         first = self._collections[living[0]] if living else []
         is_same = all(self._collections[node] == first for node in living)
-        needs_waves = len(waves) > 1 or any(alone for _, alone in waves)
+        # With `each`, a single wave as well: `send_runtest_all` would include the boundary.
+        needs_waves = len(waves) > 1 or self._each or any(alone for _, alone in waves)
+        needs_waves = needs_waves and bool(waves)
         self._differ = needs_waves and not (is_same or self._each)
         if needs_waves and not self._differ:
             self._expected = self.inner.numnodes
@@ -308,7 +312,10 @@ class StagedScheduling:
         boundary = None if self._is_last else len(collection)
         proxy = self._proxies[node] = _Node(node, start, tests, boundary)
         self.inner.add_node(proxy)
-        self.inner.add_node_collection(proxy, collection[start : start + tests])
+        own = collection[start : start + tests]
+        self.inner.add_node_collection(proxy, own)
+        if self._each:
+            note_collection(self.inner, proxy, own)
         if self._owed:
             self._owed -= 1
         else:
