@@ -124,12 +124,10 @@ def plain_parameters(name: str, params: Sequence[Any], ids: Any) -> tuple[Parame
     Raises:
         ValueError: two parameters have the same id.
     """
-    given = map(ids, params) if callable(ids) else ids or ()
+    given = map(ids, params) if callable(ids) else ids or itertools.repeat(None)
     texts = [
         _text(param if chosen is None else chosen) or f"{name}{position}"
-        for position, (param, chosen) in enumerate(
-            itertools.zip_longest(params, itertools.islice(given, len(params)))
-        )
+        for position, (param, chosen) in enumerate(zip(params, given, strict=False))
     ]
     refuse_twins(texts)
     return tuple(Parameter(one, one, text) for one, text in zip(params, texts, strict=True))

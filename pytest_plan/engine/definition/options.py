@@ -105,6 +105,12 @@ def check_options(values: Mapping[str, Any], name: str, origin: str) -> StepOpti
     options = StepOptions(**checked)
     if options.after_tests:
         _refuse_contradiction(options, name, origin)
+    if options.ids is not None and options.params is None:
+        raise PlanDefinitionError(
+            f"step {name!r} ({origin}) has ids, but no params that they could name; add params, or "
+            "remove ids",
+            step=name,
+        )
     return options
 
 

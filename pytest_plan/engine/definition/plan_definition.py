@@ -198,11 +198,21 @@ class PlanDefinition:
             )
         if options.params is None:
             return options
+        self._check_number(options, name, origin)
         try:
             named = self.name_parameters(name, options.params, options.ids)
         except ValueError as error:
             raise PlanDefinitionError(f"step {name!r} ({origin}): {error}", step=name) from error
         return options._replace(params=named)
+
+    def _check_number(self, options: StepOptions, name: str, origin: str) -> None:
+        params, ids = len(options.params or ()), options.ids
+        if ids is not None and not callable(ids) and len(ids) != params:
+            raise PlanDefinitionError(
+                f"step {name!r} ({origin}) has {params} params and {len(ids)} ids; give each "
+                "parameter one id",
+                step=name,
+            )
 
     def _reasons_to_skip(self) -> dict[str, str]:
         found = {}

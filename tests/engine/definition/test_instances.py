@@ -140,6 +140,15 @@ def test_without_workers_there_is_no_instance_of_a_step_per_worker() -> None:
             "step 'a' (conftest.py:a): two parameters have the id 'x'; give each an id of its own",
         ),
         (
+            {"params": [1, 2], "ids": ["x"]},
+            "step 'a' (conftest.py:a) has 2 params and 1 ids; give each parameter one id",
+        ),
+        (
+            {"ids": ["x"]},
+            "step 'a' (conftest.py:a) has ids, but no params that they could name; add params, or "
+            "remove ids",
+        ),
+        (
             {"per": "worker", "eager": True},
             "step 'a' (conftest.py:a) cannot be eager, because it is provisioned once per worker, "
             "and there is no worker before collection; remove eager=True or per='worker'",
@@ -171,7 +180,7 @@ def test_ids_come_from_a_function_a_list_or_the_values() -> None:
     """None in a list or from the function means the id of the value."""
     plan = definition()
     declare(plan, "one", params=[1, 2], ids=lambda value: "first" if value == 1 else None)
-    declare(plan, "two", params=[1, "ä/b"], ids=["first"])
+    declare(plan, "two", params=[1, "ä/b"], ids=["first", None])
     assert list(plan.linked()) == ["one[first]", "one[2]", "two[first]", "two[\\xe4/b]"]
 
 
