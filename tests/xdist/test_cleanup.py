@@ -149,7 +149,8 @@ def test_worker_elsewhere_is_not_killed_by_its_pid(
         stash={},
         pluginmanager=SimpleNamespace(get_plugin=lambda _: None),
     )
-    role = controller.Controller(config, SimpleNamespace())  # type: ignore[arg-type]
+    settings = SimpleNamespace(reuse=False)
+    role = controller.Controller(config, settings)  # type: ignore[arg-type]
     role.pytest_configure_node(node)
     (server,) = role._servers.values()
     server.receive((0, "hello", 4321, "far"))
