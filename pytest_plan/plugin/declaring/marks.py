@@ -1,4 +1,4 @@
-"""Reads marks: `plan_step` on functions and classes, `plan` on tests, `skip` and `skipif`."""
+"""Reads marks: `plan_step` on functions and classes, those of tests, `skip` and `skipif`."""
 
 from __future__ import annotations
 
