@@ -183,6 +183,11 @@ class StagedScheduling:
         is_known = not self._waves or (self._is_last and self._is_entered)
         return bool(self.inner.has_pending) if is_known else True
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all tests have ended."""
+        return bool(self.tests_finished) and not self.has_pending
+
     def add_node(self, node: Any) -> None:
         """Add a worker that has not collected yet."""
         self._workers.append(node)
