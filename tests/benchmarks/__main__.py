@@ -22,6 +22,7 @@ from tests.benchmarks.groups import (
     html_report,
     imports,
     reuse,
+    stages,
     startup,
     state,
     state_writes,
@@ -37,6 +38,7 @@ COUNTED = {
     "reuse": reuse,
     "state_writes": state_writes,
     "watching": watching,
+    "stages": stages,
 }
 GROUPS = {
     **COUNTED,
