@@ -36,6 +36,10 @@ STEPS = """
             ctx.wait_until(lambda: "made gw0" in open("calls.txt").read())
             os.kill(os.getpid(), signal.SIGKILL)
         return url
+
+    @pytest.mark.plan_step(per="worker", after_tests=True)
+    def second(ctx, database):
+        return create_database(ctx, os.environ["SERVER"], f"shop_{ctx.worker}_2", "shop_template")
 """
 TESTS = """
     import psycopg, signal, time
@@ -46,16 +50,23 @@ TESTS = """
             Path(flag).touch()
             os.kill(pid, signal.SIGKILL)
 
-    @pytest.mark.parametrize("number", range(16))
-    def test_it(database, number):
-        with psycopg.connect(database) as connection:
+    def use(url, stage):
+        with psycopg.connect(url) as connection:
             assert connection.execute("select name from thing").fetchone() == ("from template",)
             note("used", connection.execute("select current_database()").fetchone()[0])
-        if os.environ["KILL"] in ("controller", "both"):
+        if os.environ["KILL"] in (f"controller in {stage}", f"both in {stage}"):
             kill(os.getppid(), "controller killed")
-        if os.environ["KILL"] in ("worker", "both"):
+        if os.environ["KILL"] in (f"worker in {stage}", f"both in {stage}"):
             kill(os.getpid(), "worker killed")
         time.sleep(0.2)
+
+    @pytest.mark.parametrize("number", range(10))
+    def test_it(database, number):
+        use(database, "stage 1")
+
+    @pytest.mark.parametrize("number", range(10))
+    def test_second(second, number):
+        use(second, "stage 2")
 """
 
 
@@ -106,9 +117,12 @@ def server() -> Iterator[Server]:
     ("kill", "status"),
     [
         ("nothing", 0),
-        ("worker", 1),
-        ("controller", -signal.SIGKILL),
-        ("both", -signal.SIGKILL),
+        ("worker in stage 1", 1),
+        ("controller in stage 1", -signal.SIGKILL),
+        ("both in stage 1", -signal.SIGKILL),
+        ("worker in stage 2", 1),
+        ("controller in stage 2", -signal.SIGKILL),
+        ("both in stage 2", -signal.SIGKILL),
         ("controller while it makes them", -signal.SIGKILL),
     ],
 )
@@ -138,5 +152,7 @@ def test_no_database_is_left(
     assert process.wait() == status
     assert server.databases() == set()
     assert {"shop_gw0", "shop_gw1"} <= seen
+    is_reached = "stage 2" in kill or status != -signal.SIGKILL
+    assert any(name.endswith("_2") for name in seen) is is_reached
     after = server.counts()
     assert after[0] - copied == after[1] - dropped >= 2
