@@ -11,6 +11,8 @@ from tests.xdist.cluster import Cluster
 CONFTEST = """
 import os
 
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "master")
+
 def die(name):
     try:
         os.close(os.open(f"died-{name}", os.O_CREAT | os.O_EXCL))
@@ -19,6 +21,7 @@ def die(name):
     os._exit(9)
 
 pytest.die = die
+pytest.own = {"shared", WORKER}
 
 @pytest.fixture(scope="module", autouse=True)
 def module(request):
@@ -40,18 +43,26 @@ def pytest_runtest_teardown(item):
 
 
 class DrawnStep(NamedTuple):
-    """A step of a project."""
+    """A step of a project.
+
+    Attributes:
+        name: its name.
+        needs: the steps that it needs.
+        after: whether it waits for tests.
+        per: "run" or "worker".
+    """
 
     name: str
     needs: tuple[str, ...]
     after: bool
+    per: str = "run"
 
     @property
     def source(self) -> str:
         """The source of the step."""
-        options = f"needs={self.needs!r}, after_tests={self.after}"
-        body = f"note('step', {self.name!r}); yield; note('undo', {self.name!r})"
-        return f"@pytest.mark.plan_step({options})\ndef {self.name}(): {body}"
+        options = f"needs={self.needs!r}, after_tests={self.after}, per={self.per!r}"
+        body = "note('step', ctx.step); yield ctx.worker or 'shared'; note('undo', ctx.step)"
+        return f"@pytest.mark.plan_step({options})\ndef {self.name}(ctx): {body}"
 
 
 class DrawnTest(NamedTuple):
@@ -78,8 +89,10 @@ class DrawnTest(NamedTuple):
         """The source of the test."""
         marks = [f"@pytest.mark.plan{self.needs!r}"] if self.needs else []
         marks += ["@pytest.mark.plan_alone"] if self.alone else []
+        values = ", ".join(f"plan.state[{need!r}]" for need in self.needs)
+        own = f"assert {{{values}}} <= pytest.own; " if values else ""
         body = f"pytest.die({self.name!r})" if self.dies else f"assert not {self.fails}"
-        return "\n".join([*marks, f"def {self.name}(): {body}"])
+        return "\n".join([*marks, f"def {self.name}({'plan' if own else ''}): {own}{body}"])
 
 
 class Drawn(NamedTuple):
@@ -144,15 +157,16 @@ def violations(
             running.remove(name)
             left[name] -= 1
         elif what == "step":
-            rank = drawn.rank(name)
+            step = name.partition("@")[0]
+            rank = drawn.rank(step)
             early = [one for one, stage in stages.items() if stage < rank and left[one] > 0]
             found += [f"step {name} began before {one} ended" for one in early]
-            provisioned.append(name)
+            provisioned.append(step)
     found += [
         f"{name} ran {begun.count(name)} times" for name in stages if begun.count(name) != times
     ]
-    needed = [step.name for step in drawn.steps if calls.count(f"step {step.name}")]
-    for name in needed:
+    made = {call.removeprefix("step ") for call in calls if call.startswith("step ")}
+    for name in sorted(made):
         if (calls.count(f"step {name}"), calls.count(f"undo {name}")) != (1, 1):
             found.append(f"step {name} was not provisioned and undone exactly once")
     return found

@@ -33,7 +33,9 @@ def plans(draw: Any) -> tuple[DrawnStep, ...]:
         after = bool(steps) and draw(st.booleans())
         if after:
             needs = tuple(dict.fromkeys((*needs, *last_waiting)))
-        steps.append(DrawnStep(f"s{number}", needs, after))
+        has_workers = any(step.per == "worker" for step in steps if step.name in needs)
+        per = "worker" if has_workers or draw(st.integers(0, 3)) == 0 else "run"
+        steps.append(DrawnStep(f"s{number}", needs, after, per))
         last_waiting = (f"s{number}",) if after else last_waiting
     return tuple(steps)
 
@@ -109,7 +111,8 @@ def test_every_run_keeps_the_order_of_stages(
 ) -> None:
     """No test or step of a later stage begins too early, and each test runs once.
 
-    Tests that run alone overlap nothing, and each step is provisioned and undone once.
+    Tests that run alone overlap nothing, each instance of a step is provisioned and undone once,
+    and tests get the values for their worker.
     """
     drawn, mode, workers = project
     cluster: Cluster = make_cluster(f"random-{next(_numbers)}")

@@ -100,7 +100,7 @@ def test_a_failed_step_blocks_the_tests_of_its_stage_and_later_ones(cluster: Clu
     shop().write(cluster)
     source = (cluster.path / "conftest.py").read_text()
     (cluster.path / "conftest.py").write_text(
-        source.replace("note('step', 'upgraded')", "raise ValueError('no upgrade')")
+        source.replace("def upgraded(ctx): ", "def upgraded(ctx): raise ValueError('no upgrade'); ")
     )
     result = cluster.two()
     assert result.ret == 1
