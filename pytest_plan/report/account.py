@@ -107,6 +107,7 @@ class StepAccount:
         is_critical: whether it is on the critical path of provisioning.
         lost: how it was lost while tests ran; None if it was not.
         stage: the number of the stage with which it begins, counted from 1.
+        template: the name of the step of which it is an instance; "" means its own name.
     """
 
     name: str
@@ -126,6 +127,7 @@ class StepAccount:
     is_critical: bool = False
     lost: LossAccount | None = None
     stage: int = 1
+    template: str = ""
 
     @property
     def is_bad(self) -> bool:
@@ -236,6 +238,7 @@ def step_account(
     error: str,
     critical: Sequence[str],
     stage: int = 1,
+    template: str = "",
 ) -> StepAccount:
     """Return the account of a step.
 
@@ -246,6 +249,7 @@ def step_account(
         error: the errors of the step and of its cleanup, with tracebacks.
         critical: the names of the steps on the critical path.
         stage: the number of the stage with which it begins, counted from 1.
+        template: the name of the step of which it is an instance; "" means its own name.
     """
     return StepAccount(
         name=result.name,
@@ -265,6 +269,7 @@ def step_account(
         is_critical=len(critical) > 1 and result.name in critical,
         lost=None if result.lost is None else _loss(result.lost, mask),
         stage=stage,
+        template=template or result.name,
     )
 
 

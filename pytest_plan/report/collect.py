@@ -107,7 +107,9 @@ class Collector:
 
     def _account(self, result: PlanResult) -> Account:
         plan, mask = self._plan, self._plan.host.mask
-        result = with_shown_names(result, plan.host.foreground.shown)
+        shown = plan.host.foreground.shown
+        names = {shown(name): name for name in result.steps}
+        result = with_shown_names(result, shown)
         path = critical_path(result.steps)
         errors = (f"error in a listener or hook: {error}" for error in result.listener_errors)
         tests = self._finished_tests()
@@ -122,8 +124,8 @@ class Collector:
             began_at=self._began,
             cleanup_began=self._cleanup_began,
             steps=tuple(
-                self._step(step, path)
-                for step in result.steps.values()
+                self._step(step, path, names[name])
+                for name, step in result.steps.items()
                 if step.outcome is not StepOutcome.PENDING
             ),
             tests=tests,
@@ -147,7 +149,8 @@ class Collector:
         is_red = is_red or any(test.outcome in BAD_TEST_OUTCOMES for test in tests)
         return StepOutcome.FAILED if is_red and outcome is StepOutcome.SUCCEEDED else outcome
 
-    def _step(self, step: StepResult, path: tuple[str, ...]) -> StepAccount:
+    def _step(self, step: StepResult, path: tuple[str, ...], name: str) -> StepAccount:
+        """Return the account of the step that has this name in the run."""
         errors = [] if step.error is None else failure.error_lines(self._config, step.error)
         for error in step.cleanup.errors:
             errors += [str(error), *failure.error_lines(self._config, error)]
@@ -158,7 +161,8 @@ class Collector:
             log=self._logs.get(step.name, ""),
             error="\n".join(errors).rstrip(),
             critical=path,
-            stage=selection.stage(selection.ranks.get(step.name)),
+            stage=selection.stage(selection.ranks.get(name)),
+            template=self._plan.host.run.step_runs[name].planned.template,
         )
 
     def _finished_tests(self) -> tuple[TestAccount, ...]:

@@ -175,6 +175,27 @@ def test_filter(page: Browser) -> None:
     assert page.ask("document.querySelector('#nothing').checkVisibility()")
 
 
+def test_many_instances_of_a_step_are_folded(page: Browser, tmp_path: Path) -> None:
+    """Their row opens by a click, by a filter that finds one of them, and if one of them is bad."""
+    databases = [step(f"db@gw{number}", template="db") for number in range(7)]
+    queues = [step(f"queue@gw{number}", template="queue") for number in range(5)]
+    bad = failed("db@gw7", template="db")
+    path = tmp_path / "plan.html"
+    path.write_text(html.text(account(*databases, bad, *queues)), encoding="utf-8")
+    page.open(path)
+    names = [f"db@gw{number}" for number in range(8)]
+    assert shown(page) == names
+    texts = page.ask("[...document.querySelectorAll('.group > summary')].map(row => row.innerText)")
+    assert "7 succeeded, gw7 failed" in texts[0]
+    assert ["db \u00d78" in texts[0], "queue \u00d75" in texts[1]] == [True, True]
+    page.click(".group:nth-of-type(2) > summary")
+    assert len(shown(page)) == 13
+    page.click(".group:nth-of-type(2) > summary")
+    page.ask("document.querySelector('#filter').focus()")
+    page.write("queue@gw3")
+    assert shown(page) == ["queue@gw3"]
+
+
 def test_problems_only(page: Browser) -> None:
     """The checkbox hides steps without problems: failures, timeouts, blocks and leftovers stay."""
     page.click("#bad-only")

@@ -16,6 +16,7 @@ from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.report.account import BAD_TEST_OUTCOMES, Account, StepAccount, TestAccount
 from pytest_plan.report.formats import chart, drawing
+from pytest_plan.report.terminal.instances import Group, folded, span, summary
 
 _FOLDER = importlib.resources.files("pytest_plan.report.formats") / "page"
 _TEXT_BUDGET = 1_500_000  # characters of all errors, stacks and logs together
@@ -45,6 +46,28 @@ class Row:
     log: str
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a step, or of all instances of a step that has many.
+
+    Attributes:
+        rows: the rows.
+        name: the name that is shown for all instances together; "" if the row stands alone.
+        outcome: their outcomes in words.
+        took: their shortest and longest durations; "" if none of them ran.
+    """
+
+    rows: Sequence[Row]
+    name: str = ""
+    outcome: str = ""
+    took: str = ""
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether any of them is bad."""
+        return any(row.step.is_bad for row in self.rows)
+
+
 class _Budget:
     """Truncates texts so that their total length does not exceed a number of characters."""
 
@@ -72,10 +95,12 @@ def text(account: Account) -> str:
     environment.filters["words"] = lambda name: str(name).replace("_", " ")
     script = _source("page.js")
     axis = chart.Axis(account)
+    rows = _rows(account, axis)
     return environment.get_template("page.html").render(
         account=account,
         axis=axis,
-        rows=_rows(account, axis),
+        rows=rows,
+        groups=_groups(account, rows),
         lanes=chart.lanes(account, axis),
         spans=chart.spans(account, axis),
         drawing=drawing.draw(account.steps),
@@ -92,6 +117,20 @@ def text(account: Account) -> str:
 
 def _source(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _groups(account: Account, rows: Sequence[Row]) -> list[Rows]:
+    of_steps = {row.step.name: row for row in rows}
+    groups = folded(account.steps, lambda step: step.template or step.name)
+    return [_group(group, [of_steps[step.name] for step in group.steps]) for group in groups]
+
+
+def _group(group: Group[StepAccount], rows: Sequence[Row]) -> Rows:
+    if len(rows) == 1:
+        return Rows(rows)
+    outcomes = [step.outcome.value.replace("_", " ") for step in group.steps]
+    ran = [step.seconds for step in group.steps if step.started is not None]
+    return Rows(rows, group.name, summary(outcomes, group.labels), span(ran) if ran else "")
 
 
 def _rows(account: Account, axis: chart.Axis) -> list[Row]:

@@ -10,6 +10,7 @@ from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.text import visible
 from pytest_plan.report.account import Account, StepAccount
 from pytest_plan.report.formats import mermaid
+from pytest_plan.report.terminal.instances import Group, folded, span, summary
 
 MOST_BYTES = 1024 * 1024  # GitHub refuses a longer job summary
 _NOTES = 1000  # bytes for the sentences that say what was left out
@@ -91,27 +92,43 @@ def _add_table(room: _Room, account: Account) -> None:
         room.add(["No steps were needed."])
         return
     room.add([_row(_HEAD), _row(["---"] * len(_HEAD))])
-    steps = account.steps
-    if len(steps) > _MOST_ROWS or not room.add(map(_step_row, steps)):
+    groups = list(folded(account.steps, lambda step: step.template or step.name))
+    if len(groups) > _MOST_ROWS or not room.add(map(_group_row, groups)):
         # If the table is cut, the steps that failed come first.
-        ordered = sorted(steps, key=lambda step: not step.is_bad)
-        left = room.add_each([[_step_row(step)] for step in ordered[:_MOST_ROWS]])
+        ordered = sorted(groups, key=lambda group: not any(step.is_bad for step in group.steps))
+        left = room.add_each([[_group_row(group)] for group in ordered[:_MOST_ROWS]])
         room.note("Steps", left + len(ordered[_MOST_ROWS:]))
     room.add([""])
 
 
-def _step_row(step: StepAccount) -> str:
-    cleanup = step.cleanup
-    cleaned = cleanup.outcome is not CleanupOutcome.NONE
+def _group_row(group: Group[StepAccount]) -> str:
+    steps, name = group.steps, _escaped(group.name)
+    is_critical = any(step.is_critical for step in steps)
+    outcomes = [_words(step.outcome) + ("" if step.lost is None else ", lost") for step in steps]
+    ran = [step.seconds for step in steps if step.started is not None]
+    most = max(steps, key=lambda step: len(step.attempts))
     cells = [
-        f"**{_escaped(step.name)}**" if step.is_critical else _escaped(step.name),
-        _words(step.outcome) + ("" if step.lost is None else ", lost"),
-        "" if step.started is None else format_duration(step.seconds),
-        f"{len(step.attempts)} of {step.attempts_allowed}" if step.attempts_allowed > 1 else "",
-        f"{_words(cleanup.outcome)} {format_duration(cleanup.seconds)}" if cleaned else "",
-        _escaped(_cut(_reason(step))),
+        f"**{name}**" if is_critical else name,
+        summary(outcomes, group.labels),
+        span(ran) if ran else "",
+        f"{len(most.attempts)} of {most.attempts_allowed}" if most.attempts_allowed > 1 else "",
+        _cleanup(group),
+        _escaped(_cut(next(filter(None, map(_reason, steps)), ""))),
     ]
     return _row(cells)
+
+
+def _cleanup(group: Group[StepAccount]) -> str:
+    cleaned = [
+        (step.cleanup, label)
+        for step, label in zip(group.steps, group.labels, strict=True)
+        if step.cleanup.outcome is not CleanupOutcome.NONE
+    ]
+    if not cleaned:
+        return ""
+    outcomes = [_words(cleanup.outcome) for cleanup, _ in cleaned]
+    took = span([cleanup.seconds for cleanup, _ in cleaned])
+    return f"{summary(outcomes, [label for _, label in cleaned])} {took}"
 
 
 def _reason(step: StepAccount) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.durations import format_duration
-from pytest_plan.engine.model.results import PlanResult, StepResult
+from pytest_plan.engine.model.results import PlanResult
 
 TIMES = "\u00d7"
 DASH = "\u2013"
@@ -17,7 +16,18 @@ MOST_ROWS = 4  # instances of a step that are shown in rows of their own
 _MOST_NAMED = 3  # instances with another outcome than most that are named
 
 
-class Group(NamedTuple):
+class Named(Protocol):
+    """A result or an account of a step."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+
+S = TypeVar("S", bound=Named)
+
+
+class Group(NamedTuple, Generic[S]):
     """A row: a step, or all instances of a step that has many.
 
     Attributes:
@@ -27,7 +37,7 @@ class Group(NamedTuple):
     """
 
     name: str
-    steps: Sequence[StepResult]
+    steps: Sequence[S]
     labels: Sequence[str]
 
 
@@ -45,20 +55,25 @@ def with_shown_names(result: PlanResult, shown: Callable[[str], str]) -> PlanRes
     return dataclasses.replace(result, steps=steps)
 
 
-def folded(steps: Sequence[StepResult], planned: Mapping[str, PlannedStep]) -> Iterator[Group]:
-    """Yield the rows for these steps: one for all instances of a step that has many."""
-    templates = {step.name: _template(step, planned) for step in steps}
+def folded(steps: Sequence[S], template: Callable[[S], str]) -> Iterator[Group[S]]:
+    """Yield the rows for these steps: one for all instances of a step that has many.
+
+    Args:
+        steps: the steps, in order.
+        template: a function that returns the name of the step of which one is an instance.
+    """
+    templates = {step.name: template(step) for step in steps}
     counts = Counter(templates.values())
     seen: set[str] = set()
     for step in steps:
-        template = templates[step.name]
-        if counts[template] <= MOST_ROWS:
+        own = templates[step.name]
+        if counts[own] <= MOST_ROWS:
             yield Group(step.name, [step], [step.name])
-        elif template not in seen:
-            seen.add(template)
-            same = [one for one in steps if templates[one.name] == template]
-            labels = [one.name[len(template) :].removeprefix("@") for one in same]
-            yield Group(f"{template} {TIMES}{len(same)}", same, labels)
+        elif own not in seen:
+            seen.add(own)
+            same = [one for one in steps if templates[one.name] == own]
+            labels = [one.name[len(own) :].removeprefix("@") for one in same]
+            yield Group(f"{own} {TIMES}{len(same)}", same, labels)
 
 
 def summary(outcomes: Sequence[str], labels: Sequence[str]) -> str:
@@ -86,8 +101,3 @@ def span(seconds: Sequence[float]) -> str:
     if shortest[-1] == longest[-1] == "s" and " " not in shortest + longest:
         shortest = shortest[:-1]
     return f"{shortest}{DASH}{longest}"
-
-
-def _template(step: StepResult, planned: Mapping[str, PlannedStep]) -> str:
-    found = planned.get(step.name)
-    return step.name if found is None else found.template

@@ -24,7 +24,7 @@ def lines(
         planned: the steps of the plan, of which many instances share a line.
     """
     path = critical_path(result.steps)
-    groups = list(folded(steps, planned))
+    groups = list(folded(steps, lambda step: _template(step, planned)))
     rows = [_row(group, path if len(path) > 1 else ()) for group in groups]
     widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
     yield _join(_HEAD, widths), {"bold": True}
@@ -35,7 +35,7 @@ def lines(
         yield f"critical path (*): {' > '.join(path)}, {format_duration(took)}", {}
 
 
-def _row(group: Group, path: Sequence[str]) -> tuple[str, ...]:
+def _row(group: Group[StepResult], path: Sequence[str]) -> tuple[str, ...]:
     steps, labels = group.steps, group.labels
     is_critical = any(step.name in path for step in steps)
     ran = [step.seconds for step in steps if step.started is not None]
@@ -48,6 +48,11 @@ def _row(group: Group, path: Sequence[str]) -> tuple[str, ...]:
         f"{len(most.attempts)} of {most.attempts_allowed}" if most.attempts_allowed > 1 else "",
         f"{_cleanup(steps, labels)} {span([one.seconds for one in cleaned])}" if cleaned else "",
     )
+
+
+def _template(step: StepResult, planned: Mapping[str, PlannedStep]) -> str:
+    found = planned.get(step.name)
+    return step.name if found is None else found.template
 
 
 def _outcome(step: StepResult) -> str:

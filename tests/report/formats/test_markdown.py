@@ -121,3 +121,23 @@ def test_failed_steps_come_first_where_there_is_little_room() -> None:
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert rows[2].startswith("| db | failed |")
     assert f"Steps not shown: {251 - len(rows[2:])}." in text
+
+
+def test_many_instances_of_a_step_share_a_row() -> None:
+    """The row names those that ended in another way, and has the shortest and longest duration."""
+    of_workers = [
+        step(f"db@gw{number}", template="db", seconds=1.0 + number, cleanup=cleanup())
+        for number in range(7)
+    ]
+    lines = markdown.text(
+        account(
+            *of_workers, failed("db@gw7", template="db"),
+            *(step(f"pg[{one}]", template="pg") for one in (15, 16)),
+        )
+    ).splitlines()  # fmt: skip
+    assert lines[6:9] == [
+        "| db \u00d78 | 7 succeeded, gw7 failed | 1.00\u20137.00s |  | succeeded 1.00s "
+        "| RuntimeError: no |",
+        "| pg\\[15\\] | succeeded | 1.00s |  |  |  |",
+        "| pg\\[16\\] | succeeded | 1.00s |  |  |  |",
+    ]

@@ -1,6 +1,7 @@
 "use strict";
 const get = (id) => document.getElementById(id);
 const steps = [...document.querySelectorAll("details.row")];
+const groups = [...document.querySelectorAll("details.group")]; // the instances of one step
 const number = (count) => count.toLocaleString("en");
 const bars = [...document.querySelectorAll("svg.bar")];
 
@@ -35,6 +36,11 @@ function filter() {
     step.hidden = !matches(step, words, badOnly);
     if (!step.hidden) count += 1;
   }
+  for (const group of groups) {
+    const found = [...group.querySelectorAll("details.row")].some((step) => !step.hidden);
+    group.hidden = !found;
+    if (found && words.length) group.open = true;
+  }
   get("nothing").hidden = count > 0 || !steps.length;
   const all = `${number(steps.length)} ${steps.length === 1 ? "step" : "steps"}`;
   get("found").textContent = count === steps.length ? all : `${number(count)} of ${all}`;
@@ -44,7 +50,7 @@ get("bad-only").addEventListener("change", filter);
 filter();
 get("open-all").addEventListener("click", (event) => {
   const open = event.target.textContent.startsWith("Expand");
-  for (const step of steps) step.open = open && !step.hidden;
+  for (const one of [...groups, ...steps]) one.open = open && !one.hidden;
   event.target.textContent = open ? "Collapse all" : "Expand all";
 });
 
@@ -85,6 +91,8 @@ function show(step) {
     get("bad-only").checked = false;
     filter();
   }
+  const group = step.closest("details.group");
+  if (group) group.open = true;
   step.open = true;
   step.scrollIntoView();
   step.querySelector("summary").focus({ preventScroll: true });
@@ -100,7 +108,8 @@ document.addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => {
   const away = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!away || event.target.tagName !== "SUMMARY") return;
-  const shown = steps.filter((step) => !step.hidden);
+  const isShown = (one) => !one.hidden && !one.parentElement.closest("details:not([open])");
+  const shown = [...document.querySelectorAll("details.group, details.row")].filter(isShown);
   const next = shown[shown.indexOf(event.target.parentElement) + away];
   if (!next) return;
   event.preventDefault();
