@@ -85,6 +85,7 @@ del os.pidfd_open
 exec(compile(open({file!r}).read(), {file!r}, "exec"))
 """
 RESTARTED = """
+sys.stdin.readline()
 os.kill(watcher.pid, signal.SIGKILL)
 while watcher.is_alive():
     time.sleep(0.01)
@@ -363,6 +364,7 @@ class TestWithoutPidfd:
         file = tmp_path / "watchdog.py"
         file.write_text(WITHOUT_PIDFD.format(file=lease.__file__))
         owner = start(RESTARTED.format(str(file)) + "print(watcher.pid, flush=True)" + DAEMON)
+        owner.begin()
         owner.reaper = psutil.Process(int(owner.line()))
         daemon = psutil.Process(int(owner.line()))
         try:
@@ -378,6 +380,7 @@ class TestWithoutPidfd:
         file = tmp_path / "watchdog.py"
         file.write_text(WITHOUT_PIDFD.format(file=lease.__file__))
         owner = start(RESTARTED.format(str(file)) + STOP)
+        owner.begin()
         assert owner.line() == "stopped False"
         assert owner.process.wait(LONGEST) == 0
         assert not owner.has_acted()
