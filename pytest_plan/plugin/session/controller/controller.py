@@ -128,9 +128,9 @@ class Controller(Owner):
         if self._barrier is not None and not self._barrier.is_open:
             text = f"worker {self._barrier.lost!r} died before the tests began: no test was run"
             raise _failed(session, text)
-        plan_session, staged = lookup.peek(self._config), self._staged
+        plan_session, scheduling = lookup.peek(self._config), self._staged
         # Tests are left if workers have died and are not replaced.
-        if plan_session is not None and staged is not None and staged.is_over:
+        if plan_session is not None and scheduling is not None and scheduling.is_over:
             plan_session.provision_rest()
         return result
 
