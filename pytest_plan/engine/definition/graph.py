@@ -72,15 +72,23 @@ def ranks(steps: Mapping[str, PlannedStep]) -> dict[str, int]:
     return found
 
 
-def closure(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> set[str]:
-    """Return `names` and all steps that they depend on, directly or indirectly, by any edge."""
+def closure(
+    names: Iterable[str], steps: Mapping[str, PlannedStep], *, needs_only: bool = False
+) -> set[str]:
+    """Return `names` and all steps that they depend on, directly or indirectly.
+
+    Args:
+        names: the names of the steps to begin with.
+        steps: all steps by name.
+        needs_only: whether only needs count, and not order edges.
+    """
     found: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting.extend(steps[name].edges)
+            waiting.extend(steps[name].needs if needs_only else steps[name].edges)
     return found
 
 

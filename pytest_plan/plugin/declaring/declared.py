@@ -300,13 +300,7 @@ class DeclaredSteps:
 
 def parametrized(names: Iterable[str], steps: Mapping[str, PlannedStep]) -> list[str]:
     """Return the steps with parameters that these steps need or are, in the order of the plan."""
-    found: set[str] = set()
-    due = list(names)
-    while due:
-        name = due.pop()
-        if name not in found:
-            found.add(name)
-            due += steps[name].needs
+    found = closure(names, steps, needs_only=True)
     return [name for name in steps if name in found and steps[name].options.params is not None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import os
 import re
 import secrets
@@ -20,10 +21,10 @@ from pytest_plan.steps.ready.reply import Reply
 from pytest_plan.steps.servers.attributes import VARIABLE, Attribute, check_attributes
 
 _PASSWORD_BYTES = 12
-_OPEN = "everybody who can reach {host} (--plan-host) could use it"
+_OPEN = "everybody who can reach {host} (--plan-host) {may} use it"
 
 
-class Server(Step):
+class Server(Step, abc.ABC):
     """A step that starts a server. Its value is the address of the server.
 
     Subclasses list the attributes that users may set. A user sets them in a class body, or passes
@@ -78,13 +79,13 @@ class Server(Step):
         attach(ctx, server, condition, None)
         return server.url
 
+    @abc.abstractmethod
     def _start(self, ctx: Context) -> str:
         """Start the server; return the value of the step."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _reply(self, url: SplitResult) -> Reply:
         """Return the condition that the server with this URL answers."""
-        raise NotImplementedError
 
 
 def password_of(step: Server, ctx: Context, password: str | None) -> str:
@@ -95,9 +96,10 @@ def password_of(step: Server, ctx: Context, password: str | None) -> str:
             an address that other machines can reach.
     """
     if password == "" and not is_loopback(ctx.host):
+        risk = _OPEN.format(host=ctx.host, may="could")
         raise PlanDefinitionError(
-            f"password of {type(step).__qualname__} is '': {_OPEN.format(host=ctx.host)}; remove "
-            "it, and the step chooses a password"
+            f"password of {type(step).__qualname__} is '': {risk}; remove it, and the step chooses "
+            "a password"
         )
     return random_password() if password is None else password
 
@@ -105,7 +107,7 @@ def password_of(step: Server, ctx: Context, password: str | None) -> str:
 def log_open_server(ctx: Context, title: str) -> None:
     """Say in the log of a step that its server has no password, if other machines can reach it."""
     if not is_loopback(ctx.host):
-        ctx.log(f"{title} needs no password: {_OPEN.format(host=ctx.host).replace('could', 'can')}")
+        ctx.log(f"{title} needs no password: {_OPEN.format(host=ctx.host, may='can')}")
 
 
 def random_password() -> str:
