@@ -23,7 +23,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 HELPERS = """
-import sys
+import os, select, signal, sys
 from urllib.request import urlopen
 import pytest
 
@@ -38,6 +38,12 @@ def is_there(url):
         return bool(ask(url))
     except OSError:
         return False
+
+def kill(pid, number=signal.SIGKILL):
+    end = os.pidfd_open(pid)
+    os.kill(pid, number)
+    select.select([end], [], [], 20)
+    os.close(end)
 """
 SERVICE = """
 from helpers import SERVE, ask
@@ -237,16 +243,13 @@ def test_it_is_watched_again(services: Project) -> None:
     services.steps(QUIET)
     services.tests(
         """
-        import os, signal, time
-        from helpers import ask, is_there
+        from helpers import ask, kill
 
         def test_it(plan, web):
             program = plan.program("web")
             program.stop()
             program.start()
-            os.kill(int(ask(web).split()[0]), signal.SIGKILL)
-            while is_there(web):
-                time.sleep(0.01)
+            kill(int(ask(web).split()[0]))
 
         def test_next(web):
             pass
@@ -547,7 +550,7 @@ def test_a_restarted_program_of_a_reused_step_is_watched_and_cleaned_up(
     services.tests(
         """
         import signal
-        from helpers import ask
+        from helpers import ask, kill
 
         def test_restarts(plan, web):
             if "DIES" not in os.environ:
@@ -557,7 +560,7 @@ def test_a_restarted_program_of_a_reused_step_is_watched_and_cleaned_up(
             pid = int(ask(web).split()[0])
             note(pid)
             if os.environ["DIES"] == "program":
-                os.kill(pid, signal.SIGTERM)
+                kill(pid, signal.SIGTERM)
             else:
                 os.kill(os.getpid(), signal.SIGKILL)
 
