@@ -42,9 +42,10 @@ FLOORS = {
         ["commands"],
     ],
     "pytest_plan.report": [
+        ["verdict"],
         ["account", "terminal", "otel"],
-        ["collect", "formats", "test_reports"],
-        ["files", "junit"],
+        ["collect", "formats", "reporters"],
+        ["files"],
     ],
     "pytest_plan.steps": [
         ["ready"],

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import AttemptResult, CleanupResult, Loss, StepResult
+from pytest_plan.report.verdict import RunVerdict, count
 
-# The outcomes of a test in the order in which reports list them.
-TEST_OUTCOMES: Final = (
-    "passed",
-    "failed",
-    "error",
-    "blocked",
-    "skipped",
-    "xfailed",
-    "xpassed",
-)
-BAD_TEST_OUTCOMES: Final = frozenset({"failed", "error", "blocked"})
 _CLEAN: Final = (CleanupOutcome.NONE, CleanupOutcome.SUCCEEDED, CleanupOutcome.KEPT)
 
 Mask = Callable[[str], str]
@@ -145,7 +134,7 @@ class TestAccount:
         worker: the xdist worker that ran it; `main` if there are no workers.
         started: when it began, in seconds since the run began.
         seconds: its duration, in seconds, including fixtures.
-        outcome: one of `TEST_OUTCOMES`.
+        outcome: one of `verdict.TEST_OUTCOMES`.
         message: the error, or the reason why it was blocked, on one line; empty if there is none.
         stage: the number of its stage, counted from 1.
     """
@@ -168,8 +157,7 @@ class Account:
     Attributes:
         run_id: the id of the run.
         environment: the name of its environment.
-        outcome: of the plan: `succeeded`, `failed` (also if only a cleanup failed), `cancelled` or
-            `timed_out`.
+        verdict: how the run has ended: its tests, its plan and its cleanup together.
         reason: why the plan stopped early; None if it did not.
         limit: the plan's limit, in seconds; None if there is none.
         seconds: the duration of the run, in seconds, including cleanup.
@@ -180,7 +168,6 @@ class Account:
         not_run: the number of selected tests that never began or were interrupted.
         critical_path: the steps that determined how long provisioning took, first to last.
         problems: what cleanup did not undo, and errors in listeners and hooks, one line each.
-        run_outcome: of the plan and the tests together; `failed` also if only tests failed.
         command: the command line of the run.
         host: the name of the machine.
         versions: the versions of Python and of the packages that took part, by name.
@@ -188,7 +175,7 @@ class Account:
 
     run_id: str
     environment: str
-    outcome: StepOutcome
+    verdict: RunVerdict
     reason: str | None
     limit: float | None
     seconds: float
@@ -199,21 +186,20 @@ class Account:
     not_run: int = 0
     critical_path: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-    run_outcome: StepOutcome = StepOutcome.SUCCEEDED
     command: str = "pytest"
     host: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Return the number of tests with each outcome, and the number not run as `not_run`."""
-        return {**_counts(self.tests), "not_run": self.not_run}
+        return {**count(test.outcome for test in self.tests), "not_run": self.not_run}
 
     def counts_by_stage(self) -> list[dict[str, int]]:
         """Return the number of tests with each outcome, for each stage in order."""
         stages = [step.stage for step in self.steps] + [test.stage for test in self.tests]
         last = max(stages, default=1)
         return [
-            _counts(test for test in self.tests if test.stage == stage)
+            count(test.outcome for test in self.tests if test.stage == stage)
             for stage in range(1, last + 1)
         ]
 
@@ -223,11 +209,6 @@ class Account:
         for test in self.tests:
             workers.setdefault(test.worker, []).append(test)
         return dict(sorted(workers.items(), key=lambda item: (len(item[0]), item[0])))
-
-
-def _counts(tests: Iterable[TestAccount]) -> dict[str, int]:
-    counted = Counter(test.outcome for test in tests)
-    return {name: counted[name] for name in TEST_OUTCOMES}
 
 
 def step_account(

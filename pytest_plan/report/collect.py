@@ -6,7 +6,7 @@ import importlib.metadata
 import math
 import platform
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -23,17 +23,11 @@ from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.model.results import PlanResult, StepResult, critical_path
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
-from pytest_plan.report.account import (
-    BAD_TEST_OUTCOMES,
-    Account,
-    StepAccount,
-    TestAccount,
-    step_account,
-)
+from pytest_plan.report import verdict
+from pytest_plan.report.account import Account, StepAccount, TestAccount, step_account
 from pytest_plan.report.terminal import failure
 from pytest_plan.report.terminal.instances import with_shown_names
 
-_SOLO = "main"  # the name of the worker in a run without xdist workers
 _LONGEST_MESSAGE = 300  # characters
 _LARGEST_SKEW = 60.0  # seconds between the clocks of two hosts
 _PACKAGES = ("pytest", "pytest-plan", "pytest-xdist")
@@ -87,15 +81,15 @@ class Collector:
         """Record one phase of a test."""
         if hasattr(report, "plan_step"):
             return
-        key = (report.nodeid, _worker(report))
+        key = (report.nodeid, verdict.worker_of(report))
         test = self._tests.get(key)
         if test is None:
             start = self._real_time(report.start)
             selection = self._plan.declared.selection
             test = self._tests[key] = _Test(start, start, selection.stage(selection.opened))
         test.ended = max(test.ended, self._real_time(report.stop))
-        outcome = _outcome(report)
-        if outcome is not None and test.outcome not in BAD_TEST_OUTCOMES:
+        outcome = verdict.outcome_of(report)
+        if outcome is not None and test.outcome not in verdict.BAD_TEST_OUTCOMES:
             test.outcome = outcome
             test.message = self._message(report) if report.failed else ""
 
@@ -113,11 +107,10 @@ class Collector:
         path = critical_path(result.steps)
         errors = (f"error in a listener or hook: {error}" for error in result.listener_errors)
         tests = self._finished_tests()
-        outcome = self._outcome(result)
         return Account(
             run_id=result.run_id,
             environment=plan.handle.environment,
-            outcome=outcome,
+            verdict=self._verdict(result, tests),
             reason=None if result.reason is None else mask(result.reason),
             limit=result.limit,
             seconds=result.seconds,
@@ -129,25 +122,18 @@ class Collector:
                 if step.outcome is not StepOutcome.PENDING
             ),
             tests=tests,
-            not_run=self._not_run(len(tests)),
+            not_run=verdict.not_run(self._config, len(tests)),
             critical_path=path if len(path) > 1 else (),
             problems=tuple(map(mask, (*result.left, *errors))),
-            run_outcome=self._run_outcome(outcome, tests),
             command=mask(shlex.join(["pytest", *map(str, self._config.invocation_params.args)])),
             host=mask(platform.node()),
             versions=_versions(),
         )
 
-    def _outcome(self, result: PlanResult) -> StepOutcome:
-        if result.outcome is StepOutcome.SUCCEEDED and self._plan.host.has_failed():
-            return StepOutcome.FAILED
-        return result.outcome
-
-    def _run_outcome(self, outcome: StepOutcome, tests: Sequence[TestAccount]) -> StepOutcome:
-        session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
-        is_red = session is not None and session.testsfailed > 0  # also in collection
-        is_red = is_red or any(test.outcome in BAD_TEST_OUTCOMES for test in tests)
-        return StepOutcome.FAILED if is_red and outcome is StepOutcome.SUCCEEDED else outcome
+    def _verdict(self, result: PlanResult, tests: tuple[TestAccount, ...]) -> verdict.RunVerdict:
+        counts = verdict.count(test.outcome for test in tests)
+        counts["not_run"] = verdict.not_run(self._config, len(tests))
+        return verdict.of_run(self._plan, result, counts).masked(self._plan.host.mask)
 
     def _step(self, step: StepResult, path: tuple[str, ...], name: str) -> StepAccount:
         """Return the account of the step that has this name in the run."""
@@ -190,32 +176,7 @@ class Collector:
         line = " ".join(self._plan.host.mask(text).split())  # a part of a secret is not masked
         return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
 
-    def _not_run(self, finished: int) -> int:
-        session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
-        if session is None:
-            return 0
-        return max(0, session.testscollected - finished)
-
 
 def _versions() -> dict[str, str]:
     packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **packages}
-
-
-def _worker(report: pytest.TestReport) -> str:
-    node = getattr(report, "node", None)  # set by xdist
-    return _SOLO if node is None else str(node.gateway.id)
-
-
-def _outcome(report: pytest.TestReport) -> str | None:
-    """Return the outcome that this phase gives the test, or None if the outcome is still open."""
-    if getattr(report, "plan_blocked", None):
-        return "blocked"
-    is_expected = hasattr(report, "wasxfail")
-    if report.skipped:
-        return "xfailed" if is_expected else "skipped"
-    if report.failed:
-        return "error" if report.when in ("setup", "teardown") else "failed"
-    if report.passed and report.when == "call":
-        return "xpassed" if is_expected else "passed"
-    return None

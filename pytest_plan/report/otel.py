@@ -25,9 +25,10 @@ from pytest_plan.engine.model.events import (
     StepLost,
     StepStarted,
 )
-from pytest_plan.engine.model.outcomes import CleanupOutcome
-from pytest_plan.engine.model.results import Loss, StepResult
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+from pytest_plan.engine.model.results import Loss, PlanResult, StepResult
 from pytest_plan.plugin.session import lookup
+from pytest_plan.report import verdict
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -55,7 +56,8 @@ class Spans:
         from opentelemetry import trace
 
         self._config = config
-        self._mask = lookup.of(config).host.mask
+        self._plan = lookup.of(config)
+        self._mask = self._plan.host.mask
         self._tracer = trace.get_tracer("pytest-plan")
         self._plan_span: Span | None = None
         self._parent = self._make_parent()
@@ -87,8 +89,8 @@ class Spans:
                 self._end_step(result)
             case StepCleaned(result=result):
                 self._add_cleanup(result)
-            case PlanFinished():
-                self._end()
+            case PlanFinished(result=whole):
+                self._end(whole)
             case _:
                 pass
 
@@ -172,10 +174,14 @@ class Spans:
 
         span.set_status(Status(StatusCode.ERROR, self._mask(text)))
 
-    def _end(self) -> None:
+    def _end(self, result: PlanResult) -> None:
         from opentelemetry import trace
 
         if self._plan_span is not None:
+            whole = verdict.of_run(self._plan, result, {})
+            self._plan_span.set_attribute("plan.verdict", whole.outcome.value)
+            if whole.outcome is not StepOutcome.SUCCEEDED:
+                self._fail(self._plan_span, f"{whole.headline}: {whole.plan}")
             self._plan_span.end()
         # pytest-opentelemetry flushes before cleanup, when these spans have not ended yet.
         flush = getattr(trace.get_tracer_provider(), "force_flush", None)

@@ -39,7 +39,7 @@ class TestRequesting:
         assert written(one) == {f"plan{ending}"}
         result.stdout.fnmatch_lines([f"plan report: *plan{ending}"])
         text = (one.path / f"plan{ending}").read_text()
-        begins = {".json": '{\n  "schema": 2', ".md": "## Plan", ".mmd": "flowchart"}
+        begins = {".json": '{\n  "schema": 2', ".md": "## Run", ".mmd": "flowchart"}
         assert text.startswith(begins.get(ending, '{"traceEvents"'))
 
     def test_several(self, one: Project) -> None:
@@ -168,7 +168,7 @@ class TestGithubSummary:
     def test_it_is_appended(self, one: Project, summary: Path) -> None:
         """With the ini option, the Markdown report is appended to the summary file."""
         result = one.run("-o", "plan_github_summary=true")
-        assert summary.read_text().startswith("before\n## Plan: succeeded\n")
+        assert summary.read_text().startswith("before\n## Run succeeded\n")
         result.stdout.fnmatch_lines(["plan report: $GITHUB_STEP_SUMMARY"])
 
     def test_it_stays_below_githubs_limit(self, one: Project, summary: Path) -> None:

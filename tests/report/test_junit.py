@@ -78,8 +78,8 @@ def check(folder: Path) -> None:
     assert values["plan.step.net"].startswith("succeeded 0.")
     assert ", cleanup failed 0." in values["plan.step.net"]
     assert values["plan.outcome"] == "failed"
-    assert list(values)[:2] == ["plan.environment", "plan.outcome"]
-    assert len(values) == 7
+    assert list(values)[:3] == ["plan.environment", "plan.outcome", "plan.verdict"]
+    assert len(values) == 8
 
 
 def test_failures_are_test_cases_and_steps_are_properties(project: Project) -> None:

@@ -49,6 +49,7 @@ class Owner:
             result = yield from self.run_tests(session)
             self._end_progress()
         except BaseException as error:
+            self._note(error)
             self._end_loop(session, failed=_is_failure(error))
             raise
         self._end_loop(session, failed=bool(session.testsfailed))
@@ -136,6 +137,11 @@ class Owner:
             if not plan_session.host.signals.received:
                 raise
         return None
+
+    def _note(self, error: BaseException) -> None:
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None and _is_failure(error):
+            plan_session.ended_by = error
 
     def _end_progress(self) -> None:
         plan_session = lookup.peek(self._config)

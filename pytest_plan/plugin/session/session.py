@@ -50,6 +50,8 @@ class PlanSession:
         declared: the steps that this process knows.
         handle: the object that the fixture `plan` returns.
         needs: the steps that each selected test needs; empty until `survey` is called.
+        ended_by: the exception that has ended the session early, such as that of `pytest.exit`;
+            None if there is none, or if pytest exits with a green status after it.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
@@ -59,6 +61,7 @@ class PlanSession:
         self.declared = DeclaredSteps(config, settings, self.store)
         self.handle = PlanHandle(self)
         self.needs: dict[pytest.Item, tuple[str, ...]] = {}
+        self.ended_by: BaseException | None = None
         self._names = StepNames({})
         self._item: pytest.Item | None = None  # the test that runs, or the last one that ran
         self._fixtures: FixtureFolders | None = None
@@ -91,14 +94,14 @@ class PlanSession:
         self._load("terminal.live")
         if self.settings.follow:
             self._load("terminal.follow")
-        self._load("test_reports")
+        self._load("reporters.test_reports")
         self._load("otel")
         has_junit = bool(self.config.getoption("xmlpath", None))
         if has_junit:
-            self._load("junit")
+            self._load("reporters.junit")
         has_json = bool(self.config.getoption("json_report", None))
         if self.settings.logs != "never" and (has_junit or has_json):
-            self._load("logs")
+            self._load("reporters.logs")
 
     def _load(self, report: str) -> None:
         # Loaded by name, because reports import the plugin and not the other way around. pytest's

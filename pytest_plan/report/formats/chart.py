@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pytest_plan.engine.model.durations import format_duration
-from pytest_plan.report.account import (
-    BAD_TEST_OUTCOMES,
-    TEST_OUTCOMES,
-    Account,
-    AttemptAccount,
-    StepAccount,
-    TestAccount,
-)
+from pytest_plan.report.account import Account, AttemptAccount, StepAccount, TestAccount
+from pytest_plan.report.verdict import BAD_TEST_OUTCOMES, TEST_OUTCOMES
 
 WIDTH = 1000
 MOST_ATTEMPTS = 50  # only the last attempts of a step are drawn and listed

@@ -14,9 +14,10 @@ from markupsafe import Markup
 
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.outcomes import StepOutcome
-from pytest_plan.report.account import BAD_TEST_OUTCOMES, Account, StepAccount, TestAccount
+from pytest_plan.report.account import Account, StepAccount, TestAccount
 from pytest_plan.report.formats import chart, drawing
 from pytest_plan.report.terminal.instances import Group, folded, span, summary
+from pytest_plan.report.verdict import BAD_TEST_OUTCOMES
 
 _FOLDER = importlib.resources.files("pytest_plan.report.formats") / "page"
 _TEXT_BUDGET = 1_500_000  # characters of all errors, stacks and logs together
@@ -105,7 +106,6 @@ def text(account: Account) -> str:
         spans=chart.spans(account, axis),
         drawing=drawing.draw(account.steps),
         tests=_tests(account.tests),
-        counts={name: count for name, count in account.counts().items() if count},
         icons=_ICONS,
         began=datetime.fromtimestamp(account.began_at, UTC),
         most_attempts=chart.MOST_ATTEMPTS,

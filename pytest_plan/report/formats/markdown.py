@@ -59,7 +59,7 @@ def text(account: Account, most: int = MOST_BYTES) -> str:
             did not fail first, and the report says so.
     """
     room = _Room(most - _NOTES)
-    room.add([f"## Plan: {_words(account.outcome)}", "", _summary(account), ""])
+    room.add([f"## {account.verdict.headline}", "", _summary(account), ""])
     _add_table(room, account)
     problems = [[f"- {_escaped(_cut(line))}"] for line in account.problems]
     left = room.add_each(problems[:_MOST_PROBLEMS])
@@ -74,16 +74,20 @@ def text(account: Account, most: int = MOST_BYTES) -> str:
 
 
 def _summary(account: Account) -> str:
-    counted = [f"{count} {_words(name)}" for name, count in account.counts().items() if count]
+    verdict = account.verdict
     parts = [
         f"Environment `{account.environment}`",
         f"Duration: {format_duration(account.seconds)}",
-        f"Tests: {', '.join(counted) or 'none'}",
+        f"Tests: {verdict.tests}",
+        f"Plan: {_escaped(_cut(verdict.plan))}",
+        f"Cleanup: {_escaped(_cut(verdict.cleanup))}",
     ]
     if account.reason is not None:
         parts.append(f"Stopped early: {_escaped(_cut(account.reason))}")
     if account.critical_path:
         parts.append(f"Critical path: {_cut(' > '.join(map(_escaped, account.critical_path)))}")
+    if verdict.advice:
+        parts.append(_escaped(_cut(verdict.advice)))
     return ". ".join(parts) + "."
 
 

@@ -30,7 +30,7 @@ def text(account: Account) -> str:
         f"class s{number} {_CLASSES.get(step.outcome, 'odd')}"
         for number, step in enumerate(account.steps)
     ]
-    return graph(account.steps, [*classes, *_STYLES])
+    return graph(account.steps, [*classes, *_STYLES, f"%% {account.verdict.headline}"])
 
 
 def graph(steps: Sequence[StepAccount | PlannedStep], more: Iterable[str] = ()) -> str:

@@ -30,7 +30,12 @@ class _Span:
 def text(account: Account) -> str:
     """Return the run as trace events, with steps and cleanups in lanes and tests by worker."""
     events = [*_step_events(account), *_test_events(account)]
-    return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, ensure_ascii=False) + "\n"
+    data = {
+        "traceEvents": events,
+        "displayTimeUnit": "ms",
+        "otherData": {"verdict": account.verdict.line},
+    }
+    return json.dumps(data, ensure_ascii=False) + "\n"
 
 
 def _step_events(account: Account) -> Iterator[Event]:

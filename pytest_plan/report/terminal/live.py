@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
 from typing import Any
 
 import pytest
@@ -30,6 +30,7 @@ from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.run.hook_caller import own_traceback
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
+from pytest_plan.report import verdict
 from pytest_plan.report.terminal import failure, table
 from pytest_plan.report.terminal.instances import with_shown_names
 
@@ -107,6 +108,19 @@ class TerminalReport:
         is_test = not hasattr(report, "plan_step")
         self._tests_begun += is_test and report.when not in ("call", "teardown")
 
+    @pytest.hookimpl(specname="pytest_terminal_summary", wrapper=True, tryfirst=True)
+    def pytest_terminal_summary_last(
+        self, terminalreporter: pytest.TerminalReporter
+    ) -> Generator[None]:
+        """Write the verdict below all that others write, unless the run has succeeded."""
+        yield
+        if not self._plan.host.has_begun:
+            return
+        found = self._verdict(terminalreporter)
+        if found.outcome is not StepOutcome.SUCCEEDED:
+            line = printable(self._plan.host.mask(found.line))
+            terminalreporter.write_line(line, red=True, bold=True)
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of the plan, then blocked tests, tests not run, and listener errors."""
         if not self._plan.host.has_begun:
@@ -115,6 +129,7 @@ class TerminalReport:
             self._table(terminalreporter)
         self._losses(terminalreporter)
         self._blocked(terminalreporter)
+        self._advice(terminalreporter)
         self._not_run(terminalreporter)
         self._listener_errors(terminalreporter)
 
@@ -233,6 +248,16 @@ class TerminalReport:
         for line, markup in table.lines(ran, result, planned):
             reporter.write_line(printable(self._plan.host.mask(line)), **markup)
 
+    def _verdict(self, reporter: pytest.TerminalReporter) -> verdict.RunVerdict:
+        host = self._plan.host
+        stats = reporter.stats.values()
+        counts = verdict.count_reports(
+            report for each in stats for report in each if isinstance(report, pytest.TestReport)
+        )
+        counts["not_run"] = verdict.not_run(self._config, sum(counts.values()))
+        result = with_shown_names(host.run.result(), host.foreground.shown)
+        return verdict.of_run(self._plan, result, counts)
+
     def _not_run(self, reporter: pytest.TerminalReporter) -> None:
         session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
         if session is None or not self._plan.host.limit_has_passed():
@@ -263,10 +288,25 @@ class TerminalReport:
                 reporter.write_line(printable(line), yellow=True)
             return
         lost = {result.name for result in self._lost()}
-        reasons = [str(report.longrepr) for report in blocked if not _is_about(report, lost)]
+        reasons = [
+            f"{report.longrepr}{self._place(report)}"
+            for report in blocked
+            if not _is_about(report, lost)
+        ]
         for reason, count in Counter(reasons).items():
             line = self._plan.host.mask(f"{_tests(count)} blocked: {reason}")
             reporter.write_line(printable(line), yellow=True)
+
+    def _place(self, report: Any) -> str:
+        """Return where the step that blocked a test is declared, in parentheses."""
+        steps = self._plan.host.run.step_runs
+        origins = [steps[name].planned.origin for name in report.plan_blocked if name in steps]
+        return f" ({', '.join(origins)})" if origins else ""
+
+    def _advice(self, reporter: pytest.TerminalReporter) -> None:
+        """Say how to try the steps that were not tried after a failure."""
+        if advice := self._verdict(reporter).advice:
+            reporter.write_line(printable(self._plan.host.mask(advice)), yellow=True)
 
     def _losses(self, reporter: pytest.TerminalReporter) -> None:
         """Write for each step that was lost how many tests failed or were blocked after that."""

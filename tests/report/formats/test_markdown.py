@@ -25,10 +25,10 @@ def test_report() -> None:
             problems=("/tmp/x could not be removed",),
         )
     ).splitlines()
-    assert lines[0] == "## Plan: failed"
+    assert lines[0] == "## Run failed"
     assert lines[2] == (
-        "Environment `run-1f0c9a3e`. Duration: 10.0s. Tests: 1 passed, 1 blocked. "
-        "Stopped early: step 'db' failed. Critical path: net > db."
+        "Environment `run-1f0c9a3e`. Duration: 10.0s. Tests: 2 passed. Plan: 2 steps succeeded. "
+        "Cleanup: succeeded. Stopped early: step 'db' failed. Critical path: net > db."
     )
     assert lines[4:9] == [
         "| step | outcome | duration | attempts | cleanup | reason |",

@@ -12,6 +12,7 @@ from pytest_plan.report.account import (
     StepAccount,
     TestAccount,
 )
+from pytest_plan.report.verdict import RunVerdict
 
 NO_CLEANUP = CleanupAccount(CleanupOutcome.NONE, None, 0.0, None)
 
@@ -69,10 +70,12 @@ def ran(node_id: str, outcome: str = "passed", worker: str = "main", **more: Any
 
 def account(*steps: StepAccount, tests: tuple[TestAccount, ...] = (), **more: Any) -> Account:
     """Return a run of ten seconds that succeeded, unless `more` says otherwise."""
+    plan = more.pop("outcome", StepOutcome.SUCCEEDED)
+    run = more.pop("run_outcome", plan)
     values: dict[str, Any] = {
         "run_id": "1f0c9a3e",
         "environment": "run-1f0c9a3e",
-        "outcome": StepOutcome.SUCCEEDED,
+        "verdict": RunVerdict(run, plan, "2 passed", "2 steps succeeded", "succeeded"),
         "reason": None,
         "limit": None,
         "seconds": 10.0,

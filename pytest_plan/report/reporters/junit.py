@@ -17,6 +17,7 @@ from pytest_plan.engine.model.results import PlanResult, StepResult
 from pytest_plan.plugin.compat.report_internals import add_suite_properties
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
+from pytest_plan.report import verdict
 
 
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None]:
@@ -31,9 +32,10 @@ def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Any], None]:
 
 
 def _properties(plan: PlanSession, result: PlanResult) -> Iterator[tuple[str, str]]:
-    is_red = result.outcome is StepOutcome.SUCCEEDED and plan.host.has_failed()
+    whole = verdict.of_run(plan, result, {})  # the file counts its test cases itself
     yield "plan.environment", plan.handle.environment
-    yield "plan.outcome", StepOutcome.FAILED if is_red else result.outcome
+    yield "plan.outcome", whole.plan_outcome
+    yield "plan.verdict", whole.outcome
     for step in result.steps.values():
         if step.outcome is not StepOutcome.PENDING:
             yield f"plan.step.{plan.host.foreground.shown(step.name)}", _summary(step)
