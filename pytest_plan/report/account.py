@@ -92,6 +92,7 @@ class StepAccount:
         cleanup: how its cleanup ended.
         error: its errors and those of its cleanup, with tracebacks; empty if there are none.
         log: the last lines of its log.
+        log_file: the path of the whole log; None if it has none that outlives the run.
         stack: the stack of its thread when it was abandoned; empty if it was not.
         is_critical: whether it is on the critical path of provisioning.
         lost: how it was lost while tests ran; None if it was not.
@@ -112,6 +113,7 @@ class StepAccount:
     cleanup: CleanupAccount
     error: str = ""
     log: str = ""
+    log_file: str | None = None
     stack: str = ""
     is_critical: bool = False
     lost: LossAccount | None = None
@@ -216,6 +218,7 @@ def step_account(
     *,
     mask: Mask,
     log: str,
+    log_file: str | None = None,
     error: str,
     critical: Sequence[str],
     stage: int = 1,
@@ -227,6 +230,7 @@ def step_account(
         result: the step's result.
         mask: a function that masks the secrets in a text and escapes its control characters.
         log: the last lines of the step's log.
+        log_file: the path of the step's log; None if it has none that outlives the run.
         error: the errors of the step and of its cleanup, with tracebacks.
         critical: the names of the steps on the critical path.
         stage: the number of the stage with which it begins, counted from 1.
@@ -246,6 +250,7 @@ def step_account(
         cleanup=_cleanup(result.cleanup, mask),
         error=mask(error),
         log=mask(log),
+        log_file=None if log_file is None else mask(log_file),
         stack=mask(result.stack),
         is_critical=len(critical) > 1 and result.name in critical,
         lost=None if result.lost is None else _loss(result.lost, mask),

@@ -61,6 +61,7 @@ class Collector:
         self._began = math.inf
         self._cleanup_began: float | None = None
         self._logs: dict[str, str] = {}
+        self._log_files: dict[str, str] = {}
         self._tests: dict[tuple[str, str], _Test] = {}
 
     def on_event(self, event: Event) -> None:
@@ -68,14 +69,21 @@ class Collector:
         self._began = min(self._began, SystemClock.wall() - event.at)
         match event:
             case StepFinished(result=result) | StepCleaned(result=result):
-                shown = self._plan.host.foreground.shown(result.name)
-                self._logs[shown] = self._plan.host.run.step_runs[result.name].log.tail()
+                self._read_log(result.name)
             case CleanupBegan(at=at):
                 self._cleanup_began = at
             case PlanFinished(result=result):
                 self._on_finished(self._account(result))
             case _:
                 pass
+
+    def _read_log(self, name: str) -> None:
+        shown = self._plan.host.foreground.shown(name)
+        log = self._plan.host.run.step_runs[name].log
+        self._logs[shown] = log.tail()
+        file = log.existing
+        if file is not None and file.is_relative_to(self._plan.settings.dir):
+            self._log_files[shown] = str(file)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record one phase of a test."""
@@ -145,6 +153,7 @@ class Collector:
             step,
             mask=self._plan.host.mask,
             log=self._logs.get(step.name, ""),
+            log_file=self._log_files.get(step.name),
             error="\n".join(errors).rstrip(),
             critical=path,
             stage=selection.stage(selection.ranks.get(name)),

@@ -25,18 +25,18 @@ _SUMMARY = "GITHUB_STEP_SUMMARY"  # set by GitHub Actions
 _LEAST_ROOM = 10_000  # bytes; in less, a report would say little
 
 
-def _html(account: Account) -> str:
+def _html(account: Account, path: Path) -> str:
     from pytest_plan.report.formats import html  # imports Jinja2, which may be missing
 
-    return html.text(account)
+    return html.text(account, path.absolute().parent)
 
 
-_FORMATS: Mapping[str, Callable[[Account], str]] = {
+_FORMATS: Mapping[str, Callable[[Account, Path], str]] = {
     ".html": _html,
-    ".json": json_file.text,
-    ".md": markdown.text,
-    ".mmd": mermaid.text,
-    ".trace.json": trace.text,
+    ".json": lambda account, path: json_file.text(account),
+    ".md": lambda account, path: markdown.text(account),
+    ".mmd": lambda account, path: mermaid.text(account),
+    ".trace.json": lambda account, path: trace.text(account),
 }
 
 
@@ -132,7 +132,7 @@ def _problem(path: Path) -> str | None:
 
 
 def _write_report(path: Path, account: Account) -> None:
-    _write(path, _FORMATS[_ending(path)](account))
+    _write(path, _FORMATS[_ending(path)](account, path))
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
@@ -24,6 +27,7 @@ _TEXT_BUDGET = 1_500_000  # characters of all errors, stacks and logs together
 _LONGEST_TEXT = 20_000  # characters of one error, stack or log
 _MOST_TESTS = 300  # failed and blocked tests in the table
 _SLOWEST = 20  # other tests in the table
+_MOST_OPEN = 5  # failed steps that are unfolded when the page opens
 _ICONS = {
     StepOutcome.SUCCEEDED: "✓",
     StepOutcome.REUSED: "↺",
@@ -37,7 +41,18 @@ _ICONS = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A step as shown on the page; long texts are truncated to limit the size of the file."""
+    """A step as shown on the page; long texts are truncated to limit the size of the file.
+
+    Attributes:
+        step: the account of the step.
+        bars: its bars on the timeline.
+        needed_by: the names of the steps that need it.
+        error: its errors, with tracebacks.
+        stack: the stack of its thread when it was abandoned.
+        log: the last lines of its log.
+        link: the link to the whole log; None if there is none.
+        is_open: whether it is unfolded when the page opens.
+    """
 
     step: StepAccount
     bars: tuple[chart.Bar, ...]
@@ -45,6 +60,8 @@ class Row:
     error: str
     stack: str
     log: str
+    link: str | None
+    is_open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +100,14 @@ class _Budget:
         return kept if len(kept) == len(text) else f"(earlier lines omitted)\n{kept}"
 
 
-def text(account: Account) -> str:
-    """Return the report as an HTML document."""
+def text(account: Account, folder: Path | None = None) -> str:
+    """Return the report as an HTML document.
+
+    Args:
+        account: the account of the run.
+        folder: the folder of the file, to which links to logs are relative; None means that the
+            page has no such links.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,
@@ -96,7 +119,7 @@ def text(account: Account) -> str:
     environment.filters["words"] = lambda name: str(name).replace("_", " ")
     script = _source("page.js")
     axis = chart.Axis(account)
-    rows = _rows(account, axis)
+    rows = _rows(account, axis, folder)
     return environment.get_template("page.html").render(
         account=account,
         axis=axis,
@@ -133,7 +156,7 @@ def _group(group: Group[StepAccount], rows: Sequence[Row]) -> Rows:
     return Rows(rows, group.name, summary(outcomes, group.labels), span(ran) if ran else "")
 
 
-def _rows(account: Account, axis: chart.Axis) -> list[Row]:
+def _rows(account: Account, axis: chart.Axis, folder: Path | None) -> list[Row]:
     steps = {step.name: step for step in account.steps}
     needed_by = _needed_by(account.steps)
     budget = _Budget(_TEXT_BUDGET)
@@ -142,15 +165,29 @@ def _rows(account: Account, axis: chart.Axis) -> list[Row]:
         step.name: (budget.cut(step.error), budget.cut(step.stack), budget.cut(step.log))
         for step in sorted(account.steps, key=lambda step: not step.is_bad)
     }
+    unfolded = [step.name for step in account.steps if _explains(step)][:_MOST_OPEN]
     return [
         Row(
             step,
             chart.step_bars(step, chart.ready_at(step, steps), axis),
             tuple(needed_by[step.name]),
             *texts[step.name],
+            link=_link(step, folder),
+            is_open=step.name in unfolded,
         )
         for step in account.steps
     ]
+
+
+def _explains(step: StepAccount) -> bool:
+    """Return whether a reader of a failed run looks for this step first."""
+    return step.outcome.is_failure or step.lost is not None or step.cleanup.is_bad
+
+
+def _link(step: StepAccount, folder: Path | None) -> str | None:
+    if folder is None or step.log_file is None:
+        return None
+    return quote(Path(os.path.relpath(step.log_file, folder)).as_posix())
 
 
 def _needed_by(steps: Iterable[StepAccount]) -> dict[str, list[str]]:

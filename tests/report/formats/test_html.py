@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import pytest
 
@@ -232,6 +234,42 @@ def test_missing_jinja_is_a_usage_error(project: Project, monkeypatch: pytest.Mo
         "install it with: pip install 'pytest-plan[report]'",
     )
     assert project.calls == []
+
+
+def test_page_says_what_ran_where_and_links_to_the_log(project: Project) -> None:
+    """The page has the command, host and versions, and the failed step is unfolded with its log."""
+    project.steps("""
+    @pytest.mark.plan_step(needs=())
+    def net(): pass
+
+    @pytest.mark.plan_step(needs=())
+    def db(ctx):
+        ctx.log("last words")
+        raise RuntimeError("no")
+
+    @pytest.mark.plan_step
+    def web(db): pass
+    """)
+    project.tests("def test_db(web): pass\ndef test_net(net): pass")
+    project.run("--plan-report=out of/plan.html", "--plan-continue-on-error", "-k", "db or net")
+    file = project.path / "out of/plan.html"
+    text = file.read_text()
+    assert "<code>pytest " in text
+    assert "-k &#39;db or net&#39;</code>" in text
+    for word in (platform.node(), f"python {platform.python_version()}", pytest.__version__):
+        assert word in text
+    tags = Tags(text)
+    rows = {given["id"]: "open" in given for tag, given in tags.found if tag == "details"}
+    assert rows == {"step-net": False, "step-db": True, "step-web": False}
+    links = [given["href"] or "" for tag, given in tags.found if tag == "a"]
+    (log,) = [link for link in links if link.endswith("log.txt")]
+    assert "last words" in (file.parent / unquote(log)).read_text()
+
+
+def test_few_of_many_failed_steps_are_unfolded() -> None:
+    """Only the first failed steps are unfolded, so that a page with many stays readable."""
+    tags = parsed(account(*(failed(f"s{number}") for number in range(30))))
+    assert len([1 for tag, given in tags.found if tag == "details" and "open" in given]) == 5
 
 
 def test_secrets_are_masked(project: Project) -> None:
