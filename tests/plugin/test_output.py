@@ -47,4 +47,4 @@ def test_character_that_the_terminal_lacks_fails_no_step(
     project.tests("def test_it(db): pass")
     result = project.run_apart("-s")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["done \\u2713"])
+    result.stdout.fnmatch_lines(["db | done \\u2713"])

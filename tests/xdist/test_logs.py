@@ -74,11 +74,11 @@ def test_live_records(cluster: Cluster, eager: bool, workers: str) -> None:
     result.stdout.fnmatch_lines(
         [
             "*- live log plan -*",
-            "INFO     provider:conftest.py:* creating db",
+            "db | INFO     provider:conftest.py:* creating db",
             "plan: db *ok *",
             "*PASSED*",
             "*- live log plan -*",
-            "INFO     provider:conftest.py:* removing db",
+            "db | INFO     provider:conftest.py:* removing db",
             "plan: db *cleanup ok *",
         ]
     )
@@ -128,7 +128,7 @@ def test_live_records_of_parallel_steps(cluster: Cluster) -> None:
     )
     cluster.tests("@pytest.mark.plan\ndef test_it(): pass")
     said = cluster.apart("-o", "log_cli=true", "--log-cli-level=INFO").stdout.str()
-    lines = re.findall(r"^INFO +provider:conftest.py:\d+ (\w+) \d+$", said, re.MULTILINE)
+    lines = re.findall(r"^\w+ \| INFO +provider:conftest.py:\d+ (\w+) \d+$", said, re.MULTILINE)
     assert Counter(lines) == dict.fromkeys(["one", "two", "three", "four"], 50)
     assert "prints" not in said
     for log in cluster.path.glob(".pytest_plan/artifacts/*/*/log.txt"):

@@ -83,9 +83,11 @@ class TestFailedStep:
         ]
 
     def test_live_lines_come_once(self, result: pytest.RunResult) -> None:
-        """Retries, failure and cleanup have one line each, even with `-v`."""
+        """Starts, retries, failure and cleanup have one line each with `-v`."""
         assert plan_lines(result) == [
+            "plan: net  started",
             "plan: net  ok        T",
+            "plan: db   started",
             "plan: db   retry     attempt 1 of 2 failed: RuntimeError: no port 5432; retrying in T",
             "plan: db   FAILED    T  RuntimeError: no port 5432",
             "plan: net  cleanup ok T",

@@ -167,6 +167,21 @@ class StepLog(Log):
                 return f"(the log cannot be read: {error})"
         return "\n".join(text.replace("\r\n", "\n").splitlines()[-lines:])
 
+    def glance(self) -> str:
+        """Return the last line that is not blank, or "" while another thread writes to the log."""
+        if self._copy is None and self._source is None:
+            return ""
+        if not self._lock.acquire(blocking=False):
+            return ""
+        try:
+            copy = self._current()
+            lines = "" if copy is None else copy.tail()
+        except (OSError, PlanError):
+            return ""
+        finally:
+            self._lock.release()
+        return next((one for line in reversed(lines.splitlines()) if (one := line.strip())), "")
+
     @property
     def source(self) -> Path | None:
         """The private file; None until the first line is written, and while it is hidden."""

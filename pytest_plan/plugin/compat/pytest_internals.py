@@ -145,11 +145,19 @@ def append_to_log_file(config: pytest.Config) -> None:
         handler.mode = "a"  # with the next record, the handler opens the file again
 
 
+def has_live_logs(config: pytest.Config) -> bool:
+    """Return whether pytest shows log records as they come (`log_cli`)."""
+    if config.pluginmanager.get_plugin("logging-plugin") is None:
+        return False
+    return config.getoption("log_cli_level", None) is not None or bool(config.getini("log_cli"))
+
+
 @contextlib.contextmanager
 def show_live_logs(
     config: pytest.Config,
     heading: str,
     visible: Callable[[], contextlib.AbstractContextManager[None]],
+    prefix: Callable[[], str],
 ) -> Iterator[None]:
     """Within this context, let pytest show live log records (`log_cli`) of any thread.
 
@@ -161,6 +169,7 @@ def show_live_logs(
         config: the config of this process.
         heading: the heading of the records.
         visible: a function that returns a context in which output reaches the terminal.
+        prefix: a function that returns what precedes a record, on the thread that logs it.
     """
     plugin = config.pluginmanager.get_plugin("logging-plugin")
     handler: Any = getattr(plugin, "log_cli_handler", None)
@@ -178,10 +187,28 @@ def show_live_logs(
 
     handler.set_when(heading)
     handler.capture_manager = types.SimpleNamespace(global_and_fixture_disabled=on_own_lines)
+    formatter = handler.formatter or logging.Formatter()
+    handler.setFormatter(_Prefixed(formatter, prefix))
     try:
         yield
     finally:
+        handler.setFormatter(formatter)
         handler.capture_manager = manager
+
+
+class _Prefixed(logging.Formatter):
+    """Formats records as another formatter does, with a prefix before each line."""
+
+    def __init__(self, formatter: logging.Formatter, prefix: Callable[[], str]) -> None:
+        super().__init__()
+        self._formatter = formatter
+        self._prefix = prefix
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of the record."""
+        text = self._formatter.format(record)
+        prefix = self._prefix()
+        return "\n".join(f"{prefix}{line}" for line in text.split("\n")) if prefix else text
 
 
 def mask_tracebacks(info: pytest.ExceptionInfo[BaseException], mask: Callable[[str], str]) -> None:

@@ -20,6 +20,7 @@ from pytest_plan.plugin.compat.pytest_internals import (
     configure_log,
     hold_streams,
 )
+from pytest_plan.plugin.compat.report_internals import leave_progress_line
 
 
 class StepOutput:
@@ -33,6 +34,10 @@ class StepOutput:
     Args:
         config: the config of this process.
         mask: a function that masks the secrets in a text.
+
+    Attributes:
+        before_others: a function to call before anything is written to the terminal; it removes
+            what is there only for the moment.
     """
 
     def __init__(self, config: pytest.Config, mask: Callable[[str], str]) -> None:
@@ -40,18 +45,24 @@ class StepOutput:
         self._mask = mask
         self._handler = _LogHandler()
         self._filter = _RecordFilter(mask)
+        self.before_others: Callable[[], None] = lambda: None
         self._filtered: tuple[logging.Handler, ...] = ()
         self._level: int | None = None  # the level of the root logger, if it was changed
         shows = config.getoption("capture", "fd") == "no"
         # The routers are never replaced during the run: before Python 3.13, `print` only borrows
         # its reference to sys.stdout, and freeing the stream while a step prints causes a
         # segmentation fault (observed).
-        self._routers = {name: _Router(mask, shows=shows) for name in ("stdout", "stderr")}
+        self._routers = {name: _Router(config, mask, shows=shows) for name in ("stdout", "stderr")}
         self._depth = 0
         self._is_behind = False
         self._text = ""
         self._is_visible = False
         self._switching = threading.RLock()  # one thread at a time suspends pytest's capture
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether only the plugin writes to the terminal, and nothing of pytest's is going on."""
+        return self._depth > 0 and not self._is_behind
 
     @property
     def text(self) -> str:
@@ -96,6 +107,7 @@ class StepOutput:
         if (capture := self._capture()) is not None:
             capture.suspend_global_capture(in_=False)
             self._read(capture)
+            self.before_others()
         if self._is_behind:
             self._route()
 
@@ -137,6 +149,7 @@ class StepOutput:
             self._read(capture)
             self._is_visible = True
             try:
+                self.before_others()
                 yield
             finally:
                 self._is_visible = False
@@ -175,6 +188,7 @@ class _Router:
     """A text stream that sends the output of a step's hooks to the step's log.
 
     Args:
+        config: the config of this process.
         mask: a function that masks the secrets in a text.
         shows: whether to also show this output in the terminal.
 
@@ -182,8 +196,9 @@ class _Router:
         stream: the stream for all other output, and for output that is also shown.
     """
 
-    def __init__(self, mask: Callable[[str], str], *, shows: bool) -> None:
+    def __init__(self, config: pytest.Config, mask: Callable[[str], str], *, shows: bool) -> None:
         self.stream: TextIO = sys.stdout
+        self._config = config
         self._mask = mask
         self._shows = shows
         # The unfinished line of each step. Only whole lines are shown, so that they do not mix with
@@ -201,20 +216,26 @@ class _Router:
             whole, end, rest = (self._partial.pop(log, "") + text).rpartition("\n")
             if rest:
                 self._partial[log] = rest
-            self._show(whole + end)
+            self._show(log, whole + end)
         return len(text)
 
     def end_lines(self) -> None:
         """Show the unfinished lines."""
-        for text in self._partial.values():
-            self._show(f"{text}\n")
+        for log, text in self._partial.items():
+            self._show(log, f"{text}\n")
         self._partial.clear()
 
-    def _show(self, text: str) -> None:
+    def _show(self, log: StepLog, text: str) -> None:
         # The log has the exact text. A character that the terminal cannot show must not fail the
         # step.
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        self.stream.write(printable(self._mask(text), encoding))
+        if not text:
+            return
+        name, lines = self._mask(log.step), self._mask(text).removesuffix("\n").split("\n")
+        shown = "".join(f"{name} | {line}\n" for line in lines)
+        if leave_progress_line(self._config):
+            shown = f"\n{shown}"
+        self.stream.write(printable(shown, encoding))
 
     def writelines(self, lines: list[str]) -> None:
         """Write each of `lines` unchanged."""
@@ -223,6 +244,12 @@ class _Router:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+def prefix() -> str:
+    """Return what precedes a line of the step that runs on this thread; "" if none does."""
+    log = current_log.get()
+    return "" if log is None else f"{log.step} | "
 
 
 class _LogHandler(logging.Handler):

@@ -1,11 +1,11 @@
-"""Writes the terminal output of a run: live lines, the summary table, what did not run."""
+"""Writes a line to the terminal when a step ends, and when it takes long."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Collection, Generator
-from typing import Any
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +20,7 @@ from pytest_plan.engine.model.events import (
     StepCleaned,
     StepFinished,
     StepLost,
+    StepStarted,
     StopRequested,
     Waiting,
 )
@@ -27,15 +28,16 @@ from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import StepResult
 from pytest_plan.engine.model.text import printable
 from pytest_plan.plugin.compat.pytest_internals import warn
-from pytest_plan.plugin.run.hook_caller import own_traceback
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
-from pytest_plan.report import verdict
-from pytest_plan.report.terminal import failure, table
-from pytest_plan.report.terminal.instances import with_shown_names
+from pytest_plan.report.terminal import failure
+from pytest_plan.report.terminal.summary import Summary
 
-_DEFAULT_REPORTCHARS = "fE"  # pytest's default; blocked tests are listed one by one only on request
+if TYPE_CHECKING:
+    from pytest_plan.report.terminal.view import LiveView
+
 HEARTBEAT = 10.0  # seconds between two lines about a step that is still running
+FIRST = 5.0  # seconds until the first of them
 
 Markup = dict[str, bool]
 _GOOD: Markup = {"green": True}
@@ -62,6 +64,7 @@ def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Event], None]:
     """Return a listener to the run, and register it for pytest's terminal summary."""
     report = TerminalReport(config)
     config.pluginmanager.register(report, "pytest_plan_terminal_report")
+    config.pluginmanager.register(Summary(config), "pytest_plan_terminal_summary")
     return report.on_event
 
 
@@ -71,13 +74,15 @@ class TerminalReport:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._plan: PlanSession = lookup.of(config)
-        self._tests_begun = 0
         self._has_warned = False
         self._width: int | None = None  # of the longest name, once the run has begun
         self._mentioned: dict[str, float] = {}  # when a running step was last mentioned
+        self._was_interrupted = False
+        self._view = self._live_view()
         if self._plan.declared.needed == () and self._plan.declared.definition.steps:
             self._write("plan: no selected test needs a step", {})
         self._handlers: dict[type, Callable[[Any], None]] = {
+            StepStarted: self._step_started,
             AttemptFailed: self._attempt_failed,
             StepFinished: self._step_finished,
             StepLost: self._step_lost,
@@ -94,6 +99,19 @@ class TerminalReport:
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
+        if self._view is not None:
+            self._view.on_event(event)
+
+    def _live_view(self) -> LiveView | None:
+        """Return the live view, if output goes to a terminal on which there can be one."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if not getattr(reporter, "isatty", False) or self._verbosity() < 0:
+            return None
+        from pytest_plan.report.terminal import view  # most runs are not on a terminal
+
+        if self._plan.settings.follow or not view.is_possible(self._config):
+            return None
+        return view.LiveView(self._plan, self._end_line)
 
     def pytest_report_header(self) -> str:
         """Return the number of steps found so far.
@@ -103,35 +121,9 @@ class TerminalReport:
         count = len(self._plan.declared.definition.steps)
         return f"plan: {count} step{'' if count == 1 else 's'}"
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count the tests that began; a test in a crashed worker has one report, and no phase."""
-        is_test = not hasattr(report, "plan_step")
-        self._tests_begun += is_test and report.when not in ("call", "teardown")
-
-    @pytest.hookimpl(specname="pytest_terminal_summary", wrapper=True, tryfirst=True)
-    def pytest_terminal_summary_last(
-        self, terminalreporter: pytest.TerminalReporter
-    ) -> Generator[None]:
-        """Write the verdict below all that others write, unless the run has succeeded."""
-        yield
-        if not self._plan.host.has_begun:
-            return
-        found = self._verdict(terminalreporter)
-        if found.outcome is not StepOutcome.SUCCEEDED:
-            line = printable(self._plan.host.mask(found.line))
-            terminalreporter.write_line(line, red=True, bold=True)
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write the table of the plan, then blocked tests, tests not run, and listener errors."""
-        if not self._plan.host.has_begun:
-            return  # a usage error stopped the run before it began
-        if self._verbosity() >= 0 or self._plan.host.has_failed():
-            self._table(terminalreporter)
-        self._losses(terminalreporter)
-        self._blocked(terminalreporter)
-        self._advice(terminalreporter)
-        self._not_run(terminalreporter)
-        self._listener_errors(terminalreporter)
+    def _step_started(self, event: StepStarted) -> None:
+        if self._verbosity() > 0 and self._view is None:
+            self._line(event.step, "started", "", {})
 
     def _attempt_failed(self, event: AttemptFailed) -> None:
         text = (
@@ -168,8 +160,11 @@ class TerminalReport:
         self._write(f"plan: stopping: {event.reason}", _BAD, is_bad=True)
 
     def _waiting(self, event: Waiting) -> None:
+        if self._view is not None:
+            return  # it shows them
         for name, seconds in event.steps:
-            if event.at - self._mentioned.setdefault(name, event.at - seconds) < HEARTBEAT:
+            last = self._mentioned.get(name)
+            if (seconds < FIRST) if last is None else (event.at - last < HEARTBEAT):
                 continue
             self._mentioned[name] = event.at
             doing = "cleaning up" if event.cleaning else "running"
@@ -177,6 +172,16 @@ class TerminalReport:
 
     def _cleanup_began(self, event: CleanupBegan) -> None:
         self._mentioned.clear()
+        if not event.steps or not self._plan.host.signals.received:
+            return
+        runs = self._plan.host.run.step_runs
+        due = [name for name, step_run in runs.items() if step_run.needs_cleanup()]
+        names = ", ".join(map(self._plan.host.foreground.shown, due))
+        if len(due) != event.steps:  # some are kept
+            names = "1 step" if event.steps == 1 else f"{event.steps} steps"
+        text = f"another {self._signal()} lists what is left, and one more leaves it"
+        text = f"plan: cleaning up {names}; {text} to {self._successor()}"
+        self._write(text, _ODD, is_bad=True)
 
     def _step_cleaned(self, event: StepCleaned) -> None:
         result, cleanup = event.result, event.result.cleanup
@@ -196,8 +201,20 @@ class TerminalReport:
             self._line(result.name, "ended", f"what was still running: {processes}", _ODD)
 
     def _cleanup_interrupted(self, event: CleanupInterrupted) -> None:
-        names = ", ".join(event.steps) or "nothing"
-        self._write(f"plan: interrupted; still cleaning up: {names}", _ODD, is_bad=True)
+        shown = map(self._plan.host.foreground.shown, event.steps)
+        names, more = ", ".join(shown) or "nothing", ""
+        if event.steps and not self._was_interrupted:
+            more = f"; another {self._signal()} leaves that to {self._successor()}"
+        self._was_interrupted = True
+        self._write(f"plan: interrupted; still cleaning up: {names}{more}", _ODD, is_bad=True)
+
+    def _signal(self) -> str:
+        received = self._plan.host.signals.received
+        return "Ctrl-C" if not received or received[0] == signal.SIGINT else "signal"
+
+    def _successor(self) -> str:
+        """Return what cleans up after this process."""
+        return "the reaper" if self._plan.settings.reaper else "pytest --plan-cleanup"
 
     def _plan_finished(self, event: PlanFinished) -> None:
         for left in event.result.left:
@@ -218,12 +235,18 @@ class TerminalReport:
             return
         writer = self._config.get_terminal_writer()
         with self._plan.host.output.visible():
-            if writer.width_of_current_line:
-                writer.line()
-            reporter.currentfspath = None  # otherwise pytest would end the current line again
+            self._end_line()
             writer.write(printable(head))
             writer.line(printable(self._plan.host.mask(text)), **markup)
             writer.flush()
+
+    def _end_line(self) -> None:
+        """End the line that pytest has begun, if there is one."""
+        writer = self._config.get_terminal_writer()
+        if writer.width_of_current_line:
+            writer.line()
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        reporter.currentfspath = None  # otherwise pytest would end the current line again
 
     def _verbosity(self) -> int:
         return int(self._config.get_verbosity())
@@ -236,111 +259,6 @@ class TerminalReport:
         else:
             self._has_warned = True
             warn(self._config, "--plan-pause-on-failure is ignored: there is no terminal")
-
-    def _table(self, reporter: pytest.TerminalReporter) -> None:
-        run, shown = self._plan.host.run, self._plan.host.foreground.shown
-        result = with_shown_names(run.result(), shown)
-        planned = {shown(name): one.planned for name, one in run.step_runs.items()}
-        ran = [step for step in result.steps.values() if step.outcome is not StepOutcome.PENDING]
-        if not ran:
-            return
-        reporter.write_sep("=", "plan")
-        for line, markup in table.lines(ran, result, planned):
-            reporter.write_line(printable(self._plan.host.mask(line)), **markup)
-
-    def _verdict(self, reporter: pytest.TerminalReporter) -> verdict.RunVerdict:
-        host = self._plan.host
-        stats = reporter.stats.values()
-        counts = verdict.count_reports(
-            report for each in stats for report in each if isinstance(report, pytest.TestReport)
-        )
-        counts["not_run"] = verdict.not_run(self._config, sum(counts.values()))
-        result = with_shown_names(host.run.result(), host.foreground.shown)
-        return verdict.of_run(self._plan, result, counts)
-
-    def _not_run(self, reporter: pytest.TerminalReporter) -> None:
-        session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
-        if session is None or not self._plan.host.limit_has_passed():
-            return
-        count = session.testscollected - self._tests_begun
-        if count > 0:
-            tests = f"{_tests(count)} {'was' if count == 1 else 'were'}"
-            reason = self._plan.host.run.result().reason
-            line = self._plan.host.mask(f"{tests} not run: {reason}")
-            reporter.write_line(printable(line), yellow=True)
-
-    def _listener_errors(self, reporter: pytest.TerminalReporter) -> None:
-        run = self._plan.host.run
-        errors = run.result().listener_errors
-        for text, exception in run.listener_exceptions.items():
-            same = [error for error in errors if error.endswith(text)]
-            more = f" ({len(same)} times)" if len(same) > 1 else ""
-            line = f"plan: an error in a listener or hook was ignored{more}: {same[0]}"
-            reporter.write_line(printable(self._plan.host.mask(line)), yellow=True)
-            reporter.write_line(printable(self._plan.host.mask(own_traceback(exception))))
-
-    def _blocked(self, reporter: pytest.TerminalReporter) -> None:
-        blocked = reporter.stats.get("blocked", [])
-        wanted = str(self._config.option.reportchars)
-        if wanted != _DEFAULT_REPORTCHARS and set(wanted) & set("EaA"):
-            for report in blocked:
-                line = self._plan.host.mask(f"BLOCKED {report.nodeid} - {report.longrepr}")
-                reporter.write_line(printable(line), yellow=True)
-            return
-        lost = {result.name for result in self._lost()}
-        reasons = [
-            f"{report.longrepr}{self._place(report)}"
-            for report in blocked
-            if not _is_about(report, lost)
-        ]
-        for reason, count in Counter(reasons).items():
-            line = self._plan.host.mask(f"{_tests(count)} blocked: {reason}")
-            reporter.write_line(printable(line), yellow=True)
-
-    def _place(self, report: Any) -> str:
-        """Return where the step that blocked a test is declared, in parentheses."""
-        steps = self._plan.host.run.step_runs
-        origins = [steps[name].planned.origin for name in report.plan_blocked if name in steps]
-        return f" ({', '.join(origins)})" if origins else ""
-
-    def _advice(self, reporter: pytest.TerminalReporter) -> None:
-        """Say how to try the steps that were not tried after a failure."""
-        if advice := self._verdict(reporter).advice:
-            reporter.write_line(printable(self._plan.host.mask(advice)), yellow=True)
-
-    def _losses(self, reporter: pytest.TerminalReporter) -> None:
-        """Write for each step that was lost how many tests failed or were blocked after that."""
-        for result in self._lost():
-            failed = {
-                report.nodeid
-                for kind in ("failed", "error")
-                for report in reporter.stats.get(kind, [])
-                if result.name in getattr(report, "plan_lost", ())
-            }
-            blocked = [
-                report
-                for report in reporter.stats.get("blocked", [])
-                if _is_about(report, {result.name})
-            ]
-            was = "was" if len(blocked) == 1 else "were"
-            after = f"{_tests(len(failed))} failed and {len(blocked)} {was} blocked after that"
-            line = self._plan.host.mask(f"plan: {failure.lost_line(result)}; {after}")
-            reporter.write_line(printable(line), red=True, bold=True)
-
-    def _lost(self) -> list[StepResult]:
-        if not self._plan.host.watching.has_losses:
-            return []
-        results = self._plan.host.run.result().steps.values()
-        return [result for result in results if result.lost is not None]
-
-
-def _is_about(report: Any, steps: Collection[str]) -> bool:
-    """Return whether a test was blocked by one of these steps."""
-    return any(step in steps for step in getattr(report, "plan_blocked", ()))
-
-
-def _tests(count: int) -> str:
-    return "1 test" if count == 1 else f"{count} tests"
 
 
 def _word(outcome: StepOutcome | CleanupOutcome) -> str:

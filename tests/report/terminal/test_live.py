@@ -33,6 +33,14 @@ LINES = [
     "plan: absent      skipped   T  not here",
     "plan: db          cleanup ok T",
 ]
+VERBOSE = [
+    "plan: db          started",
+    LINES[0],
+    "plan: web_server  started",
+    *LINES[1:3],
+    "plan: absent      started",
+    *LINES[3:],
+]
 BROKEN = "@pytest.mark.plan_step\ndef db(): raise RuntimeError('no')"
 
 
@@ -65,7 +73,7 @@ class TestLines:
         """Lines are in order, aligned and separate, with no output of steps between them."""
         result = several.run(*args)
         assert result.ret == 0
-        assert plan_lines(result) == LINES
+        assert plan_lines(result) == (VERBOSE if {"-v", "-vv"} & {*args} else LINES)
         check_separate_lines(result)
         assert "noise" not in result.stdout.str()
 
@@ -78,7 +86,8 @@ class TestLines:
         """On real streams, lines are not mixed with progress and output."""
         result = several.run_apart(*args)
         assert result.ret == 0
-        assert plan_lines(result) == ([] if "-q" in args else LINES)
+        expected = {"-q": [], "-v": VERBOSE}.get(args[-1] if args else "", LINES)
+        assert plan_lines(result) == expected
         assert result.stderr.str() == ""
 
     def test_lines_of_provisioning_come_before_the_first_test(self, several: Project) -> None:
@@ -98,9 +107,20 @@ class TestLines:
         )
 
     def test_without_capture_output_of_steps_is_shown(self, several: Project) -> None:
-        """-s shows the output of steps."""
-        result = several.run_apart("-s")
-        assert result.stdout.str().count("noise") == 4
+        """-s and `log_cli` show the output of steps, each line with the step's name before it."""
+        several.steps(
+            STEPS,
+            "@pytest.mark.plan_step(needs=())\ndef talk():\n"
+            "    import logging\n    logging.warning('one\\ntwo')",
+        )
+        several.tests(TESTS + "\ndef test_talk(talk): pass")
+        result = several.run_apart("-s", "-v", "-o", "log_cli=true")
+        lines = result.outlines
+        noise = [line for line in lines if "noise" in line]
+        assert sorted(noise) == [*["db | noise"] * 2, *["web_server | noise"] * 2]
+        logged = [line for line in lines if line.startswith("talk | ")]
+        assert "WARNING" in logged[0]
+        assert [line.split()[-1] for line in logged] == ["one", "two"]
         check_separate_lines(result)
 
     def test_what_was_still_running_after_cleanup_has_a_line(self, project: Project) -> None:
@@ -231,6 +251,7 @@ class TestHeartbeat:
         """Shorten the intervals of the engine and the terminal."""
         monkeypatch.setattr(executor, "HEARTBEAT", 0.02)
         monkeypatch.setattr(live, "HEARTBEAT", 0.1)
+        monkeypatch.setattr(live, "FIRST", 0.1)
 
     def test_long_step_is_mentioned_while_it_runs(self, project: Project) -> None:
         """A long step, or a long cleanup, has at most one line per heartbeat."""
@@ -256,7 +277,7 @@ class TestHeartbeat:
         self, several: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A step that ends before the first heartbeat has only one line."""
-        monkeypatch.setattr(live, "HEARTBEAT", 60.0)
+        monkeypatch.setattr(live, "FIRST", 60.0)
         assert plan_lines(several.run()) == LINES
 
 
@@ -347,6 +368,16 @@ class TestTable:
         several.steps(BROKEN)
         several.tests("def test_it(db): pass")
         assert "db failed T" in self.table(several.run("-q"))
+
+
+def test_durations_list_steps_and_cleanups(several: Project) -> None:
+    """`--durations` lists steps and their cleanups among the tests, and counts none of them."""
+    result = several.run("--durations=0", "-vv")
+    lines = [line.partition("s ")[2] for line in result.outlines if re.match(r"\d+\.\d+s ", line)]
+    for name in ("db", "web_server", "absent"):
+        assert lines.count(f"setup    plan step {name!r}") == 1
+    assert lines.count("teardown plan step 'db'") == 1
+    result.assert_outcomes(passed=1, skipped=1)
 
 
 @pytest.mark.parametrize("args", [[], ["-v"], ["-x"]])
