@@ -185,7 +185,7 @@ def not_run(config: pytest.Config, finished: int) -> int:
 
 def _tests(counts: Mapping[str, int]) -> str:
     shown = [(counts.get(name, 0), name) for name in (*_WORST_FIRST, "not_run")]
-    return ", ".join(f"{number:,} {_words(name)}" for number, name in shown if number) or "none"
+    return ", ".join(f"{number:,} {_words(name)}" for number, name in shown if number) or "none ran"
 
 
 def _plan(result: PlanResult, steps: Sequence[StepResult]) -> str:

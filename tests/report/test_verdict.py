@@ -23,7 +23,8 @@ def net():
     raise OSError("still in use")
 
 @pytest.mark.plan_step
-def mail():
+def mail(ctx):
+    ctx.log("calling the mail server")
     raise OSError("no mail server")
 
 @pytest.mark.plan_step(needs=["mail"])
@@ -95,6 +96,8 @@ def test_every_report_has_the_verdict_on_tests_plan_and_cleanup(
         assert f"2 tests blocked: {failed} ({places['mail']})" in text
         untried = "plan step 'search' did not run: step 'mail' failed"
         assert f"2 tests blocked: {untried} (conftest.py:" in text
+    (log,) = re.findall("^The whole log: (.*)$", text, re.MULTILINE)
+    assert "calling the mail server" in (cluster.path / log).read_text()
     advice = "Step 'search' was not tried: step 'mail' failed; --plan-continue-on-error tries it"
     assert text.count(advice) == 1
     assert "search" in (cluster.path / "plan.md").read_text().partition("\n| step")[0]
@@ -163,7 +166,7 @@ def test_steps_with_a_failed_need_are_not_worth_a_try() -> None:
         "--plan-continue-on-error tries them"
     )
     assert found.line == (
-        "Run failed. Tests: none. Plan: step 'db' failed (c.py:1). Cleanup: nothing to undo."
+        "Run failed. Tests: none ran. Plan: step 'db' failed (c.py:1). Cleanup: nothing to undo."
     )
 
 

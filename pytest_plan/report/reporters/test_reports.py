@@ -237,7 +237,8 @@ def step_report(plan: PlanSession, result: StepResult) -> pytest.TestReport:
         name = plan.host.run.step_runs[result.name].planned.shared_name
         again = launch.typed(plan.config, DEFAULT_ENVIRONMENT, "--plan-until", name)
         rerun = f"To rerun only this step and its dependencies: {again}"
-        tail = [*_attempts(result), *failure.stack_lines(result), rerun]
+        where = failure.log_lines(plan, result.name)
+        tail = [*_attempts(result), *failure.stack_lines(result), *where, rerun]
     longrepr = _longrepr(plan, result, error, tail)
     return _report(plan, result, "setup", longrepr, _sections(plan, result, "setup"))
 

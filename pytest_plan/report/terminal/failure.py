@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -123,6 +124,13 @@ def stack_lines(result: StepResult) -> Iterator[str]:
     if result.stack:
         yield f"step {result.name!r} did not stop when requested; stack of its abandoned thread:"
         yield from result.stack.rstrip().splitlines()
+
+
+def log_lines(plan: PlanSession, step: str) -> Iterator[str]:
+    """Yield where the whole log of a step is; nothing if it has none that outlives the run."""
+    file = plan.host.run.step_runs[step].log.existing
+    if file is not None and file.is_relative_to(plan.settings.dir):
+        yield f"The whole log: {os.path.relpath(file)}"
 
 
 def _users_entries(info: pytest.ExceptionInfo[BaseException]) -> Any:
