@@ -25,6 +25,7 @@ TEST_OUTCOMES: Final = (
 BAD_TEST_OUTCOMES: Final = frozenset({"failed", "error", "blocked"})
 SOLO: Final = "main"  # the name of the worker in a run without xdist workers
 _WORST_FIRST = sorted(TEST_OUTCOMES, key=lambda outcome: outcome not in BAD_TEST_OUTCOMES)
+_MORE = ("not_run", "error in collection", "errors in collection")
 _CLEAN = (CleanupOutcome.NONE, CleanupOutcome.SUCCEEDED, CleanupOutcome.KEPT)
 _UNCLEAN = {
     CleanupOutcome.PENDING: "is not complete",
@@ -102,6 +103,9 @@ def of_run(plan: PlanSession, result: PlanResult, counts: Mapping[str, int]) -> 
     session: pytest.Session | None = plan.config.pluginmanager.get_plugin("session")
     is_red = session is not None and session.testsfailed > 0  # also in collection
     is_red = is_red or any(counts.get(outcome) for outcome in BAD_TEST_OUTCOMES)
+    if errors := _collection_errors(plan.config):
+        name = "error in collection" if errors == 1 else "errors in collection"
+        counts = {**counts, name: errors}
     outcome = StepOutcome.FAILED if is_red else StepOutcome.SUCCEEDED
     match plan.ended_by:
         case KeyboardInterrupt() | pytest.exit.Exception():
@@ -183,8 +187,14 @@ def not_run(config: pytest.Config, finished: int) -> int:
     return 0 if session is None else max(0, session.testscollected - finished)
 
 
+def _collection_errors(config: pytest.Config) -> int:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    errors = getattr(reporter, "stats", {}).get("error", ())
+    return sum(isinstance(report, pytest.CollectReport) for report in errors)
+
+
 def _tests(counts: Mapping[str, int]) -> str:
-    shown = [(counts.get(name, 0), name) for name in (*_WORST_FIRST, "not_run")]
+    shown = [(counts.get(name, 0), name) for name in (*_WORST_FIRST, *_MORE)]
     return ", ".join(f"{number:,} {_words(name)}" for number, name in shown if number) or "none ran"
 
 

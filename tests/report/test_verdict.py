@@ -146,6 +146,17 @@ def test_one_bad_part_makes_the_verdict(
     assert "--plan-continue-on-error" not in result.stdout.str()
 
 
+def test_errors_in_collection_are_counted(project: Project) -> None:
+    """A module that cannot be imported is part of the verdict."""
+    project.steps("@pytest.mark.plan_step\ndef db(): pass")
+    project.tests("def test_it(db): pass")
+    project.tests("import nothing_of_this_name", name="test_other.py")
+    result = project.run_apart(*arguments("--continue-on-collection-errors"))
+    tests = "1 passed, 1 error in collection"
+    line = f"Run failed. Tests: {tests}. Plan: 1 step succeeded. Cleanup: nothing to undo."
+    check(project.path, result, "failed", line)
+
+
 def test_steps_with_a_failed_need_are_not_worth_a_try() -> None:
     """Only steps that need no failed step, directly or not, could be tried."""
     failed, blocked = StepOutcome.FAILED, StepOutcome.BLOCKED

@@ -132,9 +132,14 @@ class Summary:
             reporter.write_line(printable(line), yellow=True)
 
     def _place(self, report: Any) -> str:
-        """Return where the step that blocked a test is declared, in parentheses."""
-        steps = self._plan.host.run.step_runs
-        origins = [steps[name].planned.origin for name in report.plan_blocked if name in steps]
+        """Return where the step that blocked a test is declared, in parentheses.
+
+        If the step was not to be provisioned, its declaration is not the cause.
+        """
+        runs = self._plan.host.run.step_runs
+        steps = [runs[name] for name in report.plan_blocked if name in runs]
+        tried = [step for step in steps if step.outcome is not StepOutcome.PENDING]
+        origins = [step.planned.origin for step in tried]
         return f" ({', '.join(origins)})" if origins else ""
 
     def _advice(self, reporter: pytest.TerminalReporter) -> None:
