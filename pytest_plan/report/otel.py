@@ -181,7 +181,8 @@ class Spans:
             whole = verdict.of_run(self._plan, result, {})
             self._plan_span.set_attribute("plan.verdict", whole.outcome.value)
             if whole.outcome is not StepOutcome.SUCCEEDED:
-                self._fail(self._plan_span, f"{whole.headline}: {whole.plan}")
+                text = f"{whole.headline}. Plan: {whole.plan}. Cleanup: {whole.cleanup}."
+                self._fail(self._plan_span, text)
             self._plan_span.end()
         # pytest-opentelemetry flushes before cleanup, when these spans have not ended yet.
         flush = getattr(trace.get_tracer_provider(), "force_flush", None)

@@ -135,6 +135,8 @@ def test_steps_are_children_of_the_plan_without_a_session(project: Project) -> N
     check(project, "plan")
     plan = spans(project)["plan"]
     assert (plan["context"]["trace_id"], plan["parent_id"]) == (f"0x{trace}", f"0x{parent}")
+    assert plan["attributes"]["plan.verdict"] == "failed"
+    assert "step 'broken' failed (conftest.py:" in plan["status"]["description"]
 
 
 def test_nothing_happens_without_a_provider(project: Project) -> None:

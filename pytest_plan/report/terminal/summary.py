@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
 from typing import Any, Literal
 
 import pytest
@@ -44,8 +44,10 @@ class Summary:
         yield
         if not self._plan.host.has_begun:
             return
-        found = self._verdict(terminalreporter)
-        if found.outcome is not StepOutcome.SUCCEEDED:
+        # Counting the tests of a large suite takes a while, and most runs have succeeded.
+        is_bad = self._verdict({}).outcome is not StepOutcome.SUCCEEDED
+        if is_bad or terminalreporter.stats.get("blocked"):
+            found = self._verdict(self._counts(terminalreporter))
             line = printable(self._plan.host.mask(found.line))
             terminalreporter.write_line(line, red=True, bold=True)
 
@@ -82,15 +84,18 @@ class Summary:
                 name = host.mask(f"plan step {step.name!r}")
                 yield _duration(name, "teardown", step.cleanup.seconds)
 
-    def _verdict(self, reporter: pytest.TerminalReporter) -> verdict.RunVerdict:
+    def _verdict(self, counts: Mapping[str, int]) -> verdict.RunVerdict:
         host = self._plan.host
+        result = with_shown_names(host.run.result(), host.foreground.shown)
+        return verdict.of_run(self._plan, result, counts)
+
+    def _counts(self, reporter: pytest.TerminalReporter) -> dict[str, int]:
         stats = reporter.stats.values()
         counts = verdict.count_reports(
             report for each in stats for report in each if isinstance(report, pytest.TestReport)
         )
         counts["not_run"] = verdict.not_run(self._config, sum(counts.values()))
-        result = with_shown_names(host.run.result(), host.foreground.shown)
-        return verdict.of_run(self._plan, result, counts)
+        return counts
 
     def _not_run(self, reporter: pytest.TerminalReporter) -> None:
         session: pytest.Session | None = self._config.pluginmanager.get_plugin("session")
@@ -144,7 +149,7 @@ class Summary:
 
     def _advice(self, reporter: pytest.TerminalReporter) -> None:
         """Say how to try the steps that were not tried after a failure."""
-        if advice := self._verdict(reporter).advice:
+        if advice := self._verdict({}).advice:
             reporter.write_line(printable(self._plan.host.mask(advice)), yellow=True)
 
     def _losses(self, reporter: pytest.TerminalReporter) -> None:
