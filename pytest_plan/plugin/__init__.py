@@ -55,7 +55,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 
 def _is_command(options: object) -> bool:
-    names = ("plan_cleanup", "plan_forget", "plan_status")
+    names = ("plan_cleanup", "plan_forget", "plan_status", "plan_history")
     return any(getattr(options, name, None) for name in names)
 
 
@@ -124,6 +124,10 @@ def _command(config: pytest.Config, settings: Settings) -> object | None:
         from pytest_plan.plugin.commands.status import Status
 
         return Status(config, settings)
+    if settings.history:
+        from pytest_plan.plugin.commands.history import ShowHistory
+
+        return ShowHistory(config, settings)
     if settings.forget:
         from pytest_plan.plugin.commands.forget import Forget
 

@@ -301,5 +301,5 @@ def test_steps_go_on(project: Project, when: str) -> None:
     result = project.run_apart()
     assert result.ret == 0, result.stdout.str()
     assert project.calls == ["exec", "second", "test", "cleanup of second", "cleanup"]
-    assert not (project.path / ".pytest_plan").exists()
+    assert not (project.path / ".pytest_plan" / "environments").exists()
     assert SAID in result.stdout.str()

@@ -254,11 +254,15 @@ class TestNextRun:
         assert journals(project) == []
 
     def test_it_leaves_nothing_behind(self, project: Project) -> None:
-        """A successful run removes its own environment."""
+        """A successful run removes its own environment; only the history stays."""
         project.steps(STEPS)
         project.tests(PASSES)
         project.run_apart()
-        assert not (project.path / ".pytest_plan").exists()
+        assert {path.name for path in (project.path / ".pytest_plan").iterdir()} == {
+            ".gitignore",
+            "CACHEDIR.TAG",
+            "history",
+        }
 
     def test_with_workers_the_controller_does_it(self, project: Project) -> None:
         """With workers, only the controller cleans up, and it does so once."""

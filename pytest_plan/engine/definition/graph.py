@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import graphlib
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from pytest_plan.engine.definition.names import StepNames, own_name, suggest, unknown_step
 from pytest_plan.engine.definition.planned import PlannedStep
@@ -90,6 +90,26 @@ def closure(
             found.add(name)
             waiting.extend(steps[name].needs if needs_only else steps[name].edges)
     return found
+
+
+def longest_first(
+    names: Sequence[str], steps: Mapping[str, PlannedStep], seconds: Callable[[str], float]
+) -> list[str]:
+    """Return `names` ordered by how long the plan takes from the beginning of each step to its end.
+
+    Steps that are equal in this stay in the given order.
+
+    Args:
+        names: the names of the steps.
+        steps: all steps by name.
+        seconds: a function that returns the number of seconds that a step takes by itself.
+    """
+    edges = {name: [edge for edge in steps[name].edges if edge in names] for name in names}
+    after = dict.fromkeys(names, 0.0)  # the time that the steps take that wait for a step
+    for name in reversed([*graphlib.TopologicalSorter(edges).static_order()]):
+        for edge in edges[name]:
+            after[edge] = max(after[edge], after[name] + seconds(name))
+    return sorted(names, key=lambda name: -after[name] - seconds(name))
 
 
 def _visible(

@@ -282,6 +282,9 @@ class RunOptions(NamedTuple):
             variables for its programs; it is called on the step's thread. None means that
             there are none.
         worker: the worker whose tests this process runs; None if it runs no tests.
+        expected: a function that takes the name of a step and returns the number of seconds that
+            it is expected to take. If fewer steps may begin than are ready, those begin first after
+            which the plan takes longest. None means that the order of declaration counts.
     """
 
     limit: float | None
@@ -294,3 +297,4 @@ class RunOptions(NamedTuple):
     stop_on: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
     program_variables: Callable[[str], Mapping[str, str]] | None = None
     worker: str | None = "master"
+    expected: Callable[[str], float] | None = None

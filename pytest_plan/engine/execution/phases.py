@@ -10,7 +10,7 @@ from __future__ import annotations
 import graphlib
 import itertools
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_plan.engine.calls.call import Abandoned, Ending, Raised, Returned
@@ -135,19 +135,21 @@ class Phase:
 
 
 class Forward(Phase):
-    """Provisions the steps in `names`, none of which has ended, in the order of their edges."""
+    """Provisions the steps in `names`, none of which has ended, in the order of their edges.
 
-    def __init__(self, status: RunStatus, names: Collection[str]) -> None:
-        wanted = [name for name in status.step_runs if name in names]
-        self._ranks = {name: rank for rank, name in enumerate(wanted)}
-        edges = {name: status.step_runs[name].planned.edges for name in wanted}
+    If fewer steps may begin than are ready, those that come first in `names` do.
+    """
+
+    def __init__(self, status: RunStatus, names: Sequence[str]) -> None:
+        self._ranks = {name: rank for rank, name in enumerate(names)}
+        edges = {name: status.step_runs[name].planned.edges for name in names}
         super().__init__(
-            status, {name: [edge for edge in edges[name] if edge in names] for name in wanted}
+            status, {name: [edge for edge in edges[name] if edge in self._ranks] for name in names}
         )
         self.deadline = status.facts.deadline
 
     def priority(self, name: str) -> int:
-        """Return the position of the step in the order of declaration."""
+        """Return the position of the step in the given order."""
         return self._ranks[name]
 
     def begin(self, name: str) -> Flow | None:

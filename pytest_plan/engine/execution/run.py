@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_plan.engine.definition.graph import closure
+from pytest_plan.engine.definition.graph import closure, longest_first
 from pytest_plan.engine.definition.options import RunOptions
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.execution.executor import Executor, Inbox
@@ -176,7 +176,10 @@ class Run:
         """
         planned = {name: step_run.planned for name, step_run in self.step_runs.items()}
         wanted = closure(planned if names is None else names, planned)
-        due = {name for name in wanted if not self.step_runs[name].has_ended}
+        due = [name for name in planned if name in wanted and not self.step_runs[name].has_ended]
+        expected, jobs = self._options.expected, self._options.jobs
+        if expected is not None and 1 < jobs < len(due):
+            due = longest_first(due, planned, expected)
         self._executor.run(Forward(self._status, due), told)
         if self.journal.failure is None:  # a broken journal makes a step fail
             self.journal.flush()

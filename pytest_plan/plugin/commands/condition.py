@@ -19,8 +19,8 @@ from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.processes.listeners import addresses_of
 from pytest_plan.engine.processes.orphan import orphan_tree
 from pytest_plan.engine.shared.folders import below, private_file_in
-from pytest_plan.plugin.run import artifacts
-from pytest_plan.plugin.run.artifacts import made_by
+from pytest_plan.plugin.run.files import artifacts
+from pytest_plan.plugin.run.files.artifacts import made_by
 
 _LOG = "log.txt"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from pytest_plan.engine.environments.environment import FOLDER, JOURNAL, names
 from pytest_plan.engine.journal.reader import ForeignError, read
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.plugin.commands.columns import aligned
 from pytest_plan.plugin.commands.command import STANDARD_OUTPUT, Command
 from pytest_plan.plugin.commands.condition import (
     EnvironmentCondition,
@@ -104,7 +105,7 @@ class Status(Command):
             self._say(f"environment {one.name!r} {head}", always=True, bad=one.use is Use.LEFT)
             rows = [_COLUMNS, *(self._row(step) for step in one.steps)]
             dead = [False, *(step.alive is False for step in one.steps)]
-            for line, is_dead in zip(_lines(rows), dead, strict=True):
+            for line, is_dead in zip(aligned(rows), dead, strict=True):
                 self._say(f"  {line}", always=True, bad=is_dead)
             for step in one.steps:
                 if step.output is not None and step.alive is not False:
@@ -140,12 +141,3 @@ def _who(one: EnvironmentCondition) -> str:
     if one.run is None or one.use is Use.BEING_CLEANED:
         return process
     return f"run {one.run} ({process})"
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table; there is none if it has only a head."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows if len(rows) > 1 else ():
-        yield "  ".join(
-            f"{text:<{width}}" for text, width in zip(row, widths, strict=True)
-        ).rstrip()

@@ -164,6 +164,18 @@ _OPTIONS = (
         "Wait for Enter after a failed step, before its cleanup (requires a terminal)",
     ),
     _Option(
+        "history",
+        Kind.FLAG,
+        "Show how the last runs of each step went; run no tests",
+        is_command=True,
+    ),
+    _Option(
+        "record_history",
+        Kind.FLAG,
+        "Record how the steps went, for --plan-history (default: true)",
+        in_command_line=False,
+    ),
+    _Option(
         "dir",
         Kind.NAME,
         "Folder for journals and artifacts, relative to rootdir (default: .pytest_plan)",
@@ -214,6 +226,8 @@ class Settings(NamedTuple):
         logs: when the report of a test shows the logs of steps: `never`, `failed` or `always`.
         follow: the steps whose logs to print as they grow.
         pause_on_failure: whether to wait for Enter after a failed step.
+        history: whether to show how the last runs of each step went and run nothing.
+        record_history: whether to record how the steps of this run went.
         dir: the folder for journals and artifacts.
         autouse: whether every test needs every step.
         eager: whether every step of the initial conftests is eager.
@@ -243,6 +257,8 @@ class Settings(NamedTuple):
     logs: str
     follow: tuple[str, ...]
     pause_on_failure: bool
+    history: bool
+    record_history: bool
     dir: Path
     autouse: bool
     eager: bool
@@ -252,7 +268,7 @@ class Settings(NamedTuple):
     @property
     def is_command(self) -> bool:
         """Whether this process only looks after the environments of earlier runs."""
-        return self.cleanup or self.status or bool(self.forget)
+        return self.cleanup or self.status or self.history or bool(self.forget)
 
     @property
     def keeps(self) -> str:
@@ -327,12 +343,13 @@ def settings(config: pytest.Config) -> Settings:
             },
             "signals": values["signals"] is not False,
             "reaper": values["reaper"] is not False,
+            "record_history": values["record_history"] is not False,
         }
     )
 
 
 def _check_together(values: Mapping[str, Any], found: Mapping[str, tuple[Any, str]]) -> None:
-    commands = [name for name in ("show", "cleanup", "forget", "status") if values[name]]
+    commands = [name for name in ("show", "cleanup", "forget", "status", "history") if values[name]]
     if len(commands) > 1:
         flags = " and ".join(found[name][1] for name in commands)
         raise pytest.UsageError(f"{flags} cannot be used together")

@@ -16,7 +16,8 @@ from pytest_plan.plugin.compat.pytest_internals import warn
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.main_thread.foreground import Foreground
-from pytest_plan.plugin.run import artifacts
+from pytest_plan.plugin.run.files import artifacts
+from pytest_plan.plugin.run.files.history import History
 from pytest_plan.plugin.run.verdicts import Verdicts
 from pytest_plan.plugin.run.watching import Watching
 
@@ -56,6 +57,7 @@ class Host:
         output: the capture of the output of steps.
         signals: the signal handlers of this process.
         watching: the watch over what steps need while tests run.
+        history: how the last runs of the steps went.
         end_other: a function that waits until another thread has provisioned what it provisions;
             its argument is whether it begins no further step.
         has_late_failures: whether a step has failed for a clone, after tests of other workers that
@@ -75,6 +77,7 @@ class Host:
         self.foreground = Foreground(declared.config)
         self.watching = Watching(declared.config, self.foreground, self.report_failures)
         self._verdicts = Verdicts(declared, self.mask, lambda: self.watching.has_losses)
+        self.history = History(declared.settings)
         self.has_late_failures = False
         self.end_other: Callable[[bool], None] = _nothing
         self.output = self.foreground.output
@@ -268,6 +271,7 @@ class Host:
             self._environment.finish(is_clean=not left, was_left=self._run.was_left)
         from pytest_plan.plugin.run import launch
 
+        self.history.add(self._run.result().steps.values())
         key = launch.key_of(self._config)
         for line in artifacts.tidy(self._declared.settings.dir, self._run.run_id, key):
             self.foreground.say(line)
@@ -383,6 +387,7 @@ class Host:
             stop_on=(KeyboardInterrupt, SystemExit, pytest.exit.Exception),
             skip_on=(pytest.skip.Exception, pytest.xfail.Exception),
             program_variables=self._program_variables,
+            expected=self.history.expected(),
         )
 
     def _listeners(self) -> list[Listener]:

@@ -139,7 +139,7 @@ class TerminalReport:
         self._line(
             result.name,
             _word(result.outcome),
-            _detail(result),
+            self._detail(result),
             _MARKUP.get(result.outcome, _ODD),
             is_bad=is_bad,
         )
@@ -148,6 +148,15 @@ class TerminalReport:
         else:  # a cancelled step has no report, but may have been abandoned
             for line in failure.stack_lines(result):
                 self._write(line, _ODD, is_bad=True)
+
+    def _detail(self, result: StepResult) -> str:
+        if result.outcome is not StepOutcome.SUCCEEDED:
+            took = "" if result.started is None else f"{format_duration(result.seconds)}  "
+            return took + (result.reason or "")
+        tries = len(result.attempts)
+        attempt = f"attempt {tries}" if tries > 1 else ""
+        parts = format_duration(result.seconds), attempt, self._plan.host.history.note_on(result)
+        return "  ".join(filter(None, parts))
 
     def _step_lost(self, event: StepLost) -> None:
         result = event.result
@@ -263,11 +272,3 @@ class TerminalReport:
 
 def _word(outcome: StepOutcome | CleanupOutcome) -> str:
     return _WORDS.get(outcome, outcome.value.replace("_", " "))
-
-
-def _detail(result: StepResult) -> str:
-    if result.outcome is StepOutcome.SUCCEEDED:
-        tries = len(result.attempts)
-        return format_duration(result.seconds) + (f"  attempt {tries}" if tries > 1 else "")
-    took = "" if result.started is None else f"{format_duration(result.seconds)}  "
-    return took + (result.reason or "")

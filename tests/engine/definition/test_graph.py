@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_plan.engine.definition.graph import closure, link, ranks
+from pytest_plan.engine.definition.graph import closure, link, longest_first, ranks
 from pytest_plan.engine.definition.options import check_options
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.definition.signature import hooks_of
@@ -213,3 +213,30 @@ class TestStepsAfterTests:
             "step 'api' (conftest.py:api) is eager, but waits for a step that begins after tests: "
             "'up' (conftest.py:up); remove eager=True or that edge"
         )
+
+
+class TestLongestFirst:
+    """Which of the steps that are ready begin first."""
+
+    def test_what_the_rest_of_the_plan_waits_for_comes_first(self) -> None:
+        """It is the sum of the longest path that counts, not the step alone."""
+        steps = linked(
+            step("long", needs=()),
+            step("short", needs=()),
+            step("slow", needs="short"),
+            step("unknown", needs=()),
+        )
+        seconds = {"long": 5.0, "short": 1.0, "slow": 4.5, "unknown": 0.0}
+        order = longest_first(list(steps), steps, seconds.__getitem__)
+        assert order == ["short", "long", "slow", "unknown"]
+
+    def test_equal_steps_keep_their_order(self) -> None:
+        """So nothing changes if no durations are known."""
+        steps = linked(*(step(name, needs=()) for name in "cab"))
+        assert longest_first(["a", "c", "b"], steps, lambda name: 0.0) == ["a", "c", "b"]
+
+    def test_only_the_given_steps_count(self) -> None:
+        """A step that is not to be provisioned does not make another one urgent."""
+        steps = linked(step("a", needs=()), step("b", needs=()), step("later", needs="a"))
+        seconds = {"a": 1.0, "b": 2.0, "later": 9.0}
+        assert longest_first(["a", "b"], steps, seconds.__getitem__) == ["b", "a"]

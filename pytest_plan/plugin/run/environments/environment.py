@@ -37,7 +37,6 @@ from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.run import launch
-from pytest_plan.plugin.run.artifacts import made_by
 from pytest_plan.plugin.run.environments.recovery import (
     Recovery,
     age_of,
@@ -48,6 +47,7 @@ from pytest_plan.plugin.run.environments.recovery import (
 )
 from pytest_plan.plugin.run.environments.reuse import clean_stale, decide
 from pytest_plan.plugin.run.environments.waiting import Waiting
+from pytest_plan.plugin.run.files.artifacts import made_by
 from pytest_plan.plugin.run.reaper import Watch
 
 if TYPE_CHECKING:
