@@ -178,7 +178,7 @@ _OPTIONS = (
     _Option(
         "dir",
         Kind.NAME,
-        "Folder for journals and artifacts, relative to rootdir (default: .pytest_plan)",
+        "Folder for journals, artifacts, history, relative to rootdir (default: .pytest_plan)",
         in_command_line=False,
     ),
     _Option("autouse", Kind.FLAG, "Make every test need every step", in_command_line=False),

@@ -115,7 +115,7 @@ def step_of(name: str) -> str:
 def median(records: Sequence[StepRecord]) -> float | None:
     """Return the median duration of the runs that succeeded; None if there are none."""
     seconds = [record.seconds for record in _successful(records)]
-    return sorted(seconds)[len(seconds) // 2] if seconds else None
+    return sorted(seconds)[(len(seconds) - 1) // 2] if seconds else None
 
 
 def read(plan_dir: Path) -> Records:
