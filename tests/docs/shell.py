@@ -20,7 +20,8 @@ from tests.xdist.cluster import wait_until
 PYTHON = str(Path(sys.executable).with_name("python"))
 LONGEST = 60.0  # maximum seconds that one command may take
 _CTRL_C = "^C\n"
-# Text that differs between machines or runs. The lines matched by _HEADER contain nothing else.
+# Text that differs between machines or runs. The lines matched by _HEADER contain nothing else; a
+# terminal shows a line about a step that has started only with `-v`.
 _VARIES = (
     (re.compile(r"\b(\d+h )?(\d+m )?\d+(\.\d+)?m?s\b"), "TIME"),
     (re.compile(r"(?<=127\.0\.0\.1)(:| )\d+"), ":PORT"),
@@ -36,7 +37,7 @@ _VARIES = (
 )
 _HEADER = re.compile(
     r"(platform |rootdir: |configfile: |plugins: |cachedir: |django: |asyncio: |"
-    r"created: |bringing up nodes|\d workers \[|_+ coverage: ).*\n"
+    r"created: |bringing up nodes|\d workers \[|_+ coverage: |plan: \S+ +started$).*\n"
 )
 
 

@@ -92,10 +92,15 @@ def refuses(
         assert text not in said
 
 
-def plan_lines(result: pytest.RunResult) -> list[str]:
-    """Return the live lines of the plan, with durations replaced by `T`."""
+def plan_lines(result: pytest.RunResult, *, starts: bool = False) -> list[str]:
+    """Return the live lines of the plan, with durations replaced by `T`.
+
+    Args:
+        result: the result of the run.
+        starts: whether the lines about the start of a step are among them.
+    """
     lines = (line for line in result.outlines if line.startswith("plan: "))
-    return [without_times(line) for line in lines]
+    return [without_times(line) for line in lines if starts or not line.endswith("  started")]
 
 
 def without_times(text: str) -> str:

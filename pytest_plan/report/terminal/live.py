@@ -1,4 +1,4 @@
-"""Writes a line to the terminal when a step ends, and when it takes long."""
+"""Writes a line when a step starts, takes long and ends; on a terminal, the live view has more."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class TerminalReport:
         return f"plan: {count} step{'' if count == 1 else 's'}"
 
     def _step_started(self, event: StepStarted) -> None:
-        if self._verbosity() > 0 and self._view is None:
+        if self._view is None or self._verbosity() > 0:
             self._line(event.step, "started", "", {})
 
     def _attempt_failed(self, event: AttemptFailed) -> None:
