@@ -7,6 +7,7 @@ import contextvars
 import os
 import shlex
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO
@@ -15,7 +16,7 @@ from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.model.secret import Masker
 from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.shared.folders import RunFolders
-from pytest_plan.engine.shared.program_log import Copies, Gain, Log, MaskedCopy, gained
+from pytest_plan.engine.shared.program_log import Copies, Gain, Log, MaskedCopy, gained, next_lines
 
 TAIL_LINES = 30
 _PATIENCE = 1.0  # seconds to wait for another thread, which may hang in a write
@@ -43,6 +44,8 @@ class StepLog(Log):
         step: the step's name.
         secrets: the secrets that hooks of the step have made known, as text.
         begin: how many bytes of the private file earlier runs have copied.
+        apart: the parts of the private file, from the first byte to the last, that someone else
+            shows as well; None means that nobody follows the log.
     """
 
     __slots__ = (
@@ -53,6 +56,7 @@ class StepLog(Log):
         "_lock",
         "_process",
         "_source",
+        "apart",
         "begin",
         "masker",
         "secrets",
@@ -71,6 +75,7 @@ class StepLog(Log):
         self._hides: Callable[[], bool] | None = None
         self.secrets: set[str] = set()
         self.begin: int = 0
+        self.apart: deque[tuple[int, int]] | None = None
 
     def resume(self, source: Path, hides: Callable[[], bool]) -> None:
         """Continue the private file of an earlier run, to which programs of the step still write.
@@ -108,17 +113,21 @@ class StepLog(Log):
         """The path of the masked file; None if nothing was written."""
         return None if self._copy is None else self._copy.target
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, *, apart: bool = False) -> None:
         """Append `text` with secrets masked; discard it if the run is over.
 
         A line without its end is in the masked file once it has ended, or the run has.
+
+        Args:
+            text: the text.
+            apart: whether someone else shows the text, so that `following` leaves it out.
 
         Raises:
             OSError: the log cannot be written.
         """
         with self._lock:
             try:
-                self._append(text)
+                self._append(text, apart=apart)
             except (OSError, PlanError):
                 # An abandoned step may still print after the run, when its log has been removed.
                 if not self._folders.is_over:
@@ -217,6 +226,28 @@ class StepLog(Log):
             return Gain(mark=mark)
         return gained(source, max(mark, self.begin), self.masker)
 
+    def following(self, source: IO[bytes], mark: int, *, wholly: bool) -> Gain:
+        """Return the next lines of the private file without the parts that someone else shows.
+
+        Args:
+            source: the private file.
+            mark: where the lines begin; the mark of the last result.
+            wholly: whether to return the last line if it has no end.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if not self._lock.acquire(timeout=_PATIENCE):
+            return Gain(mark=mark)
+        try:
+            while self.apart and self.apart[0][0] <= mark:
+                mark = max(mark, self.apart.popleft()[1])
+            stop = self.apart[0][0] if self.apart else None
+            wholly = wholly or stop is not None
+            return next_lines(source, mark, self.masker, stop=stop, wholly=wholly)
+        finally:
+            self._lock.release()
+
     def update(self, *, wholly: bool = False) -> None:
         """Update the masked file, if there is one and no other thread uses it for long."""
         if self._source is not None and self._lock.acquire(timeout=_PATIENCE):
@@ -233,7 +264,7 @@ class StepLog(Log):
             if (copy := self._current()) is not None:
                 copy.tick()
 
-    def _append(self, text: str) -> None:
+    def _append(self, text: str, *, apart: bool) -> None:
         # What is known is masked before it is encoded, and before the disk has it.
         data = self.masker.mask(text).encode("utf-8", "backslashreplace")
         if getpid() != self._process:
@@ -246,8 +277,17 @@ class StepLog(Log):
         assert self._source is not None
         with self._source.open("ab") as file:
             file.write(data)
+            if apart and self.apart is not None:
+                file.flush()
+                self._set_apart(file.tell() - len(data), file.tell())
         if "\n" in text:
             copy.update()
+
+    def _set_apart(self, begin: int, end: int) -> None:
+        assert self.apart is not None
+        if self.apart and self.apart[-1][1] == begin:
+            begin, _ = self.apart.pop()
+        self.apart.append((begin, end))
 
     def _current(self) -> MaskedCopy | None:
         """Return the copy, which is created once a program has written to a resumed file."""

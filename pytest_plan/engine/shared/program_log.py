@@ -64,7 +64,9 @@ def gained(source: Path, mark: int, masker: Masker) -> Gain:
     return Gain(_masked_from(data, at, masker), begin + len(data), first > mark)
 
 
-def next_lines(source: IO[bytes], mark: int, masker: Masker, *, wholly: bool = False) -> Gain:
+def next_lines(
+    source: IO[bytes], mark: int, masker: Masker, *, stop: int | None = None, wholly: bool = False
+) -> Gain:
     """Return the masked lines that begin at `mark`, as many as are read at once.
 
     A line that is longer than that is returned in parts.
@@ -73,6 +75,7 @@ def next_lines(source: IO[bytes], mark: int, masker: Masker, *, wholly: bool = F
         source: the private file.
         mark: where the lines begin; the mark of the last result.
         masker: the masker for secrets.
+        stop: where the lines end at the latest; None means at the end of the file.
         wholly: whether to return the last line if it has no end.
 
     Raises:
@@ -81,7 +84,8 @@ def next_lines(source: IO[bytes], mark: int, masker: Masker, *, wholly: bool = F
     mark = _mark_in(mark, source.seek(0, 2))
     begin = max(0, mark - _reach(masker))
     source.seek(begin)
-    data = source.read(mark - begin + _CHUNK)
+    most = _CHUNK if stop is None else min(_CHUNK, max(0, stop - mark))
+    data = source.read(mark - begin + most)
     at = mark - begin
     is_all = len(data) - at < _CHUNK
     if wholly and is_all:

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import pytest
 
 from pytest_plan.engine.model.text import printable
+from pytest_plan.engine.processes.copies import getpid
 from pytest_plan.engine.shared.log import StepLog, current_log
 from pytest_plan.plugin.compat.pytest_internals import (
     captured_text,
@@ -201,6 +202,7 @@ class _Router:
         self._config = config
         self._mask = mask
         self._shows = shows
+        self._process = getpid()
         # The unfinished line of each step. Only whole lines are shown, so that they do not mix with
         # the lines of other steps or of pytest. Only one thread at a time writes for a step.
         self._partial: dict[StepLog, str] = {}
@@ -211,8 +213,9 @@ class _Router:
         if log is None:
             self.stream.write(self._mask(text))  # it may be of another thread of a step
             return len(text)
-        log.write(text)
-        if self._shows:
+        shows = self._shows and getpid() == self._process  # that of a copy is read from the log
+        log.write(text, apart=shows)
+        if shows:
             whole, end, rest = (self._partial.pop(log, "") + text).rpartition("\n")
             if rest:
                 self._partial[log] = rest
@@ -236,6 +239,7 @@ class _Router:
         if leave_progress_line(self._config):
             shown = f"\n{shown}"
         self.stream.write(printable(shown, encoding))
+        self.stream.flush()  # others write below it without this stream
 
     def writelines(self, lines: list[str]) -> None:
         """Write each of `lines` unchanged."""
@@ -263,7 +267,7 @@ class _LogHandler(logging.Handler):
         """Append the record to the log of the step that runs on this thread, if any."""
         log: StepLog | None = current_log.get()
         if log is not None:
-            log.write(self.format(record) + "\n")
+            log.write(self.format(record) + "\n", apart=True)  # `log_cli` shows records
 
 
 class _RecordFilter(logging.Filter):

@@ -92,7 +92,7 @@ class PlanSession:
     def load_listeners(self) -> None:
         """Register the reports that listen to a run."""
         self._load("terminal.live")
-        if self.settings.follow:
+        if self.settings.follow or self.config.getoption("capture", None) == "no":
             self._load("terminal.follow")
         self._load("reporters.test_reports")
         self._load("otel")

@@ -176,3 +176,48 @@ def test_a_terminal_that_stops(talking: Cluster) -> None:
     os.close(ours)
     assert found.count(b"db | x\r\n") == 100_000
     assert b"1 passed" in found
+
+
+SPEAKS = """
+import logging, multiprocessing, sys
+
+def copy(): print("of a copy")
+
+@pytest.mark.plan_step
+def db(ctx):
+    print("printed")
+    ctx.log("noted")
+    logging.warning("recorded")
+    ctx.run(["sh", "-c", "echo of a program; echo hunter2; printf '\\\\033[2Jtail'"])
+    print("also printed")
+    process = multiprocessing.get_context("fork").Process(target=copy)
+    process.start()
+    process.join()
+
+@pytest.mark.plan_step
+def loud(ctx):
+    ctx.run([sys.executable, "-c", "for n in range(2_000): print('x' * 999, n)"])
+"""
+
+
+def test_without_capture_all_output_of_steps_is_shown_once(cluster: Cluster) -> None:
+    """With `-s`, also that of programs: in whole lines, masked, and not more than can be read."""
+    cluster.steps(
+        "from pytest_plan import Secret\n"
+        "def pytest_plan_configure(plan): plan.state['password'] = Secret('hunter2')\n" + SPEAKS
+    )
+    cluster.tests("def test_it(db, loud): print('of a test')")
+    result = cluster.apart("-s", "-n", "1")
+    assert result.ret == 0
+    of_db = [line for line in result.outlines if line.startswith(("db | ", "plan: db    ok"))]
+    assert of_db[-1].startswith("plan: db    ok")
+    assert [line for line in of_db if "printed" in line] == ["db | printed", "db | also printed"]
+    others = [line for line in of_db[:-1] if "printed" not in line and "| $ " not in line]
+    assert others == [
+        *["db | noted", "db | of a program", "db | ***", "db | \\x1b[2Jtail", "db | of a copy"],
+    ]
+    of_loud = followed(result.stdout.str(), "loud")
+    left_out = next(line for line in of_loud if line.endswith("bytes are not shown here)"))
+    assert int(re.sub(r"\D", "", left_out)) > 900_000
+    assert of_loud[-1].endswith("x 1999")
+    assert len(of_loud) < 1_200
