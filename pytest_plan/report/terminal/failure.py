@@ -16,9 +16,11 @@ import pytest
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.results import StepError, StepResult
 from pytest_plan.engine.model.text import printable
+from pytest_plan.engine.shared.log import TAIL_LINES
 from pytest_plan.plugin.session.session import PlanSession
 
 _PACKAGE = Path(__file__).parent.parent.parent
+_LOG_BYTES = 64 * 1024  # in which the last lines of a log are looked for
 
 
 def can_pause(plan: PlanSession) -> bool:
@@ -131,6 +133,19 @@ def log_lines(plan: PlanSession, step: str) -> Iterator[str]:
     file = plan.host.run.step_runs[step].log.existing
     if file is not None and file.is_relative_to(plan.settings.dir):
         yield f"The whole log: {os.path.relpath(file)}"
+
+
+def log_end(plan: PlanSession, step: str) -> list[str]:
+    """Return the last lines of the log of a step, and where all of it is; [] without such a log."""
+    file = plan.host.run.step_runs[step].log.existing
+    where = list(log_lines(plan, step))
+    if file is None or not where:
+        return []
+    text = ""
+    with contextlib.suppress(OSError), file.open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
+        text = log.read().decode("utf-8", "backslashreplace")
+    return [*text.splitlines()[-TAIL_LINES:], *where]
 
 
 def _users_entries(info: pytest.ExceptionInfo[BaseException]) -> Any:

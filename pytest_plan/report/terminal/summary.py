@@ -57,6 +57,7 @@ class Summary:
             return  # a usage error stopped the run before it began
         if self._config.get_verbosity() >= 0 or self._plan.host.has_failed():
             self._table(terminalreporter)
+        self._succeeded(terminalreporter)
         self._losses(terminalreporter)
         self._blocked(terminalreporter)
         self._advice(terminalreporter)
@@ -73,6 +74,24 @@ class Summary:
         reporter.write_sep("=", "plan")
         for line, markup in table.lines(ran, result, planned):
             reporter.write_line(printable(self._plan.host.mask(line)), **markup)
+
+    def _succeeded(self, reporter: pytest.TerminalReporter) -> None:
+        """With `-rp`, `-rP` and `-rA`, list the steps that succeeded, or show their logs."""
+        wanted = set(str(self._config.option.reportchars))
+        if not wanted & set("pPA"):
+            return
+        host = self._plan.host
+        steps = [
+            (name, step, printable(host.mask(f"plan step {host.foreground.shown(name)!r}")))
+            for name, step in host.run.result().steps.items()
+            if step.outcome is StepOutcome.SUCCEEDED and step.lost is None
+        ]
+        for name, _, title in steps if wanted & set("PA") else ():
+            if log := failure.log_end(self._plan, name):
+                reporter.write_sep("_", title, bold=True, green=True)
+                reporter.write_line(printable(host.mask("\n".join(log))))
+        for _, step, title in steps if wanted & set("pA") else ():
+            reporter.write_line(f"SUCCEEDED {title} ({printable(host.mask(step.origin))})")
 
     def _durations(self) -> Iterator[pytest.TestReport]:
         """Yield reports by which `--durations` lists the steps that succeeded, and cleanups."""

@@ -59,7 +59,7 @@ class TestLines:
 
     @pytest.mark.parametrize(
         "args",
-        [[], ["-v"], ["-vv"], ["-p", "no:logging"], ["--color=no"], ["-rA"],
+        [[], ["-v"], ["-vv"], ["-p", "no:logging"], ["--color=no"],
          ["--capture=sys"], ["-o", "console_output_style=classic"],
          ["-o", "console_output_style=times"]],
         ids=" ".join,
@@ -295,6 +295,19 @@ class TestTable:
             "absent * skipped T",
             "critical path (*): db > web_server > absent, T",
         ]
+
+    def test_steps_that_succeeded_are_listed_on_request(self, several: Project) -> None:
+        """As with tests, `-rA` lists them and shows their logs, and the default does neither."""
+        result = several.run("-rA")
+        lines = [re.sub(r"conftest.py:\d+", "PLACE", line) for line in result.outlines]
+        begin = next(n for n, line in enumerate(lines) if "__ plan step 'db' __" in line)
+        assert lines[begin + 1] == "noise"
+        assert lines[begin + 2] == "noise"
+        assert lines[begin + 3].startswith("The whole log: .pytest_plan/artifacts/")
+        begin = lines.index("SUCCEEDED plan step 'db' (PLACE)")
+        assert lines[begin + 1] == "SUCCEEDED plan step 'web_server' (PLACE)"
+        assert not any("SUCCEEDED plan step 'absent'" in line for line in lines)
+        several.run().stdout.no_fnmatch_line("SUCCEEDED *")
 
     def test_columns_are_aligned(self, several: Project) -> None:
         """Every cell is aligned with its heading."""
