@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # the names of the table below, for type checkers
     from pytest_plan.engine.plan import Plan as Plan
     from pytest_plan.engine.processes.process import Process as Process
     from pytest_plan.engine.shared.state import State as State
+    from pytest_plan.plugin.declaring.decorator import plan_step as plan_step
     from pytest_plan.plugin.items.handle import PlanHandle as PlanHandle
     from pytest_plan.plugin.items.program import ProgramHandle as ProgramHandle
     from pytest_plan.plugin.main_thread.signals import Terminated as Terminated
@@ -71,6 +72,7 @@ _HOMES = {
     "engine.plan": "Plan",
     "engine.processes.process": "Process",
     "engine.shared.state": "State",
+    "plugin.declaring.decorator": "plan_step",
     "plugin.items.handle": "PlanHandle",
     "plugin.items.program": "ProgramHandle",
     "plugin.main_thread.signals": "Terminated",

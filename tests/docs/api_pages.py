@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import inspect
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, get_overloads
 
 import pytest_plan
 import pytest_plan.steps
@@ -22,18 +23,20 @@ _OUR_NAMES = re.compile(r"\b(?:pytest_plan|collections\.abc|typing)\.(?:\w+\.)*"
 
 
 def described(what: str) -> str:
-    """Return the description of a class and its members, or of a hook.
+    """Return the description of a class and its members, of a function, or of a hook.
 
     Args:
-        what: the name of the class or hook. If `(...)` follows it, the description shows the
-            constructor. After a colon come the members to describe; by default, all that the class
-            adds.
+        what: the name of the class, function or hook. If `(...)` follows it, the description shows
+            the constructor. After a colon come the members to describe; by default, all that the
+            class adds.
     """
     name, _, members = what.partition(":")
     name, is_made, _ = name.partition("(...)")
     if name.startswith("pytest_plan_"):
         return _entry("###", name, getattr(hookspecs, name))
     cls = getattr(pytest_plan, name)
+    if inspect.isfunction(cls):
+        return _entry("###", name, cls)
     chosen = members.split() or _added(cls)
     parts = [f"### `{name}`"]
     if is_made:
@@ -101,6 +104,11 @@ def _block(code: str) -> str:
 
 
 def _signature(name: str, function: Callable[..., Any]) -> str:
+    """Return the signature of a function, or those of its overloads, one below the other."""
+    return "\n".join(_one(name, one) for one in overloads_of(function) or [function])
+
+
+def _one(name: str, function: Callable[..., Any]) -> str:
     """Return a signature, on one line if it is short, otherwise with one line per parameter."""
     signature = inspect.signature(function)
     parts = list(_parameters(signature))
@@ -112,16 +120,29 @@ def _signature(name: str, function: Callable[..., Any]) -> str:
     return "\n".join([f"{name}(", *(f"    {part}," for part in parts), f"){returned}"])
 
 
+def overloads_of(function: Callable[..., Any]) -> Sequence[Callable[..., Any]]:
+    """Return the overloads of a public function, whose `__module__` is not that of its code."""
+    home = getattr(inspect.unwrap(function), "__globals__", {}).get("__name__", "")
+    found: Any = types.SimpleNamespace(__module__=home, __qualname__=function.__qualname__)
+    return get_overloads(found)
+
+
 def _parameters(signature: inspect.Signature) -> Iterator[str]:
     parameters = signature.parameters.values()
     star_is_due = all(one.kind is not one.VAR_POSITIONAL for one in parameters)
+    slash_is_due = False
     for parameter in parameters:
         if parameter.name == "self":
             continue
+        if slash_is_due and parameter.kind is not parameter.POSITIONAL_ONLY:
+            yield "/"
+        slash_is_due = parameter.kind is parameter.POSITIONAL_ONLY
         if parameter.kind is parameter.KEYWORD_ONLY and star_is_due:
             yield "*"
             star_is_due = False
         yield _parameter(parameter)
+    if slash_is_due:
+        yield "/"
 
 
 def _parameter(parameter: inspect.Parameter) -> str:
@@ -135,6 +156,8 @@ def _parameter(parameter: inspect.Parameter) -> str:
 def _default(value: object) -> str:
     if isinstance(value, enum.Enum):
         return value.name
+    if isinstance(value, type):
+        return value.__name__
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
@@ -150,7 +173,8 @@ def _returned(function: Callable[..., Any], annotation: Any) -> str:
 def _annotation(annotation: Any) -> str:
     if not isinstance(annotation, str):
         annotation = inspect.formatannotation(annotation)
-    return _OUR_NAMES.sub("", annotation).replace("'", "")
+    quote = '"' if annotation.startswith("Literal[") else ""
+    return _OUR_NAMES.sub("", annotation).replace("'", quote)
 
 
 def _getter(member: property) -> Callable[..., Any]:

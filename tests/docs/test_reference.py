@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from typing import Any
 
 import pytest
 
 import pytest_plan
 from pytest_plan import steps
 from pytest_plan.engine.calls.context import Context
-from pytest_plan.engine.definition.options import OPTION_NAMES
+from pytest_plan.engine.definition.options import OPTION_NAMES, StepOptions
+from pytest_plan.engine.model.durations import parse_duration
 from pytest_plan.plugin.declaring import declaration as declare
 from pytest_plan.plugin.interface import hookspecs, options
 from pytest_plan.plugin.items.handle import PlanHandle
+from tests.docs.api_pages import overloads_of
 from tests.docs.generated import parts
 from tests.docs.pages import pages, path_of
 from tests.plugin.project import ROOT
@@ -48,6 +52,48 @@ def test_every_option_of_a_step_is_in_the_table() -> None:
     assert first_cells("`@pytest.mark.plan_step") == known
 
 
+def test_table_of_a_step_has_the_types_and_defaults_of_the_decorator() -> None:
+    """Types and defaults are those of `plan_step`; text describes a default that follows."""
+    rows = re.findall(r"^\| (`.+?) \| (.+?) \| (.+?) \|", TABLES.partition("\n## ")[2], re.M)
+    shown = {
+        name: (kind, default)
+        for cell, kind, default in rows
+        for name in re.findall(r"`(\w+)`", cell)
+    }
+    parameters = inspect.signature(overloads_of(pytest_plan.plan_step)[1]).parameters
+    assert {name: shown[name][0] for name in parameters} == {
+        name: _kinds(one.annotation) for name, one in parameters.items()
+    }
+    wrong = {
+        name: (shown[name][1], one.default)
+        for name, one in parameters.items()
+        if not _means(shown[name][1], one.default)
+    }
+    assert wrong == {}
+    engine = {**StepOptions._field_defaults, "retry_on": Exception}
+    assert {name: one.default for name, one in parameters.items() if name in engine} == {
+        name: default for name, default in engine.items() if name != "skip"
+    }
+
+
+def _kinds(annotation: str) -> str:
+    """Return an annotation as the table shows it, without None."""
+    annotation = annotation.replace("Hook", "Callable[..., Any]").replace("'", '"')
+    literal = re.fullmatch(r"Literal\[(.+)\]", annotation)
+    kinds = literal[1].split(", ") if literal else annotation.split(" | ")
+    return " or ".join(f"`{kind}`" for kind in kinds if kind != "None")
+
+
+def _means(cell: str, default: Any) -> bool:
+    """Return whether the cell of the table shows this default."""
+    if default is None or default == ():
+        return "`" not in cell
+    if isinstance(default, float):
+        return parse_duration(cell.strip("`"), cell) == default
+    shown = default.__name__ if isinstance(default, type) else repr(default).replace("'", '"')
+    return cell == f"`{shown}`"
+
+
 @pytest.mark.parametrize(
     ("heading", "prefix", "owner"), [("`ctx`", "ctx.", Context), ("In tests", "", PlanHandle)]
 )
@@ -60,8 +106,9 @@ def test_every_public_name_is_in_the_table(heading: str, prefix: str, owner: typ
 
 def test_every_public_name_is_described_once() -> None:
     """The pages of the API, the errors and the hooks describe exactly the public names."""
-    described = [name for page in PAGES for name in names_on(page) if name[0].isupper()]
-    assert sorted(described) == pytest_plan.__all__
+    described = [name for page in PAGES for name in names_on(page)]
+    public = [name for name in described if not name.startswith("pytest_plan_")]
+    assert sorted(public) == pytest_plan.__all__
 
 
 def test_every_ready_made_step_is_described_once() -> None:

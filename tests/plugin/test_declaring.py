@@ -4,9 +4,64 @@ from __future__ import annotations
 
 import pytest
 
-from tests.plugin.project import Project, plan_lines
+from pytest_plan import plan_step
+from tests.plugin.project import Project, plan_lines, refuses
 
+DECORATED = """
+from pytest_plan import Context, Step, plan_step
+
+@plan_step
+def plain(ctx: Context) -> int:
+    return 1
+
+@plan_step()
+async def eventual(plain: int) -> int:
+    return plain + 1
+
+@plan_step(name="third", retries=1, needs=["eventual"])
+def generated(ctx: Context):
+    if ctx.attempt == 1:
+        raise OSError("not yet")
+    yield 3
+    note("undone")
+
+@plan_step(timeout="1m")
+class Server(Step):
+    def exec(self, third: int) -> int:
+        return third + 1
+"""
 ONE = "def test_it({0}): note('test', {0})"
+
+
+class TestDecorator:
+    """`pytest_plan.plan_step`, the typed form of the mark."""
+
+    def test_every_form_becomes_a_step_with_its_options(self, project: Project) -> None:
+        """With and without parentheses, functions, generators, coroutines and classes are steps."""
+        project.steps(DECORATED)
+        project.tests("def test_it(server, third, eventual): assert server + third + eventual == 9")
+        project.run("--strict-markers").assert_outcomes(passed=1)
+        assert project.calls == ["undone"]
+
+    def test_it_applies_the_mark_and_returns_what_it_decorates(self) -> None:
+        """Everything that reads the mark finds the same mark, and the function is unchanged."""
+
+        def one() -> None: ...
+        def other() -> None: ...
+
+        assert plan_step(one) is one
+        assert plan_step(retries=2, per="worker")(other) is other
+        marks = [pytest.mark.plan_step.mark, pytest.mark.plan_step(retries=2, per="worker").mark]
+        assert [vars(step)["pytestmark"] for step in (one, other)] == [[mark] for mark in marks]
+
+    def test_mistakes_are_those_of_the_mark(self, project: Project) -> None:
+        """A misspelled option is an error with its place, and so is a name without a keyword."""
+        project.steps("@plan_step(retrys=2)\ndef db(): pass")
+        refuses(project.run(), "step 'db' (conftest.py:5)", "'retrys'; did you mean 'retries'")
+        project.steps("@plan_step('db')\ndef db(): pass")
+        refuses(project.run(), "conftest.py:5", "plan_step takes options by name only, not 'db'")
+        project.steps("def db(): pass\nplan_step(db, retries=2)")
+        refuses(project.run(), "write @plan_step(retries=...) above the step")
 
 
 class TestForms:

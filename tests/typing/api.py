@@ -50,6 +50,7 @@ from pytest_plan import (
     StopRequested,
     Terminated,
     Waiting,
+    plan_step,
 )
 from pytest_plan.steps import (
     S3,
@@ -109,6 +110,9 @@ def web(ctx: Context, state: State) -> str:
 @pytest.mark.plan_step
 def orders(web: str, state: State) -> Iterator[int]:
     assert_type(state.get("port"), Any | None)
+    assert_type(state.get("port", type=int), int | None)
+    assert_type(state.get("port", 80, type=int), int)
+    assert_type(state.get("names", type=list[str]), list[str] | None)
     assert_type(state.compare_and_swap("port", 1, 2), bool)
     with state.lock("orders"):
         yield len(web)
@@ -137,6 +141,45 @@ class Database(Step):
 
     def cleanup(self, ctx: Context, value: dict[str, str]) -> None:
         ctx.log(value["url"])
+
+
+@plan_step
+def plain(ctx: Context) -> int:
+    return ctx.free_port()
+
+
+@plan_step()
+async def eventual(plain: int) -> str:
+    return str(plain)
+
+
+@plan_step(needs=["plain"], inputs=["*.sql", Path("x.sql")], per="worker", ids=str, params=[1, 2])
+def generated(ctx: Context) -> Iterator[int]:
+    yield 1
+
+
+@plan_step(
+    name="long", needs="plain", retries=2, retry_wait=tenacity.wait_fixed(1), retry_on=[OSError],
+    timeout="1m", cleanup_timeout=timedelta(minutes=1), cleanup_when="attempted", pause=0.5,
+    pre_exec=print, post_exec=None, cleanup=print, alive=lambda: True,
+    alive_every="10s", autouse=True, eager=False, after_tests=False,
+)  # fmt: skip
+async def streamed() -> AsyncIterator[int]:
+    yield 1
+
+
+@plan_step(retry_wait="2s", retry_on=(OSError, TimeoutError), inputs=tenacity, ids=["a", None, 1])
+class Typed(Step):
+    def exec(self, plain: int) -> int:
+        return plain
+
+
+async def decorated(ctx: Context) -> None:
+    assert_type(plain(ctx), int)
+    assert_type(await eventual(1), str)
+    assert_type(generated(ctx), Iterator[int])
+    assert_type(streamed(), AsyncIterator[int])
+    assert_type(Typed().exec(1), int)
 
 
 def is_open(found: Service) -> bool:

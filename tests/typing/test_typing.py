@@ -17,7 +17,7 @@ import pytest_plan.steps
 ROOT = Path(__file__).parent.parent.parent
 API = Path(__file__).with_name("api.py")
 WRONG = """
-from pytest_plan import Context, GenericStep, Plan, PlanHandle
+from pytest_plan import Context, GenericStep, Plan, PlanHandle, State, plan_step
 
 Plan(limit=[1])
 Plan().add_step(print)
@@ -32,10 +32,33 @@ def step(ctx: Context) -> None:
 def test_it(plan: PlanHandle) -> None:
     plan.need(1)
     plan.run_id = "x"
+
+@plan_step(retrys=2)
+def misspelt() -> None: ...
+
+@plan_step(retries="2")
+def text_for_a_number() -> None: ...
+
+@plan_step(per="session")
+def no_such_word() -> None: ...
+
+@plan_step("shop")
+def positional() -> None: ...
+
+@plan_step(retry_on=OSError("no"))
+def no_class() -> None: ...
+
+@plan_step
+def right(ctx: Context, state: State) -> int:
+    port: str = state.get("port", type=int)
+    return "text"
+
+right(1)
 """
 # Public to our own modules only: their types are internal, and only mypy checks them.
 OURS = ("Context.__init__", "PlanHandle.__init__")
-LINES_IN_WRONG = {4, 5, 6, 7, 10, 12, 15, 16}
+LINES_IN_WRONG = {4, 5, 6, 7, 10, 12, 15, 16, 18, 21, 24, 27, 30, 35, 36, 38}
+LINE_OF_WRONG_VALUE = 21
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +83,23 @@ def mypy(apart: Path, pytestconfig: pytest.Config) -> list[str]:
     return [line for line in result.stdout.splitlines() if ": error:" in line]
 
 
+@pytest.fixture(scope="module")
+def pyright(apart: Path) -> dict[str, dict[int, str]]:
+    """The errors that pyright reports in strict mode, by file and line."""
+    pytest.importorskip("pyright")
+    settings = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
+    (apart / "pyrightconfig.json").write_text(json.dumps(settings))
+    result = subprocess.run(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson"],
+        cwd=apart, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found: dict[str, dict[int, str]] = {}
+    for one in json.loads(result.stdout)["generalDiagnostics"]:
+        line = one["range"]["start"]["line"] + 1
+        found.setdefault(Path(one["file"]).name, {})[line] = one["message"]
+    return found
+
+
 def test_mypy_strict_accepts_the_api(mypy: list[str]) -> None:
     """Strict mypy reports no error in `api.py`."""
     assert [line for line in mypy if line.startswith("api.py")] == []
@@ -69,20 +109,19 @@ def test_mypy_strict_refuses_mistakes(mypy: list[str]) -> None:
     """Strict mypy reports every wrong line, so the API is not just Any."""
     wrong = [line for line in mypy if line.startswith("wrong.py")]
     assert {int(line.split(":")[1]) for line in wrong} == LINES_IN_WRONG, wrong
+    assert any("retrys" in line and "retries" in line for line in wrong), wrong
 
 
-def test_pyright_strict_accepts_the_api(apart: Path) -> None:
-    """Pyright in strict mode reports no error."""
-    pytest.importorskip("pyright")
-    settings = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)], "include": ["api.py"]}
-    (apart / "pyrightconfig.json").write_text(json.dumps(settings))
-    result = subprocess.run(
-        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson"],
-        cwd=apart, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    found = json.loads(result.stdout)["generalDiagnostics"]
-    messages = [f"{one['range']['start']['line'] + 1}: {one['message']}" for one in found]
-    assert messages == []
+def test_pyright_strict_accepts_the_api(pyright: dict[str, dict[int, str]]) -> None:
+    """Pyright in strict mode reports no error in `api.py`."""
+    assert pyright.get("api.py", {}) == {}
+
+
+def test_pyright_strict_refuses_mistakes(pyright: dict[str, dict[int, str]]) -> None:
+    """Pyright reports every wrong line, and names a decorator's option with a wrong value."""
+    wrong = pyright["wrong.py"]
+    assert LINES_IN_WRONG - set(wrong) == set(), wrong
+    assert "retries" in wrong[LINE_OF_WRONG_VALUE]
 
 
 def test_api_uses_every_public_name() -> None:

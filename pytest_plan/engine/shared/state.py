@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin, overload
 
 from pytest_plan.engine.definition.names import Names
 from pytest_plan.engine.model.durations import Duration, parse_duration
@@ -17,6 +17,7 @@ from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.shared.store import ABSENT, Entry, Guard, LocalStore, Store
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 __tracebackhide__ = True  # makes pytest show the refused line of the test, not this module
 
@@ -86,6 +87,40 @@ class State(MutableMapping[str, Any]):
         with contextlib.suppress(StateError):  # this process is a forked copy
             return f"State(keys: {', '.join(self)})"
         return "State(...)"
+
+    @overload
+    def get(self, key: str, default: None = None) -> Any | None: ...
+    @overload
+    def get(self, key: str, default: D) -> Any | D: ...
+    @overload
+    def get(self, key: str, default: None = None, *, type: type[T]) -> T | None: ...
+    @overload
+    def get(self, key: str, default: D, *, type: type[T]) -> T | D: ...
+    def get(self, key: str, default: Any = None, *, type: Any = None) -> Any:
+        """Return the value of `key`, or `default` if it is missing (gsd: Get).
+
+        Args:
+            key: the key.
+            default: the value to return if `key` is missing.
+            type: the class of which the value must be an instance, so that type checkers know the
+                type of the result; of `list[str]`, only `list` is checked. None means any.
+
+        Raises:
+            StateError: the value is not an instance of `type`. A value of None is returned if
+                `default` is None.
+        """
+        try:
+            value = self[key]
+        except KeyError:
+            return default
+        if type is None or isinstance(value, get_origin(type) or type):
+            return value
+        if value is None and default is None:
+            return None
+        raise StateError(
+            f"the value of {key!r} is of type {value.__class__.__name__!r}, not "
+            f"{getattr(type, '__name__', str(type))!r}"
+        )
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`; if it is missing, set it to `default` (gsd: LoadOrStore)."""

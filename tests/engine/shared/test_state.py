@@ -52,6 +52,19 @@ class TestMap:
         with pytest.raises(KeyError, match="missing"):
             del state["missing"]
 
+    def test_get_with_a_type_gives_only_values_of_that_type(self, state: State) -> None:
+        """A value of another type is an error that names the key and both types, not a surprise."""
+        state.update(port=8080, names=["a"], none=None)
+        assert state.get("port", type=int) == 8080
+        assert state.get("names", type=list[str]) == ["a"]
+        assert state.get("missing", type=int) is None
+        assert state.get("missing", 7, type=int) == 7
+        assert state.get("none", type=int) is None
+        with pytest.raises(StateError, match="the value of 'port' is of type 'int', not 'str'"):
+            state.get("port", type=str)
+        with pytest.raises(StateError, match="the value of 'none' is of type 'NoneType', not"):
+            state.get("none", 7, type=int)
+
     def test_none_is_a_value(self, state: State) -> None:
         """A key whose value is None is present."""
         state["none"] = None
