@@ -160,7 +160,7 @@ def test_g19_a_program_that_dies_fails_the_step_that_waits(
         run.expect(time.monotonic() - begun < AT_ONCE, "the wait went on")
         run.judge(1, needs={}, exits=False)
         text = " ".join(run.output().split())
-        run.expect("daemon, which has ended too," in text or kind == "program", "no daemon")
+        run.expect("daemon, which has ended too" in text or kind == "program", "no daemon")
         run.expect("died of signal 9" in text or kind == "daemon", "no status")
         culprit = "it belongs to step 'db', which step 'web' needs"
         run.expect((culprit in text) == needed, f"the culprit: {text}")

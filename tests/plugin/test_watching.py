@@ -340,7 +340,7 @@ def test_a_daemon_is_lost_once_its_last_process_has_ended(project: Project) -> N
         """)  # fmt: skip
     result = project.run()
     assert result.parseoutcomes() == {"passed": 2, "errors": 1, "blocked": 1}
-    assert "left a daemon, which has ended too" in lost_lines(result)[0]
+    assert "left a daemon, which has ended too (" in lost_lines(result)[0]
 
 
 def test_a_program_of_an_undone_attempt_is_not_lost(sleeper: Project) -> None:

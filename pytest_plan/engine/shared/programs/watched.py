@@ -18,7 +18,7 @@ _PATIENCE = 2.0  # how many seconds after its start a program may take to use it
 _LAST_LINES = 10  # the lines of a needed step's log that an error shows
 _REST = 1.0  # how many seconds processes of a program's session may outlive it, and be no daemon
 
-_TOO = "which has ended too,"
+_TOO = "which has ended too"
 
 
 class Watched(abc.ABC):
@@ -114,7 +114,9 @@ class Watched(abc.ABC):
 
     def lost(self, step: str) -> RuntimeError:
         """Return the error of the step that started it."""
-        return RuntimeError(f"{self._ending()} during startup of step {step!r}{self._advice()}")
+        ending = self._ending()
+        comma = "," if ending.endswith(_TOO) else ""
+        return RuntimeError(f"{ending}{comma} during startup of step {step!r}{self._advice()}")
 
     def lost_by(self, need: str, step: str) -> RuntimeError:
         """Return the error of `step`, which needs the step `need` that started it."""
