@@ -13,6 +13,7 @@ import pytest
 
 from pytest_plan.engine.model.errors import PlanError, describe
 from pytest_plan.engine.model.text import printable, visible
+from pytest_plan.plugin.interface import ci
 from pytest_plan.plugin.interface.values import REPORT_ENDINGS
 from pytest_plan.plugin.session import lookup
 from pytest_plan.report.collect import Collector
@@ -93,8 +94,10 @@ class ReportFiles:
         """Write every report; an error in one does not prevent the others from being written."""
         for path in self._settings.report:
             self._try(str(path), functools.partial(_write_report, path, account))
-        summary = os.environ.get(_SUMMARY)
-        if self._settings.github_summary and summary:
+        summary, wanted = os.environ.get(_SUMMARY), self._settings.github_summary
+        if wanted is None:
+            wanted = self._settings.ci == ci.GITHUB and bool(account.steps)
+        if wanted and summary:
             self._try(f"${_SUMMARY}", lambda: _add_summary(Path(summary), account))
 
     @pytest.hookimpl(trylast=True)

@@ -13,7 +13,15 @@ import pytest_plan.engine.execution.run  # noqa: F401
 from pytest_plan.engine.calls.stopping import escalation
 from tests.plugin.project import ROOT, Project
 
-_OUTSIDE = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR", "PYTEST_PLUGINS")
+_OUTSIDE = (
+    "CI",
+    "BUILD_NUMBER",
+    "GITHUB_ACTIONS",
+    "GITLAB_CI",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "PYTEST_PLUGINS",
+)
 
 
 @pytest.fixture(autouse=True)

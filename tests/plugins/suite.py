@@ -88,7 +88,14 @@ def write(folder: Path, files: Mapping[str, str], *, conftest: str = "", ini: st
 
 def run(folder: Path, fault: Fault, *args: str) -> Ended:
     """Run the suite with pytest-plan and the plugins in `args`, and no other."""
-    hidden = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "GITHUB_ACTIONS", "CI", "TOX_ENV_DIR")
+    hidden = (
+        "PYTEST_ADDOPTS",
+        "PYTEST_PLUGINS",
+        "GITHUB_ACTIONS",
+        "GITLAB_CI",
+        "CI",
+        "TOX_ENV_DIR",
+    )
     environ = {name: value for name, value in os.environ.items() if name not in hidden}
     environ |= {
         "FAULT": fault,

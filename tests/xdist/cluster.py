@@ -23,7 +23,15 @@ from tests.plugin.project import ROOT, Project, plan_lines
 PATIENCE = 30.0  # real seconds after which an expected event counts as missing
 _MARK = "XDIST_TESTS_RUN"  # set for every process of a run, to find processes that are left
 _SETTLE = 8.0  # execnet gives a worker 5 s to exit after its controller has exited
-_OUTSIDE = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR", "PYTEST_PLUGINS")
+_OUTSIDE = (
+    "CI",
+    "BUILD_NUMBER",
+    "GITHUB_ACTIONS",
+    "GITLAB_CI",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "PYTEST_PLUGINS",
+)
 
 
 def wait_until(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:

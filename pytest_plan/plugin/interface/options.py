@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.plugin.interface import ci
 from pytest_plan.plugin.interface.values import READERS, REPORT_ENDINGS, Kind
 
 DEFAULT_ENVIRONMENT = "default"  # the environment to keep or reuse if no name is given
@@ -140,9 +141,16 @@ _OPTIONS = (
         "PATH",
     ),
     _Option(
+        "ci",
+        Kind.FLAG,
+        "In GitHub Actions, write annotations and a job summary; in GitLab CI, fold what the plan "
+        "prints (default: true)",
+        in_command_line=False,
+    ),
+    _Option(
         "github_summary",
         Kind.FLAG,
-        "Add the report to the job summary of GitHub Actions ($GITHUB_STEP_SUMMARY)",
+        "Add the report to the job summary ($GITHUB_STEP_SUMMARY; default: in GitHub Actions)",
         in_command_line=False,
     ),
     _Option(
@@ -222,7 +230,9 @@ class Settings(NamedTuple):
             means not to wait.
         reaper: whether to start the reaper.
         report: the report files to write, each ending in one of `REPORT_ENDINGS`.
-        github_summary: whether to add the report to the job summary of GitHub Actions.
+        ci: the CI system that runs pytest, see `ci.system`, if the output is to be made for it.
+        github_summary: whether to add the report to the job summary of GitHub Actions; None means
+            in GitHub Actions, if there are steps.
         logs: when the report of a test shows the logs of steps: `never`, `failed` or `always`.
         follow: the steps whose logs to print as they grow.
         pause_on_failure: whether to wait for Enter after a failed step.
@@ -253,7 +263,8 @@ class Settings(NamedTuple):
     wait: float
     reaper: bool
     report: tuple[Path, ...]
-    github_summary: bool
+    ci: str | None
+    github_summary: bool | None
     logs: str
     follow: tuple[str, ...]
     pause_on_failure: bool
@@ -344,6 +355,8 @@ def settings(config: pytest.Config) -> Settings:
             "signals": values["signals"] is not False,
             "reaper": values["reaper"] is not False,
             "record_history": values["record_history"] is not False,
+            "ci": None if values["ci"] is False else ci.system(),
+            "github_summary": values["github_summary"],
         }
     )
 

@@ -23,6 +23,7 @@ from pytest_plan.engine.shared.store import LocalStore
 from pytest_plan.plugin.compat import testmon_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.declaring.marks import any_alone, is_alone
+from pytest_plan.plugin.interface import ci
 from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.items.handle import FixtureFolders, PlanHandle
 from pytest_plan.plugin.items.needs import Needs, folder_of
@@ -86,7 +87,7 @@ class PlanSession:
         """Register the reports that are needed before a run begins."""
         if self.settings.show or self.config.option.setupplan:
             self._load("terminal.show")
-        if self.settings.report or self.settings.github_summary:
+        if self.settings.report:
             self._load("files")
 
     def load_listeners(self) -> None:
@@ -95,6 +96,7 @@ class PlanSession:
         if self.settings.follow or self.config.getoption("capture", None) == "no":
             self._load("terminal.follow")
         self._load("reporters.test_reports")
+        self._load_for_ci()
         self._load("otel")
         has_junit = bool(self.config.getoption("xmlpath", None))
         if has_junit:
@@ -102,6 +104,13 @@ class PlanSession:
         has_json = bool(self.config.getoption("json_report", None))
         if self.settings.logs != "never" and (has_junit or has_json):
             self._load("reporters.logs")
+
+    def _load_for_ci(self) -> None:
+        system, wanted = self.settings.ci, self.settings.github_summary
+        if wanted or (wanted is None and system == ci.GITHUB):
+            self._load("files")
+        if system is not None:
+            self._load(f"reporters.{system}")
 
     def _load(self, report: str) -> None:
         # Loaded by name, because reports import the plugin and not the other way around. pytest's

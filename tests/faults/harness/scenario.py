@@ -312,7 +312,7 @@ class Run:
 
     def _variables(self) -> dict[str, str]:
         # Byte code may be written: runs then start a quarter faster, like an installed package.
-        outside = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR",
+        outside = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITLAB_CI", "NO_COLOR", "FORCE_COLOR",
                    "PYTHONDONTWRITEBYTECODE")  # fmt: skip
         kept = {
             name: value
