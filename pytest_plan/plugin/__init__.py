@@ -51,12 +51,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
             raise
     from pytest_plan.plugin.commands import command
 
-    return (yield from command.ignore_broken_conftests())
+    return (yield from command.ignore_broken_conftests(early_config))
 
 
 def _is_command(options: object) -> bool:
-    names = ("plan_cleanup", "plan_forget", "plan_status", "plan_history")
-    return any(getattr(options, name, None) for name in names)
+    names = ("cleanup", "forget", "status", "history", "init", "doctor")
+    return any(getattr(options, f"plan_{name}", None) for name in names)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -128,6 +128,14 @@ def _command(config: pytest.Config, settings: Settings) -> object | None:
         from pytest_plan.plugin.commands.history import ShowHistory
 
         return ShowHistory(config, settings)
+    if settings.init:
+        from pytest_plan.plugin.commands.init import Init
+
+        return Init(config, settings)
+    if settings.doctor:
+        from pytest_plan.plugin.commands.doctor.doctor import Doctor
+
+        return Doctor(config, settings)
     if settings.forget:
         from pytest_plan.plugin.commands.forget import Forget
 

@@ -233,9 +233,10 @@ def _check(path: Path, others: int) -> None:
         )
 
 
-def _refuse_remote(folder: Path) -> None:
+def file_system_of(folder: Path) -> str:
+    """Return the type of the file system of a folder, such as `ext4`; "" if it is not known."""
     if not _MOUNTS.exists():
-        return
+        return ""
     real, best, kind = os.path.realpath(folder), "", ""
     for line in _MOUNTS.read_text(errors="surrogateescape").splitlines():
         _, point, name = line.split(" ", 3)[:3]
@@ -243,7 +244,17 @@ def _refuse_remote(folder: Path) -> None:
             point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
         if len(point) >= len(best) and os.path.commonpath([real, point]) == point:
             best, kind = point, name
-    if kind in _REMOTE:
+    return kind
+
+
+def is_remote(kind: str) -> bool:
+    """Return whether a type of file system is that of a network, where locks are not safe."""
+    return kind in _REMOTE
+
+
+def _refuse_remote(folder: Path) -> None:
+    kind = file_system_of(folder)
+    if is_remote(kind):
         raise JournalError(
             f"{folder} is on a network file system ({kind}), where a journal is not safe; "
             "set plan_dir to a local directory"

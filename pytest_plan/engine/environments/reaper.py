@@ -127,8 +127,12 @@ class Reaper:
         self._journal = f"journal {os.fsencode(journal).hex()}"
         self._tell(self._journal)
 
-    def stop(self) -> None:
-        """Stop the reaper, because everything is cleaned up or kept on purpose."""
+    def stop(self) -> int:
+        """Stop the reaper, because everything is cleaned up or kept on purpose.
+
+        Returns:
+            Its exit status: 0 if it has worked, and less if it did not end in time and was killed.
+        """
         self._tell("done")
         self._close()
         try:
@@ -136,6 +140,7 @@ class Reaper:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        return self._process.returncode
 
     def _begin_beats(self) -> bool:
         """Start the thread that sends beats; return False if the system refuses a thread."""

@@ -37,11 +37,12 @@ def prepare(config: pytest.Config) -> None:
         config.add_cleanup(lambda: others.__exit__(None, None, None))
 
 
-def ignore_broken_conftests() -> Generator[None]:
+def ignore_broken_conftests(config: pytest.Config) -> Generator[None]:
     """Continue if a conftest cannot be loaded, without the steps of that conftest."""
     try:
         return (yield)
     except (Exception, SystemExit, pytest.skip.Exception, pytest.fail.Exception) as error:
+        config.stash.setdefault(lookup.FAILURES, []).append("a conftest cannot be loaded")
         sys.stderr.write(visible(f"plan: a conftest cannot be loaded: {describe(error)}\n"))
 
 

@@ -45,6 +45,7 @@ class _Option(NamedTuple):
 
 
 _LISTS = (Kind.NAMES, Kind.REPORTS)
+_COMMANDS = ("show", "cleanup", "forget", "status", "history", "init", "doctor")
 
 _OPTIONS = (
     _Option("show", Kind.FLAG, "Show the plan and which tests need which steps; run nothing"),
@@ -112,6 +113,19 @@ _OPTIONS = (
         Kind.FLAG,
         "Show the environments of this project, or the one that --plan-environment names, and "
         "whether the programs of their steps are running; run no tests",
+        is_command=True,
+    ),
+    _Option(
+        "init",
+        Kind.FLAG,
+        "Write an example to start from: a conftest.py with two steps, and tests that use them, in "
+        "the given folder, or else in that of the tests; run no tests",
+        is_command=True,
+    ),
+    _Option(
+        "doctor",
+        Kind.FLAG,
+        "Check the setup, and print the result as a block to paste into an issue; run no tests",
         is_command=True,
     ),
     _Option("json", Kind.FLAG, "With --plan-status, print JSON", is_command=True),
@@ -224,7 +238,9 @@ class Settings(NamedTuple):
         cleanup: whether to clean up the environments of earlier runs and run nothing.
         forget: the steps of earlier runs whose records to remove; if there are any, run nothing.
         status: whether to show the environments of this project and run nothing.
-        json: whether to show them as JSON.
+        init: whether to write an example and run nothing.
+        doctor: whether to check the setup and run nothing.
+        json: whether to show the environments as JSON.
         environment: the name of the environment; None if no name was given.
         wait: the maximum time to wait while another process uses the environment, in seconds; 0
             means not to wait.
@@ -258,6 +274,8 @@ class Settings(NamedTuple):
     cleanup: bool
     forget: tuple[str, ...]
     status: bool
+    init: bool
+    doctor: bool
     json: bool
     environment: str | None
     wait: float
@@ -278,8 +296,8 @@ class Settings(NamedTuple):
 
     @property
     def is_command(self) -> bool:
-        """Whether this process only looks after the environments of earlier runs."""
-        return self.cleanup or self.status or self.history or bool(self.forget)
+        """Whether this process does something else instead of running tests."""
+        return any(getattr(self, name) for name in _COMMANDS if name != "show")
 
     @property
     def keeps(self) -> str:
@@ -362,7 +380,7 @@ def settings(config: pytest.Config) -> Settings:
 
 
 def _check_together(values: Mapping[str, Any], found: Mapping[str, tuple[Any, str]]) -> None:
-    commands = [name for name in ("show", "cleanup", "forget", "status", "history") if values[name]]
+    commands = [name for name in _COMMANDS if values[name]]
     if len(commands) > 1:
         flags = " and ".join(found[name][1] for name in commands)
         raise pytest.UsageError(f"{flags} cannot be used together")

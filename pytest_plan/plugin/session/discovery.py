@@ -223,6 +223,7 @@ class Declarations:
         if error is None:
             raise raised
         if self._settings.is_command:
+            self._config.stash.setdefault(lookup.FAILURES, []).append("a step cannot be declared")
             _say(f"plan: {error}\n")
         elif self._is_collecting:
             # While pytest collects a directory, it reports a usage error as an INTERNALERROR.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _KEY: pytest.StashKey[PlanSession] = pytest.StashKey()
 _PROCESS: pytest.StashKey[int] = pytest.StashKey()
+FAILURES: pytest.StashKey[list[str]] = pytest.StashKey()  # what a command could not load
 
 
 def remember_process(config: pytest.Config) -> None:
