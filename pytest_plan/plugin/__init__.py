@@ -7,6 +7,7 @@ PYTEST_DONT_REWRITE (there are no asserts here that pytest should rewrite)
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING
@@ -17,6 +18,16 @@ from pytest_plan.plugin.compat import plain_imports
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.interface.options import Settings
+
+# The options that do something else instead of running tests, and what implements them.
+_COMMANDS = {
+    "status": "status.Status",
+    "history": "history.ShowHistory",
+    "init": "init.Init",
+    "doctor": "doctor.doctor.Doctor",
+    "forget": "forget.Forget",
+    "cleanup": "cleanup.Cleaner",
+}
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -55,8 +66,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 
 def _is_command(options: object) -> bool:
-    names = ("cleanup", "forget", "status", "history", "init", "doctor")
-    return any(getattr(options, f"plan_{name}", None) for name in names)
+    return any(getattr(options, f"plan_{name}", None) for name in _COMMANDS)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -120,28 +130,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _command(config: pytest.Config, settings: Settings) -> object | None:
     """Return the plugin that implements the command that was given; None if none was."""
-    if settings.status:
-        from pytest_plan.plugin.commands.status import Status
-
-        return Status(config, settings)
-    if settings.history:
-        from pytest_plan.plugin.commands.history import ShowHistory
-
-        return ShowHistory(config, settings)
-    if settings.init:
-        from pytest_plan.plugin.commands.init import Init
-
-        return Init(config, settings)
-    if settings.doctor:
-        from pytest_plan.plugin.commands.doctor.doctor import Doctor
-
-        return Doctor(config, settings)
-    if settings.forget:
-        from pytest_plan.plugin.commands.forget import Forget
-
-        return Forget(config, settings)
-    if settings.cleanup:
-        from pytest_plan.plugin.commands.cleanup import Cleaner
-
-        return Cleaner(config, settings)
+    for name, home in _COMMANDS.items():
+        if getattr(settings, name):
+            module, _, command = home.rpartition(".")
+            found = importlib.import_module(f"pytest_plan.plugin.commands.{module}")
+            return getattr(found, command)(config, settings)  # type: ignore[no-any-return]
     return None

@@ -38,7 +38,7 @@ def test_every_name_on_the_page_exists(page: str) -> None:
         "execution.executor.Executor._lock",
         "engine.plan.Plan.execute",
         "journal.schema",
-        "plugin.interface.options._OPTIONS",
+        "plugin.interface.known_options.OPTIONS",
     ],
 )
 def test_names_that_exist_are_found(name: str) -> None:

@@ -14,7 +14,8 @@ from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.options import OPTION_NAMES, StepOptions
 from pytest_plan.engine.model.durations import parse_duration
 from pytest_plan.plugin.declaring import declaration as declare
-from pytest_plan.plugin.interface import hookspecs, options
+from pytest_plan.plugin.interface import hookspecs
+from pytest_plan.plugin.interface.known_options import OPTIONS
 from pytest_plan.plugin.items.handle import PlanHandle
 from tests.docs.api_pages import overloads_of
 from tests.docs.generated import parts
@@ -42,7 +43,7 @@ def first_cells(heading: str) -> set[str]:
 
 def test_every_option_is_in_the_table() -> None:
     """The table lists exactly the existing options, by flag or, without a flag, by ini name."""
-    known = {option.flag if option.in_command_line else option.dest for option in options._OPTIONS}
+    known = {option.flag if option.in_command_line else option.dest for option in OPTIONS}
     assert {cell.split()[0] for cell in first_cells("Options")} == known
 
 

@@ -11,212 +11,14 @@ import pytest
 
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.plugin.interface import ci
-from pytest_plan.plugin.interface.values import READERS, REPORT_ENDINGS, Kind
+from pytest_plan.plugin.interface.known_options import OPTIONS, Option
+from pytest_plan.plugin.interface.values import READERS, Kind
 
 DEFAULT_ENVIRONMENT = "default"  # the environment to keep or reuse if no name is given
 
 
-class _Option(NamedTuple):
-    """One option: `--plan-NAME`, `PYTEST_PLAN_NAME`, `plan_name`.
-
-    Attributes:
-        in_command_line: whether it can be given on the command line.
-        is_command: whether it is a command, which can be given on the command line only.
-    """
-
-    name: str
-    kind: Kind
-    help: str
-    metavar: str | None = None
-    in_command_line: bool = True
-    is_command: bool = False
-
-    @property
-    def dest(self) -> str:
-        return f"plan_{self.name}"
-
-    @property
-    def flag(self) -> str:
-        return f"--{self.dest.replace('_', '-')}"
-
-    @property
-    def variable(self) -> str:
-        return f"PYTEST_{self.dest.upper()}"
-
-
 _LISTS = (Kind.NAMES, Kind.REPORTS)
 _COMMANDS = ("show", "cleanup", "forget", "status", "history", "init", "doctor")
-
-_OPTIONS = (
-    _Option("show", Kind.FLAG, "Show the plan and which tests need which steps; run nothing"),
-    _Option(
-        "limit",
-        Kind.DURATION,
-        "Maximum total time for provisioning and tests; 0 means no limit (default: no limit)",
-        "DURATION",
-    ),
-    _Option(
-        "cleanup_limit",
-        Kind.LONGER_THAN_ZERO,
-        "Maximum total time for cleanup (default: 5m)",
-        "DURATION",
-    ),
-    _Option(
-        "host",
-        Kind.HOST,
-        "Address of this machine under which workers on other machines reach what steps start "
-        "(default: 127.0.0.1)",
-        "ADDRESS",
-    ),
-    _Option("jobs", Kind.COUNT, "Maximum number of steps to run in parallel (default: 8)", "N"),
-    _Option(
-        "continue_on_error",
-        Kind.FLAG,
-        "After a failed step, continue with all steps and tests that do not need it",
-    ),
-    _Option(
-        "until",
-        Kind.NAME,
-        "Run only this step and the steps it needs; skip tests that need other steps",
-        "STEP",
-    ),
-    _Option(
-        "skip",
-        Kind.NAMES,
-        "Skip this step, and all steps and tests that need it. Can be specified multiple times.",
-        "STEP",
-    ),
-    _Option(
-        "keep",
-        Kind.KEEP,
-        "When to keep the environment after the run: 'never', 'failed' (after any failure, a "
-        "timeout or a signal) or 'always' (default: never; with --plan-reuse: always)",
-        "WHEN",
-    ),
-    _Option("reuse", Kind.FLAG, "Reuse the environment kept by an earlier run, and keep it again"),
-    _Option(
-        "cleanup",
-        Kind.FLAG,
-        "Clean up the environments of earlier runs, or the one that --plan-environment names; run "
-        "no tests",
-    ),
-    _Option(
-        "forget",
-        Kind.NAMES,
-        "End the programs of this step of an earlier run and remove its record, without any other "
-        "cleanup; run no tests. Can be specified multiple times.",
-        "STEP",
-        is_command=True,
-    ),
-    _Option(
-        "status",
-        Kind.FLAG,
-        "Show the environments of this project, or the one that --plan-environment names, and "
-        "whether the programs of their steps are running; run no tests",
-        is_command=True,
-    ),
-    _Option(
-        "init",
-        Kind.FLAG,
-        "Write an example to start from: a conftest.py with two steps, and tests that use them, in "
-        "the given folder, or else in that of the tests; run no tests",
-        is_command=True,
-    ),
-    _Option(
-        "doctor",
-        Kind.FLAG,
-        "Check the setup, and print the result as a block to paste into an issue; run no tests",
-        is_command=True,
-    ),
-    _Option("json", Kind.FLAG, "With --plan-status, print JSON", is_command=True),
-    _Option(
-        "environment",
-        Kind.ENVIRONMENT,
-        "Name of the environment to keep, reuse, clean up, change or show (default: 'default')",
-        "NAME",
-    ),
-    _Option(
-        "wait",
-        Kind.DURATION,
-        "Maximum time to wait while another process uses the environment (default: 0, do not wait)",
-        "DURATION",
-    ),
-    _Option(
-        "reaper",
-        Kind.FLAG,
-        "Start the reaper, a process that cleans up if pytest is killed (default: true)",
-        in_command_line=False,
-    ),
-    _Option(
-        "report",
-        Kind.REPORTS,
-        f"Write a report of the run; the file name ends in {', '.join(REPORT_ENDINGS[:-1])} or "
-        f"{REPORT_ENDINGS[-1]}. Can be specified multiple times.",
-        "PATH",
-    ),
-    _Option(
-        "ci",
-        Kind.FLAG,
-        "In GitHub Actions, write annotations and a job summary; in GitLab CI, fold what the plan "
-        "prints (default: true)",
-        in_command_line=False,
-    ),
-    _Option(
-        "github_summary",
-        Kind.FLAG,
-        "Add the report to the job summary ($GITHUB_STEP_SUMMARY; default: in GitHub Actions)",
-        in_command_line=False,
-    ),
-    _Option(
-        "logs",
-        Kind.KEEP,
-        "When the report of a test shows what the logs of the steps it needs have gained: 'failed' "
-        "(if the test fails), 'always' or 'never' (default: failed)",
-        in_command_line=False,
-    ),
-    _Option(
-        "follow",
-        Kind.NAMES,
-        "Print the log of this step as it grows. Can be specified multiple times.",
-        "STEP",
-    ),
-    _Option(
-        "pause_on_failure",
-        Kind.FLAG,
-        "Wait for Enter after a failed step, before its cleanup (requires a terminal)",
-    ),
-    _Option(
-        "history",
-        Kind.FLAG,
-        "Show how the last runs of each step went; run no tests",
-        is_command=True,
-    ),
-    _Option(
-        "record_history",
-        Kind.FLAG,
-        "Record how the steps went, for --plan-history (default: true)",
-        in_command_line=False,
-    ),
-    _Option(
-        "dir",
-        Kind.NAME,
-        "Folder for journals, artifacts, history, relative to rootdir (default: .pytest_plan)",
-        in_command_line=False,
-    ),
-    _Option("autouse", Kind.FLAG, "Make every test need every step", in_command_line=False),
-    _Option(
-        "eager",
-        Kind.FLAG,
-        "Provision every step of the initial conftests before collection",
-        in_command_line=False,
-    ),
-    _Option(
-        "signals",
-        Kind.FLAG,
-        "Handle SIGINT, SIGTERM and SIGHUP: stop and clean up (default: true)",
-        in_command_line=False,
-    ),
-)
 
 
 class Settings(NamedTuple):
@@ -314,14 +116,14 @@ class Settings(NamedTuple):
 def add(parser: pytest.Parser) -> None:
     """Add the options to pytest's parser."""
     group = parser.getgroup("plan", "pytest-plan: staged test environments")
-    for option in _OPTIONS:
+    for option in OPTIONS:
         if option.in_command_line:
             group.addoption(option.flag, **_argument(option))
         if not option.is_command:
             _addini(parser, option)
 
 
-def _argument(option: _Option) -> dict[str, Any]:
+def _argument(option: Option) -> dict[str, Any]:
     common = {"dest": option.dest, "default": None, "help": option.help}
     if option.kind is Kind.FLAG:
         return {**common, "action": "store_true"}
@@ -329,7 +131,7 @@ def _argument(option: _Option) -> dict[str, Any]:
     return {**common, "action": action, "metavar": option.metavar}
 
 
-def _addini(parser: pytest.Parser, option: _Option) -> None:
+def _addini(parser: pytest.Parser, option: Option) -> None:
     if option.kind is Kind.FLAG:
         parser.addini(option.dest, option.help, type="bool", default=None)
         return
@@ -349,8 +151,8 @@ def settings(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: a value is invalid; the message names its source.
     """
-    found = {option.name: _find(option, config) for option in _OPTIONS}
-    values = {option.name: _read(option, *found[option.name]) for option in _OPTIONS}
+    found = {option.name: _find(option, config) for option in OPTIONS}
+    values = {option.name: _read(option, *found[option.name]) for option in OPTIONS}
     _check_together(values, found)
     folder = Path(values["dir"] or ".pytest_plan")
     return Settings(
@@ -367,7 +169,7 @@ def settings(config: pytest.Config) -> Settings:
             "sources": {name: source for name, (_, source) in found.items()},
             **{
                 option.name: bool(values[option.name])
-                for option in _OPTIONS
+                for option in OPTIONS
                 if option.kind is Kind.FLAG
             },
             "signals": values["signals"] is not False,
@@ -403,7 +205,7 @@ def _report_files(config: pytest.Config, names: tuple[str, ...], source: str) ->
     return tuple(dict.fromkeys(folder / os.path.expanduser(name) for name in names))
 
 
-def _read(option: _Option, value: Any, source: str) -> Any:
+def _read(option: Option, value: Any, source: str) -> Any:
     if value is None:
         return None
     try:
@@ -412,7 +214,7 @@ def _read(option: _Option, value: Any, source: str) -> Any:
         raise pytest.UsageError(str(error)) from None
 
 
-def _find(option: _Option, config: pytest.Config) -> tuple[Any, str]:
+def _find(option: Option, config: pytest.Config) -> tuple[Any, str]:
     """Return the value with the highest precedence, and its source for error messages."""
     given = config.getoption(option.dest, None) if option.in_command_line else None
     if given is not None or option.is_command:
