@@ -7,9 +7,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
+
+from tests.leftovers import own_temporary_folder  # noqa: F401
 
 pytest_plugins = ["pytester"]
 
@@ -32,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.mkdtemp(prefix="state")
         os.environ["XDG_STATE_HOME"] = folder
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mix the files, so that tests that wait run beside tests that compute, in every run alike."""
+    items.sort(key=lambda item: zlib.crc32(bytes(item.path.relative_to(ROOT))))
 
 
 @pytest.fixture(scope="session")

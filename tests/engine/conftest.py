@@ -8,7 +8,7 @@ import pytest
 
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Calls, Gate
-from tests.leftovers import nothing_left_behind, own_temporary_folder  # noqa: F401
+from tests.leftovers import nothing_left_behind  # noqa: F401
 
 
 @pytest.fixture

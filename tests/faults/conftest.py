@@ -13,7 +13,7 @@ from tests.engine.support.fake_clock import FakeClock
 from tests.faults.harness import table
 from tests.faults.harness.scenario import Stage, Tally
 from tests.faults.harness.zygote import Zygote
-from tests.leftovers import nothing_left_behind, own_temporary_folder  # noqa: F401
+from tests.leftovers import nothing_left_behind  # noqa: F401
 
 _PROPERTY = "faults"
 

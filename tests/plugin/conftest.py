@@ -1,4 +1,4 @@
 """Fixtures of the plugin tests."""
 
-from tests.leftovers import nothing_left_behind, own_temporary_folder  # noqa: F401
+from tests.leftovers import nothing_left_behind  # noqa: F401
 from tests.plugin.surroundings import outside, project, quick_escalation  # noqa: F401

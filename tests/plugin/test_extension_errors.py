@@ -197,7 +197,7 @@ def test_what_cannot_be_loaded_does_not_stop_a_recovery(
     killed(project, name, "-o", "plan_reaper=false")
     source = {**NOT_DECLARED, **NOT_LOADED}[broken]
     project.steps(KILLED, source, name=name)
-    result = project.run_apart("--plan-cleanup")
+    result = project.run("--plan-cleanup")
     said = text_of(result)
     assert "INTERNALERROR" not in said
     assert "mine" in said or "nonsense" in said or "ZeroDivisionError" in said, said

@@ -123,7 +123,7 @@ def test_the_cleanup_hook_is_not_called_without_a_cleanup(project: Project) -> N
     project.run_apart("--plan-keep=always")
     project.run_apart("-k", "nothing")
     assert project.calls == []
-    project.run_apart("--plan-cleanup")
+    project.run("--plan-cleanup")
 
 
 @pytest.mark.parametrize(

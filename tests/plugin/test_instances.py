@@ -252,8 +252,8 @@ def test_kept_instances_are_reused_one_by_one(project: Project) -> None:
         ]
     )
     assert project.calls[2:] == ["dropped 15 on port 5432", "made postgres[18]"]
-    project.run_apart("--plan-forget", "postgres[18]")
-    assert project.run_apart("--plan-cleanup").ret == 0
+    project.run("--plan-forget", "postgres[18]")
+    assert project.run("--plan-cleanup").ret == 0
     assert project.calls[4:] == ["dropped 16 on port 5432"]
 
 

@@ -77,7 +77,7 @@ def _forget(project: Project) -> None:
 
 
 def _clean(project: Project) -> pytest.RunResult:
-    result = project.run_apart("--plan-cleanup")
+    result = project.run("--plan-cleanup")
     assert result.ret == 0, result.stdout.str()
     return result
 

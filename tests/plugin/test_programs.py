@@ -387,7 +387,7 @@ def test_a_kept_program_was_started_again(services: Project) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGAIN", "1")
         services.run_apart("--plan-reuse").assert_outcomes(passed=1)
-    assert services.run_apart("--plan-cleanup").ret in (0, 5)
+    assert services.run("--plan-cleanup").ret in (0, 5)
 
 
 def test_a_daemon_that_was_started_again_is_kept(services: Project) -> None:
@@ -423,7 +423,7 @@ def test_a_daemon_that_was_started_again_is_kept(services: Project) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGAIN", "1")
         result = services.run_apart("--plan-reuse")
-    services.run_apart("--plan-cleanup")
+    services.run("--plan-cleanup")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["plan: web  reused *unchanged, its processes are running*"])
 
@@ -538,7 +538,7 @@ def test_a_program_of_a_reused_step(
     pids = [int(pid) for pid in services.calls]
     assert len(set(pids)) == 7
     assert is_running(pids[-1])
-    assert services.run_apart("--plan-cleanup").ret == 0
+    assert services.run("--plan-cleanup").ret == 0
     assert not any(map(is_running, pids))
 
 
@@ -577,7 +577,7 @@ def test_a_restarted_program_of_a_reused_step_is_watched_and_cleaned_up(
         patch.setenv("DIES", "pytest")
         services.write("pytest.ini", "[pytest]\nplan_reaper = false\n")
         services.run_apart("--plan-keep", "always")
-    services.run_apart("--plan-cleanup")
+    services.run("--plan-cleanup")
     assert len(services.calls) == 3
     assert not any(is_running(int(pid)) for pid in services.calls)
 
@@ -615,7 +615,7 @@ def test_a_program_with_a_secret_can_be_stopped_but_not_started(services: Projec
     result.stdout.fnmatch_lines(["plan: web lost at *was not started again: *contains a secret*"])
     for path in (services.path / ".pytest_plan").rglob("*"):
         assert not path.is_file() or b"hunter2-of-web" not in path.read_bytes()
-    assert services.run_apart("--plan-cleanup").ret == 0
+    assert services.run("--plan-cleanup").ret == 0
 
 
 def test_a_program_that_an_earlier_version_has_started(services: Project) -> None:
@@ -647,7 +647,7 @@ def test_a_program_that_an_earlier_version_has_started(services: Project) -> Non
         patch.setenv("OLD", "1")
         services.run_apart("--plan-keep", "always").assert_outcomes(passed=1)
     services.run_apart("--plan-reuse").assert_outcomes(passed=1)
-    assert services.run_apart("--plan-cleanup").ret == 0
+    assert services.run("--plan-cleanup").ret == 0
 
 
 def test_a_program_that_is_not_there_any_more_is_not_started(services: Project) -> None:
@@ -675,4 +675,4 @@ def test_a_program_that_is_not_there_any_more_is_not_started(services: Project) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGAIN", "1")
         services.run_apart("--plan-reuse").assert_outcomes(passed=1)
-    assert services.run_apart("--plan-cleanup").ret == 0
+    assert services.run("--plan-cleanup").ret == 0

@@ -47,7 +47,7 @@ def reuse(project: Project, *args: str, status: int = 0) -> str:
 
 def clean(project: Project, status: int = 0) -> str:
     """Clean up everything; return the output."""
-    result = project.run_apart("--plan-cleanup")
+    result = project.run("--plan-cleanup")
     assert result.ret == status, result.stdout.str()
     return result.stdout.str()
 
@@ -55,7 +55,7 @@ def clean(project: Project, status: int = 0) -> str:
 def forget(project: Project, *steps: str, args: tuple[str, ...] = (), status: int = 0) -> str:
     """Forget steps; return the output."""
     options = [word for step in steps for word in ("--plan-forget", step)]
-    result = project.run_apart(*options, *args)
+    result = project.run(*options, *args)
     assert result.ret == status, result.stdout.str() + result.stderr.str()
     return result.stdout.str() + result.stderr.str()
 
@@ -577,7 +577,7 @@ def test_cleanup_of_a_named_environment_touches_no_other(project: Project) -> No
     project.tests("def test_it(db): pass")
     for name in ("blue", "green", "red"):
         keep(project, "--plan-environment", name)
-    result = project.run_apart("--plan-cleanup", "--plan-environment", "green")
+    result = project.run("--plan-cleanup", "--plan-environment", "green")
     assert result.ret == 0
     assert "plan: nothing is left of environment 'green'" in result.outlines
     assert project.calls == ["drop green"]
@@ -616,4 +616,4 @@ def test_a_blank_name_is_refused_from_every_source(
 def test_cleanup_refuses_a_blank_name(project: Project) -> None:
     """It would otherwise clean up all environments."""
     project.steps("@pytest.mark.plan_step\ndef db(): pass")
-    refuses(project.run_apart("--plan-cleanup", "--plan-environment="), "--plan-environment: ")
+    refuses(project.run("--plan-cleanup", "--plan-environment="), "--plan-environment: ")

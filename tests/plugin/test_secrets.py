@@ -88,7 +88,7 @@ def test_the_secrets_of_a_cleanup_by_a_later_process_are_masked(project: Project
     """)
     project.tests("def test_it(server): pass")
     project.run_apart("-o", "plan_reaper=false")
-    result = project.run_apart("--plan-cleanup")
+    result = project.run("--plan-cleanup")
     assert "cannot undo with ***" in result.stdout.str() + result.stderr.str()
     assert "hunter2-again" not in result.stdout.str() + result.stderr.str()
 
@@ -117,7 +117,7 @@ def test_what_a_kept_program_writes_later_is_not_copied(project: Project) -> Non
     result = project.run_apart("--plan-reuse")
     result.assert_outcomes(passed=1)
     assert "reused" in result.stdout.str()
-    project.run_apart("--plan-cleanup")
+    project.run("--plan-cleanup")
     logs = [*project.path.rglob("log.txt")]
     assert any("***" in log.read_text() for log in logs)
     assert not any("hunter2-kept" in log.read_text() for log in logs)

@@ -441,7 +441,7 @@ class TestLaterRuns:
         project.run_apart("services/a", "services", "-o", "plan_reaper=false")
         kill.unlink()
         (project.path / "calls.txt").unlink()
-        assert project.run_apart("--plan-cleanup").ret == 0
+        assert project.run("--plan-cleanup").ret == 0
         assert sorted(project.calls) == ["drop a", "drop b", "undo a", "undo b"]
 
     def test_a_kept_step_is_reused_under_the_same_name(self, project: Project) -> None:

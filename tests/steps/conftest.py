@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.leftovers import nothing_left_behind, own_temporary_folder  # noqa: F401
+from tests.leftovers import nothing_left_behind  # noqa: F401

@@ -10,7 +10,6 @@ import pytest
 from tests import leftovers
 from tests.xdist.cluster import Cluster
 
-own_temporary_folder = leftovers.own_temporary_folder
 nothing_left_behind = leftovers.nothing_left_behind
 
 
