@@ -37,6 +37,33 @@ def test_absent(absent): pass
 """
 ARGS = ("--junitxml=junit.xml", "-o", "junit_logging=all", "--plan-continue-on-error")
 
+# The elements that a schema of Jenkins' xUnit plugin (junit-10.xsd) knows: their attributes, and
+# what may be in them. It has no `properties` in a test case.
+_RESULT = {"type", "message"}, set[str]()
+SCHEMA = {
+    "testsuites": ({"name", "time", "tests", "failures", "errors"}, {"testsuite"}),
+    "testsuite": (
+        {"name", "tests", "failures", "errors", "time", "skipped", "timestamp", "hostname"},
+        {"properties", "testcase"},
+    ),
+    "properties": (set[str](), {"property"}),
+    "property": ({"name", "value"}, set[str]()),
+    "testcase": (
+        {"name", "time", "classname"}, {"skipped", "error", "failure", "system-out", "system-err"},
+    ),
+    "error": _RESULT, "failure": _RESULT, "skipped": _RESULT,
+    "system-out": (set[str](), set[str]()), "system-err": (set[str](), set[str]()),
+}  # fmt: skip
+
+
+def check_schema(element: ET.Element) -> None:
+    """Check that Jenkins' schema allows an element and all that is in it."""
+    attributes, children = SCHEMA[element.tag]
+    assert set(element.attrib) <= attributes, element.tag
+    assert {child.tag for child in element} <= children, (element.tag, element.attrib)
+    for child in element:
+        check_schema(child)
+
 
 def suite_of(folder: Path) -> ET.Element:
     """Return the only suite of the file."""
@@ -55,6 +82,7 @@ def properties_of(suite: ET.Element) -> dict[str, str]:
 def check(folder: Path) -> None:
     """Check the file of STEPS and TESTS."""
     suite = suite_of(folder)
+    check_schema(suite)
     counts = [suite.get(name) for name in ("tests", "errors", "failures", "skipped")]
     assert counts == ["5", "3", "0", "1"]
     cases = {case.get("name"): case for case in suite.iter("testcase")}

@@ -166,7 +166,8 @@ class StepReports:
         elif report.failed:
             report_internals.expect_teardown(self._config)
         # A step adds nothing to the progress of the tests.
-        hidden = () if report.failed else (_TERMINAL,)
+        hidden: tuple[str, ...] = () if report.failed else (_TERMINAL,)
+        hidden += report_internals.tell_junit(self._config, report)
         if not self._call("pytest_runtest_logreport", (*_MEMORIES, *hidden), report=report):
             self._tell_terminal(report)
         if begins:
