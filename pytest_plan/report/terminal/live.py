@@ -1,4 +1,4 @@
-"""Writes a line when a step starts, takes long and ends; on a terminal, the live view has more."""
+"""Writes a line to the terminal when a step starts, when it takes long, and when it ends."""
 
 from __future__ import annotations
 
