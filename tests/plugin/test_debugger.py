@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from tests.plugin.project import Project
+from tests.xdist.cluster import wait_until
 
 LONGEST = 60.0
 PROMPT = "(Pdb)"
@@ -143,3 +146,65 @@ def test_quitting_the_debugger_cleans_up(project: Project) -> None:
     assert done.returncode == pytest.ExitCode.INTERRUPTED
     assert done.stdout.count(PROMPT) == 1
     assert project.calls == ["undone"]
+
+
+ATTACHED = """
+import bdb, sys, time
+
+debugger = bdb.Bdb(skip=["*"])
+debugger.reset()
+sys.settrace(debugger.trace_dispatch)
+
+@pytest.mark.plan_step(timeout="50ms", cleanup_timeout="50ms")
+def slow(ctx):
+    ctx.sleep(0.2)
+    yield ctx.remaining()
+    ctx.sleep(0.2)
+"""
+
+
+def test_time_limits_do_not_apply_while_a_debugger_is_attached(project: Project) -> None:
+    """A step, its cleanup and the tests may take longer than their limits, and a line says so."""
+    project.steps(ATTACHED)
+    project.tests("import time\ndef test_it(slow): assert slow is None; time.sleep(0.2)")
+    result = project.run_apart("--plan-limit", "100ms", "--plan-cleanup-limit", "100ms")
+    assert result.ret == 0, result.stdout.str()
+    result.stdout.fnmatch_lines(
+        ["plan: a debugger is attached, so time limits do not apply", "plan: slow *ok*"]
+    )
+
+
+IN_EDITOR = """
+import sys
+
+@pytest.mark.plan_step
+def server(ctx):
+    pid = ctx.start(["sleep", "600"]).pid
+    note(pid)
+    return pid
+
+@pytest.mark.plan_step(timeout="100ms")
+def shop(server):
+    value = "a shop"  # here
+    return value
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="debugpy kills the process tree otherwise")
+def test_a_step_can_be_debugged_in_an_editor(project: Project) -> None:
+    """A breakpoint in a step works, its timeout does not apply, and Stop leaves no server."""
+    pytest.importorskip("debugpy")
+    from tests.plugin.editor import Editor
+
+    project.steps(IN_EDITOR)
+    project.tests("def test_it(shop):\n    assert shop == 'a shop'  # here")
+    editor = Editor(project.path, "-p", "pytest_plan", "-W", "error")
+    try:
+        assert editor.next_stop() == ("shop", "plan-shop")
+        time.sleep(0.3)  # longer than the timeout of the step
+        editor.go_on()
+        assert editor.next_stop() == ("test_it", "MainThread")
+        assert psutil.pid_exists(int(project.calls[0]))
+    finally:
+        editor.stop()
+    wait_until(lambda: not psutil.pid_exists(int(project.calls[0])))

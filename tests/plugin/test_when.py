@@ -432,3 +432,18 @@ class TestSetenv:
         project.run().stdout.fnmatch_lines(
             ["E *steps 'one' and 'two' both set the environment variable 'NEW'"]
         )
+
+
+def test_editors_find_tests_without_running_steps(project: Project) -> None:
+    """With what VS Code passes, no step runs, and a command to type has nothing of the editor."""
+    project.steps("@pytest.mark.plan_step(eager=True)\ndef db(): note('run'); 1 / 0")
+    project.tests("def test_it(db): pass")
+    project.write("vscode_pytest.py", "")
+    given = ("-p", "vscode_pytest", f"--rootdir={project.path}")
+    for args in ([*given, "--collect-only"], ["--collect-only", "-q", "--no-header"]):
+        result = project.run(*args)
+        assert result.ret == 0
+        result.stdout.fnmatch_lines(["*test_it*"])
+    assert project.calls == []
+    result = project.run(*given, f"{project.path}/test_it.py::test_it")
+    result.stdout.fnmatch_lines(["To rerun * pytest -p pytest_plan --rootdir=* --plan-until db"])

@@ -12,6 +12,7 @@ from pytest_plan.engine.model.errors import PlanDefinitionError
 
 DEFAULT_CLEANUP_TIMEOUT = 60.0
 DEFAULT_HOST = "127.0.0.1"
+UNHURRIED = 86400.0  # seconds for a cleanup without limit: a day
 
 
 class Parameter(NamedTuple):
@@ -285,6 +286,7 @@ class RunOptions(NamedTuple):
         expected: a function that takes the name of a step and returns the number of seconds that
             it is expected to take. If fewer steps may begin than are ready, those begin first after
             which the plan takes longest. None means that the order of declaration counts.
+        has_limits: whether the time limits of steps apply.
     """
 
     limit: float | None
@@ -298,3 +300,8 @@ class RunOptions(NamedTuple):
     program_variables: Callable[[str], Mapping[str, str]] | None = None
     worker: str | None = "master"
     expected: Callable[[str], float] | None = None
+    has_limits: bool = True
+
+    def without_limits(self) -> RunOptions:
+        """Return the options of a run that may take as long as it wants, and so may its steps."""
+        return self._replace(limit=None, cleanup_limit=UNHURRIED, has_limits=False)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from pytest_plan.engine.definition.names import Names, full_name
-from pytest_plan.engine.definition.options import StepOptions
+from pytest_plan.engine.definition.options import UNHURRIED, StepOptions
 from pytest_plan.engine.definition.signature import HookFunction
 from pytest_plan.engine.definition.step import Step
 from pytest_plan.engine.model.outcomes import Hook
@@ -110,3 +110,8 @@ class PlannedStep(NamedTuple):
     def edges(self) -> tuple[str, ...]:
         """The names of all steps that must end before this step begins."""
         return (*self.needs, *self.after)
+
+    def without_limits(self) -> PlannedStep:
+        """Return the same step without a timeout, and with a day for its cleanup."""
+        options = self.options._replace(timeout=None, cleanup_timeout=UNHURRIED)
+        return self._replace(options=options)

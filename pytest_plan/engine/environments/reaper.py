@@ -63,6 +63,10 @@ class Reaper:
             sys.executable, sys.path, "pytest_plan.engine.environments.reap", str(journal), *command
         )
         program = [sys.executable, "-I", "-S", str(watchdog.__file__)]
+        if "pydevd" in sys.modules:
+            # An editor's debugger debugs each child whose program is a Python, and ends it when the
+            # user stops debugging. The reaper must survive that.
+            program.insert(0, "/usr/bin/env")
         self._argv = [*program, str(getpid()), str(journal), *reap]
         self._environ = {name: value for name, value in environ.items() if name not in _CI_MARKS}
         self._log = log

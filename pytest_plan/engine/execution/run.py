@@ -155,6 +155,8 @@ class Run:
 
     def extend(self, steps: Mapping[str, PlannedStep]) -> None:
         """Add newly declared steps; do not change steps that the run already has."""
+        if not self._options.has_limits:
+            steps = {name: step.without_limits() for name, step in steps.items()}
         for name, step in steps.items():
             if name not in self.step_runs:
                 self.step_runs[name] = self._step_run(step)

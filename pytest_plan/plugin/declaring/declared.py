@@ -16,6 +16,7 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.plan import DEFAULT_CLEANUP_LIMIT, DEFAULT_JOBS, Plan, definition_of
 from pytest_plan.engine.shared.store import LocalStore
+from pytest_plan.plugin.compat import timeout_internals
 from pytest_plan.plugin.compat.fixture_internals import fixture_definitions, parameters
 from pytest_plan.plugin.declaring.declaration import Declaration
 from pytest_plan.plugin.declaring.selection import Selection
@@ -59,6 +60,8 @@ class DeclaredSteps:
             store=store,
         )
         self.definition = definition_of(self.plan)
+        if timeout_internals.is_debugged():
+            self.definition.options = self.definition.options.without_limits()
         self.definition.refusal = _REFUSAL
         self.definition.name_parameters = partial(parameters, config)
         for name in settings.skip:

@@ -368,6 +368,8 @@ class Host:
         self._environment = environment
         self._run.facts.masker.learn(launch.key_of(self._config).given)
         self.foreground.watch(self._run)
+        if not declared.definition.options.has_limits:
+            self.foreground.say("a debugger is attached, so time limits do not apply")
         environment.reuse(self._run)
 
     def _new_run(self, run_id: str, environment: RunEnvironment) -> Run:

@@ -24,6 +24,7 @@ from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT, Settings
 _OPTIONS = "PYTEST_ADDOPTS"
 _BY_REAPER = "PYTEST_PLAN_BY_REAPER"
 _ROOT = "PYTEST_PLAN_ROOT"
+_OF_EDITORS = frozenset({"vscode_pytest"})  # plugins that only the editor can load
 _KEY: pytest.StashKey[Key] = pytest.StashKey()
 
 
@@ -105,7 +106,8 @@ def _typed_plugins(config: pytest.Config) -> list[str]:
     given = [str(arg) for arg in config.invocation_params.args]
     names = [name for option, name in itertools.pairwise(given) if option == "-p"]
     names += [arg[2:] for arg in given if arg.startswith("-p") and arg != "-p"]
-    return [part for name in names if not name.startswith("no:") for part in ("-p", name)]
+    wanted = [name for name in names if not name.startswith("no:") and name not in _OF_EDITORS]
+    return [part for name in wanted for part in ("-p", name)]
 
 
 def _project(config: pytest.Config) -> list[str]:
