@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import shutil
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -88,6 +90,14 @@ def test_python_is_valid(page: str) -> None:
         if block.language == "python":
             assert block.file, f"the first line names no file: {block.text.splitlines()[0]}"
             compile(block.text, block.file, "exec")
+
+
+@pytest.mark.parametrize("page", ["how-to/use-it-in-vs-code", "how-to/use-it-in-pycharm"])
+def test_files_of_editors_are_valid(page: str) -> None:
+    """Every block of JSON or XML can be parsed."""
+    parsers = {"json": json.loads, "xml": ElementTree.fromstring}
+    found = [block for block in blocks(page) if block.language in parsers]
+    assert [parsers[block.language](block.text) for block in found] != []
 
 
 @pytest.mark.parametrize("page", pages())

@@ -75,6 +75,7 @@ RECIPES = {
     "how-to/share-an-environment-with-xdist": Recipe(options=("-p", "plugin_with_eager_step")),
     "how-to/test-an-upgrade": Recipe(),
     "how-to/use-it-in-a-monorepo": Recipe(frozenset({"services/orders/db", "api"})),
+    "how-to/use-it-in-vs-code": Recipe(frozenset({"shop"})),
     "how-to/use-service-containers-of-ci": Recipe(frozenset({"postgres", "redis"})),
     "how-to/with-pytest-asyncio": Recipe(),
     "how-to/with-pytest-bdd": Recipe(frozenset({"shop"})),
