@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.docs.not_run import NOT_RUN
 from tests.plugin.project import ROOT
 
 DOCS = ROOT / "docs"
@@ -15,14 +16,6 @@ WRITES = os.environ.get("DOCS_WRITE") == "1"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(
     r"# ([\w./-]*(?:\.(?:py|ini|toml|feature|coveragerc)|compose\.yml))(, at its end)?\n"
-)
-_FOREIGN = (
-    *("pip ", "python3 -m venv ", ". ", "cd ", "git ", "mkdir "),
-    *(
-        "docker ",
-        "export DOCKER_HOST",
-        "systemctl ",
-    ),  # test_containers.py has the examples beside these
 )
 
 
@@ -67,11 +60,6 @@ class Command:
     answer: str
     start: int
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether the test can run the command: it installs nothing and stays in the folder."""
-        return not self.line.startswith(_FOREIGN)
-
 
 def pages() -> list[str]:
     """Return the path of every page, relative to `docs` and without the suffix."""
@@ -104,6 +92,13 @@ def commands(block: Block) -> list[Command]:
     start = block.start + typed.end()
     answers = [""] * (len(lines) - 1) + [block.text[typed.end() :]]
     return [Command(line, answer, start) for line, answer in zip(lines, answers, strict=False)]
+
+
+def commands_run(page: str) -> list[Command]:
+    """Return the commands of a page, in order, without those that `NOT_RUN` lists."""
+    listed = NOT_RUN.get(f"docs/{page}.md", {})
+    found = [command for block in blocks(page) for command in commands(block)]
+    return [command for command in found if command.line not in listed]
 
 
 def examples(page: str) -> dict[str, str]:

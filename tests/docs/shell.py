@@ -24,6 +24,7 @@ _CTRL_C = "^C\n"
 # terminal shows a line about a step that has started only with `-v`.
 _VARIES = (
     (re.compile(r"\b(\d+h )?(\d+m )?\d+(\.\d+)?m?s\b"), "TIME"),
+    (re.compile(r"\b\d\d:\d\d:\d\d\b"), "CLOCK"),
     (re.compile(r"(?<=127\.0\.0\.1)(:| )\d+"), ":PORT"),
     (re.compile(r"(?<= )\d{5}(?= )"), "PORT"),
     (re.compile(r"\bplan-[a-z0-9_]{8,12}\b"), "plan-RANDOM"),

