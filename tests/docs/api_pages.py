@@ -12,6 +12,7 @@ from typing import Any, get_overloads
 import pytest_plan
 import pytest_plan.steps
 from pytest_plan.plugin.interface import hookspecs
+from tests.docs.api_index import anchor
 from tests.docs.google import markdown, paragraph
 
 _LONGEST_SIGNATURE = 88
@@ -42,7 +43,9 @@ def described(what: str) -> str:
     if is_made:
         parts.append(_block(_signature(name, cls).removesuffix(" -> None")))
     parts += [*_bases(cls), markdown(_doc(cls), _types(cls)), *_values(cls)]
-    parts += [_entry("####", f"{name}.{key}", vars(cls)[key]) for key in vars(cls) if key in chosen]
+    keys = [key for key in vars(cls) if key in chosen]
+    parts += _contents(name, keys)
+    parts += [_entry("####", f"{name}.{key}", vars(cls)[key]) for key in keys]
     return "\n\n".join(parts)
 
 
@@ -97,6 +100,14 @@ def _types(cls: type) -> dict[str, str]:
 def _values(cls: type) -> Iterator[str]:
     if issubclass(cls, enum.Enum):
         yield paragraph("Values: " + ", ".join(f"`{value.name}`" for value in cls))
+
+
+def _contents(name: str, keys: Sequence[str]) -> Iterator[str]:
+    """Yield a line with links to the members of a class, if there are several."""
+    if len(keys) > 1:
+        yield paragraph(
+            "Members: " + ", ".join(f"[`{key}`](#{anchor(f'{name}.{key}')})" for key in keys)
+        )
 
 
 def _block(code: str) -> str:

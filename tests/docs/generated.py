@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from tests.docs import api_pages, rooms
+from tests.docs import api_index, api_pages, rooms
 
 _PART = re.compile(r"(<!-- (\w+): (.+?) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 KINDS: Mapping[str, Callable[[str], str]] = {
     "api": api_pages.described,
     "floors": rooms.picture,
+    "names": api_index.listed,
     "rooms": rooms.described,
     "steps": api_pages.described_step,
 }

@@ -6,6 +6,7 @@ import difflib
 
 import pytest
 
+from tests.docs.api_index import anchors
 from tests.docs.generated import filled, parts
 from tests.docs.google import markdown
 from tests.docs.pages import WRITES, pages, path_of
@@ -70,3 +71,14 @@ def test_attributes_have_their_types() -> None:
     assert markdown(docstring, {"size": "int"}) == (
         "A thing.\n\n**Attributes**\n\n- `size` (`int`): in bytes.\n- `name`: what it is called."
     )
+
+
+def test_headings_have_the_anchors_of_forges() -> None:
+    """`Service` and `service` have different anchors; comments in code are no headings."""
+    page = "# All names\n### `service`\n```py\n# code\n```\n### `Service`\n#### `Plan.add_step`\n"
+    assert anchors(page) == {
+        "All names": "all-names",
+        "`service`": "service",
+        "`Service`": "service-1",
+        "`Plan.add_step`": "planadd_step",
+    }
