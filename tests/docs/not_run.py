@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _INDEX = "it installs packages from an index, as .ci/run does"
-_ENGINE = "it needs an engine such as Docker; test_containers.py runs the examples of the page"
+_ENGINE = "test_containers.py runs it, where there is Docker"
 _SUITE = "it runs the tests of this project, as CI does"
 _MINUTES = "it takes minutes, and checks or measures this project"
 _MACHINES = "test_several_machines.py runs it, where there can be several machines"
@@ -41,7 +41,7 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
             "pip install .",
             "cd ../tutorial",
         ),
-        _INDEX,
+        "test_installing.py runs them, with an index of packages (pytest -m recipes)",
     ),
     "docs/how-to/containers.md": {
         "pip install 'pytest-plan[docker]'": _INDEX,
@@ -49,7 +49,7 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
         "export DOCKER_HOST=$(docker context inspect --format '{{.Endpoints.docker.Host}}')": (
             _ENGINE
         ),
-        "systemctl --user start podman.socket": _ENGINE,
+        "systemctl --user start podman.socket": "it needs podman as a user service of systemd",
     },
     "docs/how-to/coming-from-docker-compose.md": dict.fromkeys(
         (
@@ -58,7 +58,7 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
             "docker compose up --detach --wait",
             "pytest",
         ),
-        _ENGINE,
+        "this is the script before; test_coming_from.py runs what replaces it",
     ),
     "docs/how-to/debug-a-failed-step.md": {
         "pytest --plan-until server --plan-pause-on-failure": (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.docs.not_run import NOT_RUN
 from tests.docs.pages import blocks, examples
 from tests.images import NGINX, REDIS, require_images
 from tests.plugin.project import Project
@@ -51,3 +54,21 @@ def test_example_passes(
     result = project.run_apart()
     assert outcomes(result) == {"passed": 1}
     assert result.ret == 0
+
+
+@pytest.mark.engines
+def test_commands_of_docker_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One command lists the containers of plans, and one finds the address of the engine."""
+    if shutil.which("docker") is None:
+        pytest.skip("the program docker is not installed")
+    address = address_of("docker")
+    monkeypatch.setenv("DOCKER_HOST", address)
+    listing, finding = (one for one in NOT_RUN[f"docs/{PAGE}.md"] if "docker " in one)
+    assert _output(listing).startswith("CONTAINER ID")
+    assert _output(f"{finding}; echo $DOCKER_HOST").strip() == address
+
+
+def _output(command: str) -> str:
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
