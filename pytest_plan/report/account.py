@@ -26,6 +26,8 @@ class AttemptAccount:
         started: when it began, in seconds since the run began.
         seconds: its duration, in seconds.
         error: the error, on one line; None if the attempt succeeded.
+        traceback: the error with its traceback; empty if the step's own error has it, or there is
+            none.
     """
 
     number: int
@@ -33,6 +35,7 @@ class AttemptAccount:
     started: float
     seconds: float
     error: str | None
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class StepAccount:
         error: its errors and those of its cleanup, with tracebacks; empty if there are none.
         log: the last lines of its log.
         log_file: the path of the whole log; None if it has none that outlives the run.
+        artifacts: the paths of the files in its folder for artifacts, without its log.
         stack: the stack of its thread when it was abandoned; empty if it was not.
         is_critical: whether it is on the critical path of provisioning.
         lost: how it was lost while tests ran; None if it was not.
@@ -114,6 +118,7 @@ class StepAccount:
     error: str = ""
     log: str = ""
     log_file: str | None = None
+    artifacts: tuple[str, ...] = ()
     stack: str = ""
     is_critical: bool = False
     lost: LossAccount | None = None
@@ -139,6 +144,9 @@ class TestAccount:
         outcome: one of `verdict.TEST_OUTCOMES`.
         message: the error, or the reason why it was blocked, on one line; empty if there is none.
         stage: the number of its stage, counted from 1.
+        needs: the steps that it needs directly.
+        blocked_by: the steps that blocked it.
+        text: the error with its traceback and the captured output; empty if it did not fail.
     """
 
     __test__ = False  # keeps pytest from collecting it
@@ -150,6 +158,9 @@ class TestAccount:
     outcome: str
     message: str = ""
     stage: int = 1
+    needs: tuple[str, ...] = ()
+    blocked_by: tuple[str, ...] = ()
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +184,8 @@ class Account:
         command: the command line of the run.
         host: the name of the machine.
         versions: the versions of Python and of the packages that took part, by name.
+        commit: the commit of the project; empty if it is not known.
+        ci_job: the address of the CI job; empty if there is none.
     """
 
     run_id: str
@@ -191,6 +204,8 @@ class Account:
     command: str = "pytest"
     host: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str = ""
+    ci_job: str = ""
 
     def counts(self) -> dict[str, int]:
         """Return the number of tests with each outcome, and the number not run as `not_run`."""
@@ -219,7 +234,9 @@ def step_account(
     mask: Mask,
     log: str,
     log_file: str | None = None,
+    artifacts: Sequence[str] = (),
     error: str,
+    tracebacks: Mapping[int, str] | None = None,
     critical: Sequence[str],
     stage: int = 1,
     template: str = "",
@@ -231,7 +248,10 @@ def step_account(
         mask: a function that masks the secrets in a text and escapes its control characters.
         log: the last lines of the step's log.
         log_file: the path of the step's log; None if it has none that outlives the run.
+        artifacts: the paths of the files in its folder for artifacts, without its log.
         error: the errors of the step and of its cleanup, with tracebacks.
+        tracebacks: the errors of earlier attempts, with tracebacks, by number; None means that
+            there are none.
         critical: the names of the steps on the critical path.
         stage: the number of the stage with which it begins, counted from 1.
         template: the name of the step of which it is an instance; "" means its own name.
@@ -245,12 +265,16 @@ def step_account(
         origin=mask(result.origin),
         started=result.started,
         seconds=result.seconds,
-        attempts=tuple(_attempt(attempt, mask) for attempt in result.attempts),
+        attempts=tuple(
+            _attempt(attempt, mask, (tracebacks or {}).get(attempt.number, ""))
+            for attempt in result.attempts
+        ),
         attempts_allowed=result.attempts_allowed,
         cleanup=_cleanup(result.cleanup, mask),
         error=mask(error),
         log=mask(log),
         log_file=None if log_file is None else mask(log_file),
+        artifacts=tuple(map(mask, artifacts)),
         stack=mask(result.stack),
         is_critical=len(critical) > 1 and result.name in critical,
         lost=None if result.lost is None else _loss(result.lost, mask),
@@ -263,9 +287,11 @@ def _loss(loss: Loss, mask: Mask) -> LossAccount:
     return LossAccount(loss.at, mask(loss.program), loss.status, mask(loss.detail))
 
 
-def _attempt(attempt: AttemptResult, mask: Mask) -> AttemptAccount:
+def _attempt(attempt: AttemptResult, mask: Mask, traceback: str) -> AttemptAccount:
     error = None if attempt.error is None else mask(describe(attempt.error))
-    return AttemptAccount(attempt.number, attempt.hook, attempt.started, attempt.seconds, error)
+    return AttemptAccount(
+        attempt.number, attempt.hook, attempt.started, attempt.seconds, error, mask(traceback)
+    )
 
 
 def _cleanup(cleanup: CleanupResult, mask: Mask) -> CleanupAccount:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import math
+import os
 import platform
 import shlex
 from collections.abc import Callable
@@ -20,7 +22,10 @@ from pytest_plan.engine.model.events import (
     StepFinished,
 )
 from pytest_plan.engine.model.outcomes import StepOutcome
-from pytest_plan.engine.model.results import PlanResult, StepResult, critical_path
+from pytest_plan.engine.model.results import PlanResult, StepError, StepResult, critical_path
+from pytest_plan.engine.shared.folders import below
+from pytest_plan.plugin.interface import checkout
+from pytest_plan.plugin.run import artifacts
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
 from pytest_plan.report import verdict
@@ -29,6 +34,9 @@ from pytest_plan.report.terminal import failure
 from pytest_plan.report.terminal.instances import with_shown_names
 
 _LONGEST_MESSAGE = 300  # characters
+_LONGEST_TEXT = 20_000  # characters of the error of a test
+_MOST_ARTIFACTS = 50  # of a step
+_MOST_TRACEBACKS = 5  # of earlier attempts of a step
 _LARGEST_SKEW = 60.0  # seconds between the clocks of two hosts
 _PACKAGES = ("pytest", "pytest-plan", "pytest-xdist")
 
@@ -42,6 +50,9 @@ class _Test:
     stage: int
     outcome: str | None = None
     message: str = ""
+    needs: tuple[str, ...] = ()
+    blocked_by: tuple[str, ...] = ()
+    text: str = ""
 
 
 class Collector:
@@ -96,10 +107,13 @@ class Collector:
             selection = self._plan.declared.selection
             test = self._tests[key] = _Test(start, start, selection.stage(selection.opened))
         test.ended = max(test.ended, self._real_time(report.stop))
+        test.needs = tuple(getattr(report, "plan_needs", test.needs))
         outcome = verdict.outcome_of(report)
         if outcome is not None and test.outcome not in verdict.BAD_TEST_OUTCOMES:
             test.outcome = outcome
             test.message = self._message(report) if report.failed else ""
+            test.blocked_by = tuple(getattr(report, "plan_blocked", ()))
+            test.text = self._text(report) if report.failed and not test.blocked_by else ""
 
     def _real_time(self, at: float) -> float:
         """Return `at`, or the present if the clock of the test was frozen or its worker died."""
@@ -136,6 +150,8 @@ class Collector:
             command=mask(shlex.join(["pytest", *map(str, self._config.invocation_params.args)])),
             host=mask(platform.node()),
             versions=_versions(),
+            commit=mask(checkout.commit(os.environ, self._config.rootpath)),
+            ci_job=mask(checkout.job(os.environ)),
         )
 
     def _verdict(self, result: PlanResult, tests: tuple[TestAccount, ...]) -> verdict.RunVerdict:
@@ -154,14 +170,39 @@ class Collector:
             mask=self._plan.host.mask,
             log=self._logs.get(step.name, ""),
             log_file=self._log_files.get(step.name),
+            artifacts=self._artifacts(name),
             error="\n".join(errors).rstrip(),
+            tracebacks=self._tracebacks(step),
             critical=path,
             stage=selection.stage(selection.ranks.get(name)),
             template=self._plan.host.run.step_runs[name].planned.template,
         )
 
+    def _artifacts(self, name: str) -> list[str]:
+        """Return the files that a step has left for people, in a run whose folders stay."""
+        plan = self._plan
+        folder = plan.settings.dir / artifacts.FOLDER / plan.host.run.run_id / below(name)
+        try:
+            files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+            kept = (str(path) for path in files if path != folder / "log.txt")
+            return list(itertools.islice(kept, _MOST_ARTIFACTS))
+        except OSError:
+            return []
+
+    def _tracebacks(self, step: StepResult) -> dict[int, str]:
+        """Return the errors of the last failed attempts; that of the step itself is known."""
+        last = step.attempts[-1:] if step.error is not None else ()
+        failed = [each for each in step.attempts if each.error is not None and each not in last]
+        found = {}
+        for attempt in failed[-_MOST_TRACEBACKS:]:
+            error = StepError("", step=step.name, hook=attempt.hook, attempt=attempt.number)
+            error.__cause__ = attempt.error
+            lines = failure.error_lines(self._config, error)
+            found[attempt.number] = "\n".join(lines).rstrip()
+        return found
+
     def _finished_tests(self) -> tuple[TestAccount, ...]:
-        mask = self._plan.host.mask
+        mask, shown = self._plan.host.mask, self._plan.host.foreground.shown
         tests = [
             TestAccount(
                 node_id=mask(node_id),
@@ -171,6 +212,9 @@ class Collector:
                 outcome=test.outcome,
                 message=mask(test.message),
                 stage=test.stage,
+                needs=tuple(map(shown, test.needs)),
+                blocked_by=tuple(map(shown, test.blocked_by)),
+                text=test.text,
             )
             for (node_id, worker), test in self._tests.items()
             if test.outcome is not None
@@ -184,6 +228,15 @@ class Collector:
         text = str(report.longrepr if crash is None or is_blocked else crash.message)
         line = " ".join(self._plan.host.mask(text).split())  # a part of a secret is not masked
         return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
+
+    def _text(self, report: pytest.TestReport) -> str:
+        """Return the error of a test with its traceback and the output of the test."""
+        parts = [
+            report.longreprtext,
+            *(f"--- {name} ---\n{text}" for name, text in report.sections),
+        ]
+        text = self._plan.host.mask("\n".join(parts))  # a part of a secret is not masked
+        return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}\n(cut off)"
 
 
 def _versions() -> dict[str, str]:

@@ -28,6 +28,8 @@ class Gate:
             failure, so that `--maxfail` does not count the blocked tests as well.
         loss: a function that returns the verdict on a step which a failed test needs and which is
             lost, or None if there is none.
+        needs: a function that returns the steps that a test needs, for reports that list them; None
+            if no report does.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Gate:
         verdict: Callable[[pytest.Item], Verdict | None],
         is_counted: Callable[[], bool],
         loss: Callable[[pytest.Item], Verdict | None],
+        needs: Callable[[pytest.Item], tuple[str, ...]] | None = None,
     ) -> None:
         self._config = config
         self._verdict = verdict
         self._is_counted = is_counted
         self._loss = loss
+        self._needs = needs
         self._verdicts: dict[pytest.Item, Verdict] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -97,6 +101,8 @@ class Gate:
             report.plan_lost = loss.steps  # type: ignore[attr-defined]
             report.sections.append((f"plan step {loss.steps[0]!r} lost", f"{loss.reason}\n"))
             keep_from_repeating(item)
+        if self._needs is not None and call.when == "setup":
+            report.plan_needs = self._needs(item)  # type: ignore[attr-defined]
         return report
 
     @pytest.hookimpl(specname="pytest_runtest_makereport", wrapper=True, trylast=True)

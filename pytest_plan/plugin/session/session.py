@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -377,6 +377,11 @@ class PlanSession:
         missing = [verdict for name in names if (verdict := self.view.verdict_on(name))]
         blocked = [verdict for verdict in missing if not verdict.skips]
         return next(iter(blocked or missing), None)
+
+    def needs_for_reports(self) -> Callable[[pytest.Item], tuple[str, ...]] | None:
+        """Return the function that says what a test needs; None if no report lists it."""
+        is_listed = any(path.suffix == ".html" for path in self.settings.report)
+        return (lambda item: self.needs.get(item, ())) if is_listed else None
 
 
 def _store(config: pytest.Config) -> LocalStore:

@@ -40,7 +40,13 @@ class Solo(Owner):
 
             limit = self._limit(plan_session)
             host = plan_session.host
-            gate = Gate(self._config, plan_session.verdict, host.has_failed, plan_session.loss)
+            gate = Gate(
+                self._config,
+                plan_session.verdict,
+                host.has_failed,
+                plan_session.loss,
+                plan_session.needs_for_reports(),
+            )
             self._config.pluginmanager.register(gate, "pytest_plan_gate")
             plan_session.show_logs(plan_session.logs())
             if plan_session.declared.needed:

@@ -67,7 +67,8 @@ class Worker:
 
         allow_no_data(self._config)
         # The controller decides when enough tests have failed.
-        gate = Gate(self._config, plan_session.verdict, lambda: True, plan_session.loss)
+        reported = plan_session.needs_for_reports()
+        gate = Gate(self._config, plan_session.verdict, lambda: True, plan_session.loss, reported)
         self._config.pluginmanager.register(gate, "pytest_plan_gate")
 
     def _announce(self, waves: list[Wave]) -> None:

@@ -1,4 +1,8 @@
-"""Computes the geometry of the timeline: bars and ticks on an axis from 0 to `WIDTH`."""
+"""Computes the geometry of the timeline: bars and ticks on an axis from 0 to `WIDTH`.
+
+All bars of one kind in a row are one shape, so that a page with many bars has few elements. The
+script of the page finds the bar under the pointer by its position.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,17 @@ _MOST_BARS = 800  # approximate number of bars after grouping
 _FEWEST_SECONDS = 0.001
 _WAITS = ("queue", "wait", "pause")  # kinds of bars that are left out if they are too narrow to see
 _VISIBLE = 0.5
+# The top and the height of the bars of each kind, in a row of height 10.
+_PLACES = {
+    "good": (2, 6),
+    "odd": (2, 6),
+    "bad": (2, 6),
+    "clean": (2, 6),
+    "wait": (4.6, 0.9),
+    "pause": (4, 2),
+    "queue": (4.8, 0.5),
+    "path": (9, 1),
+}
 _TICKS = 6
 _TICK_SECONDS = (
     *(digit * 10.0**power for power in range(-4, 0) for digit in (1, 2, 5)),
@@ -28,12 +43,30 @@ _TICK_SECONDS = (
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar in a row; its kind is its class in the style sheet."""
+    """A bar in a row; its kind is its class in the style sheet, its title what it stands for."""
 
     kind: str
     x: float
     width: float
     title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All bars of a kind in a row; `path` is the `d` attribute of an SVG path."""
+
+    kind: str
+    path: str
+
+
+def shapes(bars: Sequence[Bar]) -> list[Shape]:
+    """Return the shapes of the bars of a row, in drawing order."""
+    paths: dict[str, str] = {}
+    for bar in bars:
+        top, height = _PLACES[bar.kind]
+        path = f"M{bar.x:g} {top}h{bar.width:g}v{height}h-{bar.width:g}z"
+        paths[bar.kind] = paths.get(bar.kind, "") + path
+    return [Shape(kind, path) for kind, path in paths.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +79,7 @@ class Lane:
         count: the number of tests it ran.
         summary: the number of tests with each outcome, as text.
         is_grouped: whether a bar may stand for several tests.
+        busy: for how long tests ran, in seconds.
     """
 
     worker: str
@@ -53,6 +87,7 @@ class Lane:
     count: int
     summary: str
     is_grouped: bool
+    busy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +111,11 @@ class Axis:
         return round(seconds / self.seconds * WIDTH, 2)
 
     def bar(self, kind: str, began: float, ended: float, title: str = "") -> Bar:
-        """Return the bar between two times."""
-        return Bar(kind, self.x(began), self.x(max(0.0, ended - began)), title)
+        """Return the bar between two times; its title says how long it took, and when."""
+        took = format_duration(max(0.0, ended - began))
+        when = f"{format_duration(began)} to {format_duration(ended)}"
+        text = f"{title}, {took} ({when})" if title else ""
+        return Bar(kind, self.x(began), self.x(max(0.0, ended - began)), text)
 
     def ticks(self) -> list[tuple[float, str]]:
         """Return the positions and labels of the ticks."""
@@ -108,14 +146,16 @@ def step_bars(step: StepAccount, ready: float, axis: Axis) -> tuple[Bar, ...]:
 def _provision_bars(step: StepAccount, ready: float, axis: Axis) -> Iterator[Bar]:
     if step.started is None:
         return
-    yield axis.bar("queue", min(ready, step.started), step.started)
+    yield axis.bar("queue", min(ready, step.started), step.started, "waited to start")
     attempts = step.attempts[-MOST_ATTEMPTS:]
     for attempt in attempts:
-        yield axis.bar(_attempt_kind(step, attempt), attempt.started, _ended(attempt))
+        title = _attempt_title(step, attempt)
+        yield axis.bar(_attempt_kind(step, attempt), attempt.started, _ended(attempt), title)
     for before, attempt in pairwise(attempts):
-        yield axis.bar("wait", _ended(before), attempt.started)
+        title = f"waited before attempt {attempt.number}"
+        yield axis.bar("wait", _ended(before), attempt.started, title)
     ended = step.started + step.seconds
-    yield axis.bar("pause", _ended(attempts[-1]) if attempts else step.started, ended)
+    yield axis.bar("pause", _ended(attempts[-1]) if attempts else step.started, ended, "pause")
     if step.is_critical:
         yield axis.bar("path", step.started, ended)
 
@@ -124,7 +164,8 @@ def _cleanup_bars(step: StepAccount, axis: Axis) -> Iterator[Bar]:
     cleanup = step.cleanup
     if cleanup.started is not None:
         kind = "bad" if cleanup.is_bad else "clean"
-        yield axis.bar(kind, cleanup.started, cleanup.started + cleanup.seconds)
+        title = f"cleanup {cleanup.outcome.value.replace('_', ' ')}"
+        yield axis.bar(kind, cleanup.started, cleanup.started + cleanup.seconds, title)
 
 
 def _ended(attempt: AttemptAccount) -> float:
@@ -136,6 +177,11 @@ def _attempt_kind(step: StepAccount, attempt: AttemptAccount) -> str:
         return "good"
     is_last = attempt is step.attempts[-1]
     return "bad" if step.outcome.is_failure or not is_last else "odd"
+
+
+def _attempt_title(step: StepAccount, attempt: AttemptAccount) -> str:
+    of = f" of {step.attempts_allowed}" if step.attempts_allowed > 1 else ""
+    return f"attempt {attempt.number}{of} {'failed' if attempt.error else 'succeeded'}"
 
 
 def lanes(account: Account, axis: Axis) -> list[Lane]:
@@ -150,12 +196,12 @@ def _lane(worker: str, tests: Sequence[TestAccount], axis: Axis) -> Lane:
     ordered = sorted(bars, key=lambda bar: ("good", "odd", "bad").index(bar.kind))
     found = Counter(test.outcome for test in tests)
     counts = [f"{found[name]} {name}" for name in TEST_OUTCOMES if found[name]]
-    return Lane(worker, tuple(ordered), len(tests), ", ".join(counts), is_grouped)
+    busy = sum(test.seconds for test in tests)
+    return Lane(worker, tuple(ordered), len(tests), ", ".join(counts), is_grouped, busy)
 
 
 def _test_bar(test: TestAccount, axis: Axis) -> Bar:
-    title = f"{test.node_id}: {test.outcome}, {format_duration(test.seconds)}"
-    return axis.bar(_test_kind(test), test.started, test.started + test.seconds, title)
+    return axis.bar(_test_kind(test), test.started, test.started + test.seconds)
 
 
 def _test_kind(test: TestAccount) -> str:
@@ -185,10 +231,8 @@ def _grouped(tests: Sequence[TestAccount], axis: Axis) -> Iterator[Bar]:
 
 
 def _group_bar(tests: Sequence[TestAccount], axis: Axis) -> Bar:
-    if len(tests) == 1:
-        return _test_bar(tests[0], axis)
     ended = max(test.started + test.seconds for test in tests)
-    return axis.bar(_test_kind(tests[0]), tests[0].started, ended, f"{len(tests)} tests")
+    return axis.bar(_test_kind(tests[0]), tests[0].started, ended)
 
 
 def spans(account: Account, axis: Axis) -> list[Span]:

@@ -1,9 +1,25 @@
 "use strict";
 const get = (id) => document.getElementById(id);
-const steps = [...document.querySelectorAll("details.row")];
-const groups = [...document.querySelectorAll("details.group")]; // the instances of one step
+const data = JSON.parse(get("data").textContent);
 const number = (count) => count.toLocaleString("en");
-const bars = [...document.querySelectorAll("svg.bar")];
+const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
+
+// Text from outside becomes text here, never markup.
+function make(tag, name, ...children) {
+  const element = document.createElement(tag);
+  if (name) element.className = name;
+  element.append(...children);
+  return element;
+}
+
+function duration(seconds) {
+  if (seconds < 9.995) return `${seconds.toFixed(2)}s`;
+  if (seconds < 59.95) return `${seconds.toFixed(1)}s`;
+  const whole = Math.round(seconds);
+  const pad = (part) => String(part).padStart(2, "0");
+  if (whole < 3600) return `${Math.floor(whole / 60)}m ${pad(whole % 60)}s`;
+  return `${Math.floor(whole / 3600)}h ${pad(Math.floor(whole / 60) % 60)}m`;
+}
 
 // Theme: follows the system until the reader chooses one.
 const themes = { auto: "light dark", light: "light", dark: "dark" };
@@ -17,103 +33,46 @@ themeButton.addEventListener("click", () => {
   themeButton.textContent = `Theme: ${next}`;
 });
 
-// Filter.
-const form = get("tools");
-form.hidden = false;
-form.addEventListener("submit", (event) => event.preventDefault());
-const textOf = new Map();
-function matches(step, words, badOnly) {
-  if (badOnly && !("bad" in step.dataset)) return false;
-  if (!words.length) return true;
-  if (!textOf.has(step)) textOf.set(step, step.textContent.toLowerCase());
-  return words.every((word) => textOf.get(step).includes(word));
-}
-function filter() {
-  const words = get("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const badOnly = get("bad-only").checked;
-  let count = 0;
-  for (const step of steps) {
-    step.hidden = !matches(step, words, badOnly);
-    if (!step.hidden) count += 1;
+// Folds: their content is made once, when they are unfolded. The markup in the data is part of the
+// page: the program that wrote it has escaped all text in it.
+const fillers = {
+  step: (details, name) => {
+    const card = get(`failed-${name}`); // a step that failed is on the page already
+    const markup = data.details[name] ?? card.querySelector(".detail").outerHTML;
+    details.insertAdjacentHTML("beforeend", markup);
+  },
+  fold: (details, name) => details.insertAdjacentHTML("beforeend", data.folds[name]),
+};
+function fill(details) {
+  if (details.dataset.made !== undefined) return;
+  for (const [kind, filler] of Object.entries(fillers)) {
+    if (details.dataset[kind] === undefined) continue;
+    details.dataset.made = "";
+    filler(details, details.dataset[kind]);
+    details.dispatchEvent(new Event("made", { bubbles: true }));
   }
-  for (const group of groups) {
-    const found = [...group.querySelectorAll("details.row")].some((step) => !step.hidden);
-    group.hidden = !found;
-    if (found && words.length) group.open = true;
-  }
-  get("nothing").hidden = count > 0 || !steps.length;
-  const all = `${number(steps.length)} ${steps.length === 1 ? "step" : "steps"}`;
-  get("found").textContent = count === steps.length ? all : `${number(count)} of ${all}`;
 }
-get("filter").addEventListener("input", filter);
-get("bad-only").addEventListener("change", filter);
-filter();
-get("open-all").addEventListener("click", (event) => {
-  const open = event.target.textContent.startsWith("Expand");
-  for (const one of [...groups, ...steps]) one.open = open && !one.hidden;
-  event.target.textContent = open ? "Collapse all" : "Expand all";
-});
+// A log is read from its end.
+const toEnds = (inside) => inside.querySelectorAll("pre.log").forEach((log) => log.scrollTo(0, 1e9));
+document.addEventListener("made", (event) => setTimeout(toEnds, 0, event.target));
+toEnds(document);
+function unfold(details) {
+  fill(details); // before the event, so that one can scroll to it at once
+  details.open = true;
+}
+document.addEventListener("toggle", (event) => event.target.open && fill(event.target), true);
 
-// Zoom to a part of the run.
-const total = Number(get("rows").dataset.seconds);
-const nice = [15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
-function tickSize(rough) {
-  if (rough > 10) return nice.find((size) => size >= rough) ?? rough;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  return [1, 2, 5, 10].find((size) => size * power >= rough) * power;
+// The up and down arrow keys move between the rows of a section.
+function isShown(element) {
+  return element.checkVisibility();
 }
-function timeText(seconds) {
-  if (seconds < 60) return `${Number(seconds.toPrecision(4))}s`;
-  const rest = Math.round(seconds) % 60;
-  const minutes = Math.floor(Math.round(seconds) / 60);
-  return rest ? `${minutes}m ${String(rest).padStart(2, "0")}s` : `${minutes}m`;
-}
-get("span").addEventListener("change", (event) => {
-  const [began, ended] = event.target.value.split(" ").map(Number);
-  const left = (began / total) * 1000;
-  const width = ((ended - began) / total) * 1000;
-  for (const bar of bars) bar.setAttribute("viewBox", `${left} 0 ${width} 10`);
-  const apart = tickSize((ended - began) / 6);
-  const ticks = [];
-  for (let at = Math.ceil(began / apart) * apart; at <= ended; at += apart) {
-    const tick = document.createElement("span");
-    tick.style.left = `${((at - began) / (ended - began)) * 100}%`;
-    tick.textContent = timeText(at);
-    ticks.push(tick);
-  }
-  get("ruler").replaceChildren(...ticks);
-});
-
-// A link to a step opens it. The arrow keys move from step to step.
-function show(step) {
-  if (step.hidden) {
-    get("filter").value = "";
-    get("bad-only").checked = false;
-    filter();
-  }
-  const group = step.closest("details.group");
-  if (group) group.open = true;
-  step.open = true;
-  step.scrollIntoView();
-  step.querySelector("summary").focus({ preventScroll: true });
-}
-document.addEventListener("click", (event) => {
-  const link = event.target.closest('a[href^="#step-"]');
-  const step = link && get(decodeURIComponent(link.getAttribute("href").slice(1)));
-  if (!step) return;
-  event.preventDefault();
-  history.replaceState(null, "", `#${step.id}`);
-  show(step);
-});
 document.addEventListener("keydown", (event) => {
   const away = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (!away || event.target.tagName !== "SUMMARY") return;
-  const isShown = (one) => !one.hidden && !one.parentElement.closest("details:not([open])");
-  const shown = [...document.querySelectorAll("details.group, details.row")].filter(isShown);
-  const next = shown[shown.indexOf(event.target.parentElement) + away];
+  const stops = "summary, .lane";
+  if (!away || !event.target.matches(stops)) return;
+  const shown = [...event.target.closest("section").querySelectorAll(stops)].filter(isShown);
+  const next = shown[shown.indexOf(event.target) + away];
   if (!next) return;
   event.preventDefault();
-  next.querySelector("summary").focus();
+  next.focus();
 });
-const linked = location.hash && get(decodeURIComponent(location.hash.slice(1)));
-if (linked && linked.matches("details.row")) show(linked);
