@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -18,11 +19,12 @@ _DIGITS = 3  # seconds are rounded to milliseconds
 def script(data: Mapping[str, Any]) -> Markup:
     r"""Return `data` as JSON for a `<script>` element.
 
-    Nothing in it can end the element: `</script>` becomes `\u003c/script>`, which is the same in
-    JSON.
+    Nothing in it can end the element, or begin a comment or a script, which would hide the end of
+    the element: `</` becomes `<\/`, which is the same in JSON.
     """
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return Markup(text.replace("<", r"\u003c"))  # noqa: S704 - no markup is left
+    text = re.sub("<(?=[!s])", r"\\u003c", text.replace("</", r"<\/"), flags=re.IGNORECASE)
+    return Markup(text)  # noqa: S704 - it cannot end the element
 
 
 class Row(Protocol):
@@ -46,7 +48,7 @@ def steps(rows: Iterable[Row]) -> dict[str, Any]:
     return {
         row.step.name: {
             "needs": [*row.step.needs, *row.step.after],
-            "bad": row.step.is_bad,
+            **({"bad": True} if row.step.is_bad else {}),
             "bars": sorted([bar.x, bar.width, bar.title] for bar in row.bars if bar.title),
         }
         for row in rows
@@ -83,7 +85,7 @@ def _row(test: TestAccount, text: str, tables: Mapping[str, _Table]) -> list[Any
         round(test.started, _DIGITS),
         round(test.seconds, _DIGITS),
         tables["workers"][test.worker],
-        test.stage,
+        test.stage if test.stage > 1 else "",
         [tables["names"][name] for name in test.needs],
         [tables["names"][name] for name in test.blocked_by],
         tables["messages"][test.message] if test.message else "",

@@ -63,7 +63,7 @@ function decoded() {
     started: row[3],
     seconds: row[4],
     worker: workers[row[5]],
-    stage: row[6],
+    stage: row[6] || 1,
     needs: named(row[7]),
     blockedBy: named(row[8]),
     message: messages[row[9]] ?? "",
