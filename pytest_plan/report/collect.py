@@ -25,7 +25,7 @@ from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.model.results import PlanResult, StepError, StepResult, critical_path
 from pytest_plan.engine.shared.folders import below
 from pytest_plan.plugin.interface import checkout
-from pytest_plan.plugin.run import artifacts
+from pytest_plan.plugin.run.files import artifacts
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
 from pytest_plan.report import verdict

@@ -81,6 +81,12 @@ class Foreground:
             text = mask(text)
         return self.shown(visible(text))
 
+    def mask_message(self, error: BaseException) -> None:
+        """Change the text of an exception that ends the session: pytest itself writes it."""
+        error.args = tuple(self.mask(one) if isinstance(one, str) else one for one in error.args)
+        if isinstance(error, pytest.exit.Exception):
+            error.msg = self.mask(error.msg)
+
     def _mask_secrets_of(self, run: Run) -> None:
         self._masks = (*self._masks, run.facts.masker.mask)
 

@@ -216,17 +216,11 @@ class Host:
                 self.mask(f"a step raised {run.fatal!r}"), returncode=_exit_code(run.fatal)
             ) from run.fatal
         if run.fatal is not None:
-            self._mask_message(run.fatal)
+            self.foreground.mask_message(run.fatal)
             raise run.fatal
         if self._environment is not None:
             self._environment.say_hidden(run)
         self.watching.begin(run)
-
-    def _mask_message(self, error: BaseException) -> None:
-        """Change the text of an exception that ends the session: pytest itself writes it."""
-        error.args = tuple(self.mask(one) if isinstance(one, str) else one for one in error.args)
-        if isinstance(error, pytest.exit.Exception):
-            error.msg = self.mask(error.msg)
 
     def guard(self, worker: Identity) -> None:
         """Make sure that a worker on this machine does not outlive this process."""
