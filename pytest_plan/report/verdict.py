@@ -100,21 +100,30 @@ def of_run(plan: PlanSession, result: PlanResult, counts: Mapping[str, int]) -> 
         result: the result of the plan, with the names of steps as they are shown.
         counts: the number of tests with each outcome, including `not_run`.
     """
-    session: pytest.Session | None = plan.config.pluginmanager.get_plugin("session")
-    is_red = session is not None and session.testsfailed > 0  # also in collection
-    is_red = is_red or any(counts.get(outcome) for outcome in BAD_TEST_OUTCOMES)
+    is_red = any(counts.get(outcome) for outcome in BAD_TEST_OUTCOMES)
     if errors := _collection_errors(plan.config):
         name = "error in collection" if errors == 1 else "errors in collection"
         counts = {**counts, name: errors}
-    outcome = StepOutcome.FAILED if is_red else StepOutcome.SUCCEEDED
+    outcome = _of_session(plan, is_red=is_red)
+    return judge(result, counts, has_failed=plan.host.has_failed(), session=outcome)
+
+
+def is_success(plan: PlanSession) -> bool:
+    """Return whether the run has succeeded, without counting its tests."""
+    return _of_session(plan) is StepOutcome.SUCCEEDED and not plan.host.has_failed()
+
+
+def _of_session(plan: PlanSession, *, is_red: bool = False) -> StepOutcome:
+    session: pytest.Session | None = plan.config.pluginmanager.get_plugin("session")
+    is_red = is_red or (session is not None and session.testsfailed > 0)  # also in collection
     match plan.ended_by:
         case KeyboardInterrupt() | pytest.exit.Exception():
-            outcome = StepOutcome.CANCELLED
+            return StepOutcome.CANCELLED
         case pytest.Session.Interrupted() if not is_red:
-            outcome = StepOutcome.CANCELLED
+            return StepOutcome.CANCELLED
         case BaseException():
-            outcome = StepOutcome.FAILED
-    return judge(result, counts, has_failed=plan.host.has_failed(), session=outcome)
+            return StepOutcome.FAILED
+    return StepOutcome.FAILED if is_red else StepOutcome.SUCCEEDED
 
 
 def judge(

@@ -60,6 +60,7 @@ class _Annotation(NamedTuple):
         return f"::{self.kind} {shown}::{_data(_cut(self.text, _LONGEST_TEXT))}"
 
 
+@pytest.hookimpl(trylast=True)  # an annotation comes below the line about the step
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Event], None]:
     """Return a listener that writes an annotation for each failure of the run."""
     return Annotations(config).on_event

@@ -18,6 +18,7 @@ from pytest_plan.plugin.session.session import PlanSession
 _CLEAR = "\x1b[0K"  # removes the marker from what is shown
 
 
+@pytest.hookimpl(tryfirst=True)  # a section begins above the first line about its steps
 def pytest_plan_make_listener(config: pytest.Config) -> Callable[[Event], None]:
     """Return a listener that writes the markers of sections."""
     return Sections(config).on_event

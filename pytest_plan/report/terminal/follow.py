@@ -152,10 +152,13 @@ class Follower:
             self._printing.release()
 
     def _print_one(self, followed: _Followed, *, wholly: bool) -> None:
-        mask = self._plan.host.mask
+        mask, output = self._plan.host.mask, self._plan.host.output
         while text := followed.more(wholly=wholly):
             lines = mask(text.replace("\r\n", "\n")).splitlines()
-            self._output.write("".join(f"{followed.prefix}{line}\n" for line in lines))
+            shown = "".join(f"{followed.prefix}{line}\n" for line in lines)
+            # Other threads may be about to show something in several parts.
+            with output.visible() if self._has_prints else contextlib.nullcontext():
+                self._output.write(shown)
 
 
 class _Followed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +28,7 @@ from pytest_plan.engine.model.events import (
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.results import StepResult
 from pytest_plan.engine.model.text import printable
-from pytest_plan.plugin.compat.pytest_internals import warn
+from pytest_plan.plugin.compat.pytest_internals import has_live_logs, warn
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
 from pytest_plan.report.terminal import failure
@@ -77,6 +78,7 @@ class TerminalReport:
         self._has_warned = False
         self._width: int | None = None  # of the longest name, once the run has begun
         self._mentioned: dict[str, float] = {}  # when a running step was last mentioned
+        self._starting: list[str] = []  # steps that have started and are not mentioned yet
         self._was_interrupted = False
         self._view = self._live_view()
         if self._plan.declared.needed == () and self._plan.declared.definition.steps:
@@ -122,8 +124,20 @@ class TerminalReport:
         return f"plan: {count} step{'' if count == 1 else 's'}"
 
     def _step_started(self, event: StepStarted) -> None:
-        if self._view is None or self._verbosity() > 0:
-            self._line(event.step, "started", "", {})
+        verbosity = self._verbosity()
+        if verbosity < 0 or (verbosity == 0 and self._view is not None):
+            return
+        self._starting.append(event.step)
+        # The line comes with the next one, or within a second: of most steps, that is when they
+        # end. Switching pytest's capture off and on takes most of the time of a line.
+        if self._have_others_lines:
+            self._write_starts()
+
+    @cached_property
+    def _have_others_lines(self) -> bool:
+        """Whether others write about a step as soon as it has started."""
+        is_shown = self._config.getoption("capture", None) == "no"
+        return is_shown or bool(self._plan.settings.follow) or has_live_logs(self._config)
 
     def _attempt_failed(self, event: AttemptFailed) -> None:
         text = (
@@ -169,6 +183,8 @@ class TerminalReport:
         self._write(f"plan: stopping: {event.reason}", _BAD, is_bad=True)
 
     def _waiting(self, event: Waiting) -> None:
+        if self._starting:
+            self._write_starts()
         if self._view is not None:
             return  # it shows them
         for name, seconds in event.steps:
@@ -232,11 +248,14 @@ class TerminalReport:
     def _line(
         self, step: str, word: str, detail: str, markup: Markup, *, is_bad: bool = False
     ) -> None:
+        text = f"{word:<9} {detail}".rstrip()
+        self._write(text, markup, head=self._head(step), is_bad=is_bad)
+
+    def _head(self, step: str) -> str:
         if self._width is None:
             shown = map(self._plan.host.foreground.shown, self._plan.host.run.step_runs)
             self._width = max(map(len, shown), default=0)
-        head = f"plan: {self._plan.host.foreground.shown(step):<{self._width}}  "
-        self._write(f"{word:<9} {detail}".rstrip(), markup, head=head, is_bad=is_bad)
+        return f"plan: {self._plan.host.foreground.shown(step):<{self._width}}  "
 
     def _write(self, text: str, markup: Markup, *, head: str = "", is_bad: bool = False) -> None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
@@ -245,9 +264,15 @@ class TerminalReport:
         writer = self._config.get_terminal_writer()
         with self._plan.host.output.visible():
             self._end_line()
-            writer.write(printable(head))
-            writer.line(printable(self._plan.host.mask(text)), **markup)
-            writer.flush()
+            starting, self._starting = self._starting, []
+            starts = "".join(f"{self._head(step)}started\n" for step in starting)
+            # One write: output of steps, which `-s` shows at any time, must not cut a line in two.
+            shown = writer.markup(printable(self._plan.host.mask(text)), **markup)
+            writer.write(f"{printable(starts + head)}{shown}\n", flush=True)
+
+    def _write_starts(self) -> None:
+        last = self._starting.pop()
+        self._line(last, "started", "", {})
 
     def _end_line(self) -> None:
         """End the line that pytest has begun, if there is one."""

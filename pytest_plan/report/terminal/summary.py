@@ -45,8 +45,7 @@ class Summary:
         if not self._plan.host.has_begun:
             return
         # Counting the tests of a large suite takes a while, and most runs have succeeded.
-        is_bad = self._verdict({}).outcome is not StepOutcome.SUCCEEDED
-        if is_bad or terminalreporter.stats.get("blocked"):
+        if not verdict.is_success(self._plan) or terminalreporter.stats.get("blocked"):
             found = self._verdict(self._counts(terminalreporter))
             line = printable(self._plan.host.mask(found.line))
             terminalreporter.write_line(line, red=True, bold=True)
@@ -168,7 +167,7 @@ class Summary:
 
     def _advice(self, reporter: pytest.TerminalReporter) -> None:
         """Say how to try the steps that were not tried after a failure."""
-        if advice := self._verdict({}).advice:
+        if self._plan.host.has_failed() and (advice := self._verdict({}).advice):
             reporter.write_line(printable(self._plan.host.mask(advice)), yellow=True)
 
     def _losses(self, reporter: pytest.TerminalReporter) -> None:

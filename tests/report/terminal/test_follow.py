@@ -204,6 +204,8 @@ def test_without_capture_all_output_of_steps_is_shown_once(cluster: Cluster) -> 
     """With `-s`, also that of programs: in whole lines, masked, and not more than can be read."""
     cluster.steps(
         "from pytest_plan import Secret\n"
+        "from pytest_plan.report.terminal import follow\n"
+        "follow._EVERY = 60.0  # the thread does not look while a program writes\n"
         "def pytest_plan_configure(plan): plan.state['password'] = Secret('hunter2')\n" + SPEAKS
     )
     cluster.tests("def test_it(db, loud): print('of a test')")
