@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -95,10 +96,7 @@ def test_python_is_valid(page: str) -> None:
 @pytest.mark.parametrize("page", ["how-to/use-it-in-vs-code", "how-to/use-it-in-pycharm"])
 def test_files_of_editors_are_valid(page: str) -> None:
     """Every block of JSON or XML can be parsed."""
-    parsers: dict[str, Callable[[str], object]] = {
-        "json": json.loads,
-        "xml": ElementTree.fromstring,
-    }
+    parsers: dict[str, Callable[[str], Any]] = {"json": json.loads, "xml": ElementTree.fromstring}
     found = [block for block in blocks(page) if block.language in parsers]
     assert [parsers[block.language](block.text) for block in found] != []
 

@@ -111,11 +111,12 @@ def _group_row(group: Group[StepAccount]) -> str:
     outcomes = [_words(step.outcome) + ("" if step.lost is None else ", lost") for step in steps]
     ran = [step.seconds for step in steps if step.started is not None]
     most = max(steps, key=lambda step: len(step.attempts))
+    tried = len(most.attempts)
     cells = [
         f"**{name}**" if is_critical else name,
         summary(outcomes, group.labels),
         span(ran) if ran else "",
-        f"{len(most.attempts)} of {most.attempts_allowed}" if most.attempts_allowed > 1 else "",
+        f"{tried} of {most.attempts_allowed}" if tried and most.attempts_allowed > 1 else "",
         _cleanup(group),
         _escaped(_cut(next(filter(None, map(_reason, steps)), ""))),
     ]

@@ -40,12 +40,13 @@ def _row(group: Group[StepResult], path: Sequence[str]) -> tuple[str, ...]:
     is_critical = any(step.name in path for step in steps)
     ran = [step.seconds for step in steps if step.started is not None]
     most = max(steps, key=lambda step: len(step.attempts))
+    tried = len(most.attempts)
     cleaned = [step.cleanup for step in steps if step.cleanup.outcome is not CleanupOutcome.NONE]
     return (
         f"{group.name}{' *' if is_critical else ''}",
         summary([_outcome(step) for step in steps], labels),
         span(ran) if ran else "",
-        f"{len(most.attempts)} of {most.attempts_allowed}" if most.attempts_allowed > 1 else "",
+        f"{tried} of {most.attempts_allowed}" if tried and most.attempts_allowed > 1 else "",
         f"{_cleanup(steps, labels)} {span([one.seconds for one in cleaned])}" if cleaned else "",
     )
 
