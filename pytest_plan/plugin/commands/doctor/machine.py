@@ -88,7 +88,7 @@ def journal(config: pytest.Config, settings: Settings) -> Iterator[Finding]:
     """
     key = launch.key_of(config)
     if key.problem is None:
-        yield Finding(Level.OK, "key", "lasts from run to run")
+        yield Finding(Level.OK, "key", "seals journals, and lasts from run to run")
     else:
         cure = "make that folder writable, or set PYTEST_PLAN_KEY"
         text = f"exists in this run only, so nothing can be kept: {key.problem}"
