@@ -73,6 +73,7 @@ RECIPES = {
     "how-to/read-a-report": Recipe(),
     "how-to/recover-after-a-crash": Recipe(frozenset({"certificate"})),
     "how-to/retry-a-flaky-step": Recipe(frozenset({"queue"})),
+    "how-to/run-cheap-tests-first": Recipe(frozenset({"cluster"})),
     "how-to/run-something-around-all-tests": Recipe(),
     "how-to/run-steps-at-the-same-time": Recipe(frozenset({"database", "search", "mail"})),
     "how-to/see-what-a-service-logged": Recipe(),
