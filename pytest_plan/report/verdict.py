@@ -219,7 +219,7 @@ def _plan(result: PlanResult, steps: Sequence[StepResult]) -> str:
     if bad:
         return _listed(bad)
     if not steps:
-        return "no test needed a step"
+        return "no step ran"
     (most, number), *others = Counter(step.outcome for step in steps).most_common()
     first = f"{number} step{'' if number == 1 else 's'} {_words(most)}"
     return ", ".join([first, *(f"{number} {_words(outcome)}" for outcome, number in others)])
