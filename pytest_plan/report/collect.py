@@ -35,6 +35,7 @@ from pytest_plan.report.terminal.instances import with_shown_names
 
 _LONGEST_MESSAGE = 300  # characters
 _LONGEST_TEXT = 20_000  # characters of the error of a test
+_MOST_TEXTS = 500  # tests whose errors are kept whole
 _MOST_ARTIFACTS = 50  # of a step
 _MOST_TRACEBACKS = 5  # of earlier attempts of a step
 _LARGEST_SKEW = 60.0  # seconds between the clocks of two hosts
@@ -74,6 +75,7 @@ class Collector:
         self._logs: dict[str, str] = {}
         self._log_files: dict[str, str] = {}
         self._tests: dict[tuple[str, str], _Test] = {}
+        self._texts = 0
 
     def on_event(self, event: Event) -> None:
         """Record what the final `PlanResult` does not contain."""
@@ -113,7 +115,9 @@ class Collector:
             test.outcome = outcome
             test.message = self._message(report) if report.failed else ""
             test.blocked_by = tuple(getattr(report, "plan_blocked", ()))
-            test.text = self._text(report) if report.failed and not test.blocked_by else ""
+            if report.failed and not test.blocked_by and self._texts < _MOST_TEXTS:
+                self._texts += 1
+                test.text = self._text(report)
 
     def _real_time(self, at: float) -> float:
         """Return `at`, or the present if the clock of the test was frozen or its worker died."""

@@ -1,6 +1,8 @@
 "use strict";
 const get = (id) => document.getElementById(id);
 const data = JSON.parse(get("data").textContent);
+// Names of steps are its keys, and a step may be called `constructor`.
+for (const named of [data.steps, data.details, data.folds]) Object.setPrototypeOf(named, null);
 const number = (count) => count.toLocaleString("en");
 const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 
@@ -35,12 +37,12 @@ themeButton.addEventListener("click", () => {
 
 // Folds: their content is made once, when they are unfolded. The markup in the data is part of the
 // page: the program that wrote it has escaped all text in it.
+for (const card of document.querySelectorAll("[data-card]")) {
+  // A step that failed is on the page already, and its row has the same details.
+  data.details[card.dataset.card] = card.querySelector(".detail").outerHTML;
+}
 const fillers = {
-  step: (details, name) => {
-    const card = get(`failed-${name}`); // a step that failed is on the page already
-    const markup = data.details[name] ?? card.querySelector(".detail").outerHTML;
-    details.insertAdjacentHTML("beforeend", markup);
-  },
+  step: (details, name) => details.insertAdjacentHTML("beforeend", data.details[name]),
   fold: (details, name) => details.insertAdjacentHTML("beforeend", data.folds[name]),
 };
 function fill(details) {

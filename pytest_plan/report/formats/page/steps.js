@@ -26,7 +26,7 @@ function searchable(row) {
   const { step } = row.dataset;
   if (!textOf.has(step)) {
     const detail = document.createElement("template");
-    detail.innerHTML = data.details[step] ?? get(`failed-${step}`).innerHTML;
+    detail.innerHTML = data.details[step];
     const text = `${row.querySelector("summary").textContent} ${detail.content.textContent}`;
     textOf.set(step, text.toLowerCase());
   }
