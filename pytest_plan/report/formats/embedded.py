@@ -27,6 +27,11 @@ def script(data: Mapping[str, Any]) -> Markup:
     return Markup(text)  # noqa: S704 - it cannot end the element
 
 
+def dense(markup: str) -> str:
+    """Return markup without the line breaks between its tags."""
+    return re.sub(r">\n+<", "><", markup.strip())
+
+
 class Row(Protocol):
     """A row of the timeline."""
 

@@ -168,17 +168,17 @@ def _page(
     macros: Any = environment.get_template("parts.html").module
     drawn = context["drawing"]
     carded = {row.step.name for row in context["cards"]}
+    details = {row.step.name: macros.detail(row) for row in rows if row.step.name not in carded}
+    folds = {
+        **{f"group {group.name}": macros.rows(group.rows) for group in groups if group.name},
+        "later": "".join(map(macros.group, groups[_MOST_ROWS:])),
+        "graph": macros.graph(drawn) if _is_large(drawn) else "",
+    }
     data = {
         "seconds": context["axis"].seconds,
         "steps": embedded.steps(rows),
-        "details": {
-            row.step.name: macros.detail(row) for row in rows if row.step.name not in carded
-        },
-        "folds": {
-            **{f"group {group.name}": macros.rows(group.rows) for group in groups if group.name},
-            "later": "".join(map(macros.group, groups[_MOST_ROWS:])),
-            "graph": macros.graph(drawn) if _is_large(drawn) else "",
-        },
+        "details": {name: embedded.dense(markup) for name, markup in details.items()},
+        "folds": {name: embedded.dense(markup) for name, markup in folds.items()},
         "tests": tests,
     }
     script = "".join(map(_source, _SCRIPTS))

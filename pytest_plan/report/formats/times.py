@@ -88,7 +88,8 @@ def of(account: Account) -> Times:
     path = tuple(spent[name] for name in account.critical_path if name in spent)
     others = [one for name, one in spent.items() if name not in account.critical_path]
     others.sort(key=lambda one: one.step.seconds, reverse=True)
-    slowest = sorted(account.tests, key=lambda test: test.seconds, reverse=True)[:_SLOWEST]
+    began = (test for test in account.tests if test.outcome != "blocked")
+    slowest = sorted(began, key=lambda test: test.seconds, reverse=True)[:_SLOWEST]
     phases = tuple(_phases(account))
     return Times(
         phases,

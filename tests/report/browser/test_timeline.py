@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
@@ -180,3 +181,17 @@ def test_many_instances_of_a_step_are_folded(opens: Opens) -> None:
     page.locator(".group > summary").nth(1).click()
     page.locator("#filter").fill("queue@gw3")
     assert shown(page) == ["queue@gw3"]
+
+
+def test_steps_may_have_any_name(opens: Opens) -> None:
+    """A step may be called like an id of the page, like a method of its objects, or as a path."""
+    names = ["constructor", "title", "a/b", "c d@gw0"]
+    steps = [step(name, needs=tuple(names[:1]), log=f"log of {name}") for name in names[1:]]
+    run = account(failed(names[0], log="log of constructor"), *steps)
+    for name in names:
+        page = opens(run, at=f"#step-{quote(name)}")
+        detail = page.locator(f"[data-step='{name}'] .detail")
+        assert f"log of {name}" in detail.inner_text()
+        if name != names[0]:
+            detail.get_by_role("link", name="constructor").click()
+            assert "log of constructor" in page.locator("#step-constructor .detail").inner_text()

@@ -45,14 +45,15 @@ const fillers = {
   step: (details, name) => details.insertAdjacentHTML("beforeend", data.details[name]),
   fold: (details, name) => details.insertAdjacentHTML("beforeend", data.folds[name]),
 };
+const makers = new WeakMap(); // functions that make the content of folds which are not in the data
 function fill(details) {
   if (details.dataset.made !== undefined) return;
+  details.dataset.made = "";
+  makers.get(details)?.();
   for (const [kind, filler] of Object.entries(fillers)) {
-    if (details.dataset[kind] === undefined) continue;
-    details.dataset.made = "";
-    filler(details, details.dataset[kind]);
-    details.dispatchEvent(new Event("made", { bubbles: true }));
+    if (details.dataset[kind] !== undefined) filler(details, details.dataset[kind]);
   }
+  details.dispatchEvent(new Event("made", { bubbles: true }));
 }
 // A log is read from its end.
 const toEnds = (inside) => inside.querySelectorAll("pre.log").forEach((log) => log.scrollTo(0, 1e9));
@@ -63,6 +64,11 @@ function unfold(details) {
   details.open = true;
 }
 document.addEventListener("toggle", (event) => event.target.open && fill(event.target), true);
+document.addEventListener("click", (event) => {
+  // Before the fold opens, so that it never shows without its content; keys cause a click, too.
+  const summary = event.target.closest("summary");
+  if (summary) fill(summary.parentElement);
+});
 
 // The up and down arrow keys move between the rows of a section.
 function isShown(element) {

@@ -14,11 +14,13 @@ function makeRows() {
   }
   for (const group of rows.querySelectorAll("details.group")) fill(group);
 }
-get("later")?.addEventListener("toggle", () => {
-  const focus = get("later").previousElementSibling;
-  makeRows();
-  focus.nextElementSibling?.querySelector("summary")?.focus();
-});
+if (get("later")) {
+  makers.set(get("later"), () => {
+    const before = get("later").previousElementSibling;
+    makeRows();
+    before.nextElementSibling.querySelector("summary").focus();
+  });
+}
 for (const group of rows.querySelectorAll("details.group[data-open]")) unfold(group);
 
 const textOf = new Map();

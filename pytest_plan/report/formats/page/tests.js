@@ -24,8 +24,7 @@ function testRow(test) {
   if (test.message && test.outcome !== "blocked") head.push(make("span", "message", test.message));
   if (!test.text) return make("li", "", ...head);
   const details = make("details", "", make("summary", "", ...head));
-  details.addEventListener("toggle", () => {
-    if (details.children.length > 1) return;
+  makers.set(details, () => {
     const error = make("pre", "", test.text);
     error.tabIndex = 0;
     error.setAttribute("role", "group");
@@ -97,13 +96,9 @@ function testGroup([name, list], isOpen) {
   if (outcome === "blocked") summary.append(make("span", "message", list[0].message));
   if (outcome === "passed") summary.append(make("span", "when", "slowest first"));
   const group = make("details", "test-group", summary);
-  const fillGroup = () => group.children.length === 1 && group.append(...testList(list));
+  makers.set(group, () => group.append(...testList(list)));
   summary.addEventListener("click", () => opened[group.open ? "delete" : "add"](name));
-  group.addEventListener("toggle", () => group.open && fillGroup());
-  if (isOpen) {
-    fillGroup();
-    group.open = true;
-  }
+  if (isOpen) unfold(group);
   return group;
 }
 function filterTests() {
