@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,21 +52,31 @@ def file_of(project: Project) -> Path:
 
 
 def write(project: Project, **steps: list[list[object]]) -> None:
-    """Write a history: for each step, its runs."""
+    """Write a history: for each step, its last runs."""
     file_of(project).parent.mkdir(exist_ok=True)
-    file_of(project).write_text(json.dumps({"schema": 1, "steps": steps}))
+    runs = max(map(len, steps.values()), default=0)
+    lines = [
+        {
+            "ended": 1_700_000_000,
+            "steps": {name: own[at] for name, own in steps.items() if own[at:]},
+        }
+        for at in range(runs)
+    ]
+    file_of(project).write_text("".join(f"\n{json.dumps(line)}" for line in lines))
 
 
 def runs(*seconds: float, attempts: int = 1) -> list[list[object]]:
     """Return successful runs that took so many seconds."""
-    return [[1_700_000_000, each, attempts, True] for each in seconds]
+    return [[each, attempts, True] for each in seconds]
 
 
 def read(project: Project) -> dict[str, list[list[object]]]:
     """Return the recorded runs of each step."""
-    steps = json.loads(file_of(project).read_text())["steps"]
-    assert isinstance(steps, dict)
-    return steps
+    found: dict[str, list[list[object]]] = {}
+    for line in file_of(project).read_text().split("\n"):
+        for name, run in json.loads(line)["steps"].items() if line else ():
+            found.setdefault(name, []).append(run)
+    return found
 
 
 def test_a_run_is_recorded_once(history: Project) -> None:
@@ -77,7 +88,7 @@ def test_a_run_is_recorded_once(history: Project) -> None:
         "broker": 1,
         "schema": 1,
     }
-    assert all(attempts == 1 and ok is True for [[_, _, attempts, ok]] in recorded.values())
+    assert all(attempts == 1 and ok is True for [[_, attempts, ok]] in recorded.values())
     assert file_of(history).stat().st_mode & 0o077 == 0
     assert {*os.listdir(file_of(history).parent)} == {".gitignore", "CACHEDIR.TAG", "history"}
 
@@ -104,14 +115,33 @@ def test_one_slow_run_after_two_is_no_news(
     assert "median" not in history.run().stdout.str()
 
 
-def test_the_last_50_runs_stay(history: Project) -> None:
-    """Those of steps that are not part of this run stay, too."""
-    write(history, database=runs(*range(50)), other=runs(1))
-    history.run().assert_outcomes(passed=1)
+def test_the_last_50_runs_of_each_step_stay(history: Project) -> None:
+    """A step that is not part of this run keeps its own; the file does not grow further."""
+    names = [f"step_{number}" for number in range(40)]
+    write(history, **{name: runs(*range(120)) for name in names}, database=runs(7, 8))
+    assert file_of(history).stat().st_size > 64 * 1024
+    for _ in range(2):
+        history.run().assert_outcomes(passed=1)
     recorded = read(history)
-    assert [seconds for _, seconds, _, _ in recorded["database"][:-1]] == list(range(1, 50))
-    assert len(recorded["database"]) == 50
-    assert recorded["other"] == runs(1)
+    assert {len(recorded[name]) for name in names} == {50}
+    assert [seconds for seconds, _, _ in recorded["step_0"]] == list(range(70, 120))
+    assert [seconds for seconds, _, _ in recorded["database"][:2]] == [7, 8]
+    assert len(recorded["database"]) == 4
+    assert os.listdir(file_of(history).parent) == ["history"]
+
+
+def test_runs_that_end_at_the_same_time_are_all_recorded(history: Project) -> None:
+    """Each appends a line, even after one that was cut off."""
+    write(history, database=runs(1))
+    with file_of(history).open("a") as file:
+        file.write('\n{"ended": 17')
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_plan"]
+    both = [
+        subprocess.Popen(command, cwd=history.path, stdout=subprocess.DEVNULL) for _ in range(2)
+    ]
+    assert [each.wait() for each in both] == [0, 0]
+    lines = [" ".join(line.split()) for line in plan_lines(history.run("--plan-history"))]
+    assert any(line.startswith("plan: database 3 0 0") for line in lines), lines
 
 
 def test_a_failed_step_is_recorded_as_failed(
@@ -121,7 +151,7 @@ def test_a_failed_step_is_recorded_as_failed(
     write(history, broker=runs(0.1))
     monkeypatch.setenv("ATTEMPTS", "9")
     history.run("--plan-continue-on-error")
-    *_, attempts, has_succeeded = read(history)["broker"][-1]
+    _, attempts, has_succeeded = read(history)["broker"][-1]
     assert (attempts, has_succeeded) == (3, False)
     lines = [" ".join(line.split()) for line in plan_lines(history.run("--plan-history"))]
     assert "plan: broker 2 1 1 T T T T ago" in lines
@@ -160,23 +190,24 @@ def test_the_command_without_a_history(history: Project) -> None:
         "{",
         "[]",
         "[" * 100_000,
-        '{"schema": 2, "steps": {}}',
-        '{"schema": 1}',
-        '{"schema": 1, "steps": {"database": [[1, NaN, 1, true]]}}',
-        '{"schema": 1, "steps": {"database": [[1, -1, 1, true]]}}',
-        '{"schema": 1, "steps": {"database": 5}}',
-        '{"schema": 1, "steps": {"database": [["a", "b", "c", "d"]]}}',
+        '{"ended": 1}',
+        '{"ended": "never", "steps": {}}',
+        '{"ended": 1, "steps": {"database": [NaN, 1, true]}}',
+        '{"ended": 1, "steps": {"database": [-1, 1, true]}}',
+        '{"ended": 1, "steps": {"database": 5}}',
+        '{"ended": 1, "steps": {"database": ["a", "b", "c"]}}',
         "\x00" * 5_000_000,
     ],
     ids=range(11),
 )
-def test_a_damaged_history_is_replaced(history: Project, content: str) -> None:
+def test_a_damaged_history_is_ignored(history: Project, content: str) -> None:
     """Without a word, because nothing depends on it."""
     write(history)
     file_of(history).write_text(content)
     result = history.run()
     result.assert_outcomes(passed=1)
-    assert len(read(history)["database"]) == 1
+    lines = [" ".join(line.split()) for line in plan_lines(history.run("--plan-history"))]
+    assert any(line.startswith("plan: database 1 0 0") for line in lines), lines
 
 
 def test_nothing_is_read_through_a_link_or_from_a_pipe(history: Project) -> None:

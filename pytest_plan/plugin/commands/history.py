@@ -11,7 +11,7 @@ from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.plugin.commands.columns import aligned
 from pytest_plan.plugin.commands.command import Command
-from pytest_plan.plugin.run.files.history import StepRecord, median, read
+from pytest_plan.plugin.run.files.history import StepRecord, by_step, median, read
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.session.session import PlanSession
@@ -20,13 +20,14 @@ _COLUMNS = ("step", "runs", "failed", "retried", "median", "slowest", "last", "e
 
 
 class ShowHistory(Command):
-    """Shows the history of every step, those that ran last at the end."""
+    """Shows the history of every step."""
 
     def run(self, plan_session: PlanSession) -> pytest.ExitCode:
         """Show the history."""
         say = plan_session.host.foreground.say
-        records = read(self._settings.dir)
-        rows = [_COLUMNS, *(_row(name, runs) for name, runs in records.items() if runs)]
+        runs = read(self._settings.dir)
+        ended = {name: run.ended for run in runs for name in run.steps}
+        rows = [_COLUMNS, *(_row(name, own, ended[name]) for name, own in by_step(runs).items())]
         for line in aligned(rows):
             say(line, always=True)
         if len(rows) == 1:
@@ -34,7 +35,7 @@ class ShowHistory(Command):
         return pytest.ExitCode.OK
 
 
-def _row(name: str, runs: Sequence[StepRecord]) -> tuple[str, ...]:
+def _row(name: str, runs: Sequence[StepRecord], ended: float) -> tuple[str, ...]:
     usual = median(runs)
     seconds = [run.seconds for run in runs]
     return (
@@ -45,5 +46,5 @@ def _row(name: str, runs: Sequence[StepRecord]) -> tuple[str, ...]:
         "" if usual is None else format_duration(usual),
         format_duration(max(seconds)),
         format_duration(seconds[-1]),
-        f"{format_duration(max(SystemClock.wall() - runs[-1].ended, 0.0))} ago",
+        f"{format_duration(max(SystemClock.wall() - ended, 0.0))} ago",
     )
