@@ -92,6 +92,8 @@ def keep(request: pytest.FixtureRequest) -> Callable[[Page, str], None]:
 
     def kept(page: Page, name: str) -> None:
         if folder := os.environ.get(SCREENSHOTS):
-            page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            # Written here, because Playwright would start a thread for it.
+            (Path(folder) / f"{name}.png").write_bytes(page.screenshot(full_page=True))
 
     return kept

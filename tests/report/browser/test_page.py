@@ -65,9 +65,10 @@ def test_without_javascript_what_failed_is_there(opens: Opens) -> None:
     page.goto("about:blank")
 
 
-def test_large_run_opens_with_few_elements(opens: Opens) -> None:
+def test_large_run_opens_with_few_elements(opens: Opens, keep: Callable[[Page, str], None]) -> None:
     """With 5,000 tests and 200 steps there are at most 3,000 elements; the rest is made later."""
     page = opens(large())
+    keep(page, "large")
     assert page.locator("*").count() <= 3_000
     assert page.locator("#rows > details.row").count() == 200
     assert page.locator("#tests-found").inner_text() == "5,000 tests"
@@ -162,7 +163,9 @@ def test_policy_blocks_injected_scripts(opens: Opens, problems: list[str]) -> No
     problems.clear()
 
 
-def test_report_of_a_real_run(opens: Opens, project: Project) -> None:
+def test_report_of_a_real_run(
+    opens: Opens, project: Project, keep: Callable[[Page, str], None]
+) -> None:
     """With workers: blocked tests are under their step, tests know their steps, artifacts open."""
     project.steps("""
     @pytest.mark.plan_step(needs=())
@@ -184,6 +187,7 @@ def test_report_of_a_real_run(opens: Opens, project: Project) -> None:
     """)
     project.run("--plan-report=plan.html", "--plan-continue-on-error", "-p", "xdist", "-n", "2")
     page = opens(project.path / "plan.html")
+    keep(page, "real")
     card = page.locator("#failed-db").inner_text()
     assert "attempt 2 </script><b>" in card
     assert "last words" in card
