@@ -16,7 +16,7 @@ import pytest
 from pytest_plan import Plan
 from pytest_plan.steps import PostgreSQL
 from tests.images import POSTGRES, REDIS, require_images
-from tests.plugin.project import ROOT, Project
+from tests.plugin.project import ROOT, Project, plan_lines
 from tests.steps.containers.engines import address_of, client_of
 from tests.xdist.cluster import wait_until
 
@@ -90,7 +90,7 @@ def test_shop_with_workers_starts_each_server_once(
     assert result.ret == 0, result.stdout.str()
     result.assert_outcomes(passed=9 * (workers if dist == "each" else 1))
     for server in ("postgres", "redis"):
-        said = [line for line in result.outlines if line.startswith(f"plan: {server} ")]
+        said = [line for line in plan_lines(result) if line.startswith(f"plan: {server} ")]
         assert [("cleanup" in line, " ok " in line) for line in said] == [
             (False, True),
             (True, True),
@@ -106,7 +106,7 @@ def test_fastapi(project: Project, workers: str) -> None:
     result = project.run_apart("-p", "xdist", "-n", workers, "-p", "pytest_cov", "--cov")
     assert result.ret == 0, result.stdout.str()
     result.assert_outcomes(passed=7)
-    said = [line.split()[1:3] for line in result.outlines if line.startswith("plan: ")]
+    said = [line.split()[1:3] for line in plan_lines(result)]
     assert said == [
         ["postgres", "ok"],
         ["tables", "ok"],
