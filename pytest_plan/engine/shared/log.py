@@ -44,11 +44,10 @@ class StepLog(Log):
         step: the step's name.
         secrets: the secrets that hooks of the step have made known, as text.
         begin: how many bytes of the private file earlier runs have copied.
-        apart: the parts of the private file, from the first byte to the last, that someone else
-            shows as well; None means that nobody follows the log.
     """
 
     __slots__ = (
+        "_apart",
         "_copies",
         "_copy",
         "_folders",
@@ -56,7 +55,6 @@ class StepLog(Log):
         "_lock",
         "_process",
         "_source",
-        "apart",
         "begin",
         "masker",
         "secrets",
@@ -75,7 +73,8 @@ class StepLog(Log):
         self._hides: Callable[[], bool] | None = None
         self.secrets: set[str] = set()
         self.begin: int = 0
-        self.apart: deque[tuple[int, int]] | None = None
+        # The parts of the private file that someone else shows: begin and end, in bytes.
+        self._apart: deque[tuple[int, int]] | None = None
 
     def resume(self, source: Path, hides: Callable[[], bool]) -> None:
         """Continue the private file of an earlier run, to which programs of the step still write.
@@ -240,9 +239,9 @@ class StepLog(Log):
         if not self._lock.acquire(timeout=_PATIENCE):
             return Gain(mark=mark)
         try:
-            while self.apart and self.apart[0][0] <= mark:
-                mark = max(mark, self.apart.popleft()[1])
-            stop = self.apart[0][0] if self.apart else None
+            while self._apart and self._apart[0][0] <= mark:
+                mark = max(mark, self._apart.popleft()[1])
+            stop = self._apart[0][0] if self._apart else None
             wholly = wholly or stop is not None
             return next_lines(source, mark, self.masker, stop=stop, wholly=wholly)
         finally:
@@ -277,17 +276,18 @@ class StepLog(Log):
         assert self._source is not None
         with self._source.open("ab") as file:
             file.write(data)
-            if apart and self.apart is not None:
+            if apart:
                 file.flush()
                 self._set_apart(file.tell() - len(data), file.tell())
         if "\n" in text:
             copy.update()
 
     def _set_apart(self, begin: int, end: int) -> None:
-        assert self.apart is not None
-        if self.apart and self.apart[-1][1] == begin:
-            begin, _ = self.apart.pop()
-        self.apart.append((begin, end))
+        if self._apart is None:
+            self._apart = deque()
+        if self._apart and self._apart[-1][1] == begin:
+            begin, _ = self._apart.pop()
+        self._apart.append((begin, end))
 
     def _current(self) -> MaskedCopy | None:
         """Return the copy, which is created once a program has written to a resumed file."""

@@ -19,6 +19,7 @@ from pytest_plan.engine.shared.log import StepLog, current_log
 from pytest_plan.plugin.compat.pytest_internals import (
     captured_text,
     configure_log,
+    has_live_logs,
     hold_streams,
 )
 from pytest_plan.plugin.compat.report_internals import leave_progress_line
@@ -49,7 +50,7 @@ class StepOutput:
         self.before_others: Callable[[], None] = lambda: None
         self._filtered: tuple[logging.Handler, ...] = ()
         self._level: int | None = None  # the level of the root logger, if it was changed
-        shows = config.getoption("capture", "fd") == "no"
+        self._shows = shows = config.getoption("capture", "fd") == "no"
         # The routers are never replaced during the run: before Python 3.13, `print` only borrows
         # its reference to sys.stdout, and freeing the stream while a step prints causes a
         # segmentation fault (observed).
@@ -114,6 +115,7 @@ class StepOutput:
 
     def _capture_logs(self) -> None:
         root = logging.getLogger()
+        self._handler.is_shown = self._shows and has_live_logs(self._config)
         self._filtered = tuple(root.handlers)
         for handler in self._filtered:
             handler.addFilter(self._filter)
@@ -257,17 +259,22 @@ def prefix() -> str:
 
 
 class _LogHandler(logging.Handler):
-    """Sends log records of a step's hooks to the step's log."""
+    """Sends log records of a step's hooks to the step's log.
+
+    Attributes:
+        is_shown: whether `log_cli` shows them as well, so that `-s` need not.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.is_shown = False
         self.setFormatter(logging.Formatter("%(levelname)-8s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append the record to the log of the step that runs on this thread, if any."""
         log: StepLog | None = current_log.get()
         if log is not None:
-            log.write(self.format(record) + "\n", apart=True)  # `log_cli` shows records
+            log.write(self.format(record) + "\n", apart=self.is_shown)
 
 
 class _RecordFilter(logging.Filter):

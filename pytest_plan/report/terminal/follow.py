@@ -3,8 +3,8 @@
 A thread writes to a duplicate of the file descriptor of standard output, which pytest's capture
 does not redirect. If the terminal does not take the text, only this thread waits.
 
-With `-s`, what steps print is shown already. The logs have the rest: the lines of `ctx.log`, and
-the output of programs.
+With `-s`, what steps print is shown already. The logs have the rest: the lines of `ctx.log`, log
+records unless `log_cli` shows them, and the output of programs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import itertools
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import IO
 
@@ -102,8 +101,6 @@ class Follower:
         if not (is_named or self._follows_all) or name in self._followed:
             return
         log = step_run.log
-        if self._has_prints:
-            log.apart = deque()
         shown = self._plan.host.foreground.shown(name) if self._follows_all else name
         prefix = self._output.colored(f"{shown} | ", next(self._colors))
         followed = _Followed(log, prefix, None if is_named else _MOST)

@@ -216,7 +216,14 @@ def test_without_capture_all_output_of_steps_is_shown_once(cluster: Cluster) -> 
     assert [line for line in of_db if "printed" in line] == ["db | printed", "db | also printed"]
     others = [line for line in of_db[:-1] if "printed" not in line and "| $ " not in line]
     assert others == [
-        *["db | noted", "db | of a program", "db | ***", "db | \\x1b[2Jtail", "db | of a copy"],
+        *[
+            "db | noted",
+            "db | WARNING  root: recorded",
+            "db | of a program",
+            "db | ***",
+            "db | \\x1b[2Jtail",
+            "db | of a copy",
+        ],
     ]
     of_loud = followed(result.stdout.str(), "loud")
     left_out = next(line for line in of_loud if line.endswith("bytes are not shown here)"))
