@@ -27,11 +27,13 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
         "pip install -e '.[docs,examples,report,test]'": _INDEX,
         "pytest": _SUITE,
         "pytest tests/engine": _SUITE,
+        "pytest -m browser tests/report": _SUITE,
         "pytest -m faults tests/faults": _SUITE,
         "pytest -m recipes tests/docs": _SUITE,
         "tox -e plugins": _SUITE,
         "ruff check && ruff format --check && mypy": _SUITE,
         "DOCS_WRITE=1 pytest tests/docs": _SUITE,
+        "python -m tests.docs.pictures": "tests/docs/test_pictures.py makes them, with -m browser",
     },
     "docs/tutorial.md": dict.fromkeys(
         (

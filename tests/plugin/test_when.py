@@ -94,11 +94,13 @@ class TestNothingRuns:
         assert plan_lines(one.run("-q")) == []
 
     def test_nothing_is_left_on_disk(self, one: Project) -> None:
-        """A green run without artifacts creates no folder in rootdir."""
+        """A green run without artifacts leaves the history, and without it no folder at all."""
         before = {path.name for path in one.path.iterdir()}
+        one.run("-p", "no:cacheprovider", "-o", "plan_record_history=false")
+        assert {path.name for path in one.path.iterdir()} - before == {"calls.txt"}
         one.run("-p", "no:cacheprovider")
-        after = {path.name for path in one.path.iterdir()}
-        assert after - before == {"calls.txt"}
+        left = {path.name for path in (one.path / ".pytest_plan").iterdir()}
+        assert left == {".gitignore", "CACHEDIR.TAG", "history"}
 
 
 class TestOnce:

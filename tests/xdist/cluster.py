@@ -210,7 +210,7 @@ def verdicts(result: pytest.RunResult) -> dict[str, list[str]]:
 
 def once(result: pytest.RunResult, *steps: str) -> None:
     """Check that exactly these steps succeeded, each reported once and cleaned up at most once."""
-    others = r"plan: (\d+ steps?|stopping: .*)"
+    others = r"plan: (\d+ steps?|stopping: .*|cleaning up .*)"
     lines = [line for line in plan_lines(result) if not re.fullmatch(others, line)]
     words = [line.split()[1:4] for line in lines]
     assert sorted(line[0] for line in words if line[1] == "ok") == sorted(steps)

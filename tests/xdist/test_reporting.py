@@ -84,7 +84,7 @@ class TestFailedStep:
 
     def test_live_lines_come_once(self, result: pytest.RunResult) -> None:
         """Starts, retries, failure and cleanup have one line each with `-v`."""
-        assert plan_lines(result) == [
+        assert plan_lines(result, starts=True) == [
             "plan: net  started",
             "plan: net  ok        T",
             "plan: db   started",
