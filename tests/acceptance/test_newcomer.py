@@ -57,9 +57,10 @@ class Newcomer:
         subprocess.run([*build, "-d", self._folder], cwd=ROOT, check=True, capture_output=True)
         (wheel,) = self._folder.glob("*.whl")
         pip = [sys.executable, "-m", "pip", "--python", str(self._python)]
+        environment = {name: own for name, own in os.environ.items() if not name.startswith("PIP_")}
         done = subprocess.run(
             [*pip, "install", "--no-index", "--no-deps", "--disable-pip-version-check", str(wheel)],
-            env={**os.environ, "PIP_CONFIG_FILE": os.devnull},
+            env={**environment, "PIP_CONFIG_FILE": os.devnull},
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         return f"$ pip install pytest-plan\n{done.stdout.splitlines()[-1]}\n"

@@ -192,7 +192,8 @@ def test_in_a_terminal_lines_are_never_glued_to_the_status_of_xdist(cluster: Clu
     text = b"".join(seen).decode()
     assert "\r" in text.replace("\r\n", "")  # xdist did rewrite its status
     lines = [line for line in re.split(r"\r?\n", text) if "plan: " in line]
-    assert len(lines) == 3
+    # Without TERM, there is no live view, so that starts have lines, too.
+    assert len([line for line in lines if not line.endswith("  started")]) == 3
     assert [line for line in lines if "\r" in line] == []
     assert list(glued(text)) == []
     assert "1 error" in text
