@@ -77,7 +77,7 @@ RECIPES = {
     "how-to/run-something-around-all-tests": Recipe(),
     "how-to/run-steps-at-the-same-time": Recipe(frozenset({"database", "search", "mail"})),
     "how-to/see-what-a-service-logged": Recipe(),
-    "how-to/see-which-steps-are-slow": Recipe(),
+    "how-to/see-which-steps-are-slow": Recipe(frozenset({"schema"})),
     "how-to/services": Recipe(without=("test_outage.py",)),
     "how-to/settings-read-at-import": Recipe(frozenset({"database"})),
     "how-to/several-machines": Recipe(frozenset({"stock"})),
