@@ -41,8 +41,9 @@ def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 @pytest.fixture(autouse=True)
 def nothing_left_behind(own_temporary_folder: Path) -> Iterator[None]:
     """Fail a test that leaves a thread, process, file, variable, stream, handler or folder."""
+    threads = _threads()  # those of earlier tests may end meanwhile
     looks: Looks = {
-        "threads": _threads,
+        "threads": lambda: threads | _threads(),
         "processes": _processes,
         "open files": _open_files,
         "environment": _environment,

@@ -72,4 +72,4 @@ def _opened(browser: Browser, page: Path, width: int, height: int, scheme: str) 
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:]))
