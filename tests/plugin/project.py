@@ -10,6 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+# Variables of the surroundings, which would change what runs of a project print or load.
+OUTSIDE = (
+    "CI",
+    "BUILD_NUMBER",
+    "GITHUB_ACTIONS",
+    "GITLAB_CI",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "PYTEST_PLUGINS",
+)
 OURS = ("Traceback (most recent call last)", "INTERNALERROR")
 
 _CALLS = """\

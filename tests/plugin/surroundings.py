@@ -11,23 +11,13 @@ import tenacity  # noqa: F401
 
 import pytest_plan.engine.execution.run  # noqa: F401
 from pytest_plan.engine.calls.stopping import escalation
-from tests.plugin.project import ROOT, Project
-
-_OUTSIDE = (
-    "CI",
-    "BUILD_NUMBER",
-    "GITHUB_ACTIONS",
-    "GITLAB_CI",
-    "NO_COLOR",
-    "FORCE_COLOR",
-    "PYTEST_PLUGINS",
-)
+from tests.plugin.project import OUTSIDE, ROOT, Project
 
 
 @pytest.fixture(autouse=True)
 def outside(monkeypatch: pytest.MonkeyPatch, byte_code: None) -> None:
     """Hide the settings of the surrounding test run from the runs inside it."""
-    for name in [*_OUTSIDE, *(name for name in os.environ if name.startswith("PYTEST_PLAN_"))]:
+    for name in [*OUTSIDE, *(name for name in os.environ if name.startswith("PYTEST_PLAN_"))]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")

@@ -186,9 +186,10 @@ class TestWithoutInternals:
         with pytest_internals.show_live_logs(config, "plan", contextlib.nullcontext, str):
             pass
 
-    def test_progress_is_left_to_pytest(self) -> None:
+    def test_progress_is_left_to_pytest(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Without the terminal reporter, nothing is written before cleanup."""
         report_internals.end_progress(self.Config())  # type: ignore[arg-type]
+        assert capsys.readouterr() == ("", "")
 
     def test_threads_are_not_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """With another version of coverage.py, no trace function is installed."""

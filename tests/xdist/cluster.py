@@ -18,20 +18,11 @@ from typing import Any, Self, cast
 import psutil
 import pytest
 
-from tests.plugin.project import ROOT, Project, plan_lines
+from tests.plugin.project import OUTSIDE, ROOT, Project, plan_lines
 
 PATIENCE = 30.0  # real seconds after which an expected event counts as missing
 _MARK = "XDIST_TESTS_RUN"  # set for every process of a run, to find processes that are left
 _SETTLE = 8.0  # execnet gives a worker 5 s to exit after its controller has exited
-_OUTSIDE = (
-    "CI",
-    "BUILD_NUMBER",
-    "GITHUB_ACTIONS",
-    "GITLAB_CI",
-    "NO_COLOR",
-    "FORCE_COLOR",
-    "PYTEST_PLUGINS",
-)
 
 
 def wait_until(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
@@ -176,7 +167,7 @@ def _environment(folder: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in _OUTSIDE and not name.startswith(("PYTEST_", "PYTHONDONT"))
+        if name not in OUTSIDE and not name.startswith(("PYTEST_", "PYTHONDONT"))
     }
     return {
         **kept,

@@ -103,13 +103,16 @@ class Foreground:
             bad: whether it is about a failure; it is red.
             always: whether to write it also with `-q`, as if it were bad.
         """
+        if not self.is_quiet or bad or always:
+            self.write_line(printable(f"plan: {self.mask(text)}"), red=bad)
+
+    def write_line(self, line: str, *, red: bool = False) -> None:
+        """Write a line as it is to the terminal, if there is one."""
         if self._config.pluginmanager.get_plugin("terminalreporter") is None:
-            return
-        if self.is_quiet and not bad and not always:
             return
         writer = self._config.get_terminal_writer()
         with self.output.visible():
             if writer.width_of_current_line:
                 writer.line()
-            writer.line(printable(f"plan: {self.mask(text)}"), red=bad)
+            writer.line(line, red=red)
             writer.flush()

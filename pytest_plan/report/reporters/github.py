@@ -159,14 +159,7 @@ class Annotations:
             held.clear()
 
     def _write(self, one: _Annotation) -> None:
-        if self._config.pluginmanager.get_plugin("terminalreporter") is None:
-            return
-        writer = self._config.get_terminal_writer()
-        with self._plan.host.output.visible():
-            if writer.width_of_current_line:
-                writer.line()
-            writer.line(printable(one.command()))
-            writer.flush()
+        self._plan.host.foreground.write_line(printable(one.command()))
 
 
 def _is_bad(result: StepResult) -> bool:

@@ -62,12 +62,6 @@ class Sections:
             self._write("section_end", name, "")
 
     def _write(self, marker: str, name: str, title: str) -> None:
-        if self._config.pluginmanager.get_plugin("terminalreporter") is None:
-            return
-        writer = self._config.get_terminal_writer()
-        with self._plan.host.output.visible():
-            if writer.width_of_current_line:
-                writer.line()
-            seconds = int(SystemClock.wall())
-            writer.line(f"{_CLEAR}{marker}:{seconds}:{name}\r{_CLEAR}{title}")
-            writer.flush()
+        seconds = int(SystemClock.wall())
+        line = f"{_CLEAR}{marker}:{seconds}:{name}\r{_CLEAR}{title}"
+        self._plan.host.foreground.write_line(line)

@@ -319,6 +319,7 @@ class _Tries:
         self.answer = "it was not asked"
 
     def ask(self) -> bool:
+        """Return whether the target is ready; raise if it never will be."""
         if (ending := self._target.failure()) is not None:
             raise _EndedError(ending)
         left = self._waiter.seconds_left()
