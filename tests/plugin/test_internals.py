@@ -183,7 +183,7 @@ class TestWithoutInternals:
         pytest_internals.append_to_log_file(config)
         assert pytest_internals.configure_log(config, handler) is None
         assert (handler.level, handler.formatter) == (logging.NOTSET, None)
-        with pytest_internals.show_live_logs(config, "plan", contextlib.nullcontext, str):
+        with pytest_internals.show_live_logs(config, str, contextlib.nullcontext):
             pass
 
     def test_progress_is_left_to_pytest(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,12 +73,12 @@ def test_live_records(cluster: Cluster, eager: bool, workers: str) -> None:
     assert outcomes(result) == {"passed": 1}
     result.stdout.fnmatch_lines(
         [
-            "*- live log plan -*",
-            "db | INFO     provider:conftest.py:* creating db",
+            "*- live log plan step 'db' -*",
+            "INFO     provider:conftest.py:* creating db",
             "plan: db *ok *",
             "*PASSED*",
-            "*- live log plan -*",
-            "db | INFO     provider:conftest.py:* removing db",
+            "*- live log plan step 'db' -*",
+            "INFO     provider:conftest.py:* removing db",
             "plan: db *cleanup ok *",
         ]
     )
@@ -106,7 +106,7 @@ def test_without_logging(cluster: Cluster) -> None:
 
 
 def test_live_records_of_parallel_steps(cluster: Cluster) -> None:
-    """Live records are whole lines, and what steps print is in their own logs and nowhere else."""
+    """Live records are whole lines below the name of their step; prints are in its log alone."""
     cluster.steps(
         """
         import logging
@@ -128,8 +128,13 @@ def test_live_records_of_parallel_steps(cluster: Cluster) -> None:
     )
     cluster.tests("@pytest.mark.plan\ndef test_it(): pass")
     said = cluster.apart("-o", "log_cli=true", "--log-cli-level=INFO").stdout.str()
-    lines = re.findall(r"^\w+ \| INFO +provider:conftest.py:\d+ (\w+) \d+$", said, re.MULTILINE)
-    assert Counter(lines) == dict.fromkeys(["one", "two", "three", "four"], 50)
+    expected = r"live log plan step '(\w+)' -|^INFO +provider:conftest.py:\d+ (\w+) \d+$"
+    found, heading = Counter[str](), ""
+    for match in re.finditer(expected, said, re.MULTILINE):
+        heading = match[1] or heading
+        assert match[2] in (None, heading)
+        found[heading] += match[2] is not None
+    assert found == dict.fromkeys(["one", "two", "three", "four"], 50)
     assert "prints" not in said
     for log in cluster.path.glob(".pytest_plan/artifacts/*/*/log.txt"):
         printed = [line for line in log.read_text().splitlines() if "prints" in line]

@@ -155,9 +155,8 @@ def has_live_logs(config: pytest.Config) -> bool:
 @contextlib.contextmanager
 def show_live_logs(
     config: pytest.Config,
-    heading: str,
+    heading: Callable[[], str],
     visible: Callable[[], contextlib.AbstractContextManager[None]],
-    prefix: Callable[[], str],
 ) -> Iterator[None]:
     """Within this context, let pytest show live log records (`log_cli`) of any thread.
 
@@ -167,9 +166,8 @@ def show_live_logs(
 
     Args:
         config: the config of this process.
-        heading: the heading of the records.
+        heading: a function that returns the heading of a record, on the thread that logs it.
         visible: a function that returns a context in which output reaches the terminal.
-        prefix: a function that returns what precedes a record, on the thread that logs it.
     """
     plugin = config.pluginmanager.get_plugin("logging-plugin")
     handler: Any = getattr(plugin, "log_cli_handler", None)
@@ -183,32 +181,19 @@ def show_live_logs(
         with visible():
             if writer.width_of_current_line:
                 writer.line()
+            # The handler holds its lock, so that no record of another thread comes in between.
+            if (new := heading()) != shown[-1]:
+                shown.append(new)
+                handler.set_when(new)
             yield
 
-    handler.set_when(heading)
+    shown = [heading()]
+    handler.set_when(shown[-1])
     handler.capture_manager = types.SimpleNamespace(global_and_fixture_disabled=on_own_lines)
-    formatter = handler.formatter or logging.Formatter()
-    handler.setFormatter(_Prefixed(formatter, prefix))
     try:
         yield
     finally:
-        handler.setFormatter(formatter)
         handler.capture_manager = manager
-
-
-class _Prefixed(logging.Formatter):
-    """Formats records as another formatter does, with a prefix before each line."""
-
-    def __init__(self, formatter: logging.Formatter, prefix: Callable[[], str]) -> None:
-        super().__init__()
-        self._formatter = formatter
-        self._prefix = prefix
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the text of the record."""
-        text = self._formatter.format(record)
-        prefix = self._prefix()
-        return "\n".join(f"{prefix}{line}" for line in text.split("\n")) if prefix else text
 
 
 def mask_tracebacks(info: pytest.ExceptionInfo[BaseException], mask: Callable[[str], str]) -> None:

@@ -252,10 +252,10 @@ class _Router:
         return getattr(self.stream, name)
 
 
-def prefix() -> str:
-    """Return what precedes a line of the step that runs on this thread; "" if none does."""
+def current_step() -> str | None:
+    """Return the name of the step that runs on this thread; None if none does."""
     log = current_log.get()
-    return "" if log is None else f"{log.step} | "
+    return None if log is None else log.step
 
 
 class _LogHandler(logging.Handler):

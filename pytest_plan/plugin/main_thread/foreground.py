@@ -11,7 +11,7 @@ import pytest
 from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.plugin.compat.coverage_internals import measure_threads
 from pytest_plan.plugin.compat.pytest_internals import catch_warnings, show_live_logs
-from pytest_plan.plugin.main_thread.capture import StepOutput, prefix
+from pytest_plan.plugin.main_thread.capture import StepOutput, current_step
 from pytest_plan.plugin.main_thread.signals import Signals
 
 if TYPE_CHECKING:
@@ -60,15 +60,16 @@ class Foreground:
                 self.signals.owned(),
                 self.output,
                 catch_warnings(self._config, self.mask),
-                show_live_logs(self._config, "plan", self.output.visible, self._prefix),
+                show_live_logs(self._config, self._heading, self.output.visible),
             ):
                 yield
         finally:
             if run is not None:
                 self._runs.remove(run)
 
-    def _prefix(self) -> str:
-        return self.mask(prefix())
+    def _heading(self) -> str:
+        step = current_step()
+        return "plan" if step is None else self.mask(f"plan step {step!r}")
 
     def interrupt(self, reason: str) -> None:
         """Stop the running phases because of a signal; can be called from any signal handler."""

@@ -101,7 +101,7 @@ class TestLines:
         )
 
     def test_without_capture_output_of_steps_is_shown(self, several: Project) -> None:
-        """-s and `log_cli` show the output of steps, each line with the step's name before it."""
+        """-s puts the step's name before each line; `log_cli` puts it above the records."""
         several.steps(
             STEPS,
             "@pytest.mark.plan_step(needs=())\ndef talk():\n"
@@ -112,9 +112,10 @@ class TestLines:
         lines = result.outlines
         noise = [line for line in lines if "noise" in line]
         assert sorted(noise) == [*["db | noise"] * 2, *["web_server | noise"] * 2]
-        logged = [line for line in lines if line.startswith("talk | ")]
-        assert "WARNING" in logged[0]
-        assert [line.split()[-1] for line in logged] == ["one", "two"]
+        (at,) = (at for at, line in enumerate(lines) if "live log plan step 'talk'" in line)
+        first, second = lines[at + 1 : at + 3]
+        assert first.startswith("WARNING  root:conftest.py:")
+        assert [line.split()[-1] for line in (first, second)] == ["one", "two"]
         check_separate_lines(result)
 
     def test_what_was_still_running_after_cleanup_has_a_line(self, project: Project) -> None:
