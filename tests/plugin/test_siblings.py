@@ -61,7 +61,7 @@ def test_plan(plan):
     assert {{url.text for url in found}} == {{"{folder}"}}
     assert "db" in state and state.snapshot()["db"].text == "{folder}" == dict(state)["db"].text
     assert state["services/{folder}/db"] == state["db"] and "services/{folder}/db" in state
-    assert len(state) == len(list(state))
+    assert len(state) <= len(list(state)) <= len(state)  # another worker may add a key meanwhile
     assert plan.results["db"] == plan.results["services/{folder}/db"]
     assert "db" in plan.results and dict(plan.results)["db"] == plan.results["db"]
     plan.need("db", "services/{folder}/db")
