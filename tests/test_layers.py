@@ -42,6 +42,13 @@ FLOORS = {
         ["session"],
         ["commands"],
     ],
+    "pytest_plan.sharing": [
+        ["model"],
+        ["errors"],
+        ["protocol", "rules"],
+        ["stores"],
+        ["urls"],
+    ],
     "pytest_plan.report": [
         ["verdict"],
         ["account", "terminal", "otel"],
@@ -153,7 +160,7 @@ def _is_in(module: str, package: str) -> bool:
 
 def engine_knows_nothing_above_it(root: Path) -> list[str]:
     """The engine imports neither pytest, its plugins and libraries, nor the layers above it."""
-    above = ("pytest_plan.plugin", "pytest_plan.report", "pytest_plan.steps")
+    above = tuple(f"pytest_plan.{layer}" for layer in ("plugin", "report", "sharing", "steps"))
     return [
         str(found)
         for found in imports_of(root)
@@ -181,9 +188,33 @@ def steps_use_only_the_engine(root: Path) -> list[str]:
 
 
 def _is_foreign_to_steps(target: str) -> bool:
+    return _is_foreign(target, "engine", "steps")
+
+
+def _is_foreign(target: str, *layers: str) -> bool:
     if not _is_in(target, "pytest_plan"):
         return target.partition(".")[0] in FOREIGN_TO_ENGINE
-    return not any(_is_in(target, f"pytest_plan.{layer}") for layer in ("engine", "steps"))
+    return not any(_is_in(target, f"pytest_plan.{layer}") for layer in layers)
+
+
+def sharing_uses_only_the_engine(root: Path) -> list[str]:
+    """Stores import nothing of the package but the engine, and only the plugin imports them.
+
+    The plugin imports them inside functions: a run that shares nothing loads none of them.
+    """
+    sharing = "pytest_plan.sharing"
+    return [
+        str(found)
+        for found in imports_of(root)
+        if (_is_in(found.source, sharing) and _is_foreign(found.target, "engine", "sharing"))
+        or (
+            _is_in(found.target, sharing)
+            and not _is_in(found.source, sharing)
+            and not (
+                _is_in(found.source, "pytest_plan.plugin") and (found.late or found.typing_only)
+            )
+        )
+    ]
 
 
 def plugin_imports_reports_late(root: Path) -> list[str]:
@@ -320,6 +351,7 @@ Rule = Callable[[Path], list[str]]
 RULES: list[Rule] = [
     engine_knows_nothing_above_it,
     steps_use_only_the_engine,
+    sharing_uses_only_the_engine,
     plugin_imports_reports_late,
     modules_import_in_no_circle,
     rooms_import_from_lower_floors,
@@ -351,6 +383,9 @@ SOUND = {
     "steps/ready/tcp.py": "",
     "steps/service.py": "import docker\nfrom pytest_plan.engine.plan import Plan\n"
     "from pytest_plan.steps.ready import tcp",
+    "plugin/run/member.py": "def late():\n    from pytest_plan.sharing import urls",
+    "sharing/__init__.py": "",
+    "sharing/urls.py": "import redis\nfrom pytest_plan.engine.model.errors import PlanError",
     "report/__init__.py": "",
     "report/account.py": "",
     "report/files.py": "from pytest_plan.plugin import hook\nfrom . import account",
@@ -383,6 +418,14 @@ VIOLATIONS: list[tuple[Rule, str, str]] = [
     ),
     (steps_use_only_the_engine, "steps/ready/tcp.py", "from pytest_plan.plugin import hook"),
     (steps_use_only_the_engine, "plugin/__init__.py", "from pytest_plan.steps import service"),
+    (sharing_uses_only_the_engine, "sharing/urls.py", "import pytest"),
+    (sharing_uses_only_the_engine, "sharing/urls.py", "from pytest_plan.plugin import hook"),
+    (sharing_uses_only_the_engine, "plugin/__init__.py", "from pytest_plan.sharing import urls"),
+    (
+        sharing_uses_only_the_engine,
+        "report/files.py",
+        "def late():\n    from pytest_plan.sharing import urls",
+    ),
     (plugin_imports_reports_late, "plugin/__init__.py", "from pytest_plan.report import files"),
     (plugin_imports_reports_late, "plugin/session/session.py", "import pytest_plan.report"),
     (modules_import_in_no_circle, ERRORS, "from ..plan import Plan"),

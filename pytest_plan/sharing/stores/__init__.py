@@ -1,0 +1,1 @@
+"""The stores: SQLite on one machine, Redis or Valkey, and PostgreSQL."""
