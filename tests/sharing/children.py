@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pytest_plan.sharing.model import Access, Joined
+from pytest_plan.sharing.errors import StaleError  # noqa: F401 - for scripts
+from pytest_plan.sharing.model import Access, Joined, Kind, Lock, Row  # noqa: F401 - for scripts
 from pytest_plan.sharing.protocol import Store
 from pytest_plan.sharing.urls import open_store
 from tests.sharing.runs import join
@@ -40,8 +41,6 @@ def joined(lease: float = 60.0) -> tuple[Store, Joined]:
 
 def count(store: Store, access: Access, times: int) -> None:
     """Increment the key `n` by compare-and-swap."""
-    from pytest_plan.sharing.model import Kind
-
     done = 0
     while done < times:
         row = store.read(access, Kind.STATE, "n")

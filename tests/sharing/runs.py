@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pytest_plan.engine.processes.identity import host, ourselves
+from pytest_plan.engine.processes.identity import this_owner
 from pytest_plan.sharing.model import Access, Joined, Joining, Member, Project
 from pytest_plan.sharing.protocol import Store
 
@@ -22,8 +22,8 @@ PROJECT = Project("f1", ("net", "db"))
 
 def member(job: str = "") -> Member:
     """Return a new member, which is this process."""
-    pid, birth, boot = ourselves()
-    return Member(uuid.uuid4().hex, host(), job, pid, birth, boot)
+    me = this_owner()
+    return Member(uuid.uuid4().hex, me.host, job, me.pid, me.birth, me.boot, me.namespace)
 
 
 def joining(job: str = "", **options: Any) -> Joining:

@@ -43,8 +43,14 @@ class Calls:
         self._is_transient = is_transient
         self._process = getpid()
 
-    def repeat(self, attempt: Callable[[], T]) -> T:
+    def repeat(
+        self, attempt: Callable[[], T], is_transient: Callable[[Exception], bool] | None = None
+    ) -> T:
         """Return the result of `attempt`, which is called again while the server is silent.
+
+        Args:
+            attempt: the call.
+            is_transient: returns whether it can succeed later; None means the usual function.
 
         Raises:
             SilentError: the server has not answered for as long as the patience.
@@ -55,12 +61,13 @@ class Calls:
                 f"{self.server} cannot be used in a forked copy of the process, which shares the "
                 "connection; use the plan in the original process"
             )
+        may_succeed = is_transient or self._is_transient
         begun, pause = SystemClock.now(), _FIRST_PAUSE
         while True:
             try:
                 return attempt()
             except Exception as error:
-                if not self._is_transient(error):
+                if not may_succeed(error):
                     raise
                 waited, cause = SystemClock.now() - begun, self.clean(describe(error))
             if waited + pause >= self.patience:

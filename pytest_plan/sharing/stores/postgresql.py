@@ -54,7 +54,7 @@ class PostgresqlStore(SqlStore):
         self._lock = threading.Lock()  # guards the connection and its transaction
         self._connection: _Connection | None = None
         try:
-            self._connection = self._connect()
+            self._connection = self._calls.repeat(self._connect, _is_starting)
             self._refuse_pooling(self._connection)
             self._prepare(self._connection)
         except psycopg.Error as error:
@@ -342,6 +342,10 @@ def _translated(sql: str) -> str:
 def _channel(name: str) -> str:
     """Return the channel of an environment; PostgreSQL allows names of 63 bytes."""
     return f"pytest_plan_{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}"
+
+
+def _is_starting(error: Exception) -> bool:
+    return isinstance(error, psycopg.OperationalError) and "database system is" in str(error)
 
 
 def _is_transient(error: Exception) -> bool:

@@ -67,7 +67,7 @@ class RedisStore:
             self._client = redis.Redis.from_url(
                 server.url, socket_timeout=timeout, socket_connect_timeout=timeout,
                 socket_keepalive=True, socket_keepalive_options=_keepalive(),
-                retry=Retry(NoBackoff(), 0), decode_responses=True, client_name="pytest-plan",
+                retry=Retry(NoBackoff(), 0), decode_responses=True,
             )  # fmt: skip
         except ValueError as error:
             text = self._calls.clean(str(error))
@@ -76,7 +76,7 @@ class RedisStore:
             Path(__file__).with_name("store.lua").read_text(encoding="utf-8")
         )
         try:
-            self._refuse_bad_settings()
+            self._calls.repeat(self._refuse_bad_settings, _is_starting)
         except redis.RedisError as error:
             self.shut()
             raise self._setup_error(error) from None
@@ -269,7 +269,8 @@ class RedisStore:
         if any(part in text for part in _NO_RIGHT):
             return ShareSetupError(
                 f"{self.server} does not give its user the rights that sharing needs: {text}; "
-                f"allow it: ACL SETUSER name ~{_PREFIX}* &{_PREFIX}* +@all -@dangerous +info"
+                f"allow it: ACL SETUSER name ~{_PREFIX}* resetchannels &{_PREFIX}* "
+                "+@all -@dangerous +info"
             )
         if isinstance(error, redis.AuthenticationError):
             cure = "check the user and the password in the URL"
@@ -387,6 +388,10 @@ def _keepalive() -> dict[int, int]:
     return {
         getattr(socket, key): value for key, value in _KEEPALIVE.items() if hasattr(socket, key)
     }
+
+
+def _is_starting(error: Exception) -> bool:
+    return isinstance(error, redis.BusyLoadingError)
 
 
 def _is_transient(error: Exception) -> bool:

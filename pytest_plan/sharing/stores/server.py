@@ -36,11 +36,9 @@ def server_of(url: str) -> Server:
         port = f":{parts.port}" if parts.port else ""
         host = parts.hostname or ""
     except ValueError:
-        raise ShareSetupError(
-            "the URL of --plan-share has no valid host or port; write it as "
-            "redis://host:6379 or postgresql://user@host:5432/database, and characters such as "
-            "@ and / in a password as %40 and %2F"
-        ) from None
+        raise _bad_url() from None
+    if "@" in f"{parts.path}{parts.query}" or parts.fragment:
+        raise _bad_url()  # a part of the password is taken for something else
     options = dict(parse_qsl(parts.query))
     if not host:
         host = options.get("host", "")
@@ -48,3 +46,11 @@ def server_of(url: str) -> Server:
     password = parts.password or ""
     found = (password, unquote(password), options.get("password", ""))
     return Server(url, label, (url, *dict.fromkeys(filter(None, found))))
+
+
+def _bad_url() -> ShareSetupError:
+    return ShareSetupError(
+        "the URL of --plan-share has no valid host or port; write it as redis://host:6379 or "
+        "postgresql://user@host:5432/database, and characters such as @, / and # in a password as "
+        "%40, %2F and %23"
+    )

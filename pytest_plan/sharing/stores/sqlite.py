@@ -97,8 +97,9 @@ class SqliteStore(SqlStore):
 
     def shut(self) -> None:
         """Close the connection; see `Store.shut`."""
-        for member in list(self._held):
-            self._end(member)
+        for lock in self._held.values():
+            lock.release()  # its file stays: a process without a file would be taken to live
+        self._held.clear()
         with self._lock:
             self._disconnect()
 
