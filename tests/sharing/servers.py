@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.steps.servers import postgresql, redis
 from pytest_plan.steps.servers.programs import Kind, find_program, other_user, private_file
@@ -119,6 +121,32 @@ def postgresql_server() -> Iterator[Program]:
             server.end()
     finally:
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def pgbouncer(server: Program, mode: str) -> Iterator[str]:
+    """Start PgBouncer in front of a PostgreSQL server; yield the URL. Skip without PgBouncer."""
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        pytest.skip("there is no program 'pgbouncer'")
+    user = "nobody" if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="pgbouncer") as folder:
+        port = free_port()
+        users, settings = Path(folder, "users"), Path(folder, "pgbouncer.ini")
+        users.write_text(f'"postgres" "{PASSWORD}"\n')
+        settings.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            f"auth_type = plain\nauth_file = {users}\npool_mode = {mode}\n"
+        )
+        for path in (users, settings, Path(folder)):
+            if user is not None:
+                shutil.chown(path, user)
+        pooling = Program([program, str(settings)], port, server.url, user)
+        try:
+            yield server.url.replace(f":{server.port}", f":{port}")
+        finally:
+            pooling.end()
 
 
 def missing(kind: Kind) -> str:

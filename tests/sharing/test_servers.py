@@ -24,6 +24,7 @@ from tests.sharing.servers import (
     QUOTED,
     Program,
     free_port,
+    pgbouncer,
     postgresql_server,
     redis_server,
 )
@@ -193,6 +194,23 @@ def test_data_of_another_version_is_refused(
     file.write_bytes(b"no database at all, but text" * 99)
     with pytest.raises(ShareSetupError, match="remove the file, or set plan_dir"):
         open_store("local", tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_pgbouncer_is_refused_unless_it_pools_sessions(
+    postgresql_program: Program, tmp_path: Path, name: str, mode: str
+) -> None:
+    """PgBouncer in transaction mode, which loses notifications, is refused; session mode works."""
+    with pgbouncer(postgresql_program, mode) as url:
+        if mode == "transaction":
+            assert "is PgBouncer in transaction mode" in refused(url, tmp_path)
+            return
+        store = open_store(url, tmp_path)
+        listener = store.listen(name)
+        join(store, name)
+        assert listener.wait(10.0) is not None
+        listener.close()
+        store.shut()
 
 
 @pytest.mark.parametrize("url", SERVERS, indirect=True)

@@ -108,7 +108,10 @@ def check_joining(joining: Joining) -> Joining:
 
     Raises:
         ShareSetupError: the lease is too short, or the number of runs is negative.
+        ValueError: the id of the member has other characters than letters and digits.
     """
+    if not joining.member.id.isalnum():
+        raise ValueError(f"{joining.member.id!r} cannot be the id of a member")
     if not _SHORTEST_LEASE <= joining.lease < float("inf"):
         raise ShareSetupError(
             f"plan_share_lease is {joining.lease:g}s; use at least {_SHORTEST_LEASE:g}s"

@@ -272,7 +272,9 @@ class RedisStore:
                 f"allow it: ACL SETUSER name ~{_PREFIX}* resetchannels &{_PREFIX}* "
                 "+@all -@dangerous +info"
             )
-        if isinstance(error, redis.AuthenticationError):
+        if isinstance(error, redis.exceptions.MovedError):
+            cure = "sharing needs a server without cluster mode, or with a single shard"
+        elif isinstance(error, redis.AuthenticationError):
             cure = "check the user and the password in the URL"
         else:
             cure = "check the URL, and that the server is running and can be reached from here"
@@ -280,7 +282,8 @@ class RedisStore:
 
     def _refused(self, error: redis.RedisError) -> ShareError:
         text = self._calls.clean(str(error)).strip()
-        if isinstance(error, redis.AuthenticationError | redis.ReadOnlyError):
+        known = redis.AuthenticationError | redis.ReadOnlyError | redis.exceptions.MovedError
+        if isinstance(error, known):
             return self._setup_error(error)
         if any(part in text for part in _NO_RIGHT):
             return self._setup_error(error)

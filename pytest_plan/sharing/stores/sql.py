@@ -323,7 +323,8 @@ class SqlStore:
     def _change_in(
         self, tx: Transaction, name: str, body: Body, write: str, reserve: bool
     ) -> tuple[Any, View]:
-        if reserve:
+        # The mark of another run can be deleted between the two statements.
+        while reserve and not self._has_locked(tx, name):
             tx.execute(_RESERVE, [name])
         record = self._locked(tx, name)
         moment = self.moment(tx)
@@ -359,6 +360,10 @@ class SqlStore:
         old = "SELECT id FROM plan_answer WHERE at < ?"
         sql = f"DELETE FROM plan_answer WHERE id IN ({old}{self.skipping})"  # noqa: S608 - ours
         tx.execute(sql, [now - _ANSWERS_KEPT])
+
+    def _has_locked(self, tx: Transaction, name: str) -> bool:
+        sql = f"SELECT 1 FROM plan_environment WHERE name = ?{self.locking}"  # noqa: S608 - ours
+        return bool(tx.execute(sql, [name]))
 
     def _locked(self, tx: Transaction, name: str) -> Record | None:
         """Return the record of an environment, which nobody else changes before the commit."""

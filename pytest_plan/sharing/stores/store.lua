@@ -412,7 +412,9 @@ local function run()
   else
     local value, record = changes[operation](load())
     save(record)
-    announce(ENVIRONMENT)
+    if operation ~= 'renew' or value then -- members need not hear of each other's renewals
+      announce(ENVIRONMENT)
+    end
     answer = cjson.encode({ value = value, record = cjson.encode(record), now = now })
   end
   if KEYS[4] then
