@@ -307,7 +307,7 @@ def _is_told(listener: Any) -> bool:
 
 
 def test_a_refused_write_is_told(redis_program: Program, tmp_path: Path, name: str) -> None:
-    """A server whose memory is full refuses the write, with its reason, and keeps the rest."""
+    """A server whose memory is full, or that is a replica now, refuses a write with a reason."""
     import redis
 
     with redis_server() as server, redis.Redis.from_url(server.url) as client:
@@ -317,5 +317,9 @@ def test_a_refused_write_is_told(redis_program: Program, tmp_path: Path, name: s
         with pytest.raises(ShareError, match=r"has refused an operation: .*OOM"):
             store.put(access, "k", "1", None)
         client.config_set("maxmemory", 0)
+        client.execute_command("REPLICAOF", "127.0.0.1", str(redis_program.port))
+        with pytest.raises(ShareSetupError, match="is a read-only replica"):
+            store.put(access, "k", "1", None)
+        client.execute_command("REPLICAOF", "NO", "ONE")
         assert store.put(access, "k", "1", 0)
         store.shut()

@@ -43,6 +43,7 @@ _PREFIX = "pytest-plan:"
 _LONGEST_CALL = 5.0  # seconds that one call may take
 _KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
 _NO_RIGHT = ("NOPERM", "can't run this command", "can't access", "no permissions")
+_READ_ONLY = "can't write against a read only replica"
 _EVICTION = "noeviction"
 
 
@@ -259,11 +260,11 @@ class RedisStore:
                 f"{policy}), also those of an environment in use; set maxmemory-policy to "
                 f"{_EVICTION}, or use another server"
             )
-        self._script(keys=[_key("", "environment")], args=["probe", _channel(""), "{}"])
+        self._script(keys=[_key("", "probe")], args=["probe", _channel(""), "{}"])
 
     def _setup_error(self, error: redis.RedisError) -> ShareSetupError:
         text = self._calls.clean(str(error)).strip()
-        if isinstance(error, redis.ReadOnlyError):
+        if _READ_ONLY in text:
             return ShareSetupError(self._read_only())
         if any(part in text for part in _NO_RIGHT):
             return ShareSetupError(
@@ -281,10 +282,8 @@ class RedisStore:
 
     def _refused(self, error: redis.RedisError) -> ShareError:
         text = self._calls.clean(str(error)).strip()
-        known = redis.AuthenticationError | redis.ReadOnlyError | redis.exceptions.MovedError
-        if isinstance(error, known):
-            return self._setup_error(error)
-        if any(part in text for part in _NO_RIGHT):
+        known = redis.AuthenticationError | redis.exceptions.MovedError
+        if isinstance(error, known) or any(part in text for part in (_READ_ONLY, *_NO_RIGHT)):
             return self._setup_error(error)
         return ShareError(f"{self.server} has refused an operation: {text}")
 

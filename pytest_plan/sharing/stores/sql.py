@@ -140,7 +140,7 @@ class SqlStore:
             found, role = rules.join(record, joining, moment, new_id())
             value = {"role": role.value}
             if record is not None and found is not record:
-                if record.done_at:
+                if record.done_at and not self._is_forgotten(record, moment):
                     value["ago"] = str(moment.now - record.done_at)
                 tx.execute("DELETE FROM plan_row WHERE name = ?", [name])
             return Change(found, value, [ENVIRONMENT])

@@ -430,4 +430,7 @@ end
 if type(result) == 'table' and result.kind then
   return { 'refused', result.kind, cjson.encode(result.facts) }
 end
+if type(result) == 'table' and result.err then -- of `redis.call`, from Redis 7 on
+  return result
+end
 error(result)
