@@ -91,6 +91,28 @@ say(errors)
         assert [row.text for row in store.rows(caretaker, Kind.JOURNAL)] == ["begun"]
 
 
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_run_that_is_stopped_within_a_transaction_holds_up_nobody(
+    url: str, tmp_path: Path, store: Store, name: str
+) -> None:
+    """PostgreSQL ends the transaction of a stopped run, and the other runs go on."""
+    code = """
+store, name = opened()
+with store.transaction() as tx:
+    store._locked(tx, name)
+    say("locked")
+    hear()
+"""
+    access = join(store, name).access
+    with process(code, url, tmp_path / "plan", name) as stopped:
+        assert line_of(stopped) == "locked"
+        stopped.send_signal(signal.SIGSTOP)
+        begun = SystemClock.now()
+        assert store.put(access, "k", "1", 0)
+        assert SystemClock.now() - begun < 20.0
+        assert stopped.poll() is None
+
+
 @pytest.mark.parametrize("url", ["local"], indirect=True)
 def test_on_one_machine_a_stopped_owner_lives_and_a_killed_one_does_not(
     url: str, tmp_path: Path, open_: Open, name: str

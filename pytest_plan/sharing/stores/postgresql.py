@@ -22,6 +22,7 @@ from pytest_plan.sharing.stores.sql import TABLES, SqlStore, Transaction
 C = TypeVar("C", bound="psycopg.Connection[Any]")
 _SCHEMA = "pytest_plan"
 _LONGEST_CALL = 5.0  # seconds that one statement may take
+_LONGEST_IDLE = 1.0  # seconds that a client may be idle within a transaction
 _KEEPALIVE: dict[str, Any] = {
     "keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
@@ -115,12 +116,13 @@ class PostgresqlStore(SqlStore):
     def _connect(self) -> _Connection:
         connection = _connect(_Connection, self._url, self._timeout)
         connection.longest = self._timeout
-        milliseconds = round(self._timeout * 1000)
-        # A client that is stopped within a transaction would keep the row of the environment.
+        longest = str(round(self._timeout * 1000))
+        # A client that is stopped within a transaction keeps the row of the environment, so that
+        # nobody else can renew a lease: the server ends its transaction.
         connection.execute(
             "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, "
             "false), set_config('idle_in_transaction_session_timeout', %s, false)",
-            [str(milliseconds)] * 3,
+            [longest, longest, str(round(_LONGEST_IDLE * 1000))],
         )
         return connection
 
