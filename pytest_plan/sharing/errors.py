@@ -14,7 +14,7 @@ class ShareError(PlanError):
 
 
 class ShareSetupError(ShareError):
-    """Sharing is set up wrongly, so that nothing can begin: the URL, the server, its rights."""
+    """Sharing cannot begin: the URL, the server, its settings or its rights are wrong."""
 
 
 class SilentError(ShareError):
@@ -54,8 +54,8 @@ class Refusal(Exception):  # noqa: N818 - no error that users see; `explained` m
     """A rule has refused an operation, and nothing was changed.
 
     Attributes:
-        kind: which rule: a key of the functions in this module.
-        facts: what the message needs.
+        kind: the rule that has refused it, such as `epoch`.
+        facts: the values in the message.
     """
 
     def __init__(self, kind: str, **facts: Any) -> None:
@@ -90,12 +90,12 @@ _STALE = {
         "does not exist any more: it was cleaned up, or the server has lost its data; "
         "run the tests again"
     ),
-    "epoch": "has another owner now, so this operation was refused; renew the lease to go on",
+    "epoch": "now has another owner, so this operation was refused; renew the lease to continue",
     "member": (
-        "has counted this run out, because it has not renewed its lease in time; "
+        "no longer has this run as a member, because it did not renew its lease in time; "
         "run the tests again, or use a longer plan_share_lease"
     ),
-    "owner": "belongs to another run, so only that one may do this",
+    "owner": "belongs to another run; only its owner may do this",
 }
 
 
@@ -127,8 +127,8 @@ def _held(where: str, facts: dict[str, Any]) -> PlanError:
 
 def _lost(where: str, facts: dict[str, Any]) -> PlanError:
     return StateError(
-        f"lock {facts['lock']!r} of {where} was lost: this run has not renewed its lease in time, "
-        "so another one may have held it; check what was changed under the lock"
+        f"lock {facts['lock']!r} of {where} was lost: this run did not renew its lease in time, "
+        "so another run may have held it; check the data that the lock guards"
     )
 
 

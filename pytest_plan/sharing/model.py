@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 
 class Role(enum.Enum):
-    """What a run is in a shared environment after it has joined.
+    """The role of a run in a shared environment.
 
     Attributes:
-        OWNER: it provisions the steps, and cleans up.
-        MEMBER: it uses what the owner has provisioned.
-        HEIR: it cleans up what a lost owner has left, then provisions the steps.
+        OWNER: it provisions the steps and cleans them up.
+        MEMBER: it uses the steps that the owner has provisioned.
+        HEIR: it cleans up the steps of a lost owner, then provisions its own.
         WAIT: it has not joined, because the environment is being cleaned up; it joins again later.
     """
 
@@ -37,7 +37,7 @@ class Status(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """The kinds of what is stored in a shared environment.
+    """The kinds of rows in a shared environment.
 
     Attributes:
         STATE: a key of the State.
@@ -96,7 +96,7 @@ class Member(NamedTuple):
 
 
 class Access(NamedTuple):
-    """What every read and write carries, so that the store can refuse those that are stale.
+    """The credentials of each read and write. The store refuses stale ones.
 
     Attributes:
         environment: the environment, in the epoch that the caller knows.
@@ -174,7 +174,7 @@ class Joined(NamedTuple):
 
     Attributes:
         role: what the run is now.
-        access: what its reads and writes carry.
+        access: the credentials for its reads and writes.
         view: the environment after the run has joined. For an heir, `project` is the plan of the
             lost owner.
         begun_again_after: the seconds since the environment of this name was cleaned up, if this
@@ -188,7 +188,7 @@ class Joined(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Something stored in a shared environment.
+    """A value in a shared environment.
 
     Attributes:
         kind: its kind.
@@ -217,7 +217,7 @@ class Lock(NamedTuple):
 
 
 class News(NamedTuple):
-    """What has changed in a shared environment.
+    """Changes in a shared environment.
 
     Attributes:
         keys: the kind and the key of each row that has changed. Kind NOTICE has `environment` if

@@ -52,8 +52,8 @@ class Store(Protocol):
     call if the connection breaks.
 
     All methods raise `SilentError` if the server does not answer for as long as the store's
-    patience, `StaleError` if the environment is unknown, has another epoch or has counted the
-    member out, and `ShareError` if the server refuses the operation.
+    patience, `StaleError` if the environment is unknown, has another epoch or the caller is
+    not a member any more, and `ShareError` if the server refuses the operation.
 
     Attributes:
         server: the server, without a password, for messages.

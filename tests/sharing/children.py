@@ -1,4 +1,4 @@
-"""What the scripts of other processes use: the store of their arguments."""
+"""Functions for the scripts of other processes, which get a store by their arguments."""
 
 from __future__ import annotations
 

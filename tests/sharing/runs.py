@@ -1,4 +1,4 @@
-"""What tests of stores have in common: members, requests, and other processes that join."""
+"""Helpers for tests of stores: members, requests, and other processes that join."""
 
 from __future__ import annotations
 

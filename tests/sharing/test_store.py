@@ -282,7 +282,7 @@ def test_an_owner_that_resigns_leaves_the_rest_to_a_member(store: Store, name: s
     assert claimed.members == ()
     assert claimed.environment == other.environment._replace(epoch=2)
     caretaker = Access(claimed.environment, other.member)
-    with pytest.raises(StaleError, match="has another owner now"):
+    with pytest.raises(StaleError, match="now has another owner"):
         store.claim(other.environment, member())
     with pytest.raises(ShareError, match="only an heir opens it again"):
         store.restart(caretaker, PROJECT)

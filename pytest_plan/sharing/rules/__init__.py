@@ -1,1 +1,1 @@
-"""The rules of a shared environment: who joins as what, and which write is refused."""
+"""The rules of a shared environment: the role of each run, and the writes that are refused."""

@@ -122,7 +122,7 @@ def record_of(text: str) -> Record:
 
 
 def view_of(name: str, record: Record, moment: Moment) -> View:
-    """Return what callers see of a record."""
+    """Return the view of a record."""
     owner = record.members.get(record.owner)
     is_done = record.status == Status.DONE.value
     return View(

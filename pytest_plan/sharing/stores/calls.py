@@ -26,7 +26,7 @@ class Calls:
     Args:
         server: the server, without a password, for messages.
         patience: the seconds for which a call is repeated while the server does not answer.
-        secrets_: what messages must not contain, such as the password.
+        secrets_: texts that messages must not contain, such as the password.
         is_transient: returns whether a call can succeed later, so that it is repeated.
     """
 

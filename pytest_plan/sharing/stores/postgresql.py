@@ -7,7 +7,7 @@ import hashlib
 import select
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 
@@ -19,7 +19,6 @@ from pytest_plan.sharing.stores.calls import Calls
 from pytest_plan.sharing.stores.server import Server
 from pytest_plan.sharing.stores.sql import TABLES, SqlStore, Transaction
 
-C = TypeVar("C", bound="psycopg.Connection[Any]")
 _SCHEMA = "pytest_plan"
 _LONGEST_CALL = 5.0  # seconds that one statement may take
 _LONGEST_IDLE = 1.0  # seconds that a client may be idle within a transaction
@@ -36,7 +35,7 @@ class PostgresqlStore(SqlStore):
     """The store in a PostgreSQL database; see `protocol.Store`.
 
     Args:
-        server: the server, its URL, and what messages must not contain.
+        server: the server.
         patience: the seconds for which a call is repeated while the server does not answer.
 
     Raises:
@@ -114,7 +113,7 @@ class PostgresqlStore(SqlStore):
         return self._connection
 
     def _connect(self) -> _Connection:
-        connection = _connect(_Connection, self._url, self._timeout)
+        connection = _connect(self._url, self._timeout)
         connection.longest = self._timeout
         longest = str(round(self._timeout * 1000))
         # A client that is stopped within a transaction keeps the row of the environment, so that
@@ -128,7 +127,7 @@ class PostgresqlStore(SqlStore):
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Make an error for users of what the server has refused."""
+        """Turn the errors of the server into errors for users."""
         try:
             yield
         except psycopg.Error as error:
@@ -215,7 +214,7 @@ class PostgresqlListener:
         self._name = name
         self._calls = calls
         self._silent_since: float | None = None
-        self._connection: psycopg.Connection[Any] | None = self._connect()
+        self._connection: _Connection | None = self._connect()
 
     def wait(self, timeout: float) -> News | None:
         """Wait for notifications; see `Listener.wait`."""
@@ -245,9 +244,10 @@ class PostgresqlListener:
             self._connection.close()
             self._connection = None
 
-    def _connect(self) -> psycopg.Connection[Any]:
-        connection = _connect(psycopg.Connection, self._url, _LONGEST_CALL)
+    def _connect(self) -> _Connection:
+        connection = _connect(self._url, _LONGEST_CALL)
         connection.execute(f'LISTEN "{_channel(self._name)}"')
+        connection.longest = None
         return connection
 
 
@@ -255,10 +255,11 @@ class _Connection(psycopg.Connection[Any]):
     """A connection that is closed if the server does not answer in time.
 
     Attributes:
-        longest: the maximum number of seconds to wait for an answer.
+        longest: the maximum number of seconds to wait for an answer; None means that the caller
+            of the library has a limit of its own, as for notifications.
     """
 
-    longest = _LONGEST_CALL
+    longest: float | None = _LONGEST_CALL
 
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
         """Wait for the answer of the server.
@@ -266,6 +267,8 @@ class _Connection(psycopg.Connection[Any]):
         Raises:
             psycopg.OperationalError: there was none in time.
         """
+        if self.longest is None:
+            return super().wait(gen, *args, **options)
         poll, file = select.poll(), self.pgconn.socket
         # The server itself gives up a little earlier.
         until = SystemClock.now() + self.longest + 1.0
@@ -313,8 +316,8 @@ def _ready(events: int, wanted: int) -> Any:
     return ready(reads | writes)
 
 
-def _connect(kind: type[C], url: str, timeout: float) -> C:
-    return kind.connect(
+def _connect(url: str, timeout: float) -> _Connection:
+    return _Connection.connect(
         url, autocommit=True, prepare_threshold=None, connect_timeout=max(2, round(timeout)),
         application_name="pytest-plan", **_KEEPALIVE,
     )  # fmt: skip

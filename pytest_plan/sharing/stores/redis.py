@@ -51,7 +51,7 @@ class RedisStore:
     """The store in Redis or Valkey; see `protocol.Store`.
 
     Args:
-        server: the server, its URL, and what messages must not contain.
+        server: the server.
         patience: the seconds for which a call is repeated while the server does not answer.
 
     Raises:

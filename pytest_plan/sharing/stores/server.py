@@ -14,7 +14,7 @@ class Server(NamedTuple):
     Attributes:
         url: its URL, with the password.
         label: its URL without user, password and options, for messages.
-        secrets: what no message may contain.
+        secrets: the texts that no message may contain.
     """
 
     url: str

@@ -76,12 +76,12 @@ class Transaction(Protocol):
 
 
 class Change(NamedTuple):
-    """What a change of a record comes to.
+    """The result of a change of a record.
 
     Attributes:
         record: the record after the change; None if nothing is to be saved.
         value: the answer, which JSON can hold.
-        keys: what listeners are notified of.
+        keys: the rows of which listeners are notified.
     """
 
     record: Record | None
@@ -99,8 +99,8 @@ class SqlStore:
         calls: repeats calls to the server.
     """
 
-    locking = ""  # what makes a SELECT lock its rows
-    skipping = ""  # the same, but it skips rows that others have locked
+    locking = ""  # the clause with which a SELECT locks its rows
+    skipping = ""  # the same, without the rows that others have locked
 
     def __init__(self, calls: Calls) -> None:
         self.server = calls.server
