@@ -64,6 +64,8 @@ class Store(Protocol):
     def join(self, name: str, joining: Joining, *, write: str = "") -> Joined:
         """Join the environment `name`, or begin it.
 
+        A run that joins again with the same member has its old role.
+
         Raises:
             ShareSetupError: another plan or another version of pytest-plan uses the environment.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import signal
 import sqlite3
 import sys
@@ -249,6 +250,8 @@ def test_a_server_that_is_silent(url: str, tmp_path: Path, name: str) -> None:
         assert caught.value.server == store.server
         assert str(caught.value).startswith(f"{store.server} has not answered for ")
         assert PASSWORD not in str(caught.value)
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert (str(copy), copy.seconds) == (str(caught.value), caught.value.seconds)
         between.silent = False
         between.cut()
         assert store.put(access, "k", "1", None)

@@ -82,6 +82,17 @@ def test_an_environment_that_is_done_begins_again(store: Store, name: str) -> No
         store.renew(old.access)
 
 
+def test_a_run_that_joins_again_has_its_role(store: Store, name: str) -> None:
+    """A run that has not received the answer joins again: it is no second run, and no member."""
+    first, second = joining(), joining()
+    for _ in range(2):
+        assert store.join(name, first).role is Role.OWNER
+        assert store.join(name, second).role is Role.MEMBER
+    view = store.view(name)
+    assert view is not None
+    assert (view.joins, len(view.members)) == (2, 1)
+
+
 def test_another_plan_is_refused(store: Store, name: str) -> None:
     """A run whose steps differ in name or in code is refused, and changes nothing."""
     owner = join(store, name)

@@ -35,6 +35,9 @@ def join(
     if record is None or record.status == Status.DONE.value:
         return _begin(record, joining, moment, new_id), Role.OWNER
     is_open = record.status == Status.OPEN.value
+    if role := _role_of(record, joining.member.id):
+        _seat(record, joining.member, moment)
+        return record, role
     if record.owner_lives(moment) or record.living(moment):
         _compare(record, joining.project)
         if not is_open:
@@ -52,6 +55,16 @@ def join(
     record.joins, record.runs, record.failures = 1, joining.runs, 0
     _own(record, joining.member, moment)
     return record, Role.HEIR
+
+
+def _role_of(record: Record, member: str) -> Role | None:
+    """Return the role of a run that joins again, because the answer to its first call was lost."""
+    is_open = record.status == Status.OPEN.value
+    if member not in record.members or record.caretaker:
+        return None
+    if record.owner == member:
+        return Role.OWNER if is_open else Role.HEIR
+    return Role.MEMBER if is_open else None
 
 
 def _begin(old: Record | None, joining: Joining, moment: Moment, new_id: str) -> Record:

@@ -156,6 +156,17 @@ local function begin(old)
   return value, record
 end
 
+local function role_of(record)
+  local is_open = record.status == 'open'
+  if not record.members[given.member] or record.caretaker then
+    return nil
+  end
+  if record.owner == given.member then
+    return is_open and 'owner' or 'heir'
+  end
+  return is_open and 'member' or nil
+end
+
 local changes = {}
 
 function changes.join(record)
@@ -163,6 +174,11 @@ function changes.join(record)
     return begin(record)
   end
   local is_open = record.status == 'open'
+  local role = role_of(record)
+  if role then
+    seat(record)
+    return { role = role }, record
+  end
   if owner_lives(record) or has_living(record) then
     compare(record)
     if not is_open then
