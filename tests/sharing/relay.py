@@ -16,6 +16,7 @@ class Relay:
         swallow: whether the next answer of the server is dropped, with its connection.
         silent: whether no answer is passed on.
         connections: how many connections clients have made.
+        sent: how often a client has sent something.
     """
 
     def __init__(self, target: int) -> None:
@@ -25,6 +26,7 @@ class Relay:
         self.swallow = False
         self.silent = False
         self.connections = 0
+        self.sent = 0
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -53,6 +55,7 @@ class Relay:
     def _pass(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
         with contextlib.suppress(OSError), source, target:
             while data := source.recv(65536):
+                self.sent += not is_answer
                 if is_answer and self.swallow:
                     self.swallow = False
                     for one in (source, target):

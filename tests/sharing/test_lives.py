@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -150,6 +151,23 @@ def test_on_one_machine_a_process_lives_without_its_file(
     other = open_()
     assert not is_lost(other, name)
     assert join(other, name).role is Role.MEMBER
+
+
+@pytest.mark.parametrize("url", ["local"], indirect=True)
+def test_on_one_machine_a_store_that_was_removed_is_lost(
+    store: Store, tmp_path: Path, name: str
+) -> None:
+    """If somebody removes the folder of the store, its environments are lost; runs begin again."""
+    access = join(store, name).access
+    listener = store.listen(name)
+    shutil.rmtree(tmp_path / "plan" / "shared")
+    with pytest.raises(StaleError, match="does not exist any more"):
+        store.renew(access)
+    assert join(store, name).view.environment.epoch == 1
+    news = listener.wait(10.0)
+    assert news is not None
+    assert news.is_everything
+    listener.close()
 
 
 @pytest.mark.parametrize("url", SERVERS, indirect=True)

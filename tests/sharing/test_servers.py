@@ -231,6 +231,9 @@ def test_a_write_whose_answer_is_lost_is_not_repeated(url: str, tmp_path: Path, 
             row = store.read(access, Kind.STATE, "n")
             assert row is not None
             assert row.text == str(number)
+        sent = between.sent
+        store.read(access, Kind.STATE, "n")
+        assert between.sent == sent + 1  # a read takes one round trip
         store.shut()
 
 
