@@ -198,18 +198,19 @@ def _is_foreign(target: str, *layers: str) -> bool:
 
 
 def sharing_uses_only_the_engine(root: Path) -> list[str]:
-    """Stores import nothing of the package but the engine, and only the plugin imports them.
+    """Stores import nothing of the package but the engine, and only one room imports them.
 
-    The plugin imports them inside functions: a run that shares nothing loads none of them.
+    The plugin imports that room inside functions: a run that shares nothing loads none of it.
     """
-    sharing = "pytest_plan.sharing"
+    sharing, room = "pytest_plan.sharing", "pytest_plan.plugin.run.environments.sharing"
     return [
         str(found)
         for found in imports_of(root)
         if (_is_in(found.source, sharing) and _is_foreign(found.target, "engine", "sharing"))
         or (
-            _is_in(found.target, sharing)
+            (_is_in(found.target, sharing) or _is_in(found.target, room))
             and not _is_in(found.source, sharing)
+            and not _is_in(found.source, room)
             and not (
                 _is_in(found.source, "pytest_plan.plugin") and (found.late or found.typing_only)
             )

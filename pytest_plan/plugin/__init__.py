@@ -125,6 +125,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "plan_alone(reason=...): run no other test at the same time, in any worker"
     )
     settings = options.settings(config)
+    if settings.share is not None:
+        from pytest_plan.plugin.interface import sharing
+
+        sharing.begin(config, settings)
     discovery.begin(config, settings, _command(config, settings))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
@@ -186,6 +186,7 @@ class Account:
         versions: the versions of Python and of the packages that took part, by name.
         commit: the commit of the project; empty if it is not known.
         ci_job: the address of the CI job; empty if there is none.
+        share: the facts about the environment that several runs share; None if there is none.
     """
 
     run_id: str
@@ -206,6 +207,7 @@ class Account:
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""
     ci_job: str = ""
+    share: Mapping[str, Any] | None = None
 
     def counts(self) -> dict[str, int]:
         """Return the number of tests with each outcome, and the number not run as `not_run`."""

@@ -156,6 +156,7 @@ class Collector:
             versions=_versions(),
             commit=mask(checkout.commit(os.environ, self._config.rootpath)),
             ci_job=mask(checkout.job(os.environ)),
+            share=plan.host.share,
         )
 
     def _verdict(self, result: PlanResult, tests: tuple[TestAccount, ...]) -> verdict.RunVerdict:

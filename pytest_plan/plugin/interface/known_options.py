@@ -133,6 +133,41 @@ OPTIONS = (
         "DURATION",
     ),
     Option(
+        "share",
+        Kind.NAME,
+        "Share one environment with other runs: 'local' for those of this machine, or the URL of a "
+        "Redis or PostgreSQL server (redis://HOST:PORT, postgresql://USER@HOST:PORT/DATABASE)",
+        "URL",
+    ),
+    Option(
+        "share_steps",
+        Kind.NAMES,
+        "With --plan-share, provision this step and those it needs instead of all steps. Can be "
+        "specified multiple times.",
+        "STEP",
+    ),
+    Option(
+        "share_runs",
+        Kind.COUNT,
+        "With --plan-share, the number of runs that must have joined before the environment is "
+        "cleaned up (default: the number of parallel jobs in GitLab CI and Buildkite)",
+        "N",
+    ),
+    Option(
+        "share_wait",
+        Kind.DURATION,
+        "With --plan-share, the maximum time for which the environment stays for other runs after "
+        "the tests of the run that has provisioned it (default: no limit)",
+        "DURATION",
+    ),
+    Option(
+        "share_lease",
+        Kind.LONGER_THAN_ZERO,
+        "With --plan-share, how long a run that does not answer is taken to be alive (default: "
+        "60s, at least 1s)",
+        in_command_line=False,
+    ),
+    Option(
         "reaper",
         Kind.FLAG,
         "Start the reaper, a process that cleans up if pytest is killed (default: true)",

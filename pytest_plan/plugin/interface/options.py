@@ -46,6 +46,15 @@ class Settings(NamedTuple):
         environment: the name of the environment; None if no name was given.
         wait: the maximum time to wait while another process uses the environment, in seconds; 0
             means not to wait.
+        share: the URL of the store of shared environments; None means that this run shares none.
+            It may contain a password.
+        share_steps: the steps to provision in a shared environment, together with the steps they
+            need; empty means all.
+        share_runs: the number of runs for which a shared environment waits; None means what the CI
+            system says.
+        share_wait: the maximum time for which a shared environment stays for other runs, in
+            seconds; None means no limit.
+        share_lease: how long a run that does not answer is taken to be alive, in seconds.
         reaper: whether to start the reaper.
         report: the report files to write, each ending in one of `REPORT_ENDINGS`.
         ci: the CI system that runs pytest, see `ci.system`, if the output is to be made for it.
@@ -81,6 +90,11 @@ class Settings(NamedTuple):
     json: bool
     environment: str | None
     wait: float
+    share: str | None
+    share_steps: tuple[str, ...]
+    share_runs: int | None
+    share_wait: float | None
+    share_lease: float
     reaper: bool
     report: tuple[Path, ...]
     ci: str | None
@@ -164,6 +178,8 @@ def settings(config: pytest.Config) -> Settings:
             "logs": values["logs"] or "failed",
             "follow": values["follow"] or (),
             "wait": values["wait"] or 0.0,
+            "share_steps": values["share_steps"] or (),
+            "share_lease": values["share_lease"] or 60.0,
             "report": _report_files(config, values["report"] or (), found["report"][1]),
             "dir": config.rootpath / folder,
             "sources": {name: source for name, (_, source) in found.items()},

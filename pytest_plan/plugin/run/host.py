@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -37,9 +37,7 @@ def _nothing(is_over: bool) -> None:
 
 
 def _exit_code(error: SystemExit) -> int:
-    if isinstance(error.code, int):
-        return error.code
-    return 0 if error.code is None else 1
+    return error.code if isinstance(error.code, int) else int(error.code is not None)
 
 
 class Host:
@@ -108,6 +106,11 @@ class Host:
     def has_begun(self) -> bool:
         """Whether the run has begun."""
         return self._run is not None
+
+    @property
+    def share(self) -> dict[str, Any] | None:
+        """The facts about the shared environment, for reports; None if there is none."""
+        return None
 
     @property
     def is_open(self) -> bool:

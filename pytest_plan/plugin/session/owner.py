@@ -31,6 +31,10 @@ class Owner:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Provision eager steps, after `pytest_plan_configure` and before other plugins start."""
         self._session = session
+        if self._settings.share is not None and self.runs():
+            from pytest_plan.plugin.run.environments.sharing import conftests
+
+            conftests.load_all(self._config)
         plan_session = lookup.peek(self._config)
         if plan_session is None or not self.runs():
             return

@@ -58,7 +58,7 @@ class PlanSession:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config = config
         self.settings = settings
-        self.store = _store(config)
+        self.store = _store(config, settings)
         self.declared = DeclaredSteps(config, settings, self.store)
         self.handle = PlanHandle(self)
         self.needs: dict[pytest.Item, tuple[str, ...]] = {}
@@ -79,6 +79,10 @@ class PlanSession:
     @cached_property
     def host(self) -> Host:
         """The run of the plan; only the process that owns the plan imports it."""
+        if self.settings.share is not None:
+            from pytest_plan.plugin.run.environments.sharing.host import SharedHost
+
+            return SharedHost(self.declared, self.handle, self.load_listeners)
         from pytest_plan.plugin.run.host import Host
 
         return Host(self.declared, self.handle, self.load_listeners)
@@ -384,7 +388,11 @@ class PlanSession:
         return (lambda item: self.needs.get(item, ())) if is_listed else None
 
 
-def _store(config: pytest.Config) -> LocalStore:
+def _store(config: pytest.Config, settings: Settings) -> LocalStore:
+    if settings.share is not None and not roles.is_worker(config):
+        from pytest_plan.plugin.run.environments.sharing.state import EnvironmentStore
+
+        return EnvironmentStore()
     if not roles.is_controller(config):
         return LocalStore()
     from pytest_plan.plugin.xdist.shared_store import SharedStore

@@ -31,6 +31,10 @@ class Solo(Owner):
 
                 put_in_order(session.items, lambda item: 0)
             return (yield)
+        if self._settings.share is not None and self.runs():
+            from pytest_plan.plugin.interface import sharing
+
+            sharing.refuse_alone(session.items, self._settings)
         plan_session.survey(session.items)
         waves = plan_session.put_in_order(session.items)
         if option.setupplan:

@@ -45,6 +45,15 @@ class Worker:
             config.option.log_file_mode = "a"
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Load the conftests that the controller loads, so that steps have the same names."""
+        if self._settings.share is not None:
+            from pytest_plan.plugin.run.environments.sharing import conftests
+
+            with contextlib.suppress(pytest.UsageError):  # the controller reports it
+                conftests.load_all(self._config)
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Send the steps that the selected tests need."""
         # Tests that only use the State also need the controller.
@@ -151,6 +160,10 @@ class Worker:
     def _needs(self, plan_session: PlanSession, session: pytest.Session) -> dict[str, Any]:
         error = None
         try:
+            if self._settings.share is not None:
+                from pytest_plan.plugin.interface import sharing
+
+                sharing.refuse_alone(session.items, self._settings)
             plan_session.survey(session.items)
         except pytest.UsageError as refused:
             error = str(refused)

@@ -30,6 +30,7 @@ def data(account: Account) -> dict[str, Any]:
         "limit_seconds": account.limit,
         "steps": [_step(step) for step in account.steps],
         "tests": _tests(account),
+        **({} if account.share is None else {"share": dict(account.share)}),
     }
 
 

@@ -160,7 +160,8 @@ class Recovery(recovery.RecoveryCallbacks):
             if self._kept:
                 return  # `wait_for_cleaners` follows
         self.in_use_by_runs.append(name)
-        self.say(f"environment {name!r} is in use and is left alone")
+        if self._declared.settings.share is None:  # else other runs are expected
+            self.say(f"environment {name!r} is in use and is left alone")
 
     def exhausted(self, environment: Environment, due: Collection[RecordedStep]) -> None:
         """Report that cleanup was given up, for which steps, and the command that forgets them."""

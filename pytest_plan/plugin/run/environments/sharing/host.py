@@ -1,0 +1,244 @@
+"""Runs the plan in a process that shares its environment with other runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_plan.engine.model.errors import StateError
+from pytest_plan.engine.model.secret import Secret
+from pytest_plan.plugin.items.verdict import Verdict
+from pytest_plan.plugin.run.environments.recovery import references_of
+from pytest_plan.plugin.run.environments.sharing.joining import join, shared_steps
+from pytest_plan.plugin.run.environments.sharing.link import Link
+from pytest_plan.plugin.run.environments.sharing.member import MemberPart, OwnersLogs
+from pytest_plan.plugin.run.environments.sharing.owner import OwnerPart
+from pytest_plan.plugin.run.environments.sharing.state import EnvironmentStore
+from pytest_plan.plugin.run.host import Host
+from pytest_plan.sharing.errors import ShareError
+from pytest_plan.sharing.model import Project, Role
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.model.events import Event, Listener
+    from pytest_plan.plugin.declaring.declared import DeclaredSteps
+    from pytest_plan.plugin.items.handle import PlanHandle
+
+
+class SharedHost(Host):
+    """Provisions the plan for all runs, as the owner, or uses what the owner provisions."""
+
+    def __init__(
+        self, declared: DeclaredSteps, handle: PlanHandle, load_listeners: Callable[[], None]
+    ) -> None:
+        super().__init__(declared, handle, load_listeners)
+        self._link: Link | None = None
+        self._owner: OwnerPart | None = None
+        self._member: MemberPart | None = None
+        self._facts: dict[str, Any] | None = None
+        self._has_said = False
+
+    @property
+    def link(self) -> Link:
+        """The part of this run in the environment, which it must have joined."""
+        assert self._link is not None
+        return self._link
+
+    @property
+    def environment(self) -> str:
+        """The name of the environment."""
+        self.begin()
+        return self.link.name
+
+    @property
+    def share(self) -> dict[str, Any] | None:
+        """The facts about the shared environment for the JSON report; None before it is joined."""
+        if self._link is None:
+            return None
+        view = self._link.view
+        return {
+            "environment": view.environment.name,
+            "id": view.environment.id,
+            "epoch": view.environment.epoch,
+            "role": self._link.role.value,
+            "owner": self._link.owner,
+            "members": list(self._link.members.values()),
+            "lease_seconds": view.lease,
+        }
+
+    def provision(self, names: Collection[str]) -> None:
+        """Run the steps as the owner; as a member, wait until the owner has.
+
+        Raises:
+            pytest.UsageError: the environment cannot be used, or the journal cannot be written.
+            BaseException: see `Host.provision`.
+        """
+        if self._link is None and not self._is_wanted(names):
+            return super().provision(names)
+        self.begin()
+        if self._owner is not None:
+            try:
+                super().provision(self._with_shared(names))
+            finally:
+                with self.foreground.owned():
+                    self._owner.decided(self.run)
+                self._say_trouble()
+            return None
+        assert self._member is not None
+        self._declared.definition.settle()
+        self.run.extend(self._declared.definition.linked())
+        with self.foreground.owned():
+            self._member.await_steps(self.run)
+        self._say_trouble()
+        self.signals.raise_received()
+        steps = self.run.step_runs
+        return super().provision([name for name in names if not steps[name].has_ended])
+
+    def clean_up(self, *, failed: bool = False) -> None:
+        """Clean up as the owner, once no other run needs the environment; leave it as a member.
+
+        Args:
+            failed: whether tests have failed.
+        """
+        if self._link is None or not self.is_open:
+            super().clean_up(failed=failed)
+            return
+        if self._owner is not None:
+            self._clean_up_as_owner(failed=failed)
+        else:
+            self._leave(failed=failed)
+        self._say_trouble()
+        self.link.end()
+
+    def has_failed(self) -> bool:
+        """Return whether a step or cleanup failed, or the environment was lost."""
+        is_lost = self._link is not None and self._link.trouble is not None
+        return is_lost or super().has_failed()
+
+    def verdict_on(self, name: str) -> Verdict | None:
+        """Return why a test that needs the step cannot run, or None if it can."""
+        if self._link is not None and (trouble := self._link.trouble) is not None:
+            return Verdict(skips=False, reason=self.mask(trouble), steps=(name,))
+        return super().verdict_on(name)
+
+    def _is_wanted(self, names: Collection[str]) -> bool:
+        """Return whether this run joins: a test needs a step, or other runs count on it."""
+        from pytest_plan.plugin.interface.sharing import runs_of
+
+        has_steps = bool(self._declared.definition.steps)
+        return bool(names) or (has_steps and runs_of(self._declared.settings) > 0)
+
+    def _with_shared(self, names: Collection[str]) -> list[str]:
+        """Return the steps that the owner runs: all shared ones, or those that an option names."""
+        steps, wanted = self._declared.steps, self._declared.settings.share_steps
+        shared = shared_steps(steps)
+        chosen = [name for name, step in shared.items() if not wanted or step.template in wanted]
+        return [name for name in steps if name in {*names, *chosen}]
+
+    def _begin(self) -> None:
+        """Join the environment, and begin the run; leave it if the run cannot begin."""
+        self._check()
+        self._link = link = join(self._declared, self.foreground)
+        settings = self._declared.settings
+        if not (link.is_owner and link.is_local):
+            # Nothing of this run's own is kept or reused.
+            private = settings._replace(environment=None, keep=None, reuse=False)
+            self._declared.settings = private
+        elif settings.keep is None and not settings.reuse:
+            self._declared.settings = settings._replace(environment=None)
+        try:
+            super()._begin()
+            self._take_part(link)
+        except BaseException:
+            self._give_up(link)
+            raise
+
+    def _take_part(self, link: Link) -> None:
+        """Begin to be the owner or a member."""
+        run = self.run
+        masker = run.facts.masker
+        if link.store.server not in str(self._declared.settings.share):
+            masker.learn(Secret(self._declared.settings.share))
+        store = run.facts.store
+        assert isinstance(store, EnvironmentStore)
+        if link.role is Role.HEIR:
+            self._inherit(link)
+        link.begin()
+        store.connect(link, references_of(self._config), lambda text: masker.mask(text) != text)
+        if link.is_owner:
+            self._owner = OwnerPart(link, self.foreground, masker.mask)
+        else:
+            self._member = MemberPart(link, self.foreground)
+            logs = OwnersLogs(self._member.logs, link.owner, self.foreground)
+            self._config.pluginmanager.register(logs, "pytest_plan_owners_logs")
+
+    def _inherit(self, link: Link) -> None:
+        """Open the environment of a lost owner again; on this machine, its journal is cleaned up.
+
+        Raises:
+            pytest.UsageError: the lost owner may have run on another machine.
+        """
+        if not link.is_local:
+            raise pytest.UsageError(
+                f"the owner of the shared environment {link.name!r} on {link.store.server} was "
+                "lost, and its cleanup is left: run pytest --plan-cleanup on its machine, and use "
+                "another --plan-environment"
+            )
+        steps = shared_steps(self._declared.steps)
+        project = Project(link.view.project.fingerprint, tuple(steps))
+        link.see(link.store.restart(link.access, project))
+
+    def _give_up(self, link: Link) -> None:
+        """Leave the environment, because the run could not begin."""
+        if self._run is not None:
+            super().clean_up(failed=True)
+        with contextlib.suppress(ShareError, StateError):
+            link.store.leave(link.access, failed=True)
+        link.end()
+
+    def _clean_up_as_owner(self, *, failed: bool) -> None:
+        assert self._owner is not None
+        self.run.clock.hold()  # the limit is that of this run's own tests
+        with self.foreground.owned():
+            others_failed = self._owner.wait(self._declared.settings.share_wait)
+        self.run.clock.release()
+        super().clean_up(failed=failed or others_failed)
+        is_left = self.run.cleanup_error() is not None or bool(self.run.result().left)
+        self._owner.finish(is_clean=not is_left and not self.run.was_left)
+
+    def _leave(self, *, failed: bool) -> None:
+        assert self._member is not None
+        super().clean_up(failed=failed)
+        with self.foreground.owned():
+            self._member.leave(failed=failed)
+
+    def _listeners(self) -> list[Listener]:
+        return [*super()._listeners(), self._publish]
+
+    def _publish(self, event: Event) -> None:
+        if self._owner is not None:
+            self._owner.on_event(self.run, event)
+
+    def _say_trouble(self) -> None:
+        if self._has_said or self.link.trouble is None:
+            return
+        self._has_said = True
+        left = "" if self.link.is_owner else "; cleanup is left to the machine of the owner"
+        self.foreground.say(f"{self.link.trouble}{left}", bad=True)
+
+    def _check(self) -> None:
+        """Refuse what does not work with a shared environment yet.
+
+        Raises:
+            pytest.UsageError: a step waits for tests.
+        """
+        share = self._declared.settings.sources["share"]
+        late = [step for step in self._declared.steps.values() if step.options.after_tests]
+        if late:
+            names = ", ".join(f"{step.name!r} ({step.origin})" for step in late)
+            raise pytest.UsageError(
+                f"{share} does not work with steps that wait for tests (after_tests): {names}; "
+                f"run these tests without {share}"
+            )

@@ -1,0 +1,100 @@
+"""Joins a shared environment: finds the role of this run, or waits while it is being cleaned up."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_plan.engine.environments.fingerprint import Fingerprints
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.model.errors import StateError
+from pytest_plan.engine.processes.identity import this_owner
+from pytest_plan.plugin.interface import sharing
+from pytest_plan.plugin.run.environments.sharing.link import Link
+from pytest_plan.plugin.run.environments.sharing.owner import Heartbeat
+from pytest_plan.sharing.errors import ShareError
+from pytest_plan.sharing.model import Joined, Joining, Member, Project, Role
+from pytest_plan.sharing.urls import open_store
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.definition.planned import PlannedStep
+    from pytest_plan.plugin.declaring.declared import DeclaredSteps
+    from pytest_plan.plugin.main_thread.foreground import Foreground
+    from pytest_plan.sharing.protocol import Store
+
+_POLL = 0.2  # seconds between two attempts to join an environment that is being cleaned up
+
+
+def join(declared: DeclaredSteps, foreground: Foreground) -> Link:
+    """Join the environment that the options name, and return the part of this run in it.
+
+    Raises:
+        pytest.UsageError: the server cannot be used, or another plan uses the environment.
+        KeyboardInterrupt: a signal was received while this run waited.
+    """
+    settings = declared.settings
+    assert settings.share is not None
+    is_local = settings.share == sharing.LOCAL
+    name, steps = sharing.name_of(settings), shared_steps(declared.steps)
+    joining = Joining(
+        _this_member(),
+        Project(_fingerprint(declared, steps), tuple(steps)),
+        settings.share_lease,
+        sharing.runs_of(settings),
+    )
+    try:
+        store = open_store(settings.share, settings.dir)
+        joined = _join(store, name, joining, foreground)
+    except (ShareError, StateError) as error:
+        raise pytest.UsageError(str(error)) from None
+    link = Link(store, joined, is_local=is_local)
+    _say(link, joined, foreground)
+    return link
+
+
+def shared_steps(steps: Mapping[str, PlannedStep]) -> Mapping[str, PlannedStep]:
+    """Return the steps that the owner provisions for all runs: not those of single workers."""
+    return {name: step for name, step in steps.items() if step.worker is None}
+
+
+def _this_member() -> Member:
+    me = this_owner()
+    return Member(uuid.uuid4().hex, me.host, sharing.job(), me.pid, me.birth, me.boot, me.namespace)
+
+
+def _fingerprint(declared: DeclaredSteps, steps: Mapping[str, PlannedStep]) -> str:
+    """Return a fingerprint of all steps, which is that of other machines with the same commit."""
+    prints = Fingerprints(lambda: declared.steps, declared.definition.options.host)
+    text = "\n".join(f"{name} {prints.of(name)}" for name in sorted(steps))
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _join(store: Store, name: str, joining: Joining, foreground: Foreground) -> Joined:
+    say = Heartbeat(foreground, lambda: f"waiting: {name!r} is being cleaned up by another run")
+    while True:
+        joined = store.join(name, joining)
+        if joined.role is not Role.WAIT:
+            return joined
+        say()
+        foreground.signals.raise_received()
+        SystemClock.sleep(_POLL)
+
+
+def _say(link: Link, joined: Joined, foreground: Foreground) -> None:
+    where = f"shared environment {link.name!r}"
+    if not link.is_local:
+        where += f" on {link.store.server}"
+    if not link.is_owner:
+        foreground.say(f"{where}: {link.owner} provisions it, and this run uses it")
+        return
+    ago = joined.begun_again_after
+    if ago is not None:
+        text = f"the shared environment {link.name!r} was cleaned up {format_duration(ago)} ago"
+        foreground.say(f"{text}: this run provisions it again")
+    else:
+        foreground.say(f"{where}: this run provisions it")

@@ -1,0 +1,191 @@
+"""A member of a shared environment: it runs no step that the owner runs, and tests on its State."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.model.events import StepFinished
+from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.plugin.run.environments.sharing.link import ASK
+from pytest_plan.plugin.run.environments.sharing.owner import Heartbeat
+from pytest_plan.plugin.run.environments.sharing.rows import (
+    DECIDED,
+    Published,
+    published,
+    variables_in,
+)
+from pytest_plan.sharing.errors import ShareError
+from pytest_plan.sharing.model import Kind
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.execution.run import Run
+    from pytest_plan.engine.execution.step_run import StepRun
+    from pytest_plan.plugin.main_thread.foreground import Foreground
+    from pytest_plan.plugin.run.environments.sharing.link import Link
+
+_AGAIN = 1.0  # seconds between two questions to an owner that does not answer
+_FAILED = (StepOutcome.FAILED, StepOutcome.TIMED_OUT)
+
+
+class MemberPart:
+    """What a member does instead of running steps.
+
+    Args:
+        link: the part of this run in the environment.
+        foreground: the main thread.
+
+    Attributes:
+        logs: the last lines of the logs of steps that have failed, by the name of the step.
+    """
+
+    def __init__(self, link: Link, foreground: Foreground) -> None:
+        self._link = link
+        self._foreground = foreground
+        self._outcomes: Mapping[str, Published] = {}
+        self._seen = 0  # the version of the last outcome
+        self._is_decided = False
+        self.logs: dict[str, str] = {}
+
+    def await_steps(self, run: Run) -> None:
+        """Wait until the owner has decided all steps, and take over their outcomes.
+
+        A signal ends the wait. So does the loss of the owner.
+        """
+        if not self._is_decided:
+            signals, begun = self._foreground.signals, SystemClock.now()
+            heartbeat = Heartbeat(self._foreground, lambda: self._doing(begun))
+            self._link.wait(lambda: self._look() or bool(signals.received), heartbeat)
+        for step_run in run.step_runs.values():
+            if step_run.planned.worker is None and not step_run.has_ended:
+                self._take(run, step_run)
+        if self._is_decided:
+            self._set_variables(run)
+        run.catch_up()
+
+    def leave(self, *, failed: bool) -> None:
+        """Leave the environment, once it is known that the owner lives.
+
+        Args:
+            failed: whether this run has failed.
+        """
+        link = self._link
+        if link.trouble is None and not link.is_local and not self._foreground.signals.received:
+            self._await_owner()
+        try:
+            link.see(link.store.leave(link.access, failed=failed))
+        except ShareError as error:
+            link.fail(str(error))
+
+    def _look(self) -> bool:
+        """Return whether the owner has decided all steps, or is lost."""
+        link = self._link
+        if link.trouble is not None:
+            return True
+        try:
+            rows = link.store.rows(link.access, Kind.OUTCOME, self._seen)
+        except ShareError as error:
+            link.fail(str(error))
+            return True
+        self._seen = max((row.version for row in rows), default=self._seen)
+        self._outcomes = {**self._outcomes, **published(rows)}
+        self._is_decided = self._is_decided or any(row.key == DECIDED.key for row in rows)
+        return self._is_decided
+
+    def _running(self) -> list[str]:
+        found = self._outcomes.items()
+        return [name for name, one in found if one.outcome is StepOutcome.RUNNING]
+
+    def _doing(self, begun: float) -> str:
+        running = self._running()
+        what = f"provisions {', '.join(running)}" if running else "provisions"
+        return f"{self._link.owner} {what} for {self._link.name!r}: this run waits"
+
+    def _take(self, run: Run, step_run: StepRun) -> None:
+        """Give a step the outcome that it has in the run of the owner."""
+        link = self._link
+        found = self._outcomes.get(step_run.name)
+        if found is None or found.outcome in (StepOutcome.RUNNING, StepOutcome.PENDING):
+            if not self._is_decided or found is not None:
+                outcome, reason = StepOutcome.BLOCKED, self._why_undecided()
+            else:
+                outcome, reason = StepOutcome.BLOCKED, f"{link.owner} does not provision it"
+        elif found.outcome.provides:
+            outcome, reason = StepOutcome.REUSED, f"provisioned by {link.owner}"
+        elif found.outcome in _FAILED:
+            outcome, reason = StepOutcome.BLOCKED, f"it failed in {link.owner}: {found.reason}"
+            self.logs[step_run.name] = found.log
+        else:
+            outcome, reason = found.outcome, found.reason
+        step_run.restore(outcome, 0, None, reason)
+        step_run.started = step_run.ended = None  # it never begins in this run
+        run.facts.emit(StepFinished(step_run.result(), run.facts.elapsed()))
+
+    def _why_undecided(self) -> str:
+        if self._link.trouble is None:
+            return f"{self._link.owner} has not provisioned it"
+        running = self._running()
+        while_ = f" while it provisioned {running[0]!r}" if running else ""
+        return f"{self._link.trouble}{while_}"
+
+    def _set_variables(self, run: Run) -> None:
+        link = self._link
+        try:
+            rows = link.store.rows(link.access, Kind.VARIABLE)
+        except ShareError as error:
+            link.fail(str(error))
+            return
+        for step, name, text in variables_in(rows):
+            planned = run.step_runs[step].planned if step in run.step_runs else None
+            if planned is not None and planned.worker is None:
+                try:
+                    run.facts.set_variable(name, text, step, planned.instance)
+                except PlanDefinitionError as error:
+                    link.fail(str(error))
+
+    def _await_owner(self) -> None:
+        """Ask the owner for a sign of life, and wait for it until its lease lapses."""
+        link, begun = self._link, SystemClock.now()
+        beats, asked = link.view.beats, [0.0]
+        lease = format_duration(link.view.lease)
+
+        def is_over() -> bool:
+            try:
+                if SystemClock.now() >= asked[0] + _AGAIN:
+                    asked[0] = SystemClock.now()
+                    link.store.notify(link.access, ASK)
+                link.renew()
+            except ShareError as error:
+                link.fail(str(error))
+            is_hurried = bool(self._foreground.signals.received)
+            return link.trouble is not None or link.view.beats > beats or is_hurried
+
+        say = Heartbeat(
+            self._foreground,
+            lambda: f"waiting up to {lease}: the owner {link.owner} does not answer",
+        )
+        link.wait(is_over, lambda: say() if SystemClock.now() > begun + _AGAIN else None)
+
+
+class OwnersLogs:
+    """Shows the log of a step that has failed in the owner, with the first test that it blocks."""
+
+    def __init__(self, logs: dict[str, str], owner: str, foreground: Foreground) -> None:
+        self._logs = logs
+        self._owner = owner
+        self._foreground = foreground
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Write the log, and add it to the report of the blocked test."""
+        for step in getattr(report, "plan_blocked", ()):
+            if text := self._logs.pop(step, ""):
+                title = f"log of plan step {step!r} in {self._owner}"
+                report.sections.append((title, text))
+                for line in (f"{title}:", *text.splitlines()):
+                    self._foreground.say(line, bad=True)

@@ -1,0 +1,172 @@
+"""The owner of a shared environment: it publishes what its steps do, and waits for the members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.model.events import Event, StepFinished, StepStarted
+from pytest_plan.plugin.run.environments.sharing.rows import (
+    DECIDED,
+    outcome_row,
+    running_row,
+    variable_rows,
+)
+from pytest_plan.sharing.errors import ShareError
+from pytest_plan.sharing.model import Row, Status
+
+if TYPE_CHECKING:
+    from pytest_plan.engine.execution.run import Run
+    from pytest_plan.plugin.main_thread.foreground import Foreground
+    from pytest_plan.plugin.run.environments.sharing.link import Link
+
+_HEARTBEAT = 10.0  # seconds between two lines about a wait
+_MOST_NAMED = 4  # members that a line names
+
+
+class Heartbeat:
+    """Writes a line at once, when it changes, and every ten seconds.
+
+    Args:
+        foreground: the main thread, which shows it.
+        text: a function that returns the line.
+    """
+
+    def __init__(self, foreground: Foreground, text: Callable[[], str]) -> None:
+        self._foreground = foreground
+        self._text = text
+        self._said = ""
+        self._next = 0.0
+
+    def __call__(self) -> None:
+        """Write the line if it is due."""
+        text, now = self._text(), SystemClock.now()
+        if text == self._said and now < self._next:
+            return
+        self._said, self._next = text, now + _HEARTBEAT
+        self._foreground.say(text, always=True)
+
+
+class OwnerPart:
+    """What the owner does for the members.
+
+    Args:
+        link: the part of this run in the environment.
+        foreground: the main thread.
+        mask: a function that masks the secrets in a text.
+    """
+
+    def __init__(self, link: Link, foreground: Foreground, mask: Callable[[str], str]) -> None:
+        self._link = link
+        self._foreground = foreground
+        self._mask = mask
+        self._variables: set[Row] = set()
+        self._hidden: set[str] = set()
+
+    def on_event(self, run: Run, event: Event) -> None:
+        """Publish that a step has begun or ended."""
+        if isinstance(event, StepStarted):
+            if run.step_runs[event.step].planned.worker is None:
+                self._publish([running_row(event.step)])
+        elif isinstance(event, StepFinished):
+            name = event.result.name
+            if run.step_runs[name].planned.worker is None:
+                self._publish([*self._new_variables(run), self._outcome(run, name)])
+
+    def decided(self, run: Run) -> None:
+        """Publish the outcomes of all steps; none of them runs any more."""
+        steps = run.step_runs.values()
+        rows = [self._outcome(run, one.name) for one in steps if one.planned.worker is None]
+        self._publish([*self._new_variables(run), *rows, DECIDED])
+
+    def wait(self, longest: float | None) -> bool:
+        """Wait for the members, and begin the cleanup; return whether a run has failed.
+
+        Args:
+            longest: the seconds after which the members that are left are not waited for any
+                more; None means no limit.
+        """
+        link, begun = self._link, SystemClock.now()
+
+        def is_over() -> bool:
+            is_late = longest is not None and SystemClock.now() >= begun + longest
+            is_hurried = len(self._foreground.signals.received) > 1
+            try:
+                link.see(link.store.close(link.access, anyway=is_late or is_hurried))
+            except ShareError as error:
+                link.fail(str(error))
+            return link.trouble is not None or link.view.status is not Status.OPEN
+
+        def waiting() -> str:
+            left = "" if longest is None else f" for at most {format_duration(longest)}"
+            return f"{self._missing()}: cleanup waits{left}"
+
+        link.wait(is_over, Heartbeat(self._foreground, waiting))
+        left = len(link.view.members)
+        if link.view.status is Status.CLOSED and left:
+            self._foreground.say(
+                f"cleanup begins although {_use(left)} {link.name!r}: their tests that have not "
+                "begun are blocked",
+                bad=True,
+            )
+        return link.view.failures > 0
+
+    def finish(self, *, is_clean: bool) -> None:
+        """End the environment; leave it to others if something could not be undone.
+
+        Args:
+            is_clean: whether everything was undone.
+        """
+        link = self._link
+        try:
+            if link.trouble is None and is_clean:
+                link.store.done(link.access)
+            elif link.trouble is None:
+                link.store.leave(link.access, failed=True)
+        except ShareError as error:
+            link.fail(str(error))
+
+    def _missing(self) -> str:
+        view = self._link.view
+        names = [str(one) for one in view.members]
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        if names:
+            users = f"{', '.join(names[:_MOST_NAMED])}{more}"
+            return f"{_use(len(names))} {self._link.name!r}: {users}"
+        return f"{view.joins} of {view.runs} runs have joined {self._link.name!r}"
+
+    def _outcome(self, run: Run, name: str) -> Row:
+        row = outcome_row(run.step_runs[name].result())
+        return row._replace(text=self._mask(row.text))
+
+    def _new_variables(self, run: Run) -> Iterable[Row]:
+        rows = [row for row in variable_rows(run.facts) if row not in self._variables]
+        self._variables.update(rows)
+        shown = []
+        for row in rows:
+            if self._mask(row.text) == row.text:
+                shown.append(row)
+            else:
+                self._hidden.add(row.key)
+                step, _, name = row.key.rpartition(" ")
+                self._foreground.say(
+                    f"environment variable {name} of {step} contains a secret: other runs do not "
+                    "see it",
+                    bad=True,
+                )
+        return shown
+
+    def _publish(self, rows: list[Row]) -> None:
+        link = self._link
+        if link.trouble is not None:
+            return
+        try:
+            link.store.publish(link.access, rows)
+        except ShareError as error:
+            link.fail(str(error))
+
+
+def _use(runs: int) -> str:
+    return "1 other run still uses" if runs == 1 else f"{runs} other runs still use"

@@ -1,0 +1,235 @@
+"""The store of a State that many runs share: each operation is one of the shared store."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pytest_plan.engine.journal.codec import Codec
+from pytest_plan.engine.journal.reference import NotDurableError, Reference, References
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.errors import StateError
+from pytest_plan.engine.shared.store import Entry, LocalStore, Prepared
+from pytest_plan.sharing.errors import ShareError
+from pytest_plan.sharing.model import Kind, Lock
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.run.environments.sharing.link import Link
+
+__tracebackhide__ = True  # as in engine/shared/state.py
+_POLL = 0.2  # seconds between two looks although no change was notified
+
+
+class _Loaded(References):
+    """References to classes that are loaded already: a value from outside imports nothing."""
+
+    def follow(self, reference: Reference) -> Any:
+        """Return the class; raise LookupError if its module is not loaded."""
+        module = self._loaded(reference) or sys.modules.get(reference.module)
+        found: Any = module
+        for part in reference.qualname.split("."):
+            found = getattr(found, part, None)
+        if found is None:
+            raise LookupError(
+                f"{reference.qualname!r} of {reference.file or reference.module} is not loaded in "
+                "this process; import it in the conftest.py"
+            )
+        return found
+
+
+class EnvironmentStore(LocalStore):
+    """The store of the State, in a run that shares its environment.
+
+    Before `connect`, the entries are in this process. After it, they are those of the environment;
+    this process keeps only a copy of what it has read, for its forked copies.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._link: Link | None = None
+        self._codec: Codec | None = None
+        self._threads: dict[str, int] = {}  # the thread of this process that holds each lock
+
+    def connect(self, link: Link, references: References, is_secret: Callable[[str], bool]) -> None:
+        """Use the entries of a shared environment from now on.
+
+        Args:
+            link: the part of this run in the environment.
+            references: the references to the classes of values.
+            is_secret: a function that returns whether a text contains a secret.
+        """
+        entries, self._entries = self._entries, {}
+        self._codec = Codec(_Loaded(*references), is_secret)
+        self._link = link
+        link.on_change = self.wake
+        if link.is_owner:
+            for key, entry in entries.items():
+                self.write(key, entry.value, None, key)
+        else:
+            with self._calls():
+                for row in link.store.rows(link.access, Kind.STATE):
+                    with contextlib.suppress(StateError):
+                        self._entries[row.key] = self._entry(row.key, row.version, row.text)
+
+    def read(self, key: str) -> Entry | None:
+        """Return the entry of `key`; see `Store.read`."""
+        if self._link is None or self._is_copied():
+            return super().read(key)
+        with self._calls():
+            row = self._link.store.read(self._link.access, Kind.STATE, key)
+        if row is None:
+            self._entries.pop(key, None)
+            return None
+        known = self._entries.get(key)
+        if known is not None and known.version == row.version:
+            return known
+        entry = self._entries[key] = self._entry(key, row.version, row.text)
+        return entry
+
+    def prepare(self, key: str, value: Any) -> Prepared:
+        """Encode a value as text.
+
+        Raises:
+            StateError: it cannot be written as JSON.
+        """
+        self._learn(value)
+        lasting = self._lasting(key, value)
+        return Prepared(value if self._codec is None else self._text(key, value), lasting)
+
+    def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
+        """Write the result of `prepare` if the entry is at `version`; see `Store.write`."""
+        if self._link is None:
+            return super().commit(key, prepared, version, writer)
+        with self._changed:
+            self._refuse(key, writer)
+        with self._calls():
+            new = self._link.store.put(self._link.access, key, prepared.value, version)
+        if not new:
+            return False
+        with self._changed:
+            self._entries[key] = self._entry(key, new, prepared.value)
+            self._journal.state_set(key, prepared.lasting, writer)
+            self._changed.notify_all()
+        return True
+
+    def remove(self, key: str, version: int, writer: str | None) -> bool:
+        """Remove the entry if it is at `version`; see `Store.remove`."""
+        if self._link is None:
+            return super().remove(key, version, writer)
+        self._refuse_copy()
+        with self._changed:
+            self._refuse(key, writer)
+        with self._calls():
+            is_removed = self._link.store.remove(self._link.access, key, version)
+        if is_removed:
+            with self._changed:
+                self._entries.pop(key, None)
+                self._journal.state_removed(key)
+                self._changed.notify_all()
+        return is_removed
+
+    def versions(self) -> dict[str, int]:
+        """Return the versions of all keys; see `Store.versions`."""
+        if self._link is None:
+            return super().versions()
+        self._refuse_copy()
+        with self._calls():
+            return self._link.store.versions(self._link.access)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all values; see `Store.snapshot`."""
+        if self._link is None:
+            return super().snapshot()
+        self._refuse_copy()
+        with self._calls():
+            rows = self._link.store.rows(self._link.access, Kind.STATE)
+        return {row.key: self._entry(row.key, row.version, row.text).value for row in rows}
+
+    def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
+        """Wait for an entry and return it; see `Store.wait`."""
+        if self._link is None:
+            return super().wait(key, timeout, stopping)
+        self._refuse_copy()
+        for _ in self._looks(timeout):
+            if (entry := self.read(key)) is not None or stopping():
+                return entry
+        return None
+
+    def acquire(self, name: str, timeout: float | None, stopping: Callable[[], bool]) -> bool:
+        """Acquire the lock `name`; see `Store.acquire`."""
+        if self._link is None:
+            return super().acquire(name, timeout, stopping)
+        self._refuse_copy()
+        lock = Lock(name, str(threading.get_ident()))
+        for _ in self._looks(timeout):
+            with self._calls():
+                if self._link.store.acquire(self._link.access, lock):
+                    self._threads[name] = threading.get_ident()
+                    return True
+            if stopping():
+                break
+        return False
+
+    def release(self, name: str, thread: int) -> None:
+        """Release the lock `name`; see `Store.release`.
+
+        Raises:
+            StateError: the lock was lost.
+        """
+        if self._link is None:
+            super().release(name, thread)
+        elif not self._is_copied():
+            self._threads.pop(name, None)
+            with self._calls():
+                self._link.store.release(self._link.access, Lock(name, str(thread)))
+
+    def abandon(self, thread: int) -> None:
+        """Release every lock that an abandoned thread of this process holds."""
+        super().abandon(thread)
+        for name in [name for name, holder in self._threads.items() if holder == thread]:
+            with contextlib.suppress(StateError):
+                self.release(name, thread)
+
+    def _looks(self, timeout: float | None) -> Iterator[None]:
+        """Yield at once, after each change, and at the end of the time."""
+        until = None if timeout is None else SystemClock.now() + timeout
+        while True:
+            yield
+            left = _POLL if until is None else min(_POLL, until - SystemClock.now())
+            if left <= 0:
+                return
+            with self._changed:
+                self._changed.wait(left)
+
+    def _text(self, key: str, value: Any) -> str:
+        assert self._codec is not None
+        try:
+            return self._codec.encode(value)
+        except NotDurableError as error:
+            raise StateError(
+                f"the value of {key!r} cannot be shared with other runs: {error}; store text, "
+                "numbers, lists, dicts, dataclasses or the like, such as a URL instead of a client"
+            ) from None
+
+    def _entry(self, key: str, version: int, text: str) -> Entry:
+        assert self._codec is not None
+        try:
+            return Entry(version, self._codec.build(self._codec.decode(text)))
+        except (LookupError, ValueError) as error:
+            raise StateError(f"the value of {key!r} cannot be read: {error}") from None
+
+    @contextlib.contextmanager
+    def _calls(self) -> Iterator[None]:
+        """Turn the errors of the shared store into those of a State."""
+        assert self._link is not None
+        if self._link.trouble is not None:
+            raise StateError(self._link.trouble)
+        try:
+            yield
+        except StateError:
+            raise
+        except ShareError as error:
+            raise StateError(str(error)) from error

@@ -1,0 +1,205 @@
+"""`--plan-share`: several runs use one environment, which one of them provisions and cleans up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.plugin.project import Project, refuses
+
+ARGV = [sys.executable, "-m", "pytest", "-p", "pytest_plan"]
+STEPS = """
+from pathlib import Path
+import time
+
+HERE = Path(__file__).parent
+
+def held(name):
+    "Wait until the test creates the file, if this process is to wait for it."
+    if os.environ.get("HELD", "") == name:
+        HERE.joinpath(f"{name}.reached").touch()
+        while not HERE.joinpath(name).exists():
+            time.sleep(0.02)
+
+@pytest.mark.plan_step
+def net(ctx, state):
+    note("net")
+    held("step")
+    ctx.setenv("NET", "there")
+    state["count"] = 0
+    yield {"pid": os.getpid()}
+    note("clean", ctx.reason, state["count"])
+
+@pytest.mark.plan_step
+def db(net):
+    if os.environ.get("BROKEN"):
+        print("last words of db")
+        raise ValueError("no disk")
+    return Path("db") / str(net["pid"])
+"""
+TESTS = """
+import conftest
+
+def test_one(db, net, plan):
+    conftest.held("test")
+    assert db == conftest.Path("db") / str(net["pid"]) and os.environ["NET"] == "there"
+    for _ in range(10):
+        with plan.state.lock("count"):
+            plan.state["count"] += 1
+
+def test_two(net):
+    assert not os.environ.get("RED")
+"""
+
+
+class Runs:
+    """Starts runs that share an environment; all of them are killed when the test ends."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self.share = ["--plan-share", "local"]
+        self.all: list[subprocess.Popen[str]] = []
+
+    def __call__(self, *args: str, **variables: str) -> subprocess.Popen[str]:
+        """Start a run; its standard error is part of its output."""
+        run = subprocess.Popen(
+            [*ARGV, *self.share, *args], cwd=self._project.path, text=True,
+            env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.all.append(run)
+        return run
+
+    def held(self, where: str, *args: str, **variables: str) -> subprocess.Popen[str]:
+        """Start a run, and wait until it holds at the place `where`."""
+        run = self(*args, HELD=where, **variables)
+        file = self._project.path / f"{where}.reached"
+        while not file.exists():
+            assert run.poll() is None, run.communicate()
+        file.unlink()
+        return run
+
+    def release(self, where: str) -> None:
+        """Let the runs go on that hold at a place."""
+        (self._project.path / where).touch()
+
+
+@pytest.fixture
+def runs(project: Project) -> Iterator[Runs]:
+    """Return what starts runs of a project with two steps and two tests."""
+    project.steps(STEPS)
+    project.tests(TESTS)
+    runs = Runs(project)
+    yield runs
+    for run in runs.all:
+        if run.poll() is None:
+            run.kill()
+            run.communicate()
+
+
+def until(run: subprocess.Popen[str], text: str) -> str:
+    """Read the output of a run up to a line that contains `text`; return that line."""
+    assert run.stdout is not None
+    read = []
+    for line in run.stdout:
+        read.append(line)
+        if text in line:
+            return line
+    raise AssertionError(f"{text!r} is not in {''.join(read)}")
+
+
+def ended(run: subprocess.Popen[str], status: int = 0) -> str:
+    """Wait for the end of a run, check its exit status, and return the rest of its output."""
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == status, said
+    assert "Traceback" not in said, said
+    assert "INTERNALERROR" not in said, said
+    return said
+
+
+def nothing_left(project: Project) -> None:
+    """Check that neither a journal nor a member is left."""
+    left = project.path / ".pytest_plan"
+    assert not list(left.glob("environments/*")), list(left.rglob("*"))
+    assert not list(left.glob("shared/members/*"))
+
+
+def test_runs_at_the_same_time_provision_and_clean_up_once(runs: Runs, project: Project) -> None:
+    """Eight runs have one provisioning and one cleanup, exact counts, and the same values."""
+    shards = [runs("--plan-share-runs", "8", f"--plan-report={n}.json") for n in range(8)]
+    said = [ended(shard) for shard in shards]
+    assert project.calls == ["net", "clean success 80"]
+    reports = [json.loads((project.path / f"{n}.json").read_text()) for n in range(8)]
+    roles = sorted(report["share"]["role"] for report in reports)
+    assert roles == ["member"] * 7 + ["owner"]
+    owner = next(report["share"] for report in reports if report["share"]["role"] == "owner")
+    assert len(owner["members"]) <= 7
+    assert owner["environment"] == "default"
+    assert owner["epoch"] == 1
+    assert {report["share"]["id"] for report in reports} == {owner["id"]}
+    assert {report["share"]["owner"] for report in reports} == {owner["owner"]}
+    assert sum("provisioned by" in text for text in said) == 7
+    nothing_left(project)
+    again = ended(runs())
+    assert "was cleaned up" in again
+    assert "ago: this run provisions it again" in again
+
+
+def test_owner_waits_for_a_member_that_tests(runs: Runs, project: Project) -> None:
+    """A late member uses the environment after the owner's tests and Ctrl-C, and it stays."""
+    owner = runs.held("step")
+    member = runs("-v", HELD="test", RED="yes")
+    assert "provisions net" in until(member, "this run waits")
+    runs.release("step")
+    until(member, "plan: db")
+    line = until(owner, "cleanup waits")
+    assert "1 other run still uses 'default'" in line
+    assert f"process {member.pid}" in line
+    owner.send_signal(signal.SIGINT)
+    assert project.calls == ["net"]
+    runs.release("test")
+    said = ended(member, 1)
+    assert "test_one PASSED" in said
+    ended(owner, 2)
+    assert project.calls == ["net", "clean cancelled 20"]
+    nothing_left(project)
+
+
+def test_members_show_why_the_owner_could_not_provision(runs: Runs, project: Project) -> None:
+    """A failed step is a failure of the owner alone; a member is blocked, with the step's log."""
+    owner = runs.held("step", BROKEN="yes")
+    member = runs("-v")
+    until(member, "this run waits")
+    runs.release("step")
+    said = ended(member, 1)
+    assert "plan step 'db' did not run: it failed in" in said
+    assert "ValueError: no disk" in said
+    assert said.count("last words of db") == 1
+    assert "1 passed, 1 blocked" in said
+    assert "1 passed, 1 error, 1 blocked" in ended(owner, 1)
+    assert project.calls == ["net", "clean failure 0"]
+    nothing_left(project)
+
+
+def test_bad_options_are_usage_errors(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot work with a shared environment is one message with the cure, before any step."""
+    for name in ("GITHUB_RUN_ID", "CI_PIPELINE_ID", "BUILDKITE_BUILD_ID"):
+        monkeypatch.delenv(name, raising=False)
+    project.steps(STEPS)
+    project.tests(TESTS)
+    server = ("--plan-share", "redis://127.0.0.1:1")
+    refuses(project.run(*server), "--plan-environment NAME")
+    refuses(project.run(*server, "--plan-keep", "always"), "--plan-keep and --plan-share cannot")
+    refuses(project.run("--plan-share", "ftp://x", "--plan-environment=a"), "begins with 'ftp'")
+    refuses(project.run("--plan-share", "local", "-o", "plan_share_lease=0.5"), "at least 1s")
+    project.tests(TESTS, "@pytest.mark.plan_alone\ndef test_three(): pass")
+    refuses(project.run("--plan-share", "local"), "test_three is marked plan_alone")
+    project.tests(TESTS)
+    project.steps(STEPS, "@pytest.mark.plan_step(after_tests=True)\ndef late(db): pass")
+    refuses(project.run("--plan-share", "local"), "'late' (conftest.py:", "after_tests")
+    assert project.calls == []
