@@ -198,24 +198,28 @@ def _is_foreign(target: str, *layers: str) -> bool:
 
 
 def sharing_uses_only_the_engine(root: Path) -> list[str]:
-    """Stores import nothing of the package but the engine, and only one room imports them.
+    """Stores import nothing of the package but the engine, and only parts of the plugin use them.
 
-    The plugin imports that room inside functions: a run that shares nothing loads none of it.
+    The plugin imports these parts inside functions: a run that shares nothing loads none of them.
     """
-    sharing, room = "pytest_plan.sharing", "pytest_plan.plugin.run.environments.sharing"
+    sharing = "pytest_plan.sharing"
     return [
         str(found)
         for found in imports_of(root)
         if (_is_in(found.source, sharing) and _is_foreign(found.target, "engine", "sharing"))
         or (
-            (_is_in(found.target, sharing) or _is_in(found.target, room))
-            and not _is_in(found.source, sharing)
-            and not _is_in(found.source, room)
+            _shares(found.target)
+            and not _shares(found.source)
             and not (
                 _is_in(found.source, "pytest_plan.plugin") and (found.late or found.typing_only)
             )
         )
     ]
+
+
+def _shares(module: str) -> bool:
+    rooms = ("sharing", "plugin.run.environments.sharing", "plugin.session.sharing")
+    return any(_is_in(module, f"pytest_plan.{room}") for room in rooms)
 
 
 def plugin_imports_reports_late(root: Path) -> list[str]:

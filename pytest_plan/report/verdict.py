@@ -105,7 +105,9 @@ def of_run(plan: PlanSession, result: PlanResult, counts: Mapping[str, int]) -> 
         name = "error in collection" if errors == 1 else "errors in collection"
         counts = {**counts, name: errors}
     outcome = _of_session(plan, is_red=is_red)
-    return judge(result, counts, has_failed=plan.host.has_failed(), session=outcome)
+    has_failed, share = plan.host.has_failed(), plan.host.share or {}
+    lost = share.get("lost")
+    return judge(result, counts, has_failed=has_failed, session=outcome, lost=lost)
 
 
 def is_success(plan: PlanSession) -> bool:
@@ -127,7 +129,12 @@ def _of_session(plan: PlanSession, *, is_red: bool = False) -> StepOutcome:
 
 
 def judge(
-    result: PlanResult, counts: Mapping[str, int], *, has_failed: bool, session: StepOutcome
+    result: PlanResult,
+    counts: Mapping[str, int],
+    *,
+    has_failed: bool,
+    session: StepOutcome,
+    lost: str | None = None,
 ) -> RunVerdict:
     """Return the verdict on a run.
 
@@ -137,6 +144,7 @@ def judge(
         has_failed: whether a step or a cleanup failed, or a step was lost.
         session: the outcome of the tests: `succeeded`, `failed`, or `cancelled` if they were
             interrupted.
+        lost: why the environment that several runs share was lost; None if it was not.
     """
     plan = result.outcome
     if plan is StepOutcome.SUCCEEDED and has_failed:
@@ -147,7 +155,7 @@ def judge(
         plan_outcome=plan,
         tests=_tests(counts),
         plan=_plan(result, steps),
-        cleanup=_cleanup(result, steps, has_failed=has_failed),
+        cleanup=_cleanup(result, steps, has_failed=has_failed, lost=lost),
         untried=tuple(_untried(result.steps)),
         reason=result.reason,
     )
@@ -229,13 +237,16 @@ def _failure(step: StepResult) -> str:
     return "was lost" if step.lost is not None else _words(step.outcome)
 
 
-def _cleanup(result: PlanResult, steps: Sequence[StepResult], *, has_failed: bool) -> str:
+def _cleanup(
+    result: PlanResult, steps: Sequence[StepResult], *, has_failed: bool, lost: str | None = None
+) -> str:
     bad = [
         f"of step {step.name!r} {_UNCLEAN[step.cleanup.outcome]} ({step.origin})"
         for step in steps
         if step.cleanup.outcome not in _CLEAN
     ]
     bad += [f"not undone: {left}" for left in result.left]
+    bad += [] if lost is None else [lost]
     if bad:
         return _listed(bad)
     outcomes = Counter(step.cleanup.outcome for step in steps)

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
+from pytest_plan.steps.servers import postgresql, redis
+from pytest_plan.steps.servers.programs import Kind
 from tests.plugin.project import Project, refuses
+from tests.sharing.servers import (
+    PASSWORD,
+    QUOTED,
+    Program,
+    missing,
+    postgresql_server,
+    redis_server,
+)
 
 ARGV = [sys.executable, "-m", "pytest", "-p", "pytest_plan"]
 STEPS = """
@@ -170,6 +182,25 @@ def test_owner_waits_for_a_member_that_tests(runs: Runs, project: Project) -> No
     nothing_left(project)
 
 
+def test_member_blocks_its_tests_when_the_owner_is_killed(runs: Runs, project: Project) -> None:
+    """A member ends with the reason and status 1; the next run cleans up and provisions again."""
+    owner = runs.held("test")
+    member = runs("-v", "--plan-report=m.json", HELD="test")
+    until(member, "plan: db")
+    while not (project.path / "test.reached").exists():
+        assert member.poll() is None
+    owner.kill()
+    owner.communicate()
+    runs.release("test")
+    said = ended(member, 1)
+    reason = f"the owner {platform.node()} (process {owner.pid}) was lost"
+    assert reason in said
+    assert "cleanup is left to the machine of the owner" in said
+    share = json.loads((project.path / "m.json").read_text())["share"]
+    assert reason in share["lost"]
+    assert project.calls == ["net"]
+
+
 def test_members_show_why_the_owner_could_not_provision(runs: Runs, project: Project) -> None:
     """A failed step is a failure of the owner alone; a member is blocked, with the step's log."""
     owner = runs.held("step", BROKEN="yes")
@@ -183,6 +214,62 @@ def test_members_show_why_the_owner_could_not_provision(runs: Runs, project: Pro
     assert "1 passed, 1 blocked" in said
     assert "1 passed, 1 error, 1 blocked" in ended(owner, 1)
     assert project.calls == ["net", "clean failure 0"]
+    nothing_left(project)
+
+
+WORKERS = """
+@pytest.mark.plan_step(per="worker")
+def schema(ctx, net):
+    note("schema", ctx.worker)
+    yield f"{net['pid']} {ctx.worker}"
+    note("drop", ctx.worker)
+"""
+OF_WORKERS = """
+@pytest.mark.parametrize("number", range(6))
+def test_many(schema, net, plan, number):
+    assert schema.split()[0] == str(net["pid"]) and os.environ["NET"] == "there"
+    for _ in range(5):
+        with plan.state.lock("count", timeout="20s"):
+            plan.state["count"] += 1
+    plan.state[f"seen {schema}"] = {"at": (1, 2), "in": {3}}
+    assert plan.state[f"seen {schema}"] == {"at": (1, 2), "in": {3}}
+    if number == 0:
+        with pytest.raises(StateError, match="'seen' cannot be shared .* 'complex'"):
+            plan.state["seen"] = 1j
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"), [(redis.KIND, redis_server), (postgresql.KIND, postgresql_server)],
+    ids=["redis", "postgresql"],
+)  # fmt: skip
+def test_servers_serve_runs_with_workers(
+    runs: Runs, project: Project, kind: Kind, start: Callable[[], AbstractContextManager[Program]]
+) -> None:
+    """With workers and a server, there is one provisioning, and each worker has its own steps."""
+    if why := missing(kind):
+        pytest.skip(why)
+    project.steps(STEPS, WORKERS)
+    project.tests("from pytest_plan import StateError", OF_WORKERS)
+    with start() as server:
+        runs.share = ["--plan-environment", "build-7"]
+        secret = {"PYTEST_PLAN_SHARE": server.url, "CI_NODE_TOTAL": "3"}
+        shards = [runs("-p", "xdist", "-n2", **secret) for _ in range(2)]
+        shards.append(runs("--plan-report=solo.json", GITHUB_JOB="tests (3)", **secret))
+        said = "".join(ended(shard) for shard in shards)
+        again = ended(runs("--co", "-q", **secret))
+    assert [call for call in project.calls if "schema" not in call and "drop" not in call] == [
+        "net", "clean success 90",
+    ]  # fmt: skip
+    made, dropped = (
+        sorted(call.split()[1] for call in project.calls if call.startswith(word))
+        for word in ("schema", "drop")
+    )
+    assert made == dropped
+    assert len(set(made)) == 5
+    assert PASSWORD not in said
+    assert QUOTED not in said
+    assert "shared environment" not in again
     nothing_left(project)
 
 

@@ -390,9 +390,9 @@ class PlanSession:
 
 def _store(config: pytest.Config, settings: Settings) -> LocalStore:
     if settings.share is not None and not roles.is_worker(config):
-        from pytest_plan.plugin.run.environments.sharing.state import EnvironmentStore
+        from pytest_plan.plugin.session import sharing
 
-        return EnvironmentStore()
+        return sharing.store_of(config)
     if not roles.is_controller(config):
         return LocalStore()
     from pytest_plan.plugin.xdist.shared_store import SharedStore

@@ -5,6 +5,7 @@ The names of instances stay as they are: their cleanup uses `ctx.worker`.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,13 +34,19 @@ class Continued:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         name = settings.environment_name
         has_name = settings.reuse and name is not None
+        # The instances of other runs are in the same environment.
+        self._prefix = "" if settings.share is None else f"{secrets.token_hex(3)}-"
         self._kept = _kept(settings.dir, name, launch.key_of(config)) if has_name and name else ()
 
     def by(self, worker: str) -> str:
         """Return the worker that a worker of this run continues; usually itself.
 
+        In an environment that several runs share, the worker gets a name that no other run has.
+
         The first worker continues a run without workers, and such a run the first worker.
         """
+        if self._prefix:
+            return f"{self._prefix}{worker}"
         if worker in self._kept or worker not in (_FIRST, SOLO):
             return worker
         other = SOLO if worker == _FIRST else _FIRST

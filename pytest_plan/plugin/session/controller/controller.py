@@ -65,7 +65,7 @@ class Controller(Owner):
         channel = node.gateway.newchannel()
         plan_session = lookup.peek(self._config)
         alias = node.gateway.id
-        if self._settings.reuse:
+        if self._settings.reuse or self._settings.share is not None:
             alias = lookup.of(self._config, self._settings).continued.by(alias)
         self._servers[node] = Server(node.gateway.id, channel, lambda: self._answers, alias)
         node.workerinput[roles.CHANNEL] = channel

@@ -66,6 +66,7 @@ class SharedHost(Host):
             "owner": self._link.owner,
             "members": list(self._link.members.values()),
             "lease_seconds": view.lease,
+            "lost": self._link.trouble,
         }
 
     def provision(self, names: Collection[str]) -> None:
@@ -165,6 +166,7 @@ class SharedHost(Host):
         assert isinstance(store, EnvironmentStore)
         if link.role is Role.HEIR:
             self._inherit(link)
+        link.on_trouble = self._tell_workers
         link.begin()
         store.connect(link, references_of(self._config), lambda text: masker.mask(text) != text)
         if link.is_owner:
@@ -173,6 +175,12 @@ class SharedHost(Host):
             self._member = MemberPart(link, self.foreground)
             logs = OwnersLogs(self._member.logs, link.owner, self.foreground)
             self._config.pluginmanager.register(logs, "pytest_plan_owners_logs")
+
+    def _tell_workers(self) -> None:
+        """Let workers know that tests are blocked from now on."""
+        self.has_late_failures = True
+        if self.watching.on_loss is not None:
+            self.watching.on_loss()
 
     def _inherit(self, link: Link) -> None:
         """Open the environment of a lost owner again; on this machine, its journal is cleaned up.
@@ -210,6 +218,7 @@ class SharedHost(Host):
 
     def _leave(self, *, failed: bool) -> None:
         assert self._member is not None
+        self._member.look_after_owner()  # reports have the result
         super().clean_up(failed=failed)
         with self.foreground.owned():
             self._member.leave(failed=failed)

@@ -36,6 +36,8 @@ class Link:
         members: all members that this run has seen, by their ids, as text for messages.
         trouble: why the environment cannot be used any more; None if it can.
         changed: a condition that is notified of each change in the environment.
+        on_change: a function to call after each change, on the thread of the link.
+        on_trouble: a function to call once there is trouble, on any thread.
     """
 
     def __init__(self, store: Store, joined: Joined, *, is_local: bool) -> None:
@@ -53,6 +55,7 @@ class Link:
         self._renewed = SystemClock.now()
         self._thread = threading.Thread(target=self._serve, name="plan-share", daemon=True)
         self.on_change: Callable[[], None] = lambda: None
+        self.on_trouble: Callable[[], None] = lambda: None
 
     @property
     def name(self) -> str:
@@ -101,6 +104,7 @@ class Link:
         """Note that the environment cannot be used any more; only the first reason counts."""
         if self.trouble is None:
             self.trouble = f"the shared environment {self.name!r} on {self.store.server}: {why}"
+            self.on_trouble()
 
     def wait(self, is_over: Callable[[], bool], say: Callable[[], None]) -> None:
         """Wait on the main thread.

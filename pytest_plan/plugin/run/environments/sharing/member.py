@@ -50,6 +50,7 @@ class MemberPart:
         self._outcomes: Mapping[str, Published] = {}
         self._seen = 0  # the version of the last outcome
         self._is_decided = False
+        self._does = "is about to provision"
         self.logs: dict[str, str] = {}
 
     def await_steps(self, run: Run) -> None:
@@ -58,8 +59,8 @@ class MemberPart:
         A signal ends the wait. So does the loss of the owner.
         """
         if not self._is_decided:
-            signals, begun = self._foreground.signals, SystemClock.now()
-            heartbeat = Heartbeat(self._foreground, lambda: self._doing(begun))
+            signals = self._foreground.signals
+            heartbeat = Heartbeat(self._foreground, self._doing)
             self._link.wait(lambda: self._look() or bool(signals.received), heartbeat)
         for step_run in run.step_runs.values():
             if step_run.planned.worker is None and not step_run.has_ended:
@@ -67,6 +68,14 @@ class MemberPart:
         if self._is_decided:
             self._set_variables(run)
         run.catch_up()
+
+    def look_after_owner(self) -> None:
+        """Notice now that the owner is lost."""
+        try:
+            if self._link.trouble is None:
+                self._link.renew()
+        except ShareError as error:
+            self._link.fail(str(error))
 
     def leave(self, *, failed: bool) -> None:
         """Leave the environment, once it is known that the owner lives.
@@ -101,10 +110,10 @@ class MemberPart:
         found = self._outcomes.items()
         return [name for name, one in found if one.outcome is StepOutcome.RUNNING]
 
-    def _doing(self, begun: float) -> str:
-        running = self._running()
-        what = f"provisions {', '.join(running)}" if running else "provisions"
-        return f"{self._link.owner} {what} for {self._link.name!r}: this run waits"
+    def _doing(self) -> str:
+        if running := self._running():
+            self._does = f"provisions {', '.join(running)}"
+        return f"{self._link.owner} {self._does} for {self._link.name!r}: this run waits"
 
     def _take(self, run: Run, step_run: StepRun) -> None:
         """Give a step the outcome that it has in the run of the owner."""

@@ -12,7 +12,7 @@ from pytest_plan.engine.journal.codec import Codec
 from pytest_plan.engine.journal.reference import NotDurableError, Reference, References
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import StateError
-from pytest_plan.engine.shared.store import Entry, LocalStore, Prepared
+from pytest_plan.engine.shared.store import Entry, Holder, LocalStore, Prepared
 from pytest_plan.sharing.errors import ShareError
 from pytest_plan.sharing.model import Kind, Lock
 
@@ -51,7 +51,11 @@ class EnvironmentStore(LocalStore):
         super().__init__()
         self._link: Link | None = None
         self._codec: Codec | None = None
-        self._threads: dict[str, int] = {}  # the thread of this process that holds each lock
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the entries are those of a shared environment."""
+        return self._link is not None
 
     def connect(self, link: Link, references: References, is_secret: Callable[[str], bool]) -> None:
         """Use the entries of a shared environment from now on.
@@ -61,13 +65,13 @@ class EnvironmentStore(LocalStore):
             references: the references to the classes of values.
             is_secret: a function that returns whether a text contains a secret.
         """
-        entries, self._entries = self._entries, {}
+        values, self._entries = self.snapshot(), {}
         self._codec = Codec(_Loaded(*references), is_secret)
         self._link = link
         link.on_change = self.wake
         if link.is_owner:
-            for key, entry in entries.items():
-                self.write(key, entry.value, None, key)
+            for key, value in values.items():
+                self.write(key, value, None, key)
         else:
             with self._calls():
                 for row in link.store.rows(link.access, Kind.STATE):
@@ -95,9 +99,10 @@ class EnvironmentStore(LocalStore):
         Raises:
             StateError: it cannot be written as JSON.
         """
+        if self._link is None:
+            return super().prepare(key, value)
         self._learn(value)
-        lasting = self._lasting(key, value)
-        return Prepared(value if self._codec is None else self._text(key, value), lasting)
+        return Prepared(self._text(key, value), self._lasting(key, value))
 
     def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
         """Write the result of `prepare` if the entry is at `version`; see `Store.write`."""
@@ -163,35 +168,52 @@ class EnvironmentStore(LocalStore):
         if self._link is None:
             return super().acquire(name, timeout, stopping)
         self._refuse_copy()
-        lock = Lock(name, str(threading.get_ident()))
+        me = ("", threading.get_ident())
         for _ in self._looks(timeout):
-            with self._calls():
-                if self._link.store.acquire(self._link.access, lock):
-                    self._threads[name] = threading.get_ident()
-                    return True
+            if self.take(name, me):
+                return True
             if stopping():
                 break
         return False
 
-    def release(self, name: str, thread: int) -> None:
-        """Release the lock `name`; see `Store.release`.
+    def take(self, name: str, holder: Holder) -> bool:
+        """Acquire the lock `name` of the environment without waiting; return whether it was free.
+
+        Raises:
+            StateError: `holder` already holds it.
+        """
+        assert self._link is not None
+        with self._calls():
+            is_taken = self._link.store.acquire(self._link.access, _lock(name, holder))
+        if is_taken:
+            self._holders[name] = holder
+        return is_taken
+
+    def release_held(self, name: str, holder: Holder) -> None:
+        """Release the lock `name` if `holder` holds it.
 
         Raises:
             StateError: the lock was lost.
         """
         if self._link is None:
-            super().release(name, thread)
-        elif not self._is_copied():
-            self._threads.pop(name, None)
+            super().release_held(name, holder)
+        elif self._holders.pop(name, None) is not None:
             with self._calls():
-                self._link.store.release(self._link.access, Lock(name, str(thread)))
+                self._link.store.release(self._link.access, _lock(name, holder))
 
     def abandon(self, thread: int) -> None:
         """Release every lock that an abandoned thread of this process holds."""
-        super().abandon(thread)
-        for name in [name for name, holder in self._threads.items() if holder == thread]:
-            with contextlib.suppress(StateError):
-                self.release(name, thread)
+        if self._link is None:
+            super().abandon(thread)
+        else:
+            self.abandon_all(lambda holder: holder == ("", thread))
+
+    def abandon_all(self, is_gone: Callable[[Holder], bool]) -> None:
+        """Release every lock whose holder is gone."""
+        for name, holder in list(self._holders.items()):
+            if is_gone(holder):
+                with contextlib.suppress(StateError):
+                    self.release_held(name, holder)
 
     def _looks(self, timeout: float | None) -> Iterator[None]:
         """Yield at once, after each change, and at the end of the time."""
@@ -233,3 +255,8 @@ class EnvironmentStore(LocalStore):
             raise
         except ShareError as error:
             raise StateError(str(error)) from error
+
+
+def _lock(name: str, holder: Holder) -> Lock:
+    worker, thread = holder
+    return Lock(name, f"{worker} {thread}")
