@@ -19,7 +19,7 @@ from pytest_plan.plugin.run.environments.sharing.owner import OwnerPart
 from pytest_plan.plugin.run.environments.sharing.state import EnvironmentStore
 from pytest_plan.plugin.run.host import Host
 from pytest_plan.sharing.errors import ShareError
-from pytest_plan.sharing.model import Project, Role
+from pytest_plan.sharing.model import Role
 
 if TYPE_CHECKING:
     from pytest_plan.engine.model.events import Event, Listener
@@ -150,6 +150,7 @@ class SharedHost(Host):
         elif settings.keep is None and not settings.reuse:
             self._declared.settings = settings._replace(environment=None)
         try:
+            self._refuse_heir(link)
             super()._begin()
             self._take_part(link)
         except BaseException:
@@ -182,21 +183,22 @@ class SharedHost(Host):
         if self.watching.on_loss is not None:
             self.watching.on_loss()
 
-    def _inherit(self, link: Link) -> None:
-        """Open the environment of a lost owner again; on this machine, its journal is cleaned up.
+    def _refuse_heir(self, link: Link) -> None:
+        """Refuse to begin after a lost owner, whose cleanup only its own machine can do.
 
         Raises:
             pytest.UsageError: the lost owner may have run on another machine.
         """
-        if not link.is_local:
+        if link.role is Role.HEIR and not link.is_local:
             raise pytest.UsageError(
                 f"the owner of the shared environment {link.name!r} on {link.store.server} was "
                 "lost, and its cleanup is left: run pytest --plan-cleanup on its machine, and use "
                 "another --plan-environment"
             )
-        steps = shared_steps(self._declared.steps)
-        project = Project(link.view.project.fingerprint, tuple(steps))
-        link.see(link.store.restart(link.access, project))
+
+    def _inherit(self, link: Link) -> None:
+        """Open the environment of a lost owner again; its journal was found and cleaned up."""
+        link.see(link.store.restart(link.access, link.project))
 
     def _give_up(self, link: Link) -> None:
         """Leave the environment, because the run could not begin."""

@@ -52,7 +52,7 @@ def join(declared: DeclaredSteps, foreground: Foreground) -> Link:
         joined = _join(store, name, joining, foreground)
     except (ShareError, StateError) as error:
         raise pytest.UsageError(str(error)) from None
-    link = Link(store, joined, is_local=is_local)
+    link = Link(store, joined, joining.project, is_local=is_local)
     _say(link, joined, foreground)
     return link
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.sharing.errors import ShareError, SilentError, StaleError
-from pytest_plan.sharing.model import Joined, Kind, News, Role, Status, View
+from pytest_plan.sharing.model import ENVIRONMENT, Joined, Kind, News, Project, Role, Status, View
 from pytest_plan.sharing.protocol import Listener, Store
 
 _TICK = 0.2  # seconds between two looks of the thread
@@ -25,10 +25,12 @@ class Link:
     Args:
         store: the store.
         joined: the answer to the request to join.
+        project: the plan of this run.
         is_local: whether the store is that of this machine, so that no lease can lapse in silence.
 
     Attributes:
         store: the store.
+        project: the plan of this run.
         access: the credentials for reads and writes.
         role: the role of this run.
         view: the environment, as it was last seen.
@@ -40,8 +42,9 @@ class Link:
         on_trouble: a function to call once there is trouble, on any thread.
     """
 
-    def __init__(self, store: Store, joined: Joined, *, is_local: bool) -> None:
+    def __init__(self, store: Store, joined: Joined, project: Project, *, is_local: bool) -> None:
         self.store = store
+        self.project = project
         self.access = joined.access
         self.role = joined.role
         self.view = joined.view
@@ -103,7 +106,8 @@ class Link:
     def fail(self, why: str) -> None:
         """Note that the environment cannot be used any more; only the first reason counts."""
         if self.trouble is None:
-            self.trouble = f"the shared environment {self.name!r} on {self.store.server}: {why}"
+            where = f"the shared environment {self.name!r} on {self.store.server}"
+            self.trouble = why if why.startswith(where) else f"{where}: {why}"
             self.on_trouble()
 
     def wait(self, is_over: Callable[[], bool], say: Callable[[], None]) -> None:
@@ -145,6 +149,10 @@ class Link:
             self.renew()
             if self.trouble is not None and not was_in_trouble:
                 self._tell()
+        elif news is not None and (news.is_everything or ENVIRONMENT in news.keys):
+            view = self.store.view(self.name)
+            if view is not None and view.environment.id == self.access.environment.id:
+                self.see(view)
         if news is not None:
             self._tell()
 

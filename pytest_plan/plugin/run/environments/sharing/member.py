@@ -119,7 +119,9 @@ class MemberPart:
         """Give a step the outcome that it has in the run of the owner."""
         link = self._link
         found = self._outcomes.get(step_run.name)
-        if found is None or found.outcome in (StepOutcome.RUNNING, StepOutcome.PENDING):
+        if not self._is_decided and self._foreground.signals.received:
+            outcome, reason = StepOutcome.CANCELLED, f"{link.owner} had not provisioned it yet"
+        elif found is None or found.outcome in (StepOutcome.RUNNING, StepOutcome.PENDING):
             if not self._is_decided or found is not None:
                 outcome, reason = StepOutcome.BLOCKED, self._why_undecided()
             else:

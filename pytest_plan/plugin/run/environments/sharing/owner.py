@@ -94,7 +94,7 @@ class OwnerPart:
             is_late = longest is not None and SystemClock.now() >= begun + longest
             is_hurried = len(self._foreground.signals.received) > 1
             try:
-                link.see(link.store.close(link.access, anyway=is_late or is_hurried))
+                self._close(anyway=is_late or is_hurried)
             except ShareError as error:
                 link.fail(str(error))
             return link.trouble is not None or link.view.status is not Status.OPEN
@@ -112,6 +112,16 @@ class OwnerPart:
                 bad=True,
             )
         return link.view.failures > 0
+
+    def _close(self, *, anyway: bool) -> None:
+        """Begin the cleanup unless somebody has to be waited for."""
+        link = self._link
+        view = link.store.view(link.name)
+        if view is not None and view.environment == link.view.environment:
+            link.see(view)
+        is_needed = bool(link.view.members) or link.view.joins < link.view.runs
+        if anyway or not is_needed:
+            link.see(link.store.close(link.access, anyway=anyway))
 
     def finish(self, *, is_clean: bool) -> None:
         """End the environment; leave it to others if something could not be undone.

@@ -13,7 +13,7 @@ from pytest_plan.engine.journal.reference import NotDurableError, Reference, Ref
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.shared.store import Entry, Holder, LocalStore, Prepared
-from pytest_plan.sharing.errors import ShareError
+from pytest_plan.sharing.errors import ClosedError, ShareError, StaleError
 from pytest_plan.sharing.model import Kind, Lock
 
 if TYPE_CHECKING:
@@ -243,18 +243,31 @@ class EnvironmentStore(LocalStore):
         except (LookupError, ValueError) as error:
             raise StateError(f"the value of {key!r} cannot be read: {error}") from None
 
-    @contextlib.contextmanager
-    def _calls(self) -> Iterator[None]:
-        """Turn the errors of the shared store into those of a State."""
+    def _calls(self) -> _Calls:
+        """Return what turns the errors of the shared store into those of a State."""
         assert self._link is not None
+        return _Calls(self._link)
+
+
+class _Calls:
+    """Turns the errors of the shared store into those of a State.
+
+    It is no generator, whose frames in `contextlib` pytest would show.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def __enter__(self) -> None:
         if self._link.trouble is not None:
             raise StateError(self._link.trouble)
-        try:
-            yield
-        except StateError:
-            raise
-        except ShareError as error:
-            raise StateError(str(error)) from error
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (ClosedError, StaleError)):
+            self._link.fail(str(error))
+            raise StateError(self._link.trouble) from None
+        if isinstance(error, ShareError):
+            raise StateError(str(error)) from None
 
 
 def _lock(name: str, holder: Holder) -> Lock:
