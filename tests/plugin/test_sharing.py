@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -13,8 +14,12 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from pytest_plan.sharing.errors import StaleError
+from pytest_plan.sharing.model import Access, Kind, Status
+from pytest_plan.sharing.protocol import Store
+from pytest_plan.sharing.urls import open_store
 from pytest_plan.steps.servers import postgresql, redis
-from pytest_plan.steps.servers.programs import Kind
+from pytest_plan.steps.servers.programs import Kind as Server
 from tests.plugin.project import Project, refuses
 from tests.sharing.servers import (
     PASSWORD,
@@ -114,6 +119,16 @@ def runs(project: Project) -> Iterator[Runs]:
             run.communicate()
 
 
+@contextlib.contextmanager
+def opened(project: Project) -> Iterator[Store]:
+    """Open the store of the project's machine."""
+    store = open_store("local", project.path / ".pytest_plan")
+    try:
+        yield store
+    finally:
+        store.shut()
+
+
 def until(run: subprocess.Popen[str], text: str) -> str:
     """Read the output of a run up to a line that contains `text`; return that line."""
     assert run.stdout is not None
@@ -160,6 +175,29 @@ def test_runs_at_the_same_time_provision_and_clean_up_once(runs: Runs, project: 
     again = ended(runs())
     assert "was cleaned up" in again
     assert "ago: this run provisions it again" in again
+
+
+def test_the_owner_publishes_before_a_step_runs(runs: Runs, project: Project) -> None:
+    """While a step runs, the store has its outcome `running` and its record in the journal."""
+    owner = runs.held("step")
+    with opened(project) as store:
+        view = store.view("default")
+        assert view is not None
+        access = Access(view.environment, "")
+        outcomes = store.rows(access, Kind.OUTCOME)
+        assert [(row.key, json.loads(row.text)[0]) for row in outcomes] == [("net", "running")]
+        journal = [json.loads(row.text) for row in store.rows(access, Kind.JOURNAL)]
+        begun = [
+            values for sql, values in journal if sql.startswith("INSERT OR REPLACE INTO step ")
+        ]
+        assert [values[0] for values in begun] == ["net"]
+        runs.release("step")
+        assert "2 passed" in ended(owner)
+        left = store.view("default")
+        assert left is not None
+        assert left.status is Status.DONE
+        with pytest.raises(StaleError, match="does not exist any more"):
+            store.rows(access, Kind.STATE)
 
 
 def test_owner_waits_for_a_member_that_tests(runs: Runs, project: Project) -> None:
@@ -244,7 +282,7 @@ def test_many(schema, net, plan, number):
     ids=["redis", "postgresql"],
 )  # fmt: skip
 def test_servers_serve_runs_with_workers(
-    runs: Runs, project: Project, kind: Kind, start: Callable[[], AbstractContextManager[Program]]
+    runs: Runs, project: Project, kind: Server, start: Callable[[], AbstractContextManager[Program]]
 ) -> None:
     """With workers and a server, there is one provisioning, and each worker has its own steps."""
     if why := missing(kind):

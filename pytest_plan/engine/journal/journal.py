@@ -106,6 +106,14 @@ class Journal(NullJournal):
         """Never write text that contains a secret, which `mask` would replace."""
         self._mask = mask
 
+    def mirror_to(self, receive: Callable[[Sequence[Statement]], None]) -> None:
+        """Pass all further statements on, in their order, before a durable record returns.
+
+        Args:
+            receive: a function that gets the statements of each transaction once they are on disk.
+        """
+        self._writer.mirror = receive
+
     def set(self, **values: Any) -> None:
         """Durably record facts about the environment; each value must be plain JSON."""
         self._writer.durably(_header(values))

@@ -84,6 +84,8 @@ class Writer:
 
     Attributes:
         failure: the error after which nothing more is written; None while writing works.
+        mirror: a function that gets the statements of each transaction once they are on disk,
+            before a thread that waits for them goes on; None means that there is no mirror.
 
     Raises:
         JournalError: the writer's thread cannot be started.
@@ -110,6 +112,7 @@ class Writer:
         self._log_size = 0  # including the padding
         self._is_closed = False
         self.failure: JournalError | None = None
+        self.mirror: Callable[[Sequence[Statement]], None] | None = None
         self._thread = threading.Thread(target=self._serve, name="plan-journal", daemon=True)
         try:
             self._thread.start()
@@ -246,16 +249,19 @@ class Writer:
 
     def _write(self, connection: sqlite3.Connection, batch: Sequence[Request]) -> None:
         self._transactions += 1
+        statements = [one for request in batch for one in request.statements()]
         try:
-            _commit(connection, batch)
+            _commit(connection, statements)
         except sqlite3.Error:
             if not self._is_lost():
                 raise
             self._restore()
-            _commit(self._opened(), batch)
+            _commit(self._opened(), statements)
         # A later process must find what was written. Looking after the commit shows that.
         if self._is_lost():
             self._restore()
+        if self.mirror is not None:
+            self.mirror(statements)
         for request in batch:
             if request.answer is not None:
                 request.answer.put(None)
@@ -365,13 +371,12 @@ class Writer:
             os.close(log)
 
 
-def _commit(connection: sqlite3.Connection, batch: Sequence[Request]) -> None:
+def _commit(connection: sqlite3.Connection, statements: Sequence[Statement]) -> None:
     if connection.in_transaction:  # the last attempt has failed
         connection.execute("ROLLBACK")
     connection.execute("BEGIN IMMEDIATE")
-    for request in batch:
-        for statement in request.statements():
-            _execute(connection, *statement)
+    for statement in statements:
+        _execute(connection, *statement)
     connection.execute("COMMIT")
 
 

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_plan.engine.model.errors import StateError
+from pytest_plan.engine.journal.journal import Journal
+from pytest_plan.engine.journal.reader import read
+from pytest_plan.engine.model.errors import JournalError, StateError
 from pytest_plan.engine.model.secret import Secret
 from pytest_plan.plugin.items.verdict import Verdict
+from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.environments.recovery import references_of
 from pytest_plan.plugin.run.environments.sharing.joining import join, shared_steps
 from pytest_plan.plugin.run.environments.sharing.link import Link
@@ -124,6 +127,15 @@ class SharedHost(Host):
             return Verdict(skips=False, reason=self.mask(trouble), steps=(name,))
         return super().verdict_on(name)
 
+    def control(self, action: str, step: str, name: str | None) -> str:
+        """Control a program that a step of this run has started; see `PlanView.control`."""
+        if self._member is not None and self.run.step_runs[step].planned.worker is None:
+            raise RuntimeError(
+                f"a test of this run cannot stop or start programs of step {step!r}, because they "
+                f"belong to {self.link.owner}; run the test without --plan-share"
+            )
+        return super().control(action, step, name)
+
     def _is_wanted(self, names: Collection[str]) -> bool:
         """Return whether this run joins: a test needs a step, or other runs count on it."""
         from pytest_plan.plugin.interface.sharing import runs_of
@@ -172,10 +184,18 @@ class SharedHost(Host):
         store.connect(link, references_of(self._config), lambda text: masker.mask(text) != text)
         if link.is_owner:
             self._owner = OwnerPart(link, self.foreground, masker.mask)
+            self._mirror(self._owner)
         else:
             self._member = MemberPart(link, self.foreground)
             logs = OwnersLogs(self._member.logs, link.owner, self.foreground)
             self._config.pluginmanager.register(logs, "pytest_plan_owners_logs")
+
+    def _mirror(self, owner: OwnerPart) -> None:
+        journal = self.run.journal
+        assert isinstance(journal, Journal)
+        facts = read(journal.file, launch.key_of(self._config)).facts
+        with contextlib.suppress(JournalError):  # the first step reports it
+            owner.mirror(journal, facts)
 
     def _tell_workers(self) -> None:
         """Let workers know that tests are blocked from now on."""
@@ -204,6 +224,7 @@ class SharedHost(Host):
         """Leave the environment, because the run could not begin."""
         if self._run is not None:
             super().clean_up(failed=True)
+        link.is_leaving = True
         with contextlib.suppress(ShareError, StateError):
             link.store.leave(link.access, failed=True)
         link.end()
@@ -236,7 +257,11 @@ class SharedHost(Host):
         if self._has_said or self.link.trouble is None:
             return
         self._has_said = True
-        left = "" if self.link.is_owner else "; cleanup is left to the machine of the owner"
+        left = "; cleanup is left to the machine of the owner"
+        if self._owner is not None:
+            left = "; members may still be testing"
+            if self.run.is_cleaned:
+                left = "; cleaned up without the server: other runs may have been testing"
         self.foreground.say(f"{self.link.trouble}{left}", bad=True)
 
     def _check(self) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.main_thread.foreground import Foreground
     from pytest_plan.sharing.protocol import Store
 
+_PATIENCE = 10.0  # seconds for which a call is repeated while the server does not answer
 _POLL = 0.2  # seconds between two attempts to join an environment that is being cleaned up
 
 
@@ -47,8 +48,9 @@ def join(declared: DeclaredSteps, foreground: Foreground) -> Link:
         settings.share_lease,
         sharing.runs_of(settings),
     )
+    patience = min(_PATIENCE, settings.share_lease)
     try:
-        store = open_store(settings.share, settings.dir)
+        store = open_store(settings.share, settings.dir, patience=patience)
         joined = _join(store, name, joining, foreground)
     except (ShareError, StateError) as error:
         raise pytest.UsageError(str(error)) from None

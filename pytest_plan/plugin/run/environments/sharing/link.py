@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 
 from pytest_plan.engine.model.clock import SystemClock
-from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.sharing.errors import ShareError, SilentError, StaleError
 from pytest_plan.sharing.model import ENVIRONMENT, Joined, Kind, News, Project, Role, Status, View
 from pytest_plan.sharing.protocol import Listener, Store
@@ -38,6 +37,7 @@ class Link:
         members: all members that this run has seen, by their ids, as text for messages.
         trouble: why the environment cannot be used any more; None if it can.
         changed: a condition that is notified of each change in the environment.
+        is_leaving: whether this run needs the environment no more, so that no change is trouble.
         on_change: a function to call after each change, on the thread of the link.
         on_trouble: a function to call once there is trouble, on any thread.
     """
@@ -54,6 +54,7 @@ class Link:
         self.is_local = is_local
         self.members = {one.id: str(one) for one in joined.view.members}
         self._interval = min(_LOCAL, joined.view.lease) if is_local else joined.view.lease / _SHARE
+        self.is_leaving = False
         self._is_ended = False
         self._renewed = SystemClock.now()
         self._thread = threading.Thread(target=self._serve, name="plan-share", daemon=True)
@@ -96,7 +97,7 @@ class Link:
         self.view = view
         self.members.update((one.id, str(one)) for one in view.members)
         self.access = self.access._replace(environment=view.environment)
-        if self.is_owner or self.trouble is not None:
+        if self.is_owner or self.is_leaving or self.trouble is not None:
             return
         if not view.is_owner_alive:
             self.fail(f"the owner {self.owner} was lost")
@@ -130,8 +131,9 @@ class Link:
                     listener = listener or self.store.listen(self.name)
                     self._look(listener.wait(_TICK))
                 except StaleError as error:
-                    self.fail(str(error))
-                    self._tell()
+                    if not self.is_leaving:
+                        self.fail(str(error))
+                        self._tell()
                     return
                 except ShareError as error:
                     self._note(error)
@@ -162,11 +164,9 @@ class Link:
         self.on_change()
 
     def _note(self, error: ShareError) -> None:
-        silence = SystemClock.now() - self._renewed
-        if isinstance(error, SilentError) and silence < self.view.lease:
-            return
-        waited = format_duration(silence)
-        self.fail(str(error) if not isinstance(error, SilentError) else f"{error} ({waited})")
-        self._tell()
-        if not isinstance(error, SilentError):
-            SystemClock.sleep(_TICK)
+        """Note an error, unless the server has been silent for less than a lease."""
+        is_short = SystemClock.now() - self._renewed < self.view.lease
+        if not self.is_leaving and not (isinstance(error, SilentError) and is_short):
+            self.fail(str(error))
+            self._tell()
+        SystemClock.sleep(_TICK)

@@ -86,10 +86,16 @@ class MemberPart:
         link = self._link
         if link.trouble is None and not link.is_local and not self._foreground.signals.received:
             self._await_owner()
+        if link.trouble is not None:
+            return  # its lease lapses
+        link.is_leaving = True  # from now on, the owner may clean up
         try:
-            link.see(link.store.leave(link.access, failed=failed))
+            view = link.store.leave(link.access, failed=failed)
         except ShareError as error:
             link.fail(str(error))
+            return
+        if link.access.member in {one.id for one in view.members}:
+            link.fail(f"the owner {link.owner} was lost")
 
     def _look(self) -> bool:
         """Return whether the owner has decided all steps, or is lost."""

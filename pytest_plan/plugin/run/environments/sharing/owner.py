@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
@@ -15,14 +17,17 @@ from pytest_plan.plugin.run.environments.sharing.rows import (
     variable_rows,
 )
 from pytest_plan.sharing.errors import ShareError
-from pytest_plan.sharing.model import Row, Status
+from pytest_plan.sharing.model import Kind, Row, Status
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
+    from pytest_plan.engine.journal.journal import Journal
+    from pytest_plan.engine.journal.writer import Statement
     from pytest_plan.plugin.main_thread.foreground import Foreground
     from pytest_plan.plugin.run.environments.sharing.link import Link
 
 _HEARTBEAT = 10.0  # seconds between two lines about a wait
+_ABOUT_STATE = ("INSERT OR REPLACE INTO state ", "DELETE FROM state ")
 _MOST_NAMED = 4  # members that a line names
 
 
@@ -62,8 +67,8 @@ class OwnerPart:
         self._link = link
         self._foreground = foreground
         self._mask = mask
+        self._numbers = itertools.count(1)  # of the rows of the journal
         self._variables: set[Row] = set()
-        self._hidden: set[str] = set()
 
     def on_event(self, run: Run, event: Event) -> None:
         """Publish that a step has begun or ended."""
@@ -80,6 +85,18 @@ class OwnerPart:
         steps = run.step_runs.values()
         rows = [self._outcome(run, one.name) for one in steps if one.planned.worker is None]
         self._publish([*self._new_variables(run), *rows, DECIDED])
+
+    def mirror(self, journal: Journal, facts: Mapping[str, Any]) -> None:
+        """Publish the journal of this run, each record before what it is about.
+
+        The values of the State are left out, because they are published anyway.
+
+        Args:
+            journal: the journal, which has no steps yet.
+            facts: the facts that it contains.
+        """
+        journal.mirror_to(self._publish_statements)
+        journal.set(**facts)
 
     def wait(self, longest: float | None) -> bool:
         """Wait for the members, and begin the cleanup; return whether a run has failed.
@@ -130,6 +147,7 @@ class OwnerPart:
             is_clean: whether everything was undone.
         """
         link = self._link
+        link.is_leaving = True  # once it is done, no renewal is accepted
         try:
             if link.trouble is None and is_clean:
                 link.store.done(link.access)
@@ -159,7 +177,6 @@ class OwnerPart:
             if self._mask(row.text) == row.text:
                 shown.append(row)
             else:
-                self._hidden.add(row.key)
                 step, _, name = row.key.rpartition(" ")
                 self._foreground.say(
                     f"environment variable {name} of {step} contains a secret: other runs do not "
@@ -167,6 +184,13 @@ class OwnerPart:
                     bad=True,
                 )
         return shown
+
+    def _publish_statements(self, statements: Sequence[Statement]) -> None:
+        due = [one for one in statements if not one[0].startswith(_ABOUT_STATE)]
+        if due:
+            self._publish(
+                [Row(Kind.JOURNAL, f"{next(self._numbers):08}", json.dumps(one)) for one in due]
+            )
 
     def _publish(self, rows: list[Row]) -> None:
         link = self._link
