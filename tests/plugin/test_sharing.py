@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,13 +81,14 @@ class Runs:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+        self.before: list[str] = []  # begins each command line
         self.share = ["--plan-share", "local"]
         self.all: list[subprocess.Popen[str]] = []
 
     def __call__(self, *args: str, **variables: str) -> subprocess.Popen[str]:
         """Start a run; its standard error is part of its output."""
         run = subprocess.Popen(
-            [*ARGV, *self.share, *args], cwd=self._project.path, text=True,
+            [*self.before, *ARGV, *self.share, *args], cwd=self._project.path, text=True,
             env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.all.append(run)
@@ -239,6 +241,24 @@ def test_member_blocks_its_tests_when_the_owner_is_killed(runs: Runs, project: P
     assert project.calls == ["net"]
 
 
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "-n", "true"], check=False, capture_output=True).returncode != 0,
+    reason="this process may not create a network namespace",
+)
+def test_a_loopback_address_of_another_machine_is_a_warning(runs: Runs, project: Project) -> None:
+    """A member that does not reach the owner's loopback interface is told of the step, once."""
+    local = "@pytest.mark.plan_step\ndef url(ctx): return f'http://{ctx.host}:80'"
+    project.steps(STEPS, local)
+    owner = runs.held("test")
+    runs.before = ["unshare", "-n"]
+    said = ended(runs())
+    runs.release("test")
+    ended(owner)
+    assert said.count("the value of step 'url' contains '127.0.0.1', which is the machine of") == 1
+    assert "with --plan-host and an address" in said
+
+
 def test_members_show_why_the_owner_could_not_provision(runs: Runs, project: Project) -> None:
     """A failed step is a failure of the owner alone; a member is blocked, with the step's log."""
     owner = runs.held("step", BROKEN="yes")
@@ -319,6 +339,8 @@ def test_bad_options_are_usage_errors(project: Project, monkeypatch: pytest.Monk
     project.tests(TESTS)
     server = ("--plan-share", "redis://127.0.0.1:1")
     refuses(project.run(*server), "--plan-environment NAME")
+    assert project.run(*server, "--plan-cleanup").ret == 0  # a command needs no name
+    refuses(project.run("--plan-share=local", "--plan-share-steps=nett"), "did you mean 'net'")
     refuses(project.run(*server, "--plan-keep", "always"), "--plan-keep and --plan-share cannot")
     refuses(project.run("--plan-share", "ftp://x", "--plan-environment=a"), "begins with 'ftp'")
     refuses(project.run("--plan-share", "local", "-o", "plan_share_lease=0.5"), "at least 1s")

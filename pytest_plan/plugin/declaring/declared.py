@@ -218,7 +218,12 @@ class DeclaredSteps:
             raise pytest.UsageError(self.error)
         until = self.settings.until
         settings = self.settings
-        named = {"until": until and [until], "skip": settings.skip, "follow": settings.follow}
+        named = {
+            "until": until and [until],
+            "skip": settings.skip,
+            "follow": settings.follow,
+            "share_steps": settings.share_steps,
+        }
         for option, names in named.items():
             for name in names or ():
                 if self._find(option, name) is None and not self._is_instance(name, steps):

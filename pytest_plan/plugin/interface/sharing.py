@@ -31,7 +31,7 @@ def begin(config: pytest.Config, settings: Settings) -> None:
         pytest.UsageError: the options cannot be used together, or the environment has no name.
     """
     assert settings.share is not None
-    if not hasattr(config, "workerinput"):
+    if not hasattr(config, "workerinput") and not settings.is_command:
         _check(settings)
     text = os.environ.pop(_VARIABLE, None)
     if text is not None:

@@ -186,7 +186,7 @@ class SharedHost(Host):
             self._owner = OwnerPart(link, self.foreground, masker.mask)
             self._mirror(self._owner)
         else:
-            self._member = MemberPart(link, self.foreground)
+            self._member = MemberPart(self._config, link, self.foreground)
             logs = OwnersLogs(self._member.logs, link.owner, self.foreground)
             self._config.pluginmanager.register(logs, "pytest_plan_owners_logs")
 

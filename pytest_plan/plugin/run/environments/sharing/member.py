@@ -12,11 +12,14 @@ from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import PlanDefinitionError
 from pytest_plan.engine.model.events import StepFinished
 from pytest_plan.engine.model.outcomes import StepOutcome
+from pytest_plan.engine.processes.addresses import is_loopback, loopback_in, network
+from pytest_plan.plugin.compat import pytest_internals
 from pytest_plan.plugin.run.environments.sharing.link import ASK
 from pytest_plan.plugin.run.environments.sharing.owner import Heartbeat
 from pytest_plan.plugin.run.environments.sharing.rows import (
-    DECIDED,
+    Decided,
     Published,
+    decided_in,
     published,
     variables_in,
 )
@@ -37,6 +40,7 @@ class MemberPart:
     """What a member does instead of running steps.
 
     Args:
+        config: the config of this process.
         link: the part of this run in the environment.
         foreground: the main thread.
 
@@ -44,13 +48,16 @@ class MemberPart:
         logs: the last lines of the logs of steps that have failed, by the name of the step.
     """
 
-    def __init__(self, link: Link, foreground: Foreground) -> None:
+    def __init__(self, config: pytest.Config, link: Link, foreground: Foreground) -> None:
+        self._config = config
         self._link = link
         self._foreground = foreground
         self._outcomes: Mapping[str, Published] = {}
         self._seen = 0  # the version of the last outcome
-        self._is_decided = False
+        self._decided: Decided | None = None
         self._does = "is about to provision"
+        self._set: set[str] = set()  # the steps whose variables are set
+        self._warned: set[str] = set()
         self.logs: dict[str, str] = {}
 
     def await_steps(self, run: Run) -> None:
@@ -58,15 +65,15 @@ class MemberPart:
 
         A signal ends the wait. So does the loss of the owner.
         """
-        if not self._is_decided:
+        if self._decided is None:
             signals = self._foreground.signals
             heartbeat = Heartbeat(self._foreground, self._doing)
             self._link.wait(lambda: self._look() or bool(signals.received), heartbeat)
         for step_run in run.step_runs.values():
             if step_run.planned.worker is None and not step_run.has_ended:
                 self._take(run, step_run)
-        if self._is_decided:
-            self._set_variables(run)
+        if self._decided is not None:
+            self._use_values(run, self._decided)
         run.catch_up()
 
     def look_after_owner(self) -> None:
@@ -109,8 +116,8 @@ class MemberPart:
             return True
         self._seen = max((row.version for row in rows), default=self._seen)
         self._outcomes = {**self._outcomes, **published(rows)}
-        self._is_decided = self._is_decided or any(row.key == DECIDED.key for row in rows)
-        return self._is_decided
+        self._decided = decided_in(rows) or self._decided
+        return self._decided is not None
 
     def _running(self) -> list[str]:
         found = self._outcomes.items()
@@ -125,10 +132,10 @@ class MemberPart:
         """Give a step the outcome that it has in the run of the owner."""
         link = self._link
         found = self._outcomes.get(step_run.name)
-        if not self._is_decided and self._foreground.signals.received:
+        if self._decided is None and self._foreground.signals.received:
             outcome, reason = StepOutcome.CANCELLED, f"{link.owner} had not provisioned it yet"
         elif found is None or found.outcome in (StepOutcome.RUNNING, StepOutcome.PENDING):
-            if not self._is_decided or found is not None:
+            if self._decided is None or found is not None:
                 outcome, reason = StepOutcome.BLOCKED, self._why_undecided()
             else:
                 outcome, reason = StepOutcome.BLOCKED, f"{link.owner} does not provision it"
@@ -150,20 +157,47 @@ class MemberPart:
         while_ = f" while it provisioned {running[0]!r}" if running else ""
         return f"{self._link.trouble}{while_}"
 
-    def _set_variables(self, run: Run) -> None:
+    def _use_values(self, run: Run, decided: Decided) -> None:
+        """Set the environment variables of steps; warn of addresses of another machine."""
         link = self._link
+        shared = {
+            name: one.planned for name, one in run.step_runs.items() if not one.planned.worker
+        }
         try:
-            rows = link.store.rows(link.access, Kind.VARIABLE)
+            variables = variables_in(link.store.rows(link.access, Kind.VARIABLE))
+            values = link.store.rows(link.access, Kind.STATE)
         except ShareError as error:
             link.fail(str(error))
             return
-        for step, name, text in variables_in(rows):
-            planned = run.step_runs[step].planned if step in run.step_runs else None
-            if planned is not None and planned.worker is None:
+        parts = [(row.key, "value", row.text) for row in values]
+        for step, name, text in variables:
+            parts.append((step, f"environment variable {name!r}", text))
+            if step in shared and step not in self._set:
                 try:
-                    run.facts.set_variable(name, text, step, planned.instance)
+                    run.facts.set_variable(name, text, step, shared[step].instance)
                 except PlanDefinitionError as error:
                     link.fail(str(error))
+        self._set.update(step for step, _, _ in variables)
+        if decided.network != network():
+            self._warn([one for one in parts if one[0] in shared], decided.host)
+
+    def _warn(self, parts: list[tuple[str, str, str]], host: str) -> None:
+        """Warn once of each step that gives tests a loopback address of the owner's machine."""
+        cure = (
+            "let the step use ctx.host, as the ready-made steps do, and run pytest with "
+            "--plan-host and an address of its machine that all runs can reach"
+        )
+        if not is_loopback(host):
+            cure = f"let the step use ctx.host, which is {host!r}"
+        for step, part, text in parts:
+            found = loopback_in(text)
+            if found is not None and step not in self._warned:
+                self._warned.add(step)
+                pytest_internals.warn(
+                    self._config,
+                    f"the {part} of step {step!r} contains {found!r}, which is the machine of "
+                    f"{self._link.owner} and not this one: {cure}",
+                )
 
     def _await_owner(self) -> None:
         """Ask the owner for a sign of life, and wait for it until its lease lapses."""

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.events import Event, StepFinished, StepStarted
+from pytest_plan.engine.processes.addresses import network
 from pytest_plan.plugin.run.environments.sharing.rows import (
-    DECIDED,
+    Decided,
+    decided_row,
     outcome_row,
     running_row,
     variable_rows,
@@ -84,7 +86,8 @@ class OwnerPart:
         """Publish the outcomes of all steps; none of them runs any more."""
         steps = run.step_runs.values()
         rows = [self._outcome(run, one.name) for one in steps if one.planned.worker is None]
-        self._publish([*self._new_variables(run), *rows, DECIDED])
+        decided = Decided(network(), run.facts.host)
+        self._publish([*self._new_variables(run), *rows, decided_row(decided)])
 
     def mirror(self, journal: Journal, facts: Mapping[str, Any]) -> None:
         """Publish the journal of this run, each record before what it is about.

@@ -12,7 +12,7 @@ from pytest_plan.engine.model.results import StepResult
 from pytest_plan.engine.shared.run_facts import RunFacts
 from pytest_plan.sharing.model import Kind, Row
 
-DECIDED = Row(Kind.OUTCOME, "", json.dumps({"outcome": "decided"}))  # no step runs any more
+_DECIDED = ""  # the key of the row about the end of provisioning, which is no name of a step
 
 
 class Published(NamedTuple):
@@ -27,6 +27,29 @@ class Published(NamedTuple):
     outcome: StepOutcome
     reason: str = ""
     log: str = ""
+
+
+class Decided(NamedTuple):
+    """What the owner publishes once it runs no step any more.
+
+    Attributes:
+        network: its loopback interface, as `addresses.network` returns it.
+        host: the address under which tests reach what its steps start.
+    """
+
+    network: str
+    host: str
+
+
+def decided_row(decided: Decided) -> Row:
+    """Return the row about the end of provisioning."""
+    return Row(Kind.OUTCOME, _DECIDED, json.dumps(decided))
+
+
+def decided_in(rows: Iterable[Row]) -> Decided | None:
+    """Return what the owner has published at the end of provisioning; None before that."""
+    found = [row.text for row in rows if row.key == _DECIDED]
+    return Decided(*map(str, json.loads(found[-1]))) if found else None
 
 
 def outcome_row(result: StepResult) -> Row:
@@ -44,10 +67,10 @@ def running_row(step: str) -> Row:
 
 
 def published(rows: Iterable[Row]) -> dict[str, Published]:
-    """Return the outcomes in rows by the names of the steps, without `DECIDED`."""
+    """Return the outcomes in rows by the names of the steps, without the end."""
     found = {}
     for row in rows:
-        if row.key != DECIDED.key:
+        if row.key != _DECIDED:
             outcome, *texts = json.loads(row.text)
             found[row.key] = Published(StepOutcome(outcome), *map(str, texts))
     return found
