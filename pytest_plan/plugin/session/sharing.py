@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -13,9 +13,6 @@ from pytest_plan.plugin.run.environments.sharing.state import EnvironmentStore
 from pytest_plan.plugin.xdist import roles
 from pytest_plan.plugin.xdist.shared_store import SharedStore
 from pytest_plan.plugin.xdist.wire import dump, open_value
-
-if TYPE_CHECKING:
-    from pytest_plan.engine.shared.store import Prepared
 
 
 def store_of(config: pytest.Config) -> LocalStore:
@@ -30,16 +27,10 @@ class ControllerStore(EnvironmentStore, SharedStore):
     joined, the store is that of any controller.
     """
 
-    def wake(self) -> None:
+    def notice(self) -> None:
         """Make every waiting caller and every waiting worker look again."""
-        super().wake()
+        super().notice()
         self.pending.answer_ready()
-
-    def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
-        """Write the prepared value if `key` is still at `version`, and answer waiting workers."""
-        done = super().commit(key, prepared, version, writer)
-        self.pending.answer_ready()
-        return done
 
     def read_data(self, key: str) -> tuple[int, bytes] | None:
         """Return the version and the pickle of `key`, or None if there is no entry."""

@@ -23,6 +23,7 @@ from pytest_plan.plugin.run.environments.sharing.rows import (
     published,
     variables_in,
 )
+from pytest_plan.plugin.run.environments.sharing.state import EnvironmentStore
 from pytest_plan.sharing.errors import ShareError
 from pytest_plan.sharing.model import Kind
 
@@ -169,6 +170,9 @@ class MemberPart:
         except ShareError as error:
             link.fail(str(error))
             return
+        store = run.facts.store
+        assert isinstance(store, EnvironmentStore)
+        store.fix(row for row in values if row.key in shared)
         parts = [(row.key, "value", row.text) for row in values]
         for step, name, text in variables:
             parts.append((step, f"environment variable {name!r}", text))

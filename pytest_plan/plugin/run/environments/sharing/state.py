@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.journal.codec import Codec
@@ -18,6 +18,7 @@ from pytest_plan.sharing.model import Kind, Lock
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.run.environments.sharing.link import Link
+    from pytest_plan.sharing.model import Row
 
 __tracebackhide__ = True  # as in engine/shared/state.py
 _POLL = 0.2  # seconds between two looks although no change was notified
@@ -44,13 +45,16 @@ class EnvironmentStore(LocalStore):
     """The store of the State, in a run that shares its environment.
 
     Before `connect`, the entries are in this process. After it, they are those of the environment;
-    this process keeps only a copy of what it has read, for its forked copies.
+    this process keeps only a copy of what it has read, for its forked copies. The values of steps
+    never change, so they are read from that copy. Thus nothing that the engine does with a lock
+    held waits for a server.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._link: Link | None = None
         self._codec: Codec | None = None
+        self._fixed: set[str] = set()  # the steps whose values are known
 
     @property
     def is_connected(self) -> bool:
@@ -68,7 +72,7 @@ class EnvironmentStore(LocalStore):
         values, self._entries = self.snapshot(), {}
         self._codec = Codec(_Loaded(*references), is_secret)
         self._link = link
-        link.on_change = self.wake
+        link.on_change = self.notice
         if link.is_owner:
             for key, value in values.items():
                 self.write(key, value, None, key)
@@ -78,10 +82,26 @@ class EnvironmentStore(LocalStore):
                     with contextlib.suppress(StateError):
                         self._entries[row.key] = self._entry(row.key, row.version, row.text)
 
+    def notice(self) -> None:
+        """Make every waiting caller look again, because the environment has changed."""
+        self.wake()
+
+    def fix(self, rows: Iterable[Row]) -> None:
+        """Take over the values of steps from their rows."""
+        for row in rows:
+            if row.key in self._reserved:
+                with contextlib.suppress(StateError):  # a test that reads it gets the error
+                    self._entries[row.key] = self._entry(row.key, row.version, row.text)
+                    self._fixed.add(row.key)
+
     def read(self, key: str) -> Entry | None:
         """Return the entry of `key`; see `Store.read`."""
-        if self._link is None or self._is_copied():
+        if self._link is None:
             return super().read(key)
+        if key not in self._kept:
+            self._refuse_copy()
+        if key in self._fixed or self._is_copied():
+            return self._entries.get(key)
         with self._calls():
             row = self._link.store.read(self._link.access, Kind.STATE, key)
         if row is None:
@@ -93,32 +113,55 @@ class EnvironmentStore(LocalStore):
         entry = self._entries[key] = self._entry(key, row.version, row.text)
         return entry
 
-    def prepare(self, key: str, value: Any) -> Prepared:
-        """Encode a value as text.
+    def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
+        """Write if the entry is at `version`; see `Store.write`.
 
         Raises:
-            StateError: it cannot be written as JSON.
+            StateError: the value cannot be written as JSON, or `writer` may not write this key.
+        """
+        if self._link is None:
+            return super().write(key, value, version, writer)
+        self._refuse_copy()
+        self._learn(value)
+        entry = self._put(key, self._text(key, value), version, writer)
+        if entry is not None:
+            self._note(key, Prepared(entry, self._journal.lasting(value)), writer)
+        return entry is not None
+
+    def prepare(self, key: str, value: Any) -> Prepared:
+        """Write the value of a step, before the engine takes it over with `commit`.
+
+        Raises:
+            StateError: it cannot be written as JSON, or the environment cannot be written.
         """
         if self._link is None:
             return super().prepare(key, value)
         self._learn(value)
-        return Prepared(self._text(key, value), self._lasting(key, value))
+        entry = self._put(key, self._text(key, value), None, key)
+        return Prepared(entry, self._journal.lasting(value))
 
     def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
-        """Write the result of `prepare` if the entry is at `version`; see `Store.write`."""
+        """Take over the value of a step, which `prepare` has written."""
         if self._link is None:
             return super().commit(key, prepared, version, writer)
+        self._fixed.add(key)
+        self._note(key, prepared, writer)
+        return True
+
+    def _note(self, key: str, prepared: Prepared, writer: str | None) -> None:
+        with self._changed:
+            self._entries[key] = prepared.value
+            self._journal.state_set(key, prepared.lasting, writer)
+            self._changed.notify_all()
+
+    def _put(self, key: str, text: str, version: int | None, writer: str | None) -> Entry | None:
+        """Write a text to the environment; return the entry, or None if the version is another."""
+        assert self._link is not None
         with self._changed:
             self._refuse(key, writer)
         with self._calls():
-            new = self._link.store.put(self._link.access, key, prepared.value, version)
-        if not new:
-            return False
-        with self._changed:
-            self._entries[key] = self._entry(key, new, prepared.value)
-            self._journal.state_set(key, prepared.lasting, writer)
-            self._changed.notify_all()
-        return True
+            new = self._link.store.put(self._link.access, key, text, version)
+        return self._entry(key, new, text) if new else None
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
         """Remove the entry if it is at `version`; see `Store.remove`."""
@@ -127,11 +170,18 @@ class EnvironmentStore(LocalStore):
         self._refuse_copy()
         with self._changed:
             self._refuse(key, writer)
-        with self._calls():
-            is_removed = self._link.store.remove(self._link.access, key, version)
+        try:
+            with self._calls():
+                is_removed = self._link.store.remove(self._link.access, key, version)
+        except StateError as error:
+            if key not in self._fixed:
+                raise
+            self._link.fail(str(error))  # the engine forgets the value of a failed step
+            is_removed = True
         if is_removed:
             with self._changed:
                 self._entries.pop(key, None)
+                self._fixed.discard(key)
                 self._journal.state_removed(key)
                 self._changed.notify_all()
         return is_removed
