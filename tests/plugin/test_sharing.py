@@ -241,6 +241,54 @@ def test_member_blocks_its_tests_when_the_owner_is_killed(runs: Runs, project: P
     assert project.calls == ["net"]
 
 
+SERVED = """
+import signal
+import sys
+
+@pytest.mark.plan_step
+def served(ctx):
+    process = ctx.start([sys.executable, "-c", "import time; time.sleep(600)"])
+    note("pid", process.pid)
+    return process.pid
+
+@pytest.mark.plan_step
+def data(served):
+    return served
+"""
+OF_SERVED = """
+import conftest
+
+def test_one(data):
+    conftest.held("first")
+    conftest.held("second")
+
+def test_two(data, plan):
+    for _ in range(500):
+        plan.need("data")  # fails as soon as it is lost
+        conftest.time.sleep(0.02)
+
+def test_three(data):
+    pass
+"""
+
+
+def test_members_block_tests_when_a_program_of_the_owner_ends(runs: Runs, project: Project) -> None:
+    """A step that is lost in the owner is lost for its members, and for what needs it."""
+    project.steps(STEPS, SERVED)
+    project.tests(OF_SERVED)
+    owner = runs.held("first")
+    member = runs.held("second")
+    os.kill(int(project.calls[-1].split()[1]), signal.SIGKILL)
+    runs.release("first")
+    until(owner, "cleanup waits")
+    runs.release("second")
+    said = ended(member, 1)
+    assert f"plan step 'served' of {platform.node()} (process {owner.pid}) was lost at" in said
+    assert "1 test blocked: plan step 'served' of" in said or "2 tests blocked:" in said
+    ended(owner, 1)
+    nothing_left(project)
+
+
 @pytest.mark.skipif(
     shutil.which("unshare") is None
     or subprocess.run(["unshare", "-n", "true"], check=False, capture_output=True).returncode != 0,

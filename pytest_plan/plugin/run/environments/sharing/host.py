@@ -125,6 +125,10 @@ class SharedHost(Host):
         """Return why a test that needs the step cannot run, or None if it can."""
         if self._link is not None and (trouble := self._link.trouble) is not None:
             return Verdict(skips=False, reason=self.mask(trouble), steps=(name,))
+        if self._member is not None and (loss := self._member.loss(self.run, name)) is not None:
+            step, why = loss
+            reason = self.mask(f"plan step {step!r} of {self.link.owner} {why}")
+            return Verdict(skips=False, reason=reason, steps=(step,))
         return super().verdict_on(name)
 
     def control(self, action: str, step: str, name: str | None) -> str:
@@ -186,7 +190,8 @@ class SharedHost(Host):
             self._owner = OwnerPart(link, self.foreground, masker.mask)
             self._mirror(self._owner)
         else:
-            self._member = MemberPart(self._config, link, self.foreground)
+            member = self._member = MemberPart(self._config, link, self.foreground)
+            link.on_outcome = lambda: member.look_for_losses(self._tell_workers)
             logs = OwnersLogs(self._member.logs, link.owner, self.foreground)
             self._config.pluginmanager.register(logs, "pytest_plan_owners_logs")
 
@@ -233,7 +238,7 @@ class SharedHost(Host):
         assert self._owner is not None
         self.run.clock.hold()  # the limit is that of this run's own tests
         with self.foreground.owned():
-            others_failed = self._owner.wait(self._declared.settings.share_wait)
+            others_failed = self._owner.wait(self.run, self._declared.settings.share_wait)
         self.run.clock.release()
         super().clean_up(failed=failed or others_failed)
         is_left = self.run.cleanup_error() is not None or bool(self.run.result().left)

@@ -39,6 +39,7 @@ class Link:
         changed: a condition that is notified of each change in the environment.
         is_leaving: whether this run needs the environment no more, so that no change is trouble.
         on_change: a function to call after each change, on the thread of the link.
+        on_outcome: a function to call after steps may have got an outcome, on the same thread.
         on_trouble: a function to call once there is trouble, on any thread.
     """
 
@@ -59,6 +60,7 @@ class Link:
         self._renewed = SystemClock.now()
         self._thread = threading.Thread(target=self._serve, name="plan-share", daemon=True)
         self.on_change: Callable[[], None] = lambda: None
+        self.on_outcome: Callable[[], None] = lambda: None
         self.on_trouble: Callable[[], None] = lambda: None
 
     @property
@@ -156,6 +158,8 @@ class Link:
             if view is not None and view.environment.id == self.access.environment.id:
                 self.see(view)
         if news is not None:
+            if news.is_everything or any(kind is Kind.OUTCOME for kind, _ in news.keys):
+                self.on_outcome()
             self._tell()
 
     def _tell(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_plan.engine.definition.graph import closure
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import PlanDefinitionError
@@ -59,6 +60,9 @@ class MemberPart:
         self._does = "is about to provision"
         self._set: set[str] = set()  # the steps whose variables are set
         self._warned: set[str] = set()
+        self._provided: set[str] = set()
+        self._losses: Mapping[str, str] = {}  # replaced by the thread of the link
+        self._lost_until = 0  # the version of the last outcome that was looked at
         self.logs: dict[str, str] = {}
 
     def await_steps(self, run: Run) -> None:
@@ -84,6 +88,30 @@ class MemberPart:
                 self._link.renew()
         except ShareError as error:
             self._link.fail(str(error))
+
+    def look_for_losses(self, tell: Callable[[], None]) -> None:
+        """Notice that steps were lost after they had succeeded; any thread may call this.
+
+        Args:
+            tell: a function to call if there are such steps.
+        """
+        if self._decided is None or self._link.trouble is not None:
+            return
+        rows = self._link.store.rows(self._link.access, Kind.OUTCOME, self._lost_until)
+        self._lost_until = max((row.version for row in rows), default=self._lost_until)
+        lost = {name: one.reason for name, one in published(rows).items() if one.outcome in _FAILED}
+        lost = {name: why for name, why in lost.items() if name in self._provided}
+        if lost:
+            self._losses = {**self._losses, **lost}
+            tell()
+
+    def loss(self, run: Run, name: str) -> tuple[str, str] | None:
+        """Return the step that was lost, and why, if a step is or needs one; else None."""
+        if not self._losses:
+            return None
+        steps = {one.name: one.planned for one in run.step_runs.values()}
+        needed = closure([name], steps, needs_only=True) if name in steps else {name}
+        return next(((step, self._losses[step]) for step in self._losses if step in needed), None)
 
     def leave(self, *, failed: bool) -> None:
         """Leave the environment, once it is known that the owner lives.
@@ -142,6 +170,7 @@ class MemberPart:
                 outcome, reason = StepOutcome.BLOCKED, f"{link.owner} does not provision it"
         elif found.outcome.provides:
             outcome, reason = StepOutcome.REUSED, f"provisioned by {link.owner}"
+            self._provided.add(step_run.name)
         elif found.outcome in _FAILED:
             outcome, reason = StepOutcome.BLOCKED, f"it failed in {link.owner}: {found.reason}"
             self.logs[step_run.name] = found.log

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
-from pytest_plan.engine.model.events import Event, StepFinished, StepStarted
+from pytest_plan.engine.model.events import Event, StepFinished, StepLost, StepStarted
 from pytest_plan.engine.processes.addresses import network
 from pytest_plan.plugin.run.environments.sharing.rows import (
     Decided,
@@ -73,11 +73,11 @@ class OwnerPart:
         self._variables: set[Row] = set()
 
     def on_event(self, run: Run, event: Event) -> None:
-        """Publish that a step has begun or ended."""
+        """Publish that a step has begun or ended, or was lost."""
         if isinstance(event, StepStarted):
             if run.step_runs[event.step].planned.worker is None:
                 self._publish([running_row(event.step)])
-        elif isinstance(event, StepFinished):
+        elif isinstance(event, StepFinished | StepLost):
             name = event.result.name
             if run.step_runs[name].planned.worker is None:
                 self._publish([*self._new_variables(run), self._outcome(run, name)])
@@ -101,16 +101,18 @@ class OwnerPart:
         journal.mirror_to(self._publish_statements)
         journal.set(**facts)
 
-    def wait(self, longest: float | None) -> bool:
+    def wait(self, run: Run, longest: float | None) -> bool:
         """Wait for the members, and begin the cleanup; return whether a run has failed.
 
         Args:
+            run: the run, whose steps can still be lost.
             longest: the seconds after which the members that are left are not waited for any
                 more; None means no limit.
         """
         link, begun = self._link, SystemClock.now()
 
         def is_over() -> bool:
+            run.catch_up()
             is_late = longest is not None and SystemClock.now() >= begun + longest
             is_hurried = len(self._foreground.signals.received) > 1
             try:

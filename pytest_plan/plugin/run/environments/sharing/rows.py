@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.model.results import StepResult
@@ -53,7 +54,10 @@ def decided_in(rows: Iterable[Row]) -> Decided | None:
 
 
 def outcome_row(result: StepResult) -> Row:
-    """Return the row about the outcome of a step."""
+    """Return the row about the outcome of a step, or about its loss."""
+    if (lost := result.lost) is not None:
+        at = SystemClock.time_of_day(lost.wall)
+        return _row(result.name, Published(StepOutcome.FAILED, f"was lost at {at}: {lost.detail}"))
     error = result.error
     reason = result.reason or ""
     if error is not None:
