@@ -12,9 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from pytest_plan.plugin.interface import sharing
 from pytest_plan.sharing.errors import StaleError
 from pytest_plan.sharing.model import Access, Kind, Status
 from pytest_plan.sharing.protocol import Store
@@ -377,6 +380,48 @@ def test_servers_serve_runs_with_workers(
     assert QUOTED not in said
     assert "shared environment" not in again
     nothing_left(project)
+
+
+def test_shards_with_other_arguments_have_the_same_plan(runs: Runs, project: Project) -> None:
+    """Each shard knows the steps of all conftests under testpaths, also those of the same name."""
+    project.write("pytest.ini", "[pytest]\ntestpaths = a b\naddopts = --import-mode=importlib\n")
+    for folder in "ab":
+        steps = f"@pytest.mark.plan_step\ndef own(net):\n    note('own {folder}')\n    return net"
+        project.steps(steps, name=f"{folder}/conftest.py")
+        project.tests("def test_own(own, net): assert own == net", name=f"{folder}/test_it.py")
+    shards = [runs("--plan-share-runs=2", folder) for folder in "ab"]
+    assert all("1 passed" in ended(shard) for shard in shards)
+    assert sorted(project.calls) == ["clean success 0", "net", "own a", "own b"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "name", "runs"),
+    [
+        ("GITHUB_RUN_ID=7 GITHUB_RUN_ATTEMPT=2 GITHUB_JOB=tests", "7.2.tests", 0),
+        ("CI_PIPELINE_ID=9 CI_JOB_NAME=unit~tests~3/8 CI_NODE_TOTAL=8", "9.unit-tests", 8),
+        (
+            "BUILDKITE_BUILD_ID=b1 BUILDKITE_STEP_KEY=e2e BUILDKITE_PARALLEL_JOB_COUNT=4",
+            "b1.e2e",
+            4,
+        ),
+        ("GITHUB_RUN_ID= CI_PIPELINE_ID=9 CI_JOB_NAME=a:b~[x/y]", "9.a-b--x-y-", 0),
+    ],
+)
+def test_ci_systems_give_the_name_and_the_number_of_runs(
+    variables: str, name: str, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All jobs of a matrix get the same name, which another pipeline does not have."""
+    for variable in ("GITHUB_RUN_ID", "CI_PIPELINE_ID", "BUILDKITE_BUILD_ID", "CI_NODE_TOTAL"):
+        monkeypatch.delenv(variable, raising=False)
+    for each in variables.split():
+        variable, _, value = each.partition("=")
+        monkeypatch.setenv(variable, value.replace("~", " "))
+    settings: Any = SimpleNamespace(share="redis://server", environment=None, share_runs=None)
+    assert sharing.name_of(settings) == name
+    assert sharing.runs_of(settings) == runs
+    settings.share = "local"
+    assert sharing.name_of(settings) == "default"
+    assert sharing.runs_of(settings) == 0
 
 
 def test_bad_options_are_usage_errors(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def _roots(config: pytest.Config) -> list[Path]:
     if patterns:
         return sorted(path for pattern in patterns for path in config.rootpath.glob(pattern))
     given = [Path(config.invocation_params.dir, arg.split("::")[0]) for arg in config.args]
-    return [path if path.is_dir() else path.parent for path in given]
+    return [path if path.is_dir() else path.parent for path in given if path.exists()]
 
 
 def _conftests(config: pytest.Config, folder: Path) -> Iterator[Path]:

@@ -17,7 +17,7 @@ from pytest_plan.engine.processes.identity import this_owner
 from pytest_plan.plugin.interface import sharing
 from pytest_plan.plugin.run.environments.sharing.link import Link
 from pytest_plan.plugin.run.environments.sharing.owner import Heartbeat
-from pytest_plan.sharing.errors import ShareError
+from pytest_plan.sharing.errors import ShareError, ShareSetupError
 from pytest_plan.sharing.model import Joined, Joining, Member, Project, Role
 from pytest_plan.sharing.urls import open_store
 
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from pytest_plan.sharing.protocol import Store
 
 _PATIENCE = 10.0  # seconds for which a call is repeated while the server does not answer
+_ANOTHER = "is used by another plan"  # in the text of an error
+_TESTPATHS = (
+    "; if the runs have different arguments, set testpaths, so that all of them load the same "
+    "conftests"
+)
 _POLL = 0.2  # seconds between two attempts to join an environment that is being cleaned up
 
 
@@ -53,7 +58,9 @@ def join(declared: DeclaredSteps, foreground: Foreground) -> Link:
         store = open_store(settings.share, settings.dir, patience=patience)
         joined = _join(store, name, joining, foreground)
     except (ShareError, StateError) as error:
-        raise pytest.UsageError(str(error)) from None
+        is_other_plan = isinstance(error, ShareSetupError) and _ANOTHER in str(error)
+        more = "" if declared.config.getini("testpaths") or not is_other_plan else _TESTPATHS
+        raise pytest.UsageError(f"{error}{more}") from None
     link = Link(store, joined, joining.project, is_local=is_local)
     _say(link, joined, foreground)
     return link
