@@ -218,7 +218,11 @@ def sharing_uses_only_the_engine(root: Path) -> list[str]:
 
 
 def _shares(module: str) -> bool:
-    rooms = ("sharing", "plugin.run.environments.sharing", "plugin.session.sharing")
+    rooms = (
+        "sharing",
+        "plugin.run.environments.sharing",
+        "plugin.session.controller.environment_store",
+    )
     return any(_is_in(module, f"pytest_plan.{room}") for room in rooms)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import uuid
+import secrets
+from _blake2 import blake2b  # `hashlib` loads OpenSSL
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -73,14 +73,16 @@ def shared_steps(steps: Mapping[str, PlannedStep]) -> Mapping[str, PlannedStep]:
 
 def _this_member() -> Member:
     me = this_owner()
-    return Member(uuid.uuid4().hex, me.host, sharing.job(), me.pid, me.birth, me.boot, me.namespace)
+    return Member(
+        secrets.token_hex(16), me.host, sharing.job(), me.pid, me.birth, me.boot, me.namespace
+    )
 
 
 def _fingerprint(declared: DeclaredSteps, steps: Mapping[str, PlannedStep]) -> str:
     """Return a fingerprint of all steps, which is that of other machines with the same commit."""
     prints = Fingerprints(lambda: declared.steps, declared.definition.options.host)
     text = "\n".join(f"{name} {prints.of(name)}" for name in sorted(steps))
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _join(store: Store, name: str, joining: Joining, foreground: Foreground) -> Joined:
