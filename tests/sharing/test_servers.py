@@ -17,6 +17,7 @@ import pytest
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.sharing.errors import ShareError, ShareSetupError, SilentError, StaleError
 from pytest_plan.sharing.model import Kind, News, Row
+from pytest_plan.sharing.stores.sqlite import SqliteStore
 from pytest_plan.sharing.urls import open_store
 from tests.sharing.relay import relay
 from tests.sharing.runs import join
@@ -310,6 +311,19 @@ def _is_told(listener: Any) -> bool:
             listener.close()
             return True
     return False
+
+
+def test_a_full_disk_is_told(tmp_path: Path, name: str) -> None:
+    """A database that cannot grow refuses the write, with the cure, and keeps the rest."""
+    store = open_store("local", tmp_path)
+    assert isinstance(store, SqliteStore)
+    access = join(store, name).access
+    store.query("PRAGMA max_page_count = 1", [])
+    with pytest.raises(ShareError, match=r"database or disk is full; free disk space, or set"):
+        store.put(access, "k", "x" * 100_000, None)
+    store.query("PRAGMA max_page_count = 100000", [])
+    assert store.put(access, "k", "1", 0)
+    store.shut()
 
 
 def test_a_refused_write_is_told(redis_program: Program, tmp_path: Path, name: str) -> None:

@@ -252,7 +252,7 @@ def test_close_waits_for_members_and_runs(store: Store, name: str) -> None:
         store.close(other)
     assert store.leave(other, failed=False).members == ()
     assert store.close(owner).status is Status.CLOSED
-    late = join(store, name)
+    late = join(store, name, project=Project("f2", ("moon",)))
     assert late.role is Role.WAIT
     assert late.access.member not in {one.id for one in late.view.members}
     with pytest.raises(StaleError):

@@ -39,9 +39,9 @@ def join(
         _seat(record, joining.member, moment)
         return record, role
     if record.owner_lives(moment) or record.living(moment):
-        _compare(record, joining.project)
         if not is_open:
-            return record, Role.WAIT
+            return record, Role.WAIT  # also with another plan, which can begin afterwards
+        _compare(record, joining.project)
         record.joins += 1
         _seat(record, joining.member, moment)
         return record, Role.MEMBER

@@ -247,7 +247,7 @@ class RedisStore:
     def _repeat(self, attempt: Callable[[], T]) -> T:
         try:
             return self._calls.repeat(attempt)
-        except (redis.AuthenticationError, redis.ResponseError) as error:
+        except redis.RedisError as error:
             raise self._refused(error) from None
 
     def _refuse_bad_settings(self) -> None:

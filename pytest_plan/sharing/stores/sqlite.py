@@ -86,10 +86,7 @@ class SqliteStore(SqlStore):
         """End an environment; see `Store.done`."""
         super().done(access, write=write)
         self._end(access.member)
-        with self.transaction():  # nobody else looks at the files now
-            for file in (self._folder / _MEMBERS).iterdir():
-                if not file_lock(file).is_taken():
-                    file.unlink(missing_ok=True)
+        self._calls.repeat(self._sweep)
 
     def listen(self, name: str) -> SqliteListener:
         """Return the notifications of an environment; see `Store.listen`."""
@@ -106,7 +103,7 @@ class SqliteStore(SqlStore):
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Return a context manager for a transaction, which waits for that of another process."""
-        with self._lock:
+        with self._lock, self._explained():
             tx = _Transaction(self._connected())
             tx.execute("BEGIN IMMEDIATE")
             try:
@@ -119,7 +116,7 @@ class SqliteStore(SqlStore):
 
     def query(self, sql: str, values: Sequence[Any]) -> list[Any]:
         """Return the rows of one statement."""
-        with self._lock:
+        with self._lock, self._explained():
             return _Transaction(self._connected()).execute(sql, values)
 
     def moment(self, tx: Transaction) -> Moment:
@@ -135,6 +132,26 @@ class SqliteStore(SqlStore):
                 record.version += 1
                 if not record.done_at:
                     tx.execute(PUT, [name, kind.value, key, record.version, None])
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn the errors of SQLite into errors for users, but not that it is busy."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if _is_busy(error):
+                raise
+            raise ShareError(
+                f"{self.server} cannot be used: {error}; free disk space, or set plan_dir to "
+                "another folder"
+            ) from error
+
+    def _sweep(self) -> None:
+        """Remove the files of members that have ended."""
+        with self.transaction():  # nobody else looks at the files now
+            for file in (self._folder / _MEMBERS).iterdir():
+                if not file_lock(file).is_taken():
+                    file.unlink(missing_ok=True)
 
     def _live(self, member: str) -> None:
         """Hold the lock that shows that a member lives."""

@@ -180,10 +180,10 @@ function changes.join(record)
     return { role = role }, record
   end
   if owner_lives(record) or has_living(record) then
-    compare(record)
     if not is_open then
       return { role = 'wait' }, record
     end
+    compare(record)
     record.joins = record.joins + 1
     seat(record)
     return { role = 'member' }, record
