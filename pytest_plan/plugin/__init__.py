@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 # The options that do something else instead of running tests, and what implements them.
 _COMMANDS = {
-    "status": "status.Status",
+    "status": "environments.status.Status",
     "history": "history.ShowHistory",
     "init": "init.Init",
     "doctor": "doctor.doctor.Doctor",
-    "forget": "forget.Forget",
-    "cleanup": "cleanup.Cleaner",
+    "forget": "environments.forget.Forget",
+    "cleanup": "environments.cleanup.Cleaner",
 }
 
 

@@ -15,7 +15,7 @@ from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.plugin.commands.columns import aligned
 from pytest_plan.plugin.commands.command import STANDARD_OUTPUT, Command
-from pytest_plan.plugin.commands.condition import (
+from pytest_plan.plugin.commands.environments.condition import (
     EnvironmentCondition,
     StepCondition,
     Use,
