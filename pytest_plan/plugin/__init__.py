@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 # The options that do something else instead of running tests, and what implements them.
 _COMMANDS = {
+    "up": "environments.up.Up",
+    "down": "environments.down.Down",
     "status": "environments.status.Status",
+    "print_logs": "environments.logs.PrintLogs",
     "history": "history.ShowHistory",
     "init": "init.Init",
     "doctor": "doctor.doctor.Doctor",
@@ -51,7 +54,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     from pytest_plan.plugin.session import lookup
 
     lookup.remember_process(early_config)
-    if not _is_command(early_config.known_args_namespace):
+    options = early_config.known_args_namespace
+    if _is_command(options):
+        from pytest_plan.plugin.commands import command
+
+        command.begin(early_config)
+    if not _is_command(options) or options.plan_up:
         try:
             return (yield)
         except Exception as error:  # pytest-cov does not handle those of coverage.py
@@ -60,8 +68,6 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
             if coverage_internals.is_of_coverage(error):
                 raise pytest.UsageError(f"coverage cannot be measured: {error}") from error
             raise
-    from pytest_plan.plugin.commands import command
-
     return (yield from command.ignore_broken_conftests(early_config))
 
 

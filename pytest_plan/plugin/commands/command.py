@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import sys
 from collections.abc import Generator
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_plan.engine.model.errors import describe
 from pytest_plan.engine.model.text import visible
+from pytest_plan.plugin.commands import output
 from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.session import lookup
 
@@ -19,22 +19,25 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.session.session import PlanSession
 
 
-STANDARD_OUTPUT: pytest.StashKey[TextIO] = pytest.StashKey()  # only with --plan-json
+def begin(config: pytest.Config) -> None:
+    """Prepare a command before pytest captures output and pytest-cov begins to measure."""
+    if output.is_read(config.known_args_namespace):
+        output.reserve(config)
+    # Without tests, pytest-cov would replace the data of the last run, and miss a minimum.
+    config.known_args_namespace.no_cov = True
 
 
 def prepare(config: pytest.Config) -> None:
     """Keep other plugins from starting workers or writing files when they are configured."""
-    config.option.collectonly = True
+    if not config.option.plan_up:
+        config.option.collectonly = True
     if hasattr(config.option, "xmlpath"):
         config.option.xmlpath = None
-    if config.option.plan_json:
-        config.option.verbose = -2
-        config.option.no_summary = True
-        config.stash[STANDARD_OUTPUT] = sys.stdout
-        # What other plugins print, even with `-qq`, must not be between the lines of the report.
-        others = contextlib.redirect_stdout(sys.stderr)
-        others.__enter__()
-        config.add_cleanup(lambda: others.__exit__(None, None, None))
+    if output.is_read(config.option):
+        output.reserve(config)
+        if not config.option.plan_up:
+            config.option.verbose = -2
+            config.option.no_summary = True
 
 
 def ignore_broken_conftests(config: pytest.Config) -> Generator[None]:

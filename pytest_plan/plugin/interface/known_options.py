@@ -13,6 +13,7 @@ class Option(NamedTuple):
     Attributes:
         in_command_line: whether it can be given on the command line.
         is_command: whether it is a command, which can be given on the command line only.
+        typed: the option as it is typed, if an ini value with another meaning has its name.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Option(NamedTuple):
     metavar: str | None = None
     in_command_line: bool = True
     is_command: bool = False
+    typed: str | None = None
 
     @property
     def dest(self) -> str:
@@ -30,7 +32,7 @@ class Option(NamedTuple):
     @property
     def flag(self) -> str:
         """The option as it is typed."""
-        return f"--{self.dest.replace('_', '-')}"
+        return self.typed or f"--{self.dest.replace('_', '-')}"
 
     @property
     def variable(self) -> str:
@@ -90,6 +92,36 @@ OPTIONS = (
         Kind.FLAG,
         "Clean up the environments of earlier runs, or the one that --plan-environment names; run "
         "no tests",
+    ),
+    Option(
+        "up",
+        Kind.FLAG,
+        "Provision the steps that the selected tests need, or --plan-until names, and keep them; "
+        "run no tests",
+        is_command=True,
+    ),
+    Option(
+        "export",
+        Kind.FLAG,
+        "With --plan-up, print the environment variables that steps have set as shell commands: "
+        'eval "$(pytest --plan-up --plan-export)"',
+        is_command=True,
+    ),
+    Option(
+        "down",
+        Kind.FLAG,
+        "Clean up the environment 'default', or the one that --plan-environment names, and no "
+        "other; run no tests",
+        is_command=True,
+    ),
+    Option(
+        "print_logs",
+        Kind.NAMES,
+        "Print the log of this step of a kept environment, and with --plan-follow what is added to "
+        "it until Ctrl-C; run no tests. Can be specified multiple times.",
+        "STEP",
+        is_command=True,
+        typed="--plan-logs",
     ),
     Option(
         "forget",

@@ -18,7 +18,19 @@ DEFAULT_ENVIRONMENT = "default"  # the environment to keep or reuse if no name i
 
 
 _LISTS = (Kind.NAMES, Kind.REPORTS)
-_COMMANDS = ("show", "cleanup", "forget", "status", "history", "init", "doctor")
+_COMMANDS = (
+    "show",
+    "up",
+    "down",
+    "print_logs",
+    "cleanup",
+    "forget",
+    "status",
+    "history",
+    "init",
+    "doctor",
+)
+_COLLECTING = ("show", "up")  # commands that collect tests, so that no error can be ignored
 
 
 class Settings(NamedTuple):
@@ -38,6 +50,10 @@ class Settings(NamedTuple):
             `never`.
         reuse: whether to reuse a kept environment.
         cleanup: whether to clean up the environments of earlier runs and run nothing.
+        up: whether to provision and keep what the selected tests need, and run no tests.
+        export: whether to print the variables that steps have set as shell commands.
+        down: whether to clean up one environment and run nothing.
+        print_logs: the steps of earlier runs whose logs to print; if there are any, run nothing.
         forget: the steps of earlier runs whose records to remove; if there are any, run nothing.
         status: whether to show the environments of this project and run nothing.
         init: whether to write an example and run nothing.
@@ -83,6 +99,10 @@ class Settings(NamedTuple):
     keep: str | None
     reuse: bool
     cleanup: bool
+    up: bool
+    export: bool
+    down: bool
+    print_logs: tuple[str, ...]
     forget: tuple[str, ...]
     status: bool
     init: bool
@@ -112,8 +132,13 @@ class Settings(NamedTuple):
 
     @property
     def is_command(self) -> bool:
-        """Whether this process does something else instead of running tests."""
-        return any(getattr(self, name) for name in _COMMANDS if name != "show")
+        """Whether this process does something else instead of collecting and running tests."""
+        return any(getattr(self, name) for name in _COMMANDS if name not in _COLLECTING)
+
+    @property
+    def may_begin_fresh(self) -> bool:
+        """Whether a private environment serves if the kept one was not written by this user."""
+        return self.reuse and not self.up
 
     @property
     def keeps(self) -> str:
@@ -175,6 +200,7 @@ def settings(config: pytest.Config) -> Settings:
             "limit": values["limit"] or None,
             "skip": values["skip"] or (),
             "forget": values["forget"] or (),
+            "print_logs": values["print_logs"] or (),
             "logs": values["logs"] or "failed",
             "follow": values["follow"] or (),
             "wait": values["wait"] or 0.0,
@@ -188,6 +214,7 @@ def settings(config: pytest.Config) -> Settings:
                 for option in OPTIONS
                 if option.kind is Kind.FLAG
             },
+            **({"reuse": True, "keep": "always"} if values["up"] else {}),
             "signals": values["signals"] is not False,
             "reaper": values["reaper"] is not False,
             "record_history": values["record_history"] is not False,
@@ -204,10 +231,18 @@ def _check_together(values: Mapping[str, Any], found: Mapping[str, tuple[Any, st
         raise pytest.UsageError(f"{flags} cannot be used together")
     if values["json"] and not values["status"]:
         raise pytest.UsageError("--plan-json can only be used with --plan-status")
-    if found["forget"][0] is not None and not values["forget"]:
-        raise pytest.UsageError("--plan-forget: the name of a step is missing")
+    if values["export"] and not values["up"]:
+        raise pytest.UsageError("--plan-export can only be used with --plan-up")
+    for one, flag in (("forget", "--plan-forget"), ("print_logs", "--plan-logs")):
+        if found[one][0] is not None and not values[one]:
+            raise pytest.UsageError(f"{flag}: the name of a step is missing")
+    if values["up"] and values["keep"] != "always" and found["keep"][1] == "--plan-keep":
+        raise pytest.UsageError(
+            f"--plan-up keeps what it provisions, so --plan-keep {values['keep']} cannot be used "
+            "with it; to clean up: pytest --plan-down"
+        )
     name, source = values["environment"], found["environment"][1]
-    if name is not None and name.startswith("run-") and not commands:
+    if name is not None and name.startswith("run-") and commands in ([], ["up"]):
         raise pytest.UsageError(
             f"{source}: invalid environment name {name!r}: names that start with 'run-' belong to "
             "runs without a name"

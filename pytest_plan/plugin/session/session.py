@@ -51,6 +51,7 @@ class PlanSession:
         declared: the steps that this process knows.
         handle: the object that the fixture `plan` returns.
         needs: the steps that each selected test needs; empty until `survey` is called.
+        workers: the workers to provision for; empty means those of this run.
         ended_by: the exception that has ended the session early, such as that of `pytest.exit`;
             None if there is none, or if pytest exits with a green status after it.
     """
@@ -62,6 +63,7 @@ class PlanSession:
         self.declared = DeclaredSteps(config, settings, self.store)
         self.handle = PlanHandle(self)
         self.needs: dict[pytest.Item, tuple[str, ...]] = {}
+        self.workers: tuple[str, ...] = ()
         self.ended_by: BaseException | None = None
         self._names = StepNames({})
         self._item: pytest.Item | None = None  # the test that runs, or the last one that ran
@@ -140,11 +142,13 @@ class PlanSession:
         if roles.is_worker(self.config):
             definition.workers = (roles.worker_name(self.config),)
             return
-        ids: tuple[str, ...] = (roles.worker_name(self.config),)
-        if roles.is_controller(self.config):
+        ids = self.workers
+        if not ids and roles.is_controller(self.config):
             ids = roles.expected_workers(self.config)
+        tests_are_here = not ids
+        ids = ids or (roles.worker_name(self.config),)
         definition.workers = tuple(map(self.continued.by, ids))
-        tests_here = None if roles.is_controller(self.config) else definition.workers[0]
+        tests_here = definition.workers[0] if tests_are_here else None
         definition.options = definition.options._replace(worker=tests_here)
         if tests_here is not None:
             self.host.foreground.shown = partial(
@@ -174,7 +178,7 @@ class PlanSession:
         if self.declared.definition.has_instances:
             self._choose_instances(steps, templates)
         names = {name for needs in self.needs.values() for name in needs}
-        self.declared.needed = self.declared.to_run(names, steps)
+        self.declared.needed = self.declared.to_run(self.declared.everywhere(names, steps), steps)
         testmon_internals.report_needs(
             self.config,
             lambda: {item.nodeid: closure(names, steps) for item, names in self.needs.items()},

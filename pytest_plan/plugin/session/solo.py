@@ -36,7 +36,7 @@ class Solo(Owner):
 
             sharing.refuse_alone(session.items, self._settings)
         plan_session.survey(session.items)
-        waves = plan_session.put_in_order(session.items)
+        waves = self.put_in_order(plan_session, session.items)
         if option.setupplan:
             self._show()
         elif self.runs():
@@ -59,8 +59,16 @@ class Solo(Owner):
             plan_session.host.provision(plan_session.declared.due())
             limit.start(plan_session.host.remaining)
         result = yield
-        plan_session.provision_rest()
+        self.provision_rest(plan_session)
         return result
+
+    def put_in_order(self, plan_session: PlanSession, items: list[pytest.Item]) -> list[Wave]:
+        """Sort tests by stage; return the waves in which they run, or [] for only one."""
+        return plan_session.put_in_order(items)
+
+    def provision_rest(self, plan_session: PlanSession) -> None:
+        """Provision what `--plan-until` asks for and no test has needed."""
+        plan_session.provision_rest()
 
     def _open_stages(self, plan_session: PlanSession, waves: list[Wave], limit: Limit) -> None:
         """Let each further stage begin when the tests of the one before have ended."""

@@ -11,7 +11,11 @@ from pytest_plan.engine.journal.reader import read
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.plugin.commands.doctor.finding import Finding, Level
-from pytest_plan.plugin.commands.environments.condition import EnvironmentCondition, Use, condition
+from pytest_plan.plugin.commands.environments.recorded.condition import (
+    EnvironmentCondition,
+    Use,
+    condition,
+)
 from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT, Settings
 from pytest_plan.plugin.run import launch
 

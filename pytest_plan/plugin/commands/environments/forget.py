@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.engine.environments.environment import FOLDER, JOURNAL, Environment, names
+from pytest_plan.engine.environments.environment import Environment
 from pytest_plan.engine.environments.recovery import end_programs, forget
-from pytest_plan.engine.journal.reader import Recorded, RecordedStep, read
+from pytest_plan.engine.journal.reader import Recorded, RecordedStep
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.shared.folders import remove_tree
 from pytest_plan.plugin.commands.command import Command
-from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
+from pytest_plan.plugin.commands.environments.recorded.chosen import by_environment, meant
 from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.environments.recovery import references_of, scratch_of
 from pytest_plan.plugin.run.environments.waiting import Waiting
@@ -39,7 +39,9 @@ class Forget(Command):
         foreground = plan_session.host.foreground
         waiting = Waiting(self._settings.dir, self._key, self._settings.wait, foreground)
         try:
-            chosen = self._chosen()
+            _, chosen = by_environment(
+                self._config, self._settings, self._settings.forget, "--plan-forget", self._say
+            )
             for name, steps in chosen.items():
                 environment = waiting.claim(name)
                 try:
@@ -50,64 +52,12 @@ class Forget(Command):
             raise pytest.UsageError(str(error)) from None
         return self._status
 
-    def _chosen(self) -> dict[str, list[str]]:
-        """Return the steps to forget by environment."""
-        found = self._recorded()
-        only = self._settings.environment
-        if only is not None and only not in found:
-            known = ", ".join(found) or "none"
-            raise pytest.UsageError(
-                f"{self._settings.sources['environment']}: there is no environment {only!r}; "
-                f"known environments: {known}"
-            )
-        chosen: dict[str, list[str]] = {}
-        for step in dict.fromkeys(self._settings.forget):
-            chosen.setdefault(self._environment_of(step, found), []).append(step)
-        return chosen
-
-    def _recorded(self) -> dict[str, Recorded]:
-        found = {}
-        for name in names(self._settings.dir):
-            try:
-                found[name] = read(self._settings.dir / FOLDER / name / JOURNAL, self._key)
-            except JournalError as error:
-                if name == self._settings.environment:
-                    raise
-                self._say(f"environment {name!r} is left alone: {error}", bad=True)
-        return found
-
-    def _environment_of(self, step: str, found: Mapping[str, Recorded]) -> str:
-        only = self._settings.environment
-        having = [
-            name
-            for name, recorded in found.items()
-            if _meant(step, recorded) and only in (None, name)
-        ]
-        if len(having) == 1:
-            return having[0]
-        if DEFAULT_ENVIRONMENT in having:
-            return DEFAULT_ENVIRONMENT
-        if having:
-            raise pytest.UsageError(
-                f"--plan-forget: step {step!r} is in the environments {', '.join(having)}; choose "
-                "one with --plan-environment NAME"
-            )
-        known = [
-            f"{', '.join(recorded.steps)} (environment {name!r})"
-            for name, recorded in found.items()
-            if recorded.steps and only in (None, name)
-        ]
-        raise pytest.UsageError(
-            f"--plan-forget: unknown step {step!r}; earlier runs have left "
-            f"{'; '.join(known) or 'nothing'}"
-        )
-
     def _forget(self, environment: Environment, steps: Sequence[str]) -> None:
         recorded = environment.recorded()
         if recorded is None:
             return  # another process has just cleaned it up
         done = []
-        names = dict.fromkeys(one for name in steps for one in _meant(name, recorded))
+        names = dict.fromkeys(one for name in steps for one in meant(name, recorded))
         for step in (recorded.steps[name] for name in names):
             try:
                 ended = end_programs(step)
@@ -139,11 +89,6 @@ class Forget(Command):
                 for left in remove_tree(folder, below=scratch.parent):
                     self._say(f"  may be left: {left}", bad=True)
         environment.release(remove=is_over)
-
-
-def _meant(name: str, recorded: Recorded) -> list[str]:
-    """Return the recorded steps that a name means: all instances of a step, or one."""
-    return [one.name for one in recorded.steps.values() if name in (one.name, one.template)]
 
 
 def _not_run(step: RecordedStep) -> list[str]:

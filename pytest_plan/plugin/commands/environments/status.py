@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,14 +12,14 @@ from pytest_plan.engine.environments.environment import FOLDER, JOURNAL, names
 from pytest_plan.engine.journal.reader import ForeignError, read
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError
-from pytest_plan.plugin.commands.columns import aligned
-from pytest_plan.plugin.commands.command import STANDARD_OUTPUT, Command
-from pytest_plan.plugin.commands.environments.condition import (
+from pytest_plan.plugin.commands import output
+from pytest_plan.plugin.commands.command import Command
+from pytest_plan.plugin.commands.environments.recorded.condition import (
     EnvironmentCondition,
-    StepCondition,
     Use,
     condition,
 )
+from pytest_plan.plugin.commands.environments.recorded.table import table
 from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.run import launch
 
@@ -34,7 +33,6 @@ _HEADS = {
     Use.BEING_CLEANED: "is being cleaned up by {who} for {age}",
     Use.LEFT: "was left by {who} {age} ago",
 }
-_COLUMNS = ("step", "outcome", "state", "listens on", "log")
 
 
 class Status(Command):
@@ -93,9 +91,7 @@ class Status(Command):
                 for name, error in unreadable.items()
             ],
         }
-        output = self._config.stash[STANDARD_OUTPUT]
-        output.write(f"{json.dumps(report, indent=2)}\n")
-        output.flush()
+        output.write(self._config, f"{json.dumps(report, indent=2)}\n")
 
     def _write_text(
         self, found: Sequence[EnvironmentCondition], unreadable: dict[str, JournalError]
@@ -103,9 +99,7 @@ class Status(Command):
         for one in found:
             head = _HEADS[one.use].format(who=_who(one), age=format_duration(one.age))
             self._say(f"environment {one.name!r} {head}", always=True, bad=one.use is Use.LEFT)
-            rows = [_COLUMNS, *(self._row(step) for step in one.steps)]
-            dead = [False, *(step.alive is False for step in one.steps)]
-            for line, is_dead in zip(aligned(rows), dead, strict=True):
+            for line, is_dead in table(one.steps, self._config.invocation_params.dir):
                 self._say(f"  {line}", always=True, bad=is_dead)
             for step in one.steps:
                 if step.output is not None and step.alive is not False:
@@ -123,17 +117,6 @@ class Status(Command):
         what = "rebuild what is dead" if one.use is Use.KEPT else "clean it up"
         name = one.name if one.use is Use.KEPT else DEFAULT_ENVIRONMENT
         self._say(f"  to {what}: {launch.typed(self._config, name, option)}", always=True)
-
-    def _row(self, step: StepCondition) -> tuple[str, ...]:
-        state = {None: "unchecked", True: "alive"}.get(step.alive, f"dead: {step.reason}")
-        log = "" if step.log is None else str(self._shown(step.log))
-        is_up = step.cleanup in ("none", "kept")
-        outcome = step.outcome if is_up else f"{step.outcome}, cleanup {step.cleanup}"
-        return step.name, outcome, state, ", ".join(step.listens), log
-
-    def _shown(self, path: Path) -> Path:
-        folder = self._config.invocation_params.dir
-        return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
 def _who(one: EnvironmentCondition) -> str:

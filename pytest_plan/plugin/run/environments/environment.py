@@ -292,7 +292,7 @@ class RunEnvironment:
         try:
             return self._environment.recorded()
         except ForeignError as error:
-            if not self._declared.settings.reuse:
+            if not self._declared.settings.may_begin_fresh:
                 raise
             self._environment.release()
             self._environment = self._begin_fresh(error)
@@ -302,7 +302,7 @@ class RunEnvironment:
         try:
             return self._waiting.claim(name)
         except (ForeignError, ElsewhereError) as error:
-            if self._declared.settings.reuse:
+            if self._declared.settings.may_begin_fresh:
                 return self._begin_fresh(error)
             raise
 
@@ -378,6 +378,8 @@ class RunEnvironment:
                 )
 
     def _say_how_to_go_on(self) -> None:
+        if self._declared.settings.up:
+            return  # the command itself says it, at the end of its output
         reuse, clean = (
             launch.typed(self._declared.config, self._environment.name, option)
             for option in ("--plan-reuse", "--plan-cleanup")

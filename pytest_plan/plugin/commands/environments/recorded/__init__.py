@@ -1,0 +1,1 @@
+"""What commands read in the journals of environments, and how they show it."""
