@@ -11,6 +11,12 @@ from pytest_plan.engine.model.results import PlanResult, StepResult, critical_pa
 from pytest_plan.report.terminal.instances import Group, folded, span, summary
 
 _HEAD = ("step", "outcome", "duration", "attempts", "cleanup")
+_NOT_BAD = (
+    CleanupOutcome.NONE,
+    CleanupOutcome.SUCCEEDED,
+    CleanupOutcome.PENDING,
+    CleanupOutcome.KEPT,
+)
 
 
 def lines(
@@ -76,9 +82,8 @@ def _join(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _markup(steps: Sequence[StepResult]) -> dict[str, bool]:
-    cleaned = (CleanupOutcome.NONE, CleanupOutcome.SUCCEEDED, CleanupOutcome.PENDING)
     if any(
-        step.outcome.is_failure or step.lost is not None or step.cleanup.outcome not in cleaned
+        step.outcome.is_failure or step.lost is not None or step.cleanup.outcome not in _NOT_BAD
         for step in steps
     ):
         return {"red": True}

@@ -203,6 +203,15 @@ class TestColor:
         assert colors("FAILED") == {"31", "1"}
         assert colors("cleanup") == {"32"}
 
+    def test_kept_steps_are_not_red(self, project: Project) -> None:
+        """A step that is kept on purpose has not failed, so its row in the table is not red."""
+        project.steps("@pytest.mark.plan_step\ndef db(): return 1")
+        project.tests("def test_it(db): pass")
+        result = project.run("--color=yes", "--plan-keep", "always")
+        (row,) = (line for line in result.outlines if "kept 0" in line)
+        assert "\x1b[31m" not in row
+        assert project.run("--plan-cleanup").ret == 0
+
     def test_names_are_not_colored(self, several: Project) -> None:
         """Only the outcome and what follows it are colored."""
         result = several.run("--color=yes")
