@@ -149,6 +149,8 @@ def test_what_is_not_up_is_a_failure(project: Project, monkeypatch: pytest.Monke
     result = project.run_apart("--plan-up", "-q", "-k", "broken")
     assert result.ret == 1
     assert "plan: not up: broken (failed)" in result.outlines
+    again = "dependencies: pytest -p pytest_plan --plan-up --plan-until broken"
+    assert again in result.stdout.str()
     up_now = "plan: up: server, schema; to clean up: pytest -p pytest_plan --plan-down"
     assert up_now in result.outlines
     monkeypatch.delenv("BREAK")

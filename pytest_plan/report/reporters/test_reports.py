@@ -236,7 +236,9 @@ def step_report(plan: PlanSession, result: StepResult) -> pytest.TestReport:
         error = failure.loss_error(result)
     else:
         name = plan.host.run.step_runs[result.name].planned.shared_name
-        again = launch.typed(plan.config, DEFAULT_ENVIRONMENT, "--plan-until", name)
+        up = ("--plan-up",) if plan.settings.up else ()
+        environment = plan.host.environment if up else DEFAULT_ENVIRONMENT
+        again = launch.typed(plan.config, environment, *up, "--plan-until", name)
         rerun = f"To rerun only this step and its dependencies: {again}"
         where = failure.log_lines(plan, result.name)
         tail = [*_attempts(result), *failure.stack_lines(result), *where, rerun]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -173,7 +174,9 @@ class Up(Solo):
         for one in variables:
             if one.obstacle:
                 say(f"{one.name} is not exported: {one.obstacle}", bad=True)
-        output.write(self._config, "".join(one.command for one in variables if not one.obstacle))
+        commands = "".join(one.command for one in variables if not one.obstacle)
+        with contextlib.suppress(BrokenPipeError):  # it must not keep pytest from its end
+            output.write(self._config, commands)
 
     def _kept(self, plan_session: PlanSession) -> KeptEnvironment:
         host = plan_session.host
