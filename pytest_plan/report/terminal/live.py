@@ -81,7 +81,9 @@ class TerminalReport:
         self._starting: list[str] = []  # steps that have started and are not mentioned yet
         self._was_interrupted = False
         self._view = self._live_view()
-        if self._plan.declared.needed == () and self._plan.declared.definition.steps:
+        declared = self._plan.declared
+        is_said_later = self._plan.settings.up
+        if declared.needed == () and declared.definition.steps and not is_said_later:
             self._write("plan: no selected test needs a step", {})
         self._handlers: dict[type, Callable[[Any], None]] = {
             StepStarted: self._step_started,
