@@ -55,11 +55,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
     lookup.remember_process(early_config)
     options = early_config.known_args_namespace
-    if _is_command(options):
+    is_command = _is_command(options)
+    if is_command:
         from pytest_plan.plugin.commands import command
 
         command.begin(early_config)
-    if not _is_command(options) or options.plan_up:
+    if not is_command or options.plan_up:
         try:
             return (yield)
         except Exception as error:  # pytest-cov does not handle those of coverage.py
