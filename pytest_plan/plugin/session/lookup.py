@@ -33,6 +33,7 @@ def of(config: pytest.Config, options: Settings | None = None) -> PlanSession:
     plan_session = peek(config)
     if plan_session is None:
         from pytest_plan.engine.processes.copies import end_copy
+        from pytest_plan.plugin.interface import reports
         from pytest_plan.plugin.items.copies import CollectionCopies
         from pytest_plan.plugin.session.session import PlanSession
 
@@ -42,5 +43,5 @@ def of(config: pytest.Config, options: Settings | None = None) -> PlanSession:
         end_copy(process, None)  # an initial conftest has forked this process
         config.pluginmanager.register(CollectionCopies(process), "pytest_plan_copies")
         if not roles.is_worker(config):
-            plan_session.load_reports()
+            reports.load_reports(config, plan_session.settings)
     return plan_session

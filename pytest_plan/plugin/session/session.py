@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from pytest_plan.engine.shared.store import LocalStore
 from pytest_plan.plugin.compat import testmon_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
 from pytest_plan.plugin.declaring.marks import any_alone, is_alone
-from pytest_plan.plugin.interface import ci
+from pytest_plan.plugin.interface import reports
 from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.items.handle import FixtureFolders, PlanHandle
 from pytest_plan.plugin.items.needs import Needs, folder_of
@@ -81,50 +80,14 @@ class PlanSession:
     @cached_property
     def host(self) -> Host:
         """The run of the plan; only the process that owns the plan imports it."""
+        load_listeners = partial(reports.load_listeners, self.config, self.settings)
         if self.settings.share is not None:
             from pytest_plan.plugin.run.environments.sharing.host import SharedHost
 
-            return SharedHost(self.declared, self.handle, self.load_listeners)
+            return SharedHost(self.declared, self.handle, load_listeners)
         from pytest_plan.plugin.run.host import Host
 
-        return Host(self.declared, self.handle, self.load_listeners)
-
-    def load_reports(self) -> None:
-        """Register the reports that are needed before a run begins."""
-        if self.settings.show or self.config.option.setupplan:
-            self._load("terminal.show")
-        if self.settings.report:
-            self._load("files")
-
-    def load_listeners(self) -> None:
-        """Register the reports that listen to a run."""
-        self._load("terminal.live")
-        if self.settings.follow or self.config.getoption("capture", None) == "no":
-            self._load("terminal.follow")
-        self._load("reporters.test_reports")
-        self._load_for_ci()
-        self._load("otel")
-        has_junit = bool(self.config.getoption("xmlpath", None))
-        if has_junit:
-            self._load("reporters.junit")
-        has_json = bool(self.config.getoption("json_report", None))
-        if self.settings.logs != "never" and (has_junit or has_json):
-            self._load("reporters.logs")
-
-    def _load_for_ci(self) -> None:
-        system, wanted = self.settings.ci, self.settings.github_summary
-        if wanted or (wanted is None and system == ci.GITHUB):
-            self._load("files")
-        if system is not None:
-            self._load(f"reporters.{system}")
-
-    def _load(self, report: str) -> None:
-        # Loaded by name, because reports import the plugin and not the other way around. pytest's
-        # own `import_plugin` would warn about modules that were imported without being rewritten.
-        name = f"pytest_plan.report.{report}"
-        manager = self.config.pluginmanager
-        if not manager.has_plugin(name):
-            manager.register(importlib.import_module(name), name)
+        return Host(self.declared, self.handle, load_listeners)
 
     @cached_property
     def continued(self) -> Continued:
