@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
+from pytest_plan.engine.journal.seal import Key
 from pytest_plan.plugin.interface import sharing
+from pytest_plan.plugin.run.environments.sharing.trust.seals import RowSeals
 from pytest_plan.sharing.errors import StaleError
 from pytest_plan.sharing.model import Access, Kind, Status
 from pytest_plan.sharing.protocol import Store
@@ -191,10 +193,13 @@ def test_the_owner_publishes_before_a_step_runs(runs: Runs, project: Project) ->
         access = Access(view.environment, "")
         outcomes = store.rows(access, Kind.OUTCOME)
         assert [(row.key, json.loads(row.text)[0]) for row in outcomes] == [("net", "running")]
-        journal = [json.loads(row.text) for row in store.rows(access, Kind.JOURNAL)]
+        seals = RowSeals(view.environment, Key.of(os.environ), is_local=True)
+        rows = [seals.open(row) for row in store.rows(access, Kind.JOURNAL)]
+        journal = [json.loads(row.text) for row in rows if row is not None]
         begun = [
             values for sql, values in journal if sql.startswith("INSERT OR REPLACE INTO step ")
         ]
+        assert None not in rows
         assert [values[0] for values in begun] == ["net"]
         runs.release("step")
         assert "2 passed" in ended(owner)

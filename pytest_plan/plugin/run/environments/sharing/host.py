@@ -187,7 +187,8 @@ class SharedHost(Host):
         link.begin()
         store.connect(link, references_of(self._config), lambda text: masker.mask(text) != text)
         if link.is_owner:
-            self._owner = OwnerPart(link, self.foreground, masker.mask)
+            key = launch.key_of(self._config)
+            self._owner = OwnerPart(link, self.foreground, masker.mask, key)
             self._mirror(self._owner)
         else:
             member = self._member = MemberPart(self._config, link, self.foreground)

@@ -18,12 +18,14 @@ from pytest_plan.plugin.run.environments.sharing.rows import (
     running_row,
     variable_rows,
 )
+from pytest_plan.plugin.run.environments.sharing.trust.seals import RowSeals
 from pytest_plan.sharing.errors import ShareError
 from pytest_plan.sharing.model import Kind, Row, Status
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
     from pytest_plan.engine.journal.journal import Journal
+    from pytest_plan.engine.journal.seal import Key
     from pytest_plan.engine.journal.writer import Statement
     from pytest_plan.plugin.main_thread.foreground import Foreground
     from pytest_plan.plugin.run.environments.sharing.link import Link
@@ -63,14 +65,20 @@ class OwnerPart:
         link: the part of this run in the environment.
         foreground: the main thread.
         mask: a function that masks the secrets in a text.
+        key: the key with which the published journal is sealed.
     """
 
-    def __init__(self, link: Link, foreground: Foreground, mask: Callable[[str], str]) -> None:
+    def __init__(
+        self, link: Link, foreground: Foreground, mask: Callable[[str], str], key: Key
+    ) -> None:
         self._link = link
         self._foreground = foreground
         self._mask = mask
+        self._seals = RowSeals(link.access.environment, key, is_local=link.is_local)
         self._numbers = itertools.count(1)  # of the rows of the journal
         self._variables: set[Row] = set()
+        if problem := self._seals.problem:
+            foreground.say(problem, always=True)
 
     def on_event(self, run: Run, event: Event) -> None:
         """Publish that a step has begun or ended, or was lost."""
@@ -192,10 +200,13 @@ class OwnerPart:
 
     def _publish_statements(self, statements: Sequence[Statement]) -> None:
         due = [one for one in statements if not one[0].startswith(_ABOUT_STATE)]
-        if due:
-            self._publish(
-                [Row(Kind.JOURNAL, f"{next(self._numbers):08}", json.dumps(one)) for one in due]
-            )
+        epoch = self._link.access.environment.epoch  # an heir or a caretaker replaces no row
+        rows = [
+            Row(Kind.JOURNAL, f"{epoch:06} {next(self._numbers):08}", json.dumps(one))
+            for one in due
+        ]
+        if rows:
+            self._publish([self._seals.seal(row) for row in rows])
 
     def _publish(self, rows: list[Row]) -> None:
         link = self._link
