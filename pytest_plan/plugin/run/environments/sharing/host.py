@@ -20,6 +20,8 @@ from pytest_plan.plugin.run.environments.sharing.link import Link
 from pytest_plan.plugin.run.environments.sharing.member import MemberPart, OwnersLogs
 from pytest_plan.plugin.run.environments.sharing.owner import OwnerPart
 from pytest_plan.plugin.run.environments.sharing.state import EnvironmentStore
+from pytest_plan.plugin.run.environments.sharing.trust.ciphers import RowCipher
+from pytest_plan.plugin.run.environments.sharing.trust.secrets import Vault
 from pytest_plan.plugin.run.host import Host
 from pytest_plan.sharing.errors import ShareError
 from pytest_plan.sharing.model import Role
@@ -185,13 +187,15 @@ class SharedHost(Host):
             self._inherit(link)
         link.on_trouble = self._tell_workers
         link.begin()
-        store.connect(link, references_of(self._config), lambda text: masker.mask(text) != text)
+        key = launch.key_of(self._config)
+        cipher = RowCipher(link.access.environment, key, is_local=link.is_local)
+        vault = Vault(cipher, masker)
+        store.connect(link, references_of(self._config), vault)
         if link.is_owner:
-            key = launch.key_of(self._config)
-            self._owner = OwnerPart(link, self.foreground, masker.mask, key)
+            self._owner = OwnerPart(link, self.foreground, masker.mask, vault, key)
             self._mirror(self._owner)
         else:
-            member = self._member = MemberPart(self._config, link, self.foreground)
+            member = self._member = MemberPart(self._config, link, self.foreground, vault)
             link.on_outcome = lambda: member.look_for_losses(self._tell_workers)
             logs = OwnersLogs(self._member.logs, link.owner, self.foreground)
             self._config.pluginmanager.register(logs, "pytest_plan_owners_logs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from pytest_plan.engine.definition.graph import closure
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
-from pytest_plan.engine.model.errors import PlanDefinitionError
+from pytest_plan.engine.model.errors import PlanDefinitionError, StateError
 from pytest_plan.engine.model.events import StepFinished
 from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.processes.addresses import is_loopback, loopback_in, network
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pytest_plan.engine.execution.step_run import StepRun
     from pytest_plan.plugin.main_thread.foreground import Foreground
     from pytest_plan.plugin.run.environments.sharing.link import Link
+    from pytest_plan.plugin.run.environments.sharing.trust.secrets import Vault
+    from pytest_plan.sharing.model import Row
 
 _AGAIN = 1.0  # seconds between two questions to an owner that does not answer
 _FAILED = (StepOutcome.FAILED, StepOutcome.TIMED_OUT)
@@ -45,13 +47,17 @@ class MemberPart:
         config: the config of this process.
         link: the part of this run in the environment.
         foreground: the main thread.
+        vault: decrypts the environment variables that contain secrets.
 
     Attributes:
         logs: the last lines of the logs of steps that have failed, by the name of the step.
     """
 
-    def __init__(self, config: pytest.Config, link: Link, foreground: Foreground) -> None:
+    def __init__(
+        self, config: pytest.Config, link: Link, foreground: Foreground, vault: Vault
+    ) -> None:
         self._config = config
+        self._vault = vault
         self._link = link
         self._foreground = foreground
         self._outcomes: Mapping[str, Published] = {}
@@ -194,7 +200,7 @@ class MemberPart:
             name: one.planned for name, one in run.step_runs.items() if not one.planned.worker
         }
         try:
-            variables = variables_in(link.store.rows(link.access, Kind.VARIABLE))
+            variables = variables_in(self._read(link.store.rows(link.access, Kind.VARIABLE)))
             values = link.store.rows(link.access, Kind.STATE)
         except ShareError as error:
             link.fail(str(error))
@@ -202,7 +208,7 @@ class MemberPart:
         store = run.facts.store
         assert isinstance(store, EnvironmentStore)
         store.fix(row for row in values if row.key in shared)
-        parts = [(row.key, "value", row.text) for row in values]
+        parts = [(row.key, "value", row.text) for row in self._read(values, say=False)]
         for step, name, text in variables:
             parts.append((step, f"environment variable {name!r}", text))
             if step in shared and step not in self._set:
@@ -213,6 +219,19 @@ class MemberPart:
         self._set.update(step for step, _, _ in variables)
         if decided.network != network():
             self._warn([one for one in parts if one[0] in shared], decided.host)
+
+    def _read(self, rows: Iterable[Row], *, say: bool = True) -> list[Row]:
+        """Decrypt rows; leave out those that this run cannot decrypt."""
+        found = []
+        for row in rows:
+            try:
+                found.append(self._vault.decrypted(row))
+            except StateError as error:
+                step, _, name = row.key.rpartition(" ")
+                if say:
+                    text = f"environment variable {name} of step {step!r} {error}"
+                    self._foreground.say(text, bad=True)
+        return found
 
     def _warn(self, parts: list[tuple[str, str, str]], host: str) -> None:
         """Warn once of each step that gives tests a loopback address of the owner's machine."""

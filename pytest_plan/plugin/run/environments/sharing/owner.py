@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
+from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.events import Event, StepFinished, StepLost, StepStarted
 from pytest_plan.engine.processes.addresses import network
 from pytest_plan.plugin.run.environments.sharing.rows import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_plan.engine.journal.writer import Statement
     from pytest_plan.plugin.main_thread.foreground import Foreground
     from pytest_plan.plugin.run.environments.sharing.link import Link
+    from pytest_plan.plugin.run.environments.sharing.trust.secrets import Vault
 
 _HEARTBEAT = 10.0  # seconds between two lines about a wait
 _ABOUT_STATE = ("INSERT OR REPLACE INTO state ", "DELETE FROM state ")
@@ -65,15 +67,22 @@ class OwnerPart:
         link: the part of this run in the environment.
         foreground: the main thread.
         mask: a function that masks the secrets in a text.
+        vault: encrypts the environment variables that contain secrets.
         key: the key with which the published journal is sealed.
     """
 
     def __init__(
-        self, link: Link, foreground: Foreground, mask: Callable[[str], str], key: Key
+        self,
+        link: Link,
+        foreground: Foreground,
+        mask: Callable[[str], str],
+        vault: Vault,
+        key: Key,
     ) -> None:
         self._link = link
         self._foreground = foreground
         self._mask = mask
+        self._vault = vault
         self._seals = RowSeals(link.access.environment, key, is_local=link.is_local)
         self._numbers = itertools.count(1)  # of the rows of the journal
         self._variables: set[Row] = set()
@@ -187,13 +196,13 @@ class OwnerPart:
         self._variables.update(rows)
         shown = []
         for row in rows:
-            if self._mask(row.text) == row.text:
-                shown.append(row)
-            else:
+            try:
+                shown.append(self._vault.encrypted(row))
+            except StateError as error:
                 step, _, name = row.key.rpartition(" ")
                 self._foreground.say(
-                    f"environment variable {name} of {step} contains a secret: other runs do not "
-                    "see it",
+                    f"other runs do not see environment variable {name} of step {step!r}, which "
+                    f"{error}",
                     bad=True,
                 )
         return shown

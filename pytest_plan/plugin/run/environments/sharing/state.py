@@ -8,17 +8,17 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pytest_plan.engine.journal.codec import Codec
 from pytest_plan.engine.journal.reference import NotDurableError, Reference, References
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.shared.store import Entry, Holder, LocalStore, Prepared
+from pytest_plan.plugin.run.environments.sharing.trust.secrets import SecretCodec
 from pytest_plan.sharing.errors import ClosedError, ShareError, StaleError
-from pytest_plan.sharing.model import Kind, Lock
+from pytest_plan.sharing.model import Kind, Lock, Row
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.run.environments.sharing.link import Link
-    from pytest_plan.sharing.model import Row
+    from pytest_plan.plugin.run.environments.sharing.trust.secrets import Vault
 
 __tracebackhide__ = True  # as in engine/shared/state.py
 _POLL = 0.2  # seconds between two looks although no change was notified
@@ -53,7 +53,8 @@ class EnvironmentStore(LocalStore):
     def __init__(self) -> None:
         super().__init__()
         self._link: Link | None = None
-        self._codec: Codec | None = None
+        self._codec: SecretCodec | None = None
+        self._vault: Vault | None = None
         self._fixed: set[str] = set()  # the steps whose values are known
 
     @property
@@ -61,16 +62,17 @@ class EnvironmentStore(LocalStore):
         """Whether the entries are those of a shared environment."""
         return self._link is not None
 
-    def connect(self, link: Link, references: References, is_secret: Callable[[str], bool]) -> None:
+    def connect(self, link: Link, references: References, vault: Vault) -> None:
         """Use the entries of a shared environment from now on.
 
         Args:
             link: the part of this run in the environment.
             references: the references to the classes of values.
-            is_secret: a function that returns whether a text contains a secret.
+            vault: encrypts the values that contain secrets.
         """
         values, self._entries = self.snapshot(), {}
-        self._codec = Codec(_Loaded(*references), is_secret)
+        self._codec = SecretCodec(_Loaded(*references))
+        self._vault = vault
         self._link = link
         link.on_change = self.notice
         if link.is_owner:
@@ -80,7 +82,7 @@ class EnvironmentStore(LocalStore):
             with self._calls():
                 for row in link.store.rows(link.access, Kind.STATE):
                     with contextlib.suppress(StateError):
-                        self._entries[row.key] = self._entry(row.key, row.version, row.text)
+                        self._entries[row.key] = self._entry(row)
 
     def notice(self) -> None:
         """Make every waiting caller look again, because the environment has changed."""
@@ -91,7 +93,7 @@ class EnvironmentStore(LocalStore):
         for row in rows:
             if row.key in self._reserved:
                 with contextlib.suppress(StateError):  # a test that reads it gets the error
-                    self._entries[row.key] = self._entry(row.key, row.version, row.text)
+                    self._entries[row.key] = self._entry(row)
                     self._fixed.add(row.key)
 
     def read(self, key: str) -> Entry | None:
@@ -110,7 +112,7 @@ class EnvironmentStore(LocalStore):
         known = self._entries.get(key)
         if known is not None and known.version == row.version:
             return known
-        entry = self._entries[key] = self._entry(key, row.version, row.text)
+        entry = self._entries[key] = self._entry(row)
         return entry
 
     def write(self, key: str, value: Any, version: int | None, writer: str | None) -> bool:
@@ -123,7 +125,7 @@ class EnvironmentStore(LocalStore):
             return super().write(key, value, version, writer)
         self._refuse_copy()
         self._learn(value)
-        entry = self._put(key, self._text(key, value), version, writer)
+        entry = self._put(self._row(key, value), version, writer)
         if entry is not None:
             self._note(key, Prepared(entry, self._journal.lasting(value)), writer)
         return entry is not None
@@ -137,7 +139,7 @@ class EnvironmentStore(LocalStore):
         if self._link is None:
             return super().prepare(key, value)
         self._learn(value)
-        entry = self._put(key, self._text(key, value), None, key)
+        entry = self._put(self._row(key, value), None, key)
         return Prepared(entry, self._journal.lasting(value))
 
     def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
@@ -154,14 +156,14 @@ class EnvironmentStore(LocalStore):
             self._journal.state_set(key, prepared.lasting, writer)
             self._changed.notify_all()
 
-    def _put(self, key: str, text: str, version: int | None, writer: str | None) -> Entry | None:
-        """Write a text to the environment; return the entry, or None if the version is another."""
+    def _put(self, row: Row, version: int | None, writer: str | None) -> Entry | None:
+        """Write a row to the environment; return the entry, or None if the version is another."""
         assert self._link is not None
         with self._changed:
-            self._refuse(key, writer)
+            self._refuse(row.key, writer)
         with self._calls():
-            new = self._link.store.put(self._link.access, key, text, version)
-        return self._entry(key, new, text) if new else None
+            new = self._link.store.put(self._link.access, row.key, row.text, version)
+        return self._entry(row._replace(version=new)) if new else None
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
         """Remove the entry if it is at `version`; see `Store.remove`."""
@@ -201,7 +203,7 @@ class EnvironmentStore(LocalStore):
         self._refuse_copy()
         with self._calls():
             rows = self._link.store.rows(self._link.access, Kind.STATE)
-        return {row.key: self._entry(row.key, row.version, row.text).value for row in rows}
+        return {row.key: self._entry(row).value for row in rows}
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
         """Wait for an entry and return it; see `Store.wait`."""
@@ -276,22 +278,33 @@ class EnvironmentStore(LocalStore):
             with self._changed:
                 self._changed.wait(left)
 
-    def _text(self, key: str, value: Any) -> str:
+    def _row(self, key: str, value: Any) -> Row:
+        """Return the row of a value, as others may see it."""
         assert self._codec is not None
+        assert self._vault is not None
         try:
-            return self._codec.encode(value)
+            row = Row(Kind.STATE, key, self._codec.encode(value))
         except NotDurableError as error:
             raise StateError(
                 f"the value of {key!r} cannot be shared with other runs: {error}; store text, "
                 "numbers, lists, dicts, dataclasses or the like, such as a URL instead of a client"
             ) from None
-
-    def _entry(self, key: str, version: int, text: str) -> Entry:
-        assert self._codec is not None
         try:
-            return Entry(version, self._codec.build(self._codec.decode(text)))
+            return self._vault.encrypted(row)
+        except StateError as error:
+            raise StateError(f"the value of {key!r} {error}") from None
+
+    def _entry(self, row: Row) -> Entry:
+        assert self._codec is not None
+        assert self._vault is not None
+        try:
+            row = self._vault.decrypted(row)
+        except StateError as error:
+            raise StateError(f"the value of {row.key!r} {error}") from None
+        try:
+            return Entry(row.version, self._codec.build(self._codec.decode(row.text)))
         except (LookupError, ValueError) as error:
-            raise StateError(f"the value of {key!r} cannot be read: {error}") from None
+            raise StateError(f"the value of {row.key!r} cannot be read: {error}") from None
 
     def _calls(self) -> _Calls:
         """Return what turns the errors of the shared store into those of a State."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 from pytest_plan.engine.journal.seal import Key
+from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.secret import KEY_VARIABLE
+from pytest_plan.plugin.run.environments.sharing.trust.ciphers import RowCipher
 from pytest_plan.sharing.model import EnvironmentId, Row
 
 
@@ -24,13 +26,14 @@ class RowSeals:
     def __init__(self, environment: EnvironmentId, key: Key, *, is_local: bool) -> None:
         self._epoch = environment.epoch
         self._seal = key.seal(f"shared {environment.name} {environment.id}")
-        self._is_local = is_local
-        self._is_given = key.given is not None
+        self._cipher = RowCipher(environment, key, is_local=is_local)
+        # On one machine, the rows are in a private folder, as the journal is.
+        self._encrypts = not is_local and key.given is not None
 
     @property
     def problem(self) -> str | None:
         """Why runs on other machines cannot open the rows, and what to do; None if they can."""
-        if self._is_local or self._is_given:
+        if self._cipher.has_key:
             return None
         return (
             f"{KEY_VARIABLE} is not set, so no other run can clean up if this machine dies: set it "
@@ -38,8 +41,18 @@ class RowSeals:
         )
 
     def seal(self, row: Row) -> Row:
-        """Return a row with its seal, which includes the epoch in which it is written."""
-        return row._replace(text=json.dumps([self._epoch, self._of(self._epoch, row), row.text]))
+        """Return a row with its seal, which includes the epoch in which it is written.
+
+        A row for a server is encrypted besides, if that is possible. A row can contain what a step
+        makes known as a secret only later.
+        """
+        row = row._replace(text=json.dumps([self._epoch, self._of(self._epoch, row), row.text]))
+        if self._encrypts:
+            try:
+                return self._cipher.encrypted(row)
+            except StateError:  # a library is missing
+                self._encrypts = False
+        return row
 
     def open(self, row: Row) -> Row | None:
         """Return a sealed row as it was before `seal`; None if it must not be believed.
@@ -50,8 +63,10 @@ class RowSeals:
         import hmac  # loads OpenSSL, which a run that takes nothing over does not need
 
         try:
+            if self._cipher.is_encrypted(row):
+                row = self._cipher.decrypted(row)
             epoch, seal, text = json.loads(row.text)
-        except (ValueError, TypeError, RecursionError):
+        except (StateError, ValueError, TypeError, RecursionError):
             return None
         if type(epoch) is not int or not isinstance(seal, str) or not isinstance(text, str):
             return None
