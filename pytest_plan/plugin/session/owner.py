@@ -32,7 +32,7 @@ class Owner:
         """Provision eager steps, after `pytest_plan_configure` and before other plugins start."""
         self._session = session
         if self._settings.share is not None and self.runs():
-            from pytest_plan.plugin.run.environments.sharing import conftests
+            from pytest_plan.plugin.declaring import conftests
 
             conftests.load_all(self._config)
         plan_session = lookup.peek(self._config)

@@ -48,7 +48,7 @@ class Worker:
     def pytest_sessionstart(self) -> None:
         """Load the conftests that the controller loads, so that steps have the same names."""
         if self._settings.share is not None:
-            from pytest_plan.plugin.run.environments.sharing import conftests
+            from pytest_plan.plugin.declaring import conftests
 
             with contextlib.suppress(pytest.UsageError):  # the controller reports it
                 conftests.load_all(self._config)
