@@ -226,6 +226,9 @@ def test_many(schema, net, plan, number):
             plan.state["count"] += 1
     plan.state[f"seen {schema}"] = {"at": (1, 2), "in": {3}}
     assert plan.state[f"seen {schema}"] == {"at": (1, 2), "in": {3}}
+    steps = [key for key in (*plan.state, *plan.state.snapshot()) if key.startswith("schema")]
+    of_run = schema.split()[1].partition("-")[0]
+    assert steps and all(key == "schema" or of_run in key for key in steps)
     if number == 0:
         with pytest.raises(StateError, match="'seen' cannot be shared .* 'complex'"):
             plan.state["seen"] = 1j

@@ -19,6 +19,7 @@ from pytest_plan.plugin.run.environments.sharing.joining import join, shared_ste
 from pytest_plan.plugin.run.environments.sharing.link import Link
 from pytest_plan.plugin.run.environments.sharing.member import MemberPart, OwnersLogs
 from pytest_plan.plugin.run.environments.sharing.owner import OwnerPart
+from pytest_plan.plugin.run.environments.sharing.programs import ProgramAnswers, ProgramRequests
 from pytest_plan.plugin.run.environments.sharing.state import EnvironmentStore
 from pytest_plan.plugin.run.environments.sharing.trust.ciphers import RowCipher
 from pytest_plan.plugin.run.environments.sharing.trust.secrets import Vault
@@ -42,6 +43,7 @@ class SharedHost(Host):
         self._link: Link | None = None
         self._owner: OwnerPart | None = None
         self._member: MemberPart | None = None
+        self._requests: ProgramRequests | None = None
         self._facts: dict[str, Any] | None = None
         self._has_said = False
 
@@ -134,13 +136,24 @@ class SharedHost(Host):
         return super().verdict_on(name)
 
     def control(self, action: str, step: str, name: str | None) -> str:
-        """Control a program that a step of this run has started; see `PlanView.control`."""
-        if self._member is not None and self.run.step_runs[step].planned.worker is None:
-            raise RuntimeError(
-                f"a test of this run cannot stop or start programs of step {step!r}, because they "
-                f"belong to {self.link.owner}; run the test without --plan-share"
-            )
+        """Control a program that a step has started; see `PlanView.control`."""
+        requests = self._requests
+        if requests is None or not (self._is_shared(step) or step.startswith("@")):
+            return super().control(action, step, name)
+        if not step.startswith("@"):
+            return requests.control(action, step, name)
+        for each in list(requests.stopped):  # by a worker that has ended
+            requests.control(action, each, None)
         return super().control(action, step, name)
+
+    def has_stopped_programs(self) -> bool:
+        """Return whether a test of this run has stopped programs that are not running again."""
+        stopped = self._requests is not None and bool(self._requests.stopped)
+        return stopped or super().has_stopped_programs()
+
+    def _is_shared(self, step: str) -> bool:
+        step_run = self.run.step_runs.get(step)
+        return step_run is not None and step_run.planned.worker is None
 
     def _is_wanted(self, names: Collection[str]) -> bool:
         """Return whether this run joins: a test needs a step, or other runs count on it."""
@@ -194,7 +207,10 @@ class SharedHost(Host):
         if link.is_owner:
             self._owner = OwnerPart(link, self.foreground, masker.mask, vault, key)
             self._mirror(self._owner)
+            control, mask = super().control, masker.mask
+            link.on_news = ProgramAnswers(link, control, self._is_shared, mask).on_news
         else:
+            self._requests = ProgramRequests(link)
             member = self._member = MemberPart(self._config, link, self.foreground, vault)
             link.on_outcome = lambda: member.look_for_losses(self._tell_workers)
             logs = OwnersLogs(self._member.logs, link.owner, self.foreground)

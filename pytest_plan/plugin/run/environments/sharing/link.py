@@ -40,6 +40,7 @@ class Link:
         is_leaving: whether this run needs the environment no more, so that no change is trouble.
         on_change: a function to call after each change, on the thread of the link.
         on_outcome: a function to call after steps may have got an outcome, on the same thread.
+        on_news: a function to call with notifications, on the same thread.
         on_trouble: a function to call once there is trouble, on any thread.
     """
 
@@ -61,6 +62,7 @@ class Link:
         self._thread = threading.Thread(target=self._serve, name="plan-share", daemon=True)
         self.on_change: Callable[[], None] = lambda: None
         self.on_outcome: Callable[[], None] = lambda: None
+        self.on_news: Callable[[News], None] = lambda news: None
         self.on_trouble: Callable[[], None] = lambda: None
 
     @property
@@ -160,6 +162,7 @@ class Link:
         if news is not None:
             if news.is_everything or any(kind is Kind.OUTCOME for kind, _ in news.keys):
                 self.on_outcome()
+            self.on_news(news)
             self._tell()
 
     def _tell(self) -> None:

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from pytest_plan.engine.definition.names import worker_of
 from pytest_plan.engine.journal.reference import NotDurableError, Reference, References
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.shared.store import Entry, Holder, LocalStore, Prepared
+from pytest_plan.plugin.run.environments.sharing.programs import is_request
 from pytest_plan.plugin.run.environments.sharing.trust.secrets import SecretCodec
 from pytest_plan.sharing.errors import ClosedError, ShareError, StaleError
 from pytest_plan.sharing.model import Kind, Lock, Row
@@ -56,11 +58,18 @@ class EnvironmentStore(LocalStore):
         self._codec: SecretCodec | None = None
         self._vault: Vault | None = None
         self._fixed: set[str] = set()  # the steps whose values are known
+        self._of_workers: set[str] = set()  # the names, without the worker, of the workers' steps
 
     @property
     def is_connected(self) -> bool:
         """Whether the entries are those of a shared environment."""
         return self._link is not None
+
+    def reserve(self, key: str) -> None:
+        """Reserve `key` for the step of the same name."""
+        super().reserve(key)
+        if worker_of(key) is not None:
+            self._of_workers.add(key.rpartition("@")[0])
 
     def connect(self, link: Link, references: References, vault: Vault) -> None:
         """Use the entries of a shared environment from now on.
@@ -80,7 +89,7 @@ class EnvironmentStore(LocalStore):
                 self.write(key, value, None, key)
         else:
             with self._calls():
-                for row in link.store.rows(link.access, Kind.STATE):
+                for row in self._rows():
                     with contextlib.suppress(StateError):
                         self._entries[row.key] = self._entry(row)
 
@@ -194,7 +203,8 @@ class EnvironmentStore(LocalStore):
             return super().versions()
         self._refuse_copy()
         with self._calls():
-            return self._link.store.versions(self._link.access)
+            versions = self._link.store.versions(self._link.access)
+        return {key: version for key, version in versions.items() if self._shows(key)}
 
     def snapshot(self) -> dict[str, Any]:
         """Return all values; see `Store.snapshot`."""
@@ -202,7 +212,7 @@ class EnvironmentStore(LocalStore):
             return super().snapshot()
         self._refuse_copy()
         with self._calls():
-            rows = self._link.store.rows(self._link.access, Kind.STATE)
+            rows = self._rows()
         return {row.key: self._entry(row).value for row in rows}
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
@@ -277,6 +287,17 @@ class EnvironmentStore(LocalStore):
                 return
             with self._changed:
                 self._changed.wait(left)
+
+    def _rows(self) -> list[Row]:
+        """Return the rows of the keys that this run shows."""
+        assert self._link is not None
+        rows = self._link.store.rows(self._link.access, Kind.STATE)
+        return [row for row in rows if self._shows(row.key)]
+
+    def _shows(self, key: str) -> bool:
+        """Return whether listings have a key: not a request, nor a worker's step of another run."""
+        is_of_worker = key.rpartition("@")[0] in self._of_workers and worker_of(key) is not None
+        return key in self._reserved or not (is_of_worker or is_request(key))
 
     def _row(self, key: str, value: Any) -> Row:
         """Return the row of a value, as others may see it."""
