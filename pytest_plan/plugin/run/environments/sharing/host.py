@@ -192,7 +192,7 @@ class SharedHost(Host):
         """Begin to be the owner or a member."""
         run = self.run
         masker = run.facts.masker
-        if link.store.server not in str(self._declared.settings.share):
+        if not link.is_local and link.store.server not in str(self._declared.settings.share):
             masker.learn(Secret(self._declared.settings.share))
         store = run.facts.store
         assert isinstance(store, EnvironmentStore)
