@@ -15,6 +15,13 @@ _CLEAN: Final = (CleanupOutcome.NONE, CleanupOutcome.SUCCEEDED, CleanupOutcome.K
 
 Mask = Callable[[str], str]
 
+_ROLES = {  # in an environment that several runs share
+    "owner": "the owner, which provisions the steps for all runs and cleans them up",
+    "member": "a member, which uses the steps that the owner has provisioned",
+    "heir": "the heir, which has cleaned up after a lost owner and then provisioned the steps",
+    "caretaker": "the caretaker, which cleans up because the owner was lost",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptAccount:
@@ -208,6 +215,12 @@ class Account:
     commit: str = ""
     ci_job: str = ""
     share: Mapping[str, Any] | None = None
+
+    @property
+    def role(self) -> str:
+        """What this run is in the shared environment, for a sentence; "" if there is none."""
+        role = "" if self.share is None else str(self.share["role"])
+        return _ROLES.get(role, role)
 
     def counts(self) -> dict[str, int]:
         """Return the number of tests with each outcome, and the number not run as `not_run`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -56,7 +57,13 @@ def test_runs_at_the_same_time_provision_and_clean_up_once(runs: Runs, project: 
     assert owner["epoch"] == 1
     assert {report["share"]["id"] for report in reports} == {owner["id"]}
     assert {report["share"]["owner"] for report in reports} == {owner["owner"]}
-    assert sum("provisioned by" in text for text in said) == 7
+    assert all("--plan-share local" in report["command"] for report in reports)
+    for report, text in zip(reports, said, strict=True):
+        net = next(step for step in report["steps"] if step["name"] == "net")
+        if report["share"]["role"] == "member":
+            assert re.fullmatch(r"provisioned by .* in \d.*s", net["reason"])
+            assert net["reason"] in text
+            assert (net["outcome"], net["started"]) == ("reused", None)
     nothing_left(project)
     again = ended(runs())
     assert "was cleaned up" in again

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.outcomes import CleanupOutcome
@@ -16,6 +17,7 @@ MOST_BYTES = 1024 * 1024  # GitHub refuses a longer job summary
 _NOTES = 1000  # bytes for the sentences that say what was left out
 _MOST_ROWS = 300
 _MOST_FAILURES = 20
+_MOST_NAMES = 30  # members of a shared environment
 _MOST_PROBLEMS = 100
 _LONGEST_CELL = 500  # characters of a reason or problem
 _LONGEST_TEXT = 20_000  # characters of one error, stack or log
@@ -60,6 +62,8 @@ def text(account: Account, most: int = MOST_BYTES) -> str:
     """
     room = _Room(most - _NOTES)
     room.add([f"## {account.verdict.headline}", "", _summary(account), ""])
+    if account.share is not None:
+        room.add([_shared(account, account.share), ""])
     _add_table(room, account)
     problems = [[f"- {_escaped(_cut(line))}"] for line in account.problems]
     left = room.add_each(problems[:_MOST_PROBLEMS])
@@ -88,6 +92,19 @@ def _summary(account: Account) -> str:
         parts.append(f"Critical path: {_cut(' > '.join(map(_escaped, account.critical_path)))}")
     if verdict.advice:
         parts.append(_escaped(_cut(verdict.advice)))
+    return ". ".join(parts) + "."
+
+
+def _shared(account: Account, share: Mapping[str, Any]) -> str:
+    members = list(map(_escaped, share["members"]))
+    more = f" and {len(members) - _MOST_NAMES} more" if len(members) > _MOST_NAMES else ""
+    parts = [
+        f"Shared environment: this run is {account.role}",
+        f"Owner: {_escaped(share['owner'])}",
+        f"Members that this run has seen: {', '.join(members[:_MOST_NAMES]) or 'none'}{more}",
+    ]
+    if share["lost"]:
+        parts.append(f"Lost: {_escaped(_cut(share['lost']))}")
     return ". ".join(parts) + "."
 
 

@@ -17,7 +17,7 @@ from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.report.account import Account, AttemptAccount
 from pytest_plan.report.formats import chart, html
 from tests.plugin.project import Project, refuses
-from tests.report.support.accounts import account, blocked, cleanup, failed, ran, step
+from tests.report.support.accounts import account, blocked, cleanup, failed, ran, shared, step
 
 EVIL = "</script></style></pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'{{ 7*7 }}"
 
@@ -92,6 +92,27 @@ def test_everything_is_on_the_page() -> None:
         "/tmp/plan-x could not be removed", "1m 30s", "step &#39;stuck&#39; failed",
     ):  # fmt: skip
         assert shown in text
+
+
+def test_a_shared_environment_has_a_section() -> None:
+    """It has the role of the run, the owner and the members; a member has run no reused step."""
+    reused = step("net", started=None, outcome=StepOutcome.REUSED, reason="provisioned by vm-1")
+    run = account(reused, share=shared("member", lost="no <answer>"))
+    parsed(run)
+    page = html.text(run)
+    section = page.partition('id="share">')[2].partition("</section>")[0]
+    words = (
+        "This run is a member, which uses the steps that the owner has provisioned.",
+        "It has not run the steps that are marked as reused.", "build-7", "vm-1 (tests 1/3)",
+        "vm-2 (tests 2/3), vm-3 (&lt;tests&gt; 3/3)", "no &lt;answer&gt;",
+    )  # fmt: skip
+    assert [one for one in words if one not in section] == []
+    assert 'href="#share"' in page
+    owner = html.text(account(step("net"), share=shared("owner", members=["m"] * 31)))
+    assert "This run is the owner, which provisions the steps for all runs" in owner
+    assert "m and 1 more" in owner
+    assert "marked as reused" not in owner
+    assert "share-title" not in html.text(account(step("net")))
 
 
 def test_page_is_well_formed_and_self_contained() -> None:

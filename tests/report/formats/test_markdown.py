@@ -8,7 +8,7 @@ import pytest
 
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.report.formats import markdown
-from tests.report.support.accounts import account, blocked, cleanup, failed, ran, step
+from tests.report.support.accounts import account, blocked, cleanup, failed, ran, shared, step
 
 
 def test_report() -> None:
@@ -42,6 +42,20 @@ def test_report() -> None:
     assert lines[-11:] == [
         "", "### db", "", "```text", "E   no", "```", "Log:", "", "```text", "connecting", "```"
     ]  # fmt: skip
+
+
+def test_a_shared_environment_has_a_line() -> None:
+    """It has the role of the run, the owner and the members."""
+    lines = markdown.text(account(step("net"), share=shared("heir", lost="no *answer*")))
+    assert lines.splitlines()[4:7] == [
+        "Shared environment: this run is the heir, which has cleaned up after a lost owner and "
+        "then provisioned the steps. Owner: vm\\-1 \\(tests 1/3\\). Members that this run has "
+        "seen: vm\\-2 \\(tests 2/3\\), vm\\-3 \\(\\<tests\\> 3/3\\). Lost: no "
+        "\\*answer\\*.",
+        "",
+        "| step | outcome | duration | attempts | cleanup | reason |",
+    ]
+    assert "Shared" not in markdown.text(account(step("net")))
 
 
 def test_markup_in_texts_is_escaped() -> None:

@@ -83,3 +83,18 @@ def account(*steps: StepAccount, tests: tuple[TestAccount, ...] = (), **more: An
         "cleanup_began": 8.0,
     }
     return Account(steps=steps, tests=tests, **{**values, **more})
+
+
+def shared(role: str, **more: Any) -> dict[str, Any]:
+    """Return the facts about an environment that two members share, as `role` sees it."""
+    facts = {
+        "environment": "build-7",
+        "id": "f00d",
+        "epoch": 2,
+        "role": role,
+        "owner": "vm-1 (tests 1/3)",
+        "members": ["vm-2 (tests 2/3)", "vm-3 (<tests> 3/3)"],
+        "lease_seconds": 60.0,
+        "lost": None,
+    }
+    return {**facts, **more}

@@ -175,7 +175,8 @@ class MemberPart:
             else:
                 outcome, reason = StepOutcome.BLOCKED, f"{link.owner} does not provision it"
         elif found.outcome.provides:
-            outcome, reason = StepOutcome.REUSED, f"provisioned by {link.owner}"
+            took = format_duration(found.seconds)
+            outcome, reason = StepOutcome.REUSED, f"provisioned by {link.owner} in {took}"
             self._provided.add(step_run.name)
         elif found.outcome in _FAILED:
             outcome, reason = StepOutcome.BLOCKED, f"it failed in {link.owner}: {found.reason}"

@@ -23,11 +23,13 @@ class Published(NamedTuple):
         outcome: its outcome.
         reason: why it did not succeed; "" if it did, or if that is not known.
         log: the last lines of its log if it failed.
+        seconds: its duration, with retries; 0 until it has ended.
     """
 
     outcome: StepOutcome
     reason: str = ""
     log: str = ""
+    seconds: float = 0.0
 
 
 class Decided(NamedTuple):
@@ -62,7 +64,7 @@ def outcome_row(result: StepResult) -> Row:
     reason = result.reason or ""
     if error is not None:
         reason = describe(error.__cause__ or error)
-    return _row(result.name, Published(result.outcome, reason, result.log_tail))
+    return _row(result.name, Published(result.outcome, reason, result.log_tail, result.seconds))
 
 
 def running_row(step: str) -> Row:
@@ -75,8 +77,8 @@ def published(rows: Iterable[Row]) -> dict[str, Published]:
     found = {}
     for row in rows:
         if row.key != _DECIDED:
-            outcome, *texts = json.loads(row.text)
-            found[row.key] = Published(StepOutcome(outcome), *map(str, texts))
+            outcome, reason, log, seconds = json.loads(row.text)
+            found[row.key] = Published(StepOutcome(outcome), str(reason), str(log), float(seconds))
     return found
 
 
