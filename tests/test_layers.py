@@ -221,6 +221,7 @@ def _shares(module: str) -> bool:
     rooms = (
         "sharing",
         "plugin.run.environments.sharing",
+        "plugin.run.environments.takeover",
         "plugin.session.controller.environment_store",
     )
     return any(_is_in(module, f"pytest_plan.{room}") for room in rooms)

@@ -65,6 +65,7 @@ class Runs:
     def __init__(self, project: Project) -> None:
         self._project = project
         self.before: list[str] = []  # begins each command line
+        self.variables: dict[str, str] = {}
         self.share = ["--plan-share", "local"]
         self.all: list[subprocess.Popen[str]] = []
 
@@ -72,7 +73,8 @@ class Runs:
         """Start a run; its standard error is part of its output."""
         run = subprocess.Popen(
             [*self.before, *ARGV, *self.share, *args], cwd=self._project.path, text=True,
-            env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, **self.variables, **variables},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.all.append(run)
         return run

@@ -116,25 +116,6 @@ def test_owner_waits_for_a_member_that_tests(runs: Runs, project: Project) -> No
     nothing_left(project)
 
 
-def test_member_blocks_its_tests_when_the_owner_is_killed(runs: Runs, project: Project) -> None:
-    """A member ends with the reason and status 1; the next run cleans up and provisions again."""
-    owner = runs.held("test")
-    member = runs("-v", "--plan-report=m.json", HELD="test")
-    until(member, "plan: db")
-    while not (project.path / "test.reached").exists():
-        assert member.poll() is None
-    owner.kill()
-    owner.communicate()
-    runs.release("test")
-    said = ended(member, 1)
-    reason = f"the owner {platform.node()} (process {owner.pid}) was lost"
-    assert reason in said
-    assert "cleanup is left to the machine of the owner" in said
-    share = json.loads((project.path / "m.json").read_text())["share"]
-    assert reason in share["lost"]
-    assert project.calls == ["net"]
-
-
 SERVED = """
 import signal
 import sys

@@ -4,6 +4,9 @@
 remaining cleanup depends on. It then becomes COMMAND, which cleans up the rest in reverse order. If
 the journal was removed shortly before the owner ended, this program first writes it again, from the
 files that the watchdog has kept open.
+
+With the variable `PYTEST_PLAN_SHARED`, other runs may use the processes, so COMMAND decides when to
+end them.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from pytest_plan.engine.processes.tree import KILL
 
 if TYPE_CHECKING:
     import sqlite3
+
+SHARED = "PYTEST_PLAN_SHARED"  # what COMMAND has to know about an environment that runs share
 
 
 def end_trees(recorded: Recorded) -> None:
@@ -137,7 +142,7 @@ def main(arguments: list[str]) -> Any:
         old, new = (f"plan_dir={Path(file).parents[2]}" for file in (first, recorded.file))
         command = [new if argument == old else argument for argument in command]
         is_taken = recorded.owner is not None and recorded.owner.is_alive()
-        if not recorded.is_kept and not is_taken:
+        if not recorded.is_kept and not is_taken and SHARED not in os.environ:
             end_trees(recorded)
         os.chdir(recorded.facts["launch"]["cwd"])
     except (JournalError, LookupError, OSError) as error:

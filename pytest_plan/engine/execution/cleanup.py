@@ -15,13 +15,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_plan.engine.calls.body import LoopEndBody, body_of
-from pytest_plan.engine.calls.call import Abandoned, Call, CallScope, Ending, Raised, Returned
+from pytest_plan.engine.calls.call import (
+    Abandoned,
+    Call,
+    CallScope,
+    Ending,
+    Raised,
+    Refused,
+    Returned,
+)
 from pytest_plan.engine.calls.stopping.interrupt import StepInterrupted
 from pytest_plan.engine.calls.undo import Undo
 from pytest_plan.engine.execution.flow import Effect, Flow, hook_call
 from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.model.durations import format_duration
-from pytest_plan.engine.model.errors import describe
+from pytest_plan.engine.model.errors import PlanError, describe
 from pytest_plan.engine.model.events import StepCleaned
 from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook
 from pytest_plan.engine.model.results import StepError
@@ -135,6 +143,7 @@ class _Cleanup:
         self._clock = facts.clock
         self._journal = facts.journal
         self._has_begun = False
+        self._is_refused = False  # by the guard of the journal
         # The seconds for the undos that are left when a call has used up the time limit.
         self._rest = step_run.planned.options.cleanup_timeout
         self._is_sharing = False
@@ -202,7 +211,7 @@ class _Cleanup:
             is_done = yield from self._perform(self._begun(call), entry.label)
         elif entry.tree is None:
             self.undone.left.append(entry.label)
-        if entry.tree is not None and not is_done:
+        if entry.tree is not None and not is_done and not self._is_refused:
             is_done = yield from self._kill(entry.tree, entry.label)
         if is_done:
             self._journal.undone(entry.number)
@@ -218,10 +227,14 @@ class _Cleanup:
         return (yield from self._perform(call, f"{label}, by SIGKILL"))
 
     def _begun(self, call: Call) -> Call:
-        """Let the first call of a cleanup record that the cleanup has begun."""
-        if self._reason != RETRY and not self._has_begun:
+        """Let the first call of a cleanup record that the cleanup has begun; guard the others."""
+        if self._reason == RETRY:
+            return call
+        if not self._has_begun:
             self._has_begun = True
             call.before = functools.partial(self._journal.cleanup_begun, self._step_run.name)
+        elif self._journal.guard is not None:
+            call.before = functools.partial(self._journal.guard, self._step_run.name)
         return call
 
     def _limit(self, seconds: float, budget: str) -> None:
@@ -233,7 +246,7 @@ class _Cleanup:
             self._budget = "the cleanup limit of the plan"
 
     def _is_over(self) -> bool:
-        return self._clock.now() >= self._until
+        return self._is_refused or self._clock.now() >= self._until
 
     def _perform(self, call: Call, label: str) -> Generator[Effect, Any, bool]:
         """Perform a call and record any failure; return whether the call succeeded."""
@@ -241,6 +254,9 @@ class _Cleanup:
         stop = call.scope.flag.stop
         if isinstance(ending, Returned) and stop is None:
             return True
+        if isinstance(ending, Refused) and isinstance(ending.error, PlanError):
+            self._is_refused = True
+            self.undone.left.append(label)
         if isinstance(ending, Abandoned):
             self.undone.was_abandoned = True
             self.undone.left.append(label)

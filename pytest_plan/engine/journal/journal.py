@@ -156,7 +156,13 @@ class Journal(NullJournal):
             self._writer.durably(statements)
 
     def cleanup_begun(self, step: str) -> None:
-        """Durably record that one more owner is cleaning up the step; ignore errors."""
+        """Durably record that one more owner is cleaning up the step; ignore errors.
+
+        Raises:
+            PlanError: the guard has refused it.
+        """
+        if self.guard is not None:
+            self.guard(step)
         with contextlib.suppress(JournalError):  # cleanup also runs when the disk fails
             self._writer.durably([(_CLEANUP_BEGUN, (step,))])
 

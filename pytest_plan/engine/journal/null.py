@@ -27,7 +27,13 @@ class NullJournal:
     In a `Journal`, a method that records something *durably* returns once the record is on the
     disk, and raises `JournalError` if it cannot be written. The other methods only queue records
     to be written soon. Without a journal, methods that return a number return None.
+
+    Attributes:
+        guard: a function to call with the name of a step before each call of its cleanup. If it
+            raises a PlanError, nothing more of the cleanup is performed. None means no guard.
     """
+
+    guard: Callable[[str], None] | None = None
 
     @property
     def failure(self) -> JournalError | None:
@@ -63,7 +69,7 @@ class NullJournal:
         """Record how the step ended, durably if `ends_durably(step)` is true."""
 
     def cleanup_begun(self, step: str) -> None:
-        """Durably record that cleanup of the step begins; ignore errors."""
+        """Durably record that cleanup of the step begins; ignore errors, but not of the guard."""
 
     def cleanup_ended(
         self, step: str, outcome: CleanupOutcome, *, hook_is_done: bool, error: str = ""

@@ -28,6 +28,10 @@ class Watch:
         facts: the facts about how this run was started; see `launch.describe`.
         workers: the workers that the reaper kills first if this process is killed.
         wanted: whether to start a reaper.
+
+    Attributes:
+        variables: further environment variables for the reaper.
+        is_left: whether the reaper is to clean up when this process ends.
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class Watch:
         self._environment = environment
         self._facts = facts
         self._reaper: Reaper | None = None
+        self.variables: dict[str, str] = {}
+        self.is_left = False
 
     def begin(self, remaining: float | None) -> None:
         """Start the reaper if it is not running, and tell it how much time is left until the limit.
@@ -83,9 +89,14 @@ class Watch:
         if self._reaper is not None:
             self._reaper.limit(None)
 
+    def leave(self) -> bool:
+        """Leave the cleanup to the reaper; return whether there is one."""
+        self.is_left = True
+        return self._reaper is not None and self._reaper.is_alive()
+
     def end(self) -> None:
-        """Stop the reaper."""
-        if self._reaper is not None:
+        """Stop the reaper, unless the cleanup is left to it."""
+        if self._reaper is not None and not self.is_left:
             self._reaper.stop()
             self._reaper = None
 
@@ -95,7 +106,7 @@ class Watch:
             self._reaper = Reaper(
                 self._environment.file,
                 launch.command(self._facts, folder.parent.parent),
-                launch.environ(self._facts, os.environ, self._environment.key),
+                launch.environ(self._facts, os.environ, self._environment.key) | self.variables,
                 folder / LOG,
             )
         except OSError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_plan.plugin.commands.command import Command
+from pytest_plan.plugin.interface.options import Settings
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.run.environments.recovery import Recovery
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
 class Cleaner(Command):
     """Cleans up every environment without a living owner, or only the one that was named."""
 
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        from pytest_plan.engine.environments.reap import SHARED
+
+        super().__init__(config, settings)
+        self._shared = os.environ.pop(SHARED, None)  # it may contain a password
+
     def run(self, plan_session: PlanSession) -> pytest.ExitCode:
         """Clean up; the exit status is 1 if something is left."""
         from pytest_plan.plugin.run import launch
@@ -23,6 +31,8 @@ class Cleaner(Command):
 
         # The reaper cleans up after a killed run; it leaves kept environments alone.
         is_read = not launch.was_begun_by_reaper()
+        if self._shared is not None:
+            return self._take_over(plan_session, self._shared)
         only = self._settings.environment if is_read else None
         recovery = Recovery(
             plan_session.declared,
@@ -37,6 +47,16 @@ class Cleaner(Command):
             recovery.wait_for_cleaners(plan_session.declared.definition.options.cleanup_limit)
         plan_session.host.signals.restore()
         return self._report(recovery, only)
+
+    def _take_over(self, plan_session: PlanSession, shared: str) -> pytest.ExitCode:
+        """Clean up after an owner of a shared environment, as its reaper."""
+        from pytest_plan.plugin.run.environments.takeover.reaper import Takeover
+
+        host = plan_session.host
+        host.signals.install()
+        is_clean = Takeover(shared, plan_session.declared, host.foreground).run()
+        host.signals.restore()
+        return pytest.ExitCode.OK if is_clean else pytest.ExitCode.TESTS_FAILED
 
     def _report(self, recovery: Recovery, only: str | None) -> pytest.ExitCode:
         if recovery.left:

@@ -227,7 +227,7 @@ class RunEnvironment:
         self._environment.release(remove=not is_left)
         if self._kept:
             self._say_how_to_go_on()
-        elif is_left:
+        elif is_left and not self.watch.is_left:
             command = launch.typed(self._declared.config, DEFAULT_ENVIRONMENT, "--plan-cleanup")
             self._foreground.say(f"cleanup is incomplete; to finish it: {command}", bad=True)
 

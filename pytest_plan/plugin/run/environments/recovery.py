@@ -25,6 +25,7 @@ from pytest_plan.engine.model.results import StepResult
 from pytest_plan.engine.shared.folders import marker_of
 from pytest_plan.plugin.compat import pytest_internals
 from pytest_plan.plugin.declaring.declared import DeclaredSteps
+from pytest_plan.plugin.interface.options import DEFAULT_ENVIRONMENT
 from pytest_plan.plugin.main_thread.foreground import Foreground
 from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.hook_caller import own_traceback
@@ -45,6 +46,7 @@ class Recovery(recovery.RecoveryCallbacks):
         kept: whether to also clean up environments that were kept on purpose.
         only: the name of the only environment to clean up; None means all.
         beside: the name of an environment to leave alone; None if there is none.
+        parent: the folder that contains all environments; None means `plan_dir`.
         is_read: whether the output of this process is read.
 
     Attributes:
@@ -60,6 +62,7 @@ class Recovery(recovery.RecoveryCallbacks):
         kept: bool = False,
         only: str | None = None,
         beside: str | None = None,
+        parent: Path | None = None,
         is_read: bool = True,
     ) -> None:
         self._declared = declared
@@ -73,7 +76,7 @@ class Recovery(recovery.RecoveryCallbacks):
         self.in_use_by_runs: list[str] = []
         self._gone: Mapping[str, str] = {}
         self._being_cleaned: list[str] = []
-        self._parent = declared.settings.dir
+        self._parent = parent or declared.settings.dir
         references = references_of(declared.config)
         self._recovery = recovery.Recovery(
             self._parent,
@@ -145,12 +148,28 @@ class Recovery(recovery.RecoveryCallbacks):
         self.say(text)
 
     def skips_recorded(self, environment: Environment, recorded: Recorded) -> bool:
-        """Return whether to leave the environment alone because it was kept on purpose."""
+        """Return whether to leave the environment alone: other runs use it, or it was kept."""
+        if (shared := recorded.facts.get("shared")) is not None and not recorded.is_kept:
+            from pytest_plan.plugin.run.environments.takeover.needed import is_needed
+
+            if is_needed(shared, self._declared.settings.dir, is_asked=self._kept):
+                self._say_shared(environment.name, shared)
+                return True
         if not recorded.is_kept or self._kept:
             return False
         command = launch.typed(self._declared.config, environment.name, "--plan-reuse")
         self.say(f"environment {environment.name!r} is kept; to reuse it: {command}")
         return True
+
+    def _say_shared(self, name: str, shared: Mapping[str, Any]) -> None:
+        if self._declared.settings.share is not None:
+            return  # other runs are expected
+        command = launch.typed(self._declared.config, DEFAULT_ENVIRONMENT, "--plan-cleanup")
+        cure = "" if shared["is_local"] else f"; if none does: {command}"
+        self.say(
+            f"environment {name!r} is left alone, because other runs may use {shared['name']!r}, "
+            f"as which it is shared{cure}"
+        )
 
     def in_use(self, name: str) -> None:
         """Report that the environment is in use and is left alone."""

@@ -23,6 +23,7 @@ from pytest_plan.plugin.run.environments.sharing.programs import ProgramAnswers,
 from pytest_plan.plugin.run.environments.sharing.state import EnvironmentStore
 from pytest_plan.plugin.run.environments.sharing.trust.ciphers import RowCipher
 from pytest_plan.plugin.run.environments.sharing.trust.secrets import Vault
+from pytest_plan.plugin.run.environments.takeover.closing import Closed
 from pytest_plan.plugin.run.host import Host
 from pytest_plan.sharing.errors import ShareError
 from pytest_plan.sharing.model import Role
@@ -44,8 +45,10 @@ class SharedHost(Host):
         self._owner: OwnerPart | None = None
         self._member: MemberPart | None = None
         self._requests: ProgramRequests | None = None
-        self._facts: dict[str, Any] | None = None
         self._has_said = False
+        self._has_said_loss = False
+        self._is_left = False  # another process cleans up
+        self._has_left = False  # something of a lost owner could not be cleaned up
 
     @property
     def link(self) -> Link:
@@ -69,7 +72,7 @@ class SharedHost(Host):
             "environment": view.environment.name,
             "id": view.environment.id,
             "epoch": view.environment.epoch,
-            "role": self._link.role.value,
+            "role": "caretaker" if self._link.is_caretaker else self._link.role.value,
             "owner": self._link.owner,
             "members": list(self._link.members.values()),
             "lease_seconds": view.lease,
@@ -114,7 +117,7 @@ class SharedHost(Host):
             super().clean_up(failed=failed)
             return
         if self._owner is not None:
-            self._clean_up_as_owner(failed=failed)
+            self._clean_up_as_owner(self._owner, failed=failed)
         else:
             self._leave(failed=failed)
         self._say_trouble()
@@ -123,7 +126,7 @@ class SharedHost(Host):
     def has_failed(self) -> bool:
         """Return whether a step or cleanup failed, or the environment was lost."""
         is_lost = self._link is not None and self._link.trouble is not None
-        return is_lost or super().has_failed()
+        return is_lost or self._has_left or super().has_failed()
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, or None if it can."""
@@ -173,6 +176,7 @@ class SharedHost(Host):
         """Join the environment, and begin the run; leave it if the run cannot begin."""
         self._check()
         self._link = link = join(self._declared, self.foreground)
+        link.begin()
         settings = self._declared.settings
         if not (link.is_owner and link.is_local):
             # Nothing of this run's own is kept or reused.
@@ -181,7 +185,8 @@ class SharedHost(Host):
         elif settings.keep is None and not settings.reuse:
             self._declared.settings = settings._replace(environment=None)
         try:
-            self._refuse_heir(link)
+            if link.role is Role.HEIR:
+                self._inherit(link)
             super()._begin()
             self._take_part(link)
         except BaseException:
@@ -196,10 +201,7 @@ class SharedHost(Host):
             masker.learn(Secret(self._declared.settings.share))
         store = run.facts.store
         assert isinstance(store, EnvironmentStore)
-        if link.role is Role.HEIR:
-            self._inherit(link)
-        link.on_trouble = self._tell_workers
-        link.begin()
+        link.on_trouble = self._stop
         key = launch.key_of(self._config)
         cipher = RowCipher(link.access.environment, key, is_local=link.is_local)
         vault = Vault(cipher, masker)
@@ -209,6 +211,7 @@ class SharedHost(Host):
             self._mirror(self._owner)
             control, mask = super().control, masker.mask
             link.on_news = ProgramAnswers(link, control, self._is_shared, mask).on_news
+            self._tell_reaper(link)
         else:
             self._requests = ProgramRequests(link)
             member = self._member = MemberPart(self._config, link, self.foreground, vault)
@@ -219,9 +222,21 @@ class SharedHost(Host):
     def _mirror(self, owner: OwnerPart) -> None:
         journal = self.run.journal
         assert isinstance(journal, Journal)
+        shared = {"name": self.link.name, "id": self.link.access.environment.id}
+        with contextlib.suppress(JournalError):
+            journal.set(shared={**shared, "is_local": self.link.is_local})
         facts = read(journal.file, launch.key_of(self._config)).facts
         with contextlib.suppress(JournalError):  # the first step reports it
             owner.mirror(journal, facts)
+
+    def _tell_reaper(self, link: Link) -> None:
+        """Let the reaper take over the shared environment if this process is killed."""
+        from pytest_plan.plugin.run.environments.takeover import reaper
+
+        environment, url = self._environment, self._declared.settings.share
+        assert environment is not None
+        assert url is not None
+        environment.watch.variables = reaper.variables(link, url, environment.name)
 
     def _tell_workers(self) -> None:
         """Let workers know that tests are blocked from now on."""
@@ -229,22 +244,26 @@ class SharedHost(Host):
         if self.watching.on_loss is not None:
             self.watching.on_loss()
 
-    def _refuse_heir(self, link: Link) -> None:
-        """Refuse to begin after a lost owner, whose cleanup only its own machine can do.
-
-        Raises:
-            pytest.UsageError: the lost owner may have run on another machine.
-        """
-        if link.role is Role.HEIR and not link.is_local:
-            raise pytest.UsageError(
-                f"the owner of the shared environment {link.name!r} on {link.store.server} was "
-                "lost, and its cleanup is left: run pytest --plan-cleanup on its machine, and use "
-                "another --plan-environment"
-            )
+    def _stop(self) -> None:
+        """Begin no further step, and block the tests that have not begun."""
+        if self._owner is not None:
+            self.run.end_provisioning(str(self.link.trouble))
+        self._tell_workers()
 
     def _inherit(self, link: Link) -> None:
-        """Open the environment of a lost owner again; its journal was found and cleaned up."""
-        link.see(link.store.restart(link.access, link.project))
+        """Clean up what a lost owner has left, and open the environment for this run.
+
+        Raises:
+            pytest.UsageError: the environment was lost meanwhile.
+        """
+        from pytest_plan.plugin.run.environments.takeover.caretaker import Caretaker
+
+        try:
+            is_clean = Caretaker(self._declared, self.foreground, link).clean_up()
+            self._has_left = not is_clean
+            link.see(link.store.restart(link.access, link.project))
+        except ShareError as error:
+            raise pytest.UsageError(str(error)) from None
 
     def _give_up(self, link: Link) -> None:
         """Leave the environment, because the run could not begin."""
@@ -255,15 +274,34 @@ class SharedHost(Host):
             link.store.leave(link.access, failed=True)
         link.end()
 
-    def _clean_up_as_owner(self, *, failed: bool) -> None:
-        assert self._owner is not None
+    def _clean_up_as_owner(self, owner: OwnerPart, *, failed: bool) -> None:
         self.run.clock.hold()  # the limit is that of this run's own tests
         with self.foreground.owned():
-            others_failed = self._owner.wait(self.run, self._declared.settings.share_wait)
+            ended = owner.wait(self.run, self._declared.settings.share_wait)
         self.run.clock.release()
-        super().clean_up(failed=failed or others_failed)
+        if ended in (Closed.LEFT, Closed.FENCED):
+            self._end_as_fenced(is_left=ended is Closed.LEFT, failed=failed)
+            return
+        journal = self.run.journal
+        journal.guard = guard = owner.guard()
+        guard.is_alone = ended is Closed.SILENT
+        super().clean_up(failed=failed or self.link.view.failures > 0)
         is_left = self.run.cleanup_error() is not None or bool(self.run.result().left)
-        self._owner.finish(is_clean=not is_left and not self.run.was_left)
+        owner.finish(is_clean=not is_left and not self.run.was_left)
+
+    def _end_as_fenced(self, *, is_left: bool, failed: bool) -> None:
+        """End without any cleanup, because another process performs it."""
+        self._is_left = True
+        environment = self._environment
+        assert environment is not None
+        environment.watch.leave()
+        super().clean_up(failed=failed)
+        what = "a second signal has ended the wait" if is_left else "this run cleans up nothing"
+        self.foreground.say(f"{what}: {self.link.name!r} is left to another process", bad=True)
+
+    def _to_keep(self, *, failed: bool) -> Collection[str]:
+        """Return the steps to leave as they are: all of them if another process cleans up."""
+        return list(self.run.step_runs) if self._is_left else super()._to_keep(failed=failed)
 
     def _leave(self, *, failed: bool) -> None:
         assert self._member is not None
@@ -271,6 +309,16 @@ class SharedHost(Host):
         super().clean_up(failed=failed)
         with self.foreground.owned():
             self._member.leave(failed=failed)
+            if self.link.is_caretaker and self.link.trouble is None:
+                self._take_care()
+
+    def _take_care(self) -> None:
+        """Clean up the environment of a lost owner, once no other run needs it."""
+        from pytest_plan.plugin.run.environments.takeover.caretaker import Caretaker
+
+        self._say_trouble()
+        caretaker = Caretaker(self._declared, self.foreground, self.link)
+        self._has_left = not caretaker.take_care()
 
     def _listeners(self) -> list[Listener]:
         return [*super()._listeners(), self._publish]
@@ -280,15 +328,20 @@ class SharedHost(Host):
             self._owner.on_event(self.run, event)
 
     def _say_trouble(self) -> None:
-        if self._has_said or self.link.trouble is None:
+        link = self.link
+        if link.lost is not None and not self._has_said_loss:
+            self._has_said_loss = True
+            who = "this run" if link.is_caretaker else "another run"
+            self.foreground.say(f"{link.lost}: {who} cleans up once no run uses {link.name!r}")
+        if self._has_said or link.trouble is None:
             return
         self._has_said = True
         left = "; cleanup is left to the machine of the owner"
         if self._owner is not None:
             left = "; members may still be testing"
-            if self.run.is_cleaned:
+            if self.run.is_cleaned and not self._is_left:
                 left = "; cleaned up without the server: other runs may have been testing"
-        self.foreground.say(f"{self.link.trouble}{left}", bad=True)
+        self.foreground.say(f"{link.trouble}{left}", bad=True)
 
     def _check(self) -> None:
         """Refuse what does not work with a shared environment yet.

@@ -15,8 +15,8 @@ from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.processes.identity import this_owner
 from pytest_plan.plugin.interface import sharing
+from pytest_plan.plugin.main_thread.heartbeat import Heartbeat
 from pytest_plan.plugin.run.environments.sharing.link import Link
-from pytest_plan.plugin.run.environments.sharing.owner import Heartbeat
 from pytest_plan.sharing.errors import ShareError, ShareSetupError
 from pytest_plan.sharing.model import Joined, Joining, Member, Project, Role
 from pytest_plan.sharing.urls import open_store
@@ -48,7 +48,7 @@ def join(declared: DeclaredSteps, foreground: Foreground) -> Link:
     is_local = settings.share == sharing.LOCAL
     name, steps = sharing.name_of(settings), shared_steps(declared.steps)
     joining = Joining(
-        _this_member(),
+        this_member(),
         Project(_fingerprint(declared, steps), tuple(steps)),
         settings.share_lease,
         sharing.runs_of(settings),
@@ -61,7 +61,7 @@ def join(declared: DeclaredSteps, foreground: Foreground) -> Link:
         is_other_plan = isinstance(error, ShareSetupError) and _ANOTHER in str(error)
         more = "" if declared.config.getini("testpaths") or not is_other_plan else _TESTPATHS
         raise pytest.UsageError(f"{error}{more}") from None
-    link = Link(store, joined, joining.project, is_local=is_local)
+    link = Link(store, joined, joining.project, joining.member, is_local=is_local)
     _say(link, joined, foreground)
     return link
 
@@ -71,7 +71,8 @@ def shared_steps(steps: Mapping[str, PlannedStep]) -> Mapping[str, PlannedStep]:
     return {name: step for name, step in steps.items() if step.worker is None}
 
 
-def _this_member() -> Member:
+def this_member() -> Member:
+    """Return this process as a new member."""
     me = this_owner()
     return Member(
         secrets.token_hex(16), me.host, sharing.job(), me.pid, me.birth, me.boot, me.namespace
@@ -100,6 +101,9 @@ def _say(link: Link, joined: Joined, foreground: Foreground) -> None:
     where = f"shared environment {link.name!r}"
     if not link.is_local:
         where += f" on {link.store.server}"
+    if link.lost is not None:
+        foreground.say(f"{where}: {link.lost}, and this run uses what it has provisioned")
+        return
     if not link.is_owner:
         foreground.say(f"{where}: {link.owner} provisions it, and this run uses it")
         return

@@ -15,8 +15,8 @@ from pytest_plan.engine.model.events import StepFinished
 from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.processes.addresses import is_loopback, loopback_in, network
 from pytest_plan.plugin.compat import pytest_internals
+from pytest_plan.plugin.main_thread.heartbeat import Heartbeat
 from pytest_plan.plugin.run.environments.sharing.link import ASK
-from pytest_plan.plugin.run.environments.sharing.owner import Heartbeat
 from pytest_plan.plugin.run.environments.sharing.rows import (
     Decided,
     Published,
@@ -74,7 +74,7 @@ class MemberPart:
     def await_steps(self, run: Run) -> None:
         """Wait until the owner has decided all steps, and take over their outcomes.
 
-        A signal ends the wait. So does the loss of the owner.
+        A signal ends the wait. So does the loss of the owner: what it has provisioned can be used.
         """
         if self._decided is None:
             signals = self._foreground.signals
@@ -83,7 +83,7 @@ class MemberPart:
         for step_run in run.step_runs.values():
             if step_run.planned.worker is None and not step_run.has_ended:
                 self._take(run, step_run)
-        if self._decided is not None:
+        if self._decided is not None or self._provided:
             self._use_values(run, self._decided)
         run.catch_up()
 
@@ -103,7 +103,8 @@ class MemberPart:
         """
         if self._decided is None or self._link.trouble is not None:
             return
-        rows = self._link.store.rows(self._link.access, Kind.OUTCOME, self._lost_until)
+        after = self._lost_until
+        rows = self._link.call(lambda store, access: store.rows(access, Kind.OUTCOME, after))
         self._lost_until = max((row.version for row in rows), default=self._lost_until)
         lost = {name: one.reason for name, one in published(rows).items() if one.outcome in _FAILED}
         lost = {name: why for name, why in lost.items() if name in self._provided}
@@ -122,37 +123,39 @@ class MemberPart:
     def leave(self, *, failed: bool) -> None:
         """Leave the environment, once it is known that the owner lives.
 
+        If the owner was lost and no other run has claimed the environment, this run claims it.
+
         Args:
             failed: whether this run has failed.
         """
         link = self._link
-        if link.trouble is None and not link.is_local and not self._foreground.signals.received:
-            self._await_owner()
-        if link.trouble is not None:
-            return  # its lease lapses
-        link.is_leaving = True  # from now on, the owner may clean up
         try:
-            view = link.store.leave(link.access, failed=failed)
+            if link.trouble is None and not link.is_local and not self._foreground.signals.received:
+                self._await_owner()
+            while link.trouble is None and not link.is_caretaker:
+                link.is_leaving = True  # from now on, the owner may clean up
+                view = link.call(lambda store, access: store.leave(access, failed=failed))
+                if link.member.id not in {one.id for one in view.members}:
+                    return
+                link.take_over()
         except ShareError as error:
-            link.fail(str(error))
-            return
-        if link.access.member in {one.id for one in view.members}:
-            link.fail(f"the owner {link.owner} was lost")
+            link.fail(str(error))  # its lease lapses
 
     def _look(self) -> bool:
         """Return whether the owner has decided all steps, or is lost."""
         link = self._link
         if link.trouble is not None:
             return True
+        is_lost = link.lost is not None  # read before the last rows of the owner
         try:
-            rows = link.store.rows(link.access, Kind.OUTCOME, self._seen)
+            rows = link.call(lambda store, access: store.rows(access, Kind.OUTCOME, self._seen))
         except ShareError as error:
             link.fail(str(error))
             return True
         self._seen = max((row.version for row in rows), default=self._seen)
         self._outcomes = {**self._outcomes, **published(rows)}
         self._decided = decided_in(rows) or self._decided
-        return self._decided is not None
+        return self._decided is not None or is_lost
 
     def _running(self) -> list[str]:
         found = self._outcomes.items()
@@ -188,21 +191,29 @@ class MemberPart:
         run.facts.emit(StepFinished(step_run.result(), run.facts.elapsed()))
 
     def _why_undecided(self) -> str:
-        if self._link.trouble is None:
+        why = self._link.trouble or self._link.lost
+        if why is None:
             return f"{self._link.owner} has not provisioned it"
         running = self._running()
         while_ = f" while it provisioned {running[0]!r}" if running else ""
-        return f"{self._link.trouble}{while_}"
+        return f"{why}{while_}"
 
-    def _use_values(self, run: Run, decided: Decided) -> None:
-        """Set the environment variables of steps; warn of addresses of another machine."""
+    def _use_values(self, run: Run, decided: Decided | None) -> None:
+        """Set the environment variables of steps; warn of addresses of another machine.
+
+        Args:
+            run: the run.
+            decided: what the owner has published at the end; None if it was lost before that.
+        """
         link = self._link
         shared = {
             name: one.planned for name, one in run.step_runs.items() if not one.planned.worker
         }
         try:
-            variables = variables_in(self._read(link.store.rows(link.access, Kind.VARIABLE)))
-            values = link.store.rows(link.access, Kind.STATE)
+            variables = variables_in(
+                self._read(link.call(lambda store, access: store.rows(access, Kind.VARIABLE)))
+            )
+            values = link.call(lambda store, access: store.rows(access, Kind.STATE))
         except ShareError as error:
             link.fail(str(error))
             return
@@ -218,7 +229,7 @@ class MemberPart:
                 except PlanDefinitionError as error:
                     link.fail(str(error))
         self._set.update(step for step, _, _ in variables)
-        if decided.network != network():
+        if decided is not None and decided.network != network():
             self._warn([one for one in parts if one[0] in shared], decided.host)
 
     def _read(self, rows: Iterable[Row], *, say: bool = True) -> list[Row]:
@@ -262,12 +273,13 @@ class MemberPart:
             try:
                 if SystemClock.now() >= asked[0] + _AGAIN:
                     asked[0] = SystemClock.now()
-                    link.store.notify(link.access, ASK)
+                    link.call(lambda store, access: store.notify(access, ASK))
                 link.renew()
             except ShareError as error:
                 link.fail(str(error))
             is_hurried = bool(self._foreground.signals.received)
-            return link.trouble is not None or link.view.beats > beats or is_hurried
+            is_known = link.view.beats > beats or link.is_caretaker
+            return link.trouble is not None or is_known or is_hurried
 
         say = Heartbeat(
             self._foreground,

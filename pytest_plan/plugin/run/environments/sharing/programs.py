@@ -87,7 +87,7 @@ class ProgramRequests:
 
         def is_over() -> bool:
             nonlocal beats, since
-            row = link.store.read(link.access, Kind.STATE, key)
+            row = link.call(lambda store, access: store.read(access, Kind.STATE, key))
             if row is not None and row.version != version:
                 found.append(row.text)
             if link.view.beats != beats:
@@ -135,7 +135,11 @@ class ProgramAnswers:
         keys = [key for kind, key in news.keys if kind is Kind.STATE and is_request(key)]
         if news.is_everything:
             with contextlib.suppress(ShareError):
-                keys = list(filter(is_request, self._link.store.versions(self._link.access)))
+                keys = list(
+                    filter(
+                        is_request, self._link.call(lambda store, access: store.versions(access))
+                    )
+                )
         with self._lock:
             keys = [key for key in keys if key not in self._seen]
             self._seen.update(keys)
@@ -161,7 +165,7 @@ class ProgramAnswers:
     def _perform(self, key: str) -> None:
         link = self._link
         with contextlib.suppress(ShareError):  # then the member learns that nobody answers
-            row = link.store.read(link.access, Kind.STATE, key)
+            row = link.call(lambda store, access: store.read(access, Kind.STATE, key))
             if row is not None:
                 answer = json.dumps(self._answer(key.split(" ")[1], row.text))
                 link.store.put(link.access, key, answer, row.version)

@@ -114,7 +114,7 @@ class EnvironmentStore(LocalStore):
         if key in self._fixed or self._is_copied():
             return self._entries.get(key)
         with self._calls():
-            row = self._link.store.read(self._link.access, Kind.STATE, key)
+            row = self._link.call(lambda store, access: store.read(access, Kind.STATE, key))
         if row is None:
             self._entries.pop(key, None)
             return None
@@ -171,7 +171,9 @@ class EnvironmentStore(LocalStore):
         with self._changed:
             self._refuse(row.key, writer)
         with self._calls():
-            new = self._link.store.put(self._link.access, row.key, row.text, version)
+            new = self._link.call(
+                lambda store, access: store.put(access, row.key, row.text, version)
+            )
         return self._entry(row._replace(version=new)) if new else None
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
@@ -183,7 +185,9 @@ class EnvironmentStore(LocalStore):
             self._refuse(key, writer)
         try:
             with self._calls():
-                is_removed = self._link.store.remove(self._link.access, key, version)
+                is_removed = self._link.call(
+                    lambda store, access: store.remove(access, key, version)
+                )
         except StateError as error:
             if key not in self._fixed:
                 raise
@@ -203,7 +207,7 @@ class EnvironmentStore(LocalStore):
             return super().versions()
         self._refuse_copy()
         with self._calls():
-            versions = self._link.store.versions(self._link.access)
+            versions = self._link.call(lambda store, access: store.versions(access))
         return {key: version for key, version in versions.items() if self._shows(key)}
 
     def snapshot(self) -> dict[str, Any]:
@@ -246,7 +250,9 @@ class EnvironmentStore(LocalStore):
         """
         assert self._link is not None
         with self._calls():
-            is_taken = self._link.store.acquire(self._link.access, _lock(name, holder))
+            is_taken = self._link.call(
+                lambda store, access: store.acquire(access, _lock(name, holder))
+            )
         if is_taken:
             self._holders[name] = holder
         return is_taken
@@ -261,7 +267,7 @@ class EnvironmentStore(LocalStore):
             super().release_held(name, holder)
         elif self._holders.pop(name, None) is not None:
             with self._calls():
-                self._link.store.release(self._link.access, _lock(name, holder))
+                self._link.call(lambda store, access: store.release(access, _lock(name, holder)))
 
     def abandon(self, thread: int) -> None:
         """Release every lock that an abandoned thread of this process holds."""
@@ -291,7 +297,7 @@ class EnvironmentStore(LocalStore):
     def _rows(self) -> list[Row]:
         """Return the rows of the keys that this run shows."""
         assert self._link is not None
-        rows = self._link.store.rows(self._link.access, Kind.STATE)
+        rows = self._link.call(lambda store, access: store.rows(access, Kind.STATE))
         return [row for row in rows if self._shows(row.key)]
 
     def _shows(self, key: str) -> bool:
