@@ -1,40 +1,23 @@
-"""Machines that are network namespaces: a controller and hosts with an sshd, on one bridge.
-
-All of them share files, users and processes with this machine, but none of its addresses. The
-interfaces exist in the namespaces only, so they cannot collide with anything.
-"""
+"""Machines that are network namespaces: a controller and hosts with an sshd, on one bridge."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.namespaces import HUB, Network, missing
 from tests.xdist.cluster import Cluster, Live, wait_until
 
-CONTROLLER = "198.18.0.1"  # of a range for tests, which is not routed
+CONTROLLER = HUB
 HOSTS = {"one": "198.18.0.11", "two": "198.18.0.12"}
 _PORT = 2222
 _TOOLS = ("ip", "nsenter", "sshd", "ssh", "ssh-keygen")
-# Ends everything in the namespaces, whatever happens to the process that writes to its input.
-_GUARD = """
-read -r _
-for name in "$@"; do
-    while pids=$(ip netns pids "$name" 2>/dev/null) && [ -n "$pids" ]; do
-        kill -KILL $pids 2>/dev/null
-        sleep 0.05
-    done
-    ip netns del "$name" 2>/dev/null
-done
-exit 0
-"""
 _SSHD = """
 Port {port}
 ListenAddress {address}
@@ -62,96 +45,36 @@ Host {name}
 """
 
 
-def missing() -> str | None:
-    """Return why there can be no such machines; None if there can."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        return "network namespaces take root on Linux"
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    for tool in _TOOLS:
-        if shutil.which(tool, path=path) is None:
-            return f"there is no program {tool!r}"
-    name = f"plan-{uuid.uuid4().hex[:8]}"
-    if subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True).returncode:
-        return "this system allows no network namespaces"
-    subprocess.run(["ip", "netns", "del", name], check=True)
-    return None
-
-
-class Machines:
+class Machines(Network):
     """A controller and the hosts, which can reach one another.
 
     Args:
         folder: a folder for keys and configuration.
-
-    Attributes:
-        names: the namespaces: that of the controller, and those of the hosts.
     """
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(HOSTS)
         self._folder = folder
-        mark = f"plan-{uuid.uuid4().hex[:8]}"
-        self.names = [mark, *(f"{mark}-{host}" for host in HOSTS)]
         self._servers: list[subprocess.Popen[bytes]] = []
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Create them, and remove them in the end with every process in them."""
-        with subprocess.Popen(
-            ["sh", "-c", _GUARD, "guard", *self.names],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        ):
-            self._connect()
+        with super().running():
             self._start_servers()
             yield
-        # Popen has closed the input of the guard, also after an exception, and waited for its end.
         for server in self._servers:
             server.wait()
-
-    def argv(self, host: str | None = None) -> list[str]:
-        """Return the words that run a program on a host; None means the controller."""
-        return ["nsenter", f"--net=/run/netns/{self._name(host)}"]
 
     @property
     def spec(self) -> str:
         """The part of a value of `--tx` that each host needs."""
         return f"ssh_config={self._folder / 'ssh_config'}//env:PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"
 
-    def cut(self, host: str) -> None:
-        """Cut the link of a host."""
-        self._in(None, ["ip", "link", "set", host, "down"])
-
-    def join(self, host: str) -> None:
-        """Connect a host again."""
-        self._in(None, ["ip", "link", "set", host, "up"])
-
-    def processes(self) -> list[int]:
+    def all_processes(self) -> list[int]:
         """Return the processes on all machines, without the servers of ssh."""
-        found = []
-        for name in self.names:
-            pids = subprocess.check_output(["ip", "netns", "pids", name], text=True)
-            found += [int(pid) for pid in pids.split()]
+        found = [pid for machine in (None, *HOSTS) for pid in self.processes(machine)]
         return [pid for pid in found if pid not in {server.pid for server in self._servers}]
-
-    def _name(self, host: str | None) -> str:
-        return self.names[0] if host is None else f"{self.names[0]}-{host}"
-
-    def _in(self, host: str | None, command: Sequence[str]) -> None:
-        subprocess.run([*self.argv(host), *command], check=True)
-
-    def _connect(self) -> None:
-        for name in self.names:
-            subprocess.run(["ip", "netns", "add", name], check=True)
-            subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
-        self._in(None, ["ip", "link", "add", "bridge", "type", "bridge"])
-        self._in(None, ["ip", "address", "add", f"{CONTROLLER}/24", "dev", "bridge"])
-        self._in(None, ["ip", "link", "set", "bridge", "up"])
-        for host, address in HOSTS.items():
-            peer = ["type", "veth", "peer", "name", "eth0", "netns", self._name(host)]
-            self._in(None, ["ip", "link", "add", host, *peer])
-            self._in(None, ["ip", "link", "set", host, "master", "bridge", "up"])
-            self._in(host, ["ip", "address", "add", f"{address}/24", "dev", "eth0"])
-            self._in(host, ["ip", "link", "set", "eth0", "up"])
 
     def _start_servers(self) -> None:
         for name in ("host_key", "key"):
@@ -228,7 +151,7 @@ class Fleet:
 
     def is_idle(self) -> bool:
         """Return whether no process is left on any machine, but the servers of ssh."""
-        return not self.machines.processes()
+        return not self.machines.all_processes()
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +159,7 @@ def running_machines(
     own_temporary_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Machines]:
     """A controller and two hosts."""
-    if (reason := missing()) is not None:
+    if (reason := missing(_TOOLS)) is not None:
         pytest.skip(reason)
     machines = Machines(tmp_path_factory.mktemp("machines"))
     with machines.running():
