@@ -33,7 +33,7 @@ class Era(NamedTuple):
 
     Attributes:
         events: those that have begun and ended in it, or have no end.
-        torn: other writes, which may have left their values in it.
+        torn: earlier writes, which may have left their values in it, and calls during a loss.
         lease: the length of a lease, in seconds.
         is_last: whether no loss followed.
     """
@@ -69,7 +69,7 @@ def _eras(history: History) -> Iterator[Era]:
             is_within = start <= one.begun and (one.ended <= stop or one.end is End.UNKNOWN)
             if is_within and one.begun <= stop:
                 events.append(one)
-            elif one.what == "put" and one.begun < stop:
+            elif one.begun < stop and (one.what == "put" or one.ended > start):
                 torn.append(one)
         yield Era(events, torn, history.lease, stop == NEVER)
 
@@ -173,14 +173,21 @@ def _of_state(era: Era) -> Iterator[str]:
         if one.what in ("put", "read"):
             epochs = [epoch for id_, epoch in heirs if id_ == one.id and epoch <= one.epoch]
             parts[one.id, max(epochs, default=0), one.given["key"]].append(one)
-    torn = {one.given["text"] for one in era.torn}
+    torn = {one.given["text"] for one in era.torn if one.what == "put"}
     for (_, _, key), events in parts.items():
-        yield from _of_key(key, events, torn)
+        yield from _of_key(key, events, torn, set(map(id, era.torn)))
 
 
-def _of_key(key: str, events: list[Event], torn: set[str]) -> Iterator[str]:
-    """Check the writes and reads of a key, from the beginning of the environment to its heir."""
-    here = [one for one in events if one.given.get("text") not in torn]
+def _of_key(key: str, events: list[Event], torn: set[str], ids: set[int]) -> Iterator[str]:
+    """Check the writes and reads of a key, from the beginning of the environment to its heir.
+
+    Args:
+        key: the key.
+        events: the calls, also torn ones.
+        torn: the texts of torn writes.
+        ids: the ids of torn calls.
+    """
+    here = [one for one in events if id(one) not in ids]
     reads = [one for one in here if one.what == "read" and one.end is End.ANSWERED]
     texts = {one.given["text"]: one for one in events if one.what == "put"}
     done: dict[int, str] = {}  # the text of each version
@@ -188,6 +195,10 @@ def _of_key(key: str, events: list[Event], torn: set[str]) -> Iterator[str]:
         version, text = _written(one)
         if version and done.setdefault(version, text) != text:
             yield f"two writes of {key} have the version {version}"
+    for one in events:
+        version, text = _written(one)
+        if one.what == "read" and version and id(one) in ids:
+            done.setdefault(version, text)
     writes = {}
     for version, text in done.items():
         put = texts.get(text)

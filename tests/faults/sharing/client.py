@@ -150,8 +150,11 @@ class Client:
     def _renew(self) -> None:
         access = self._at_hand()
         view = self._call("renew", lambda: self._store.renew(access))
-        if not self._is_owner:
-            self._access = Access(view.environment, access.member)
+        if self._is_owner:
+            return
+        self._access = Access(view.environment, access.member)
+        if not view.is_owner_alive:
+            self._claim()
 
     def _end(self) -> bool:
         """Close as the owner; leave as a member, and claim if the owner is lost.
@@ -170,11 +173,16 @@ class Client:
         view = self._call("leave", lambda: self._store.leave(access, failed=False))
         if access.member not in {one.id for one in view.members}:
             return True
+        self._claim()
+        return False
+
+    def _claim(self) -> None:
+        """Become the owner, unless another run has."""
+        access = self._at_hand()
         asked = joining().member._replace(id=access.member)
         view = self._call("claim", lambda: self._store.claim(access.environment, asked))
         if view.owner is not None and view.owner.id == access.member:
             self._access, self._is_owner = Access(view.environment, access.member), True
-        return False
 
     def _at_hand(self) -> Access:
         assert self._access is not None
