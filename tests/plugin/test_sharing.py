@@ -259,7 +259,7 @@ def test_servers_serve_runs_with_workers(
 
 def test_shards_with_other_arguments_have_the_same_plan(runs: Runs, project: Project) -> None:
     """Each shard knows the steps of all conftests under testpaths, also those of the same name."""
-    project.write("pytest.ini", "[pytest]\ntestpaths = a b\naddopts = --import-mode=importlib\n")
+    project.write("pytest.ini", "[pytest]\ntestpaths = . b\naddopts = --import-mode=importlib\n")
     for folder in "ab":
         steps = f"@pytest.mark.plan_step\ndef own(net):\n    note('own {folder}')\n    return net"
         project.steps(steps, name=f"{folder}/conftest.py")

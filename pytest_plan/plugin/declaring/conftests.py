@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,9 @@ def load_all(config: pytest.Config) -> None:
 def _roots(config: pytest.Config) -> list[Path]:
     patterns = [str(path) for path in config.getini("testpaths")]
     if patterns:
-        return sorted(path for pattern in patterns for path in config.rootpath.glob(pattern))
+        # As pytest does: a pattern can also be `.`, absolute, or above rootdir.
+        found = (glob(one, root_dir=config.rootpath, recursive=True) for one in patterns)
+        return sorted(config.rootpath / path for paths in found for path in paths)
     given = [Path(config.invocation_params.dir, arg.split("::")[0]) for arg in config.args]
     return [path if path.is_dir() else path.parent for path in given if path.exists()]
 
