@@ -35,8 +35,8 @@ class RedisListener:
                 self._pubsub = self._subscribe()
                 self._silent_since = None
                 return News(is_everything=True)
-            message = self._pubsub.get_message(timeout=timeout)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+            return self._news(self._pubsub.get_message(timeout=timeout))
+        except redis.RedisError as error:
             self.close()
             now = SystemClock.now()
             since = self._silent_since = self._silent_since or now
@@ -45,6 +45,9 @@ class RedisListener:
                 raise SilentError(self._calls.server, now - since, cause) from None
             SystemClock.sleep(min(timeout, 0.2))
             return None
+
+    def _news(self, message: Any) -> News | None:
+        """Return what a message and those that have arrived after it say."""
         keys = set()
         while message is not None:
             if message["type"] == "subscribe":  # the library has connected again

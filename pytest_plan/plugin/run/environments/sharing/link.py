@@ -200,7 +200,12 @@ class Link:
     def fail(self, why: str) -> None:
         """Note that the environment cannot be used any more; only the first reason counts."""
         if self.trouble is None:
-            self.trouble = why if why.startswith(self.where) else f"{self.where}: {why}"
+            where = (
+                self.where
+                if self.store.server not in why
+                else f"the shared environment {self.name!r}"
+            )
+            self.trouble = why if why.startswith(self.where) else f"{where}: {why}"
             self.on_trouble()
 
     def fence(self, error: StaleError | None) -> None:

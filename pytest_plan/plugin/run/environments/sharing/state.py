@@ -111,7 +111,7 @@ class EnvironmentStore(LocalStore):
             return super().read(key)
         if key not in self._kept:
             self._refuse_copy()
-        if key in self._fixed or self._is_copied():
+        if key in self._fixed or self._is_copied() or self._is_own(key):
             return self._entries.get(key)
         with self._calls():
             row = self._link.call(lambda store, access: store.read(access, Kind.STATE, key))
@@ -149,6 +149,9 @@ class EnvironmentStore(LocalStore):
             return super().prepare(key, value)
         self._learn(value)
         entry = self._put(self._row(key, value), None, key)
+        assert entry is not None, "any version was accepted"
+        with self._changed:
+            self._entries[key] = entry
         return Prepared(entry, self._journal.lasting(value))
 
     def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
@@ -158,6 +161,11 @@ class EnvironmentStore(LocalStore):
         self._fixed.add(key)
         self._note(key, prepared, writer)
         return True
+
+    def _is_own(self, key: str) -> bool:
+        """Return whether only steps of this run write a key, so that no server has to be asked."""
+        assert self._link is not None
+        return self._link.is_owner and key in self._reserved
 
     def _note(self, key: str, prepared: Prepared, writer: str | None) -> None:
         with self._changed:
@@ -189,7 +197,7 @@ class EnvironmentStore(LocalStore):
                     lambda store, access: store.remove(access, key, version)
                 )
         except StateError as error:
-            if key not in self._fixed:
+            if key not in self._reserved:
                 raise
             self._link.fail(str(error))  # the engine forgets the value of a failed step
             is_removed = True
