@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pytest_plan.sharing.errors import ShareSetupError
 from pytest_plan.sharing.protocol import Store
@@ -29,15 +30,13 @@ def open_store(url: str, plan_dir: Path, *, patience: float = _PATIENCE) -> Stor
         from pytest_plan.sharing.stores.sqlite import SqliteStore
 
         return SqliteStore(plan_dir, patience)
-    scheme = url.partition("://")[0].lower()
-    if scheme in _REDIS:
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme.lower() in _REDIS:
         return _redis(url, patience)
-    if scheme in _POSTGRESQL:
+    if separator and scheme.lower() in _POSTGRESQL:
         return _postgresql(url, patience)
     what = (
-        f"the URL of --plan-share begins with {scheme!r}"
-        if "://" in url
-        else "--plan-share is no URL"
+        f"the URL of --plan-share begins with {scheme!r}" if separator else "--plan-share is no URL"
     )
     raise ShareSetupError(
         f"{what}; use local, redis://host:6379, rediss://host:6379, or "
@@ -52,7 +51,14 @@ def _redis(url: str, patience: float) -> Store:
         raise _missing("redis", error) from error
     from pytest_plan.sharing.stores.redis import RedisStore
 
-    return RedisStore(server_of(url), patience)
+    server = server_of(url)
+    database = urlsplit(url).path.strip("/")
+    if database and not database.isdecimal():  # the library would use database 0
+        raise ShareSetupError(
+            f"the URL {server.label} cannot be used: {database!r} is no number of a database; "
+            "write it as redis://host:6379/0"
+        )
+    return RedisStore(server, patience)
 
 
 def _postgresql(url: str, patience: float) -> Store:

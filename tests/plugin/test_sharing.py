@@ -280,6 +280,7 @@ def test_shards_with_other_arguments_have_the_same_plan(runs: Runs, project: Pro
             4,
         ),
         ("GITHUB_RUN_ID= CI_PIPELINE_ID=9 CI_JOB_NAME=a:b~[x/y]", "9.a-b--x-y-", 0),
+        (f"CI_PIPELINE_ID=9 CI_JOB_NAME={'a' * 70}b", f"9.{'a' * 53}-dccc9b82", 0),
     ],
 )
 def test_ci_systems_give_the_name_and_the_number_of_runs(

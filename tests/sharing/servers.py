@@ -115,12 +115,28 @@ def postgresql_server() -> Iterator[Program]:
             ],
             port, f"postgresql://postgres:{QUOTED}@127.0.0.1:{port}/postgres", user,
         )  # fmt: skip
+        _await_database(server.url)
         try:
             yield server
         finally:
             server.end()
     finally:
         shutil.rmtree(folder)
+
+
+def _await_database(url: str) -> None:
+    """Wait until a server that accepts connections has started."""
+    import psycopg
+
+    until = SystemClock.now() + _LONGEST
+    while True:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            assert SystemClock.now() < until
+            SystemClock.sleep(0.05)
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -236,6 +236,10 @@ def _check_together(values: Mapping[str, Any], found: Mapping[str, tuple[Any, st
     for one, flag in (("forget", "--plan-forget"), ("print_logs", "--plan-logs")):
         if found[one][0] is not None and not values[one]:
             raise pytest.UsageError(f"{flag}: the name of a step is missing")
+    if found["share"][1] == "--plan-share" and values["share"] is None:
+        raise pytest.UsageError(
+            "--plan-share is empty: give it 'local' or the URL of a server, such as redis://host:6379"
+        )
     if values["up"] and values["keep"] != "always" and found["keep"][1] == "--plan-keep":
         raise pytest.UsageError(
             f"--plan-up keeps what it provisions, so --plan-keep {values['keep']} cannot be used "

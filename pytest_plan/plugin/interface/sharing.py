@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 _VARIABLE = "PYTEST_PLAN_SHARE"
+_INI = "plan_share"
 _ALONE = "plan_alone"
 _DEFAULT = "default"  # the name of the shared environment of one machine
 _SHORTEST_LEASE = 1.0
@@ -37,6 +38,8 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     if text is not None:
         config.add_cleanup(lambda: os.environ.__setitem__(_VARIABLE, text))
     config.option.plan_share = settings.share.partition(":")[0]
+    if overrides := config.option.override_ini:  # the journal has them, and workers get them
+        config.option.override_ini = [one for one in overrides if one.partition("=")[0] != _INI]
 
 
 def _check(settings: Settings) -> None:
@@ -125,7 +128,12 @@ def _as_name(parts: list[str]) -> str:
         words = words[:-1]  # `tests 1/8`
     text = ".".join([*others, "-".join(words)])
     plain = "".join(char if _is_plain(char) else "-" for char in text)
-    return plain[:_LONGEST_NAME]
+    if len(plain) <= _LONGEST_NAME:
+        return plain
+    from _blake2 import blake2b  # `hashlib` loads OpenSSL
+
+    rest = blake2b(plain.encode(), digest_size=4).hexdigest()
+    return f"{plain[: _LONGEST_NAME - len(rest) - 1]}-{rest}"
 
 
 def _is_plain(char: str) -> bool:

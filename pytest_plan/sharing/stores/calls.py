@@ -77,10 +77,11 @@ class Calls:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def clean(self, text: str) -> str:
-        """Return a text of the server or its client without secrets."""
+        """Return a text of the server or its client as one line without secrets."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return text
+        lines = (line.strip() for line in text.splitlines())
+        return "; ".join(filter(None, lines)).rstrip(".")
 
 
 def new_id() -> str:

@@ -135,7 +135,7 @@ class PostgresqlStore(SqlStore):
                 raise
             if error.sqlstate in (_READ_ONLY, _NO_RIGHT):
                 raise self._setup_error(error) from None
-            text = self._calls.clean(str(error)).strip()
+            text = self._calls.clean(str(error))
             raise ShareError(f"{self.server} has refused an operation: {text}") from None
 
     def _prepare(self, connection: _Connection) -> None:
@@ -178,13 +178,15 @@ class PostgresqlStore(SqlStore):
             )
 
     def _setup_error(self, error: psycopg.Error) -> ShareSetupError:
-        text = self._calls.clean(str(error)).strip().replace("\n", "; ")
+        text = self._calls.clean(str(error))
         if error.sqlstate == _READ_ONLY:
             return ShareSetupError(self._read_only())
         if error.sqlstate == _NO_RIGHT:
             return ShareSetupError(self._no_right(text))
         if "authentication failed" in text or "no password supplied" in text:
             cure = "check the user and the password in the URL"
+        elif "SSL" in text:
+            cure = "check sslmode in the URL, and that the server has TLS"
         elif "does not exist" in text:
             cure = "check the database and the user in the URL"
         else:
@@ -229,7 +231,7 @@ class PostgresqlListener:
             now = SystemClock.now()
             since = self._silent_since = self._silent_since or now
             if now - since >= self._calls.patience:
-                cause = self._calls.clean(str(error)).strip()
+                cause = self._calls.clean(str(error))
                 raise SilentError(self._calls.server, now - since, cause) from None
             SystemClock.sleep(min(timeout, 0.2))
             return None

@@ -42,7 +42,7 @@ T = TypeVar("T")
 _PREFIX = "pytest-plan:"
 _LONGEST_CALL = 5.0  # seconds that one call may take
 _KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
-_NO_RIGHT = ("NOPERM", "can't run this command", "can't access", "no permissions")
+_NO_RIGHT = ("noperm", "can't run this command", "can't access", "no permissions")
 _READ_ONLY = "can't write against a read only replica"
 _EVICTION = "noeviction"
 
@@ -69,7 +69,9 @@ class RedisStore:
                 socket_keepalive=True, socket_keepalive_options=_keepalive(),
                 retry=Retry(NoBackoff(), 0), decode_responses=True,
             )  # fmt: skip
-        except ValueError as error:
+            pool = self._client.connection_pool
+            pool.connection_class(**pool.connection_kwargs)  # refuses unknown options of the URL
+        except (TypeError, ValueError) as error:
             text = self._calls.clean(str(error))
             raise ShareSetupError(f"the URL {self.server} cannot be used: {text}") from None
         self._script = self._client.register_script(
@@ -263,10 +265,10 @@ class RedisStore:
         self._script(keys=[_key("", "probe")], args=["probe", _channel(""), "{}"])
 
     def _setup_error(self, error: redis.RedisError) -> ShareSetupError:
-        text = self._calls.clean(str(error)).strip()
+        text = self._calls.clean(str(error))
         if _READ_ONLY in text:
             return ShareSetupError(self._read_only())
-        if any(part in text for part in _NO_RIGHT):
+        if _lacks_right(error):
             return ShareSetupError(
                 f"{self.server} does not give its user the rights that sharing needs: {text}; "
                 f"allow it: ACL SETUSER name ~{_PREFIX}* resetchannels &{_PREFIX}* "
@@ -276,14 +278,17 @@ class RedisStore:
             cure = "sharing needs a server without cluster mode, or with a single shard"
         elif isinstance(error, redis.AuthenticationError):
             cure = "check the user and the password in the URL"
+            text = "it requires a password" if "HELLO" in text else text
+        elif self.server.startswith("rediss:"):
+            cure = "check the URL, that the server has TLS, and that it can be reached from here"
         else:
             cure = "check the URL, and that the server is running and can be reached from here"
         return ShareSetupError(f"{self.server} cannot be used: {text}; {cure}")
 
     def _refused(self, error: redis.RedisError) -> ShareError:
-        text = self._calls.clean(str(error)).strip()
+        text = self._calls.clean(str(error))
         known = redis.AuthenticationError | redis.exceptions.MovedError
-        if isinstance(error, known) or any(part in text for part in (_READ_ONLY, *_NO_RIGHT)):
+        if isinstance(error, known) or _READ_ONLY in text or _lacks_right(error):
             return self._setup_error(error)
         return ShareError(f"{self.server} has refused an operation: {text}")
 
@@ -330,6 +335,11 @@ def _keepalive() -> dict[int, int]:
     return {
         getattr(socket, key): value for key, value in _KEEPALIVE.items() if hasattr(socket, key)
     }
+
+
+def _lacks_right(error: Exception) -> bool:
+    text = str(error).lower()
+    return any(part in text for part in _NO_RIGHT)
 
 
 def _is_starting(error: Exception) -> bool:

@@ -206,9 +206,8 @@ class SqliteStore(SqlStore):
             self._connection = _connect(self._file)
             _prepare(self._connection, self.server)
         except (OSError, JournalError) as error:
-            raise ShareSetupError(
-                f"{self.server} cannot be used: {error}; set plan_dir to another folder"
-            ) from error
+            cure = "" if "set plan_dir" in str(error) else "; set plan_dir to another folder"
+            raise ShareSetupError(f"{self.server} cannot be used: {error}{cure}") from error
         except sqlite3.DatabaseError as error:
             self._disconnect()
             if _is_busy(error):

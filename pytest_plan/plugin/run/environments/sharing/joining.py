@@ -54,10 +54,13 @@ def join(declared: DeclaredSteps, foreground: Foreground) -> Link:
         sharing.runs_of(settings),
     )
     patience = min(_PATIENCE, settings.share_lease)
+    store = None
     try:
         store = open_store(settings.share, settings.dir, patience=patience)
         joined = _join(store, name, joining, foreground)
     except (ShareError, StateError) as error:
+        if store is not None:
+            store.shut()
         is_other_plan = isinstance(error, ShareSetupError) and _ANOTHER in str(error)
         more = "" if declared.config.getini("testpaths") or not is_other_plan else _TESTPATHS
         raise pytest.UsageError(f"{error}{more}") from None
