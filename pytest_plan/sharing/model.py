@@ -27,11 +27,13 @@ class Status(enum.Enum):
 
     Attributes:
         OPEN: runs can join.
+        ENDING: nobody joins any more, and its members still use it.
         CLOSED: it is being cleaned up. Nobody joins, and only its owner writes.
         DONE: it was cleaned up. Only a mark is left, for a day.
     """
 
     OPEN = "open"
+    ENDING = "ending"
     CLOSED = "closed"
     DONE = "done"
 
@@ -135,6 +137,7 @@ class View(NamedTuple):
         joins: how many runs have joined, the owner included.
         failures: how many runs have left with a failure.
         project: the plan whose steps are provisioned.
+        age: the seconds since it began.
         done_ago: the seconds since it was cleaned up; None if it is not done.
     """
 
@@ -150,7 +153,13 @@ class View(NamedTuple):
     joins: int
     failures: int
     project: Project
+    age: float
     done_ago: float | None
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether its steps are there for its members: it is neither being cleaned up nor done."""
+        return self.status in (Status.OPEN, Status.ENDING)
 
 
 class Joining(NamedTuple):

@@ -153,6 +153,13 @@ class Store(Protocol):
     def listen(self, name: str) -> Listener:
         """Return the notifications of an environment from now on."""
 
+    def end_joining(self, environment: EnvironmentId) -> View:
+        """Let nobody join the environment any more; the caller need not be a member.
+
+        Runs that want to join wait until it is done. If it is being cleaned up already, nothing is
+        changed.
+        """
+
     def leave(self, access: Access, *, failed: bool, write: str = "") -> View:
         """Leave the environment.
 

@@ -20,7 +20,7 @@ from tests.sharing.servers import Program
 PROJECTS = [PROJECT, PROJECT, PROJECT, Project("f2", ("db", "web")), Project("f3", ("moon",))]
 OPERATIONS = (
     *["join"] * 4, *["put"] * 3, *["leave"] * 3, *["close", "restart", "done", "claim"] * 2,
-    "renew", "remove", "acquire", "release", "publish", "view", "rows", "notify",
+    "renew", "remove", "acquire", "release", "publish", "view", "rows", "notify", "end_joining",
 )  # fmt: skip
 
 
@@ -68,6 +68,7 @@ class Twin:
             "view": lambda: store.view(self._name),
             "rows": lambda: [*store.rows(access, Kind.JOURNAL), *store.rows(access, Kind.STATE)],
             "notify": lambda: store.notify(access, key),
+            "end_joining": lambda: store.end_joining(access.environment),
         }
         found = calls[operation]()
         if operation == "claim":
@@ -89,7 +90,7 @@ class Twin:
         if isinstance(value, Row):
             value = value._replace(version=0)
         if isinstance(value, View):
-            value = value._replace(done_ago=float(value.done_ago is not None))
+            value = value._replace(age=0.0, done_ago=float(value.done_ago is not None))
         if isinstance(value, Joined):
             is_again = value.begun_again_after is not None
             value = value._replace(begun_again_after=float(is_again))

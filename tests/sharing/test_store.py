@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -55,7 +56,10 @@ def test_an_environment_is_seen_by_name(store: Store, name: str) -> None:
     assert store.view(name) is None
     owner = join(store, name)
     assert name in store.names()
-    assert store.view(name) == owner.view
+    seen = store.view(name)
+    assert seen is not None
+    assert seen == owner.view._replace(age=ANY)
+    assert 0 <= owner.view.age <= seen.age < 60
     finish(store, owner.access)
     assert name not in store.names()
     mark = store.view(name)
@@ -105,7 +109,7 @@ def test_another_plan_is_refused(store: Store, name: str) -> None:
     )
     with pytest.raises(ShareSetupError, match=r"code or options of its steps differ \(net, db\)"):
         join(store, name, project=Project("f2", ("net", "db")))
-    assert store.view(name) == owner.view
+    assert store.view(name) == owner.view._replace(age=ANY)
 
 
 def test_a_repeated_write_gets_its_first_answer(store: Store, name: str) -> None:
@@ -259,6 +263,27 @@ def test_close_waits_for_members_and_runs(store: Store, name: str) -> None:
         store.put(late.access, "k", "1", None)
     store.done(owner)
     assert store.join(name, joining()).role is Role.OWNER
+
+
+def test_nobody_joins_an_environment_that_is_ending(store: Store, name: str) -> None:
+    """Anybody can end the joining. Members stay and write, and the owner waits only for them."""
+    owner = join(store, name, runs=5)
+    member_ = joining()
+    other = store.join(name, member_)
+    view = store.end_joining(owner.view.environment)
+    assert view.status is Status.ENDING
+    assert store.end_joining(owner.view.environment) == view._replace(age=ANY)
+    assert join(store, name).role is Role.WAIT
+    assert store.join(name, member_).role is Role.MEMBER
+    assert store.put(other.access, "k", "1", None)
+    assert store.close(owner.access).status is Status.ENDING
+    store.leave(other.access, failed=False)
+    assert store.close(owner.access).status is Status.CLOSED
+    assert store.end_joining(owner.view.environment).status is Status.CLOSED
+    store.done(owner.access)
+    with pytest.raises(StaleError, match="does not exist any more"):
+        store.end_joining(owner.view.environment)
+    assert join(store, name).role is Role.OWNER
 
 
 def test_only_the_owner_writes_after_close(store: Store, name: str) -> None:

@@ -63,6 +63,7 @@ class Record:
         steps: the names of the plan's steps, as JSON text.
         version: the version of the last row that was written.
         published: whether there are rows.
+        begun_at: when it began.
         done_at: when it was done; 0 if it is not.
         members: all members, the owner included.
         locks: the holder of each lock: the id of its member, a space, and its thread.
@@ -83,6 +84,7 @@ class Record:
     failures: int = 0
     version: int = 0
     published: bool = False
+    begun_at: int = 0
     done_at: int = 0
     members: dict[str, Seat] = dataclasses.field(default_factory=dict)
     locks: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -138,5 +140,6 @@ def view_of(name: str, record: Record, moment: Moment) -> View:
         joins=record.joins,
         failures=record.failures,
         project=record.project,
+        age=max(0, moment.now - record.begun_at) / 1000,
         done_ago=max(0, moment.now - record.done_at) / 1000 if is_done else None,
     )

@@ -34,12 +34,12 @@ def join(
     """
     if record is None or record.status == Status.DONE.value:
         return _begin(record, joining, moment, new_id), Role.OWNER
-    is_open = record.status == Status.OPEN.value
+    is_open = record.status != Status.CLOSED.value
     if role := _role_of(record, joining.member.id):
         _seat(record, joining.member, moment)
         return record, role
     if record.owner_lives(moment) or record.living(moment):
-        if not is_open:
+        if record.status != Status.OPEN.value:
             return record, Role.WAIT  # also with another plan, which can begin afterwards
         _compare(record, joining.project)
         record.joins += 1
@@ -59,7 +59,7 @@ def join(
 
 def _role_of(record: Record, member: str) -> Role | None:
     """Return the role of a run that joins again, because the answer to its first call was lost."""
-    is_open = record.status == Status.OPEN.value
+    is_open = record.status != Status.CLOSED.value
     if member not in record.members or record.caretaker:
         return None
     if record.owner == member:
@@ -79,6 +79,7 @@ def _begin(old: Record | None, joining: Joining, moment: Moment, new_id: str) ->
         fingerprint=joining.project.fingerprint,
         steps=json.dumps(joining.project.steps),
         joins=1,
+        begun_at=moment.now,
         version=old.version if old is not None else 0,  # listeners poll it: it never decreases
     )
     _own(record, joining.member, moment)
@@ -176,10 +177,19 @@ def leave(record: Record | None, access: Access, moment: Moment, *, failed: bool
     return found
 
 
+def end_joining(record: Record | None, environment: EnvironmentId) -> Record:
+    """Let nobody join any more, also if the caller is no member."""
+    found = check(record, environment)
+    if found.status == Status.OPEN.value:
+        found.status = Status.ENDING.value
+    return found
+
+
 def close(record: Record | None, access: Access, moment: Moment, *, anyway: bool) -> Record:
     """Begin the cleanup if nobody has to be waited for."""
     found = check_owner(record, access)
-    is_expecting = not found.caretaker and found.joins < found.runs
+    is_open = found.status == Status.OPEN.value and not found.caretaker
+    is_expecting = is_open and found.joins < found.runs
     if not anyway and (is_expecting or found.living(moment)):
         return found
     found.status = Status.CLOSED.value

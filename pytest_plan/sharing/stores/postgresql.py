@@ -17,7 +17,8 @@ from pytest_plan.sharing.model import Kind, News
 from pytest_plan.sharing.rules.record import FORMAT, Moment, Record
 from pytest_plan.sharing.stores.calls import Calls
 from pytest_plan.sharing.stores.server import Server
-from pytest_plan.sharing.stores.sql import TABLES, SqlStore, Transaction
+from pytest_plan.sharing.stores.sql import SqlStore, Transaction
+from pytest_plan.sharing.stores.statements import TABLES
 
 _SCHEMA = "pytest_plan"
 _LONGEST_CALL = 5.0  # seconds that one statement may take

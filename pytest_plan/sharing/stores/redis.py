@@ -182,6 +182,10 @@ class RedisStore:
         """Return the notifications of an environment; see `Store.listen`."""
         return self._repeat(lambda: RedisListener(self._client, _channel(name), self._calls))
 
+    def end_joining(self, environment: EnvironmentId) -> View:
+        """Let nobody join any more; see `Store.end_joining`."""
+        return self._change("end_joining", environment.name, _ids(Access(environment, "")), None)[1]
+
     def leave(self, access: Access, *, failed: bool, write: str = "") -> View:
         """Leave an environment; see `Store.leave`."""
         given = {**_ids(access), "failed": failed}

@@ -33,39 +33,10 @@ from pytest_plan.sharing.stores.calls import (
     check_text,
     new_id,
 )
+from pytest_plan.sharing.stores.statements import PUT, READ, RESERVE, SAVE, VERSION
 
 T = TypeVar("T")
-TABLES = (
-    "CREATE TABLE plan_environment (name TEXT PRIMARY KEY, id TEXT NOT NULL, "
-    "epoch BIGINT NOT NULL, version BIGINT NOT NULL, done_at BIGINT NOT NULL, "
-    "record TEXT NOT NULL)",
-    "CREATE TABLE plan_row (name TEXT, kind TEXT, key TEXT, version BIGINT NOT NULL, text TEXT, "
-    "PRIMARY KEY (name, kind, key))",
-    "CREATE INDEX plan_row_version ON plan_row (name, version)",
-    "CREATE TABLE plan_answer (name TEXT, id TEXT, at BIGINT NOT NULL, answer TEXT NOT NULL, "
-    "PRIMARY KEY (name, id))",
-)
 _ANSWERS_KEPT = 60 * 60 * 1000  # ms; a write is repeated for three leases at most
-PUT = (
-    "INSERT INTO plan_row (name, kind, key, version, text) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT (name, kind, key) DO UPDATE SET version = excluded.version, text = excluded.text"
-)
-_SAVE = (
-    "UPDATE plan_environment SET id = ?, epoch = ?, version = ?, done_at = ?, record = ? "
-    "WHERE name = ?"
-)
-_VERSION = (
-    "SELECT version FROM plan_row WHERE name = ? AND kind = ? AND key = ? AND text IS NOT NULL"
-)
-_RESERVE = (
-    "INSERT INTO plan_environment (name, id, epoch, version, done_at, record) "
-    "VALUES (?, '', 0, 0, 0, '') ON CONFLICT (name) DO NOTHING"
-)
-_READ = (
-    "SELECT e.id, e.epoch, e.done_at, r.kind, r.key, r.version{text} FROM plan_environment e "
-    "LEFT JOIN plan_row r ON r.name = e.name AND r.text IS NOT NULL AND {which} "
-    "WHERE e.name = ? ORDER BY r.version, r.key"
-)
 
 
 class Transaction(Protocol):
@@ -204,17 +175,17 @@ class SqlStore:
 
     def rows(self, access: Access, kind: Kind, after: int = 0) -> list[Row]:
         """Return rows of a kind; see `Store.rows`."""
-        sql = _READ.format(text=", r.text", which="r.kind = ? AND r.version > ?")
+        sql = READ.format(text=", r.text", which="r.kind = ? AND r.version > ?")
         return self._read(access, sql, [kind.value, after])
 
     def read(self, access: Access, kind: Kind, key: str) -> Row | None:
         """Return a row; see `Store.read`."""
-        sql = _READ.format(text=", r.text", which="r.kind = ? AND r.key = ?")
+        sql = READ.format(text=", r.text", which="r.kind = ? AND r.key = ?")
         return next(iter(self._read(access, sql, [kind.value, check_key(key)])), None)
 
     def versions(self, access: Access) -> dict[str, int]:
         """Return the versions of all keys; see `Store.versions`."""
-        sql = _READ.format(text=", ''", which="r.kind = ?")
+        sql = READ.format(text=", ''", which="r.kind = ?")
         return {row.key: row.version for row in self._read(access, sql, [Kind.STATE.value])}
 
     def put(
@@ -262,6 +233,14 @@ class SqlStore:
 
         return self._change(access.environment.name, body, write)[1]
 
+    def end_joining(self, environment: EnvironmentId) -> View:
+        """Let nobody join any more; see `Store.end_joining`."""
+
+        def body(tx: Transaction, record: Record | None, moment: Moment) -> Change:
+            return Change(rules.end_joining(record, environment), None, [ENVIRONMENT])
+
+        return self._change(environment.name, body, "", answered=False)[1]
+
     def close(self, access: Access, *, anyway: bool = False, write: str = "") -> View:
         """Begin the cleanup; see `Store.close`."""
 
@@ -298,7 +277,7 @@ class SqlStore:
 
         def body(tx: Transaction, record: Record | None, moment: Moment) -> Change:
             found = rules.check_writer(record, access)
-            rows = tx.execute(_VERSION, [name, Kind.STATE.value, key])
+            rows = tx.execute(VERSION, [name, Kind.STATE.value, key])
             current = rows[0][0] if rows else ABSENT
             if (version is not None and current != version) or (text is None and not rows):
                 return Change(None, ABSENT)
@@ -325,7 +304,7 @@ class SqlStore:
     ) -> tuple[Any, View]:
         # The mark of another run can be deleted between the two statements.
         while reserve and not self._has_locked(tx, name):
-            tx.execute(_RESERVE, [name])
+            tx.execute(RESERVE, [name])
         record = self._locked(tx, name)
         moment = self.moment(tx)
         if write:
@@ -340,7 +319,7 @@ class SqlStore:
         if change.record is not None:
             self.announce(tx, name, found, change.keys)
             values = [found.id, found.epoch, found.version, found.done_at, found.as_text(), name]
-            tx.execute(_SAVE, values)
+            tx.execute(SAVE, values)
         if write:
             self._answer(tx, name, write, moment.now, json.dumps([change.value, found.as_text()]))
         if reserve:

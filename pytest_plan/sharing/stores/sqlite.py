@@ -33,7 +33,8 @@ from pytest_plan.sharing.model import (
 )
 from pytest_plan.sharing.rules.record import FORMAT, Moment, Record, Seat
 from pytest_plan.sharing.stores.calls import Calls
-from pytest_plan.sharing.stores.sql import PUT, TABLES, SqlStore, Transaction
+from pytest_plan.sharing.stores.sql import SqlStore, Transaction
+from pytest_plan.sharing.stores.statements import PUT, TABLES
 
 FOLDER = "shared"  # in `plan_dir`
 FILE = "store.sqlite"

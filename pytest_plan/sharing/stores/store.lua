@@ -143,8 +143,8 @@ local function begin(old)
     id = given.new_id, epoch = (old and old.epoch or 0) + 1, lease = given.lease,
     runs = given.runs, fingerprint = given.fingerprint, steps = given.steps, status = 'open',
     owner = '', caretaker = false, beats = 0, joins = 1, failures = 0,
-    version = old and old.version or 0, published = false, done_at = 0, members = {}, locks = {},
-    format = FORMAT,
+    version = old and old.version or 0, published = false, begun_at = now, done_at = 0,
+    members = {}, locks = {}, format = FORMAT,
   }
   own(record)
   delete_rows()
@@ -157,7 +157,7 @@ local function begin(old)
 end
 
 local function role_of(record)
-  local is_open = record.status == 'open'
+  local is_open = record.status ~= 'closed'
   if not record.members[given.member] or record.caretaker then
     return nil
   end
@@ -173,14 +173,14 @@ function changes.join(record)
   if not record or record.status == 'done' then
     return begin(record)
   end
-  local is_open = record.status == 'open'
+  local is_open = record.status ~= 'closed'
   local role = role_of(record)
   if role then
     seat(record)
     return { role = role }, record
   end
   if owner_lives(record) or has_living(record) then
-    if not is_open then
+    if record.status ~= 'open' then
       return { role = 'wait' }, record
     end
     compare(record)
@@ -247,9 +247,18 @@ function changes.leave(record)
   return true, record
 end
 
+function changes.end_joining(record)
+  check(record)
+  if record.status == 'open' then
+    record.status = 'ending'
+  end
+  return true, record
+end
+
 function changes.close(record)
   check_owner(record)
-  local is_expecting = not record.caretaker and record.joins < record.runs
+  local is_open = record.status == 'open' and not record.caretaker
+  local is_expecting = is_open and record.joins < record.runs
   if not given.anyway and (is_expecting or has_living(record)) then
     return false, record
   end

@@ -18,7 +18,6 @@ from pytest_plan.sharing.model import (
     News,
     Project,
     Role,
-    Status,
     View,
 )
 from pytest_plan.sharing.protocol import Listener, Store
@@ -170,7 +169,7 @@ class Link:
             ShareError: it cannot be claimed.
         """
         with self._seeing:
-            if not view.is_owner_alive and view.status is Status.OPEN and self._may_claim():
+            if not view.is_owner_alive and view.is_in_use and self._may_claim():
                 view = self._claimed()
             is_new = view.environment.epoch > self.access.environment.epoch
             self.view = view
@@ -183,7 +182,7 @@ class Link:
             self.is_caretaker = view.owner is not None and view.owner.id == self.member.id
             if self.is_caretaker or view.is_caretaker:
                 self.lost = self.lost or f"the owner {self.owner} was lost"
-            if view.status is not Status.OPEN:
+            if not view.is_in_use:
                 self.fail(f"the owner {self.owner} has begun to clean it up")
 
     def take_over(self) -> bool:

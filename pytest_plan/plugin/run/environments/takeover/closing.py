@@ -101,14 +101,15 @@ class Closing:
                 return Closed.SILENT
         if link.is_fenced:
             return Closed.FENCED
-        return Closed.OURS if link.view.status is not Status.OPEN else None
+        return None if link.view.is_in_use else Closed.OURS
 
     def _close(self, *, anyway: bool) -> None:
         link = self._link
         view = link.store.view(link.name)
         if view is not None and view.environment.id == link.view.environment.id:
             link.see(view)
-        is_expecting = not link.is_caretaker and link.view.joins < link.view.runs
+        is_open = link.view.status is Status.OPEN and not link.is_caretaker
+        is_expecting = is_open and link.view.joins < link.view.runs
         is_needed = bool(link.view.members) or is_expecting
         if not link.is_fenced and (anyway or not is_needed):
             link.see(link.store.close(link.access, anyway=anyway))

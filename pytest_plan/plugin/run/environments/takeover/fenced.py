@@ -83,7 +83,7 @@ def _state(link: Link) -> Elsewhere | bool:
         return Elsewhere.DONE
     if not view.is_owner_alive and not view.members:
         return Elsewhere.LOST
-    return view.status is Status.OPEN
+    return view.is_in_use
 
 
 def end_own(environment: Environment) -> list[str]:
