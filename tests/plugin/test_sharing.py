@@ -257,6 +257,17 @@ def test_servers_serve_runs_with_workers(
     nothing_left(project)
 
 
+def test_a_run_that_needs_no_step_does_not_join(runs: Runs, project: Project) -> None:
+    """Neither does it make others wait for its steps, nor are its tests waited for."""
+    project.tests(TESTS, "def test_three(): conftest.held('unit')")
+    unit = runs.held("unit", "-k", "test_three")
+    assert "2 passed" in ended(runs("-k", "not test_three"))
+    runs.release("unit")
+    said = ended(unit)
+    assert "1 passed" in said
+    assert "shared environment" not in said
+
+
 def test_shards_with_other_arguments_have_the_same_plan(runs: Runs, project: Project) -> None:
     """Each shard knows the steps of all conftests under testpaths, also those of the same name."""
     project.write("pytest.ini", "[pytest]\ntestpaths = . b\naddopts = --import-mode=importlib\n")

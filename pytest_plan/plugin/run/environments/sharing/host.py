@@ -49,6 +49,7 @@ class SharedHost(Host):
         self._has_said_loss = False
         self._is_left = False  # another process cleans up
         self._has_left = False  # something of a lost owner could not be cleaned up
+        self._is_apart = False  # whether this run needs no step, and so does not join
 
     @property
     def link(self) -> Link:
@@ -60,7 +61,7 @@ class SharedHost(Host):
     def environment(self) -> str:
         """The name of the environment."""
         self.begin()
-        return self.link.name
+        return super().environment if self._link is None else self.link.name
 
     @property
     def share(self) -> dict[str, Any] | None:
@@ -86,7 +87,8 @@ class SharedHost(Host):
             pytest.UsageError: the environment cannot be used, or the journal cannot be written.
             BaseException: see `Host.provision`.
         """
-        if self._link is None and not self._is_wanted(names):
+        self._is_apart = self._is_apart or (self._link is None and not self._is_wanted(names))
+        if self._is_apart:
             return super().provision(names)
         self.begin()
         if self._owner is not None:
@@ -174,13 +176,16 @@ class SharedHost(Host):
 
     def _begin(self) -> None:
         """Join the environment, and begin the run; leave it if the run cannot begin."""
+        settings = self._declared.settings
+        private = settings._replace(environment=None, keep=None, reuse=False)
+        if self._is_apart:
+            self._declared.settings = private
+            return super()._begin()
         self._check()
         self._link = link = join(self._declared, self.foreground)
         link.begin()
-        settings = self._declared.settings
         if not (link.is_owner and link.is_local):
             # Nothing of this run's own is kept or reused.
-            private = settings._replace(environment=None, keep=None, reuse=False)
             self._declared.settings = private
         elif settings.keep is None and not settings.reuse:
             self._declared.settings = settings._replace(environment=None)
@@ -192,6 +197,7 @@ class SharedHost(Host):
         except BaseException:
             self._give_up(link)
             raise
+        return None
 
     def _take_part(self, link: Link) -> None:
         """Begin to be the owner or a member."""
