@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,7 +17,7 @@ from pytest_plan.sharing.protocol import Store
 from pytest_plan.sharing.urls import open_store
 from pytest_plan.steps.servers import redis
 from tests.plugin.project import Project
-from tests.plugin.sharing_runs import Runs, ended
+from tests.plugin.sharing_runs import Runs, ended, until
 from tests.plugin.sharing_runs import runs as runs  # noqa: PLC0414 - a fixture
 from tests.sharing.servers import Program, missing, redis_server
 
@@ -66,8 +67,8 @@ def test_db(db, plan):
     conftest.held("member")
     add(plan)
 
-def test_net(net, plan):
-    add(plan)
+def test_net(net):
+    assert net == "the net"
 """
 _LONGEST = 30.0  # seconds
 
@@ -162,5 +163,109 @@ def test_members_go_on_when_the_owner_is_killed(shared: Shared) -> None:
     said = [ended(member) for member in members]
     assert all("test_net PASSED" in text for text in said)
     shared.until(lambda view: view.done_ago is not None)
-    assert shared.calls == ["net", "db", *(one.format(6) for one in CLEANUP)]
+    assert shared.calls == ["net", "db", *(one.format(3) for one in CLEANUP)]
     shared.all_gone()
+
+
+def test_undecided_steps_block_tests_when_the_owner_is_killed(shared: Shared) -> None:
+    """A member uses what was provisioned; what was not is blocked, with the reason."""
+    owner = shared.run.held("step")
+    member = shared.run("-v")
+    until(member, "provisions db")
+    owner.kill()
+    owner.communicate()
+    said = ended(member, 1)
+    assert f"{lost(owner)} while it provisioned 'db'" in said
+    assert "1 passed, 1 blocked" in said, said
+    shared.until(lambda view: view.done_ago is not None)
+    assert shared.calls == ["net", "drop the net 0", "undo net"]
+    shared.all_gone()
+
+
+def test_a_second_signal_leaves_the_environment_to_the_reaper(shared: Shared) -> None:
+    """The owner ends at once; a member goes on, and the cleanup waits for it."""
+    owner = shared.run.held("owner")
+    member = shared.run.held("member", "-v")
+    shared.run.release("owner")
+    until(owner, "cleanup waits")
+    owner.send_signal(signal.SIGINT)
+    SystemClock.sleep(0.6)
+    owner.send_signal(signal.SIGINT)
+    said = ended(owner, 2)
+    assert "a second signal has ended the wait: 'build-7' is left to another process" in said
+    assert shared.calls == ["net", "db"]
+    shared.until(lambda view: view.is_caretaker and view.is_owner_alive)
+    shared.run.release("member")
+    assert "2 passed" in ended(member)
+    shared.until(lambda view: view.done_ago is not None)
+    assert shared.calls == ["net", "db", *(one.format(2) for one in CLEANUP)]
+    shared.all_gone()
+
+
+def test_a_stopped_owner_is_fenced(shared: Shared) -> None:
+    """After its lease, the environment is another run's: it cleans up nothing, and ends."""
+    if shared.server is None:
+        pytest.skip("on one machine, a stopped process keeps what it has locked")
+    owner = shared.run.held("owner", "-v")
+    member = shared.run.held("member", "-v")
+    owner.send_signal(signal.SIGSTOP)
+    shared.until(lambda view: view.is_caretaker)
+    shared.run.release("member")
+    assert "cleaning up 'build-7'" in ended(member)
+    calls = ["net", "db", *(one.format(1) for one in CLEANUP)]
+    assert shared.calls == calls
+    owner.send_signal(signal.SIGCONT)
+    shared.run.release("owner")
+    said = ended(owner, 1)
+    assert "1 failed, 1 blocked" in said, said
+    assert "this run has cleaned up nothing, but it" in said, said
+    assert shared.calls == calls
+    shared.all_gone()
+
+
+def test_a_silent_server_is_no_reason_to_leave_anything(shared: Shared) -> None:
+    """A member blocks its tests and cleans up nothing; the owner cleans up, and says so."""
+    if shared.server is None:
+        pytest.skip("there is no server")
+    owner = shared.run.held("owner", "-v")
+    member = shared.run.held("member", "-v")
+    shared.server.signal(signal.SIGSTOP)
+    shared.run.release("member")
+    said = ended(member, 1)
+    assert f"127.0.0.1:{shared.server.port}/0 has not answered for" in said, said
+    assert "1 failed, 1 blocked" in said, said
+    assert shared.calls == ["net", "db"]
+    shared.run.release("owner")
+    said = ended(owner, 1)
+    assert "1 failed, 1 blocked" in said, said
+    assert "cleaned up without the server: other runs may have been testing" in said, said
+    assert shared.calls == ["net", "db", *(one.format(0) for one in CLEANUP)]
+    shared.all_gone()
+
+
+def test_an_heir_cleans_up_before_it_provisions(shared: Shared) -> None:
+    """With the same key, the next run undoes all; with another one, it names what is left."""
+    no_reaper = ("-o", "plan_reaper=false")
+    owner = shared.run.held("owner", *no_reaper, PYTEST_PLAN_KEY="ab" * 32)
+    owner.kill()
+    owner.communicate()
+    shared.until(lambda view: not view.is_owner_alive)
+    heir = shared.run.held("owner", *no_reaper, PYTEST_PLAN_KEY="ab" * 32)
+    cleaned = [one.format(0) for one in CLEANUP]
+    assert shared.calls == ["net", "db", *cleaned, "net", "db"]
+    heir.kill()
+    heir.communicate()
+    if shared.server is not None:
+        shared.until(lambda view: not view.is_owner_alive)
+        said = ended(shared.run(PYTEST_PLAN_KEY="cd" * 32), 1)
+        assert (
+            "is left to the machine of a run that was lost: db, net; other runs can clean up if"
+            in said
+        )
+        assert shared.calls[7:] == ["net", "db", *(one.format(1) for one in CLEANUP)]
+        shared.run.share = []
+        ended(shared.run("--plan-cleanup", PYTEST_PLAN_KEY="ab" * 32))
+        assert shared.calls[12:] == cleaned
+    else:
+        assert "2 passed" in ended(shared.run(PYTEST_PLAN_KEY="ab" * 32))
+        assert shared.calls[7:] == [*cleaned, "net", "db", *(one.format(1) for one in CLEANUP)]

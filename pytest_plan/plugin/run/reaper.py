@@ -94,9 +94,13 @@ class Watch:
         self.is_left = True
         return self._reaper is not None and self._reaper.is_alive()
 
-    def end(self) -> None:
-        """Stop the reaper, unless the cleanup is left to it."""
-        if self._reaper is not None and not self.is_left:
+    def end(self, *, is_done: bool = False) -> None:
+        """Stop the reaper, unless the cleanup is left to it.
+
+        Args:
+            is_done: whether nothing is left to it any more.
+        """
+        if self._reaper is not None and (is_done or not self.is_left):
             self._reaper.stop()
             self._reaper = None
 

@@ -48,6 +48,7 @@ class SharedHost(Host):
         self._has_said = False
         self._has_said_loss = False
         self._is_left = False  # another process cleans up
+        self._fate = ""  # what has become of the environment, for the message about the trouble
         self._has_left = False  # something of a lost owner could not be cleaned up
         self._is_apart = False  # whether this run needs no step, and so does not join
 
@@ -285,25 +286,55 @@ class SharedHost(Host):
         with self.foreground.owned():
             ended = owner.wait(self.run, self._declared.settings.share_wait)
         self.run.clock.release()
-        if ended in (Closed.LEFT, Closed.FENCED):
-            self._end_as_fenced(is_left=ended is Closed.LEFT, failed=failed)
+        if ended is Closed.LEFT:
+            self._leave_to_reaper(failed=failed)
             return
-        journal = self.run.journal
-        journal.guard = guard = owner.guard()
-        guard.is_alone = ended is Closed.SILENT
+        if ended is Closed.FENCED:
+            self._end_as_fenced(failed=failed)
+            return
+        store = self.run.facts.store
+        assert isinstance(store, EnvironmentStore)
+        self.run.journal.guard = guard = owner.guard(store.disconnect)
+        if ended is Closed.SILENT:
+            guard.go_alone()
         super().clean_up(failed=failed or self.link.view.failures > 0)
+        if guard.is_alone:
+            self._fate = "; cleaned up without the server: other runs may have been testing"
         is_left = self.run.cleanup_error() is not None or bool(self.run.result().left)
         owner.finish(is_clean=not is_left and not self.run.was_left)
 
-    def _end_as_fenced(self, *, is_left: bool, failed: bool) -> None:
+    def _leave_to_reaper(self, *, failed: bool) -> None:
         """End without any cleanup, because another process performs it."""
         self._is_left = True
         environment = self._environment
         assert environment is not None
+        if not environment.watch.leave():
+            with contextlib.suppress(ShareError):
+                self.link.store.leave(self.link.access, failed=failed)
+        super().clean_up(failed=failed)
+        self.foreground.say(
+            f"a second signal has ended the wait: {self.link.name!r} is left to another process",
+            bad=True,
+        )
+
+    def _end_as_fenced(self, *, failed: bool) -> None:
+        """Wait until another run has cleaned up, then end what this run has on its machine."""
+        from pytest_plan.plugin.run.environments.takeover import fenced
+
+        environment, journal = self._environment, self.run.journal
+        assert environment is not None
+        assert isinstance(journal, Journal)
+        with self.foreground.owned():
+            limit = self._declared.definition.options.cleanup_limit
+            found = fenced.wait(self.link, self.foreground, limit)
+        self._is_left = True
         environment.watch.leave()
         super().clean_up(failed=failed)
-        what = "a second signal has ended the wait" if is_left else "this run cleans up nothing"
-        self.foreground.say(f"{what}: {self.link.name!r} is left to another process", bad=True)
+        if found is fenced.Elsewhere.LEFT:
+            return
+        done = fenced.end_released(journal.file, launch.key_of(self._config), found)
+        environment.watch.end(is_done=True)
+        self._fate = f"; this run has cleaned up nothing, but it {done}"
 
     def _to_keep(self, *, failed: bool) -> Collection[str]:
         """Return the steps to leave as they are: all of them if another process cleans up."""
@@ -339,15 +370,10 @@ class SharedHost(Host):
             self._has_said_loss = True
             who = "this run" if link.is_caretaker else "another run"
             self.foreground.say(f"{link.lost}: {who} cleans up once no run uses {link.name!r}")
-        if self._has_said or link.trouble is None:
-            return
-        self._has_said = True
-        left = "; cleanup is left to the machine of the owner"
-        if self._owner is not None:
-            left = "; members may still be testing"
-            if self.run.is_cleaned and not self._is_left:
-                left = "; cleaned up without the server: other runs may have been testing"
-        self.foreground.say(f"{link.trouble}{left}", bad=True)
+        if link.trouble is not None and (not self._has_said or self._fate):
+            self._has_said = True
+            self.foreground.say(f"{link.trouble}{self._fate}", bad=True)
+            self._fate = ""
 
     def _check(self) -> None:
         """Refuse what does not work with a shared environment yet.

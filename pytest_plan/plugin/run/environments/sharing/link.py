@@ -53,6 +53,7 @@ class Link:
         role: the role with which this run has joined.
         view: the environment, as it was last seen.
         owner: the owner that provisions the steps, as text for messages.
+        predecessor: the owner that has provisioned what this run may have to clean up, as text.
         members: all members that this run has seen, by their ids, as text for messages.
         trouble: why the environment cannot be used any more; None if it can.
         lost: the message that the owner was lost, so that no further step is provisioned; None if
@@ -79,6 +80,7 @@ class Link:
         was_lost = joined.role is Role.MEMBER and joined.view.is_caretaker
         self.owner = "a run that was lost" if was_lost else str(joined.view.owner or "another run")
         self.trouble: str | None = None
+        self.predecessor = "a run that was lost" if joined.role is Role.HEIR else self.owner
         self.lost: str | None = "the owner was lost" if was_lost else None
         self.is_caretaker = False
         self.is_fenced = False
@@ -144,6 +146,10 @@ class Link:
         except StaleError as error:
             if self.is_owner or not _is_newer(error, known):
                 raise
+        except SilentError as error:
+            if self.is_silent:
+                self.fail(str(error))
+            raise
         with self._seeing:
             if self.access == known:
                 self.renew()
@@ -199,12 +205,9 @@ class Link:
     def fail(self, why: str) -> None:
         """Note that the environment cannot be used any more; only the first reason counts."""
         if self.trouble is None:
-            where = (
-                self.where
-                if self.store.server not in why
-                else f"the shared environment {self.name!r}"
-            )
-            self.trouble = why if why.startswith(self.where) else f"{where}: {why}"
+            is_about_server = self.store.server in why
+            where = f"the shared environment {self.name!r}" if is_about_server else self.where
+            self.trouble = why if why.startswith(where) else f"{where}: {why}"
             self.on_trouble()
 
     def fence(self, error: StaleError | None) -> None:

@@ -98,9 +98,13 @@ class OwnerPart:
         """
         return Closing(self._link, self._foreground, run.catch_up).wait(longest)
 
-    def guard(self) -> Guard:
-        """Return what stops the cleanup as soon as another run has taken over."""
-        return Guard(self._link, self._journal, has_journal=True)
+    def guard(self, on_alone: Callable[[], None]) -> Guard:
+        """Return what stops the cleanup as soon as another run has taken over.
+
+        Args:
+            on_alone: a function to call before the cleanup goes on without the server.
+        """
+        return Guard(self._link, self._journal, has_journal=True, on_alone=on_alone)
 
     def finish(self, *, is_clean: bool) -> None:
         """End the environment; leave it to others if something could not be undone.

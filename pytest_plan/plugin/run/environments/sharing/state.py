@@ -93,6 +93,10 @@ class EnvironmentStore(LocalStore):
                     with contextlib.suppress(StateError):
                         self._entries[row.key] = self._entry(row)
 
+    def disconnect(self) -> None:
+        """Use what this process knows from now on, because the server is silent."""
+        self._link = None
+
     def notice(self) -> None:
         """Make every waiting caller look again, because the environment has changed."""
         self.wake()

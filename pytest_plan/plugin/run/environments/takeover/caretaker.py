@@ -8,14 +8,16 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_plan.engine.environments.environment import Environment, names
+from pytest_plan.engine.environments.environment import FOLDER, JOURNAL, Environment, names
 from pytest_plan.engine.execution.restore import Restorer
 from pytest_plan.engine.journal.journal import Journal
-from pytest_plan.engine.journal.reader import Recorded, RecordedStep
+from pytest_plan.engine.journal.reader import Recorded, RecordedStep, read
 from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.model.outcomes import StepOutcome
 from pytest_plan.engine.model.secret import KEY_VARIABLE
 from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.environments.recovery import Recovery, error_of
+from pytest_plan.plugin.run.environments.sharing.rows import published
 from pytest_plan.plugin.run.environments.takeover.closing import Closed, Closing, end
 from pytest_plan.plugin.run.environments.takeover.guard import Guard
 from pytest_plan.plugin.run.environments.takeover.published_journal import (
@@ -24,6 +26,7 @@ from pytest_plan.plugin.run.environments.takeover.published_journal import (
 )
 from pytest_plan.plugin.run.environments.waiting import Waiting
 from pytest_plan.sharing.errors import ShareError
+from pytest_plan.sharing.model import Kind
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.main_thread.foreground import Foreground
     from pytest_plan.plugin.run.environments.sharing.link import Link
 
+_BEGUN = (StepOutcome.RUNNING, StepOutcome.SUCCEEDED, StepOutcome.FAILED, StepOutcome.TIMED_OUT)
 _PATIENCE = 10.0  # seconds until the reaper of a lost owner has seen that another run cleans up
 
 
@@ -71,7 +75,7 @@ class TakeoverRecovery(Recovery):
     def begins(self, environment: Environment, recorded: Recorded, gone: Mapping[str, str]) -> None:
         """Report that the cleanup begins."""
         self._gone = gone
-        self.say(f"cleaning up {self._link.name!r} of {self._link.owner}, which was lost")
+        self.say(f"cleaning up {self._link.name!r}, which {self._link.predecessor} has left")
 
     def remains(self, environment: Environment, due: Collection[RecordedStep]) -> bool:
         """Return whether to keep the journal; report what is left of a copy, which is removed."""
@@ -129,23 +133,34 @@ class Caretaker:
             ShareError: the server is silent, or this run does not own the environment any more.
         """
         found = PublishedJournal(self._link, self._key).read()
-        name = str(found.facts.get("name", ""))
-        if self._link.is_local:
-            return self._clean_up_here(found, name)
+        here = self._journals_here()
+        if here or self._link.is_local:
+            return all([self._clean_up_here(found, name) for name in reversed(here)])
         if found.unread:
-            self._say_unread(found.steps)
+            self._say_unread()
             return False
+        name = str(found.facts.get("name", "lost"))
         with tempfile.TemporaryDirectory(prefix="plan-takeover-") as folder:
             parent = Path(folder, "plan")
             return self._attempt(
-                lambda: found.rebuild(parent, name or "lost", self._key), parent, has_journal=False
+                lambda: found.rebuild(parent, name, self._key), parent, has_journal=False
             )
 
+    def _journals_here(self) -> list[str]:
+        """Return the environments of dead owners that are in `plan_dir`, oldest first."""
+        parent, found = self._declared.settings.dir, []
+        for name in names(parent):
+            with contextlib.suppress(JournalError):
+                recorded = read(parent / FOLDER / name / JOURNAL, self._key)
+                shared = recorded.facts.get("shared") or {}
+                is_living = recorded.owner is not None and recorded.owner.is_alive()
+                if shared.get("id") == self._link.access.environment.id and not is_living:
+                    found.append(name)
+        return found
+
     def _clean_up_here(self, found: Recovered, name: str) -> bool:
-        """Clean up from the journal of the lost owner, which was a run of this user."""
+        """Clean up from the journal of a dead owner that was on this machine."""
         parent = self._declared.settings.dir
-        if name not in names(parent):
-            return True  # somebody has cleaned up
 
         def claim() -> Environment:
             waiting = Waiting(parent, self._key, _PATIENCE, self._foreground)
@@ -174,11 +189,13 @@ class Caretaker:
             return False
         return not recovery.left and not self._link.is_fenced
 
-    def _say_unread(self, steps: Collection[str]) -> None:
-        what = f": {', '.join(sorted(steps))}" if steps else ""
+    def _say_unread(self) -> None:
+        store, access = self._link.store, self._link.access
+        steps = published(store.rows(access, Kind.OUTCOME))
+        left = ", ".join(sorted(name for name, one in steps.items() if one.outcome in _BEGUN))
         self._foreground.say(
-            f"the cleanup of {self._link.name!r} is left to the machine of {self._link.owner}"
-            f"{what}; other runs can clean up if {KEY_VARIABLE} is set to the same secret in all "
-            "of them",
+            f"the cleanup of {self._link.name!r} is left to the machine of "
+            f"{self._link.predecessor}: {left or 'no step has ended'}; other runs can clean up if "
+            f"{KEY_VARIABLE} is set to the same secret in all of them",
             bad=True,
         )

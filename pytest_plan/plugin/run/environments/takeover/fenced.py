@@ -6,6 +6,7 @@ import contextlib
 import enum
 from typing import TYPE_CHECKING
 
+from pytest_plan.engine.environments.environment import Environment
 from pytest_plan.engine.environments.recovery import end_programs
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
@@ -16,7 +17,9 @@ from pytest_plan.sharing.errors import ShareError
 from pytest_plan.sharing.model import Status
 
 if TYPE_CHECKING:
-    from pytest_plan.engine.environments.environment import Environment
+    from pathlib import Path
+
+    from pytest_plan.engine.journal.seal import Key
     from pytest_plan.plugin.main_thread.foreground import Foreground
     from pytest_plan.plugin.run.environments.sharing.link import Link
 
@@ -84,6 +87,27 @@ def _state(link: Link) -> Elsewhere | bool:
     if not view.is_owner_alive and not view.members:
         return Elsewhere.LOST
     return view.is_in_use
+
+
+def end_released(journal: Path, key: Key, found: Elsewhere) -> str:
+    """End what the run of this process has on its machine, after it has released its environment.
+
+    Args:
+        journal: the journal of the run, which stays unless the environment is cleaned up.
+        key: the key that seals it.
+        found: how the cleanup by another run has ended.
+
+    Returns:
+        What was ended and removed, as the end of a sentence.
+    """
+    try:
+        environment = Environment(journal.parents[2], journal.parent.name, key)
+    except JournalError as error:
+        return f"could not end its processes: {error}"
+    done = end_own(environment)
+    environment.release(remove=found is Elsewhere.DONE)
+    left = "" if found is Elsewhere.DONE else "; nobody has cleaned up: pytest --plan-cleanup"
+    return f"{', '.join(done) or 'had nothing on this machine'}{left}"
 
 
 def end_own(environment: Environment) -> list[str]:

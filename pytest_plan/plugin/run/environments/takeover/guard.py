@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pytest_plan.engine.model.clock import SystemClock
@@ -27,16 +28,30 @@ class Guard:
         journal: the published journal.
         has_journal: whether this process has the journal of the run that has provisioned the
             steps. It then goes on without the server, once that has been silent for three leases.
+        on_alone: a function to call before it goes on without the server.
 
     Attributes:
         is_alone: whether the cleanup goes on without the server.
     """
 
-    def __init__(self, link: Link, journal: PublishedJournal, *, has_journal: bool) -> None:
+    def __init__(
+        self,
+        link: Link,
+        journal: PublishedJournal,
+        *,
+        has_journal: bool,
+        on_alone: Callable[[], None] = lambda: None,
+    ) -> None:
         self._link = link
         self._journal = journal
         self._has_journal = has_journal
+        self._on_alone = on_alone
         self.is_alone = False
+
+    def go_alone(self) -> None:
+        """Go on without the server."""
+        self._on_alone()
+        self.is_alone = True
 
     def __call__(self, step: str) -> None:
         """Allow one call of the cleanup of a step.
@@ -65,4 +80,4 @@ class Guard:
         self._link.fail(str(error))
         if not self._has_journal:
             raise CleanupRefusedError(str(error)) from None
-        self.is_alone = True
+        self.go_alone()

@@ -148,7 +148,11 @@ class Takeover:
         environment = view.environment if is_ours else self._access.environment
         joined = Joined(Role.MEMBER, Access(environment, me.id), view)
         link = Link(store, joined, view.project, me, is_local=self._owner.url == "local")
-        link.owner, link.is_caretaker, link.is_fenced = self._owner.owner, is_ours, not is_ours
+        link.predecessor, link.is_caretaker, link.is_fenced = (
+            self._owner.owner,
+            is_ours,
+            not is_ours,
+        )
         return link
 
     def _take_care(self, link: Link, claimed: _Claimed) -> bool | None:
@@ -166,8 +170,7 @@ class Takeover:
 
     def _let_clean(self, link: Link, claimed: _Claimed) -> bool | None:
         """Let another run clean up, and end what is on this machine; return as `_take_care`."""
-        if link.is_local:
-            claimed.environment.release()  # another run cleans up from its journal
+        claimed.environment.release()  # another run on this machine may clean up from its journal
         limit = self._declared.definition.options.cleanup_limit
         found = fenced.wait(link, self._foreground, limit)
         if found is Elsewhere.LOST:
