@@ -119,9 +119,9 @@ def _of_session(plan: PlanSession, *, is_red: bool = False) -> StepOutcome:
     session: pytest.Session | None = plan.config.pluginmanager.get_plugin("session")
     is_red = is_red or (session is not None and session.testsfailed > 0)  # also in collection
     match plan.ended_by:
+        case pytest.Session.Interrupted() if is_red:  # a KeyboardInterrupt, too
+            return StepOutcome.FAILED
         case KeyboardInterrupt() | pytest.exit.Exception():
-            return StepOutcome.CANCELLED
-        case pytest.Session.Interrupted() if not is_red:
             return StepOutcome.CANCELLED
         case BaseException():
             return StepOutcome.FAILED

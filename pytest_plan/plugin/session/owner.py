@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Generator
 
@@ -25,6 +26,7 @@ class Owner:
         self._settings = settings
         self._process = self._getpid()
         self._session: pytest.Session | None = None  # None again once it has finished
+        self._has_counted = False
         config.add_cleanup(self._clean_up_after_all)
 
     @pytest.hookimpl(tryfirst=True)
@@ -118,6 +120,7 @@ class Owner:
             return (yield)
         finally:
             self.clean_up()
+            self._count_out(session)
             self._stop_handling_signals()
             self._set_exit_status(session)
             self._session = None
@@ -178,9 +181,39 @@ class Owner:
     def _clean_up_after_all(self) -> None:
         # pytest does not call sessionfinish hooks if a sessionstart hook failed.
         self.clean_up()
+        if self._session is not None:
+            self._count_out(self._session)
         self._stop_handling_signals()
         if self._session is not None:
             self._set_exit_status(self._session)
+
+    def _count_out(self, session: pytest.Session) -> None:
+        """Let the owner of a shared environment not wait for this run if it could not join."""
+        if session.exitstatus in _GREEN or self._has_counted or not self.is_counted():
+            return
+        self._has_counted = True
+        plan_session = lookup.peek(self._config)
+        if plan_session is not None and plan_session.host.share is not None:
+            return
+        from pytest_plan.plugin.run.environments.sharing.joining import count_out
+
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+
+        def say(text: str) -> None:
+            if reporter is not None:
+                reporter.write_line(f"plan: {text}")
+
+        is_cancelled = session.exitstatus == pytest.ExitCode.INTERRUPTED and not session.testsfailed
+        with contextlib.suppress(KeyboardInterrupt):  # it ends the wait; this run has failed anyway
+            count_out(self._settings, say, is_hurried=is_cancelled)
+
+    def is_counted(self) -> bool:
+        """Return whether other runs count on this one to join their environment."""
+        if self._settings.share is None or not self.runs():
+            return False
+        from pytest_plan.plugin.interface import sharing
+
+        return sharing.runs_of(self._settings) > 0
 
     def _stop_handling_signals(self) -> None:
         # Until now, a signal must not end the hooks of other plugins.

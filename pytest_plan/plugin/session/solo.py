@@ -25,6 +25,8 @@ class Solo(Owner):
         option = self._config.option
         is_broken = session.testsfailed and not option.continue_on_collection_errors
         plan_session = lookup.peek(self._config)
+        if is_broken and plan_session is not None and self.is_counted():
+            plan_session.host.provision(())
         if plan_session is None or option.collectonly or is_broken:
             if marks.any_alone(session.items):
                 from pytest_plan.plugin.items.stages import put_in_order

@@ -101,6 +101,8 @@ class SharedHost(Host):
                 self._say_trouble()
             return None
         assert self._member is not None
+        if not names:
+            return None  # it has joined only to be counted
         self._declared.definition.settle()
         self.run.extend(self._declared.definition.linked())
         with self.foreground.owned():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from _blake2 import blake2b  # `hashlib` loads OpenSSL
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,12 +19,13 @@ from pytest_plan.plugin.interface import sharing
 from pytest_plan.plugin.main_thread.heartbeat import Heartbeat
 from pytest_plan.plugin.run.environments.sharing.link import Link
 from pytest_plan.sharing.errors import ShareError, ShareSetupError
-from pytest_plan.sharing.model import Joined, Joining, Member, Project, Role
+from pytest_plan.sharing.model import Joined, Joining, Member, Project, Role, Status
 from pytest_plan.sharing.urls import open_store
 
 if TYPE_CHECKING:
     from pytest_plan.engine.definition.planned import PlannedStep
     from pytest_plan.plugin.declaring.declared import DeclaredSteps
+    from pytest_plan.plugin.interface.options import Settings
     from pytest_plan.plugin.main_thread.foreground import Foreground
     from pytest_plan.sharing.protocol import Store
 
@@ -67,6 +69,43 @@ def join(declared: DeclaredSteps, foreground: Foreground) -> Link:
     link = Link(store, joined, joining.project, joining.member, is_local=is_local)
     _say(link, joined, foreground)
     return link
+
+
+def count_out(settings: Settings, say: Callable[[str], None], *, is_hurried: bool) -> None:
+    """Join and leave at once, because this run has failed before it could join.
+
+    Otherwise, the owner would wait for it, because it waits for a number of runs.
+
+    Args:
+        settings: the options of this run.
+        say: a function that writes a line.
+        is_hurried: whether not to wait for an environment that no other run has begun yet.
+    """
+    name, until = sharing.name_of(settings), SystemClock.now() + _PATIENCE
+    with contextlib.suppress(ShareError, StateError):  # then the owner has no server, either
+        store = open_store(str(settings.share), settings.dir, patience=_POLL)
+        try:
+            is_counted = _is_counted(store, name)
+            if not is_counted and not is_hurried:
+                say(f"waiting up to {format_duration(_PATIENCE)}: {name!r} has no owner yet")
+            while not (is_counted or is_hurried) and SystemClock.now() < until:
+                SystemClock.sleep(_POLL)
+                is_counted = _is_counted(store, name)
+        finally:
+            store.shut()
+        if is_counted:
+            say(f"the owner of {name!r} does not wait for this run")
+
+
+def _is_counted(store: Store, name: str) -> bool:
+    """Join an environment and leave it, if it waits for more runs; return whether it exists."""
+    view = store.view(name)
+    if view is None or view.status is not Status.OPEN or not view.is_owner_alive:
+        return False
+    if view.joins < view.runs:
+        joined = store.join(name, Joining(this_member(), view.project, view.lease))
+        store.leave(joined.access, failed=True)
+    return True
 
 
 def shared_steps(steps: Mapping[str, PlannedStep]) -> Mapping[str, PlannedStep]:
