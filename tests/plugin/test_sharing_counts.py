@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
+import pytest
+
+from pytest_plan.steps.servers import redis
 from tests.plugin.project import Project
 from tests.plugin.sharing_runs import STEPS, Runs, ended, nothing_left, until
+from tests.sharing.servers import missing, redis_server
 
 UNKNOWN = """
 if "TYPO" in os.environ:
@@ -48,3 +54,27 @@ def test_a_run_with_a_broken_collection_can_be_the_owner(runs: Runs, project: Pr
     assert "2 passed" in ended(runs(*count, "test_it.py"))
     assert "1 error" in ended(broken, 2)
     assert project.calls == ["net", "clean failure 10"]
+
+
+def test_an_environment_that_begins_again_waits_for_the_runs_that_are_left(
+    runs: Runs, project: Project
+) -> None:
+    """Ctrl-C ends the wait for runs that have not joined; a repeated job waits for none."""
+    if why := missing(redis.KIND):
+        pytest.skip(why)
+    with redis_server() as server:
+        runs.share = ["--plan-environment", "build-7"]
+        url = {"PYTEST_PLAN_SHARE": server.url, "CI_NODE_TOTAL": "3"}
+        first = runs(**url)
+        until(first, "1 of 3 runs have joined 'build-7': cleanup waits")
+        first.send_signal(signal.SIGINT)
+        ended(first, 2)
+        second = runs.held("test", **url)
+        third = runs(**url)
+        until(third, "test_it.py")
+        runs.release("test")
+        said = ended(second) + ended(third)
+        assert "was cleaned up" in said
+        assert "ago: this run provisions it again" in said
+        assert "was cleaned up" in ended(runs(**url))
+    assert [call.split()[0] for call in project.calls] == ["net", "clean"] * 3

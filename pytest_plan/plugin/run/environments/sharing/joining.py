@@ -19,7 +19,7 @@ from pytest_plan.plugin.interface import sharing
 from pytest_plan.plugin.main_thread.heartbeat import Heartbeat
 from pytest_plan.plugin.run.environments.sharing.link import Link
 from pytest_plan.sharing.errors import ShareError, ShareSetupError
-from pytest_plan.sharing.model import Joined, Joining, Member, Project, Role, Status
+from pytest_plan.sharing.model import Joined, Joining, Member, Project, Role, Status, View
 from pytest_plan.sharing.urls import open_store
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def join(declared: DeclaredSteps, foreground: Foreground) -> Link:
     store = None
     try:
         store = open_store(settings.share, settings.dir, patience=patience)
-        joined = _join(store, name, joining, foreground)
+        joined = _join(store, name, joining, foreground, is_local=is_local)
     except (ShareError, StateError) as error:
         if store is not None:
             store.shut()
@@ -128,15 +128,29 @@ def _fingerprint(declared: DeclaredSteps, steps: Mapping[str, PlannedStep]) -> s
     return blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _join(store: Store, name: str, joining: Joining, foreground: Foreground) -> Joined:
+def _join(
+    store: Store, name: str, joining: Joining, foreground: Foreground, *, is_local: bool
+) -> Joined:
     say = Heartbeat(foreground, lambda: f"waiting: {name!r} is being cleaned up by another run")
     while True:
-        joined = store.join(name, joining)
+        view = store.view(name) if joining.runs else None
+        runs = joining.runs if view is None else _missing(view, joining.runs, is_local=is_local)
+        joined = store.join(name, joining._replace(runs=runs))
         if joined.role is not Role.WAIT:
             return joined
         say()
         foreground.signals.raise_received()
         SystemClock.sleep(_POLL)
+
+
+def _missing(view: View, runs: int, *, is_local: bool) -> int:
+    """Return for how many runs this one waits if it begins the environment again.
+
+    Those that have joined it before do not come once more. If all of them have, this run is a job
+    that was started again, alone; only on one machine, it is the first of as many runs as before.
+    """
+    has_ended = view.status is Status.DONE and view.joins >= view.runs
+    return runs if is_local and has_ended else max(0, runs - view.joins)
 
 
 def _say(link: Link, joined: Joined, foreground: Foreground) -> None:

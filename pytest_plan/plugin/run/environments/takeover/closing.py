@@ -108,20 +108,28 @@ class Closing:
         view = link.store.view(link.name)
         if view is not None and view.environment.id == link.view.environment.id:
             link.see(view)
-        is_open = link.view.status is Status.OPEN and not link.is_caretaker
-        is_expecting = is_open and link.view.joins < link.view.runs
-        is_needed = bool(link.view.members) or is_expecting
+        if self._is_expecting() and self._foreground.signals.received:
+            # Jobs of a pipeline that was cancelled may never come. Those that do begin it again.
+            link.see(link.store.end_joining(link.access.environment))
+        is_needed = bool(link.view.members) or self._is_expecting()
         if not link.is_fenced and (anyway or not is_needed):
             link.see(link.store.close(link.access, anyway=anyway))
 
+    def _is_expecting(self) -> bool:
+        view = self._link.view
+        is_open = view.status is Status.OPEN and not self._link.is_caretaker
+        return is_open and view.joins < view.runs
+
     def _missing(self) -> str:
         view = self._link.view
+        joined = f"{view.joins} of {view.runs} runs have joined"
         names = [str(one) for one in view.members]
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         if names:
             users = f"{', '.join(names[:_MOST_NAMED])}{more}"
-            return f"{_use(len(names))} {self._link.name!r}: {users}"
-        return f"{view.joins} of {view.runs} runs have joined {self._link.name!r}"
+            expecting = f"; {joined}" if self._is_expecting() else ""
+            return f"{_use(len(names))} {self._link.name!r}: {users}{expecting}"
+        return f"{joined} {self._link.name!r}"
 
 
 def end(link: Link, *, is_clean: bool) -> None:
