@@ -13,12 +13,15 @@ import pytest
 import redis as library
 
 from pytest_plan.engine.journal.reference import References
+from pytest_plan.engine.journal.schema import replace
 from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.secret import Masker, Secret
+from pytest_plan.engine.processes.identity import this_owner
 from pytest_plan.plugin.run.environments.sharing.trust.ciphers import RowCipher
 from pytest_plan.plugin.run.environments.sharing.trust.seals import RowSeals
 from pytest_plan.plugin.run.environments.sharing.trust.secrets import SecretCodec, Vault
+from pytest_plan.plugin.run.environments.takeover.published_journal import Recovered
 from pytest_plan.sharing.model import EnvironmentId, Kind, Row
 from pytest_plan.steps.servers import redis
 from tests.plugin.project import Project
@@ -149,6 +152,28 @@ def test_a_secret_is_not_published_without_a_key_or_the_library(
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")
     with pytest.raises(StateError, match="there is no key to encrypt it: /proc/nowhere"):
         vault(masker, Key(), is_local=True).encrypted(row)
+
+
+def test_a_journal_that_is_rebuilt_has_no_secret_and_no_encrypted_value(tmp_path: Path) -> None:
+    """A value with a secret is recorded as on the disk of the owner: there is only the reason."""
+    hidden = vault(knowing(Secret("s3cret"))).encrypted(Row(Kind.STATE, "db", '"s3cret"'))
+    me = this_owner()
+    facts = {
+        "owner": {"pid": me.pid, "birth": me.birth, "boot": me.boot},
+        "host": me.host,
+        "namespace": me.namespace,
+    }
+    statements = [(replace("environment"), (name, json.dumps(one))) for name, one in facts.items()]
+    found = Recovered(statements, [hidden, Row(Kind.STATE, "port", "80")], unread=0)
+    environment = found.rebuild(tmp_path / "plan", "lost", KEY)
+    try:
+        for _ in range(2):
+            recorded = environment.read()
+            assert recorded.state == {"db": None, "port": "80"}
+            assert recorded.lost == {"db": "it contains a secret"}
+            found.update(environment, KEY)
+    finally:
+        environment.release(remove=True)
 
 
 STEPS = """

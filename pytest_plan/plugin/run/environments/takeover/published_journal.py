@@ -20,6 +20,8 @@ from pytest_plan.engine.journal.schema import (
 )
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.identity import Owner, this_owner
+from pytest_plan.plugin.run.environments.sharing.programs import is_request
+from pytest_plan.plugin.run.environments.sharing.trust.ciphers import is_encrypted
 from pytest_plan.plugin.run.environments.sharing.trust.seals import RowSeals
 from pytest_plan.sharing.model import Kind, Row
 
@@ -91,7 +93,7 @@ class PublishedJournal:
         opened = [self._seals.open(row) for row in rows]
         return Recovered(
             [tuple(json.loads(row.text)) for row in opened if row is not None],
-            store.rows(access, Kind.STATE),
+            [row for row in store.rows(access, Kind.STATE) if not is_request(row.key)],
             unread=opened.count(None),
         )
 
@@ -165,15 +167,15 @@ class Recovered:
         """
         known = environment.read()
         seal, _ = reopen(environment.file, key)
-        new = {row.key: row.text for row in self._values}
+        new = {row.key: _recorded(row) for row in self._values}
         with contextlib.closing(connect(environment.file, seal)) as connection:
             for name in known.state.keys() - new.keys() - known.steps.keys():
                 connection.execute("DELETE FROM state WHERE key = ?", (name,))
-            for name, text in new.items():
+            for name, (text, lost) in new.items():
                 if name not in known.steps and known.state.get(name) != text:
                     layers = known.layers.get(name)
                     writer = layers[-1].writer if layers else ""
-                    execute(connection, _VALUE, (name, text, None, writer, None))
+                    execute(connection, _VALUE, (name, text, lost, writer, None))
 
     def _all(self) -> Iterable[Statement]:
         elsewhere = self._machine()
@@ -185,7 +187,7 @@ class Recovered:
         steps = self.steps
         for row in self._values:
             writer = row.key if row.key in steps else ""
-            yield _VALUE, (row.key, row.text, None, writer, None)
+            yield _VALUE, (row.key, *_recorded(row), writer, None)
         if elsewhere:
             yield _LOST, (f"its processes are on {elsewhere}, and only that machine ends them",)
 
@@ -195,3 +197,8 @@ class Recovered:
         owner = facts.get("owner") or {}
         where = Owner(**owner, host=facts.get("host", ""), namespace=facts.get("namespace", ""))
         return "" if not where.is_elsewhere and where.boot == me.boot else where.host
+
+
+def _recorded(row: Row) -> tuple[str | None, str | None]:
+    """Return the value of a row as a journal has it: its text, or why it has none."""
+    return (None, "it contains a secret") if is_encrypted(row) else (row.text, None)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _BEGIN, _END = '{"$": "encrypted", "of": "', '"}'
 _NONCE = 12  # bytes
+_ENCODING = ("utf-8", "surrogatepass")
 
 
 class RowCipher:
@@ -49,10 +50,6 @@ class RowCipher:
         nonce = os.urandom(_NONCE)
         data = nonce + self._aead.encrypt(nonce, row.text.encode(*_ENCODING), _place(row))
         return row._replace(text=f"{_BEGIN}{base64.b64encode(data).decode()}{_END}")
-
-    def is_encrypted(self, row: Row) -> bool:
-        """Return whether a row looks as those that `encrypted` returns."""
-        return row.text.startswith(_BEGIN)
 
     def decrypted(self, row: Row) -> Row:
         """Return a row as it was before `encrypted`.
@@ -94,7 +91,9 @@ class RowCipher:
         return AESGCM(seal("key", 1) + seal("key", 2))
 
 
-_ENCODING = ("utf-8", "surrogatepass")
+def is_encrypted(row: Row) -> bool:
+    """Return whether a row looks as those that `RowCipher.encrypted` returns."""
+    return row.text.startswith(_BEGIN)
 
 
 def _place(row: Row) -> bytes:

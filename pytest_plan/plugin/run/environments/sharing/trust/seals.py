@@ -7,7 +7,7 @@ import json
 from pytest_plan.engine.journal.seal import Key
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.secret import KEY_VARIABLE
-from pytest_plan.plugin.run.environments.sharing.trust.ciphers import RowCipher
+from pytest_plan.plugin.run.environments.sharing.trust.ciphers import RowCipher, is_encrypted
 from pytest_plan.sharing.model import EnvironmentId, Row
 
 
@@ -63,7 +63,7 @@ class RowSeals:
         import hmac  # loads OpenSSL, which a run that takes nothing over does not need
 
         try:
-            if self._cipher.is_encrypted(row):
+            if is_encrypted(row):
                 row = self._cipher.decrypted(row)
             epoch, seal, text = json.loads(row.text)
         except (StateError, ValueError, TypeError, RecursionError):

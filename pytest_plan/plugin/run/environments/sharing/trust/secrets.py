@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.journal.codec import Codec, Unbuilt
 from pytest_plan.engine.model.secret import Masker, Secret
+from pytest_plan.plugin.run.environments.sharing.trust.ciphers import is_encrypted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +74,7 @@ class Vault:
         Raises:
             StateError: it cannot be decrypted; see `RowCipher`.
         """
-        if not self._cipher.is_encrypted(row):
+        if not is_encrypted(row):
             return row
         text, secrets = json.loads(self._cipher.decrypted(row).text)
         self._masker.learn_text(secrets)
