@@ -222,6 +222,8 @@ def _shares(module: str) -> bool:
         "sharing",
         "plugin.run.environments.sharing",
         "plugin.run.environments.takeover",
+        "plugin.run.environments.shared_logs",
+        "plugin.commands.environments.shared",
         "plugin.session.controller.environment_store",
     )
     return any(_is_in(module, f"pytest_plan.{room}") for room in rooms)

@@ -31,6 +31,13 @@ _COMMANDS = {
     "forget": "environments.forget.Forget",
     "cleanup": "environments.cleanup.Cleaner",
 }
+# What implements them with --plan-share, if it is something else.
+_SHARED_COMMANDS = {
+    "up": "environments.shared.up.SharedUp",
+    "down": "environments.shared.down.SharedDown",
+    "status": "environments.shared.status.SharedStatus",
+    "print_logs": "environments.shared.logs.PrintSharedLogs",
+}
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -141,7 +148,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _command(config: pytest.Config, settings: Settings) -> object | None:
     """Return the plugin that implements the command that was given; None if none was."""
-    for name, home in _COMMANDS.items():
+    homes = _COMMANDS if settings.share is None else {**_COMMANDS, **_SHARED_COMMANDS}
+    for name, home in homes.items():
         if getattr(settings, name):
             module, _, command = home.rpartition(".")
             found = importlib.import_module(f"pytest_plan.plugin.commands.{module}")

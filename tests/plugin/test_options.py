@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.plugin.project import Project, refuses
@@ -299,7 +301,7 @@ class TestHelp:
         text = project.run("--help").stdout.str()
         for name in ("show", "limit", "cleanup_limit", "jobs", "continue_on_error", "until",
                      "skip", "pause_on_failure"):  # fmt: skip
-            assert text.count(f"  {flag(name)}") == 1
+            assert len(re.findall(rf"  {flag(name)}\b(?!-)", text)) == 1
         for name in ("limit", "cleanup_limit", "jobs", "continue_on_error", "until", "skip",
                      "pause_on_failure", "dir", "autouse", "eager"):  # fmt: skip
             assert f"  plan_{name} " in text

@@ -50,6 +50,17 @@ def write(config: pytest.Config, text: str) -> None:
     output.flush()
 
 
+def close(config: pytest.Config) -> None:
+    """Close the reserved standard output if it is a descriptor, so that its reader sees the end.
+
+    Raises:
+        OSError: what was written cannot be flushed.
+    """
+    stream = config.stash[_OUTPUT]
+    if stream is not sys.__stdout__ and stream.fileno() != _STDOUT:
+        stream.close()
+
+
 def _reserve_descriptor(config: pytest.Config, stream: TextIO) -> TextIO:
     """Let programs, which write to the descriptor, write to standard error as well."""
     stream.flush()

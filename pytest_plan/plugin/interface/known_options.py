@@ -97,7 +97,15 @@ OPTIONS = (
         "up",
         Kind.FLAG,
         "Provision the steps that the selected tests need, or --plan-until names, and keep them; "
-        "run no tests",
+        "run no tests. With --plan-share, provide them to other runs until --plan-down or Ctrl-C",
+        is_command=True,
+    ),
+    Option(
+        "until_unused",
+        Kind.LONGER_THAN_ZERO,
+        "With --plan-up and --plan-share, clean up once no run has used the environment for this "
+        "long (default: never)",
+        "DURATION",
         is_command=True,
     ),
     Option(
@@ -111,7 +119,7 @@ OPTIONS = (
         "down",
         Kind.FLAG,
         "Clean up the environment 'default', or the one that --plan-environment names, and no "
-        "other; run no tests",
+        "other; run no tests. With --plan-share, wait until no run uses it any more",
         is_command=True,
     ),
     Option(

@@ -51,6 +51,8 @@ class Settings(NamedTuple):
         reuse: whether to reuse a kept environment.
         cleanup: whether to clean up the environments of earlier runs and run nothing.
         up: whether to provision and keep what the selected tests need, and run no tests.
+        until_unused: how long an environment that is up stays without being used, in seconds; None
+            means no limit.
         export: whether to print the variables that steps have set as shell commands.
         down: whether to clean up one environment and run nothing.
         print_logs: the steps of earlier runs whose logs to print; if there are any, run nothing.
@@ -100,6 +102,7 @@ class Settings(NamedTuple):
     reuse: bool
     cleanup: bool
     up: bool
+    until_unused: float | None
     export: bool
     down: bool
     print_logs: tuple[str, ...]
@@ -214,7 +217,7 @@ def settings(config: pytest.Config) -> Settings:
                 for option in OPTIONS
                 if option.kind is Kind.FLAG
             },
-            **({"reuse": True, "keep": "always"} if values["up"] else {}),
+            **({"reuse": True, "keep": "always"} if _keeps_what_is_up(values) else {}),
             "signals": values["signals"] is not False,
             "reaper": values["reaper"] is not False,
             "record_history": values["record_history"] is not False,
@@ -233,6 +236,10 @@ def _check_together(values: Mapping[str, Any], found: Mapping[str, tuple[Any, st
         raise pytest.UsageError("--plan-json can only be used with --plan-status")
     if values["export"] and not values["up"]:
         raise pytest.UsageError("--plan-export can only be used with --plan-up")
+    if values["until_unused"] is not None and not (values["up"] and values["share"]):
+        raise pytest.UsageError(
+            "--plan-until-unused can only be used with --plan-up and --plan-share"
+        )
     for one, flag in (("forget", "--plan-forget"), ("print_logs", "--plan-logs")):
         if found[one][0] is not None and not values[one]:
             raise pytest.UsageError(f"{flag}: the name of a step is missing")
@@ -240,7 +247,8 @@ def _check_together(values: Mapping[str, Any], found: Mapping[str, tuple[Any, st
         raise pytest.UsageError(
             "--plan-share is empty: give it 'local' or the URL of a server, such as redis://host:6379"
         )
-    if values["up"] and values["keep"] != "always" and found["keep"][1] == "--plan-keep":
+    is_never_kept = values["keep"] != "always" and found["keep"][1] == "--plan-keep"
+    if _keeps_what_is_up(values) and is_never_kept:
         raise pytest.UsageError(
             f"--plan-up keeps what it provisions, so --plan-keep {values['keep']} cannot be used "
             "with it; to clean up: pytest --plan-down"
@@ -251,6 +259,11 @@ def _check_together(values: Mapping[str, Any], found: Mapping[str, tuple[Any, st
             f"{source}: invalid environment name {name!r}: names that start with 'run-' belong to "
             "runs without a name"
         )
+
+
+def _keeps_what_is_up(values: Mapping[str, Any]) -> bool:
+    """Return whether `--plan-up` ends and keeps what it has provisioned for later runs."""
+    return bool(values["up"]) and not values["share"]
 
 
 def _report_files(config: pytest.Config, names: tuple[str, ...], source: str) -> tuple[Path, ...]:

@@ -55,7 +55,17 @@ def _check(settings: Settings) -> None:
             f"{sources[name]} and {share} cannot be used together: an environment on a server is "
             "cleaned up when no run uses it any more"
         )
-    if settings.environment is None and _from_ci(os.environ) is None:
+    check_name(settings)
+
+
+def check_name(settings: Settings) -> None:
+    """Check that there is a name for the shared environment.
+
+    Raises:
+        pytest.UsageError: neither an option nor the CI system gives one.
+    """
+    if known_name(settings) is None:
+        share = settings.sources["share"]
         raise pytest.UsageError(
             f"{share} needs a name for the environment that all of these runs share, and no CI "
             "system gives one: add --plan-environment NAME, with the same NAME in all runs and "
@@ -80,12 +90,14 @@ def refuse_alone(items: Iterable[pytest.Item], settings: Settings) -> None:
 
 def name_of(settings: Settings) -> str:
     """Return the name of the shared environment of a run whose options were checked."""
-    assert settings.share is not None
-    return (
-        settings.environment
-        or (None if _is_local(settings.share) else _from_ci(os.environ))
-        or _DEFAULT
-    )
+    return known_name(settings) or _DEFAULT
+
+
+def known_name(settings: Settings) -> str | None:
+    """Return the name of the shared environment; None if neither an option nor CI gives one."""
+    if settings.environment is not None:
+        return settings.environment
+    return _DEFAULT if _is_local(settings.share) else _from_ci(os.environ)
 
 
 def runs_of(settings: Settings) -> int:

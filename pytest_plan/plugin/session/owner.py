@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_plan.plugin.compat import pytest_internals
 from pytest_plan.plugin.interface.options import Settings
 from pytest_plan.plugin.session import lookup
+
+if TYPE_CHECKING:
+    from pytest_plan.plugin.session.session import PlanSession
 
 _NO_TESTS = ("collectonly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow")
 _GREEN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -41,6 +45,10 @@ class Owner:
         if plan_session is None or not self.runs():
             return
         plan_session.find_workers()
+        self.provision_eager(plan_session)
+
+    def provision_eager(self, plan_session: PlanSession) -> None:
+        """Provision the eager steps."""
         if eager := plan_session.declared.eager_steps():
             plan_session.host.provision(eager)
 
@@ -60,7 +68,7 @@ class Owner:
             raise
         self._end_loop(session, failed=bool(session.testsfailed))
         if (plan_session := lookup.peek(self._config)) is not None:
-            plan_session.host.signals.raise_received()
+            self.raise_received(plan_session)
         return result
 
     @pytest.hookimpl(specname="pytest_runtestloop", wrapper=True, tryfirst=True)
@@ -77,6 +85,10 @@ class Owner:
     def run_tests(self, session: pytest.Session) -> Generator[None, object, object]:
         """Run the tests, which is what pytest does at the `yield`."""
         return (yield)
+
+    def raise_received(self, plan_session: PlanSession) -> None:
+        """Raise the exception for the first signal that was received."""
+        plan_session.host.signals.raise_received()
 
     def end_tests(self) -> None:
         """End the tests that still run in other processes."""
@@ -122,7 +134,7 @@ class Owner:
             self.clean_up()
             self._count_out(session)
             self._stop_handling_signals()
-            self._set_exit_status(session)
+            self.set_exit_status(session)
             self._session = None
 
     @pytest.hookimpl(specname="pytest_sessionfinish", wrapper=True, tryfirst=True)
@@ -185,7 +197,7 @@ class Owner:
             self._count_out(self._session)
         self._stop_handling_signals()
         if self._session is not None:
-            self._set_exit_status(self._session)
+            self.set_exit_status(self._session)
 
     def _count_out(self, session: pytest.Session) -> None:
         """Let the owner of a shared environment not wait for this run if it could not join."""
@@ -221,7 +233,8 @@ class Owner:
         if plan_session is not None and not plan_session.host.is_copied:
             plan_session.host.signals.restore()
 
-    def _set_exit_status(self, session: pytest.Session) -> None:
+    def set_exit_status(self, session: pytest.Session) -> None:
+        """Let pytest exit with the status of a received signal, or of a failure of the plan."""
         plan_session = lookup.peek(self._config)
         if plan_session is None:
             return

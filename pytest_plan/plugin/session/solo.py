@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,7 +33,7 @@ class Solo(Owner):
 
                 put_in_order(session.items, lambda item: 0)
             return (yield)
-        if self._settings.share is not None and self.runs():
+        if self._settings.share is not None and self.runs() and not self._settings.up:
             from pytest_plan.plugin.interface import sharing
 
             sharing.refuse_alone(session.items, self._settings)
@@ -58,11 +58,15 @@ class Solo(Owner):
             if plan_session.declared.needed:
                 self._warn()
             self._open_stages(plan_session, waves, limit)
-            plan_session.host.provision(plan_session.declared.due())
+            plan_session.host.provision(self.due(plan_session))
             limit.start(plan_session.host.remaining)
         result = yield
         self.provision_rest(plan_session)
         return result
+
+    def due(self, plan_session: PlanSession) -> Collection[str]:
+        """Return the steps to provision before the first test."""
+        return plan_session.declared.due()
 
     def put_in_order(self, plan_session: PlanSession, items: list[pytest.Item]) -> list[Wave]:
         """Sort tests by stage; return the waves in which they run, or [] for only one."""

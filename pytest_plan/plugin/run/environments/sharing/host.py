@@ -15,6 +15,7 @@ from pytest_plan.engine.model.secret import Secret
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.run import launch
 from pytest_plan.plugin.run.environments.recovery import references_of
+from pytest_plan.plugin.run.environments.shared_logs import LogPublisher
 from pytest_plan.plugin.run.environments.sharing.joining import join, shared_steps
 from pytest_plan.plugin.run.environments.sharing.link import Link
 from pytest_plan.plugin.run.environments.sharing.member import MemberPart, OwnersLogs
@@ -43,6 +44,7 @@ class SharedHost(Host):
         super().__init__(declared, handle, load_listeners)
         self._link: Link | None = None
         self._owner: OwnerPart | None = None
+        self._logs: LogPublisher | None = None
         self._member: MemberPart | None = None
         self._requests: ProgramRequests | None = None
         self._has_said = False
@@ -167,12 +169,14 @@ class SharedHost(Host):
         """Return whether this run joins: a test needs a step, or other runs count on it."""
         from pytest_plan.plugin.interface.sharing import runs_of
 
-        has_steps = bool(self._declared.definition.steps)
+        has_steps = bool(self._declared.definition.steps) and not self._declared.settings.up
         return bool(names) or (has_steps and runs_of(self._declared.settings) > 0)
 
     def _with_shared(self, names: Collection[str]) -> list[str]:
         """Return the steps that the owner runs: all shared ones, or those that an option names."""
         steps, wanted = self._declared.steps, self._declared.settings.share_steps
+        if self._declared.settings.up and not wanted:
+            return list(names)
         shared = shared_steps(steps)
         chosen = [name for name, step in shared.items() if not wanted or step.template in wanted]
         return [name for name in steps if name in {*names, *chosen}]
@@ -217,6 +221,8 @@ class SharedHost(Host):
         store.connect(link, references_of(self._config), vault)
         if link.is_owner:
             self._owner = OwnerPart(link, self.foreground, masker.mask, vault, key)
+            self._logs = LogPublisher(link, lambda: self.run.step_runs)
+            self._logs.begin()
             self._mirror(self._owner)
             control, mask = super().control, masker.mask
             link.on_news = ProgramAnswers(link, control, self._is_shared, mask).on_news
@@ -300,6 +306,7 @@ class SharedHost(Host):
         if ended is Closed.SILENT:
             guard.go_alone()
         super().clean_up(failed=failed or self.link.view.failures > 0)
+        self._end_logs()
         if guard.is_alone:
             self._fate = "; cleaned up without the server: other runs may have been testing"
         is_left = self.run.cleanup_error() is not None or bool(self.run.result().left)
@@ -308,6 +315,7 @@ class SharedHost(Host):
     def _leave_to_reaper(self, *, failed: bool) -> None:
         """End without any cleanup, because another process performs it."""
         self._is_left = True
+        self._end_logs()
         environment = self._environment
         assert environment is not None
         if not environment.watch.leave():
@@ -323,6 +331,7 @@ class SharedHost(Host):
         """Wait until another run has cleaned up, then end what this run has on its machine."""
         from pytest_plan.plugin.run.environments.takeover import fenced
 
+        self._end_logs()
         environment, journal = self._environment, self.run.journal
         assert environment is not None
         assert isinstance(journal, Journal)
@@ -337,6 +346,10 @@ class SharedHost(Host):
         done = fenced.end_released(journal.file, launch.key_of(self._config), found)
         environment.watch.end(is_done=True)
         self._fate = f"; this run has cleaned up nothing, but it {done}"
+
+    def _end_logs(self) -> None:
+        if self._logs is not None:
+            self._logs.end()
 
     def _to_keep(self, *, failed: bool) -> Collection[str]:
         """Return the steps to leave as they are: all of them if another process cleans up."""

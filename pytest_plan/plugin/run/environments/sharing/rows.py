@@ -14,6 +14,7 @@ from pytest_plan.engine.shared.run_facts import RunFacts
 from pytest_plan.sharing.model import Kind, Row
 
 _DECIDED = ""  # the key of the row about the end of provisioning, which is no name of a step
+_LOST = "was lost at"
 
 
 class Published(NamedTuple):
@@ -30,6 +31,11 @@ class Published(NamedTuple):
     reason: str = ""
     log: str = ""
     seconds: float = 0.0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the step was lost after it had succeeded."""
+        return self.reason.startswith(_LOST)
 
 
 class Decided(NamedTuple):
@@ -59,7 +65,7 @@ def outcome_row(result: StepResult) -> Row:
     """Return the row about the outcome of a step, or about its loss."""
     if (lost := result.lost) is not None:
         at = SystemClock.time_of_day(lost.wall)
-        return _row(result.name, Published(StepOutcome.FAILED, f"was lost at {at}: {lost.detail}"))
+        return _row(result.name, Published(StepOutcome.FAILED, f"{_LOST} {at}: {lost.detail}"))
     error = result.error
     reason = result.reason or ""
     if error is not None:

@@ -1,0 +1,1 @@
+"""The commands for environments that several runs share."""
