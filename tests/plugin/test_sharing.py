@@ -330,3 +330,46 @@ def test_bad_options_are_usage_errors(project: Project, monkeypatch: pytest.Monk
     project.steps(STEPS, "@pytest.mark.plan_step(after_tests=True)\ndef late(db): pass")
     refuses(project.run("--plan-share", "local"), "'late' (conftest.py:", "after_tests")
     assert project.calls == []
+
+
+def test_a_step_of_an_owner_fails_if_the_store_has_lost_the_environment(project: Project) -> None:
+    """The step has the reason, and there is no internal error."""
+    project.steps(
+        """
+        import shutil
+
+        @pytest.mark.plan_step
+        def net(ctx, state):
+            shutil.rmtree(".pytest_plan/shared")
+            state["count"] = 1
+        """
+    )
+    project.tests("def test_one(net): pass")
+    said = ended(Runs(project)(), 1)
+    assert "does not exist any more: it was cleaned up, or the server has lost its data" in said
+    assert "1 error" in said
+
+
+def test_an_environment_that_is_lost_after_a_run_has_joined(project: Project) -> None:
+    """If the store loses an environment before the run begins, the run ends with one message."""
+    project.steps(
+        """
+        import shutil
+        from pytest_plan.plugin.run.environments.sharing.state import EnvironmentStore
+
+        def connect(store, link, *args):
+            shutil.rmtree(".pytest_plan/shared")
+            link.store.shut()
+            right(store, link, *args)
+            store.versions()
+
+        right, EnvironmentStore.connect = EnvironmentStore.connect, connect
+
+        @pytest.mark.plan_step
+        def net():
+            pass
+        """
+    )
+    project.tests("def test_one(net): pass")
+    said = ended(Runs(project)(), 4)
+    assert "does not exist any more: it was cleaned up, or the server has lost its data" in said

@@ -201,6 +201,9 @@ class SharedHost(Host):
                 self._inherit(link)
             super()._begin()
             self._take_part(link)
+        except (ShareError, StateError) as error:  # such as a server that has just lost its data
+            self._give_up(link)
+            raise pytest.UsageError(str(error)) from None
         except BaseException:
             self._give_up(link)
             raise

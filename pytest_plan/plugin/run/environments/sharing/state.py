@@ -117,8 +117,13 @@ class EnvironmentStore(LocalStore):
             self._refuse_copy()
         if key in self._fixed or self._is_copied() or self._is_own(key):
             return self._entries.get(key)
-        with self._calls():
-            row = self._link.call(lambda store, access: store.read(access, Kind.STATE, key))
+        try:
+            with self._calls():
+                row = self._link.call(lambda store, access: store.read(access, Kind.STATE, key))
+        except StateError:
+            if key not in self._reserved or not self._link.is_owner:
+                raise
+            return self._entries.get(key)  # the engine looks for the value of a failed step
         if row is None:
             self._entries.pop(key, None)
             return None
