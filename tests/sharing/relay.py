@@ -17,6 +17,7 @@ class Relay:
         silent: whether no answer is passed on.
         connections: how many connections clients have made.
         sent: how often a client has sent something.
+        received: how often an answer was passed on.
     """
 
     def __init__(self, target: int) -> None:
@@ -27,6 +28,7 @@ class Relay:
         self.silent = False
         self.connections = 0
         self.sent = 0
+        self.received = 0
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -63,6 +65,7 @@ class Relay:
                     return
                 if not (is_answer and self.silent):
                     target.sendall(data)
+                    self.received += is_answer
 
 
 @contextlib.contextmanager

@@ -115,8 +115,8 @@ def postgresql_server() -> Iterator[Program]:
             ],
             port, f"postgresql://postgres:{QUOTED}@127.0.0.1:{port}/postgres", user,
         )  # fmt: skip
-        _await_database(server.url)
         try:
+            _await_database(server.url)
             yield server
         finally:
             server.end()
@@ -133,7 +133,7 @@ def _await_database(url: str) -> None:
         try:
             psycopg.connect(url).close()
         except psycopg.OperationalError:
-            assert SystemClock.now() < until
+            assert SystemClock.now() < until, "the database does not start"
             SystemClock.sleep(0.05)
         else:
             return

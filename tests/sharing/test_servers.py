@@ -9,6 +9,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,38 @@ def test_a_server_that_is_silent(url: str, tmp_path: Path, name: str) -> None:
         assert any(one is not None and one.is_everything for one in news)
         listener.close()
         store.shut()
+
+
+def test_a_connection_that_breaks_behind_a_notification(
+    redis_program: Program, tmp_path: Path, name: str
+) -> None:
+    """A listener whose server dies after it has received something waits, without an error."""
+    url, port = redis_program.url, redis_program.port
+    store = open_store(url, tmp_path)
+    access = join(store, name).access
+    with relay(port) as between:
+        behind = open_store(url.replace(f":{port}", f":{between.port}"), tmp_path)
+        listener = behind.listen(name)
+        sent = between.received
+        store.notify(access, "k")
+        while between.received == sent:
+            SystemClock.sleep(0.01)
+        between.end()
+        assert [listener.wait(0.1) for _ in range(3)][1:] == [None, None]
+        listener.close()
+    behind.shut()
+    store.shut()
+
+
+def test_many_runs_create_the_tables_at_once(postgresql_program: Program, tmp_path: Path) -> None:
+    """The first runs that use a database can begin at the same time."""
+    base, _, _ = postgresql_program.url.rpartition("/")
+    with sql(postgresql_program.url) as admin, ThreadPoolExecutor(6) as threads:
+        for number in range(5):
+            admin.execute(f"CREATE DATABASE fresh{number}")
+            url = f"{base}/fresh{number}"
+            for store in threads.map(lambda one: open_store(one, tmp_path), [url] * 6):
+                store.shut()
 
 
 def test_a_server_that_restarts(tmp_path: Path, name: str) -> None:

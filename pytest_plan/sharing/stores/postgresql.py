@@ -28,6 +28,8 @@ _KEEPALIVE: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
 }  # fmt: skip
 _TO_ALL = 0x706C616E  # the advisory lock under which the tables are created
+# `to_regclass` would answer from a cache, also after another run has created the tables.
+_HAS_TABLES = "SELECT count(*) FROM pg_tables WHERE schemaname = %s AND tablename = 'format'"
 _READ_ONLY, _NO_RIGHT = "25006", "42501"
 _IDLE = "25P03"  # the server has ended a transaction whose client was stopped
 
@@ -143,11 +145,10 @@ class PostgresqlStore(SqlStore):
         """Create the tables, unless they are there, and check the rights."""
         if _value(connection, "SELECT pg_is_in_recovery()"):
             raise ShareSetupError(self._read_only())
-        tables = f"to_regclass('{_SCHEMA}.format')"
-        if _value(connection, f"SELECT {tables} IS NULL"):
+        if not _value(connection, _HAS_TABLES, [_SCHEMA]):
             with connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", [_TO_ALL])
-                if _value(connection, f"SELECT {tables} IS NULL"):
+                if not _value(connection, _HAS_TABLES, [_SCHEMA]):
                     _create(connection)
         found = _value(connection, f"SELECT max(format) FROM {_SCHEMA}.format")  # noqa: S608 - ours
         if found != FORMAT:

@@ -35,7 +35,7 @@ class RedisListener:
                 self._pubsub = self._subscribe()
                 self._silent_since = None
                 return News(is_everything=True)
-            return self._news(self._pubsub.get_message(timeout=timeout))
+            return self._received(timeout)
         except redis.RedisError as error:
             self.close()
             now = SystemClock.now()
@@ -46,9 +46,9 @@ class RedisListener:
             SystemClock.sleep(min(timeout, 0.2))
             return None
 
-    def _news(self, message: Any) -> News | None:
-        """Return what a message and those that have arrived after it say."""
+    def _received(self, timeout: float) -> News | None:
         keys = set()
+        message = self._pubsub.get_message(timeout=timeout)
         while message is not None:
             if message["type"] == "subscribe":  # the library has connected again
                 return News(is_everything=True)
