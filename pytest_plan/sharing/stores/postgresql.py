@@ -322,7 +322,7 @@ def _ready(events: int, wanted: int) -> Any:
 
 def _connect(url: str, timeout: float) -> _Connection:
     return _Connection.connect(
-        url, autocommit=True, prepare_threshold=None, connect_timeout=max(2, round(timeout)),
+        url, autocommit=True, connect_timeout=max(2, round(timeout)),
         application_name="pytest-plan", **_KEEPALIVE,
     )  # fmt: skip
 
