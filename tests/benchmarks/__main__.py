@@ -22,6 +22,7 @@ from tests.benchmarks.groups import (
     html_report,
     imports,
     reuse,
+    sharing,
     stages,
     startup,
     state,
@@ -44,6 +45,7 @@ GROUPS = {
     **COUNTED,
     "critical_path": critical_path,
     "state": state,
+    "sharing": sharing,
     "stopping": stopping,
     "html_report": html_report,
 }

@@ -61,19 +61,20 @@ class Suite:
         (self.path / "history.txt").unlink(missing_ok=True)
         variables = instructions.variables(root, self.path)
         begun = time.monotonic()
-        instructions.run([sys.executable, *self._arguments(options)], self.path, variables)
+        instructions.run([sys.executable, *self.arguments(*options)], self.path, variables)
         return time.monotonic() - begun
 
     def count(self, *options: str, root: Path = ROOT) -> int:
         """Return the number of instructions of a run, excluding its child processes."""
         variables = instructions.variables(root, self.path)
-        return instructions.count(self._arguments(options), self.path, variables).instructions
+        return instructions.count(self.arguments(*options), self.path, variables).instructions
 
     def history(self) -> list[str]:
         """Return the lines that the steps and tests of the last run noted."""
         file = self.path / "history.txt"
         return file.read_text().splitlines() if file.exists() else []
 
-    def _arguments(self, options: tuple[str, ...]) -> list[str]:
+    def arguments(self, *options: str) -> list[str]:
+        """Return the arguments of the interpreter for a run with these options."""
         loaded = [word for plugin in self._plugins for word in ("-p", plugin)]
         return ["-m", "pytest", "-q", *loaded, *options]
