@@ -56,6 +56,7 @@ RECIPES = {
     "examples/shop": Recipe(frozenset({"postgres", "redis", "schema"})),
     "how-to/a-database-for-each-worker": Recipe(frozenset({"postgres", "template"})),
     "how-to/a-matrix-of-versions": Recipe(frozenset({"server[1.0]", "server[1.1]"})),
+    "how-to/an-environment-without-tests": Recipe(frozenset({"shop"})),
     "how-to/bound-the-time": Recipe(options=("--plan-limit", "2s")),
     "how-to/coming-from-session-fixtures": Recipe(without=("before/conftest.py",)),
     "how-to/collect-diagnostics": Recipe(),

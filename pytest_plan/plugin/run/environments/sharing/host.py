@@ -188,7 +188,6 @@ class SharedHost(Host):
         if self._is_apart:
             self._declared.settings = private
             return super()._begin()
-        self._check()
         self._link = link = join(self._declared, self.foreground)
         link.begin()
         if not (link.is_owner and link.is_local):
@@ -392,18 +391,3 @@ class SharedHost(Host):
             self._has_said = True
             self.foreground.say(f"{link.trouble}{self._fate}", bad=True)
             self._fate = ""
-
-    def _check(self) -> None:
-        """Refuse what does not work with a shared environment yet.
-
-        Raises:
-            pytest.UsageError: a step waits for tests.
-        """
-        share = self._declared.settings.sources["share"]
-        late = [step for step in self._declared.steps.values() if step.options.after_tests]
-        if late:
-            names = ", ".join(f"{step.name!r} ({step.origin})" for step in late)
-            raise pytest.UsageError(
-                f"{share} does not work with steps that wait for tests (after_tests): {names}; "
-                f"run these tests without {share}"
-            )

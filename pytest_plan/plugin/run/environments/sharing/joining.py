@@ -42,9 +42,11 @@ def join(declared: DeclaredSteps, foreground: Foreground) -> Link:
     """Join the environment that the options name, and return the part of this run in it.
 
     Raises:
-        pytest.UsageError: the server cannot be used, or another plan uses the environment.
+        pytest.UsageError: the server cannot be used, another plan uses the environment, or a step
+            waits for tests.
         KeyboardInterrupt: a signal was received while this run waited.
     """
+    _refuse_late_steps(declared)
     settings = declared.settings
     assert settings.share is not None
     is_local = settings.share == sharing.LOCAL
@@ -69,6 +71,18 @@ def join(declared: DeclaredSteps, foreground: Foreground) -> Link:
     link = Link(store, joined, joining.project, joining.member, is_local=is_local)
     _say(link, joined, foreground)
     return link
+
+
+def _refuse_late_steps(declared: DeclaredSteps) -> None:
+    """Refuse steps that wait for tests, which do not work with a shared environment yet."""
+    share = declared.settings.sources["share"]
+    late = [step for step in declared.steps.values() if step.options.after_tests]
+    if late:
+        names = ", ".join(f"{step.name!r} ({step.origin})" for step in late)
+        raise pytest.UsageError(
+            f"{share} does not work with steps that wait for tests (after_tests): {names}; "
+            f"run these tests without {share}"
+        )
 
 
 def count_out(settings: Settings, say: Callable[[str], None], *, is_hurried: bool) -> None:
