@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
+import pytest
+
+from pytest_plan.engine.journal.seal import Key
+from pytest_plan.engine.model.secret import Masker
+from pytest_plan.plugin.run.environments.sharing.link import Link
+from pytest_plan.plugin.run.environments.sharing.programs import ProgramAnswers, ProgramRequests
+from pytest_plan.sharing.urls import open_store
 from tests.plugin.project import Project
 from tests.plugin.sharing_runs import Runs, ended, nothing_left, until
 from tests.plugin.test_programs import HELPERS, SERVER, SERVICE
+from tests.sharing.runs import joining
 
 TESTS = """
 import pathlib, time
@@ -83,3 +93,42 @@ def test_a_member_stops_and_starts_programs_of_the_owner(runs: Runs, project: Pr
     (project.path / "go").touch()
     assert "1 passed" in ended(owner)
     nothing_left(project)
+
+
+def test_a_request_needs_the_key_of_the_owner(tmp_path: Path) -> None:
+    """Through a server, the URL alone does not give the right to stop programs of the owner."""
+    with contextlib.ExitStack() as ending:
+        stores = [open_store("local", tmp_path) for _ in range(3)]
+        runs = [joining(lease=1.0) for _ in stores]
+        links = []
+        for store, run in zip(stores, runs, strict=True):
+            joined = store.join("build-7", run)
+            links.append(Link(store, joined, run.project, run.member, is_local=False))
+        key = Key("ab" * 32)
+        calls: list[tuple[str, str, str | None]] = []
+
+        def control(action: str, step: str, name: str | None) -> str:
+            calls.append((action, step, name))
+            if name == "x":
+                raise TimeoutError("not ready: s3cret")
+            return "server"
+
+        masker = Masker()
+        masker.learn_text(["s3cret"])
+        answers = ProgramAnswers(links[0], key, control, lambda step: step == "web", masker.mask)
+        links[0].on_news = answers.on_news
+        for link in links:
+            link.begin()
+            ending.callback(link.end)
+        ours, others = ProgramRequests(links[1], key), ProgramRequests(links[2], Key("cd" * 32))
+        assert ours.control("stop", "web", None) == "server"
+        for step, name, error in (
+            ("web", "x", TimeoutError), ("own", None, KeyError), ("web", "y", RuntimeError),
+        ):  # fmt: skip
+            requests = others if name == "y" else ours
+            with pytest.raises(error) as caught:
+                requests.control("start", step, name)
+            assert "s3cret" not in str(caught.value)
+        assert "another PYTEST_PLAN_KEY; set it to the same secret" in str(caught.value)
+        assert calls == [("stop", "web", None), ("start", "web", "x")]
+        assert stores[0].versions(links[0].access) == {}

@@ -227,10 +227,10 @@ class SharedHost(Host):
             self._logs.begin()
             self._mirror(self._owner)
             control, mask = super().control, masker.mask
-            link.on_news = ProgramAnswers(link, control, self._is_shared, mask).on_news
+            link.on_news = ProgramAnswers(link, key, control, self._is_shared, mask).on_news
             self._tell_reaper(link)
         else:
-            self._requests = ProgramRequests(link)
+            self._requests = ProgramRequests(link, key)
             member = self._member = MemberPart(self._config, link, self.foreground, vault)
             link.on_outcome = lambda: member.look_for_losses(self._tell_workers)
             logs = OwnersLogs(self._member.logs, link.owner, self.foreground)

@@ -1,7 +1,8 @@
 """Tests of a member stop and start programs of the owner: they ask it, through keys of the State.
 
 Each request is a key that only its member and the owner use: the member writes the request, and the
-owner replaces it by the answer. No listing of the State shows these keys.
+owner replaces it by the answer. No listing of the State shows these keys. With PYTEST_PLAN_KEY, a
+request through a server is sealed, so that the URL alone does not give the right to stop a program.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import StateError, describe
+from pytest_plan.engine.model.secret import KEY_VARIABLE
+from pytest_plan.plugin.run.environments.sharing.trust.seals import RowSeals
 from pytest_plan.sharing.errors import ShareError
-from pytest_plan.sharing.model import Kind, News
+from pytest_plan.sharing.model import Kind, News, Row
 from pytest_plan.sharing.protocol import ABSENT
 
 if TYPE_CHECKING:
+    from pytest_plan.engine.journal.seal import Key
     from pytest_plan.plugin.items.program import Control
     from pytest_plan.plugin.run.environments.sharing.link import Link
 
@@ -41,10 +45,12 @@ class ProgramRequests:
 
     Args:
         link: the part of this run in the environment.
+        key: the key that seals requests.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, key: Key) -> None:
         self._link = link
+        self._seals = _seals(link, key)
         self._numbers = itertools.count(1)
         self.stopped: set[str] = set()  # the steps of which tests have stopped a program
 
@@ -70,7 +76,10 @@ class ProgramRequests:
 
     def _ask(self, key: str, request: str) -> str:
         store, access = self._link.store, self._link.access
-        version = store.put(access, key, request, ABSENT)
+        asked = Row(Kind.STATE, key, request)
+        if self._seals is not None:
+            asked = self._seals.seal(asked)
+        version = store.put(access, key, asked.text, ABSENT)
         try:
             return self._await_answer(key, version)
         finally:
@@ -110,6 +119,7 @@ class ProgramAnswers:
 
     Args:
         link: the part of this run in the environment.
+        key: the key with which requests are sealed.
         control: the function that controls a program of this run.
         is_shared: a function that returns whether a step is one that the owner provisions for all.
         mask: a function that masks the secrets in a text.
@@ -118,11 +128,13 @@ class ProgramAnswers:
     def __init__(
         self,
         link: Link,
+        key: Key,
         control: Control,
         is_shared: Callable[[str], bool],
         mask: Callable[[str], str],
     ) -> None:
         self._link = link
+        self._seals = _seals(link, key)
         self._control = control
         self._is_shared = is_shared
         self._mask = mask
@@ -151,7 +163,8 @@ class ProgramAnswers:
     def _look_for_members(self) -> None:
         living = {one.id for one in self._link.view.members}
         with self._lock:
-            gone = [self._stopped.pop(one) for one in self._stopped.keys() - living]
+            known = self._stopped.keys() & self._link.members.keys()  # not one that is just joining
+            gone = [self._stopped.pop(one) for one in known - living]
         for step in itertools.chain(*gone):
             self._begin(self._restore, step)
 
@@ -167,13 +180,19 @@ class ProgramAnswers:
         with contextlib.suppress(ShareError):  # then the member learns that nobody answers
             row = link.call(lambda store, access: store.read(access, Kind.STATE, key))
             if row is not None:
-                answer = json.dumps(self._answer(key.split(" ")[1], row.text))
+                answer = json.dumps(self._answer(key.split(" ")[1], row))
                 link.store.put(link.access, key, answer, row.version)
 
-    def _answer(self, member: str, request: str) -> tuple[str, str]:
+    def _answer(self, member: str, row: Row) -> tuple[str, str]:
         """Return the name of an error, "" for none, and a text."""
         try:
-            action, step, name = _checked(json.loads(request))
+            opened = row if self._seals is None else self._seals.open(row)
+            if opened is None:
+                raise RuntimeError(
+                    f"the owner {self._link.member} does not control programs for a run with "
+                    f"another {KEY_VARIABLE}; set it to the same secret in all runs"
+                )
+            action, step, name = _checked(json.loads(opened.text))
             if not self._is_shared(step):
                 raise KeyError(f"step {step!r} is none that this run provisions for others")
             if action in _STOPPING:
@@ -195,3 +214,10 @@ def _checked(request: Any) -> tuple[str, str, str | None]:
     if action not in _ACTIONS or not isinstance(step, str) or not isinstance(name, str | None):
         raise ValueError("not a request")
     return action, step, name
+
+
+def _seals(link: Link, key: Key) -> RowSeals | None:
+    """Return the seals of requests; None if runs have no key in common, or need none."""
+    if link.is_local or key.given is None:
+        return None
+    return RowSeals(link.access.environment, key, is_local=False)
