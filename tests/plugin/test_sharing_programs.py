@@ -54,7 +54,7 @@ def test_killed(web, plan):
     time.sleep(600)
 
 def test_silent(web, plan):
-    with pytest.raises(RuntimeError, match=r"the owner .* has not answered for 1\\.00s"):
+    with pytest.raises(RuntimeError, match=r"the owner .* has not answered for 5\\.00s"):
         plan.program("web")
 """
 

@@ -32,6 +32,7 @@ __tracebackhide__ = True  # as in engine/shared/state.py
 _PREFIX = "\x1fprogram "  # a control character, which no key of a user begins with by chance
 _ACTIONS = ("find", "stop", "kill", "start", "restore")
 _STOPPING = ("stop", "kill")
+_LEAST_SILENCE = 5.0  # seconds; the owner renews a shorter lease just in time
 _ERRORS = {one.__name__: one for one in (KeyError, RuntimeError, StateError, TimeoutError)}
 
 
@@ -91,6 +92,7 @@ class ProgramRequests:
     def _await_answer(self, key: str, version: int) -> str:
         """Return the answer to a request; wait as long as the owner lives."""
         link = self._link
+        longest = max(link.view.lease, _LEAST_SILENCE)
         found: list[str] = []
         beats, since = link.view.beats, SystemClock.now()
 
@@ -101,14 +103,13 @@ class ProgramRequests:
                 found.append(row.text)
             if link.view.beats != beats:
                 beats, since = link.view.beats, SystemClock.now()
-            is_silent = SystemClock.now() > since + link.view.lease
+            is_silent = SystemClock.now() > since + longest
             return bool(found) or link.trouble is not None or row is None or is_silent
 
         link.wait(is_over, lambda: None)
         if found:
             return found[0]
-        lease = format_duration(link.view.lease)
-        silent = f"the owner {link.owner} of the program has not answered for {lease}"
+        silent = f"the owner {link.owner} has not answered for {format_duration(longest)}"
         raise RuntimeError(link.trouble or silent)
 
 
