@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.errors import StateError
 from pytest_plan.sharing.errors import ShareError, SilentError, StaleError
 from pytest_plan.sharing.model import (
     ENVIRONMENT,
@@ -89,6 +91,7 @@ class Link:
         self.members = {one.id: str(one) for one in joined.view.members}
         self._interval = min(_LOCAL, joined.view.lease) if is_local else joined.view.lease / _SHARE
         self.is_leaving = False
+        self._operations: collections.deque[Callable[[Store, Access], object]] = collections.deque()
         self._is_ended = False
         self._renewed = SystemClock.now()
         self._seeing = threading.RLock()  # held while the epoch of this run may change
@@ -222,6 +225,13 @@ class Link:
         else:
             self.fail(str(error))
 
+    def soon(self, operation: Callable[[Store, Access], object]) -> None:
+        """Let the thread of the link perform an operation, whose result nobody waits for.
+
+        A caller that holds a lock of the engine must not wait for a server.
+        """
+        self._operations.append(operation)
+
     def wait(self, is_over: Callable[[], bool], say: Callable[[], None]) -> None:
         """Wait on the main thread.
 
@@ -255,6 +265,10 @@ class Link:
             while not self._is_ended:
                 try:
                     listener = listener or self.store.listen(self.name)
+                    while self._operations:
+                        with contextlib.suppress(StateError):  # a lock was lost meanwhile
+                            self.call(self._operations[0])
+                        self._operations.popleft()
                     self._look(listener.wait(_TICK))
                 except StaleError as error:
                     if not self.is_leaving:

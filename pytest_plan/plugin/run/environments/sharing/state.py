@@ -21,6 +21,8 @@ from pytest_plan.sharing.model import Kind, Lock, Row
 if TYPE_CHECKING:
     from pytest_plan.plugin.run.environments.sharing.link import Link
     from pytest_plan.plugin.run.environments.sharing.trust.secrets import Vault
+    from pytest_plan.sharing.model import Access
+    from pytest_plan.sharing.protocol import Store
 
 __tracebackhide__ = True  # as in engine/shared/state.py
 _POLL = 0.2  # seconds between two looks although no change was notified
@@ -200,16 +202,14 @@ class EnvironmentStore(LocalStore):
         self._refuse_copy()
         with self._changed:
             self._refuse(key, writer)
-        try:
+        is_removed = key in self._reserved
+        if is_removed:  # the engine forgets the value of a failed step, with its lock held
+            self._link.soon(lambda store, access: store.remove(access, key, version))
+        else:
             with self._calls():
                 is_removed = self._link.call(
                     lambda store, access: store.remove(access, key, version)
                 )
-        except StateError as error:
-            if key not in self._reserved:
-                raise
-            self._link.fail(str(error))  # the engine forgets the value of a failed step
-            is_removed = True
         if is_removed:
             with self._changed:
                 self._entries.pop(key, None)
@@ -287,11 +287,13 @@ class EnvironmentStore(LocalStore):
                 self._link.call(lambda store, access: store.release(access, _lock(name, holder)))
 
     def abandon(self, thread: int) -> None:
-        """Release every lock that an abandoned thread of this process holds."""
+        """Release every lock that an abandoned thread of this process holds, but wait for none."""
         if self._link is None:
             super().abandon(thread)
-        else:
-            self.abandon_all(lambda holder: holder == ("", thread))
+            return
+        for name, holder in list(self._holders.items()):
+            if holder == ("", thread) and self._holders.pop(name, None) is not None:
+                self._link.soon(_released(_lock(name, holder)))
 
     def abandon_all(self, is_gone: Callable[[Holder], bool]) -> None:
         """Release every lock whose holder is gone."""
@@ -380,3 +382,7 @@ class _Calls:
 def _lock(name: str, holder: Holder) -> Lock:
     worker, thread = holder
     return Lock(name, f"{worker} {thread}")
+
+
+def _released(lock: Lock) -> Callable[[Store, Access], None]:
+    return lambda store, access: store.release(access, lock)

@@ -66,6 +66,7 @@ class TakeoverRecovery(Recovery):
         self._published = PublishedJournal(link, launch.key_of(declared.config))
         self._guard = Guard(link, self._published, has_journal=has_journal)
         self._has_journal = has_journal
+        self.can_go_on = has_journal  # whether a later run could clean up what this one leaves
 
     @property
     def is_alone(self) -> bool:
@@ -83,6 +84,7 @@ class TakeoverRecovery(Recovery):
             return super().remains(environment, due) or self._link.is_fenced
         if due:
             self.left.append(environment.name)
+            self.can_go_on = any(step.can_be_cleaned for step in due)
         for step in due:
             self.say(f"{step.name} was not cleaned up: {error_of(step)}", bad=True)
         return False
@@ -107,6 +109,7 @@ class Caretaker:
     """
 
     def __init__(self, declared: DeclaredSteps, foreground: Foreground, link: Link) -> None:
+        self._is_over = True  # whether no later run could clean up anything that is left
         self._declared = declared
         self._foreground = foreground
         self._link = link
@@ -120,7 +123,8 @@ class Caretaker:
             return ended is Closed.LEFT
         try:
             is_clean = self.clean_up()
-            end(link, is_clean=is_clean)
+            # What only the machine of the owner can undo is named once, and forgotten.
+            end(link, is_clean=is_clean or self._is_over)
         except ShareError as error:
             link.fail(str(error))
             return False
@@ -138,6 +142,7 @@ class Caretaker:
             return all([self._clean_up_here(found, name) for name in reversed(here)])
         if found.unread:
             self._say_unread()
+            self._is_over = False
             return False
         name = str(found.facts.get("name", "lost"))
         with tempfile.TemporaryDirectory(prefix="plan-takeover-") as folder:
@@ -184,7 +189,9 @@ class Caretaker:
                     recovery.clean_up(environment, recorded)
             finally:
                 environment.release()
+            self._is_over = self._is_over and not (recovery.left and recovery.can_go_on)
         except JournalError as error:
+            self._is_over = False
             self._foreground.say(f"{self._link.name!r} was not cleaned up: {error}", bad=True)
             return False
         return not recovery.left and not self._link.is_fenced
