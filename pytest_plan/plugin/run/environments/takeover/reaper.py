@@ -111,6 +111,8 @@ class Takeover:
             link = self._joined()
             if link is None:
                 return self._clean_up_alone(claimed.environment)
+            if isinstance(link, Elsewhere):
+                return self._end_own(claimed, link)
             try:
                 found = self._take_care(link, claimed)
             finally:
@@ -118,8 +120,11 @@ class Takeover:
             if found is not None:
                 return found
 
-    def _joined(self) -> Link | None:
-        """Return the part of this process in the environment; None if the server is silent."""
+    def _joined(self) -> Link | Elsewhere | None:
+        """Return the part of this process in the environment; None if the server is silent.
+
+        Return how it has ended if the server does not know it any more.
+        """
         until = SystemClock.now() + _LEASES * self._owner.lease
         while True:
             try:
@@ -130,12 +135,13 @@ class Takeover:
                     return None
             SystemClock.sleep(_PAUSE)
 
-    def _linked(self, store: Store) -> Link:
+    def _linked(self, store: Store) -> Link | Elsewhere:
         """Claim the environment unless another run has."""
         me, is_ours = this_member(), False
         view = store.view(self._owner.name)
         if view is None:
-            raise ShareError(f"{store.server} does not know the environment")
+            store.shut()
+            return Elsewhere.LATE
         with contextlib.suppress(StaleError):
             current = self._access.environment
             if view.environment.id == current.id and view.environment.epoch == current.epoch:
@@ -178,6 +184,10 @@ class Takeover:
             return None
         if found is Elsewhere.LEFT or self._owner.environment not in names(self._parent):
             return found is not Elsewhere.LEFT
+        return self._end_own(claimed, found)
+
+    def _end_own(self, claimed: _Claimed, found: Elsewhere) -> bool:
+        """End what is on this machine, without any code of steps."""
         claimed.claim(self._claim)
         for what in fenced.end_own(claimed.environment):
             self._foreground.say(what)
