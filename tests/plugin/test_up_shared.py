@@ -134,7 +134,7 @@ def test_an_environment_ends_when_no_run_has_used_it_for_some_time(
     runs: Runs, project: Project
 ) -> None:
     """The time begins when it is up, and again when the last member has left."""
-    owner = runs("--plan-up", "--plan-until-unused", "1s", HELD="step")
+    owner = runs.held("step", "--plan-up", "--plan-until-unused", "1s")
     member = runs("-k", "one", HELD="test")
     until(member, "this run waits")
     runs.release("step")
@@ -170,10 +170,7 @@ def test_a_signal_ends_an_environment_that_is_up(runs: Runs, project: Project) -
 
 
 def test_what_is_not_up_does_not_stay(runs: Runs, project: Project) -> None:
-    """After a failure, the environment is cleaned up at once; an owner that is killed is reported.
-
-    Without an environment, `--plan-status` and `--plan-down` succeed.
-    """
+    """After a failure, the environment is cleaned up at once. Without one, commands succeed."""
     said = ended(runs("--plan-up", BROKEN="yes"), 1)
     assert "plan: not up: db (failed)" in said
     assert project.calls == ["net", "clean failure 0"]
@@ -181,6 +178,29 @@ def test_what_is_not_up_does_not_stay(runs: Runs, project: Project) -> None:
     assert "there is no shared environment 'x' on this machine" in ended(
         runs("--plan-status", "--plan-environment", "x")
     )
+
+
+def test_the_end_of_a_lost_environment(runs: Runs, project: Project) -> None:
+    """If the owner was killed, `--plan-status` says so, and `--plan-down` cleans up instead."""
+    project.steps(
+        """
+        @pytest.mark.plan_step(cleanup=lambda: note("drop"))
+        def host(ctx):
+            ctx.log("localhost")
+        """
+    )
+    owner = runs("--plan-up", "--plan-until", "host", "-o", "plan_reaper=false")
+    until(owner, "'default' is not used by any run")
+    assert output(project.path, "--plan-logs", "host") == "localhost\n"
+    owner.kill()
+    owner.communicate()
+    found = json.loads(output(project.path, "--plan-status", "--plan-json", status=1))
+    assert [one["owner_lives"] for one in found["environments"]] == [False]
+    said = ended(runs("--plan-down"))
+    assert f"cleaning up 'default', which {platform.node()} (process {owner.pid}) has left" in said
+    assert project.calls == ["drop"]
+    assert "there are no shared environments" in ended(runs("--plan-status"))
+    nothing_left(project)
 
 
 @pytest.mark.parametrize(

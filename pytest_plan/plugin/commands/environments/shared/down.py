@@ -109,7 +109,8 @@ class _Ending:
         joined = Joined(Role.MEMBER, Access(claimed.environment, me.id), claimed)
         is_local = self._settings.share == sharing.LOCAL
         link = Link(self._store, joined, claimed.project, me, is_local=is_local)
-        link.owner, link.is_caretaker = str(view.owner or "another run"), True
+        link.owner = link.predecessor = str(view.owner or "a run that was lost")
+        link.is_caretaker = True
         return link
 
     def _clean_up(self, link: Link) -> str:
