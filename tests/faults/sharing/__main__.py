@@ -1,7 +1,8 @@
 """Checks histories of runs that share: `python -m tests.faults.sharing --histories 200`.
 
-Exits with status 1 if one is wrong. The number of a history is its seed, so any of them can be
-repeated alone: `python -m tests.faults.sharing --seed 17 --only redis`.
+Each fourth history has real runs of pytest; in the others, clients call the store themselves. Exits
+with status 1 if one is wrong. The number of a history is its seed, so any of them can be repeated
+alone: `python -m tests.faults.sharing --seed 17`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from itertools import cycle
 
 from tests.faults.sharing.plants import PLANTS
+from tests.faults.sharing.runs import Runs
 from tests.faults.sharing.servers import KINDS
-from tests.faults.sharing.story import SECONDS, Story, operations
+from tests.faults.sharing.story import Story, operations
 from tests.faults.sharing.world import world
 from tests.namespaces import missing
+
+_EACH = 4  # this many histories have one of real runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,43 +29,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if reason := missing():
         sys.exit(reason)
     seeds = given.seed or range(given.first, given.first + given.histories)
-    kinds = [given.only] if given.only else list(KINDS)
-    todo = list(zip(seeds, cycle(kinds)))
+    todo = [seed for seed in seeds if given.only in (None, server_of(seed))]
     counted: Counter[str] = Counter()
-    wrong: list[str] = []
+    wrong: list[int] = []
     threads = [
         threading.Thread(target=_play, args=(kind, todo, given, counted, wrong))
-        for kind in kinds
-        for _ in range(max(1, given.at_once // len(kinds)))
+        for kind in KINDS
+        for _ in range(max(1, given.at_once // len(KINDS)))
+        if given.only in (None, kind)
     ]
+    wanted = len(todo)
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     for what, count in sorted(counted.items()):
         _say(f"{count:8} {what}")
-    _say(f"wrong: {', '.join(wrong) or 'none'}")
-    return int(bool(wrong) or counted["histories"] < len(seeds))
+    _say(f"wrong: {', '.join(map(str, wrong)) or 'none'}")
+    return int(bool(wrong) or counted["histories"] < wanted)
+
+
+def server_of(seed: int) -> str:
+    """Return the kind of the server of a history."""
+    return KINDS[(seed + seed // _EACH) % len(KINDS)]
 
 
 def _play(
     kind: str,
-    todo: list[tuple[int, str]],
+    todo: list[int],
     given: argparse.Namespace,
     counted: Counter[str],
-    wrong: list[str],
+    wrong: list[int],
 ) -> None:
-    """Play the histories of one kind that are left."""
+    """Play the histories with a kind of server that are left."""
     with world(kind) as place:
-        while mine := [one for one in todo if one[1] == kind]:
-            todo.remove(mine[0])
-            seed = mine[0][0]
-            played = Story(place, seed, given.plant, given.seconds).play()
+        while mine := [seed for seed in todo if server_of(seed) == kind]:
+            seed = mine[0]
+            todo.remove(seed)
+            is_real = seed % _EACH == _EACH - 1
+            story = (Runs if is_real else Story)(place, seed, given.plant)
+            played = story.play()
             counted["histories"] += 1
-            counted.update(played.injected)
-            counted.update({f"calls {k}": n for k, n in operations(played.events).items()})
+            counted["histories of runs of pytest"] += is_real
+            counted.update({f"fault: {what}": n for what, n in played.injected.items()})
+            counted.update({f"calls {what}": n for what, n in operations(played.events).items()})
             if played.wrong:
-                wrong.append(f"{seed} ({kind})")
+                wrong.append(seed)
             if played.wrong or given.verbose:
                 head = f"seed {seed} {kind}: {len(played.events)} calls, {dict(played.injected)}"
                 _say("\n  ".join([head, *played.wrong[:5]]))
@@ -73,8 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--histories", type=int, default=200, help="how many (default: 200)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default: 0)")
     parser.add_argument("--seed", type=int, action="append", help="only this one; repeatable")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long clients play")
-    parser.add_argument("--only", choices=KINDS, help="only this server (default: alternately)")
+    parser.add_argument("--only", choices=KINDS, help="only histories with this server")
     parser.add_argument("--at-once", type=int, default=2, help="how many at a time (default: 2)")
     parser.add_argument("--plant", choices=[*PLANTS, ""], default="", help="plant a fault")
     parser.add_argument("--verbose", action="store_true", help="show right ones, too")

@@ -109,7 +109,7 @@ def _of_leases(era: Era) -> Iterator[str]:
             gone[one.member] = min(one.begun, gone.get(one.member, NEVER))
     leases = [one for one in era.of("join", "renew") if one.answer.get("role") != "wait"]
     for close in era.of("close"):
-        if close.answer["status"] != "closed":
+        if close.answer["status"] != "closed" or close.given.get("anyway"):
             continue
         for lease in leases:
             until = min(lease.begun + era.lease, gone.get(lease.member, NEVER))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import json
 import os
 from collections.abc import Iterable
@@ -74,15 +75,15 @@ class Log:
 
     def __init__(self, file: Path) -> None:
         self._file = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        self._number = 0
+        self._numbers = itertools.count(1)
 
     def begin(self, what: str, access: Access | None, member: str, given: dict[str, Any]) -> int:
         """Write that a call begins; return its number."""
-        self._number += 1
+        number = next(self._numbers)
         known = access.environment if access is not None else None
         of = [known.id, known.epoch] if known is not None else ["", 0]
-        self._write([self._number, what, member, *of, given, SystemClock.now()])
-        return self._number
+        self._write([number, what, member, *of, given, SystemClock.now()])
+        return number
 
     def end(self, number: int, how: End, answer: Any = None, access: Access | None = None) -> None:
         """Write how a call has ended; `access` is that of the answer to `join`."""

@@ -28,16 +28,16 @@ class _WithoutFencing(_Faulty):
         if name not in ("read", "put", "publish", "close", "done"):
             return call
 
-        def unfenced(access: Access, *args: Any) -> Any:
+        def unfenced(access: Access, *args: Any, **options: Any) -> Any:
             try:
-                return call(access, *args)
+                return call(access, *args, **options)
             except StaleError as error:
                 if error.current is None or error.current.epoch <= access.environment.epoch:
                     raise
                 view = self._store.view(access.environment.name)
                 if view is None or view.owner is None:
                     raise
-                return call(Access(view.environment, view.owner.id), *args)
+                return call(Access(view.environment, view.owner.id), *args, **options)
 
         return unfenced
 
@@ -45,7 +45,7 @@ class _WithoutFencing(_Faulty):
 class _WithoutCompare(_Faulty):
     """A key is written at any version."""
 
-    def put(self, access: Access, key: str, text: str, version: int | None) -> int:
+    def put(self, access: Access, key: str, text: str, version: int | None, **_: str) -> int:
         """Write."""
         return self._store.put(access, key, text, None)
 
@@ -75,9 +75,18 @@ class _WithoutLock(_Faulty):
 
 
 class _WithoutWaiting(_Faulty):
-    """An owner closes at once."""
+    """An owner sees no members, and closes at once."""
 
-    def close(self, access: Access) -> Any:
+    def view(self, name: str) -> Any:
+        """Look."""
+        found = self._store.view(name)
+        return found and found._replace(members=())
+
+    def renew(self, access: Access) -> Any:
+        """Renew."""
+        return self._store.renew(access)._replace(members=())
+
+    def close(self, access: Access, **_: Any) -> Any:
         """Close."""
         return self._store.close(access, anyway=True)
 
@@ -94,7 +103,7 @@ class _WithManyOwners(_Faulty):
 class _WithoutMemory(_Faulty):
     """A write that has no answer is repeated as another write, and not as the same."""
 
-    def put(self, access: Access, key: str, text: str, version: int | None) -> int:
+    def put(self, access: Access, key: str, text: str, version: int | None, **_: str) -> int:
         """Write, and lose the answer now and then."""
         answer = self._store.put(access, key, text, version)
         is_lost = hash(text) % 8 == 0
