@@ -41,8 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = len(todo)
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        todo.clear()  # the present histories end
+        raise
     for what, count in sorted(counted.items()):
         _say(f"{count:8} {what}")
     _say(f"wrong: {', '.join(map(str, wrong)) or 'none'}")
