@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tests.faults.sharing.checker import faults
-from tests.faults.sharing.history import NEVER, End, History
+from tests.faults.sharing.history import NEVER, End, Event, History
 
 _TESTS = 4
 
@@ -60,34 +61,41 @@ class Facts(NamedTuple):
         notes: what steps and tests have noted.
         ended: the runs.
         faults: what was injected.
+        calls: the calls to the store, by the id of the process.
         lease: the length of a lease, in seconds.
     """
 
     notes: list[dict[str, Any]]
     ended: list[Ended]
     faults: list[Fault]
+    calls: Mapping[int, list[Event]]
     lease: float
 
     def of(self, what: str) -> list[dict[str, Any]]:
         """Return the notes of a kind."""
         return [one for one in self.notes if one["what"] == what]
 
-    def is_excused(self, run: str, at: float) -> bool:
-        """Return whether the lease of a run need not hold at a time."""
-        machine = run.partition(" ")[0]
+    def holds(self, pid: int, at: float) -> bool:
+        """Return whether a process certainly held its lease at a time, by its own renewals."""
         return any(
-            fault.machine in (machine, "")
-            and ("more" in fault.kind or fault.kind in ("lose", "hang"))
-            and fault.begun <= at
-            for fault in self.faults
+            one.ended < at < one.begun + self.lease
+            for one in self.calls.get(pid, ())
+            if one.what in ("join", "renew") and one.end is End.ANSWERED
         )
+
+    def is_late(self) -> bool:
+        """Return whether a process did not renew its lease in time, as on a busy machine."""
+        renewals = (
+            [one.begun for one in calls if one.what in ("join", "renew")]
+            for calls in self.calls.values()
+        )
+        return any(b - a > self.lease for times in renewals for a, b in pairwise(sorted(times)))
 
 
 def judged(facts: Facts, history: History) -> list[str]:
     """Return what is wrong."""
-    checks = (_of_steps, _of_cleanups, _of_tests, _of_statuses)
+    checks = (_of_steps, _of_cleanups, _of_fenced, _of_tests, _of_statuses)
     own = [fault for check in checks for fault in check(facts)]
-    own += _of_stale_cleanups(facts, history)
     return own + [f"calls: {fault}" for fault in faults(history)]
 
 
@@ -112,60 +120,45 @@ def _of_cleanups(facts: Facts) -> Iterator[str]:
             yield f"{token} was cleaned up {count} times in epoch {epoch}"
 
 
-def _of_stale_cleanups(facts: Facts, history: History) -> Iterator[str]:
-    """Check that no cleanup begins in an epoch after the next has begun.
-
-    A run that was stopped just before a cleanup cannot know.
-    """
-    taken = [
-        (one.ended, one.answer["epoch"])
-        for one in history.events
-        if one.what in ("join", "claim") and one.end is End.ANSWERED
-    ]
+def _of_fenced(facts: Facts) -> Iterator[str]:
+    """Check that no process cleans up after the store has refused to let it."""
     for one in facts.of("cleanup begun"):
-        is_stale = any(at < one["at"] and epoch > (one["epoch"] or 0) for at, epoch in taken)
-        if is_stale and not facts.is_excused(one["run"], one["at"]):
-            yield f"cleanup in a stale epoch: {one}"
+        calls = facts.calls.get(one["pid"], ())
+        asked = [call for call in calls if call.what == "publish" and call.begun < one["at"]]
+        if asked and asked[-1].end is End.REFUSED:
+            yield f"cleanup although the store had refused it: {one}"
 
 
 def _of_tests(facts: Facts) -> Iterator[str]:
-    """Check that no cleanup begins during a test of a run that lives."""
-    stops: dict[tuple[str, int], float] = {}
-    for one in facts.of("test ended"):
-        stops[one["run"], one["test"]] = one["at"]
-        if not all(one["there"]) and not facts.is_excused(one["run"], one["at"]):
-            yield f"the environment was gone during a test: {one}"
-    dead = {one.run: one.at for one in facts.ended}
-    killed = {
-        run: fault.begun for run, at in dead.items() for fault in facts.faults
-        if fault.kind == "kill" and fault.machine == run.partition(" ")[0] and fault.begun <= at
-    }  # fmt: skip
+    """Check that no cleanup begins during a test of a process that holds its lease."""
+    ended = {(one["run"], one["test"]): one["at"] for one in facts.of("test ended")}
     tests = defaultdict(list)
     for one in facts.of("test begun"):
-        end = killed.get(one["run"], dead.get(one["run"], NEVER))
-        until = stops.get((one["run"], one["test"]), end)
+        until = ended.get((one["run"], one["test"]), NEVER)
         for token in one["tokens"]:
-            tests[token].append((one["run"], one["at"], until))
+            tests[token].append((one["pid"], one["at"], until))
     for one in facts.of("cleanup begun"):
-        for run, begun, ended in tests[one["token"]]:
-            if begun < one["at"] < ended and not facts.is_excused(run, one["at"]):
-                yield f"cleanup during a test of {run}: {one}"
+        for pid, begun, until in tests[one["token"]]:
+            if begun < one["at"] < until and facts.holds(pid, one["at"]):
+                yield f"cleanup during a test of process {pid}, whose lease held: {one}"
 
 
 def _of_statuses(facts: Facts) -> Iterator[str]:
     reports = defaultdict(list)
     for one in facts.of("report"):
         reports[one["run"]].append(one["outcome"])
-    touched = {fault.machine for fault in facts.faults}
+    is_quiet = not facts.faults and not facts.is_late()
     for run, status, _, output in facts.ended:
         passed = reports[run].count("passed")
         machine = run.partition(" ")[0]
         if status == 0 and (passed < _TESTS or len(reports[run]) > passed):
             yield f"{run} is green, but {passed} of {_TESTS} tests have passed"
-        if status > 0 and not touched:
+        if status > 0 and is_quiet:
             yield f"{run} has exited with {status}:\n{_tail(output)}"
         excuses = {"lose", "restart"} if status == 4 else {"lose"}
-        is_hit = any(one.machine == machine or one.kind in excuses for one in facts.faults)
+        is_hit = facts.is_late() or any(
+            one.machine == machine or one.kind in excuses for one in facts.faults
+        )
         if status > 1 and not is_hit:
             yield f"{run} has exited with {status}:\n{_tail(output)}"
         if status > 0 and (passed == _TESTS == len(reports[run])) and not is_hit:

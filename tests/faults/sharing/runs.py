@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from pytest_plan.engine.model.clock import SystemClock
-from tests.faults.sharing.history import History, read
+from tests.faults.sharing.history import Event, History, read
 from tests.faults.sharing.judge import Ended, Facts, Fault, judged
 from tests.faults.sharing.story import Played
 from tests.faults.sharing.world import MACHINES, World, environment, kill
@@ -80,9 +80,12 @@ class Runs:
         self._start("m1", "last")
         self._wait(SystemClock.now() + _LONGEST)
         wrong = self._left()
-        events = read(sorted(self._folder.glob("logs/*.log")))
+        calls: dict[int, list[Event]] = {}
+        for file in sorted(self._folder.glob("logs/*.log")):
+            calls.setdefault(int(file.name.partition("-")[0]), []).extend(read([file]))
+        events = [one for of_process in calls.values() for one in of_process]
         history = History(events, self._losses, LEASE)
-        wrong += judged(Facts(self._notes(), self._ended, self._faults, LEASE), history)
+        wrong += judged(Facts(self._notes(), self._ended, self._faults, calls, LEASE), history)
         if not os.environ.get("SHARE_KEEP"):
             shutil.rmtree(self._folder)
         return Played(events, Counter(one.kind for one in self._faults), wrong)

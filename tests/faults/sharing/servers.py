@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -159,6 +158,8 @@ class Running:
         self._network = network
         words = network.argv()
         if server.user is not None:
+            import pwd  # Windows has none, where no test gets here
+
             who = pwd.getpwnam(server.user)
             words += ["--setgid", str(who.pw_gid), "--setuid", str(who.pw_uid)]
         self._words = [*words, *server.words]
