@@ -8,17 +8,19 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from pytest_plan.engine.model.clock import SystemClock
-from pytest_plan.sharing.model import View
+from pytest_plan.sharing.model import Joining, View
 from pytest_plan.sharing.protocol import Store
 from pytest_plan.sharing.urls import open_store
 from pytest_plan.steps.servers import redis
 from tests.plugin.project import Project
 from tests.plugin.sharing_runs import Runs, ended, until
 from tests.plugin.sharing_runs import runs as runs  # noqa: PLC0414 - a fixture
+from tests.sharing.runs import member
 from tests.sharing.servers import Program, missing, redis_server
 
 STEPS = """
@@ -269,3 +271,17 @@ def test_an_heir_cleans_up_before_it_provisions(shared: Shared) -> None:
     else:
         assert "2 passed" in ended(shared.run(PYTEST_PLAN_KEY="ab" * 32))
         assert shared.calls[7:] == [*cleaned, "net", "db", *(one.format(1) for one in CLEANUP)]
+
+
+@pytest.mark.parametrize("shared", ["redis"], indirect=True)
+def test_an_owner_that_is_lost_before_it_publishes_leaves_nothing(shared: Shared) -> None:
+    """A member blocks its tests, and nothing is said about a cleanup."""
+    ended(shared.run())
+    plan = shared.until(lambda view: view.done_ago is not None).project
+    store = open_store(shared.url, Path())
+    store.join("build-7", Joining(member(), plan, lease=8.0))
+    store.shut()
+    said = [ended(shared.run(), 1), ended(shared.run())]
+    assert "2 blocked" in said[0]
+    assert "was not cleaned up" not in "".join(said)
+    assert len(shared.calls) == 2 * len(["net", "db", *CLEANUP])

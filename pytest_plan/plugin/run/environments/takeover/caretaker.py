@@ -144,6 +144,8 @@ class Caretaker:
             self._say_unread()
             self._is_over = False
             return False
+        if not found.steps:
+            return True  # the owner was lost before a step had begun
         name = str(found.facts.get("name", "lost"))
         with tempfile.TemporaryDirectory(prefix="plan-takeover-") as folder:
             parent = Path(folder, "plan")
