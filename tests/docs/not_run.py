@@ -67,6 +67,10 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
             "it waits for Enter on a terminal; tests/acceptance/test_pause.py presses it"
         ),
     },
+    "docs/how-to/share-an-environment-between-terminals.md": dict.fromkeys(
+        ("pytest --plan-share local -k orders", "pytest --plan-share local"),
+        "test_sharing_pages.py runs them, in two terminals",
+    ),
     "docs/how-to/several-machines.md": dict.fromkeys(
         (
             "pytest --plan-host 10.0.0.5 --dist load "

@@ -25,6 +25,7 @@ WITH_ENGINES = {
 # Page -> the reason why its examples are not run.
 NOT_RUN = {
     "how-to/run-it-in-ci": "it shows settings and no test",
+    "how-to/share-an-environment-between-terminals": "test_sharing_pages.py runs them",
     "how-to/use-an-existing-database": "test_existing_database.py runs them",
 }
 
