@@ -91,6 +91,8 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
             "python -m tests.faults.soak --seed 417",
             "python -m tests.faults.watching",
             "python -m tests.faults.watching --seed 17",
+            "python -m tests.faults.sharing --histories 200",
+            "python -m tests.faults.sharing --seed 17 --only redis",
             "FORGED_JOURNALS=10000 pytest -m faults -s --timeout 0 "
             "tests/faults/test_forged_journals.py",
         ),

@@ -38,7 +38,7 @@ def played(kind: str, *, is_real: bool) -> list[Played]:
         return [Story(there, seed, seconds=SECONDS).play() for seed in range(HISTORIES)]
 
 
-def test_histories_with_faults_are_right() -> None:
+def test_g21_histories_with_faults_are_right() -> None:
     """State is linearizable, epochs are provisioned and cleaned up once, and nothing is left."""
     if reason := why_missing(*KINDS):
         pytest.skip(reason)
@@ -51,7 +51,7 @@ def test_histories_with_faults_are_right() -> None:
     assert sum(one.injected.total() for one in all_played) > len(all_played)
 
 
-def test_planted_faults_are_found() -> None:
+def test_g21_planted_faults_are_found() -> None:
     """The checker finds a store that does not fence, compare, lock, wait or remember its writes."""
     if reason := why_missing("redis"):
         pytest.skip(reason)
