@@ -15,7 +15,7 @@ from pytest_plan.sharing.model import Project as Plan
 from pytest_plan.sharing.urls import open_store
 from tests.plugin.project import Project, refuses
 from tests.plugin.surroundings import outside, project  # noqa: F401
-from tests.sharing.servers import PASSWORD, QUOTED, Program, pgbouncer, redis_server
+from tests.sharing.servers import PASSWORD, QUOTED, Program, redis_server
 from tests.sharing.test_servers import sql
 
 STEPS = """
@@ -113,7 +113,7 @@ def test_environments_that_cannot_be_joined_are_one_message(
 def test_servers_that_could_lose_data_are_one_message(
     shared: Project, redis_program: Program, postgresql_program: Program
 ) -> None:
-    """Eviction, a replica, a read-only database, PgBouncer and missing rights are refused."""
+    """Eviction, a replica, a read-only database and missing rights are refused."""
     import redis
 
     with redis_server("maxmemory-policy", "allkeys-lru") as other:
@@ -129,8 +129,6 @@ def test_servers_that_could_lose_data_are_one_message(
         admin.execute("CREATE DATABASE readonly")
         admin.execute("ALTER DATABASE readonly SET default_transaction_read_only = on")
     refused(shared, f"{base}/readonly", "is read-only, such as a replica")
-    with pgbouncer(postgresql_program, "transaction") as url:
-        refused(shared, url, "is PgBouncer in transaction mode", "or pool_mode = session")
 
 
 def test_options_that_name_nothing_are_one_message(

@@ -199,6 +199,7 @@ def test_data_of_another_version_is_refused(
         open_store("local", tmp_path)
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_pgbouncer_is_refused_unless_it_pools_sessions(
     postgresql_program: Program, tmp_path: Path, name: str, mode: str
