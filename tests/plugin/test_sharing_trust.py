@@ -15,17 +15,25 @@ import redis as library
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.schema import replace
 from pytest_plan.engine.journal.seal import Key
+from pytest_plan.engine.journal.writer import Statement
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.secret import Masker, Secret
 from pytest_plan.engine.processes.identity import this_owner
+from pytest_plan.plugin.run.environments.sharing.link import Link
 from pytest_plan.plugin.run.environments.sharing.trust.ciphers import RowCipher
 from pytest_plan.plugin.run.environments.sharing.trust.seals import RowSeals
 from pytest_plan.plugin.run.environments.sharing.trust.secrets import SecretCodec, Vault
-from pytest_plan.plugin.run.environments.takeover.published_journal import Recovered
-from pytest_plan.sharing.model import EnvironmentId, Kind, Row
+from pytest_plan.plugin.run.environments.takeover.published_journal import (
+    PublishedJournal,
+    Recovered,
+)
+from pytest_plan.sharing.model import EnvironmentId, Joining, Kind, Row
+from pytest_plan.sharing.model import Project as SharedPlan
+from pytest_plan.sharing.urls import LOCAL, open_store
 from pytest_plan.steps.servers import redis
 from tests.plugin.project import Project
 from tests.plugin.sharing_runs import Runs, ended, until
+from tests.sharing.runs import member
 from tests.sharing.servers import missing, redis_server
 
 KEY = Key("ab" * 32)
@@ -154,16 +162,21 @@ def test_a_secret_is_not_published_without_a_key_or_the_library(
         vault(masker, Key(), is_local=True).encrypted(row)
 
 
-def test_a_journal_that_is_rebuilt_has_no_secret_and_no_encrypted_value(tmp_path: Path) -> None:
-    """A value with a secret is recorded as on the disk of the owner: there is only the reason."""
-    hidden = vault(knowing(Secret("s3cret"))).encrypted(Row(Kind.STATE, "db", '"s3cret"'))
+def facts_of_the_owner() -> list[Statement]:
+    """Return the statements with which a journal of this process begins."""
     me = this_owner()
     facts = {
         "owner": {"pid": me.pid, "birth": me.birth, "boot": me.boot},
         "host": me.host,
         "namespace": me.namespace,
     }
-    statements = [(replace("environment"), (name, json.dumps(one))) for name, one in facts.items()]
+    return [(replace("environment"), (name, json.dumps(one))) for name, one in facts.items()]
+
+
+def test_a_journal_that_is_rebuilt_has_no_secret_and_no_encrypted_value(tmp_path: Path) -> None:
+    """A value with a secret is recorded as on the disk of the owner: there is only the reason."""
+    hidden = vault(knowing(Secret("s3cret"))).encrypted(Row(Kind.STATE, "db", '"s3cret"'))
+    statements = facts_of_the_owner()
     found = Recovered(statements, [hidden, Row(Kind.STATE, "port", "80")], unread=0)
     environment = found.rebuild(tmp_path / "plan", "lost", KEY)
     try:
@@ -172,6 +185,34 @@ def test_a_journal_that_is_rebuilt_has_no_secret_and_no_encrypted_value(tmp_path
             assert recorded.state == {"db": None, "port": "80"}
             assert recorded.lost == {"db": "it contains a secret"}
             found.update(environment, KEY)
+    finally:
+        environment.release(remove=True)
+
+
+def test_a_cleanup_gets_the_value_that_its_step_returned(tmp_path: Path) -> None:
+    """Anybody with the URL can write the State, but no value of a step that a caretaker undoes."""
+    store = open_store(LOCAL, tmp_path / "plan")
+    project, me = SharedPlan("f", ("vm",)), member()
+    link = Link(store, store.join("build-7", Joining(me, project)), project, me, is_local=True)
+    running = (0, "[]", "[]", 1, "always", None, None, "running", 0, "", "none", "", 0, 0)
+    value = replace("state")
+    try:
+        PublishedJournal(link, KEY).publish(
+            [
+                *facts_of_the_owner(),
+                (replace("step"), ("vm", ".", *running)),
+                (value, ("vm", '"vm-1"', None, "vm", None)),
+                (value, ("port", "80", None, "", None)),
+            ]
+        )
+        store.put(link.access, "vm", '"vm-of-somebody-else"', None)
+        store.put(link.access, "port", "81", None)
+        found = PublishedJournal(link, KEY).read()
+    finally:
+        store.shut()
+    environment = found.rebuild(tmp_path / "rebuilt", "lost", KEY)
+    try:
+        assert environment.read().state == {"vm": '"vm-1"', "port": "81"}
     finally:
         environment.release(remove=True)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.run.environments.sharing.link import Link
 
 _ABOUT_STATE = ("INSERT OR REPLACE INTO state ", "DELETE FROM state ")
+_WRITER = 3  # the place of the writer among the columns of a value
 _FACT, _VALUE, _BEGUN = replace("environment"), replace("state"), replace("step")
 # "Cleanup of the step has begun": it changes nothing that an earlier record has not changed.
 _CLEANING = update("step", "name = ?1", cleanup="'pending'")
@@ -42,7 +43,8 @@ _LOST = update("undo", "kind = 'tree' AND NOT done", kind="'lost'", data="?1")
 class PublishedJournal:
     """Publishes the journal of the owner or caretaker, and reads that of the owners before it.
 
-    The values of the State are left out, because they are published anyway.
+    Values of the State that tests have set are left out, because they are published anyway. Those
+    of steps are sealed like the rest: a cleanup may delete what the value of its step names.
 
     Args:
         link: the part of this run in the environment, which it owns.
@@ -53,6 +55,7 @@ class PublishedJournal:
         self._link = link
         self._seals = RowSeals(link.access.environment, key, is_local=link.is_local)
         self._numbers = itertools.count(1)
+        self._valued: set[str] = set()  # the steps whose values are published
 
     @property
     def problem(self) -> str | None:
@@ -65,7 +68,7 @@ class PublishedJournal:
         Raises:
             ShareError: the server is silent, or this run does not own the environment any more.
         """
-        due = [one for one in statements if not one[0].startswith(_ABOUT_STATE)]
+        due = [one for one in statements if self._is_due(one)]
         epoch = self._link.access.environment.epoch  # an heir or a caretaker replaces no row
         rows = [
             Row(Kind.JOURNAL, f"{epoch:06} {next(self._numbers):08}", json.dumps(one))
@@ -73,6 +76,13 @@ class PublishedJournal:
         ]
         if rows:
             self._link.store.publish(self._link.access, [self._seals.seal(row) for row in rows])
+
+    def _is_due(self, statement: Statement) -> bool:
+        sql, values = statement
+        if sql == _VALUE and values[0] == values[_WRITER]:
+            self._valued.add(str(values[0]))
+            return True
+        return not sql.startswith(_ABOUT_STATE) or values[0] in self._valued
 
     def publish_cleaning(self, step: str) -> None:
         """Publish that the cleanup of a step has begun.
@@ -103,7 +113,7 @@ class Recovered:
 
     Args:
         statements: its statements, in their order.
-        values: the rows of the State.
+        values: the rows of the State, whose values of steps are not used.
         unread: how many of its rows this process cannot read.
 
     Attributes:
@@ -186,8 +196,8 @@ class Recovered:
                 yield sql, values
         steps = self.steps
         for row in self._values:
-            writer = row.key if row.key in steps else ""
-            yield _VALUE, (row.key, *_recorded(row), writer, None)
+            if row.key not in steps:  # anybody with the URL can write it
+                yield _VALUE, (row.key, *_recorded(row), "", None)
         if elsewhere:
             yield _LOST, (f"its processes are on {elsewhere}, and only that machine ends them",)
 
