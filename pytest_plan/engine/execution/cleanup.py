@@ -209,7 +209,7 @@ class _Cleanup:
             entry.scope.renew(Hook.CLEANUP, self._until, self._reason)
             call = Call(entry.scope, entry.body, self._step_run.log, self._until, self._budget)
             is_done = yield from self._perform(self._begun(call), entry.label)
-        elif entry.tree is None:
+        elif entry.tree is None or self._is_refused:
             self.undone.left.append(entry.label)
         if entry.tree is not None and not is_done and not self._is_refused:
             is_done = yield from self._kill(entry.tree, entry.label)

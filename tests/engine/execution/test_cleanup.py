@@ -14,6 +14,8 @@ import pytest
 
 from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import GenericStep
+from pytest_plan.engine.model.clock import SystemClock
+from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.model.events import CleanupBegan, CleanupInterrupted, StepCleaned
 from pytest_plan.engine.model.outcomes import CleanupOutcome
 from pytest_plan.engine.model.results import (
@@ -24,6 +26,8 @@ from pytest_plan.engine.model.results import (
 )
 from pytest_plan.engine.plan import Plan, begin, listen
 from pytest_plan.engine.processes.process import Process
+from pytest_plan.engine.processes.tree import KILL
+from tests.engine.support import journals
 from tests.engine.support.fake_clock import FakeClock
 from tests.engine.support.steps import Calls, Gate, cancel_and_sleep, execute, record_events
 
@@ -783,3 +787,45 @@ class TestCtrlC:
         run.clean_up()
         assert isinstance(run.error(), CleanupError)
         assert plan.results["db"].cleanup.outcome is CleanupOutcome.ABANDONED
+
+
+class TestGuard:
+    """The guard of a journal, which may stop a cleanup because another process performs it."""
+
+    def test_no_further_call_is_made_and_no_process_is_ended(
+        self, tmp_path: Path, calls: Calls
+    ) -> None:
+        """The guard is asked before each call; what it has refused is left, and reported."""
+        started: list[Process] = []
+        asked: list[str] = []
+
+        def made(ctx: Context) -> None:
+            started.append(ctx.start([sys.executable, "-c", "import time; time.sleep(60)"]))
+            ctx.defer(calls.note, "second")
+            ctx.defer(calls.note, "first")
+
+        def guard(step: str) -> None:
+            asked.append(step)
+            if len(asked) > 2:
+                raise PlanError("another run cleans up")
+
+        steps = {
+            "net": GenericStep(exec=made, cleanup=calls.hook("net")),
+            "db": GenericStep(cleanup=calls.hook("db")),
+        }
+        run = journals.provisioned(tmp_path / "journal", steps)
+        run.journal.guard = guard
+        run.clean_up()
+        try:
+            assert calls == ["db", "net"]
+            assert asked == ["db", "net", "net"]
+            assert started[0].status() is None
+        finally:
+            started[0].end(SystemClock(), KILL, 0.0)
+        result = run.result().steps["net"]
+        assert result.cleanup.outcome is CleanupOutcome.ABANDONED
+        assert [str(error.__cause__) for error in result.cleanup.errors] == [
+            "another run cleans up"
+        ]
+        assert result.cleanup.left[:2] == ("Calls.note", "Calls.note")
+        assert "process" in result.cleanup.left[2]

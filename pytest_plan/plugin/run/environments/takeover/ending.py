@@ -16,7 +16,9 @@ from pytest_plan.plugin.run.environments.sharing.link import Link
 from pytest_plan.plugin.run.environments.sharing.member import MemberPart
 from pytest_plan.plugin.run.environments.sharing.owner import OwnerPart
 from pytest_plan.plugin.run.environments.sharing.state import EnvironmentStore
+from pytest_plan.plugin.run.environments.takeover import fenced
 from pytest_plan.plugin.run.environments.takeover.closing import Closed
+from pytest_plan.plugin.run.environments.takeover.fenced import Elsewhere
 from pytest_plan.plugin.run.host import Host
 from pytest_plan.sharing.errors import ShareError
 
@@ -113,6 +115,9 @@ class SharedEnding(Host):
         self._end_logs()
         if guard.is_alone:
             self._fate = "; cleaned up without the server: other runs may have been testing"
+        if self.link.is_fenced:
+            self._end_own(self._await_other(), "this run has ended its cleanup early, and")
+            return
         is_left = self.run.cleanup_error() is not None or bool(self.run.result().left)
         owner.finish(is_clean=not is_left and not self.run.was_left)
 
@@ -133,23 +138,29 @@ class SharedEnding(Host):
 
     def _end_as_fenced(self, *, failed: bool) -> None:
         """Wait until another run has cleaned up, then end what this run has on its machine."""
-        from pytest_plan.plugin.run.environments.takeover import fenced
-
         self._end_logs()
-        environment, journal = self._environment, self.run.journal
-        assert environment is not None
-        assert isinstance(journal, Journal)
-        with self.foreground.owned():
-            limit = self._declared.definition.options.cleanup_limit
-            found = fenced.wait(self.link, self.foreground, limit)
+        found = self._await_other()
         self._is_left = True
+        environment = self._environment
+        assert environment is not None
         environment.watch.leave()
         super().clean_up(failed=failed)
-        if found is fenced.Elsewhere.LEFT:
-            return
+        if found is not Elsewhere.LEFT:
+            self._end_own(found, "this run has cleaned up nothing, but it")
+            environment.watch.end(is_done=True)
+
+    def _await_other(self) -> Elsewhere:
+        """Wait until another run has cleaned up."""
+        limit = self._declared.definition.options.cleanup_limit
+        with self.foreground.owned():
+            return fenced.wait(self.link, self.foreground, limit)
+
+    def _end_own(self, found: Elsewhere, what: str) -> None:
+        """End what this run has on its machine, after it has released its own environment."""
+        journal = self.run.journal
+        assert isinstance(journal, Journal)
         done = fenced.end_released(journal.file, launch.key_of(self._config), found)
-        environment.watch.end(is_done=True)
-        self._fate = f"; this run has cleaned up nothing, but it {done}"
+        self._fate = f"; {what} {done}"
 
     def _end_logs(self) -> None:
         if self._logs is not None:
