@@ -29,6 +29,7 @@ _VARIES = (
     (re.compile(r"(?<= )\d{5}(?= )"), "PORT"),
     (re.compile(r"\bplan-[a-z0-9_]{8,12}\b"), "plan-RANDOM"),
     (re.compile(r"\bpid \d+"), "pid PID"),
+    (re.compile(r"\S+ \(process \d+\)"), "HOST (process PID)"),
     (re.compile(r"\bgw\d+"), "gwN"),
     (re.compile(r"\bPython 3\.[\d.]+"), "Python VERSION"),
     (re.compile(r"\b0x[0-9a-f]+"), "0xADDRESS"),
