@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.faults.sharing.plants import PLANTS
 from tests.faults.sharing.runs import Runs
@@ -20,6 +20,7 @@ from tests.faults.sharing.story import Story, operations
 from tests.faults.sharing.world import world
 from tests.namespaces import missing
 
+_PROGRESS = 25  # histories between two lines
 _EACH = 4  # this many histories have one of real runs
 
 
@@ -28,25 +29,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     if reason := missing():
         sys.exit(reason)
-    seeds = given.seed or range(given.first, given.first + given.histories)
-    todo = [seed for seed in seeds if given.only in (None, server_of(seed))]
+    seeds = given.seed or list(range(given.first, given.first + given.histories))
+    kinds = [kind for kind in KINDS if given.only in (None, kind)]
+    todo = {kind: [seed for seed in seeds if server_of(seed) == kind] for kind in kinds}
+    wanted = sum(map(len, todo.values()))
     counted: Counter[str] = Counter()
     wrong: list[int] = []
-    threads = [
-        threading.Thread(target=_play, args=(kind, todo, given, counted, wrong))
-        for kind in KINDS
-        for _ in range(max(1, given.at_once // len(KINDS)))
-        if given.only in (None, kind)
-    ]
-    wanted = len(todo)
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    except KeyboardInterrupt:
-        todo.clear()  # the present histories end
-        raise
+    at_once = max(1, given.at_once // len(kinds))
+    with ThreadPoolExecutor(at_once * len(kinds)) as threads:
+        playing = [
+            threads.submit(_play, kind, todo[kind], given, counted, wrong)
+            for kind in kinds
+            for _ in range(at_once)
+        ]
+        try:
+            for one in playing:
+                one.result()
+        except BaseException:
+            for seeds in todo.values():
+                seeds.clear()  # the present histories end
+            raise
     for what, count in sorted(counted.items()):
         _say(f"{count:8} {what}")
     _say(f"wrong: {', '.join(map(str, wrong)) or 'none'}")
@@ -65,16 +67,20 @@ def _play(
     counted: Counter[str],
     wrong: list[int],
 ) -> None:
-    """Play the histories with a kind of server that are left."""
+    """Play the histories with a kind of server as long as there are any."""
     with world(kind) as place:
-        while mine := [seed for seed in todo if server_of(seed) == kind]:
-            seed = mine[0]
-            todo.remove(seed)
+        while todo:
+            try:
+                seed = todo.pop(0)
+            except IndexError:  # another thread was faster
+                return
             is_real = seed % _EACH == _EACH - 1
             story = (Runs if is_real else Story)(place, seed, given.plant)
             played = story.play()
             counted["histories"] += 1
             counted["histories of runs of pytest"] += is_real
+            if counted["histories"] % _PROGRESS == 0:
+                _say(f"{counted['histories']} histories, wrong: {len(wrong)}")
             counted.update({f"fault: {what}": n for what, n in played.injected.items()})
             counted.update({f"calls {what}": n for what, n in operations(played.events).items()})
             if played.wrong:
