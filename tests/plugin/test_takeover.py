@@ -205,10 +205,9 @@ def test_a_second_signal_leaves_the_environment_to_the_reaper(shared: Shared) ->
     shared.all_gone()
 
 
+@pytest.mark.parametrize("shared", ["redis"], indirect=True)
 def test_a_stopped_owner_is_fenced(shared: Shared) -> None:
     """After its lease, the environment is another run's: it cleans up nothing, and ends."""
-    if shared.server is None:
-        pytest.skip("on one machine, a stopped process keeps what it has locked")
     owner = shared.run.held("owner", "-v")
     member = shared.run.held("member", "-v")
     owner.send_signal(signal.SIGSTOP)
@@ -226,10 +225,10 @@ def test_a_stopped_owner_is_fenced(shared: Shared) -> None:
     shared.all_gone()
 
 
+@pytest.mark.parametrize("shared", ["redis"], indirect=True)
 def test_a_silent_server_is_no_reason_to_leave_anything(shared: Shared) -> None:
     """A member blocks its tests and cleans up nothing; the owner cleans up, and says so."""
-    if shared.server is None:
-        pytest.skip("there is no server")
+    assert shared.server is not None
     owner = shared.run.held("owner", "-v")
     member = shared.run.held("member", "-v")
     shared.server.signal(signal.SIGSTOP)
@@ -288,10 +287,9 @@ def test_an_owner_that_is_lost_before_it_publishes_leaves_nothing(shared: Shared
     assert len(shared.calls) == 2 * len(["net", "db", *CLEANUP])
 
 
+@pytest.mark.parametrize("shared", ["redis"], indirect=True)
 def test_an_owner_that_is_stopped_while_it_cleans_up_goes_no_further(shared: Shared) -> None:
     """An heir runs the cleanups that are left; the old owner makes no further call of them."""
-    if shared.server is None:
-        pytest.skip("on one machine, a stopped process keeps what it has locked")
     owner = shared.run.held("drop", "-v")
     owner.send_signal(signal.SIGSTOP)
     shared.until(lambda view: not view.is_owner_alive)
