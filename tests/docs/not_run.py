@@ -92,7 +92,7 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
             "python -m tests.faults.watching",
             "python -m tests.faults.watching --seed 17",
             "python -m tests.faults.sharing --histories 200",
-            "python -m tests.faults.sharing --seed 17 --only redis",
+            "python -m tests.faults.sharing --seed 17",
             "FORGED_JOURNALS=10000 pytest -m faults -s --timeout 0 "
             "tests/faults/test_forged_journals.py",
         ),
@@ -112,6 +112,7 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
             "FAULTS_WRITE_TABLE=1 pytest -m faults tests/faults",
             "python -m tests.faults.soak --runs 1000 --write",
             "python -m tests.faults.sequences --sequences 500",
+            "python -m tests.faults.sharing --histories 200",
             "python -m tests.benchmarks --write",
             "git clone . /tmp/release && cd /tmp/release",
             "python -m build",

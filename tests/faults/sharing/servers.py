@@ -139,6 +139,10 @@ class Postgresql:
     def left(self, name: str) -> list[str]:
         """Return the rows of an environment; see `Server.left`."""
         with self.look() as connection:
+            if connection.execute("SELECT to_regclass('pytest_plan.plan_row')").fetchone() == (
+                None,
+            ):
+                return []  # all data was lost, and nobody has come since
             sql = "SELECT kind, key FROM pytest_plan.plan_row WHERE name = %s"
             rows = [" ".join(row) for row in connection.execute(sql, [name]).fetchall()]
             sql = "SELECT done_at FROM pytest_plan.plan_environment WHERE name = %s"
