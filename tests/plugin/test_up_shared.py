@@ -169,6 +169,23 @@ def test_a_signal_ends_an_environment_that_is_up(runs: Runs, project: Project) -
     nothing_left(project)
 
 
+def test_a_shell_goes_on_once_the_environment_is_up(runs: Runs, project: Project) -> None:
+    """After the variables, `--plan-export` ends standard output, although the owner stays."""
+    command = " ".join([*ARGV, *runs.share])
+    script = f"""
+        eval "$({command} --plan-up --plan-export --plan-until net 2>up.txt &)"
+        echo "$NET"
+        {command} --plan-down -q >down.txt
+        """
+    shell = subprocess.run(
+        ["sh", "-c", script], cwd=project.path, capture_output=True, text=True, timeout=90,
+        check=True,
+    )  # fmt: skip
+    assert shell.stdout == "there\n"
+    assert "'default' ends: --plan-down was called" in (project.path / "up.txt").read_text()
+    assert project.calls == ["net", "clean success 0"]
+
+
 def test_what_is_not_up_does_not_stay(runs: Runs, project: Project) -> None:
     """After a failure, the environment is cleaned up at once. Without one, commands succeed."""
     said = ended(runs("--plan-up", BROKEN="yes"), 1)

@@ -50,15 +50,12 @@ def write(config: pytest.Config, text: str) -> None:
     output.flush()
 
 
-def close(config: pytest.Config) -> None:
-    """Close the reserved standard output if it is a descriptor, so that its reader sees the end.
-
-    Raises:
-        OSError: what was written cannot be flushed.
-    """
+def end(config: pytest.Config) -> None:
+    """Let the reader of standard output see its end, although this process goes on."""
     stream = config.stash[_OUTPUT]
-    if stream is not sys.__stdout__ and stream.fileno() != _STDOUT:
-        stream.close()
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if stream.fileno() > _STDERR:
+            os.dup2(_STDERR, stream.fileno(), inheritable=False)
 
 
 def _reserve_descriptor(config: pytest.Config, stream: TextIO) -> TextIO:

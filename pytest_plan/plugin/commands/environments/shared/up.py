@@ -182,7 +182,7 @@ class SharedUp(Up):
         return "it contains a secret" if host.run.facts.masker.mask(text) != text else ""
 
     def _export(self, plan_session: PlanSession) -> None:
-        """Print the variables of the steps that are up, and close standard output.
+        """Print the variables of the steps that are up, and end standard output.
 
         A shell that waits for the end of the output, but not of this process, can go on.
         """
@@ -196,7 +196,7 @@ class SharedUp(Up):
                 lines.append(f"export {name}={shlex.quote(text)}\n")
         with contextlib.suppress(BrokenPipeError):
             output.write(self._config, "".join(lines))
-            output.close(self._config)
+        output.end(self._config)
 
     def _is_clean(self, plan_session: PlanSession) -> bool:
         """Return whether the cleanup has left nothing."""
