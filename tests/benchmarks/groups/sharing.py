@@ -1,9 +1,10 @@
 """A run that joins a shared environment.
 
-Another run has provisioned the environment, and a Redis or PostgreSQL server on the same machine
-has the State. In the first rows, a run of 500 tests that joins is compared with the same run
-without `--plan-share`, which executes three empty steps itself. Most of the difference is the
-import of the client library, which the second row adds to the other run. callgrind makes a run
+Another run has provisioned the environment. With `local`, a database in the plan's folder has the
+State; else a Redis or PostgreSQL server on the same machine. In the first row of each, a run of 500
+tests that joins is compared with the same run without `--plan-share`, which executes three empty
+steps itself. With a server, most of the difference is the import of the client library, which the
+second row adds to the other run. callgrind makes a run
 many times slower, so the lease is so long that it is not renewed more often than in other runs. The
 next row counts the scripts that Redis runs for each read of the State.
 
@@ -96,12 +97,15 @@ _FILES = {
     **{f"uses_{one.client}.py": f"import {one.client}\n" for one in SERVERS.values()},
 }
 _STAYS = ("--plan-share-runs=999", "-o", "plan_share_lease=1h")
+_LOCAL = ("--plan-share", "local")
 _MANY, _READING, _NOTHING = ("-k", "test_many"), ("-k", "test_reads"), ("-k", "test_nothing")
 
 
 def rows(_other: Path | None) -> Iterator[Row]:
     """Measure and yield the rows; nothing is compared with another checkout."""
     with Suite(_FILES, "xdist", "pytest_plan") as suite:
+        with _owner(suite, _LOCAL):
+            yield from _rows(suite, "local", _LOCAL)
         for name, one in SERVERS.items():
             if reason := missing(one.kind):
                 yield Row("skipped", reason)
@@ -109,11 +113,15 @@ def rows(_other: Path | None) -> Iterator[Row]:
             with one.start() as server:
                 share = ("--plan-share", server.url, "--plan-environment=bench")
                 with _owner(suite, share):
-                    if instructions.is_available():
-                        yield from _joining(suite, name, share)
+                    yield from _rows(suite, name, share)
                     if name == "Redis":
                         yield _commands(suite, share, server.url)
-                    yield from _reads(suite, name, share)
+
+
+def _rows(suite: Suite, name: str, share: tuple[str, ...]) -> Iterator[Row]:
+    if instructions.is_available():
+        yield from _joining(suite, name, share)
+    yield from _reads(suite, name, share)
 
 
 @contextlib.contextmanager
@@ -142,9 +150,11 @@ def _owner(suite: Suite, share: tuple[str, ...]) -> Iterator[None]:
 def _joining(suite: Suite, name: str, share: tuple[str, ...]) -> Iterator[Row]:
     joins = suite.count("-p", EMPTY_PLUGIN, *share, *_MANY)
     alone = suite.count("-p", EMPTY_PLUGIN, *_MANY)
-    with_client = suite.count("-p", f"uses_{SERVERS[name].client}", *_MANY)
     what = f"{TESTS} tests, {name}: joins / provisions on its own"
     yield at_most(what, "x", [joins / alone], MOST)
+    if name not in SERVERS:
+        return
+    with_client = suite.count("-p", f"uses_{SERVERS[name].client}", *_MANY)
     what = f"{TESTS} tests, {name}: joins / provisions on its own and imports the client library"
     yield at_most(what, "x", [joins / with_client], MOST)
 
