@@ -40,6 +40,7 @@ def published(tmp_path: Path) -> list[Any]:
     step = GenericStep(exec=lambda: None, cleanup=lambda value: None)
     planned = journals.provisioned(tmp_path / "other", {"db": step})
     run.journal.step_begun(planned.step_runs["db"].planned)
+    run.journal.state_set("db", run.journal.lasting("value"), "db")
     how = {"cookie": "c", "signal": 15, "grace": 1.0}
     run.journal.tree_planned("db", Hook.EXEC, "process 'x'", how)
     planned.clean_up()
@@ -48,8 +49,8 @@ def published(tmp_path: Path) -> list[Any]:
 
 
 def test_a_journal_is_rebuilt_with_the_newest_values(tmp_path: Path, published: list[Any]) -> None:
-    """Its rows are sealed anew, it has no owner, and the values are those of the State."""
-    values = [Row(Kind.STATE, "db", '"value"'), Row(Kind.STATE, "count", "6")]
+    """Its rows are sealed anew, it has no owner, and the State has only the values of tests."""
+    values = [Row(Kind.STATE, "db", '"forged"'), Row(Kind.STATE, "count", "6")]
     environment = Recovered(published, values, unread=0).rebuild(tmp_path / "plan", "run-1", KEY)
     try:
         found = read(environment.file, KEY)
