@@ -83,6 +83,9 @@ RECIPES = {
     "how-to/settings-read-at-import": Recipe(frozenset({"database"})),
     "how-to/several-machines": Recipe(frozenset({"stock"})),
     "how-to/share-a-device-with-other-runs": Recipe(),
+    "how-to/share-an-environment-between-terminals": Recipe(
+        frozenset({"shop"}), without=("pytest.ini",)
+    ),
     "how-to/share-an-environment-with-xdist": Recipe(options=("-p", "plugin_with_eager_step")),
     "how-to/start-servers-in-the-foreground": Recipe(),
     "how-to/test-an-upgrade": Recipe(),

@@ -63,6 +63,7 @@ class LogPublisher:
     def __init__(self, link: Link, steps: Callable[[], Mapping[str, StepRun]]) -> None:
         self._link = link
         self._steps = steps
+        self._publishing = threading.Lock()  # guards the attribute below, and keeps rows in order
         self._seen: dict[str, tuple[int, int]] = {}  # size and time of the last publication
         self._is_over = Flag()
         self._has_ended = False
@@ -81,12 +82,17 @@ class LogPublisher:
         self._is_over.set()
         if self._thread.is_alive():
             self._thread.join(_PATIENCE)
-        self._publish()
+        self.publish()
+
+    def publish(self) -> None:
+        """Publish what has changed, so that it can be read when this returns."""
+        with self._publishing:
+            self._publish()
 
     def _run(self) -> None:
         while not self._is_over.wait(_EVERY):
             with contextlib.suppress(Exception):  # a test may have replaced a function of `os`
-                self._publish()
+                self.publish()
 
     def _publish(self) -> None:
         if self._link.trouble is not None:

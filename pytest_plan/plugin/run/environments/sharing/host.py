@@ -83,6 +83,8 @@ class SharedHost(SharedEnding):
                 super().provision(self._with_shared(names))
             finally:
                 with self.foreground.owned():
+                    if self._logs is not None:
+                        self._logs.publish()
                     self._owner.decided(self.run)
                 self._say_trouble()
             return None
