@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -100,6 +101,17 @@ def refuses(
         assert text in said
     for text in OURS:
         assert text not in said
+
+
+def until(run: subprocess.Popen[str], text: str) -> str:
+    """Read the output of a run up to a line that contains `text`; return that line."""
+    assert run.stdout is not None
+    read = []
+    for line in run.stdout:
+        read.append(line)
+        if text in line:
+            return line
+    raise AssertionError(f"{text!r} is not in {''.join(read)}")
 
 
 def plan_lines(result: pytest.RunResult, *, starts: bool = False) -> list[str]:

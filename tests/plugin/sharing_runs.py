@@ -116,17 +116,6 @@ def opened(project: Project) -> Iterator[Store]:
         store.shut()
 
 
-def until(run: subprocess.Popen[str], text: str) -> str:
-    """Read the output of a run up to a line that contains `text`; return that line."""
-    assert run.stdout is not None
-    read = []
-    for line in run.stdout:
-        read.append(line)
-        if text in line:
-            return line
-    raise AssertionError(f"{text!r} is not in {''.join(read)}")
-
-
 def ended(run: subprocess.Popen[str], status: int = 0) -> str:
     """Wait for the end of a run, check its exit status, and return the rest of its output."""
     said, _ = run.communicate(timeout=60)

@@ -23,7 +23,7 @@ from pytest_plan.sharing.errors import StaleError
 from pytest_plan.sharing.model import Access, Kind, Status
 from pytest_plan.steps.servers import postgresql, redis
 from pytest_plan.steps.servers.programs import Kind as Server
-from tests.plugin.project import Project, refuses
+from tests.plugin.project import Project, refuses, until
 from tests.plugin.sharing_runs import (
     STEPS,
     TESTS,
@@ -31,7 +31,6 @@ from tests.plugin.sharing_runs import (
     ended,
     nothing_left,
     opened,
-    until,
 )
 from tests.sharing.servers import (
     PASSWORD,

@@ -7,8 +7,8 @@ import signal
 import pytest
 
 from pytest_plan.steps.servers import redis
-from tests.plugin.project import Project
-from tests.plugin.sharing_runs import STEPS, Runs, ended, nothing_left, until
+from tests.plugin.project import Project, until
+from tests.plugin.sharing_runs import STEPS, Runs, ended, nothing_left
 from tests.sharing.servers import missing, redis_server
 
 UNKNOWN = """

@@ -16,8 +16,8 @@ from pytest_plan.engine.model.secret import Masker
 from pytest_plan.plugin.run.environments.sharing.link import Link
 from pytest_plan.plugin.run.environments.sharing.programs import ProgramAnswers, ProgramRequests
 from pytest_plan.sharing.urls import open_store
-from tests.plugin.project import Project
-from tests.plugin.sharing_runs import Runs, ended, nothing_left, until
+from tests.plugin.project import Project, until
+from tests.plugin.sharing_runs import Runs, ended, nothing_left
 from tests.plugin.test_programs import HELPERS, SERVER, SERVICE
 from tests.sharing.runs import joining
 

@@ -31,8 +31,8 @@ from pytest_plan.sharing.model import EnvironmentId, Joining, Kind, Row
 from pytest_plan.sharing.model import Project as SharedPlan
 from pytest_plan.sharing.urls import LOCAL, open_store
 from pytest_plan.steps.servers import redis
-from tests.plugin.project import Project
-from tests.plugin.sharing_runs import Runs, ended, until
+from tests.plugin.project import Project, until
+from tests.plugin.sharing_runs import Runs, ended
 from tests.sharing.runs import member
 from tests.sharing.servers import missing, redis_server
 

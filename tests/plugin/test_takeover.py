@@ -17,9 +17,8 @@ from pytest_plan.sharing.model import Joining, View
 from pytest_plan.sharing.protocol import Store
 from pytest_plan.sharing.urls import open_store
 from pytest_plan.steps.servers import redis
-from tests.plugin.project import Project
-from tests.plugin.sharing_runs import Runs, ended, until
-from tests.plugin.sharing_runs import runs as runs  # noqa: PLC0414 - a fixture
+from tests.plugin.project import Project, until
+from tests.plugin.sharing_runs import Runs, ended
 from tests.sharing.runs import member
 from tests.sharing.servers import Program, missing, redis_server
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pytest_plan.steps.servers import redis
-from tests.plugin.project import Project, refuses
-from tests.plugin.sharing_runs import ARGV, STEPS, TESTS, Runs, ended, nothing_left, until
+from tests.plugin.project import Project, refuses, until
+from tests.plugin.sharing_runs import ARGV, STEPS, TESTS, Runs, ended, nothing_left
 from tests.sharing.servers import PASSWORD, QUOTED, missing, redis_server
 
 PROGRAM = """

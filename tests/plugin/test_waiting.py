@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugin.project import Project, refuses
+from tests.plugin.project import Project, refuses, until
 
 WORKERS = pytest.mark.parametrize(
     "workers", [(), ("-p", "xdist", "-n", "2")], ids=["solo", "xdist"]
@@ -63,17 +63,6 @@ class Start:
         run = self(*args, "-s", HELD="1", **variables)
         until(run, "holding")
         return run
-
-
-def until(run: subprocess.Popen[str], text: str) -> str:
-    """Read the output of a run up to a line that contains `text`; return that line."""
-    assert run.stdout is not None
-    read = []
-    for line in run.stdout:
-        read.append(line)
-        if text in line:
-            return line
-    raise AssertionError(f"{text!r} is not in {''.join(read)}")
 
 
 def release(run: subprocess.Popen[str]) -> None:

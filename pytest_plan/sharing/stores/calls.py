@@ -18,6 +18,7 @@ LONGEST_NAME = 200  # bytes of the name of an environment
 LONGEST_KEY = 1024  # bytes of a key; PostgreSQL notifies with at most 8,000
 _SHORTEST_LEASE = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_LISTENER_PAUSE = 0.2
 
 
 class Calls:
@@ -82,6 +83,35 @@ class Calls:
             text = text.replace(secret, "***")
         lines = (line.strip() for line in text.splitlines())
         return "; ".join(filter(None, lines)).rstrip(".")
+
+
+class Silence:
+    """The time since the connection of a listener broke, until there is another one.
+
+    Args:
+        calls: knows the server and its patience.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._since: float | None = None
+
+    def end(self) -> None:
+        """Note that there is a connection again."""
+        self._since = None
+
+    def bear(self, error: Exception, longest: float) -> None:
+        """Wait a moment before another attempt to connect, for at most `longest` seconds.
+
+        Raises:
+            SilentError: the silence has lasted for as long as the patience.
+        """
+        now = SystemClock.now()
+        self._since = now if self._since is None else self._since
+        if now - self._since >= self._calls.patience:
+            cause = self._calls.clean(str(error))
+            raise SilentError(self._calls.server, now - self._since, cause) from None
+        SystemClock.sleep(min(longest, _LISTENER_PAUSE))
 
 
 def new_id() -> str:

@@ -12,10 +12,10 @@ from typing import Any
 import psycopg
 
 from pytest_plan.engine.model.clock import SystemClock
-from pytest_plan.sharing.errors import ShareError, ShareSetupError, SilentError
+from pytest_plan.sharing.errors import ShareError, ShareSetupError
 from pytest_plan.sharing.model import Kind, News
 from pytest_plan.sharing.rules.record import FORMAT, Moment, Record
-from pytest_plan.sharing.stores.calls import Calls
+from pytest_plan.sharing.stores.calls import Calls, Silence
 from pytest_plan.sharing.stores.server import Server
 from pytest_plan.sharing.stores.sql import SqlStore, Transaction
 from pytest_plan.sharing.stores.statements import TABLES
@@ -216,8 +216,7 @@ class PostgresqlListener:
     def __init__(self, url: str, name: str, calls: Calls) -> None:
         self._url = url
         self._name = name
-        self._calls = calls
-        self._silent_since: float | None = None
+        self._silence = Silence(calls)
         self._connection: _Connection | None = self._connect()
 
     def wait(self, timeout: float) -> News | None:
@@ -225,17 +224,12 @@ class PostgresqlListener:
         try:
             if self._connection is None:
                 self._connection = self._connect()
-                self._silent_since = None
+                self._silence.end()
                 return News(is_everything=True)
             found = list(self._connection.notifies(timeout=timeout, stop_after=1))
         except psycopg.Error as error:
             self.close()
-            now = SystemClock.now()
-            since = self._silent_since = self._silent_since or now
-            if now - since >= self._calls.patience:
-                cause = self._calls.clean(str(error))
-                raise SilentError(self._calls.server, now - since, cause) from None
-            SystemClock.sleep(min(timeout, 0.2))
+            self._silence.bear(error, timeout)
             return None
         if not found:
             return None

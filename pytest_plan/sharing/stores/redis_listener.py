@@ -6,10 +6,8 @@ from typing import Any
 
 import redis
 
-from pytest_plan.engine.model.clock import SystemClock
-from pytest_plan.sharing.errors import SilentError
 from pytest_plan.sharing.model import Kind, News
-from pytest_plan.sharing.stores.calls import Calls
+from pytest_plan.sharing.stores.calls import Calls, Silence
 
 _LONGEST_CALL = 5.0  # seconds until the server confirms a subscription
 
@@ -24,8 +22,7 @@ class RedisListener:
     def __init__(self, client: redis.Redis, channel: str, calls: Calls) -> None:
         self._client = client
         self._channel = channel
-        self._calls = calls
-        self._silent_since: float | None = None
+        self._silence = Silence(calls)
         self._pubsub: Any = self._subscribe()
 
     def wait(self, timeout: float) -> News | None:
@@ -33,20 +30,16 @@ class RedisListener:
         try:
             if self._pubsub is None:
                 self._pubsub = self._subscribe()
-                self._silent_since = None
+                self._silence.end()
                 return News(is_everything=True)
             return self._received(timeout)
         except redis.RedisError as error:
             self.close()
-            now = SystemClock.now()
-            since = self._silent_since = self._silent_since or now
-            if now - since >= self._calls.patience:
-                cause = self._calls.clean(str(error))
-                raise SilentError(self._calls.server, now - since, cause) from None
-            SystemClock.sleep(min(timeout, 0.2))
+            self._silence.bear(error, timeout)
             return None
 
     def _received(self, timeout: float) -> News | None:
+        """Return what a message and those that have arrived after it say."""
         keys = set()
         message = self._pubsub.get_message(timeout=timeout)
         while message is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import json
 from collections.abc import Callable, Sequence
@@ -63,7 +64,7 @@ class Change(NamedTuple):
 Body = Callable[[Transaction, Record | None, Moment], Change]
 
 
-class SqlStore:
+class SqlStore(abc.ABC):
     """The store in a SQL database; see `protocol.Store`. A subclass knows the database.
 
     Args:
@@ -80,27 +81,27 @@ class SqlStore:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.server}>"
 
+    @abc.abstractmethod
     def transaction(self) -> contextlib.AbstractContextManager[Transaction]:
         """Return a context manager for a transaction that changes something."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def query(self, sql: str, values: Sequence[Any]) -> list[Any]:
         """Return the rows of one statement, in a transaction of its own."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def moment(self, tx: Transaction) -> Moment:
         """Return the present moment of the database."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def announce(
         self, tx: Transaction, name: str, record: Record, keys: Sequence[tuple[Kind, str]]
     ) -> None:
         """Notify the listeners of an environment once the transaction is committed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def listen(self, name: str) -> Listener:
         """Return the notifications of an environment; see `Store.listen`."""
-        raise NotImplementedError
 
     def join(self, name: str, joining: Joining, *, write: str = "") -> Joined:
         """Join an environment, or begin it; see `Store.join`."""
