@@ -85,7 +85,6 @@ def test_it(web, plan, number):
     if number > 1:
         with plan.state.lock("held by the first"):
             note("got the lock")
-            time.sleep(0.3)  # pytest-xdist notices a loss only after the lock is free
 """
 WEB = """
 import sys

@@ -20,6 +20,7 @@ from pytest_plan.engine.shared.state import State
 from pytest_plan.plugin.items.logs import RunLogs
 from pytest_plan.plugin.items.verdict import Verdict
 from pytest_plan.plugin.run.host import Host
+from pytest_plan.plugin.xdist import server
 from pytest_plan.plugin.xdist.client import Client
 from pytest_plan.plugin.xdist.remote import RemoteStore
 from pytest_plan.plugin.xdist.server import Answers, Server
@@ -245,15 +246,36 @@ class TestLocks:
         one.receive((2, "acquire", "lock", 1))
         assert said[1] == (2, False, "lock 'lock' is already held by this thread")
 
-    def test_freed_when_the_worker_has_gone(self, workers: Workers) -> None:
-        """The lock of a lost worker goes to another worker, not to another of its own threads."""
+    def test_freed_when_the_loss_of_the_worker_is_noticed(
+        self, workers: Workers, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The lock of a lost worker goes to another worker, not to another of its own threads.
+
+        It does so once pytest-xdist can give the tests of the lost worker to the other one.
+        """
+        monkeypatch.setattr(server, "_NOTICE_WAIT", 60.0)
         one, other, said, told = workers
         one.receive((1, "acquire", "lock", 1))
         one.receive((2, "acquire", "lock", 2))
         other.receive((1, "acquire", "lock", 1))
         one.receive(None)
+        assert told == []
+        one.notice()
+        wait_until(lambda: told)
         assert told == [(1, True, True)]
         assert said == [(1, True, True)]
+
+    def test_freed_although_nobody_notices_the_loss(
+        self, workers: Workers, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Steps that run before or after the tests get the lock of a lost worker."""
+        monkeypatch.setattr(server, "_NOTICE_WAIT", 0.0)
+        one, other, _, told = workers
+        one.receive((1, "acquire", "lock", 1))
+        other.receive((1, "acquire", "lock", 1))
+        one.receive(None)
+        wait_until(lambda: told)
+        assert told == [(1, True, True)]
 
     def test_given_up_while_waiting(self, workers: Workers) -> None:
         """A request that was given up while it waited does not get the lock."""

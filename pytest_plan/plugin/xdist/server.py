@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.xdist.shared_store import SharedStore
 
 _NOT_BEGUN = "the plan has not begun: its State and its steps are not available yet"
+_NOTICE_WAIT = 1.0  # seconds
 
 
 class Answers:
@@ -149,6 +150,7 @@ class Server:
         self.worker = worker
         self.alias = alias or worker
         self.gone = threading.Event()
+        self._noticed = threading.Event()
         self.pid: int | None = None
         self.host = ""
         self.network = ""
@@ -190,6 +192,10 @@ class Server:
     def stop(self) -> None:
         """Ask the worker to stop now, as after Ctrl-C."""
         self._send(0, True, "stop")
+
+    def notice(self) -> None:
+        """Note that pytest-xdist has noticed that the worker has ended."""
+        self._noticed.set()
 
     def lost(self, losses: bytes | None) -> None:
         """Tell the worker which steps are lost, if it listens already; see `Answers.losses`."""
@@ -290,9 +296,28 @@ class Server:
     def _end(self) -> None:
         answers = self._answers()
         try:
-            if answers is not None:
+            if answers is not None and self.is_ending:
                 answers.store.free(self.worker)
-                if not self.is_ending and answers.host.has_stopped_programs():
+            elif answers is not None:
+                self._lose(answers)
+                if answers.host.has_stopped_programs():
                     self._control(answers, 0, "restore", f"@{self.alias}", None)
         finally:
             self.gone.set()
+
+    def _lose(self, answers: Answers) -> None:
+        """Release the locks of a lost worker, once pytest-xdist can give its tests to others.
+
+        A worker that waits for a lock and has no further test would otherwise end before that. The
+        locks are released after a second at the latest, because no tests may be running.
+        """
+
+        def free() -> None:
+            self._noticed.wait(_NOTICE_WAIT)
+            answers.store.free(self.worker)
+
+        answers.store.pending.drop(self.worker)
+        try:
+            threading.Thread(target=free, name="plan-lost-worker", daemon=True).start()
+        except RuntimeError:  # there can be no further thread
+            answers.store.free(self.worker)

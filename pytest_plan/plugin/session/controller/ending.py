@@ -49,7 +49,9 @@ class Ending:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Report a worker that did not end, although it may not have been running a test."""
+        """Note the end of a worker; report it if it did not end by itself, also without a test."""
+        if node in self._servers:
+            self._servers[node].notice()
         if node in self._ended:
             self._say(self._ended[node])
 
