@@ -39,7 +39,7 @@ VALUES = {
     "until": [("net", "net"), ("db", "db"), ("seed", "seed")],
     "skip": [("net", "('net',)"), ("db", "('db',)"), ("seed", "('seed',)")],
 }
-FLAGS = ["continue_on_error", "pause_on_failure"]
+FLAGS = ["continue_on_error", "overlap", "pause_on_failure"]
 INI_ONLY_FLAGS = ["autouse", "eager"]
 
 

@@ -68,6 +68,12 @@ OPTIONS = (
         "After a failed step, continue with all steps and tests that do not need it",
     ),
     Option(
+        "overlap",
+        Kind.FLAG,
+        "With workers (-n): begin each test as soon as the steps that it needs have succeeded, "
+        "while other steps are still running",
+    ),
+    Option(
         "until",
         Kind.NAME,
         "Run only this step and the steps it needs; skip tests that need other steps",

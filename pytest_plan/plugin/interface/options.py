@@ -43,6 +43,7 @@ class Settings(NamedTuple):
         host: the address under which tests reach what steps start; None means the engine's default.
         jobs: the maximum number of steps to run in parallel; None means the engine's default.
         continue_on_error: whether to continue with everything that does not need a failed step.
+        overlap: whether tests may begin before all steps have ended, if there are workers.
         until: the step to run, together with the steps it needs; None means all steps that tests
             need.
         skip: the steps to skip.
@@ -96,6 +97,7 @@ class Settings(NamedTuple):
     host: str | None
     jobs: int | None
     continue_on_error: bool
+    overlap: bool
     until: str | None
     skip: tuple[str, ...]
     keep: str | None

@@ -57,6 +57,7 @@ class Solo(Owner):
             plan_session.show_logs(plan_session.logs())
             if plan_session.declared.needed:
                 self._warn()
+                self._say_no_overlap(plan_session)
             self._open_stages(plan_session, waves, limit)
             plan_session.host.provision(self.due(plan_session))
             limit.start(plan_session.host.remaining)
@@ -108,6 +109,14 @@ class Solo(Owner):
         plan_session = lookup.peek(self._config)
         if plan_session is not None and plan_session.host.has_begun:
             plan_session.host.resume()
+
+    def _say_no_overlap(self, plan_session: PlanSession) -> None:
+        if self._settings.overlap and not self._settings.up:
+            text = (
+                f"{self._settings.sources['overlap']} needs workers, so tests begin after the last "
+                "step; -n 1 is enough"
+            )
+            plan_session.host.foreground.say(text)
 
     def _warn(self) -> None:
         from pytest_plan.plugin.main_thread.limit import warn_of_thread_method
