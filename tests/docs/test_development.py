@@ -35,7 +35,7 @@ def test_every_name_on_the_page_exists(page: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "execution.executor.Executor._lock",
+        "execution.coordination.executor.Executor._lock",
         "engine.plan.Plan.execute",
         "journal.schema",
         "plugin.interface.known_options.OPTIONS",
@@ -49,7 +49,7 @@ def test_names_that_exist_are_found(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "execution.executor.Executor._no_such_lock",
+        "execution.coordination.executor.Executor._no_such_lock",
         "engine.plan.Plan.no_such_method",
         "journal.no_such_module",
         "no_such_room.module.function",

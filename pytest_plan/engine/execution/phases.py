@@ -1,4 +1,4 @@
-"""The three passes over the graph of steps: forward, reverse, and the `alive` hooks.
+"""The passes over the graph of steps: forward and reverse.
 
 The executor asks a phase which flow to run for a step, and how to handle a deadline, a
 cancellation or an interrupt. All methods except `interrupted` run under the executor's lock. No
@@ -12,23 +12,21 @@ import itertools
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from pytest_plan.engine.calls.call import Abandoned, Ending, Raised, Returned
 from pytest_plan.engine.execution.attempt import close, provision
 from pytest_plan.engine.execution.cleanup import clean
-from pytest_plan.engine.execution.flow import Flow, hook_call
+from pytest_plan.engine.execution.flow import Flow
 from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import JournalError, describe
 from pytest_plan.engine.model.events import CleanupInterrupted, StepFinished, StopRequested
-from pytest_plan.engine.model.outcomes import CleanupOutcome, Hook, StepOutcome
+from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
 from pytest_plan.engine.model.stop import Stop, StopKind
-from pytest_plan.engine.shared.programs.checks import LEAST_TIME, Check
 from pytest_plan.engine.shared.run_facts import RunFacts
 
 INTERRUPTS_TO_LEAVE = 2  # the number of interrupts that end a cleanup
 TOGETHER = 0.5  # seconds after the first interrupt during which others are part of it
-ALIVE_TIMEOUT = 30.0  # seconds that `alive` hooks may take if the step has no `timeout`
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +80,19 @@ class RunStatus:
         return "success" if has_succeeded else "failure"
 
 
+class Sorter(Protocol):
+    """Yields nodes of a graph so that those before a node come first, as graphlib does."""
+
+    def is_active(self) -> bool:
+        """Return whether any node is not done."""
+
+    def get_ready(self) -> tuple[str, ...]:
+        """Return the nodes that have become ready since the last call."""
+
+    def done(self, name: str) -> None:
+        """Note that a node is done."""
+
+
 class Phase:
     """One pass over the graph of steps. This base class runs no step.
 
@@ -101,8 +112,9 @@ class Phase:
         self._facts = status.facts
         self.deadline: float | None = None
         self.is_left = False
-        self.sorter = graphlib.TopologicalSorter(graph)
-        self.sorter.prepare()
+        sorter = graphlib.TopologicalSorter(graph)
+        sorter.prepare()
+        self.sorter: Sorter = sorter
 
     def priority(self, name: str) -> int:
         """Return the rank of a step. Of all steps that are ready, the lowest rank begins first."""
@@ -333,61 +345,3 @@ class Reverse(Phase):
                 step_run.begin_cleanup(self.elapsed())
             left = ("the rest of its cleanup, which was interrupted",)
             step_run.end_cleanup(CleanupOutcome.ABANDONED, self.elapsed(), left=left)
-
-
-class Probe(Phase):
-    """Calls the `alive` hook of each step in `names` that has one.
-
-    Attributes:
-        dead: the reasons why steps are not alive, by step name.
-    """
-
-    def __init__(self, status: RunStatus, names: Collection[str]) -> None:
-        asked = [name for name in names if Hook.ALIVE in status.step_runs[name].planned.hooks]
-        super().__init__(status, {name: () for name in asked})
-        self.dead: dict[str, str] = {}
-
-    def priority(self, name: str) -> int:
-        """Return the same rank for every step."""
-        return 0
-
-    def begin(self, name: str) -> Flow | None:
-        """Return the flow that calls the step's `alive` hook."""
-        return self._ask(self._step_runs[name])
-
-    def cancelled(self, reason: str) -> None:
-        """Record every step as not alive, and leave the phase."""
-        self.dead.update(dict.fromkeys(self._step_runs, reason))
-        self.is_left = True
-
-    def _ask(self, step_run: StepRun) -> Flow:
-        facts = self._facts
-        seconds = step_run.planned.options.timeout or ALIVE_TIMEOUT
-        until = facts.clock.now() + seconds
-        budget = f"its timeout of {format_duration(seconds)}"
-        call = hook_call(step_run, facts, Hook.ALIVE, deadline=until, expires=until, budget=budget)
-        ending: Ending = yield call
-        if isinstance(ending, Abandoned) or call.scope.flag.stop is not None:
-            self.dead[step_run.name] = f"its alive hook exceeded {budget}"
-        elif isinstance(ending, Raised):
-            self.dead[step_run.name] = f"its alive hook raised {ending.text}"
-        elif ending.value is False:
-            self.dead[step_run.name] = "its alive hook returned False"
-
-
-def alive_check(step_run: StepRun, facts: RunFacts) -> Check | None:
-    """Return the check that calls the `alive` hook of a step; None without `alive_every`."""
-    every = step_run.planned.options.alive_every
-    if every is None:
-        return None
-
-    def call() -> bool:
-        until = facts.clock.now() + max(LEAST_TIME, every)
-        ending = hook_call(
-            step_run, facts, Hook.ALIVE, deadline=until, expires=None, budget=""
-        ).perform()
-        if isinstance(ending, Raised):
-            raise ending.error
-        return isinstance(ending, Returned) and ending.value is not False
-
-    return Check(step_run.name, "alive", call, every)

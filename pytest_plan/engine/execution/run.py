@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from pytest_plan.engine.definition.graph import closure, longest_first
 from pytest_plan.engine.definition.options import RunOptions
 from pytest_plan.engine.definition.planned import PlannedStep
-from pytest_plan.engine.execution.executor import Executor, Inbox
-from pytest_plan.engine.execution.phases import Forward, Probe, Reverse, RunStatus
+from pytest_plan.engine.execution.coordination.background import Background
+from pytest_plan.engine.execution.coordination.executor import Executor, Inbox, emitter
+from pytest_plan.engine.execution.coordination.probe import Probe
+from pytest_plan.engine.execution.phases import Forward, Reverse, RunStatus
 from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.journal.null import NullJournal
 from pytest_plan.engine.model.clock import Clock, PlanClock
@@ -24,11 +26,9 @@ from pytest_plan.engine.model.durations import format_duration
 from pytest_plan.engine.model.errors import PlanError
 from pytest_plan.engine.model.events import (
     CleanupBegan,
-    Event,
     Listener,
     PlanFinished,
     StepFinished,
-    StopRequested,
 )
 from pytest_plan.engine.model.results import (
     CleanupError,
@@ -102,7 +102,7 @@ class Run:
             limit=options.limit,
             parameters=options.parameters,
             host=options.host,
-            emit=_emitter(inbox, listeners),
+            emit=emitter(inbox, listeners),
             listeners=listeners,
             skip_on=options.skip_on,
             stop_on=options.stop_on,
@@ -163,18 +163,24 @@ class Run:
                 self._store.reserve(name)
                 self.facts.programs.needs[name] = step.needs
 
-    def provision(
-        self, names: Collection[str] | None = None, told: Callable[[], None] | None = None
-    ) -> None:
+    def provision(self, names: Collection[str] | None = None) -> None:
         """Provision steps and the steps that they wait for. Steps that have ended do not run again.
 
         Args:
             names: the steps to provision; None means all steps.
-            told: on another thread than the one that runs the phases, a function to call when there
-                are events, which that thread then delivers with `catch_up`; None on that thread.
 
         Raises:
             JournalError: the journal could not record the outcomes.
+        """
+        self._executor.run(Forward(self._status, self.due(names)))
+        if self.journal.failure is None:  # a broken journal makes a step fail
+            self.journal.flush()
+
+    def due(self, names: Collection[str] | None) -> list[str]:
+        """Return these steps and those that they wait for, without those that have ended.
+
+        Args:
+            names: the steps; None means all steps.
         """
         planned = {name: step_run.planned for name, step_run in self.step_runs.items()}
         wanted = closure(planned if names is None else names, planned)
@@ -182,9 +188,11 @@ class Run:
         expected, jobs = self._options.expected, self._options.jobs
         if expected is not None and 1 < jobs < len(due):
             due = longest_first(due, planned, expected)
-        self._executor.run(Forward(self._status, due), told)
-        if self.journal.failure is None:  # a broken journal makes a step fail
-            self.journal.flush()
+        return due
+
+    def background(self, told: Callable[[], None]) -> Background:
+        """Return what provisions on a thread of its own; see `Background` for `told`."""
+        return Background(self._executor, self._status, self.journal, told)
 
     def restore(self, restorer: Restorer, steps: Mapping[str, str | None]) -> None:
         """Take over steps of an earlier run before any step of this run begins.
@@ -266,6 +274,8 @@ class Run:
 
     def result(self) -> PlanResult:
         """Return the results so far."""
+        with self._executor.unchanging():
+            steps = {name: step_run.result() for name, step_run in self.step_runs.items()}
         stop = self._status.stop
         return PlanResult(
             run_id=self.run_id,
@@ -273,7 +283,7 @@ class Run:
             reason=None if stop is None else stop.reason,
             seconds=self.facts.elapsed(),
             limit=self._options.limit,
-            steps={name: step_run.result() for name, step_run in self.step_runs.items()},
+            steps=steps,
             left=self._left,
             listener_errors=tuple(self._executor.listener_errors),
         )
@@ -380,17 +390,6 @@ def revive(
     )
     run.restore(restorer, dict.fromkeys(planned))
     return run
-
-
-def _emitter(inbox: Inbox, listeners: list[Listener]) -> Callable[[Event], None]:
-    """Return the function that delivers events to the coordinator."""
-
-    def emit(event: Event) -> None:
-        # If there are no listeners, an event would only wake the coordinator and delay the steps.
-        if listeners or isinstance(event, StopRequested):
-            inbox.put(event)
-
-    return emit
 
 
 def new_run_id() -> str:

@@ -71,19 +71,18 @@ class StepOutput:
         """The output that steps have produced so far outside their logs, masked."""
         return self._mask(self._text)
 
-    def begin_behind(self) -> None:
+    @contextlib.contextmanager
+    def behind(self) -> Iterator[None]:
         """Send the output of steps to their logs while this thread goes on with tests."""
         self._is_behind = True
-        if not self._depth:
-            self._capture_logs()
-            self._route()
-
-    def end_behind(self) -> None:
-        """End what `begin_behind` has begun; do nothing if it has not."""
-        if self._is_behind and not self._depth:
+        self._capture_logs()
+        self._route()
+        try:
+            yield
+        finally:
             self._unroute()
             self._release_logs()
-        self._is_behind = False
+            self._is_behind = False
 
     def __enter__(self) -> None:
         self._depth += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -67,6 +67,17 @@ class Foreground:
             if run is not None:
                 self._runs.remove(run)
 
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Handle output and warnings of steps that run while this thread goes on with tests."""
+        with (
+            measure_threads(),
+            self.output.behind(),
+            catch_warnings(self._config, self.mask),
+            show_live_logs(self._config, self._heading, self.output.visible),
+        ):
+            yield
+
     def _heading(self) -> str:
         step = current_step()
         return "plan" if step is None else self.mask(f"plan step {step!r}")
@@ -87,6 +98,15 @@ class Foreground:
         error.args = tuple(self.mask(one) if isinstance(one, str) else one for one in error.args)
         if isinstance(error, pytest.exit.Exception):
             error.msg = self.mask(error.msg)
+
+    def raise_fatal(self, error: BaseException) -> NoReturn:
+        """Raise an exception of a step that ends the session, with secrets masked."""
+        if not isinstance(error, SystemExit):
+            self.mask_message(error)
+            raise error
+        # pytest would report a SystemExit outside a test as an INTERNALERROR.
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise pytest.exit.Exception(self.mask(f"a step raised {error!r}"), code) from error
 
     def _mask_secrets_of(self, run: Run) -> None:
         self._masks = (*self._masks, run.facts.masker.mask)

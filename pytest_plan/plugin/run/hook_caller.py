@@ -51,6 +51,19 @@ def hook_caller(config: pytest.Config, plan: PlanHandle) -> Listener:
     return call_hook
 
 
+def listeners(config: pytest.Config, plan: PlanHandle) -> list[Listener]:
+    """Return the listeners to a run: those of plugins, then the one that calls hooks.
+
+    Raises:
+        pytest.UsageError: a plugin cannot make its listener.
+    """
+    try:
+        made = config.hook.pytest_plan_make_listener(config=config)
+    except ERRORS as error:
+        raise refusal("pytest_plan_make_listener has raised an error", error) from None
+    return [*made, hook_caller(config, plan)]
+
+
 def refusal(what: str, error: BaseException) -> BaseException:
     """Return the error that ends the session because code of a conftest or plugin has raised.
 

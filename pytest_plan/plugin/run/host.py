@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,10 +33,6 @@ if TYPE_CHECKING:
 
 def _nothing(is_over: bool) -> None:
     """Wait for nothing, because only this thread provisions steps."""
-
-
-def _exit_code(error: SystemExit) -> int:
-    return error.code if isinstance(error.code, int) else int(error.code is not None)
 
 
 class Host:
@@ -197,6 +192,21 @@ class Host:
             BaseException: a step raised KeyboardInterrupt or SystemExit or called `pytest.exit`,
                 or a signal was received.
         """
+        run = self.open_to(names)
+        with self.foreground.owned(), testmon_internals.recording(self._config):
+            try:
+                self.note_conftests()
+                run.provision(names)
+            except JournalError as error:
+                raise pytest.UsageError(self.mask(str(error))) from None
+        self.use_provisioned()
+
+    def open_to(self, names: Collection[str]) -> Run:
+        """Return the run once these steps can be provisioned, as `begin` does for the first ones.
+
+        Raises:
+            pytest.UsageError, KeyboardInterrupt: see `begin`.
+        """
         self._declared.definition.settle()
         self.end_other(False)
         run = self.begin()
@@ -204,26 +214,26 @@ class Host:
         self.watching.look()  # a step that needs a lost one must not begin
         if names and self._environment is not None:
             self._environment.watch.begin(run.remaining())
-        with self.foreground.owned(), testmon_internals.recording(self._config):
-            try:
-                if self._environment is not None:
-                    self._environment.note_conftests()
-                run.provision(names)
-            except JournalError as error:
-                raise pytest.UsageError(self.mask(str(error))) from None
+        return run
+
+    def note_conftests(self) -> None:
+        """Record which conftests declare the steps, for those that clean up later."""
+        if self._environment is not None:
+            self._environment.note_conftests()
+
+    def use_provisioned(self) -> None:
+        """Watch the steps that have succeeded, and end the session if one of them asks for it.
+
+        Raises:
+            BaseException: see `provision`.
+        """
         self.say_repairs()
         self.signals.raise_received()
-        if isinstance(run.fatal, SystemExit):
-            # pytest would report a SystemExit outside a test as an INTERNALERROR.
-            raise pytest.exit.Exception(
-                self.mask(f"a step raised {run.fatal!r}"), returncode=_exit_code(run.fatal)
-            ) from run.fatal
-        if run.fatal is not None:
-            self.foreground.mask_message(run.fatal)
-            raise run.fatal
+        if self.run.fatal is not None:
+            self.foreground.raise_fatal(self.run.fatal)
         if self._environment is not None:
-            self._environment.say_hidden(run)
-        self.watching.begin(run)
+            self._environment.say_hidden(self.run)
+        self.watching.begin(self.run)
 
     def guard(self, worker: Identity) -> None:
         """Make sure that a worker on this machine does not outlive this process."""
@@ -332,14 +342,6 @@ class Host:
         found = self._config.hook.pytest_plan_program_variables(config=self._config, step=step)
         return {name: value for variables in found for name, value in variables.items()}
 
-    def _artifacts_folder(self, environment: RunEnvironment) -> Path | None:
-        try:
-            return artifacts.folder(self._declared.settings.dir)
-        except JournalError as error:
-            if not environment.is_replaced:  # else a warning has given the reason
-                warn(self._config, f"{error}; artifacts are not kept")
-            return None
-
     def _begin(self) -> None:
         """Claim the environment and begin the run, or release all that was claimed."""
         # Imported here because a worker has no run.
@@ -375,7 +377,8 @@ class Host:
         declared = self._declared
         for listener in self._listeners():
             listen(declared.plan, listener)
-        folder = self._artifacts_folder(environment)
+        refused = None if environment.is_replaced else partial(warn, self._config)
+        folder = artifacts.usable_folder(declared.settings.dir, refused)
         listen(declared.plan, environment.watch.on_event)
         return begin(
             declared.plan,
@@ -390,10 +393,6 @@ class Host:
         )
 
     def _listeners(self) -> list[Listener]:
-        from pytest_plan.plugin.run.hook_caller import ERRORS, hook_caller, refusal
+        from pytest_plan.plugin.run.hook_caller import listeners
 
-        try:
-            made = self._config.hook.pytest_plan_make_listener(config=self._config)
-        except ERRORS as error:
-            raise refusal("pytest_plan_make_listener has raised an error", error) from None
-        return [*made, hook_caller(self._config, self._handle)]
+        return listeners(self._config, self._handle)

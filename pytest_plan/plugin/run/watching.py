@@ -54,7 +54,7 @@ class Watching:
 
     def begin(self, run: Run) -> None:
         """Watch the steps that have succeeded, in addition to those that are watched already."""
-        from pytest_plan.engine.execution.phases import alive_check
+        from pytest_plan.engine.execution.coordination.probe import alive_check
 
         self._run = run
         programs, checks = run.facts.programs, run.facts.checks

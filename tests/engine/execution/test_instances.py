@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from typing import Any
 
 import pytest
 
 from pytest_plan import Context, GenericStep, Plan, State, StepError, StepOutcome
 from pytest_plan.engine.model.errors import PlanDefinitionError
-from pytest_plan.engine.plan import begin, listen
 
 
 def test_hooks_get_the_values_of_the_right_instances() -> None:
@@ -131,55 +129,3 @@ class TestVariables:
             plan.execute()
         assert isinstance(failed.value.__cause__, PlanDefinitionError)
         assert {"database[x]", "other"} <= set(str(failed.value).split("'"))
-
-
-def test_steps_are_provisioned_on_another_thread_while_this_one_goes_on() -> None:
-    """Listeners are called on the thread of the run, when it catches up."""
-    told, go_on, seen = threading.Event(), threading.Event(), []
-    plan = Plan()
-    plan.add_step(GenericStep(exec=lambda: None), name="server")
-    plan.add_step(GenericStep(exec=go_on.wait), name="database", per="worker", needs="server")
-    listen(plan, lambda event: seen.append((type(event).__name__, threading.get_ident())))
-    run = begin(plan)
-    run.provision(["server"])
-    seen.clear()
-    thread = threading.Thread(target=run.provision, args=(["database@master"], told.set))
-    thread.start()
-    assert told.wait(10)
-    run.catch_up()
-    assert ("StepStarted", threading.get_ident()) in seen
-    assert run.step_runs["database@master"].outcome is StepOutcome.RUNNING
-    go_on.set()
-    thread.join(10)
-    run.catch_up()
-    assert {ident for _, ident in seen} == {threading.get_ident()}
-    assert [name for name, _ in seen if name != "Waiting"] == ["StepStarted", "StepFinished"]
-    run.clean_up()
-
-
-def test_provisioning_on_another_thread_can_be_ended() -> None:
-    """Running steps end, no further one begins, and the outcome of the plan is not changed."""
-    begun, go_on = threading.Event(), threading.Event()
-
-    def first() -> None:
-        begun.set()
-        go_on.wait(10)
-
-    plan = Plan(jobs=1)
-    plan.add_step(GenericStep(exec=first), name="first")
-    plan.add_step(GenericStep(exec=lambda: None), name="second")
-    run = begin(plan)
-    thread = threading.Thread(target=run.provision, args=(None, lambda: None))
-    thread.start()
-    assert begun.wait(10)
-    run.end_provisioning("the tests have ended")
-    go_on.set()
-    thread.join(10)
-    run.clean_up()
-    steps = run.result().steps
-    assert steps["first"].outcome is StepOutcome.SUCCEEDED
-    assert (steps["second"].outcome, steps["second"].reason) == (
-        StepOutcome.BLOCKED,
-        "the tests have ended",
-    )
-    assert run.result().outcome is StepOutcome.SUCCEEDED

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pytest_plan.engine.execution import executor
+from pytest_plan.engine.execution.coordination import executor
 from pytest_plan.report.terminal import live
 from tests.plugin.project import Project, plan_lines, without_times
 

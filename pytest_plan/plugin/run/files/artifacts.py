@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,21 @@ def folder(plan_dir: Path) -> Path:
     if not os.access(parent, os.W_OK | os.X_OK):
         raise JournalError(f"{parent} is not writable")
     return plan_dir / FOLDER
+
+
+def usable_folder(plan_dir: Path, refused: Callable[[str], None] | None) -> Path | None:
+    """Return the folder for artifacts; None if it cannot be used.
+
+    Args:
+        plan_dir: the folder for journals and artifacts.
+        refused: a function to call with the reason if it cannot be used; None if it is known.
+    """
+    try:
+        return folder(plan_dir)
+    except JournalError as error:
+        if refused is not None:
+            refused(f"{error}; artifacts are not kept")
+        return None
 
 
 def tidy(plan_dir: Path, run_id: str, key: Key) -> list[str]:

@@ -22,6 +22,7 @@ from pytest_plan.plugin.xdist.stages import is_usable, staged
 if TYPE_CHECKING:
     from pytest_plan.plugin.compat.xdist_internals import StartBarrier
     from pytest_plan.plugin.run.host import Host
+    from pytest_plan.plugin.session.controller.behind import Behind
     from pytest_plan.plugin.session.controller.clones import Clones
     from pytest_plan.plugin.session.controller.machines import LoopbackWarnings
     from pytest_plan.plugin.session.session import PlanSession
@@ -44,6 +45,7 @@ class Controller(Owner):
         self._needs: set[str] = set()  # of the tests of all workers
         self._barrier: StartBarrier | None = None
         self._has_provisioned = False  # is set only if steps have instances
+        self._behind: Behind | None = None  # None until steps are provisioned while tests run
         self._made_clones: Clones | None = None
         self._lost: str | None = None  # which worker could not be replaced, and why
         self._loopback: LoopbackWarnings | None = None
@@ -296,13 +298,25 @@ class Controller(Owner):
 
             assert self._answers is not None
             self._made_clones = Clones(
-                self._config,
                 plan_session.declared,
                 plan_session.host,
+                self._start_behind(plan_session),
                 self._answers.decide,
                 self._tell_losses,
             )
         return self._made_clones
+
+    def _start_behind(self, plan_session: PlanSession) -> Behind:
+        if self._behind is None:
+            from pytest_plan.plugin.session.controller.behind import Behind
+
+            self._behind = Behind(self._config, plan_session.host, self._use_provisioned)
+        return self._behind
+
+    def _use_provisioned(self) -> None:
+        """Let tests use what was provisioned while other tests ran."""
+        if self._made_clones is not None:
+            self._made_clones.use_provisioned()
 
     def _tell_losses(self) -> None:
         """Let every worker know at once which steps are lost."""

@@ -14,6 +14,7 @@ import heapq
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,7 +25,7 @@ from pytest_plan.engine.execution.flow import Flow, Wait
 from pytest_plan.engine.execution.phases import Phase, RunStatus
 from pytest_plan.engine.model.clock import Clock
 from pytest_plan.engine.model.errors import describe
-from pytest_plan.engine.model.events import Event, Listener, Waiting
+from pytest_plan.engine.model.events import Event, Listener, StopRequested, Waiting
 from pytest_plan.engine.model.stop import Stop, StopKind
 from pytest_plan.engine.processes.copies import end_copy, getpid
 
@@ -144,6 +145,10 @@ class Executor:
         with self._lock:
             self._take_requests()
         self._deliver_rest()
+
+    def unchanging(self) -> AbstractContextManager[object]:
+        """Return a context in which no step changes; no code of users may run in it."""
+        return self._lock
 
     @property
     def was_left(self) -> bool:
@@ -365,3 +370,14 @@ def _times(active: _Active) -> list[float]:
     if active.call is not None and (limit := active.call.time_limit()) is not None:
         return [limit[0]]
     return [] if active.wake_at is None else [active.wake_at]
+
+
+def emitter(inbox: Inbox, listeners: list[Listener]) -> Callable[[Event], None]:
+    """Return the function that delivers events to the coordinator."""
+
+    def emit(event: Event) -> None:
+        # If there are no listeners, an event would only wake the coordinator and delay the steps.
+        if listeners or isinstance(event, StopRequested):
+            inbox.put(event)
+
+    return emit
