@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+_KNOWN = "node2collection"  # where schedulers keep the tests of each worker
 _SCHEDULER = ("add_node_collection", "collection_is_completed", "numnodes", "remove_node")
 
 
@@ -91,9 +92,29 @@ def note_collection(scheduler: Any, node: Any, collection: Sequence[str]) -> Non
     It knows only those of the first workers. Otherwise it would lose the tests of a replacement
     that crashes as well. A scheduler that works in another way is left unchanged.
     """
-    known = getattr(scheduler, "node2collection", None)
+    known = getattr(scheduler, _KNOWN, None)
     if isinstance(known, dict):
         known.setdefault(node, list(collection))
+
+
+def put_back(scheduler: Any, node: Any, item: str) -> None:
+    """Let a scheduler give out a test again that it has taken from a worker that has ended.
+
+    Those that keep tests of a file or a class together have put it back themselves, and `--dist
+    each` keeps what is left of a worker for its replacement. A scheduler that works in yet another
+    way does not give the test out again.
+
+    Args:
+        scheduler: the scheduler.
+        node: the worker that has ended.
+        item: the node id of a test that the worker was given but has not begun.
+    """
+    try:
+        scheduler.mark_test_pending(item)
+    except NotImplementedError:
+        left, known = (getattr(scheduler, name, None) for name in ("_removed2pending", _KNOWN))
+        if isinstance(left, dict) and isinstance(known, dict):
+            left.setdefault(node, []).insert(0, known[node].index(item))
 
 
 def ignore_send_errors(node: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from graphlib import TopologicalSorter
 
@@ -15,6 +15,7 @@ from pytest_plan.engine.execution.coordination.background import Background
 from pytest_plan.engine.execution.coordination.growing import GrowingSorter
 from pytest_plan.engine.execution.run import Run
 from pytest_plan.engine.model.errors import JournalError
+from pytest_plan.engine.model.events import StepFinished
 from pytest_plan.engine.plan import begin, listen
 
 PATIENCE = 10.0
@@ -23,7 +24,7 @@ PATIENCE = 10.0
 class Steps:
     """A plan of steps that wait until they may go on, and what its listeners hear."""
 
-    def __init__(self, jobs: int = 8, **needs: tuple[str, ...]) -> None:
+    def __init__(self, needs: Mapping[str, tuple[str, ...]], jobs: int = 8) -> None:
         self.plan = Plan(jobs=jobs)
         self.begun = {name: threading.Event() for name in needs}
         self.go_on = {name: threading.Event() for name in needs}
@@ -54,14 +55,13 @@ class Steps:
 
     def _hear(self, event: object) -> None:
         self.threads.add(threading.get_ident())
-        result = getattr(event, "result", None)
-        if type(event).__name__ == "StepFinished":
-            self.heard.append(result.name)
+        if isinstance(event, StepFinished):
+            self.heard.append(event.result.name)
 
 
 def test_this_thread_goes_on_and_gets_the_events_when_it_asks_for_them() -> None:
     """`told` is called when there are events; `pump` and `settle` deliver them on this thread."""
-    steps = Steps(server=(), database=("server",))
+    steps = Steps({"server": (), "database": ("server",)})
     steps.begin("database")
     assert steps.begun["server"].wait(PATIENCE)
     assert steps.outcomes()["server"] is StepOutcome.RUNNING
@@ -84,7 +84,7 @@ def test_this_thread_goes_on_and_gets_the_events_when_it_asks_for_them() -> None
 
 def test_steps_are_added_to_a_phase_that_runs() -> None:
     """An added step does not wait for the end of the phase, only for what it needs."""
-    steps = Steps(slow=(), quick=(), after=("slow", "quick"))
+    steps = Steps({"slow": (), "quick": (), "after": ("slow", "quick")})
     steps.begin("slow")
     assert steps.begun["slow"].wait(PATIENCE)
     steps.begin("after")
@@ -105,7 +105,7 @@ def test_steps_are_added_to_a_phase_that_runs() -> None:
 def test_none_is_lost_when_the_phase_is_about_to_end() -> None:
     """Steps that are added at any moment run once each."""
     names = [f"s{number}" for number in range(300)]
-    steps = Steps(**dict.fromkeys(names, ()))
+    steps = Steps(dict.fromkeys(names, ()))
     for event in steps.go_on.values():
         event.set()
     for name in names:
@@ -121,7 +121,7 @@ def test_none_is_lost_when_the_phase_is_about_to_end() -> None:
 @pytest.mark.parametrize("how", ["cancel", "end_provisioning"])
 def test_it_can_be_stopped(how: str) -> None:
     """`cancel` ends running steps; `end_provisioning` lets them end, and begins no further one."""
-    steps = Steps(jobs=1, first=(), second=("first",))
+    steps = Steps({"first": (), "second": ("first",)}, jobs=1)
     steps.begin("second")
     assert steps.begun["first"].wait(PATIENCE)
     stop: Callable[[str], None] = getattr(steps.run, how)
@@ -139,7 +139,7 @@ def test_it_can_be_stopped(how: str) -> None:
 
 def test_an_error_of_the_thread_is_raised_on_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken journal, for example, is raised by `settle`, and cleanup still runs."""
-    steps = Steps(only=())
+    steps = Steps({"only": ()})
     steps.go_on["only"].set()
 
     def flush() -> None:
@@ -165,7 +165,9 @@ def test_the_sorter_sorts_as_that_of_python() -> None:
         }
         sorter, reference = GrowingSorter(), TopologicalSorter(graph)
         reference.prepare()
-        rest, out, ready = dict(graph), [], []
+        rest = dict(graph)
+        out: list[str] = []
+        ready: list[str] = []
         while rest or sorter.is_active():
             if rest and chance.random() < 0.5:
                 piece = list(rest)[: chance.randint(1, 4)]

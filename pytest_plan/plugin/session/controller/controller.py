@@ -17,7 +17,7 @@ from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.controller.ending import Ending
 from pytest_plan.plugin.session.owner import Owner
 from pytest_plan.plugin.xdist import roles
-from pytest_plan.plugin.xdist.stages import is_usable, staged
+from pytest_plan.plugin.xdist.scheduling.scheduling import in_waves, is_usable
 
 if TYPE_CHECKING:
     from pytest_plan.plugin.compat.xdist_internals import StartBarrier
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.session.controller.clones import Clones
     from pytest_plan.plugin.session.controller.machines import LoopbackWarnings
     from pytest_plan.plugin.session.session import PlanSession
+    from pytest_plan.plugin.xdist.scheduling.scheduling import NewStage, WaveScheduling
     from pytest_plan.plugin.xdist.server import Answers, Server
-    from pytest_plan.plugin.xdist.stages import StagedScheduling, Wave
 
 _BROKEN = "test collection failed; fix the errors, or run with --continue-on-collection-errors"
 
@@ -40,7 +40,7 @@ class Controller(Owner):
         self._servers: dict[Any, Server] = {}  # by node
         self._answers: Answers | None = None
         self._made: list[Any] = []  # the schedulers that the user's --dist or plugin has made
-        self._staged: StagedScheduling | None = None  # None if the first of them is unusable
+        self._staged: WaveScheduling | None = None  # None if the first of them is unusable
         self._has_warned = False
         self._needs: set[str] = set()  # of the tests of all workers
         self._barrier: StartBarrier | None = None
@@ -83,8 +83,8 @@ class Controller(Owner):
         self._made.append((yield))
         if len(self._made) == 1 and is_usable(self._made[0]):
             each = self._config.option.dist == "each"
-            self._staged = staged(self._made[0], lambda: self._make_scheduler(log), each=each)
-            self._staged.begin = self._begin_wave
+            self._staged = in_waves(self._made[0], lambda: self._make_scheduler(log), each=each)
+            self._staged.begin = self._begin_stage
             self._staged.is_gone = lambda node: _is_gone(node, self._servers[node])
             return self._staged
         return self._made[-1]
@@ -185,7 +185,7 @@ class Controller(Owner):
         self._warn_of_loopback()
 
     def _announce_waves(self, node: Any, server: Server) -> None:
-        """Pass on in which waves a worker runs its tests, and open the first of them."""
+        """Pass on in which parts a worker runs its tests."""
         if not server.waves:
             return
         if self._staged is None:
@@ -206,18 +206,18 @@ class Controller(Owner):
             )
             pytest_internals.warn(self._config, text)
 
-    def _begin_wave(self, wave: Wave) -> None:
-        """Provision what the tests of a wave need; all tests of the waves before have ended."""
+    def _begin_stage(self, opening: NewStage) -> None:
+        """Provision what the tests of a stage need; all tests of the stages before have ended."""
         plan_session = lookup.peek(self._config)
         if plan_session is None or self._answers is None:
             return
         if plan_session.host.remaining() == 0:
             self._end_at_limit()
-        rank, ranks = wave.key[0], wave.ranks
+        rank, ranks = opening.rank, opening.ranks
         from pytest_plan.plugin.items.stages import Stage
 
         try:
-            stage = Stage(rank, ranks.index(rank) + 1, len(ranks), wave.ended)
+            stage = Stage(rank, ranks.index(rank) + 1, len(ranks), opening.ended)
             servers = self._servers.items()
             gone = {server.alias for node, server in servers if _is_gone(node, server)}
             plan_session.begin_stage(stage, gone)
