@@ -315,7 +315,7 @@ def _end_failed(step_run: StepRun, facts: RunFacts, number: int, failure: _Failu
         step_run.end(StepOutcome.SKIPPED, at, str(error) or failure.text)
     elif isinstance(error, facts.stop_on):
         step_run.end(StepOutcome.CANCELLED, at, failure.text)
-    elif stop is not None and stop.kind is StopKind.CANCEL:
+    elif stop is not None and stop.kind in (StopKind.CANCEL, StopKind.END):
         step_run.end(stop.outcome, at, stop.reason)
     elif stop is not None and stop.kind is StopKind.LIMIT:
         timeout = step_run.as_timeout_error(failure.hook, number, error)

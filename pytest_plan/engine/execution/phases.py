@@ -63,7 +63,7 @@ class RunStatus:
 
     def outcome(self) -> StepOutcome:
         """Return the outcome of the plan so far."""
-        if self.stop is not None and self.stop.ends_running_steps:
+        if self.stop is not None and self.stop.ends_plan:
             return self.stop.outcome
         failed = any(step_run.outcome.is_failure for step_run in self.step_runs.values())
         return StepOutcome.FAILED if failed else StepOutcome.SUCCEEDED
@@ -74,7 +74,7 @@ class RunStatus:
         Args:
             failed: whether something other than a step has failed.
         """
-        if self.stop is not None and self.stop.ends_running_steps:
+        if self.stop is not None and self.stop.ends_plan:
             return "timeout" if self.stop.kind is StopKind.LIMIT else "cancelled"
         has_succeeded = self.outcome() is StepOutcome.SUCCEEDED and not failed
         return "success" if has_succeeded else "failure"

@@ -259,9 +259,12 @@ class Run:
         masked = self.facts.masker.mask(reason)
         self._executor.request(lambda phase: phase.cancelled(masked))
 
-    def end_provisioning(self, reason: str) -> None:
-        """Begin no further step; those that are running may end. Any thread may call this."""
-        stop = Stop(StopKind.FAILURE, reason)
+    def end_provisioning(self, reason: str, *, at_once: bool = False) -> None:
+        """Begin no further step; with `at_once`, stop those that run. Any thread may call this.
+
+        The outcome of the plan does not change.
+        """
+        stop = Stop(StopKind.END if at_once else StopKind.FAILURE, self.facts.masker.mask(reason))
         self._executor.request(lambda phase: self._status.request_stop(stop))
 
     def interrupt(self, reason: str, *, may_leave: bool) -> None:
@@ -335,7 +338,7 @@ class Run:
 
     def _stop_error(self) -> PlanError | None:
         stop = self._status.stop
-        if stop is None or not stop.ends_running_steps:
+        if stop is None or not stop.ends_plan:
             return None
         kind = PlanTimeoutError if stop.kind is StopKind.LIMIT else PlanCancelledError
         ended = sum(step_run.outcome.provides for step_run in self.step_runs.values())

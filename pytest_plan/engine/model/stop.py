@@ -14,6 +14,7 @@ class StopKind(enum.Enum):
     """The reasons why a plan or a call is stopped."""
 
     FAILURE = "failure"  # a step failed: no new steps start, but running steps may finish
+    END = "end"  # nobody needs the steps any more: running steps stop, and the plan has not failed
     CANCEL = "cancel"
     LIMIT = "limit"
     TIMEOUT = "timeout"  # the `timeout` of an attempt, or the time limit of a cleanup
@@ -29,6 +30,11 @@ class Stop(NamedTuple):
     def ends_running_steps(self) -> bool:
         """Whether the request also stops running steps."""
         return self.kind is not StopKind.FAILURE
+
+    @property
+    def ends_plan(self) -> bool:
+        """Whether the request decides the outcome of the plan, whatever its steps have come to."""
+        return self.kind not in (StopKind.FAILURE, StopKind.END)
 
     @property
     def outcome(self) -> StepOutcome:
@@ -50,6 +56,7 @@ class Stop(NamedTuple):
 
 _OUTCOMES = {
     StopKind.FAILURE: StepOutcome.BLOCKED,
+    StopKind.END: StepOutcome.CANCELLED,
     StopKind.CANCEL: StepOutcome.CANCELLED,
     StopKind.LIMIT: StepOutcome.TIMED_OUT,
     StopKind.TIMEOUT: StepOutcome.TIMED_OUT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from graphlib import TopologicalSorter
 
@@ -72,7 +72,6 @@ def test_this_thread_goes_on_and_gets_the_events_when_it_asks_for_them() -> None
     while not steps.heard:  # the events of a step come before those of the next one
         steps.background.pump()
     assert steps.heard == ["server"]
-    assert steps.background.is_running
     steps.go_on["database"].set()
     steps.background.settle()
     assert steps.heard == ["server", "database"]
@@ -118,23 +117,26 @@ def test_none_is_lost_when_the_phase_is_about_to_end() -> None:
     assert sorted(steps.undone) == sorted(names)
 
 
-@pytest.mark.parametrize("how", ["cancel", "end_provisioning"])
-def test_it_can_be_stopped(how: str) -> None:
-    """`cancel` ends running steps; `end_provisioning` lets them end, and begins no further one."""
+@pytest.mark.parametrize("at_once", [False, True])
+def test_it_can_be_ended(*, at_once: bool) -> None:
+    """No further step begins, running ones end or are stopped, and the plan has not failed."""
     steps = Steps({"first": (), "second": ("first",)}, jobs=1)
     steps.begin("second")
     assert steps.begun["first"].wait(PATIENCE)
-    stop: Callable[[str], None] = getattr(steps.run, how)
-    stop("the tests have ended")
-    if how == "end_provisioning":
+    steps.run.end_provisioning("the session ends", at_once=at_once)
+    if not at_once:
         steps.go_on["first"].set()
     threading.Timer(1.5, steps.go_on["first"].set).start()  # a hook that waits in C code ends then
     steps.background.settle()
+    reason: list[str] = []
+    listen(steps.plan, lambda event: reason.append(getattr(event, "reason", "")))
     steps.run.clean_up()
-    ended = StepOutcome.CANCELLED if how == "cancel" else StepOutcome.SUCCEEDED
-    left = StepOutcome.CANCELLED if how == "cancel" else StepOutcome.BLOCKED
-    assert steps.outcomes() == {"first": ended, "second": left}
-    assert steps.run.result().steps["second"].reason == "the tests have ended"
+    first, second = steps.run.result().steps.values()
+    assert first.outcome is (StepOutcome.CANCELLED if at_once else StepOutcome.SUCCEEDED)
+    assert second.outcome is (StepOutcome.CANCELLED if at_once else StepOutcome.BLOCKED)
+    assert second.reason == "the session ends"
+    assert steps.run.result().outcome is StepOutcome.SUCCEEDED
+    assert "success" in reason
 
 
 def test_an_error_of_the_thread_is_raised_on_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
