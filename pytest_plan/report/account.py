@@ -194,6 +194,7 @@ class Account:
         commit: the commit of the project; empty if it is not known.
         ci_job: the address of the CI job; empty if there is none.
         share: the facts about the environment that several runs share; None if there is none.
+        early_tests: how many tests began before all steps had ended; None if no test could.
     """
 
     run_id: str
@@ -215,6 +216,7 @@ class Account:
     commit: str = ""
     ci_job: str = ""
     share: Mapping[str, Any] | None = None
+    early_tests: int | None = None
 
     @property
     def role(self) -> str:

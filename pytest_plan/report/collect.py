@@ -157,6 +157,7 @@ class Collector:
             commit=mask(checkout.commit(os.environ, self._config.rootpath)),
             ci_job=mask(checkout.job(os.environ)),
             share=plan.host.share,
+            early_tests=plan.early_tests,
         )
 
     def _verdict(self, result: PlanResult, tests: tuple[TestAccount, ...]) -> verdict.RunVerdict:

@@ -25,6 +25,7 @@ pytest.own = {"shared", WORKER}
 
 @pytest.fixture(scope="module", autouse=True)
 def module(request):
+    note("set-up", request.node.name)
     yield
     note("module", request.node.name)
 
@@ -50,18 +51,21 @@ class DrawnStep(NamedTuple):
         needs: the steps that it needs.
         after: whether it waits for tests.
         per: "run" or "worker".
+        seconds: how long it takes.
     """
 
     name: str
     needs: tuple[str, ...]
     after: bool
     per: str = "run"
+    seconds: float = 0.0
 
     @property
     def source(self) -> str:
         """The source of the step."""
         options = f"needs={self.needs!r}, after_tests={self.after}, per={self.per!r}"
         body = "note('step', ctx.step); yield ctx.worker or 'shared'; note('undo', ctx.step)"
+        body = f"ctx.sleep({self.seconds}); {body}" if self.seconds else body
         return f"@pytest.mark.plan_step({options})\ndef {self.name}(ctx): {body}"
 
 
@@ -75,6 +79,7 @@ class DrawnTest(NamedTuple):
         module: the number of its module.
         dies: whether it ends its worker, the first time that it runs.
         fails: whether it fails.
+        shares: whether it uses the fixture of its module, if that is not automatic.
     """
 
     name: str
@@ -83,6 +88,7 @@ class DrawnTest(NamedTuple):
     module: int = 0
     dies: bool = False
     fails: bool = False
+    shares: bool = False
 
     @property
     def source(self) -> str:
@@ -92,7 +98,8 @@ class DrawnTest(NamedTuple):
         values = ", ".join(f"plan.state[{need!r}]" for need in self.needs)
         own = f"assert {{{values}}} <= pytest.own; " if values else ""
         body = f"pytest.die({self.name!r})" if self.dies else f"assert not {self.fails}"
-        return "\n".join([*marks, f"def {self.name}({'plan' if own else ''}): {own}{body}"])
+        takes = ", ".join(["plan"] * bool(own) + ["module"] * self.shares)
+        return "\n".join([*marks, f"def {self.name}({takes}): {own}{body}"])
 
 
 class Drawn(NamedTuple):
@@ -101,9 +108,12 @@ class Drawn(NamedTuple):
     steps: tuple[DrawnStep, ...]
     tests: tuple[DrawnTest, ...]
 
-    def write(self, cluster: Cluster) -> None:
-        """Write the project."""
-        cluster.steps(CONFTEST, *(step.source for step in self.steps))
+    def write(self, cluster: Cluster, *, autouse: bool = True) -> None:
+        """Write the project; with `autouse`, every test uses the fixture of its module."""
+        cluster.steps(
+            CONFTEST.replace("autouse=True", f"autouse={autouse}"),
+            *(step.source for step in self.steps),
+        )
         for number in {test.module for test in self.tests}:
             own = [test.source for test in self.tests if test.module == number]
             cluster.tests("\n\n".join(own), name=f"test_{number}.py")

@@ -30,6 +30,10 @@ class Gate:
             lost, or None if there is none.
         needs: a function that returns the steps that a test needs, for reports that list them; None
             if no report does.
+
+    Attributes:
+        advice: a function that returns what to do if a test has failed because it uses a step that
+            it does not need; None if that cannot be the reason.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Gate:
         self._loss = loss
         self._needs = needs
         self._verdicts: dict[pytest.Item, Verdict] = {}
+        self.advice: Callable[[pytest.Item], str | None] = lambda item: None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -101,6 +106,8 @@ class Gate:
             report.plan_lost = loss.steps  # type: ignore[attr-defined]
             report.sections.append((f"plan step {loss.steps[0]!r} lost", f"{loss.reason}\n"))
             keep_from_repeating(item)
+        elif verdict is None and report.failed and (advice := self.advice(item)) is not None:
+            report.sections.append(("plan", f"{advice}\n"))
         if self._needs is not None and call.when == "setup":
             report.plan_needs = self._needs(item)  # type: ignore[attr-defined]
         return report

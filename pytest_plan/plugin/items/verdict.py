@@ -81,8 +81,11 @@ class PlanView(Protocol):
     def ensure(self, names: Iterable[str]) -> None:
         """Wait until each of these steps has ended or will not run."""
 
-    def keep_for_copies(self, names: Iterable[str]) -> None:
-        """Let forked copies of this process read the values of these steps and nothing else."""
+    def begin_test(self, names: Iterable[str]) -> None:
+        """Fix what the steps have come to, for a test that begins and needs these steps.
+
+        Forked copies of this process can read the values of these steps and nothing else.
+        """
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, or None if it can."""
@@ -146,8 +149,8 @@ class MissingPlan:
     def ensure(self, names: Iterable[str]) -> None:
         """Return immediately."""
 
-    def keep_for_copies(self, names: Iterable[str]) -> None:
-        """Do nothing, because there are no values."""
+    def begin_test(self, names: Iterable[str]) -> None:
+        """Do nothing, because there are no steps."""
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return a verdict that blocks the test, because nothing was provisioned."""

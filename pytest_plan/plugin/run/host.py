@@ -143,7 +143,7 @@ class Host:
     def ensure(self, names: Iterable[str]) -> None:
         """Return immediately: in this process, all steps are decided before the first test."""
 
-    def keep_for_copies(self, names: Iterable[str]) -> None:
+    def begin_test(self, names: Iterable[str]) -> None:
         """Let forked copies of this process read the values of these steps and nothing else."""
         self.run.facts.store.keep_for_copies(names)
 

@@ -47,7 +47,7 @@ class Verdicts:
         record = step_runs.get(name)
         if record is None and not self._is_known(name):
             return self._unknown(name)
-        if record is None or record.outcome is StepOutcome.PENDING:
+        if record is None or not record.has_ended:
             return self._not_provisioned(name)
         may_be_lost = record.outcome.provides or record.outcome is StepOutcome.BLOCKED
         loss = self._loss(record, step_runs) if may_be_lost and self._has_losses() else None
@@ -118,6 +118,10 @@ class Verdicts:
         if settings.until is not None:
             reason += f"{settings.sources['until']} {settings.until}"
             return Verdict(skips=True, reason=reason, steps=(name,))
+        if name in (self._declared.needed or ()):
+            reason = f"step {name!r} is still being provisioned: "
+            hint = f"mark the test with @pytest.mark.plan({name!r}), so that it waits for the step"
+            return Verdict(skips=False, reason=reason + hint, steps=(name,), is_early=True)
         hint = f"mark the test with @pytest.mark.plan({name!r})"
         return Verdict(skips=False, reason=reason + hint, steps=(name,))
 

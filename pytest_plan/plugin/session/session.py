@@ -51,6 +51,9 @@ class PlanSession:
         handle: the object that the fixture `plan` returns.
         needs: the steps that each selected test needs; empty until `survey` is called.
         workers: the workers to provision for; empty means those of this run.
+        early_tests: the number of tests that began before all steps had ended; None if no test
+            could, because `plan_overlap` is off or there are no workers.
+        early_seconds: for how long tests ran before all steps had ended.
         ended_by: the exception that has ended the session early, such as that of `pytest.exit`;
             None if there is none, or if pytest exits with a green status after it.
     """
@@ -63,6 +66,8 @@ class PlanSession:
         self.handle = PlanHandle(self)
         self.needs: dict[pytest.Item, tuple[str, ...]] = {}
         self.workers: tuple[str, ...] = ()
+        self.early_tests: int | None = None
+        self.early_seconds = 0.0
         self.ended_by: BaseException | None = None
         self._names = StepNames({})
         self._item: pytest.Item | None = None  # the test that runs, or the last one that ran
@@ -153,13 +158,20 @@ class PlanSession:
         selection.add(self.needs_by_rank())
         if not selection.has_stages and not any_alone(items):
             return []
-        from pytest_plan.plugin.items.stages import EarlyRequests, put_in_order
+        from pytest_plan.plugin.items.stages import put_in_order
 
         waves = put_in_order(items, self.rank)
-        if selection.has_stages and self._early is None:
+        if selection.has_stages:
+            self.allow_early_requests()
+        return waves
+
+    def allow_early_requests(self) -> None:
+        """Let a test that requests a step too early spoil nothing for the tests that come later."""
+        if self._early is None:
+            from pytest_plan.plugin.items.stages import EarlyRequests
+
             self._early = EarlyRequests()
             self.config.pluginmanager.register(self._early, "pytest_plan_early_requests")
-        return waves
 
     def needs_by_rank(self) -> dict[int, list[str]]:
         """Return the steps that the surveyed tests of each rank need."""
@@ -179,23 +191,36 @@ class PlanSession:
         explicit = self._finder.explicit(item)
         return self.declared.selection.rank(explicit) < self.rank(item)
 
-    def begin_stage(self, stage: Stage, gone: Collection[str] = ()) -> None:
+    def begin_stage(
+        self,
+        stage: Stage,
+        provision: Callable[[Collection[str]], None],
+        gone: Collection[str] = (),
+    ) -> None:
         """Provision the steps with which a stage begins, in the process that owns the plan.
 
         Args:
             stage: the stage.
+            provision: a function that provisions steps.
             gone: the workers that have ended; nothing is provisioned for them any more.
         """
         tests = f"{stage.ended} test{'s have' if stage.ended != 1 else ' has'} ended"
-        self._open(stage.rank, f"stage {stage.number} of {stage.total}: {tests}", gone)
+        text = f"stage {stage.number} of {stage.total}: {tests}"
+        self._open(stage.rank, text, provision, gone)
         self.host.report_failures(before_tests=True)
 
     def provision_rest(self) -> None:
         """After all tests, provision the steps that `--plan-until` asks for and no test needs."""
         if (self.declared.needed or ()) != self.declared.due() and self.host.has_begun:
-            self._open(None, "all tests have ended")
+            self._open(None, "all tests have ended", self.host.provision)
 
-    def _open(self, rank: int | None, text: str, gone: Collection[str] = ()) -> None:
+    def _open(
+        self,
+        rank: int | None,
+        text: str,
+        provision: Callable[[Collection[str]], None],
+        gone: Collection[str] = (),
+    ) -> None:
         """Provision the steps up to a rank, None means all, and say which of them are new."""
         declared = self.declared
         before, steps = declared.due(), declared.steps
@@ -203,7 +228,7 @@ class PlanSession:
         due = [name for name in declared.due() if steps[name].worker not in gone]
         new = ", ".join(dict.fromkeys(steps[name].template for name in due if name not in before))
         self.host.foreground.say(f"{text}; provisioning {new}" if new else text)
-        self.host.provision(due)
+        provision(due)
 
     def _choose_instances(
         self, steps: Mapping[str, PlannedStep], templates: Mapping[str, PlannedStep]
@@ -344,7 +369,7 @@ class PlanSession:
         self._item = item
         names = self.needs.get(item, ())
         self.view.ensure(names)
-        self.view.keep_for_copies(names)
+        self.view.begin_test(names)
         missing = [verdict for name in names if (verdict := self.view.verdict_on(name))]
         blocked = [verdict for verdict in missing if not verdict.skips]
         return next(iter(blocked or missing), None)

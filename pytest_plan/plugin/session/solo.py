@@ -89,7 +89,7 @@ class Solo(Owner):
             if session.shouldfail:
                 raise session.Failed(session.shouldfail)
             limit.end_if_passed(session)
-            plan_session.begin_stage(stage)
+            plan_session.begin_stage(stage, plan_session.host.provision)
 
         plan_session.declared.selection.opened = waves[0].rank
         opener = StageOpener(waves, plan_session.rank, begin)

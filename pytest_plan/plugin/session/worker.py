@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.items.stages import Wave
     from pytest_plan.plugin.session.session import PlanSession
     from pytest_plan.plugin.xdist.client import Client
+    from pytest_plan.plugin.xdist.remote import Remote
 
 
 class Worker:
@@ -32,6 +33,7 @@ class Worker:
         self._config = config
         self._settings = settings
         self._client: Client | None = None
+        self._remote: Remote | None = None
         self._restore_handlers: Callable[[], None] = lambda: None
         variables = config.workerinput.get(roles.ENVIRON, {})  # type: ignore[attr-defined]
         for name, value in variables.items():
@@ -67,7 +69,7 @@ class Worker:
         needs = self._needs(plan_session, session)
         if self._channel is not None:
             if not needs["error"]:
-                self._announce(plan_session.put_in_order(session.items))
+                self._announce_parts(plan_session, session.items)
             send(self._channel, (0, "need", needs))
             self._connect(plan_session, self._channel)
         # Imported only now, while the controller is already provisioning.
@@ -79,14 +81,33 @@ class Worker:
         reported = plan_session.needs_for_reports()
         gate = Gate(self._config, plan_session.verdict, lambda: True, plan_session.loss, reported)
         self._config.pluginmanager.register(gate, "pytest_plan_gate")
+        if (remote := self._remote) is not None:
+            gate.advice = lambda item: None if plan_session.needs.get(item) else remote.advice()
 
-    def _announce(self, waves: list[Wave]) -> None:
-        """Tell the controller in which waves the tests run; they get a boundary after them."""
+    def _announce_parts(self, plan_session: PlanSession, items: list[pytest.Item]) -> None:
+        """Sort the tests, and tell the controller their parts and the steps for which they wait."""
+        waves = plan_session.put_in_order(items)
+        if not self._settings.overlap or not any(plan_session.needs.values()):
+            self._announce(waves)
+            return
+        from pytest_plan.plugin.items.stages import Wave
+        from pytest_plan.plugin.xdist.scheduling.readiness import waits
+
+        found = waits(
+            items,
+            plan_session.needs,
+            lambda item: (plan_session.rank(item), marks.is_alone(item)),
+        )
+        plan_session.allow_early_requests()
+        self._announce(waves or [Wave(0, False, len(items))], tuple(found))
+
+    def _announce(self, waves: list[Wave], waits: tuple[Any, ...] | None = None) -> None:
+        """Tell the controller in which parts the tests run; they get a boundary after them."""
         if not waves:
             return
         from pytest_plan.plugin.items.stages import Boundaries
 
-        self._channel.send((0, "waves", [tuple(wave) for wave in waves]))
+        self._channel.send((0, "waves", [tuple(wave) for wave in waves], waits))
         self._config.pluginmanager.register(Boundaries(), "pytest_plan_boundaries")
 
     @pytest.hookimpl(specname="pytest_runtestloop", wrapper=True, tryfirst=True)
@@ -154,7 +175,8 @@ class Worker:
         self._config.pluginmanager.register(limit, "pytest_plan_limit")
         self._config.add_cleanup(limit.stop)
         workers = roles.worker_count(self._config)
-        plan_session.view = remote = Remote(client, limit.start, workers, plan_session.runs_alone)
+        remote = Remote(client, limit.start, workers, plan_session.runs_alone)
+        plan_session.view = self._remote = remote
         plan_session.show_logs(remote.logs, workers=workers)
 
     def _needs(self, plan_session: PlanSession, session: pytest.Session) -> dict[str, Any]:

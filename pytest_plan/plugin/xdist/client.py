@@ -7,7 +7,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import StateError
@@ -21,6 +21,20 @@ _POLL = 1.0  # seconds between two checks while waiting; signal handlers run bet
 _GONE = "the controller of this run has ended: its State and its steps are no longer available"
 
 
+class Progress(NamedTuple):
+    """What the steps have come to, if tests run before all of them have ended.
+
+    Attributes:
+        version: how often their results have changed.
+        unfinished: the steps that have not ended.
+        setting: the steps that have set environment variables.
+    """
+
+    version: int
+    unfinished: list[str]
+    setting: list[str]
+
+
 class Client:
     """Sends requests to the controller, from any thread of this worker, over one execnet channel.
 
@@ -32,6 +46,7 @@ class Client:
     Attributes:
         is_ending: whether the worker is finishing its session, in which case `stop` is no longer
             called.
+        progress: what the steps have come to; None if all had ended before the tests began.
         losses: the last message of the controller about lost steps; see `Server.lost`. None before
             a step was lost.
     """
@@ -40,7 +55,9 @@ class Client:
         self._channel = channel  # execnet keeps only a weak reference
         self._stop = stop
         self.is_ending = False  # set once, by the main thread
-        self.losses: bytes | None = None  # replaced by the receiver thread alone
+        # Only the receiver thread replaces these.
+        self.progress: Progress | None = None
+        self.losses: bytes | None = None
         self._pid = getpid()
         self._numbers = itertools.count(1)
         self._is_gone = False
@@ -126,6 +143,8 @@ class Client:
         number, done, answer = received(message)
         if number == 0 and isinstance(answer, bytes):
             self.losses = answer
+        elif number == 0 and isinstance(answer, tuple):
+            self.progress = Progress(*answer)
         elif number == 0:
             self._stop_tests()
         elif (answers := self._waiting.pop(number, None)) is not None:

@@ -16,7 +16,7 @@ from pytest_plan.engine.model.secret import secret_texts
 from pytest_plan.engine.shared.state import State
 from pytest_plan.engine.shared.store import Entry
 from pytest_plan.plugin.items.verdict import Verdict
-from pytest_plan.plugin.xdist.client import Client
+from pytest_plan.plugin.xdist.client import Client, Progress
 from pytest_plan.plugin.xdist.remote_logs import RemoteLogs
 from pytest_plan.plugin.xdist.wire import dump, load, open_value
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_plan.engine.model.results import Loss, StepResult
 
 __tracebackhide__ = True  # as in engine/shared/state.py
+_MOST_NAMED = 3  # steps that the report of a test names
 _PATIENCE = 5.0  # seconds to wait for the controller after a test has failed
 
 
@@ -60,6 +61,8 @@ class Remote:
         self._news: bytes | None = None  # what `_lost` and `_losses` have been read from
         self._lost: Mapping[str, Verdict] = {}
         self._losses: Mapping[str, Loss] = {}
+        self._progress: Progress | None = None  # when the test that runs began
+        self._seen: set[str] = set()  # the steps whose variables this worker sees
         self._run_id: str | None = None
         self._environment: str | None = None
         self._test_variables: dict[str, Mapping[str, str]] = {}  # by step
@@ -91,7 +94,8 @@ class Remote:
         if not unknown and self._has_begun:
             return
         answer = load(self._client.ask("ensure", unknown))
-        verdicts, variables, of_tests, remaining, values, *about, sources = answer
+        verdicts, variables, of_tests, remaining, values, *about, sources, seen = answer
+        self._seen.update(seen)
         self._run_id, self._environment = about
         self._test_variables.update(of_tests)
         self._log_sources.update(sources)
@@ -103,9 +107,34 @@ class Remote:
             self._deadline = None if remaining is None else SystemClock.now() + remaining
             self._begun(self.remaining)
 
-    def keep_for_copies(self, names: Iterable[str]) -> None:
-        """Let forked copies of this process read the values of these steps and nothing else."""
+    def begin_test(self, names: Iterable[str]) -> None:
+        """Fix what the steps have come to, for a test that begins and needs these steps.
+
+        Forked copies of this process can read the values of these steps and nothing else.
+        """
         self._store.kept = frozenset(names)
+        self._progress = self._client.progress
+
+    def advice(self) -> str | None:
+        """Return what to do if the running test, which needs no step, has failed without one.
+
+        Return None if all steps had ended when it began, and it sees everything that they have set.
+        """
+        if self._progress is None:
+            return None
+        _, unfinished, setting = self._progress
+        hidden = [step for step in setting if step not in self._seen]
+        steps = unfinished or hidden
+        if not steps:
+            return None
+        shown = [repr(step) for step in steps[:_MOST_NAMED]]
+        more = f" and {len(steps) - len(shown)} more" if len(steps) > len(shown) else ""
+        names = f"{', '.join(shown)}{more}"
+        began = f"began before {names} {'was' if len(steps) == 1 else 'were'} up"
+        text = began if unfinished else f"does not see the environment variables of {names}"
+        uses = "it" if len(steps) == 1 else "one of them"
+        mark = f'@pytest.mark.plan("{steps[0]}")'
+        return f"this test needs no step and {text}; if it uses {uses}, mark it with {mark}"
 
     def verdict_on(self, name: str) -> Verdict | None:
         """Return why a test that needs the step cannot run, or None if it can."""
@@ -130,7 +159,11 @@ class Remote:
 
     def results(self) -> Mapping[str, StepResult]:
         """Return the results of the steps so far."""
-        results: Mapping[str, StepResult] = load(self._client.ask("results"))
+        if self._progress is None:
+            results: Mapping[str, StepResult] = load(self._client.ask("results"))
+        else:
+            parts = load(self._client.ask("results_at", self._progress[0]))
+            results = {name: load(result) for name, result in parts.items()}
         self._read_losses(self._client.losses)
         return {
             name: replace(result, lost=self._losses.get(name)) for name, result in results.items()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.model.errors import StateError, describe, picklable
@@ -20,6 +20,7 @@ from pytest_plan.plugin.xdist.pending import PendingRequest
 from pytest_plan.plugin.xdist.wire import received, send, texts_in
 
 if TYPE_CHECKING:
+    from pytest_plan.engine.model.results import StepResult
     from pytest_plan.plugin.items.logs import RunLogs
     from pytest_plan.plugin.run.host import Host
     from pytest_plan.plugin.xdist.shared_store import SharedStore
@@ -35,6 +36,10 @@ class Answers:
         host: the run of the plan.
         store: the store of the State.
         logs: the logs of the steps.
+
+    Attributes:
+        results: a pickle of the results of the steps when tests could last be decided.
+        progress: what the steps have come to so far if tests run while they do; otherwise None.
     """
 
     def __init__(self, host: Host, store: SharedStore, logs: RunLogs) -> None:
@@ -44,10 +49,14 @@ class Answers:
         # Only the main thread replaces these, in `decide`; readers need no lock.
         self._verdicts: Mapping[str, Verdict | None] | None = None
         self.results = pickle.dumps({})
+        self.progress: History | None = None
 
     def decide(self, names: Iterable[str]) -> None:
         """Decide whether tests that need these steps can run, and answer the waiting requests."""
-        self.results = pickle.dumps(dict(self.host.results()))
+        if self.progress is None:
+            self.results = pickle.dumps(dict(self.host.results()))
+        else:
+            self.progress.note(self.host.results())
         self._verdicts = {
             name: self.host.verdict_on(name) for name in (*(self._verdicts or ()), *names)
         }
@@ -59,21 +68,42 @@ class Answers:
         The answer is a pickle of the verdicts on these steps, the environment variables that steps
         have set for all tests of the worker, those for the tests that need one of these steps, the
         seconds left until the limit, the values of these steps, for forked copies of the worker,
-        the id of the run, the name of its environment, and the private files of the logs of these
-        steps and of those that they need.
+        the id of the run, the name of its environment, the private files of the logs of these steps
+        and of those that they need, and the steps whose variables these are if not of all.
         """
         verdicts = self._verdicts
         if verdicts is None or any(name not in verdicts for name in names):
             return None
         host = self.host
-        variables = host.variables(worker)
+        seen: set[str] = set() if self.progress is None else self._with_needs(names)
+        variables = host.variables(worker) if self.progress is None else self._set(seen, worker)
         of_tests = {name: found for name in names if (found := host.test_variables([name]))}
         has_losses = host.watching.has_losses
         decided = {name: host.verdict_on(name) if has_losses else verdicts[name] for name in names}
         values = self.store.steps_data(names)
         facts = (host.remaining(), values, host.run_id, host.environment)
-        sources = self.logs.sources(names)
-        return pickle.dumps((decided, variables, of_tests, *facts, sources))
+        about = self.logs.sources(names), {host.run.step_runs[one].planned.template for one in seen}
+        return pickle.dumps((decided, variables, of_tests, *facts, *about))
+
+    def _with_needs(self, names: Iterable[str]) -> set[str]:
+        """Return these steps, and those that they need, directly or not."""
+        runs, due, seen = self.host.run.step_runs, list(names), set[str]()
+        while due:
+            if (name := due.pop()) in runs and name not in seen:
+                seen.add(name)
+                due += runs[name].planned.needs
+        return seen
+
+    def _set(self, seen: Collection[str], worker: str) -> dict[str, str]:
+        """Return the variables that these steps have set for the tests of a worker."""
+        run = self.host.run
+        owners, values = run.facts.variables.owners(), run.facts.variables.current()
+        found = {name: value for name, value in values.items() if owners.get(name) in seen}
+        for step, name, value in run.facts.instance_variables.current():
+            planned = run.step_runs[step].planned
+            if step in seen and planned.worker == worker and not planned.choice:
+                found[name] = value
+        return found
 
     def loopback(self, names: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Return the steps that give tests a loopback address, each with the part and the address.
@@ -122,6 +152,41 @@ class Answers:
         return self.losses()
 
 
+class History:
+    """What steps have come to, at each moment since the first test could begin.
+
+    Attributes:
+        version: how often results have changed.
+        unfinished: the steps that have not ended, as tests know them.
+        setting: the steps that have set environment variables, as tests know them.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.unfinished: list[str] = []
+        self.setting: list[str] = []
+        # By step: the version since which a result holds, and its pickle. Lists only grow.
+        self._results: dict[str, list[tuple[int, bytes]]] = {}
+        self._last: dict[str, StepResult] = {}
+
+    def note(self, results: Mapping[str, StepResult]) -> None:
+        """Note the results of all steps."""
+        version = self.version + 1
+        for name, result in results.items():
+            if self._last.get(name) is not result:
+                self._last[name] = result
+                self._results.setdefault(name, []).append((version, pickle.dumps(result)))
+        self.version = version
+
+    def results_at(self, version: int) -> bytes:
+        """Return a pickle of the pickled results at a version, by name."""
+        found = {
+            name: [data for since, data in versions if since <= version]
+            for name, versions in list(self._results.items())
+        }
+        return pickle.dumps({name: datas[-1] for name, datas in found.items() if datas})
+
+
 class Server:
     """Answers the requests of one worker, and stores what the worker has reported.
 
@@ -133,6 +198,8 @@ class Server:
         alias: the worker in the names of the instances that its tests use; "" means its id.
 
     Attributes:
+        waits: the steps for which tests wait, each combination once, and the number of that of each
+            test; None if no test waits.
         gone: an event that is set once the worker's process has ended, for any reason.
         pid: the worker's process id; None until the plugin in the worker has sent it.
         host: the name of the machine of the worker; "" until the plugin in it has sent it.
@@ -157,6 +224,7 @@ class Server:
         self.stuck: str | None = None
         self.is_ending = False
         self.waves: list[tuple[int, bool, int]] = []
+        self.waits: tuple[list[tuple[str, ...]], list[int]] | None = None
         self._channel = channel  # execnet keeps only a weak reference
         self._answers = answers
         self._needs: dict[str, Any] | None = None
@@ -176,6 +244,7 @@ class Server:
             "verdict": lambda answers, _, name: (pickle.dumps(answers.host.verdict_on(name)),),
             "control": self._control,
             "results": lambda answers, _: (answers.results,),
+            "results_at": lambda answers, _, at: (answers.progress.results_at(at),),
             "losses": lambda answers, _: (answers.look(),),
             "run_id": lambda answers, _: (answers.host.run_id,),
             "environment": lambda answers, _: (answers.host.environment,),
@@ -202,6 +271,11 @@ class Server:
         if self.pid is not None and losses is not None:
             self._send(0, True, losses)
 
+    def progress(self, progress: History | None) -> None:
+        """Tell the worker what the steps have come to, if it listens already."""
+        if self.pid is not None and progress is not None:
+            self._send(0, True, (progress.version, progress.unfinished, progress.setting))
+
     def receive(self, message: Any) -> None:
         """Handle a message; None means that the worker has ended."""
         if message is None:
@@ -214,10 +288,11 @@ class Server:
                 self.network = next(iter(networks), "")
                 if (answers := self._answers()) is not None:
                     self.lost(answers.losses())
+                    self.progress(answers.progress)
             elif what == "need":
                 self._needs = arguments[0]
             elif what == "waves":
-                self.waves = arguments[0]
+                self.waves, self.waits = arguments
             elif what == "stuck":
                 self.stuck = arguments[0]
             elif what == "ending":

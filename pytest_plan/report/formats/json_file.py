@@ -23,7 +23,7 @@ def data(account: Account) -> dict[str, Any]:
         "run_id": account.run_id,
         "environment": account.environment,
         "outcome": account.verdict.outcome.value,
-        "plan": {"outcome": account.verdict.plan_outcome.value},
+        "plan": {"outcome": account.verdict.plan_outcome.value, **_overlap(account)},
         "command": account.command,
         "host": account.host,
         "versions": dict(account.versions),
@@ -32,6 +32,11 @@ def data(account: Account) -> dict[str, Any]:
         "tests": _tests(account),
         **({} if account.share is None else {"share": dict(account.share)}),
     }
+
+
+def _overlap(account: Account) -> dict[str, Any]:
+    early = account.early_tests
+    return {} if early is None else {"overlap": True, "tests_before_ready": early}
 
 
 def _tests(account: Account) -> dict[str, Any]:

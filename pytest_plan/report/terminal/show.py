@@ -13,7 +13,7 @@ from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.plugin.declaring.marks import ALONE
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
-from pytest_plan.report.terminal import tree
+from pytest_plan.report.terminal import overlap, tree
 
 
 def pytest_plan_show(config: pytest.Config) -> None:
@@ -23,7 +23,7 @@ def pytest_plan_show(config: pytest.Config) -> None:
     if writer.width_of_current_line:
         writer.line()
     writer.sep("=", "plan")
-    for line in (*_steps(plan), *_tests(plan)):
+    for line in (*_steps(plan), *_tests(plan), *overlap.lines(plan)):
         writer.line(printable(visible(line)))
     writer.line("nothing was run")
 

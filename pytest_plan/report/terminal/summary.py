@@ -71,7 +71,7 @@ class Summary:
         if not ran:
             return
         reporter.write_sep("=", "plan")
-        for line, markup in table.lines(ran, result, planned):
+        for line, markup in table.lines(ran, result, planned, self._plan.early_seconds):
             reporter.write_line(printable(self._plan.host.mask(line)), **markup)
 
     def _succeeded(self, reporter: pytest.TerminalReporter) -> None:

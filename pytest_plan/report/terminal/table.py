@@ -20,7 +20,10 @@ _NOT_BAD = (
 
 
 def lines(
-    steps: Sequence[StepResult], result: PlanResult, planned: Mapping[str, PlannedStep]
+    steps: Sequence[StepResult],
+    result: PlanResult,
+    planned: Mapping[str, PlannedStep],
+    overlap: float = 0.0,
 ) -> Iterator[tuple[str, dict[str, bool]]]:
     """Yield the aligned lines of the table, each with its markup for the terminal writer.
 
@@ -28,6 +31,7 @@ def lines(
         steps: the steps to list.
         result: the result of the whole run, which determines the critical path.
         planned: the steps of the plan, of which many instances share a line.
+        overlap: for how many seconds tests ran before all steps had ended.
     """
     path = critical_path(result.steps)
     groups = list(folded(steps, lambda step: _template(step, planned)))
@@ -36,9 +40,13 @@ def lines(
     yield _join(_HEAD, widths), {"bold": True}
     for group, row in zip(groups, rows, strict=True):
         yield _join(row, widths), _markup(group.steps)
+    more = f"tests ran during {format_duration(overlap)} of" if overlap else ""
     if len(path) > 1:
         took = sum(result.steps[name].seconds for name in path)
-        yield f"critical path (*): {' > '.join(path)}, {format_duration(took)}", {}
+        text = f"critical path (*): {' > '.join(path)}, {format_duration(took)}"
+        yield f"{text}; {more} it" if more else text, {}
+    elif more:
+        yield f"{more} provisioning", {}
 
 
 def _row(group: Group[StepResult], path: Sequence[str]) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class Steps:
             step = GenericStep(
                 exec=partial(self._run, name), cleanup=partial(self.undone.append, name)
             )
-            self.plan.add_step(step, name=name, needs=needed)
+            self.plan.add_step(step, name=name, needs=needed, cleanup_when="attempted")
         listen(self.plan, self._hear)
         self.run: Run = begin(self.plan)
         self.background: Background = self.run.background(self.news.set)

@@ -24,6 +24,9 @@ class Behind:
         host: the run of the plan.
         used: a function to call, on the main thread, after steps have ended; it lets tests use
             them.
+
+    Attributes:
+        waits: whether steps that the main thread provisions wait for those behind the tests.
     """
 
     def __init__(self, config: pytest.Config, host: Host, used: Callable[[], None]) -> None:
@@ -33,6 +36,7 @@ class Behind:
         self._background: Background | None = None
         self._lent = contextlib.ExitStack()  # what the main thread lends to steps while they run
         self._is_told = False
+        self.waits = True
         host.end_other = self._end
 
     @property
@@ -57,15 +61,14 @@ class Behind:
 
     def _end(self, is_over: bool) -> None:
         """Wait until no step runs any more; if the tests are over, let no further one begin."""
-        if not self.is_running:
+        if not self.is_running or not (is_over or self.waits):
             return
         if not is_over:
             self.settle()
             self._used()
             return
         self._host.run.end_provisioning("the tests have ended")
-        with contextlib.suppress(JournalError):  # cleanup reports that the journal is broken
-            self.settle()
+        self.settle()
 
     def pump(self) -> None:
         """Deliver what has happened, and let tests use the steps that have ended.
@@ -78,12 +81,13 @@ class Behind:
         if self._background is not None and self._host.is_open:
             self._deliver(self._background.pump)
             self._host.signals.raise_received()
-            self._used()
             self._host.report_failures(before_tests=True)
+            self._used()
 
     def _deliver(self, deliver: Callable[[], None]) -> None:
         try:
-            with self._host.foreground.owned():
+            # Cleanup reports that the journal is broken.
+            with self._host.foreground.owned(), contextlib.suppress(JournalError):
                 deliver()
         finally:
             if not self.is_running:

@@ -22,9 +22,8 @@ from pytest_plan.plugin.xdist.scheduling.scheduling import in_waves, is_usable
 if TYPE_CHECKING:
     from pytest_plan.plugin.compat.xdist_internals import StartBarrier
     from pytest_plan.plugin.run.host import Host
-    from pytest_plan.plugin.session.controller.behind import Behind
-    from pytest_plan.plugin.session.controller.clones import Clones
     from pytest_plan.plugin.session.controller.machines import LoopbackWarnings
+    from pytest_plan.plugin.session.controller.provisioning import Provisioning
     from pytest_plan.plugin.session.session import PlanSession
     from pytest_plan.plugin.xdist.scheduling.scheduling import NewStage, WaveScheduling
     from pytest_plan.plugin.xdist.server import Answers, Server
@@ -42,11 +41,8 @@ class Controller(Owner):
         self._made: list[Any] = []  # the schedulers that the user's --dist or plugin has made
         self._staged: WaveScheduling | None = None  # None if the first of them is unusable
         self._has_warned = False
-        self._needs: set[str] = set()  # of the tests of all workers
         self._barrier: StartBarrier | None = None
-        self._has_provisioned = False  # is set only if steps have instances
-        self._behind: Behind | None = None  # None until steps are provisioned while tests run
-        self._made_clones: Clones | None = None
+        self._provisioning: Provisioning | None = None
         self._lost: str | None = None  # which worker could not be replaced, and why
         self._loopback: LoopbackWarnings | None = None
         self._ending = Ending(config, self._servers, self._say)
@@ -103,6 +99,8 @@ class Controller(Owner):
             f"{name!r} ({step.origin})" for name, step in steps.items() if step.options.after_tests
         ]
         why = f"steps wait for tests: {', '.join(waiting)}" if waiting else "tests must run alone"
+        if self._settings.overlap and not waiting:
+            why = f"{self._settings.sources['overlap']} gives tests out in waves"
         return pytest.UsageError(
             f"{why}; for that, pytest_xdist_make_scheduler must return a new scheduler with "
             f"pytest-xdist's whole protocol at each call, which {type(scheduler).__name__} is not: "
@@ -133,7 +131,7 @@ class Controller(Owner):
         plan_session, scheduling = lookup.peek(self._config), self._staged
         # Tests are left if workers have died and are not replaced.
         if plan_session is not None and scheduling is not None and scheduling.is_over:
-            plan_session.provision_rest()
+            self._finish_steps(plan_session)
         return result
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -154,46 +152,54 @@ class Controller(Owner):
             pytest_internals.load_conftest(self._config, file)
         declared = plan_session.declared
         declared.include(self._folder(file) for file in needs["conftests"])
-        answers = self._start_answering()
+        self._start_answering()
         if not plan_session.host.has_begun:
             for each in self._servers:
                 _guard(plan_session.host, each)
-        if (clones := self._clones(plan_session)) is not None and clones.concern(server.alias):
-            self._needs.update(needs["needs"])
-            clones.provision(server.alias, needs["needs"])
+        assert self._provisioning is not None
+        provisioning = self._provisioning
+        if provisioning.provision_for_clone(server.alias, needs["needs"]):
             return
-        self._find_workers(plan_session)
+        servers = self._servers.items()
+        provisioning.find_workers([one.alias for node, one in servers if not _is_gone(node, one)])
         try:
             steps = declared.steps
             declared.check(steps)
-            self._needs.update(declared.everywhere(needs["needs"], steps))
+            provisioning.needs.update(declared.everywhere(needs["needs"], steps))
             declared.selection.rank_steps(steps)
             if self._staged is not None and declared.selection.opened is None:
                 declared.selection.opened = self._staged.first_rank()
             if needs["broken"]:
                 plan_session.host.refuse(_BROKEN)
             else:
-                known = [name for name in self._needs if name in steps]
+                known = [name for name in provisioning.needs if name in steps]
                 declared.needed = declared.to_run(known, steps)
                 declared.selection.add(needs["by_rank"])
-            plan_session.host.provision(declared.due())
+            provisioning.provision(declared.due())
         finally:
-            if plan_session.host.has_begun:
-                answers.decide(filter(declared.selection.is_due, self._needs))
+            provisioning.decide()
         plan_session.host.report_failures(before_tests=True)
         self._ending.watch_limit(plan_session.host)
         self._warn_of_loopback()
+
+    def _finish_steps(self, plan_session: PlanSession) -> None:
+        if self._provisioning is None:
+            plan_session.provision_rest()
+        else:
+            self._provisioning.finish()
 
     def _announce_waves(self, node: Any, server: Server) -> None:
         """Pass on in which parts a worker runs its tests."""
         if not server.waves:
             return
         if self._staged is None:
-            if len(server.waves) > 1 or any(alone for _, alone, _ in server.waves):
+            if len(server.waves) > 1 or server.waits or any(alone for _, alone, _ in server.waves):
                 raise self._unusable(self._made[0])
             return
         xdist_internals.ignore_send_errors(node)
-        self._staged.announce(node, server.waves)
+        combinations, numbers = server.waits or ((), ())
+        needs = [combinations[number] for number in numbers]
+        self._staged.announce(node, server.waves, needs)
         if self._config.option.dist == "each" and any(alone for _, alone, _ in server.waves):
             self._warn_of_each()
 
@@ -209,7 +215,7 @@ class Controller(Owner):
     def _begin_stage(self, opening: NewStage) -> None:
         """Provision what the tests of a stage need; all tests of the stages before have ended."""
         plan_session = lookup.peek(self._config)
-        if plan_session is None or self._answers is None:
+        if plan_session is None or self._provisioning is None:
             return
         if plan_session.host.remaining() == 0:
             self._end_at_limit()
@@ -220,9 +226,9 @@ class Controller(Owner):
             stage = Stage(rank, ranks.index(rank) + 1, len(ranks), opening.ended)
             servers = self._servers.items()
             gone = {server.alias for node, server in servers if _is_gone(node, server)}
-            plan_session.begin_stage(stage, gone)
+            plan_session.begin_stage(stage, self._provisioning.provision, gone)
         finally:
-            self._answers.decide(filter(plan_session.declared.selection.is_due, self._needs))
+            self._provisioning.decide()
         self._warn_of_loopback()
 
     def _end_at_limit(self) -> NoReturn:
@@ -242,6 +248,8 @@ class Controller(Owner):
         """Clean up once every worker has ended; until then, a test may use the environment."""
         plan_session = lookup.peek(self._config)
         if plan_session is not None and plan_session.host.is_open:
+            if self._provisioning is not None and self._session is not None:
+                self._provisioning.stop(self._session)
             self._ending.end_all()
         super().clean_up(failed=failed)
 
@@ -262,6 +270,7 @@ class Controller(Owner):
         if self._answers is not None:
             return self._answers
         from pytest_plan.plugin.items.gate import Gate
+        from pytest_plan.plugin.session.controller.provisioning import Provisioning
         from pytest_plan.plugin.xdist.server import Answers
         from pytest_plan.plugin.xdist.shared_store import SharedStore
 
@@ -271,7 +280,7 @@ class Controller(Owner):
         gate = Gate(self._config, plan_session.verdict, host.has_failed, plan_session.loss)
         self._config.pluginmanager.register(gate, "pytest_plan_gate")
         self._answers = Answers(plan_session.host, plan_session.store, plan_session.logs())
-        host.watching.on_loss = self._tell_losses
+        self._provisioning = Provisioning(plan_session, self._answers, self._staged, self._servers)
         xdist_internals.replace_reachable_workers(self._config, self._go_on_without)
         for node in self._servers:
             xdist_internals.ignore_send_errors(node)
@@ -279,51 +288,6 @@ class Controller(Owner):
             self._staged or self._made[0], lambda node: _is_gone(node, self._servers[node])
         )
         return self._answers
-
-    def _find_workers(self, plan_session: PlanSession) -> None:
-        """Let steps have instances for the workers that are there when the first has collected."""
-        plan_session.find_workers()
-        definition = plan_session.declared.definition
-        if definition.has_instances and not self._has_provisioned:
-            self._has_provisioned = True
-            living = [one.alias for node, one in self._servers.items() if not _is_gone(node, one)]
-            definition.workers = tuple(dict.fromkeys(living))
-
-    def _clones(self, plan_session: PlanSession) -> Clones | None:
-        """Return what provisions the instances for clones; None before the first provisioning."""
-        if not self._has_provisioned:
-            return None
-        if self._made_clones is None:
-            from pytest_plan.plugin.session.controller.clones import Clones
-
-            assert self._answers is not None
-            self._made_clones = Clones(
-                plan_session.declared,
-                plan_session.host,
-                self._start_behind(plan_session),
-                self._answers.decide,
-                self._tell_losses,
-            )
-        return self._made_clones
-
-    def _start_behind(self, plan_session: PlanSession) -> Behind:
-        if self._behind is None:
-            from pytest_plan.plugin.session.controller.behind import Behind
-
-            self._behind = Behind(self._config, plan_session.host, self._use_provisioned)
-        return self._behind
-
-    def _use_provisioned(self) -> None:
-        """Let tests use what was provisioned while other tests ran."""
-        if self._made_clones is not None:
-            self._made_clones.use_provisioned()
-
-    def _tell_losses(self) -> None:
-        """Let every worker know at once which steps are lost."""
-        assert self._answers is not None
-        losses = self._answers.losses()
-        for server in list(self._servers.values()):
-            server.lost(losses)
 
     def _go_on_without(self, node: Any, error: Exception) -> None:
         """Report a worker that cannot be replaced; tests that were left for it may never begin."""
@@ -339,11 +303,12 @@ class Controller(Owner):
 
     def _warn_of_loopback(self) -> None:
         assert self._answers is not None
+        assert self._provisioning is not None
         if self._loopback is None:
             from pytest_plan.plugin.session.controller.machines import LoopbackWarnings
 
             self._loopback = LoopbackWarnings(self._config, self._answers)
-        self._loopback.warn(self._servers.values(), self._needs)
+        self._loopback.warn(self._servers.values(), self._provisioning.needs)
 
     def _refuse_bare_worker(self, server: Server) -> None:
         plan_session = lookup.peek(self._config)
