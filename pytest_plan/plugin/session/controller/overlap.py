@@ -88,19 +88,20 @@ class Overlap:
             and (name not in (self._declared.needed or ()) or self._have_ended((name,)))
         }
         self._asked -= ended
-        self._has_ended = not self._behind.is_running
-        self._note_progress()
+        is_running = self._behind.is_running
+        self._has_ended = not (self._note_progress() and is_running)
         self._answers.decide(ended)
         self._tell()
         if self._has_ended:
             self._note_time()
+        if not is_running:
             self._host.use_provisioned()
         elif ended:
             self._host.watching.begin(self._host.run)
         self._scheduling.look()
 
-    def _note_progress(self) -> None:
-        """Note which steps have not ended, and which have set variables, as tests know them."""
+    def _note_progress(self) -> list[str]:
+        """Note which steps have set variables, as tests know them; return those not ended."""
         facts, runs = self._host.run.facts, self._host.run.step_runs
         history = self._answers.progress
         assert history is not None
@@ -111,6 +112,7 @@ class Overlap:
             list(dict.fromkeys(runs[name].planned.template for name in names if name in runs))
             for names in (unfinished, setting)
         )
+        return unfinished
 
     def stop(self, reason: str) -> None:
         """Stop the steps that run, because the session ends."""
