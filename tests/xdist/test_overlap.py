@@ -252,7 +252,7 @@ def test_a_signal_ends_steps_and_tests(cluster: Cluster, name: str, status: int)
     import os
     import signal
 
-    cluster.steps(STEPS, ENDLESS)
+    cluster.steps(STEPS, ENDLESS, "def pytest_plan_cleanup(reason): note('reason', reason)")
     cluster.tests(WAITING)
     with cluster.start("-n", "2", "--plan-overlap") as live:
         for file in ("endless", "begun"):
@@ -260,7 +260,7 @@ def test_a_signal_ends_steps_and_tests(cluster: Cluster, name: str, status: int)
         os.kill(live.pid, getattr(signal, name))
         result = live.end()
     assert result.ret == status
-    assert cluster.calls == ["undo endless", "undo quick"]
+    assert cluster.calls == ["reason cancelled", "undo endless", "undo quick"]
     assert "cancelled" in result.stdout.str()
 
 

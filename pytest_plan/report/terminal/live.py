@@ -187,8 +187,8 @@ class TerminalReport:
     def _waiting(self, event: Waiting) -> None:
         if self._starting:
             self._write_starts()
-        if self._view is not None:
-            return  # it shows them
+        if self._view is not None and self._plan.host.output.is_capturing:
+            return  # it shows them, unless tests run meanwhile
         for name, seconds in event.steps:
             last = self._mentioned.get(name)
             if (seconds < FIRST) if last is None else (event.at - last < HEARTBEAT):

@@ -116,7 +116,11 @@ class Overlap:
 
     def stop(self, reason: str) -> None:
         """Stop the steps that run, because the session ends."""
-        if self._behind.is_running:
+        if not self._behind.is_running:
+            return
+        if self._host.signals.received:
+            self._host.run.cancel("a signal ended the session")
+        else:
             self._host.run.end_provisioning(f"the session ends: {reason}", at_once=True)
 
     def is_ready(self, needs: Sequence[str]) -> bool:
