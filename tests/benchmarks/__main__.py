@@ -21,6 +21,7 @@ from tests.benchmarks.groups import (
     engine,
     html_report,
     imports,
+    overlap,
     reuse,
     sharing,
     stages,
@@ -48,6 +49,7 @@ GROUPS = {
     "sharing": sharing,
     "stopping": stopping,
     "html_report": html_report,
+    "overlap": overlap,
 }
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "benchmarks.md"
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"

@@ -9,8 +9,8 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from xdist.remote import Producer
-from xdist.scheduler import (
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import (  # type: ignore[import-untyped]
     EachScheduling,
     LoadFileScheduling,
     LoadScheduling,
