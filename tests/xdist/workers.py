@@ -142,7 +142,7 @@ class Simulation:
         found: list[Any] = [partial(self._collect, node) for node in self.waiting]
         found += [partial(self._end, step) for step in self._due() if step not in self.ended]
         for node in self.nodes:
-            if not node.is_up:
+            if not node.is_up or node in self.waiting:
                 continue
             if node.commands:
                 found += [partial(self._receive, node)] * 3

@@ -96,7 +96,7 @@ class WaveScheduling:
         self._is_entered = False  # whether the tests of the open part can be given out
         self._waves: list[Wave] = []  # those of the open part, without those that are over
         self._pools: list[Pool] = []  # those of the open part
-        self._left: list[Worker] = []  # with `each`: the dead, whose pools have tests
+        self._left: list[Worker] = []  # with `each`: the dead that have left tests
         self._expected = 0  # with `each`: how many workers run all tests
         self._missing = 0  # with `each`: how many of them have no part in the open part yet
         self._differ = False  # whether the workers have collected different tests
@@ -238,7 +238,8 @@ class WaveScheduling:
             raise KeyError(node)
         running = worker.queue[0] if worker.queue else None
         found = [wave.remove(node, running) for wave in self._waves]
-        if self._each and worker.pool is not None and worker.pool.waiting:
+        has_left = worker.pool is not None and bool(worker.pool.waiting)
+        if self._each and (has_left or any(wave.owes(node) for wave in self._waves)):
             self._left.append(worker)
         crashed = next((item for item in found if item is not None), None)
         if crashed is None:
@@ -346,9 +347,9 @@ class WaveScheduling:
         """Let a worker take part in the open part that has collected only now."""
         is_alone = self._parts[self._part].is_alone and not self._each
         is_member = not is_alone or all(one.pool is None for one in self._workers.values())
-        for wave in self._waves if is_member else ():
-            wave.join(worker)
         if not self._each:
+            for wave in self._waves if is_member else ():
+                wave.join(worker)
             worker.pool = self._pools[0] if is_member else None
         elif self._left:
             spec = worker.node.gateway.spec
@@ -356,6 +357,8 @@ class WaveScheduling:
             dead = (same or self._left)[0]
             self._left.remove(dead)
             worker.pool = dead.pool
+            for wave in self._waves:
+                wave.replace(dead.node, worker)
         elif self._missing:
             self._missing -= 1
             self._take_part(worker)

@@ -27,7 +27,8 @@ class Wave:
         self._each = each
         self._is_last = is_last
         self._indices: Sequence[int] = ()  # without `each`: the tests, in every collection
-        self._owed: list[Proxy] = []  # with `each`: those that have left tests to a replacement
+        # With `each`: the tests of each dead worker that has left some of them to a replacement.
+        self._owed: dict[Any, Sequence[int]] = {}
 
     @property
     def is_through(self) -> bool:
@@ -48,16 +49,17 @@ class Wave:
         self.inner.schedule()
 
     def join(self, worker: Worker) -> None:
-        """Let a worker join that has collected now; with `each`, only in place of a dead one."""
-        if not self._each:
-            self._join(worker, self._indices)
-        elif self._owed:
-            spec = worker.node.gateway.spec
-            proxy = next(
-                (one for one in self._owed if one.node.gateway.spec == spec), self._owed[0]
-            )
-            self._owed.remove(proxy)
-            self._join(worker, proxy.indices)
+        """Let a worker join that has collected now; not with `each`."""
+        self._join(worker, self._indices)
+
+    def replace(self, node: Any, worker: Worker) -> None:
+        """With `each`, let a worker run the tests that a dead one has left."""
+        if node in self._owed:
+            self._join(worker, self._owed.pop(node))
+
+    def owes(self, node: Any) -> bool:
+        """With `each`, return whether a dead worker has left tests."""
+        return node in self._owed
 
     def remove(self, node: Any, running: int | None) -> str | None:
         """Remove a worker that has ended; return the test that it was running if that is of this.
@@ -78,7 +80,7 @@ class Wave:
         if not is_running:
             put_back(self.inner, proxy, lost)
         if self._each and left > is_running:
-            self._owed.append(proxy)
+            self._owed[node] = proxy.indices
         return lost if is_running else None
 
     def has(self, item: str) -> bool:
