@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_plan.engine.definition.graph import closure, longest_first
 from pytest_plan.engine.definition.options import RunOptions
 from pytest_plan.engine.definition.planned import PlannedStep
-from pytest_plan.engine.execution.coordination.background import Background
 from pytest_plan.engine.execution.coordination.executor import Executor, Inbox, emitter
-from pytest_plan.engine.execution.coordination.probe import Probe
 from pytest_plan.engine.execution.phases import Forward, Reverse, RunStatus
 from pytest_plan.engine.execution.step_run import StepRun
 from pytest_plan.engine.journal.null import NullJournal
@@ -43,6 +41,7 @@ from pytest_plan.engine.shared.run_facts import RunFacts
 from pytest_plan.engine.shared.store import LocalStore
 
 if TYPE_CHECKING:
+    from pytest_plan.engine.execution.coordination.background import Background
     from pytest_plan.engine.execution.restore import Restorer
 
 
@@ -177,11 +176,7 @@ class Run:
             self.journal.flush()
 
     def due(self, names: Collection[str] | None) -> list[str]:
-        """Return these steps and those that they wait for, without those that have ended.
-
-        Args:
-            names: the steps; None means all steps.
-        """
+        """Return these steps (None: all) and those that they wait for, if they have not ended."""
         planned = {name: step_run.planned for name, step_run in self.step_runs.items()}
         wanted = closure(planned if names is None else names, planned)
         due = [name for name in planned if name in wanted and not self.step_runs[name].has_ended]
@@ -192,6 +187,8 @@ class Run:
 
     def background(self, told: Callable[[], None]) -> Background:
         """Return what provisions on a thread of its own; see `Background` for `told`."""
+        from pytest_plan.engine.execution.coordination.background import Background
+
         return Background(self._executor, self._status, self.journal, told)
 
     def restore(self, restorer: Restorer, steps: Mapping[str, str | None]) -> None:
@@ -212,6 +209,8 @@ class Run:
 
     def dead(self, names: Collection[str]) -> dict[str, str]:
         """Call the `alive` hooks of restored steps; return why steps are not alive, by name."""
+        from pytest_plan.engine.execution.coordination.probe import Probe
+
         probe = Probe(self._status, names)
         self._executor.run(probe)
         return probe.dead

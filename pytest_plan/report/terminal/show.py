@@ -15,7 +15,6 @@ from pytest_plan.engine.model.text import printable, visible
 from pytest_plan.plugin.declaring.marks import ALONE, is_alone
 from pytest_plan.plugin.session import lookup
 from pytest_plan.plugin.session.session import PlanSession
-from pytest_plan.plugin.xdist.scheduling.readiness import waits
 from pytest_plan.report.terminal import tree
 
 _FIRST, _LAST = "at once", "after all steps"
@@ -143,6 +142,8 @@ def _overlap(plan: PlanSession) -> Iterator[str]:
 
 
 def _beginnings(plan: PlanSession, items: Sequence[pytest.Item], rank: int) -> str:
+    from pytest_plan.plugin.xdist.scheduling.readiness import waits  # other runs do not need it
+
     steps, ranks = plan.declared.steps, plan.declared.selection.ranks
     found = waits(items, plan.needs, lambda item: (rank, is_alone(item)))
     own = {name for name in plan.declared.needed or () if ranks.get(name, 0) == rank}
