@@ -162,7 +162,7 @@ class StepReports:
         begins = report.when == "setup"
         self._handed_on = report
         if begins:
-            self._call("pytest_runtest_logstart", self._own_terminal(), **place)
+            self._call("pytest_runtest_logstart", self._misled(), **place)
         elif report.failed:
             report_internals.expect_teardown(self._config)
         # A step adds nothing to the progress of the tests.
@@ -171,19 +171,17 @@ class StepReports:
         if not self._call("pytest_runtest_logreport", (*_MEMORIES, *hidden), report=report):
             self._tell_terminal(report)
         if begins:
-            self._call("pytest_runtest_logfinish", self._own_terminal(), **place)
+            self._call("pytest_runtest_logfinish", self._misled(), **place)
         self._handed_on = None
         if report.failed:
             xdist_internals.count_failure(self._config, report)
             report_internals.tell_allure(self._config, report)
 
-    def _own_terminal(self) -> tuple[str, ...]:
-        """Return the name of pytest's own terminal reporter, or nothing if there is another one.
-
-        It would begin a line for the step. A reporter of another kind may need the hook.
-        """
+    def _misled(self) -> tuple[str, ...]:
+        """Return the plugins that would take the step for a test; others may need the hook."""
         reporter = self._config.pluginmanager.get_plugin(_TERMINAL)
-        return (_TERMINAL,) if isinstance(reporter, pytest.TerminalReporter) else ()
+        own = (_TERMINAL,) if isinstance(reporter, pytest.TerminalReporter) else ()
+        return (*own, "pytest_plan_overlap")
 
     def _tell_terminal(self, report: pytest.TestReport) -> None:
         """Let the terminal show a report that another plugin has kept from it by raising."""
