@@ -121,12 +121,22 @@ pytest.die = die
 """
 
 
+SEEN = {
+    "free": [[], ["QUICK"], ["QUICK", "SLOW"]],
+    "quick": [["QUICK"], ["QUICK", "SLOW"]],
+    "slow": [["QUICK", "SLOW"]],
+}
+
+
 @pytest.mark.parametrize("mode", ["load", "worksteal"])
 def test_workers_die_before_and_after_a_step_has_ended(cluster: Cluster, mode: str) -> None:
     """The test in which a worker died fails once, and every other test runs once."""
     cluster.steps(STEPS, _DIE.replace("die()", "die(name)").replace('"died"', "name"))
-    tests = ["@pytest.mark.parametrize('n', range(10))\ndef test_{0}s(n{1}):\n    note('{0}', n)"]
-    body = "".join(
+    tests = [
+        "@pytest.mark.parametrize('n', range(10))\ndef test_{0}s(n{1}):\n    note('{0}', n, *seen())"
+    ]
+    seen = "def seen(): return [name for name in ('QUICK', 'SLOW') if name in os.environ]\n"
+    body = seen + "".join(
         tests[0].format(name, takes)
         + f"\n    if n == 4: pytest.die('died-{name}')"
         + (f"\n    open('{touch}', 'w').close()\n" if touch else "\n")
@@ -141,6 +151,8 @@ def test_workers_die_before_and_after_a_step_has_ended(cluster: Cluster, mode: s
     result.assert_outcomes(passed=27, failed=3)
     calls = [call for call in cluster.calls if not call.startswith("undo")]
     assert len(calls) == len(set(calls)) == 30
+    # A replacement sees the variables of the steps that its own tests need, and no others.
+    assert all(call.split()[2:] in SEEN[call.split()[0]] for call in calls)
     assert cluster.calls[-2:] == ["undo slow", "undo quick"]
 
 

@@ -36,6 +36,8 @@ class Worker:
         self._remote: Remote | None = None
         self._restore_handlers: Callable[[], None] = lambda: None
         variables = config.workerinput.get(roles.ENVIRON, {})  # type: ignore[attr-defined]
+        for name in config.workerinput.get(roles.HIDDEN, ()):  # type: ignore[attr-defined]
+            os.environ.pop(os.fsdecode(name), None)
         for name, value in variables.items():
             os.environ[os.fsdecode(name)] = os.fsdecode(value)
         # None if the controller has not loaded the plugin.
@@ -87,7 +89,8 @@ class Worker:
     def _announce_parts(self, plan_session: PlanSession, items: list[pytest.Item]) -> None:
         """Sort the tests, and tell the controller their parts and the steps for which they wait."""
         waves = plan_session.put_in_order(items)
-        if not self._settings.overlap or not any(plan_session.needs.values()):
+        overlaps = self._settings.overlap and self._settings.share is None
+        if not overlaps or not any(plan_session.needs.values()):
             self._announce(waves)
             return
         from pytest_plan.plugin.items.stages import Wave

@@ -7,6 +7,7 @@ import pytest
 # Keys of xdist's `workerinput`.
 CHANNEL = "pytest_plan_channel"
 ENVIRON = "pytest_plan_environ"
+HIDDEN = "pytest_plan_hidden"
 EACH = "pytest_plan_each"
 WORKER = "pytest_plan_worker"
 

@@ -11,6 +11,7 @@ from pytest_plan.engine.model.results import PlanResult, StepResult, critical_pa
 from pytest_plan.report.terminal.instances import Group, folded, span, summary
 
 _HEAD = ("step", "outcome", "duration", "attempts", "cleanup")
+_LEAST = 0.01  # seconds of overlap that are worth mentioning
 _NOT_BAD = (
     CleanupOutcome.NONE,
     CleanupOutcome.SUCCEEDED,
@@ -40,7 +41,7 @@ def lines(
     yield _join(_HEAD, widths), {"bold": True}
     for group, row in zip(groups, rows, strict=True):
         yield _join(row, widths), _markup(group.steps)
-    more = f"tests ran during {format_duration(overlap)} of" if overlap else ""
+    more = f"tests ran during {format_duration(overlap)} of" if overlap >= _LEAST else ""
     if len(path) > 1:
         took = sum(result.steps[name].seconds for name in path)
         text = f"critical path (*): {' > '.join(path)}, {format_duration(took)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -67,7 +67,14 @@ class Controller(Owner):
             alias = lookup.of(self._config, self._settings).continued.by(alias)
         self._servers[node] = Server(node.gateway.id, channel, lambda: self._answers, alias)
         node.workerinput[roles.CHANNEL] = channel
-        node.workerinput[roles.ENVIRON] = self._variables()
+        variables = self._variables()
+        hidden = set() if self._provisioning is None else self._provisioning.hidden(variables)
+        node.workerinput[roles.ENVIRON] = {
+            os.fsencode(name): os.fsencode(value)
+            for name, value in variables.items()
+            if name not in hidden
+        }
+        node.workerinput[roles.HIDDEN] = [os.fsencode(name) for name in hidden]
         node.workerinput[roles.EACH] = self._config.option.dist == "each"
         node.workerinput[roles.WORKER] = alias
         if plan_session is not None and plan_session.host.has_begun:
@@ -193,7 +200,8 @@ class Controller(Owner):
         if not server.waves:
             return
         if self._staged is None:
-            if len(server.waves) > 1 or server.waits or any(alone for _, alone, _ in server.waves):
+            waits = self._settings.overlap and server.waits
+            if len(server.waves) > 1 or waits or any(alone for _, alone, _ in server.waves):
                 raise self._unusable(self._made[0])
             return
         xdist_internals.ignore_send_errors(node)
@@ -261,10 +269,9 @@ class Controller(Owner):
         if plan_session is not None:
             plan_session.host.prepare()
 
-    def _variables(self) -> dict[bytes, bytes]:
+    def _variables(self) -> Mapping[str, str]:
         plan_session = lookup.peek(self._config)
-        variables = {} if plan_session is None else plan_session.host.variables()
-        return {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
+        return {} if plan_session is None else plan_session.host.variables()
 
     def _start_answering(self) -> Answers:
         if self._answers is not None:

@@ -27,6 +27,9 @@ class Overlap:
         behind: what provisions behind the tests.
         scheduling: what gives tests to workers.
         tell: a function that tells the workers what the steps have come to.
+
+    Attributes:
+        known: the environment variables that all workers see: those of steps that had ended.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Overlap:
         self._has_ended = False  # whether all steps had ended when they were looked at last
         self._plan = plan_session
         plan_session.early_tests = 0
+        self.known = frozenset(self._host.variables())
         answers.progress = History()
         behind.waits = False
         scheduling.is_ready = self.is_ready
@@ -106,7 +110,8 @@ class Overlap:
         history = self._answers.progress
         assert history is not None
         unfinished = [name for name in self._declared.due() if not runs[name].has_ended]
-        setting = [*facts.variables.owners().values()]
+        owners = facts.variables.owners()
+        setting = [step for name, step in owners.items() if name not in self.known]
         setting += [step for step, _, _ in facts.instance_variables.current()]
         history.unfinished, history.setting = (
             list(dict.fromkeys(runs[name].planned.template for name in names if name in runs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -99,6 +99,11 @@ class Provisioning:
         if self._behind is not None:
             self._behind.settle()
         self._plan.provision_rest()
+
+    def hidden(self, variables: Iterable[str]) -> set[str]:
+        """Return those of the variables of steps that a further worker must not see yet."""
+        known = None if self._overlap is None else self._overlap.known
+        return set() if known is None else {name for name in variables if name not in known}
 
     def stop(self, session: pytest.Session) -> None:
         """Stop the steps that run behind the tests, because the session ends."""
