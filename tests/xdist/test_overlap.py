@@ -132,21 +132,23 @@ SEEN = {
 def test_workers_die_before_and_after_a_step_has_ended(cluster: Cluster, mode: str) -> None:
     """The test in which a worker died fails once, and every other test runs once."""
     cluster.steps(STEPS, _DIE.replace("die()", "die(name)").replace('"died"', "name"))
-    tests = [
-        "@pytest.mark.parametrize('n', range(10))\ndef test_{0}s(n{1}):\n    note('{0}', n, *seen())"
-    ]
-    seen = "def seen(): return [name for name in ('QUICK', 'SLOW') if name in os.environ]\n"
-    body = seen + "".join(
-        tests[0].format(name, takes)
-        + f"\n    if n == 4: pytest.die('died-{name}')"
-        + (f"\n    open('{touch}', 'w').close()\n" if touch else "\n")
-        for name, takes, touch in (
-            ("free", "", "free"),
-            ("quick", ", quick", "used"),
-            ("slow", ", slow", ""),
-        )
+    cluster.tests(
+        "def seen(): return [name for name in ('QUICK', 'SLOW') if name in os.environ]",
+        *(
+            f"""
+            @pytest.mark.parametrize("n", range(10))
+            def test_{name}s(n{takes}):
+                note("{name}", n, *seen())
+                if n == 4: pytest.die("died-{name}")
+                open("{touch}", "w").close()
+            """
+            for name, takes, touch in (
+                ("free", "", "free"),
+                ("quick", ", quick", "used"),
+                ("slow", ", slow", "over"),
+            )
+        ),
     )
-    cluster.tests(body)
     result = cluster.two("--plan-overlap", "--dist", mode)
     result.assert_outcomes(passed=27, failed=3)
     calls = [call for call in cluster.calls if not call.startswith("undo")]
