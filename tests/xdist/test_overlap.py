@@ -275,7 +275,7 @@ def test_a_signal_ends_steps_and_tests(cluster: Cluster, name: str, status: int)
         result = live.end()
     assert result.ret == status
     assert cluster.calls == ["reason cancelled", "undo endless", "undo quick"]
-    assert "cancelled" in result.stdout.str()
+    result.stdout.fnmatch_lines(["endless *cancelled*", "*tests ran during *"])
 
 
 def test_the_reaper_cleans_up_after_sigkill(cluster: Cluster) -> None:

@@ -121,6 +121,7 @@ class Overlap:
 
     def stop(self, reason: str) -> None:
         """Stop the steps that run, because the session ends."""
+        self._note_time()
         if not self._behind.is_running:
             return
         if self._host.signals.received:
