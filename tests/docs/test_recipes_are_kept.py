@@ -57,6 +57,7 @@ RECIPES = {
     "how-to/a-database-for-each-worker": Recipe(frozenset({"postgres", "template"})),
     "how-to/a-matrix-of-versions": Recipe(frozenset({"server[1.0]", "server[1.1]"})),
     "how-to/an-environment-without-tests": Recipe(frozenset({"shop"})),
+    "how-to/begin-tests-before-the-last-step": Recipe(frozenset({"queue"})),
     "how-to/bound-the-time": Recipe(options=("--plan-limit", "2s")),
     "how-to/coming-from-session-fixtures": Recipe(without=("before/conftest.py",)),
     "how-to/collect-diagnostics": Recipe(),
