@@ -247,6 +247,11 @@ def test_waits():
     import time; time.sleep(600)
 def test_free(): pass
 """
+NOTICED = """
+def pytest_runtest_logstart(nodeid):
+    if "test_waits" in nodeid and "PYTEST_XDIST_WORKER" not in os.environ:
+        open("noticed", "w").close()
+"""
 
 
 def test_the_limit_ends_steps_and_tests(cluster: Cluster) -> None:
@@ -265,17 +270,20 @@ def test_a_signal_ends_steps_and_tests(cluster: Cluster, name: str, status: int)
     """While both run: the step is cancelled, and cleanup is complete."""
     import os
     import signal
+    import time
 
-    cluster.steps(STEPS, ENDLESS, "def pytest_plan_cleanup(reason): note('reason', reason)")
+    reason = "def pytest_plan_cleanup(reason): note('reason', reason)"
+    cluster.steps(STEPS, ENDLESS, NOTICED, reason)
     cluster.tests(WAITING)
     with cluster.start("-n", "2", "--plan-overlap") as live:
-        for file in ("endless", "begun"):
+        for file in ("endless", "noticed"):
             wait_until((cluster.path / file).exists)
+        time.sleep(0.02)  # shorter times are not worth a mention
         os.kill(live.pid, getattr(signal, name))
         result = live.end()
     assert result.ret == status
     assert cluster.calls == ["reason cancelled", "undo endless", "undo quick"]
-    result.stdout.fnmatch_lines(["endless *cancelled*", "*tests ran during *"])
+    result.stdout.fnmatch_lines(["endless *cancelled*", "*; tests ran during *"])
 
 
 def test_the_reaper_cleans_up_after_sigkill(cluster: Cluster) -> None:
