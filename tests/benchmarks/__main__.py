@@ -21,6 +21,7 @@ from tests.benchmarks.groups import (
     engine,
     html_report,
     imports,
+    journal,
     overlap,
     reuse,
     sharing,
@@ -45,6 +46,7 @@ COUNTED = {
 GROUPS = {
     **COUNTED,
     "critical_path": critical_path,
+    "journal": journal,
     "state": state,
     "sharing": sharing,
     "stopping": stopping,

@@ -21,8 +21,12 @@ SHORT, LONG = 400, 2_000
 NOT_RUN, RUN, WITH_JOURNAL = "add", "run", "journal"
 _KINDS = {"plain": "`exec`", "cleanup": "`exec` and `cleanup`", "generator": "a generator"}
 _TARGETS = {"plain": 400, "cleanup": 580}  # thousands of instructions
+_DEFERS = {"defer": "a deferred call that another process can make"}
+_FLUSHES = {"plain": 0, "generator": 1, "defer": 2, "cleanup": 2}
+_ROUNDING = 0.02  # a plan flushes a few times more than its steps do
 
 _SCRIPT = """
+import shutil
 import sys
 
 from pytest_plan import GenericStep, Plan
@@ -30,6 +34,10 @@ from pytest_plan import GenericStep, Plan
 
 def nothing():
     pass
+
+
+def deferring(ctx):
+    ctx.defer(shutil.rmtree, "/nowhere", ignore_errors=True)
 
 
 def generator():
@@ -41,6 +49,7 @@ hooks = {
     "plain": {"exec": nothing},
     "cleanup": {"exec": nothing, "cleanup": nothing},
     "generator": {"exec": generator},
+    "defer": {"exec": deferring},
 }[kind]
 plan = Plan(journal="journals" if mode == "journal" else None)
 for _ in range(int(count)):
@@ -61,9 +70,10 @@ def rows(other: Path | None) -> Iterator[Row]:
     yield row(what, _growth, other, target=1.3, unit="x")
     what = "a step with `exec` and `cleanup`: with a journal / without"
     yield row(what, _journal, other, unit="x")
-    for kind, hooks in _KINDS.items():
+    for kind, hooks in {**_KINDS, **_DEFERS}.items():
         what = f"flushes to the disk for a step with {hooks}, with a journal"
-        yield row(what, partial(_flushes, kind), other, unit="`fdatasync`")
+        most = _FLUSHES[kind] + _ROUNDING
+        yield row(what, partial(_flushes, kind), other, target=most, unit="`fdatasync`")
 
 
 def _each(kind: str, mode: str, root: Path) -> float:

@@ -2,8 +2,8 @@
 
 These figures show what a process imports because of pytest-plan. A run with one step lists its
 modules when it ends, and so does a run with a session fixture instead of the step. The figure is
-the cost of importing the modules that only the first run has. The last rows measure a script and
-the reaper.
+the cost of importing the modules that only the first run has. One row counts the whole run with
+one step. The last rows measure a script and the reaper.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def rows(other: Path | None) -> Iterator[Row]:
         ("pytest-xdist, a worker", "worker", ("-p", "xdist", "-n", "1")),
     ):
         yield row(what, _imports_of(process, *options), other, scale=MILLION)
+    yield row("pytest, solo: the whole run with one step", _run, other, scale=MILLION)
     what = "a script: import and execution of a plan with one step"
     yield row(what, lambda root: _python(root, _SCRIPT), other, scale=MILLION)
     what = "the reaper's program once its owner has died, with the interpreter"
@@ -84,6 +85,13 @@ def _imports_of(process: str, *options: str) -> Callable[[Path], float]:
         return _python(root, _IMPORT, *without, *more) - _python(root, _IMPORT, *without)
 
     return measure
+
+
+def _run(root: Path) -> float:
+    """Return the number of instructions of a run with one step, from start to end."""
+    files = {"conftest.py": _CONFTEST.format(decorator="mark.plan_step"), "test_it.py": _TEST}
+    with Suite(files, "pytest_plan") as suite:
+        return suite.count(root=root)
 
 
 def _modules(
