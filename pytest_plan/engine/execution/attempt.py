@@ -67,7 +67,8 @@ def provision(step_run: StepRun, facts: RunFacts) -> Flow:
     """Make attempts until one succeeds or none is left, pause, and set the step's outcome."""
     at = facts.elapsed()
     step_run.begin(at)
-    facts.emit(StepStarted(step_run.name, at))
+    if facts.listeners:
+        facts.emit(StepStarted(step_run.name, at))
     number = 1
     while failure := (yield from _attempt(step_run, facts, number)):
         if not _may_retry(step_run, failure, number):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -30,6 +32,13 @@ def generator() -> Iterator[None]:
 async def async_generator() -> AsyncIterator[None]:
     """An async generator function."""
     yield
+
+
+def copied(function: Any) -> Any:
+    """Return another function with the same code and defaults."""
+    twin = types.FunctionType(function.__code__, {}, "twin", function.__defaults__)
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
 
 
 KINDS = [
@@ -102,6 +111,51 @@ class TestHooksOf:
 
         function = hooks_of(Web(), "web")[Hook.EXEC]
         assert function.required == ("ctx", "db")
+
+    def test_a_function_takes_what_its_signature_says(self) -> None:
+        """This includes methods, wrappers, partials, callable objects and marked functions."""
+
+        def work(ctx: Any, port: int = 1, *args: Any, db: Any, url: str = "", **more: Any) -> None:
+            """Work."""
+
+        @functools.wraps(work)
+        def wrapper(*args: Any, **keywords: Any) -> None:
+            """Do the work."""
+
+        def imitation() -> None:
+            """Do the work."""
+
+        imitation.__signature__ = inspect.signature(work)  # type: ignore[attr-defined]
+
+        class Web(Step):
+            exec = work
+            __call__ = work
+
+            @classmethod
+            def of_class(cls, ctx: Any, db: Any) -> None:
+                """Work."""
+
+            @staticmethod
+            def static(ctx: Any, db: Any) -> None:
+                """Work."""
+
+            def no_self(*args: Any, db: Any) -> None:
+                """Work."""
+
+        marked = pytest.mark.skip(copied(work))
+        noted = copied(work)
+        noted.note = "an attribute"
+        web = Web()
+        expected = {
+            work: ("ctx", "db"), wrapper: ("ctx", "db"), imitation: ("ctx", "db"),
+            marked: ("ctx", "db"), noted: ("ctx", "db"), web.exec: ("db",), web: ("db",),
+            web.of_class: ("ctx", "db"), web.static: ("ctx", "db"), web.no_self: ("db",),
+            functools.partial(work, db=1): ("ctx",), functools.partial(work, 1): ("db",),
+        }  # fmt: skip
+        for function, required in expected.items():
+            found = hooks_of(GenericStep(exec=function), "db")[Hook.EXEC]
+            assert (found.function, found.required) == (function, required)
+            assert found.kind is Kind.PLAIN
 
     def test_a_positional_only_parameter_is_refused(self) -> None:
         """Hooks take their parameters by name; the error has the name of this one."""
