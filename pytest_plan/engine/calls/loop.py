@@ -12,7 +12,6 @@ import contextvars
 import functools
 import os
 import threading
-import traceback
 import weakref
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
@@ -221,6 +220,8 @@ class LoopThread:
             loop.default_exception_handler(details)
             return
         error = details.get("exception")
+        import traceback  # imported late because few runs need it
+
         trace = [] if error is None else traceback.format_exception(error)
         self._log.write("".join([f"{details.get('message', 'error in the event loop')}\n", *trace]))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -275,7 +274,7 @@ class Environment(Place):
         """
         if _is_due_for_another(self.file, self.key, owner):
             raise BusyError(f"{self.file} is the journal of another run")
-        self.file.rename(self.folder / f"{JOURNAL}.replaced-{secrets.token_hex(4)}")
+        self.file.rename(self.folder / f"{JOURNAL}.replaced-{os.urandom(4).hex()}")
 
     def _move(self) -> None:
         parent = temporary_parent()

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 import tempfile
 from collections.abc import Iterable
@@ -68,7 +67,7 @@ def make_private(folder: Path, below: Path) -> None:
 
 def temporary_parent() -> Path:
     """Return the path of a new folder for environments whose `plan_dir` cannot be used."""
-    return Path(tempfile.gettempdir()) / f"plan-journal-{secrets.token_hex(6)}"
+    return Path(tempfile.gettempdir()) / f"plan-journal-{os.urandom(6).hex()}"
 
 
 def _make(path: Path, *, tagged: bool = False) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Generator
-from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_plan.engine.calls.body import LoopEndBody, body_of
@@ -43,7 +42,6 @@ _KILL_SECONDS = 5.0  # how long SIGKILL may take to end a process tree after the
 _HOOK = "its cleanup hook"  # the label of the hook
 
 
-@dataclass(slots=True, eq=False)
 class Undone:
     """The result of a cleanup.
 
@@ -57,13 +55,18 @@ class Undone:
         has_tree: whether a process tree could not be ended.
     """
 
-    errors: list[StepError] = field(default_factory=list)
-    text: str = ""
-    left: list[str] = field(default_factory=list)
-    was_stopped: bool = False
-    was_abandoned: bool = False
-    failed: list[int | None] = field(default_factory=list)
-    has_tree: bool = False
+    __slots__ = (
+        "errors", "failed", "has_tree", "left", "text", "was_abandoned", "was_stopped"
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.errors: list[StepError] = []
+        self.text = ""
+        self.left: list[str] = []
+        self.was_stopped: bool = False
+        self.was_abandoned: bool = False
+        self.failed: list[int | None] = []
+        self.has_tree: bool = False
 
     def outcome(self) -> CleanupOutcome:
         """Return how the cleanup of the step ended."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
+import os
 import queue
-import secrets
 import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -396,4 +396,4 @@ def revive(
 
 def new_run_id() -> str:
     """Return an id that no other run has."""
-    return secrets.token_hex(4)
+    return os.urandom(4).hex()

@@ -1,14 +1,16 @@
 """The results of a run, and the errors that carry them.
 
-All of them support pickling, copying and `repr`.
+All of them support pickling, copying and `repr`. This module does not postpone annotations, because
+Python would then compile each one of a named tuple separately.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from pytest_plan.engine.model.errors import PlanError, describe, picklable
 from pytest_plan.engine.model.outcomes import CleanupOutcome, StepOutcome
+
+T = TypeVar("T")
 
 
 class StepError(PlanError):
@@ -97,8 +99,25 @@ class CleanupError(PlanError, ExceptionGroup[StepError]):
         return CleanupError(self.message, errors)
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptResult:
+def _result(kind: type[T]) -> type[T]:
+    """Turn a named tuple into a result, which is public and equal only to results of its class.
+
+    Without this decorator, named tuples of different classes are equal if their fields are equal.
+    Dataclasses would take six times as long to define, in every run with steps.
+    """
+    kind.__module__ = "pytest_plan"
+    kind.__eq__ = _are_equal  # type: ignore[assignment]
+    kind.__ne__ = object.__ne__  # type: ignore[method-assign]
+    kind.__hash__ = tuple.__hash__  # type: ignore[assignment]
+    return kind
+
+
+def _are_equal(self: tuple[Any, ...], other: object) -> bool:
+    return type(other) is type(self) and tuple.__eq__(self, other)
+
+
+@_result
+class AttemptResult(NamedTuple):
     """One attempt of a step.
 
     Attributes:
@@ -108,8 +127,6 @@ class AttemptResult:
         seconds: duration of the attempt.
         error: the exception that ended the attempt; None if the attempt succeeded.
     """
-
-    __module__ = "pytest_plan"
 
     number: int
     hook: str
@@ -122,8 +139,8 @@ class AttemptResult:
         return AttemptResult, (self.number, self.hook, self.started, self.seconds, error)
 
 
-@dataclass(frozen=True, slots=True)
-class CleanupResult:
+@_result
+class CleanupResult(NamedTuple):
     """The cleanup of a step.
 
     Attributes:
@@ -138,8 +155,6 @@ class CleanupResult:
             or if the cleanup counts as failed.
     """
 
-    __module__ = "pytest_plan"
-
     outcome: CleanupOutcome = CleanupOutcome.NONE
     started: float | None = None
     seconds: float = 0.0
@@ -149,8 +164,8 @@ class CleanupResult:
     gone: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
+@_result
+class Loss(NamedTuple):
     """How a step was lost: something that must keep running while tests run has ended.
 
     Attributes:
@@ -162,8 +177,6 @@ class Loss:
         wall: when that was noticed, in seconds since 1970 by the wall clock.
     """
 
-    __module__ = "pytest_plan"
-
     at: float
     program: str
     status: int | None
@@ -171,8 +184,8 @@ class Loss:
     wall: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+@_result
+class StepResult(NamedTuple):
     """The result of a step.
 
     Attributes:
@@ -193,8 +206,6 @@ class StepResult:
         lost: how the step was lost while tests ran, although it had succeeded; None if it was not.
     """
 
-    __module__ = "pytest_plan"
-
     name: str
     outcome: StepOutcome
     reason: str | None = None
@@ -212,8 +223,8 @@ class StepResult:
     lost: Loss | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PlanResult:
+@_result
+class PlanResult(NamedTuple):
     """The result of a run.
 
     Attributes:
@@ -226,8 +237,6 @@ class PlanResult:
         left: descriptions of everything that cleanup could not undo.
         listener_errors: the exceptions that listeners raised, one line each.
     """
-
-    __module__ = "pytest_plan"
 
     run_id: str
     outcome: StepOutcome

@@ -5,13 +5,10 @@ A `Secret` never shows its value. A `Masker` replaces the values of known secret
 
 from __future__ import annotations
 
-import base64
 import contextvars
-import dataclasses
 import itertools
 import json
 import re
-import urllib.parse
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
@@ -228,8 +225,9 @@ def _inside(value: object) -> Sequence[object]:
         return [*dict.keys(value), *dict.values(value)]
     if isinstance(value, _CONTAINERS):
         return tuple(value)
-    if dataclasses.is_dataclass(value):
-        return [_attribute(value, field.name) for field in dataclasses.fields(value)]
+    fields: Iterable[str] | None = getattr(type(value), "__dataclass_fields__", None)
+    if fields is not None:  # a dataclass
+        return [_attribute(value, name) for name in fields]
     # Another object may lead to all objects of the process, so only its own containers count.
     attributes = _attribute(value, "__dict__")
     found = list(attributes.values()) if isinstance(attributes, dict) else []
@@ -362,6 +360,8 @@ def _shell(text: str) -> Iterator[str]:
 
 
 def _url(raw: bytes) -> Iterator[str]:
+    import urllib.parse  # imported late because few runs have secrets
+
     for safe in _SAFE:
         for quote in (urllib.parse.quote, urllib.parse.quote_plus):
             form = quote(raw, safe=safe)
@@ -381,6 +381,8 @@ def _markup(text: str) -> Iterator[str]:
 
 def _base64(raw: bytes) -> Iterator[str]:
     """Yield the base64 text, and the part of it that does not depend on what is around it."""
+    import base64  # as above
+
     for offset, skipped in ((0, 0), (1, 2), (2, 3)):
         encoded = base64.b64encode(bytes(offset) + raw).decode()
         whole = encoded[skipped:]

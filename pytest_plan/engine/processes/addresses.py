@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from pytest_plan.engine.processes.identity import boot_id, host
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
+    from socket import AddressFamily
 
 LOOPBACK = "127.0.0.1"
 _LOOPBACK_NAMES = ("localhost", LOOPBACK, "::1")
@@ -104,12 +104,14 @@ def netloc(host: str, port: int | str | None) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def first_address(host: str) -> tuple[socket.AddressFamily, str]:
+def first_address(host: str) -> tuple[AddressFamily, str]:
     """Return the family and the first IP address of a host.
 
     Raises:
         OSError: the name is unknown.
     """
+    import socket  # imported late because few runs look for addresses
+
     family, _, _, _, where = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
     return family, str(where[0])
 
@@ -119,6 +121,8 @@ def addresses_at(host: str) -> Collection[bytes]:
 
     An unknown name has none.
     """
+    import socket  # as above
+
     try:
         names = {host, *(_LOOPBACK_NAMES[1:] if is_loopback(host) else ())}
         found = [one for name in names for one in socket.getaddrinfo(name, None)]

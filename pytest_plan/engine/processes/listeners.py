@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -194,6 +193,8 @@ def _packed(one: _Socket) -> bytes:
 
 
 def _address(one: _Socket) -> str:
+    import socket  # imported late because few runs show an address
+
     packed = _packed(one)
     if len(packed) == 4:
         return f"{socket.inet_ntop(socket.AF_INET, packed)}:{one.port}"

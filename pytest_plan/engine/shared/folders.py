@@ -9,11 +9,8 @@ import contextlib
 import functools
 import json
 import os
-import secrets
-import shutil
 import stat
 import sys
-import tempfile
 import threading
 import zlib
 from collections.abc import Callable
@@ -113,7 +110,7 @@ class RunFolders:
         """
         with self._lock:
             folder = _create(self._scratch_root() / _PRIVATE, stat.S_IRWXU)
-            path = folder / f"{secrets.token_hex(4)}-{name.replace(os.sep, '-')}"
+            path = folder / f"{os.urandom(4).hex()}-{name.replace(os.sep, '-')}"
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
             os.close(os.open(path, flags, stat.S_IRUSR | stat.S_IWUSR))
             return path
@@ -136,7 +133,9 @@ class RunFolders:
                 )
             # The name is short because a socket path may have at most 107 bytes. The path is noted
             # before the folder exists, because nothing would remove a folder that is not noted.
-            root = Path(tempfile.gettempdir()) / f"plan-{secrets.token_hex(6)}"
+            import tempfile  # imported late because few runs need the folder
+
+            root = Path(tempfile.gettempdir()) / f"plan-{os.urandom(6).hex()}"
             self._note(root)
             _create_marked(root)
             root.chmod(_PASSABLE)
@@ -267,7 +266,9 @@ def remove_tree(folder: Path, below: Path | None = None) -> list[str]:
     Returns:
         What is left, with the reason, for each item.
     """
-    if not shutil.rmtree.avoids_symlink_attacks:  # on Windows
+    if os.open not in os.supports_dir_fd:  # on Windows
+        import shutil
+
         shutil.rmtree(folder, ignore_errors=True)
         return [f"{folder} cannot be removed"] if folder.exists() else []
     try:

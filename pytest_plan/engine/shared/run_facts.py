@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -240,6 +239,8 @@ class Ports:
 
 def _bind(host: str, port: int) -> int:
     """Bind a socket to a port, or to a free one for 0; return the port, which is free again."""
+    import socket  # imported late because few runs ask for a port
+
     family, address = (socket.AF_INET, host) if host == LOOPBACK else first_address(host)
     with socket.socket(family) as probe:
         probe.bind((address, port))

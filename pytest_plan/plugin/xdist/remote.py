@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.definition.names import worker_of
@@ -166,7 +165,7 @@ class Remote:
             results = {name: load(result) for name, result in parts.items()}
         self._read_losses(self._client.losses)
         return {
-            name: replace(result, lost=self._losses.get(name)) for name, result in results.items()
+            name: result._replace(lost=self._losses.get(name)) for name, result in results.items()
         }
 
     def _read_losses(self, news: bytes | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -44,15 +43,15 @@ class Group(NamedTuple, Generic[S]):
 def with_shown_names(result: PlanResult, shown: Callable[[str], str]) -> PlanResult:
     """Return the result of a run with the names of steps as reports show them."""
     steps = {
-        shown(name): step if shown(name) == name else dataclasses.replace(step, name=shown(name))
+        shown(name): step if shown(name) == name else step._replace(name=shown(name))
         for name, step in result.steps.items()
     }
     if steps.keys() == result.steps.keys():
         return result
     for name, step in steps.items():
         needs, after = (tuple(map(shown, edges)) for edges in (step.needs, step.after))
-        steps[name] = dataclasses.replace(step, needs=needs, after=after)
-    return dataclasses.replace(result, steps=steps)
+        steps[name] = step._replace(needs=needs, after=after)
+    return result._replace(steps=steps)
 
 
 def folded(steps: Sequence[S], template: Callable[[S], str]) -> Iterator[Group[S]]:

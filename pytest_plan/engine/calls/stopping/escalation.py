@@ -11,7 +11,6 @@ No stage blocks. When the call ends, its escalation ends too.
 from __future__ import annotations
 
 import signal
-import traceback
 from collections.abc import Callable
 
 from pytest_plan.engine.calls.call import Call
@@ -71,6 +70,8 @@ class Escalation:
         frame = frame_of(self.call.runs_on())
         if frame is None:
             return "(its thread has ended)"
+        import traceback  # imported late because few runs need it
+
         return "".join(traceback.format_stack(frame))
 
     def _signal(self, number: int) -> None:
