@@ -25,7 +25,7 @@ from tests.faults.harness.scenario import SLACK, Run, Stage, Story
 
 # Raises MemoryError in the n-th SQLite call of the writer, and in no other.
 SCARCE = """
-from pytest_plan.engine.journal import writer
+from pytest_plan.engine.journal.writing import writer
 
 class Scarce:
     left = int(os.environ["SCARCE"])
@@ -50,7 +50,7 @@ writer.connect = lambda *sealed: Scarce(connect(*sealed))
 LIMITED = """
 import resource
 from pathlib import Path
-from pytest_plan.engine.journal import writer
+from pytest_plan.engine.journal.writing import writer
 from pytest_plan.engine.journal.schema import connect
 
 class Limited:

@@ -15,7 +15,7 @@ import redis as library
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.schema import replace
 from pytest_plan.engine.journal.seal import Key
-from pytest_plan.engine.journal.writer import Statement
+from pytest_plan.engine.journal.writing.transaction import Statement
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.secret import Masker, Secret
 from pytest_plan.engine.processes.identity import this_owner

@@ -76,6 +76,11 @@ class PlannedStep(NamedTuple):
     instance: Instance | None = None
 
     @property
+    def is_generator(self) -> bool:
+        """Whether its `exec` hook yields, so that there is code to run after the `yield`."""
+        return Hook.EXEC in self.hooks and self.hooks[Hook.EXEC].kind.yields
+
+    @property
     def template(self) -> str:
         """The name of the step in the run, without what distinguishes its instances."""
         return self.name if self.instance is None else self.instance.template

@@ -33,7 +33,7 @@ from pytest_plan.engine.journal.reader import ForeignError, Recorded, read, refu
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.schema import place_of
 from pytest_plan.engine.journal.seal import Key
-from pytest_plan.engine.journal.writer import Place
+from pytest_plan.engine.journal.writing.place import Place
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.identity import Owner, host, namespace, this_owner
@@ -180,13 +180,15 @@ class Environment(Place):
         return read(self.file, self.key)
 
     def open(
-        self, references: References, fingerprint: Callable[[str], str], **facts: Any
-    ) -> Journal:
+        self, references: References, fingerprint: Callable[[str], str], *, outlives: bool = False,
+        **facts: Any,
+    ) -> Journal:  # fmt: skip
         """Open the journal for writing, or create it, and record this process as the owner.
 
         Args:
             references: the references to functions and classes that the journal records.
             fingerprint: a function that takes the name of a step and returns its fingerprint.
+            outlives: whether a later run may use the steps again; see `Journal`.
             facts: additional facts about the run to record, or facts to replace.
 
         Raises:
@@ -194,19 +196,14 @@ class Environment(Place):
         """
         (self.folder / RELEASED).unlink(missing_ok=True)
         pid, birth, boot, *_ = this_owner()
-        journal = Journal(self.file, references, fingerprint, self.key, self)
+        journal = Journal(self.file, references, fingerprint, self.key, self, outlives=outlives)
         self._made = place_of(self.file)
         try:
             own = {
-                "name": self.name,
-                "status": "open",
-                "place": place_of(self.file),
-                "owner": {"pid": pid, "birth": birth, "boot": boot},
-                "host": host(),
-                "namespace": namespace(),
-                "since": SystemClock.wall(),
-                "activity": RUN,
-            }
+                "name": self.name, "status": "open", "place": place_of(self.file),
+                "owner": {"pid": pid, "birth": birth, "boot": boot}, "host": host(),
+                "namespace": namespace(), "since": SystemClock.wall(), "activity": RUN,
+            }  # fmt: skip
             journal.set(**{**own, **facts})
         except JournalError:
             journal.close()

@@ -17,10 +17,10 @@ from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import Environment, claimed, names
 from pytest_plan.engine.environments.lock import RECOVERY
 from pytest_plan.engine.execution.restore import Restorer
-from pytest_plan.engine.journal.journal import Lasting
 from pytest_plan.engine.journal.reader import ForeignError, Recorded, RecordedStep
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.seal import Key
+from pytest_plan.engine.journal.writing.values import Lasting
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.identity import boot_id

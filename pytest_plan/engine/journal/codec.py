@@ -43,6 +43,9 @@ _COLLECTIONS: Mapping[str, Callable[[list[Any]], Any]] = {
 }
 
 
+_TEXT, _BYTES = "text", "bytes"  # the types that `encode_large` returns
+
+
 class Unbuilt:
     """A decoded value that only `Codec.build` can make.
 
@@ -91,6 +94,17 @@ class Codec:
             raise
         except (ValueError, AttributeError) as error:  # a very long int, or an unset field
             raise NotDurableError(str(error)) from None
+
+    def encode_large(self, value: str | bytes) -> tuple[str, bytes]:
+        """Return the type of a text or bytes, and the content; `text_of` gives what `encode` does.
+
+        Raises:
+            NotDurableError: the value contains a secret.
+        """
+        if isinstance(value, str):
+            return _TEXT, self._without_secret(value).encode("utf-8", "surrogatepass")
+        self._without_secret(value.decode("utf-8", "surrogateescape"))
+        return _BYTES, value
 
     def decode(self, text: str) -> Any:
         """Decode a value from JSON text. This imports nothing and runs no code of the user.
@@ -232,6 +246,19 @@ class Codec:
         for name, item in of.items():
             object.__setattr__(instance, name, self.build(item))
         return instance
+
+
+def text_of(kind: str, data: bytes) -> str:
+    """Return a value that `Codec.encode_large` has encoded as `Codec.encode` would.
+
+    Raises:
+        ValueError: it has not encoded this.
+    """
+    if kind == _TEXT:
+        return json.dumps(data.decode("utf-8", "surrogatepass"))
+    if kind == _BYTES:
+        return json.dumps({_TAG: "bytes", "of": _TEXTS[bytes](data)})
+    raise ValueError(f"unknown type of a large value {kind!r}")
 
 
 def _plain_datetime(value: datetime.datetime) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.journal.codec import Codec
@@ -20,7 +20,10 @@ from pytest_plan.engine.journal.null import Deferred, NullJournal
 from pytest_plan.engine.journal.reference import NotDurableError, References
 from pytest_plan.engine.journal.schema import create, insert, reopen, replace, update
 from pytest_plan.engine.journal.seal import Key
-from pytest_plan.engine.journal.writer import Place, Statement, Writer
+from pytest_plan.engine.journal.writing.place import Place
+from pytest_plan.engine.journal.writing.transaction import Statement
+from pytest_plan.engine.journal.writing.values import Snapshot, StateValues
+from pytest_plan.engine.journal.writing.writer import Writer
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import EXEC_HOOKS, CleanupOutcome, Hook, StepOutcome
 from pytest_plan.engine.processes.identity import identify
@@ -37,22 +40,6 @@ _CLEANUP_ENDED = update(
 _UNDO = insert("undo")
 _TREE_CHANGED = update("undo", "number = ?2", data="json_patch(data, ?1)")
 _UNDONE = update("undo", "number = ?1", done="1")
-_VALUE = replace("state")
-
-
-class Lasting(NamedTuple):
-    """A snapshot of a State value, ready to be written.
-
-    Attributes:
-        text: the value as encoded by `Codec`; None if it cannot be written.
-        lost: the reason why the value cannot be written; None if it can be written.
-    """
-
-    text: str | None
-    lost: str | None = None
-
-
-_Snapshot: TypeAlias = Lasting | Callable[[], Lasting]
 
 
 class Journal(NullJournal):
@@ -65,6 +52,8 @@ class Journal(NullJournal):
         key: the key that seals its rows; None means the key of this user.
         place: repairs the place of the journal if it is lost; None means that a lost journal is an
             error.
+        outlives: whether a later run may use the steps again. A journal that is continued counts
+            as one of them.
 
     Raises:
         JournalError: the file cannot be created or opened, or is not a journal.
@@ -77,16 +66,16 @@ class Journal(NullJournal):
         fingerprint: Callable[[str], str] = lambda step: "",
         key: Key | None = None,
         place: Place | None = None,
+        *,
+        outlives: bool = False,
     ) -> None:
         self.file = file
         self._references = references
         self._mask: Callable[[str], str] = str
         self._codec = Codec(references, lambda text: self._mask(text) != text)
         self._fingerprint = fingerprint
-        # The last value that each step has written to a key, by key; the newest one is last. A
-        # test that writes changes the newest one. The keys of the steps themselves are missing.
-        self._layers: dict[str, dict[str, _Snapshot]] = {}
         is_new = not file.exists()
+        self._outlives = outlives or not is_new
         key = key or Key.of(os.environ)
         seal, number = (create(file, key), 0) if is_new else reopen(file, key)
         self._numbers = itertools.count(number + 1)
@@ -96,6 +85,7 @@ class Journal(NullJournal):
             if is_new:
                 file.unlink()
             raise
+        self._values = StateValues(self._codec, self._writer, wants_all=self._outlives)
 
     @property
     def failure(self) -> JournalError | None:
@@ -109,10 +99,14 @@ class Journal(NullJournal):
     def mirror_to(self, receive: Callable[[Sequence[Statement]], None]) -> None:
         """Pass all further statements on, in their order, before a durable record returns.
 
+        From now on, the journal is one of an environment that outlives the run.
+
         Args:
             receive: a function that gets the statements of each transaction once they are on disk.
         """
+        self._outlives = True
         self._writer.mirror = receive
+        self._values.want_all()
 
     def set(self, **values: Any) -> None:
         """Durably record facts about the environment; each value must be plain JSON."""
@@ -128,6 +122,7 @@ class Journal(NullJournal):
 
     def step_begun(self, step: PlannedStep) -> None:
         """Durably record that user code of the step may run from now on."""
+        self._values.want(step)
         self._writer.durably([self._begun(step), *self._parameter(step)])
 
     def ends_durably(self, step: PlannedStep) -> bool:
@@ -147,6 +142,8 @@ class Journal(NullJournal):
         ended: Statement = (_ENDED, (outcome.value, completed, log_tail, step.name))
         # A step without exec hooks has run no code that would have recorded its beginning.
         is_new = has_begun and not step.hooks.keys() & set(EXEC_HOOKS)
+        if is_new:
+            self._values.want(step)
         statements = [self._begun(step), *self._parameter(step), ended] if is_new else [ended]
         if not self.ends_durably(step):
             self._writer.note(lambda: statements)
@@ -273,51 +270,25 @@ class Journal(NullJournal):
         if number is not None:
             self._note(_UNDONE, (number,))
 
-    def lasting(self, value: Any) -> Lasting:
+    def lasting(self, value: Any) -> Snapshot:
         """Return a snapshot of a value. Later changes to the value do not affect the snapshot."""
-        try:
-            return Lasting(self._codec.encode(value))
-        except NotDurableError as error:
-            return Lasting(None, str(error))
+        return self._values.snapshot(value)
 
-    def state_set(self, key: str, lasting: _Snapshot, writer: str | None = None) -> None:
+    def state_set(self, key: str, lasting: Snapshot, writer: str | None = None) -> None:
         """Record the value of a key of the State, above the values of other steps.
+
+        It is written once a later process could read it, and encoded then if it cannot change.
 
         Args:
             key: the key.
-            lasting: the snapshot of the value, or a function that the writer calls to get it.
+            lasting: the snapshot of the value, or a function that returns it.
             writer: the step that has written the value; None means a test.
         """
-        owner, below = self._put(key, lasting, writer)
-
-        def statements() -> Sequence[Statement]:
-            text, lost = _taken(lasting)
-            others = json.dumps([(step, *_taken(one)) for step, one in below]) if below else None
-            return [(_VALUE, (key, text, lost, owner, others))]
-
-        self._writer.note(statements)
-
-    def _put(
-        self, key: str, lasting: _Snapshot, writer: str | None
-    ) -> tuple[str, tuple[tuple[str, _Snapshot], ...]]:
-        """Put a value on top of the layers of a key; return its owner, and the layers below."""
-        if key == writer:
-            return key, ()  # only the step itself writes its key
-        layers = self._layers.get(key)
-        if writer is None and not layers:
-            return "", ()
-        if layers is None:
-            layers = self._layers[key] = {}
-        owner = next(reversed(layers)) if writer is None else writer
-        layers.pop(owner, None)
-        below = tuple(layers.items())
-        layers[owner] = lasting
-        return owner, below
+        self._values.set(key, lasting, writer)
 
     def state_removed(self, key: str) -> None:
         """Record that a key was removed from the State."""
-        self._layers.pop(key, None)
-        self._note("DELETE FROM state WHERE key = ?", (key,))
+        self._values.remove(key)
 
     def close(self) -> None:
         """Write everything recorded so far, and close the file."""
@@ -375,10 +346,6 @@ class Journal(NullJournal):
 def _takes(step: PlannedStep, *names: str) -> bool:
     hook = step.hooks.get(Hook.CLEANUP)
     return hook is not None and not set(names).isdisjoint(hook.required)
-
-
-def _taken(lasting: _Snapshot) -> Lasting:
-    return lasting() if callable(lasting) else lasting
 
 
 def _header(values: Mapping[str, Any]) -> list[Statement]:

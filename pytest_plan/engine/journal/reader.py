@@ -11,7 +11,7 @@ import os
 import sqlite3
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -346,9 +346,9 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
         key: json.loads(value)
         for key, value in list(connection.execute("SELECT key, value FROM environment"))
     }
-    rows = connection.execute("SELECT key, value, lost, writer, below FROM state")
-    layers = {key: (*_layers(below), Layer(writer, text, lost))
-              for key, text, lost, writer, below in list(rows)}  # fmt: skip
+    rows = connection.execute("SELECT key, value, lost, writer, below, data FROM state")
+    layers = {key: (*map(_layer, json.loads(below or "[]")), _layer((writer, text, lost), data))
+              for key, text, lost, writer, below, data in list(rows)}  # fmt: skip
     undos: dict[str, list[RecordedUndo]] = {}
     rows = connection.execute(
         "SELECT number, step, hook, label, kind, data FROM undo WHERE NOT done ORDER BY number"
@@ -384,8 +384,12 @@ def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
     )  # fmt: skip
 
 
-def _layers(text: str | None) -> list[Layer]:
-    return [] if text is None else [Layer(*one) for one in json.loads(text)]
+def _layer(row: Sequence[Any], data: bytes | None = None) -> Layer:
+    if data is None:
+        return Layer(*row)
+    from pytest_plan.engine.journal.codec import text_of  # late: few journals have a large value
+
+    return Layer(row[0], text_of(row[1], data), row[2])
 
 
 def _reference(text: str) -> tuple[str, str, str | None] | None:

@@ -15,7 +15,7 @@ from typing import Any
 from pytest_plan.engine.journal.seal import Key, Seal
 from pytest_plan.engine.model.errors import JournalError
 
-FORMAT = 5
+FORMAT = 6
 APPLICATION = 0x706C616E  # "plan"
 _WARNS = (3, 12, 0) <= sys.version_info < (3, 12, 4)  # python/cpython#117995
 LOGS = ("-wal", "-shm", "-journal")  # the ends of the names of SQLite's other files
@@ -55,6 +55,7 @@ TABLES = {
         "lost": "TEXT",
         "writer": "TEXT",
         "below": "TEXT",
+        "data": "BLOB",
     },
 }
 

@@ -54,17 +54,18 @@ class Shared:
         return self._data
 
     def lasting(self, key: str, lasting: Callable[[Any], Any]) -> Any:
-        """Return `lasting` of the value, for the journal, or a function that computes it later."""
-        if self._value is not _UNOPENED:
-            return lasting(self._value)
+        """Return `lasting` of the value as it is now, or a function that computes it later."""
+        value, data = self._value, self._data
+        if data is None:
+            return lasting(value)
 
         def opened() -> Any:
             # No step asked for this value: importing its module, such as that of a test, would run
             # the module's code in this process.
             try:
-                return lasting(open_value(key, self._bytes(), imports=False))
+                return lasting(open_value(key, data, imports=False))
             except StateError:
-                return lasting(_UNOPENED)  # recorded as a value that cannot be written
+                return lasting(value)  # of a worker, it is recorded as one that cannot be written
 
         return opened
 

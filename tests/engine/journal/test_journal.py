@@ -23,12 +23,12 @@ from pytest_plan.engine.calls.context import Context
 from pytest_plan.engine.definition.step import GenericStep
 from pytest_plan.engine.execution.run import Run
 from pytest_plan.engine.journal import schema as tables
-from pytest_plan.engine.journal import writer
 from pytest_plan.engine.journal.journal import Journal
 from pytest_plan.engine.journal.null import Deferred
 from pytest_plan.engine.journal.reader import Recorded, read
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.seal import Seal
+from pytest_plan.engine.journal.writing import writer
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.model.results import StepError
@@ -61,6 +61,14 @@ def file(tmp_path: Path) -> Path:
 def journal(file: Path) -> Iterator[Journal]:
     """A new journal."""
     journal = Journal(file, REFERENCES, lambda step: f"print of {step}")
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def lasting(file: Path) -> Iterator[Journal]:
+    """A new journal of an environment that outlives its run, so that all values are written."""
+    journal = Journal(file, REFERENCES, lambda step: f"print of {step}", outlives=True)
     yield journal
     journal.close()
 
@@ -257,25 +265,25 @@ class TestWhatIsLost:
         clean_up()
         assert read(journal.file).due() == []
 
-    def test_a_value_that_cannot_be_written_is_recorded_as_lost(self, journal: Journal) -> None:
+    def test_a_value_that_cannot_be_written_is_recorded_as_lost(self, lasting: Journal) -> None:
         """The value stays in memory, and the journal has the reason."""
-        clean_up, _ = provision(journal, GenericStep(exec=lambda: object()))
-        journal.set(flushed=True)
-        recorded = read(journal.file)
+        clean_up, _ = provision(lasting, GenericStep(exec=lambda: object()))
+        lasting.set(flushed=True)
+        recorded = read(lasting.file)
         assert recorded.state["s0"] is None
         assert "object" in recorded.lost["s0"]
         clean_up()
 
-    def test_a_value_is_recorded_as_it_was_when_it_was_set(self, journal: Journal) -> None:
+    def test_a_value_is_recorded_as_it_was_when_it_was_set(self, lasting: Journal) -> None:
         """Changing it in place later does not change the journal."""
         value = [1]
-        clean_up, _ = provision(journal, GenericStep(exec=lambda: value))
+        clean_up, _ = provision(lasting, GenericStep(exec=lambda: value))
         value.append(2)
-        journal.set(flushed=True)
-        assert read(journal.file).state["s0"] == "[1]"
+        lasting.set(flushed=True)
+        assert read(lasting.file).state["s0"] == "[1]"
         clean_up()
 
-    def test_the_last_change_of_a_key_counts(self, journal: Journal) -> None:
+    def test_the_last_change_of_a_key_counts(self, lasting: Journal) -> None:
         """A key has its last value, and a removed key is missing."""
 
         def make(state: Any) -> None:
@@ -283,14 +291,14 @@ class TestWhatIsLost:
             state["a"] = 3
             del state["b"]
 
-        provision(journal, GenericStep(exec=make))[0]()
-        assert read(journal.file).state == {"a": "3"}
+        provision(lasting, GenericStep(exec=make))[0]()
+        assert read(lasting.file).state == {"a": "3"}
 
 
 class TestSecrets:
     """Values that must not appear in the bytes of the journal."""
 
-    def test_a_known_secret_is_never_written(self, journal: Journal, tmp_path: Path) -> None:
+    def test_a_known_secret_is_never_written(self, lasting: Journal, tmp_path: Path) -> None:
         """It is left out even inside a URL, an argument, a variable or a log."""
 
         def make(ctx: Context, state: Any) -> None:
@@ -302,11 +310,11 @@ class TestSecrets:
             ctx.log("canary/äß")
             raise ValueError("canary/äß")
 
-        run(journal, GenericStep(exec=make))
-        journal.close()
+        run(lasting, GenericStep(exec=make))
+        lasting.close()
         found = b"".join(path.read_bytes() for path in tmp_path.glob("journal*"))
         assert b"canary" not in found
-        recorded = read(journal.file)
+        recorded = read(lasting.file)
         assert recorded.state == {"password": None, "dsn": None}
         assert recorded.lost["dsn"] == "it contains a secret"
 
@@ -407,28 +415,28 @@ class TestGroupCommit:
         assert batches == [1, 15]
 
     def test_a_waiting_thread_writes(
-        self, journal: Journal, monkeypatch: pytest.MonkeyPatch
+        self, lasting: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It also writes queued records; for the main thread the writer's thread does it."""
-        write, writers = journal._writer._write, []
+        write, writers = lasting._writer._write, []
 
         def named(connection: sqlite3.Connection, batch: Any) -> None:
             writers.append((threading.current_thread().name, len(batch)))
             write(connection, batch)
 
         monkeypatch.setattr(writer, "_LINGER", LONGEST)
-        monkeypatch.setattr(journal._writer, "_write", named)
-        journal.state_set("a", journal.lasting(1))
-        step = threading.Thread(target=journal.flush, name="step")
+        monkeypatch.setattr(lasting._writer, "_write", named)
+        lasting.state_set("a", lasting.lasting(1))
+        step = threading.Thread(target=lasting.flush, name="step")
         step.start()
         step.join(LONGEST)
-        journal.flush()
+        lasting.flush()
         assert writers == [("step", 2), ("plan-journal", 1)]
 
-    def test_a_record_that_no_thread_waits_for_is_written_soon(self, journal: Journal) -> None:
+    def test_a_record_that_no_thread_waits_for_is_written_soon(self, lasting: Journal) -> None:
         """It does not need a later durable record."""
-        journal.state_set("a", journal.lasting(1))
-        wait_until(lambda: "a" in read(journal.file).state)
+        lasting.state_set("a", lasting.lasting(1))
+        wait_until(lambda: "a" in read(lasting.file).state)
 
     def test_a_commit_rarely_extends_the_log(self, journal: Journal) -> None:
         """Extending the file is slow, and readers ignore the padding."""
@@ -439,14 +447,14 @@ class TestGroupCommit:
         assert len(sizes) < 40
         assert len(read(journal.file).facts) == 102  # its id and its place, too
 
-    def test_everything_is_on_the_disk_when_provisioning_has_ended(self, journal: Journal) -> None:
+    def test_everything_is_on_the_disk_when_provisioning_has_ended(self, lasting: Journal) -> None:
         """This includes records that no thread waits for, because a test may kill pytest."""
 
         def make(state: Any) -> None:
             state["a"] = 1
 
-        clean_up, _ = provision(journal, GenericStep(exec=make))
-        recorded = read(journal.file)
+        clean_up, _ = provision(lasting, GenericStep(exec=make))
+        recorded = read(lasting.file)
         assert (recorded.state, recorded.steps["s0"].outcome) == ({"a": "1"}, "succeeded")
         clean_up()
 

@@ -28,11 +28,11 @@ def references() -> References:
 
 
 def provisioned(file: Path, steps: Mapping[str, Step], **options: Any) -> Run:
-    """Provision steps with a journal; the caller must clean up the run."""
+    """Provision steps that a later run may use; the caller must clean up the run."""
     plan = Plan()
     for name, step in steps.items():
         plan.add_step(step, name=name, **options)
-    run = begin(plan, journal=Journal(file, references()))
+    run = begin(plan, journal=Journal(file, references(), outlives=True))
     run.provision()
     return run
 

@@ -13,7 +13,7 @@ import sqlite3
 import sys
 from typing import Any
 
-from pytest_plan.engine.journal.writer import Writer
+from pytest_plan.engine.journal.writing.writer import Writer
 from tests.faults.harness.fakes import note
 
 AT, IN = "CRASH_AT", "CRASH_IN"  # environment variables

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.environments.environment import (
     FOLDER,
     LOG,
@@ -346,7 +345,9 @@ class RunEnvironment:
         left = self._fresh.keys() | self._held.keys()
         facts = {"launch": self._facts, "forgotten": [], "run": run_id}
         facts["made"] = {} if self._recorded is None else made_by(self._recorded, left)
-        journal = self._environment.open(references, prints, **facts)
+        journal = self._environment.open(
+            references, prints, outlives=self._keeps != "never", **facts
+        )
         if self._recorded is not None:
             journal.forget(name for name in self._recorded.steps if name not in left)
         return journal
@@ -371,7 +372,7 @@ class RunEnvironment:
         if self._keeps == "never":
             return
         for name in self._declared.needed or ():
-            if name not in self._fresh and _is_generator(run.step_runs[name].planned):
+            if name not in self._fresh and run.step_runs[name].planned.is_generator:
                 self._say(
                     f"{name} will not be kept, because it is a generator; to keep it, return its "
                     "value and give it cleanup=FUNCTION"
@@ -394,7 +395,3 @@ class RunEnvironment:
 
     def _say(self, text: str, *, bad: bool = False, always: bool = False) -> None:
         self._foreground.say(text, bad=bad, always=always)
-
-
-def _is_generator(step: PlannedStep) -> bool:
-    return any(hook.kind.yields for hook in step.hooks.values())

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
     from pytest_plan.engine.journal.journal import Journal
     from pytest_plan.engine.journal.seal import Key
-    from pytest_plan.engine.journal.writer import Statement
+    from pytest_plan.engine.journal.writing.transaction import Statement
     from pytest_plan.plugin.main_thread.foreground import Foreground
     from pytest_plan.plugin.run.environments.sharing.link import Link
     from pytest_plan.plugin.run.environments.sharing.trust.secrets import Vault

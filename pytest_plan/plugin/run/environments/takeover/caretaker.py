@@ -30,7 +30,7 @@ from pytest_plan.sharing.model import Kind
 
 if TYPE_CHECKING:
     from pytest_plan.engine.execution.run import Run
-    from pytest_plan.engine.journal.writer import Statement
+    from pytest_plan.engine.journal.writing.transaction import Statement
     from pytest_plan.plugin.declaring.declared import DeclaredSteps
     from pytest_plan.plugin.main_thread.foreground import Foreground
     from pytest_plan.plugin.run.environments.sharing.link import Link

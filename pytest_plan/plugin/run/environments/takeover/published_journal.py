@@ -27,7 +27,7 @@ from pytest_plan.sharing.model import Kind, Row
 
 if TYPE_CHECKING:
     from pytest_plan.engine.journal.seal import Key
-    from pytest_plan.engine.journal.writer import Statement
+    from pytest_plan.engine.journal.writing.transaction import Statement
     from pytest_plan.plugin.run.environments.sharing.link import Link
 
 _ABOUT_STATE = ("INSERT OR REPLACE INTO state ", "DELETE FROM state ")

@@ -16,22 +16,23 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from pytest_plan.engine.journal.schema import LOGS, connect, execute, void, write_copy
+from pytest_plan.engine.journal.schema import LOGS, connect, void, write_copy
 from pytest_plan.engine.journal.seal import Seal
+from pytest_plan.engine.journal.writing.place import Place
+from pytest_plan.engine.journal.writing.transaction import PaddedLog, Statement, commit
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.copies import getpid
 
 _LINGER = 0.002  # how many seconds to hold records that no thread waits for
+_LONGEST_HOLD = 0.25  # how many seconds to hold values of the State, at most
+_HOLD_FACTOR = 9  # how many times as long as the last values took to write to hold the next ones
 _MAX_BATCH = 1_000  # maximum number of requests in one transaction
 _CHECK_INTERVAL = 1.0  # seconds between checks that the journal and the writer's thread are there
 _TRIES = 5  # how often to try to write a lost journal again
 _PAUSE = 0.05  # seconds between two of these attempts
-_PADDING = bytes(64 << 10)  # the zeros to append to the write-ahead log at a time
-
-Statement: TypeAlias = tuple[str, Sequence[Any]]
 
 
 class Request(NamedTuple):
@@ -51,27 +52,9 @@ class _Wakeup(enum.Enum):
     """The reasons for waking the writer's thread."""
 
     QUEUED = enum.auto()  # a request that no thread waits for
+    VALUES = enum.auto()  # values of the State, which may wait longer than requests
     AWAITED = enum.auto()  # a request that the main thread waits for
     END = enum.auto()
-
-
-class Place:
-    """Where a journal is. This base class does not replace a journal that is lost."""
-
-    def is_intact(self) -> bool:
-        """Return whether nobody has changed the folder of the journal, or anything else in it."""
-        return True
-
-    def restore(self) -> Path:
-        """Repair the folder, and return the path that the journal must have.
-
-        Raises:
-            OSError, JournalError: the folder cannot be repaired.
-        """
-        raise OSError("it was removed or replaced")
-
-    def written_again(self, file: Path) -> None:
-        """Handle that the journal was lost, and that it has been written again as `file`."""
 
 
 class Writer:
@@ -99,6 +82,9 @@ class Writer:
         self._pid = getpid()
         self._requests: collections.deque[Request] = collections.deque()
         self._wakeups: queue.SimpleQueue[_Wakeup] = queue.SimpleQueue()
+        # Returns the statements of values. Any thread sets it, and the one that writes takes it.
+        self._values: Callable[[], Sequence[Statement]] | None = None
+        self._values_took = 0.0  # how many seconds the last values took to write
         # Whether the thread must be woken. It checks for requests again after setting this.
         self._is_idle = False
         # The attributes below change only under _writing, which is held for one transaction. The
@@ -108,8 +94,7 @@ class Writer:
         self._retired: list[sqlite3.Connection] = []  # to files that were lost
         self._logs: Mapping[str, int] = {}
         self._transactions = 0
-        self._log: int | None = None  # the write-ahead log
-        self._log_size = 0  # including the padding
+        self._log: PaddedLog | None = None
         self._is_closed = False
         self.failure: JournalError | None = None
         self.mirror: Callable[[Sequence[Statement]], None] | None = None
@@ -126,6 +111,18 @@ class Writer:
         """Queue statements to be written soon. The function is called when they are written."""
         if self._put(Request(statements)) and self._is_idle:
             self._wakeups.put(_Wakeup.QUEUED)
+
+    def note_values(self, statements: Callable[[], Sequence[Statement]]) -> None:
+        """Write values of the State with the next transaction, or when they have waited enough.
+
+        Args:
+            statements: a function that returns the statements. It is always the same one, it is
+                called once for all values that were noted before, and later values are noted again.
+        """
+        if self._values is None and getpid() == self._pid:
+            self._values = statements
+            if self._is_idle:
+                self._wakeups.put(_Wakeup.VALUES)
 
     def durably(self, statements: Sequence[Statement]) -> None:
         """Write the statements and all queued ones; return once they are on disk.
@@ -168,14 +165,25 @@ class Writer:
         """Write the requests that no other thread writes itself, until the writer is closed."""
         try:
             while self._is_needed():
-                self._write_until(lambda: not self._requests)
+                self._write_until(self._is_written_since(self._transactions))
         finally:
             self._end()
+
+    def _is_written_since(self, transactions: int) -> Callable[[], bool]:
+        """Return a check for whether no request is left, nor any value from before."""
+        return lambda: (
+            not self._requests and (self._values is None or self._transactions != transactions)
+        )
 
     def _is_needed(self) -> bool:
         """Wait for requests that no other thread will write; return False if the writer closes."""
         self._is_idle = True
-        wakeup = _Wakeup.QUEUED if self._requests else self._wait()
+        if self._requests:
+            wakeup = _Wakeup.QUEUED
+        else:
+            wakeup = self._wait() if self._values is None else _Wakeup.VALUES
+        if wakeup is _Wakeup.VALUES:
+            wakeup = self._hold_values()
         self._is_idle = False
         while wakeup is _Wakeup.QUEUED:
             transactions = self._transactions
@@ -185,6 +193,16 @@ class Writer:
                 if transactions == self._transactions:
                     break  # if another thread has written the requests, wait for newer ones
         return wakeup is not _Wakeup.END
+
+    def _hold_values(self) -> _Wakeup:
+        """Wait until the values are due, or until the thread is woken for something else."""
+        longest = _LINGER if self.mirror is not None else _LONGEST_HOLD
+        due = SystemClock.now() + min(longest, max(_LINGER, _HOLD_FACTOR * self._values_took))
+        wakeup = _Wakeup.VALUES
+        with contextlib.suppress(queue.Empty):
+            while wakeup is _Wakeup.VALUES:
+                wakeup = self._wakeups.get(timeout=max(0.0, due - SystemClock.now()))
+        return wakeup
 
     def _wait(self) -> _Wakeup:
         """Wait until the thread is woken; look after the journal every second."""
@@ -220,6 +238,7 @@ class Writer:
                     self._write_batch()
 
     def _write_batch(self) -> None:
+        began, has_values = SystemClock.now(), self._values is not None
         batch = self._next_batch()
         if self._is_closed:
             self._refuse(batch, self._closed_error())
@@ -231,9 +250,12 @@ class Writer:
                 self.failure = self._failed(error)
         if self.failure is not None:
             self._refuse(batch, self.failure)
+        if has_values:
+            self._values_took = SystemClock.now() - began
 
     def _next_batch(self) -> list[Request]:
-        batch: list[Request] = []
+        values, self._values = self._values, None
+        batch: list[Request] = [] if values is None else [Request(values)]
         while self._requests and len(batch) < _MAX_BATCH:
             batch.append(self._requests[0])  # if this raises MemoryError, the request stays queued
             self._requests.popleft()
@@ -242,8 +264,7 @@ class Writer:
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = connect(self._file, self._seal)
-            with contextlib.suppress(OSError):  # without padding, commits only take longer
-                self._log = os.open(f"{self._path}-wal", os.O_WRONLY | os.O_APPEND)
+            self._log = PaddedLog(f"{self._path}-wal")
             self._logs = self._found_logs()
         return self._connection
 
@@ -251,12 +272,12 @@ class Writer:
         self._transactions += 1
         statements = [one for request in batch for one in request.statements()]
         try:
-            _commit(connection, statements)
+            commit(connection, statements)
         except sqlite3.Error:
             if not self._is_lost():
                 raise
             self._restore()
-            _commit(self._opened(), statements)
+            commit(self._opened(), statements)
         # A later process must find what was written. Looking after the commit shows that.
         if self._is_lost():
             self._restore()
@@ -265,7 +286,8 @@ class Writer:
         for request in batch:
             if request.answer is not None:
                 request.answer.put(None)
-        self._pad_log()
+        if self._log is not None:
+            self._log.pad()
 
     def _set_file(self, file: Path) -> None:
         self._file = file
@@ -328,17 +350,6 @@ class Writer:
         with contextlib.suppress(sqlite3.Error):
             void(old)
 
-    def _pad_log(self) -> None:
-        """Pad the end of the write-ahead log with zeros, at which SQLite stops reading."""
-        if self._log is None:
-            return
-        # A commit that extends the file takes twice as long (ext4). So does a commit after another
-        # call has read the file's times (Linux 6.13), so this method avoids `stat` and `open`.
-        with contextlib.suppress(OSError):  # if the disk is full, the next commit reports it
-            size = os.lseek(self._log, 0, os.SEEK_END)
-            if size != self._log_size:
-                self._log_size = size + os.write(self._log, _PADDING)
-
     def _refuse(self, batch: Sequence[Request], failure: JournalError) -> None:
         for request in batch:
             if request.answer is not None:
@@ -356,7 +367,7 @@ class Writer:
 
     def _end(self) -> None:
         with self._writing:
-            while self._requests:
+            while self._requests or self._values is not None:
                 self._write_batch()
             self._is_closed = True
             self._close_log()
@@ -366,27 +377,6 @@ class Writer:
                 connection.close()
 
     def _close_log(self) -> None:
-        log, self._log, self._log_size = self._log, None, 0
-        if log is not None:
-            os.close(log)
-
-
-def _commit(connection: sqlite3.Connection, statements: Sequence[Statement]) -> None:
-    if connection.in_transaction:  # the last attempt has failed
-        connection.execute("ROLLBACK")
-    connection.execute("BEGIN IMMEDIATE")
-    for statement in statements:
-        _execute(connection, *statement)
-    connection.execute("COMMIT")
-
-
-def _execute(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> None:
-    try:
-        execute(connection, sql, values)
-    except UnicodeEncodeError:  # program names and keys are not always valid UTF-8
-        execute(connection, sql, [_writable(value) for value in values])
-
-
-def _writable(value: Any) -> Any:
-    """Return the value in a form that SQLite accepts."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        if self._log is not None:
+            self._log.close()
+            self._log = None
