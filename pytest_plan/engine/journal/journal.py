@@ -76,6 +76,8 @@ class Journal(NullJournal):
         self._fingerprint = fingerprint
         is_new = not file.exists()
         self._outlives = outlives or not is_new
+        # The steps of which another process could call anything: a `cleanup` hook, or an undo.
+        self._with_calls: set[str] = set()
         key = key or Key.of(os.environ)
         seal, number = (create(file, key), 0) if is_new else reopen(file, key)
         self._numbers = itertools.count(number + 1)
@@ -121,9 +123,23 @@ class Journal(NullJournal):
         return lambda: self.step_begun(step)
 
     def step_begun(self, step: PlannedStep) -> None:
-        """Durably record that user code of the step may run from now on."""
+        """Record that user code of the step may run from now on.
+
+        The record is durable if there is something to do or to report should this process be killed
+        in the step: it has a `cleanup` hook, or is a generator. The record of any other step is on
+        the disk with the first thing that must be undone.
+
+        Raises:
+            JournalError: nothing can be written, so nothing to undo could be recorded.
+        """
         self._values.want(step)
-        self._writer.durably([self._begun(step), *self._parameter(step)])
+        statements = [self._begun(step), *self._parameter(step)]
+        if self._outlives or Hook.CLEANUP in step.hooks or step.is_generator:
+            self._writer.durably(statements)
+        elif self._writer.failure is not None:
+            raise self._writer.failure
+        else:
+            self._writer.note(lambda: statements)
 
     def ends_durably(self, step: PlannedStep) -> bool:
         """Return whether the `cleanup` hook takes the value or the State, which must be durable."""
@@ -153,13 +169,19 @@ class Journal(NullJournal):
             self._writer.durably(statements)
 
     def cleanup_begun(self, step: str) -> None:
-        """Durably record that one more owner is cleaning up the step; ignore errors.
+        """Record that one more owner is cleaning up the step; ignore errors.
+
+        The record is durable if another process could call the `cleanup` hook or a deferred call of
+        the step, because at most three owners may do so.
 
         Raises:
             PlanError: the guard has refused it.
         """
         if self.guard is not None:
             self.guard(step)
+        if not self._outlives and step not in self._with_calls:
+            self._note(_CLEANUP_BEGUN, (step,))
+            return
         with contextlib.suppress(JournalError):  # cleanup also runs when the disk fails
             self._writer.durably([(_CLEANUP_BEGUN, (step,))])
 
@@ -183,6 +205,7 @@ class Journal(NullJournal):
             given = self._codec.encode([list(call.arguments), dict(call.keywords)])
         except NotDurableError as error:
             return self._undo(step, hook, label, "lost", str(error))
+        self._with_calls.add(step)
         data = [[reference.module, reference.qualname, reference.file], given]
         return self._undo(step, hook, label, "call", json.dumps(data))
 
@@ -303,6 +326,8 @@ class Journal(NullJournal):
         return ()
 
     def _begun(self, step: PlannedStep) -> Statement:
+        if Hook.CLEANUP in step.hooks:
+            self._with_calls.add(step.name)
         return (
             _BEGUN,
             (

@@ -51,7 +51,7 @@ class NullJournal:
         """Never write text that contains a secret, which `mask` would replace."""
 
     def step_begun(self, step: PlannedStep) -> None:
-        """Durably record that user code of the step may run from now on."""
+        """Record that user code of the step may run, durably if that leaves anything to do."""
 
     def ends_durably(self, step: PlannedStep) -> bool:
         """Return whether `step_ended` is durable for this step."""
@@ -69,7 +69,10 @@ class NullJournal:
         """Record how the step ended, durably if `ends_durably(step)` is true."""
 
     def cleanup_begun(self, step: str) -> None:
-        """Durably record that cleanup of the step begins; ignore errors, but not of the guard."""
+        """Record that cleanup of the step begins; ignore errors, but not those of the guard.
+
+        The record is durable if another process could go on with the cleanup.
+        """
 
     def cleanup_ended(
         self, step: str, outcome: CleanupOutcome, *, hook_is_done: bool, error: str = ""

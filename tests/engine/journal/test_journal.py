@@ -458,20 +458,63 @@ class TestGroupCommit:
         assert (recorded.state, recorded.steps["s0"].outcome) == ({"a": "1"}, "succeeded")
         clean_up()
 
-    def test_an_empty_step_costs_two_durable_commits(
-        self, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("kind", "commits", "as_before"),
+        [("plain", 0, 1), ("generator", 1, 2), ("defer", 2, 3), ("hook", 2, 2), ("program", 2, 4)],
+    )
+    def test_a_commit_is_durable_where_another_process_has_something_to_do(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch, kind: str, commits: int, as_before: int
     ) -> None:
-        """One is for its beginning and one for its cleanup; the plan costs one more."""
-        waited, durably = [], journal._writer.durably
+        """A plan costs one more. If a later run may use the steps, each is recorded at once."""
 
-        def counting(statements: Any) -> None:
+        def generator() -> Iterator[None]:
+            yield
+
+        steps: dict[str, Callable[[], GenericStep]] = {
+            "plain": lambda: GenericStep(exec=lambda: None),
+            "generator": lambda: GenericStep(exec=generator),
+            "defer": lambda: GenericStep(exec=lambda ctx: ctx.defer(undo)),
+            "hook": lambda: GenericStep(exec=lambda: None, cleanup=lambda: None),
+            "program": lambda: GenericStep(exec=lambda ctx: ctx.start(["sleep", "60"]) and None),
+        }
+        durably, waited = writer.Writer.durably, []
+
+        def counting(self: writer.Writer, statements: Any) -> None:
             waited.append(statements)
-            durably(statements)
+            durably(self, statements)
 
-        monkeypatch.setattr(journal._writer, "durably", counting)
-        steps = [GenericStep(exec=lambda: None, cleanup=lambda: None) for _ in range(5)]
+        monkeypatch.setattr(writer.Writer, "durably", counting)
+        for outlives, each in ((False, commits), (True, as_before)):
+            journal = Journal(file.with_name(str(outlives)), REFERENCES, outlives=outlives)
+            first = 1 + (kind == "program")  # the folder of the run is recorded once
+            waited.clear()
+            assert run(journal, *(steps[kind]() for _ in range(2))) is None
+            assert len(waited) == 2 * each + first
+
+    def test_a_plain_step_does_not_begin_once_the_journal_has_failed(self, file: Path) -> None:
+        """Nothing that it makes could be recorded."""
+        journal, ran = Journal(file, REFERENCES), []
+        file.unlink()
+        with pytest.raises(JournalError):
+            journal.flush()
+        error = run(journal, GenericStep(exec=lambda: ran.append(1)))
+        assert isinstance(error, StepError)
+        assert ran == []
+
+    def test_nothing_is_recorded_before_it_is_known(self, journal: Journal) -> None:
+        """The next step has not begun while a step runs, and no other cleanup has begun."""
+        seen: list[Recorded] = []
+
+        def look() -> None:
+            seen.append(read(journal.file))
+
+        steps = [GenericStep(exec=look, cleanup=look) for _ in range(3)]
         assert run(journal, *steps) is None
-        assert len(waited) == 2 * 5 + 1
+        begun, cleaned = seen[:3], seen[3:]
+        assert [len(one.steps) for one in begun] == [1, 2, 3]
+        assert [list(one.steps.values())[-1].outcome for one in begun] == ["running"] * 3
+        owners = [[step.owners for step in one.steps.values()] for one in cleaned]
+        assert owners == [[0, 0, 1], [0, 1, 1], [1, 1, 1]]
 
 
 class TestFork:
@@ -695,7 +738,10 @@ class TestFailingDisk:
 
             plan = Plan()
             plan.add_step(
-                GenericStep(exec=lambda: seen.append(read(journal.file).steps["s0"].outcome)),
+                GenericStep(
+                    exec=lambda: seen.append(read(journal.file).steps["s0"].outcome),
+                    cleanup=lambda: None,
+                ),
                 name="s0", retries=1, retry_wait="10ms",
             )  # fmt: skip
             begun = begin(plan, journal=journal)
