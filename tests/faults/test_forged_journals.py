@@ -159,7 +159,7 @@ class World:
                 [("tree", tree), ("call", call), ("call", command), ("call", module)]
             )
         ]
-        rows.append(("state", ("b", json.dumps(kind), None, "", None)))
+        rows.append(("state", ("b", json.dumps(kind), None, "", None, None)))
         rows.append(("environment", ("scratch", json.dumps(str(self._precious)))))
         rows.append(("environment", ("launch", json.dumps(launch))))
         return rows

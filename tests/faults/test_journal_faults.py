@@ -136,7 +136,7 @@ def test_g9_many_threads_that_write_state_lose_nothing(tally: Tally) -> None:
     """Row 58: after 64 threads have written, the State on disk equals the State in memory."""
     folder = Path(tempfile.mkdtemp(prefix="j"))
     try:
-        journal = Journal(folder / "journal", REFERENCES)
+        journal = Journal(folder / "journal", REFERENCES, outlives=True)
         plan = Plan()
 
         def exec(state: Any) -> None:

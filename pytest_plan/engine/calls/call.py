@@ -86,16 +86,22 @@ class StopFlag:
     """The request to stop one call.
 
     Attributes:
-        condition: a condition that is notified when the stop is requested.
         stop: why the call should stop; None if no stop was requested.
     """
 
-    __slots__ = ("condition", "stop")
-
     def __init__(self) -> None:
-        # `stop` is set once, with `condition` held. Reading it needs no lock.
-        self.condition: threading.Condition = threading.Condition()
-        self.stop: Stop | None = None
+        self.stop: Stop | None = None  # set once, with `condition` held; reading it needs no lock
+
+    @property
+    def condition(self) -> threading.Condition:
+        """A condition that is notified when the stop is requested.
+
+        Few calls wait or are asked to stop, so it is created when it is first used.
+        """
+        found: threading.Condition | None = self.__dict__.get("_condition")
+        if found is None:  # another thread may create it at the same time: the first one counts
+            found = self.__dict__.setdefault("_condition", threading.Condition())
+        return found
 
     def raise_(self, stop: Stop) -> None:
         """Request the stop and wake all waiting threads; later requests keep the first reason."""
@@ -210,7 +216,7 @@ class CallScope(Guard):
                 f"step {self.step!r} cannot use its ctx or the State in a forked copy of the "
                 "process: only the original process can"
             )
-        if self.is_abandoned():
+        if self._abandoned and self.is_abandoned():
             raise StateError(
                 f"step {self.step!r} was abandoned in {self.hook.value}, attempt {self.attempt}: "
                 "further calls from its thread are refused"
@@ -292,7 +298,8 @@ class Call:
             if self.before is not None:
                 if (refused := self._refused(self.before)) is not None:
                     return refused
-                self.scope.check()  # the stop may have come while `before` waited for the disk
+                if self._flag.stop is not None:  # it came while `before` waited for the disk
+                    self.scope.check()
             self.has_run = True
             return contextvars.copy_context().run(self._run)
         except BaseException as error:

@@ -158,12 +158,15 @@ def _run_hook(
 def _hook_call(
     step_run: StepRun, facts: RunFacts, hook: Hook, number: int, expires: float | None
 ) -> Call:
+    deadline = facts.deadline
+    if expires is not None:
+        deadline = expires if deadline is None else min(expires, deadline)
     call = hook_call(
         step_run,
         facts,
         hook,
         attempt=number,
-        deadline=min((at for at in (expires, facts.deadline) if at is not None), default=None),
+        deadline=deadline,
         expires=expires,
         budget=_budget(step_run),
     )

@@ -101,9 +101,11 @@ def clean(
         if step_run.runs_hook_last:
             yield from cleanup.undo(ALL_HOOKS)
         yield from cleanup.run_hook()
-    yield from cleanup.undo(ALL_HOOKS)
+    if len(step_run.undo) > 0:
+        yield from cleanup.undo(ALL_HOOKS)
     step_run.undo.is_closed = True
-    yield from cleanup.undo(ALL_HOOKS)  # what another thread has registered in the meantime
+    if len(step_run.undo) > 0:  # another thread has registered an undo in the meantime
+        yield from cleanup.undo(ALL_HOOKS)
     if step_run.loop.is_running:
         yield from cleanup.end_loop()
     undone, gone = cleanup.undone, None

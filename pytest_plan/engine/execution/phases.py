@@ -11,7 +11,6 @@ import graphlib
 import itertools
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from pytest_plan.engine.execution.attempt import close, provision
@@ -29,7 +28,6 @@ INTERRUPTS_TO_LEAVE = 2  # the number of interrupts that end a cleanup
 TOGETHER = 0.5  # seconds after the first interrupt during which others are part of it
 
 
-@dataclass(slots=True, eq=False)
 class RunStatus:
     """The status of a run. It changes only under the executor's lock or on the coordinator.
 
@@ -42,12 +40,15 @@ class RunStatus:
         completed: the counter that numbers steps as they complete. Cleanup reverses this order.
     """
 
-    step_runs: Mapping[str, StepRun]
-    facts: RunFacts
-    continue_on_error: bool
-    stop: Stop | None = None
-    fatal: BaseException | None = None
-    completed: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    def __init__(
+        self, step_runs: Mapping[str, StepRun], facts: RunFacts, continue_on_error: bool
+    ) -> None:
+        self.step_runs = step_runs
+        self.facts = facts
+        self.continue_on_error = continue_on_error
+        self.stop: Stop | None = None
+        self.fatal: BaseException | None = None
+        self.completed = itertools.count(1)
 
     def request_stop(self, stop: Stop) -> None:
         """Stop the forward phase. A later request counts only if it alone stops running steps."""

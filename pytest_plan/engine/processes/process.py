@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
@@ -300,6 +299,8 @@ class ProgramFiles:
             file.close()
 
     def _new(self) -> IO[bytes]:
+        import tempfile  # imported late because few steps run programs
+
         file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._open.append(file)
         return file

@@ -118,7 +118,7 @@ class SharedStore(LocalStore):
         return _opened(key, super().wait(key, timeout, stopping))
 
     def _lasting(self, key: str, value: Shared) -> Any:
-        # The journal's writer loads a worker's value, not the thread that received it.
+        # The journal's writer loads the pickle, if it needs it, and not the thread that has set it.
         return value.lasting(key, self._journal.lasting)
 
     def release_held(self, name: str, holder: Holder) -> None:

@@ -15,7 +15,6 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_plan.engine.calls.call import Abandoned, Call, Ending
@@ -32,7 +31,6 @@ from pytest_plan.engine.processes.copies import end_copy, getpid
 HEARTBEAT = 1.0  # the maximum number of seconds that the coordinator sleeps
 
 
-@dataclass(slots=True, eq=False)
 class _Active:
     """A flow that has begun and has not ended. It is waiting for a call or for a point in time.
 
@@ -45,12 +43,15 @@ class _Active:
         escalation: the escalation of `call`; None unless the call must stop.
     """
 
-    name: str
-    flow: Flow
-    since: float
-    call: Call | None = None
-    wake_at: float | None = None
-    escalation: Escalation | None = None
+    __slots__ = ("call", "escalation", "flow", "name", "since", "wake_at")
+
+    def __init__(self, name: str, flow: Flow, since: float) -> None:
+        self.name = name
+        self.flow = flow
+        self.since = since
+        self.call: Call | None = None
+        self.wake_at: float | None = None
+        self.escalation: Escalation | None = None
 
 
 class _Crash(NamedTuple):
