@@ -1,7 +1,6 @@
 """The verdict on a run: its tests, its plan and its cleanup together. Every report asks for it."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -58,7 +57,7 @@ class RunVerdict(NamedTuple):
     untried: tuple[str, ...] = ()
     reason: str | None = None
 
-    def masked(self, mask: Callable[[str], str]) -> RunVerdict:
+    def masked(self, mask: Callable[[str], str]) -> "RunVerdict":
         """Return the verdict with its texts as they may be shown."""
         return self._replace(
             plan=mask(self.plan),

@@ -1,7 +1,6 @@
 """The undo stack of a step. Undos run in reverse order of registration."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 import signal
 from collections.abc import Callable, Sequence
 from functools import partial

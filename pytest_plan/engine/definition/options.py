@@ -1,7 +1,6 @@
 """The options of a step and of a run, and the checks of the values that users pass."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -302,6 +301,6 @@ class RunOptions(NamedTuple):
     expected: Callable[[str], float] | None = None
     has_limits: bool = True
 
-    def without_limits(self) -> RunOptions:
+    def without_limits(self) -> "RunOptions":
         """Return the options of a run that may take as long as it wants, and so may its steps."""
         return self._replace(limit=None, cleanup_limit=UNHURRIED, has_limits=False)

@@ -1,7 +1,6 @@
 """A declared step, with its checked options and its place in the plan."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -116,7 +115,7 @@ class PlannedStep(NamedTuple):
         """The names of all steps that must end before this step begins."""
         return (*self.needs, *self.after)
 
-    def without_limits(self) -> PlannedStep:
+    def without_limits(self) -> "PlannedStep":
         """Return the same step without a timeout, and with a day for its cleanup."""
         options = self.options._replace(timeout=None, cleanup_timeout=UNHURRIED)
         return self._replace(options=options)

@@ -1,7 +1,6 @@
 """Hook functions: their kinds, and the parameters that they take by name."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 import enum
 import types
 from collections.abc import Callable

@@ -3,8 +3,7 @@
 An attempt calls the three exec hooks in order. If it is abandoned, the step is never retried.
 """
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 import functools
 import math
 from collections.abc import Callable, Generator

@@ -1,7 +1,6 @@
 """References by which a later process can find a function or class."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 import importlib
 import os
 import sys

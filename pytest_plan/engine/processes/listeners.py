@@ -3,8 +3,7 @@
 A listener that was there before a step's program is a stranger: it may answer in its place.
 """
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 import contextlib
 import os
 import re

@@ -1,7 +1,6 @@
 """Turns a function or class marked with `@pytest.mark.plan_step` into the declaration of a step."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 import contextlib
 import inspect
 import os

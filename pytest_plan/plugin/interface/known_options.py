@@ -1,7 +1,6 @@
 """Every option of the command line, the environment and the ini file."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 from typing import NamedTuple
 
 from pytest_plan.plugin.interface.values import REPORT_ENDINGS, Kind

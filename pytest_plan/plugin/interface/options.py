@@ -1,7 +1,6 @@
 """Defines the options, and reads them from the command line, environment variables or ini file."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -5,8 +5,7 @@ A value is written once a later process could read it: a later run that uses the
 last value is encoded and written.
 """
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 import functools
 import json
 from collections.abc import Callable, Sequence
