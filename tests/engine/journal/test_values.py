@@ -156,6 +156,19 @@ def test_a_large_value_is_sealed(file: Path) -> None:
         read(file)
 
 
+def test_a_value_whose_code_raises_does_not_stop_the_journal(file: Path) -> None:
+    """It is recorded as one that cannot be written, without the text of the error."""
+
+    def raises() -> Any:
+        raise RuntimeError("canary")
+
+    journal = Journal(file, references(), outlives=True)
+    journal.state_set("key", raises)
+    journal.flush()
+    assert read(file).lost == {"key": "it cannot be encoded: it raised RuntimeError"}
+    journal.close()
+
+
 def test_a_large_secret_is_not_written(file: Path) -> None:
     """Neither is a large value that contains the text of a secret."""
 

@@ -160,8 +160,11 @@ def _keys(step: PlannedStep, parameters: Sequence[str]) -> list[str]:
 
 
 def _taken(snapshot: Snapshot) -> Lasting:
-    while not isinstance(snapshot, Lasting):
-        snapshot = snapshot()
+    try:
+        while not isinstance(snapshot, Lasting):
+            snapshot = snapshot()
+    except Exception as error:  # raised by code of the value, which must not stop the journal
+        return Lasting(None, f"it cannot be encoded: it raised {type(error).__qualname__}")
     return snapshot
 
 
