@@ -1,7 +1,6 @@
 """What the names of steps meant in the run that a journal records."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 from collections.abc import Mapping
 from typing import NamedTuple
 

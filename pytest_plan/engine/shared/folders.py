@@ -3,8 +3,7 @@
 Each folder of a run contains a marker. Only a folder with its own marker is ever removed.
 """
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 import contextlib
 import functools
 import json

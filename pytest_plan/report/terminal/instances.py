@@ -1,7 +1,6 @@
 """Shows instances of steps: by short names in a run without workers, and many in one row."""
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar

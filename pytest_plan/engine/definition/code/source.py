@@ -3,8 +3,7 @@
 Only the top-level definitions of the same file count, and comments and their order do not.
 """
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 import ast
 import functools
 import inspect

@@ -4,8 +4,7 @@ A deferred call names such a resource if its function has a keeper. Then a later
 step finds out whether the resource still works, and watches it.
 """
 
-from __future__ import annotations
-
+# Annotations are not postponed: a NamedTuple would compile each of them.
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
