@@ -70,6 +70,9 @@ def _has(module: types.ModuleType, names: list[str]) -> bool:
     return True
 
 
+_LOCKS = ("Lock", "RLock", "Condition")
+
+
 def locks() -> Iterator[str]:
     """Yield the locks and conditions of the package, in the form that pages use."""
     for module in modules_of(PACKAGE):
@@ -80,11 +83,20 @@ def locks() -> Iterator[str]:
 
 def _locks_of(cls: ast.ClassDef) -> Iterator[str]:
     for node in ast.walk(cls):
+        if isinstance(node, ast.FunctionDef) and _is_lazy_lock(node):
+            yield node.name
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
             continue
         target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-        if isinstance(target, ast.Attribute) and _makes(node.value, "Lock", "RLock", "Condition"):
+        if isinstance(target, ast.Attribute) and _makes(node.value, *_LOCKS):
             yield target.attr
+
+
+def _is_lazy_lock(function: ast.FunctionDef) -> bool:
+    """Return whether a function is a property that creates a lock when it is first used."""
+    is_property = any(ast.unparse(one) == "property" for one in function.decorator_list)
+    calls = (node for node in ast.walk(function) if isinstance(node, ast.expr))
+    return is_property and any(_makes(call, *_LOCKS) for call in calls)
 
 
 def thread_makers() -> Iterator[str]:
