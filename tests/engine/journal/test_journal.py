@@ -28,7 +28,7 @@ from pytest_plan.engine.journal.null import Deferred
 from pytest_plan.engine.journal.reader import Recorded, read
 from pytest_plan.engine.journal.reference import References
 from pytest_plan.engine.journal.seal import Seal
-from pytest_plan.engine.journal.writing import writer
+from pytest_plan.engine.journal.writing import transaction, writer
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.model.outcomes import Hook
 from pytest_plan.engine.model.results import StepError
@@ -490,6 +490,30 @@ class TestGroupCommit:
             waited.clear()
             assert run(journal, *(steps[kind]() for _ in range(2))) is None
             assert len(waited) == 2 * each + first
+
+    def test_what_nobody_waits_for_is_on_the_disk_with_the_next_durable_commit(
+        self, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Other processes see it before, and a durable commit of nothing takes it along, too."""
+        synced: list[int] = []
+        sync = transaction.PaddedLog.sync
+
+        def counting(self: transaction.PaddedLog) -> None:
+            synced.append(1)
+            sync(self)
+
+        monkeypatch.setattr(transaction.PaddedLog, "sync", counting)
+        journal.scratch(Path("folder"))
+        journal._values.want_all()
+        journal.state_set("a", journal.lasting(1))
+        wait_until(lambda: "a" in read(journal.file).state)
+        connection = journal._writer._connection
+        assert connection is not None
+        (level,) = connection.execute("PRAGMA synchronous").fetchone()
+        assert (level, synced) == (1, [])  # NORMAL
+        journal.flush()
+        (level,) = connection.execute("PRAGMA synchronous").fetchone()
+        assert (level, synced) == (2, [1])  # FULL
 
     def test_a_plain_step_does_not_begin_once_the_journal_has_failed(self, file: Path) -> None:
         """Nothing that it makes could be recorded."""

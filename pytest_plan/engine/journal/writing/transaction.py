@@ -26,6 +26,7 @@ class PaddedLog:
     """
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._descriptor: int | None = None
         self._size = 0  # including the padding
         with contextlib.suppress(OSError):
@@ -40,6 +41,16 @@ class PaddedLog:
             if size != self._size:
                 self._size = size + os.write(self._descriptor, _PADDING)
 
+    def sync(self) -> None:
+        """Return once all of the log is on the disk.
+
+        Raises:
+            OSError: the disk has failed.
+        """
+        if self._descriptor is None:
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        getattr(os, "fdatasync", os.fsync)(self._descriptor)  # macOS and Windows lack the first
+
     def close(self) -> None:
         """Close the log; later calls do nothing."""
         descriptor, self._descriptor = self._descriptor, None
@@ -47,8 +58,16 @@ class PaddedLog:
             os.close(descriptor)
 
 
+def set_durable(connection: sqlite3.Connection, durable: bool) -> None:
+    """Set whether commits return only once they, and all earlier ones, are on the disk.
+
+    Other processes see a commit in any case, and the next durable one takes it along.
+    """
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+
+
 def commit(connection: sqlite3.Connection, statements: Sequence[Statement]) -> None:
-    """Execute statements as one transaction; return once it is on the disk.
+    """Execute statements as one transaction.
 
     Raises:
         sqlite3.Error: it failed, and nothing of it was written.

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from pytest_plan.engine.journal.schema import LOGS, connect, void, write_copy
 from pytest_plan.engine.journal.seal import Seal
 from pytest_plan.engine.journal.writing.place import Place
-from pytest_plan.engine.journal.writing.transaction import PaddedLog, Statement, commit
+from pytest_plan.engine.journal.writing.transaction import PaddedLog, Statement, commit, set_durable
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.copies import getpid
@@ -93,6 +93,7 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self._retired: list[sqlite3.Connection] = []  # to files that were lost
         self._logs: Mapping[str, int] = {}
+        self._is_durable = True  # whether commits return once they are on the disk
         self._transactions = 0
         self._log: PaddedLog | None = None
         self._is_closed = False
@@ -263,7 +264,7 @@ class Writer:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = connect(self._file, self._seal)
+            self._connection, self._is_durable = connect(self._file, self._seal), True
             self._log = PaddedLog(f"{self._path}-wal")
             self._logs = self._found_logs()
         return self._connection
@@ -271,6 +272,10 @@ class Writer:
     def _write(self, connection: sqlite3.Connection, batch: Sequence[Request]) -> None:
         self._transactions += 1
         statements = [one for request in batch for one in request.statements()]
+        durable = any(request.answer is not None for request in batch)
+        if durable != self._is_durable:
+            set_durable(connection, durable)
+            self._is_durable = durable
         try:
             commit(connection, statements)
         except sqlite3.Error:
@@ -278,6 +283,8 @@ class Writer:
                 raise
             self._restore()
             commit(self._opened(), statements)
+        if durable and not statements and self._log is not None:
+            self._log.sync()  # the commit of nothing has not written what earlier ones have left
         # A later process must find what was written. Looking after the commit shows that.
         if self._is_lost():
             self._restore()
