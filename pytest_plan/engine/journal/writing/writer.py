@@ -239,24 +239,26 @@ class Writer:
                     self._write_batch()
 
     def _write_batch(self) -> None:
-        began, has_values = SystemClock.now(), self._values is not None
-        batch = self._next_batch()
+        began, batch = SystemClock.now(), self._next_batch()
+        # Taken after the requests: a durable one also waits for the values that were noted before.
+        values, self._values = self._values, None
         if self._is_closed:
             self._refuse(batch, self._closed_error())
             return
-        if batch and self.failure is None:
+        if (batch or values is not None) and self.failure is None:
             try:
+                if values is not None:
+                    batch.append(Request(values))
                 self._write(self._opened(), batch)
             except BaseException as error:  # every waiting thread must get an answer
                 self.failure = self._failed(error)
         if self.failure is not None:
             self._refuse(batch, self.failure)
-        if has_values:
+        if values is not None:
             self._values_took = SystemClock.now() - began
 
     def _next_batch(self) -> list[Request]:
-        values, self._values = self._values, None
-        batch: list[Request] = [] if values is None else [Request(values)]
+        batch: list[Request] = []
         while self._requests and len(batch) < _MAX_BATCH:
             batch.append(self._requests[0])  # if this raises MemoryError, the request stays queued
             self._requests.popleft()
