@@ -201,8 +201,9 @@ def test_a_cleanup_gets_the_value_that_its_step_returned(tmp_path: Path) -> None
             [
                 *facts_of_the_owner(),
                 (replace("step"), ("vm", ".", *running)),
-                (value, ("vm", '"vm-1"', None, "vm", None)),
-                (value, ("port", "80", None, "", None)),
+                (value, ("vm", '"vm-1"', None, "vm", None, None)),
+                (value, ("port", "80", None, "", None, None)),
+                (value, ("disk", "text", None, "disk", None, b"x" * 70_000)),
             ]
         )
         store.put(link.access, "vm", '"vm-of-somebody-else"', None)
@@ -212,7 +213,11 @@ def test_a_cleanup_gets_the_value_that_its_step_returned(tmp_path: Path) -> None
         store.shut()
     environment = found.rebuild(tmp_path / "rebuilt", "lost", KEY)
     try:
-        assert environment.read().state == {"vm": '"vm-1"', "port": "81"}
+        assert environment.read().state == {
+            "vm": '"vm-1"',
+            "port": "81",
+            "disk": f'"{"x" * 70_000}"',
+        }
     finally:
         environment.release(remove=True)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_plan.engine.environments.environment import Environment
+from pytest_plan.engine.journal.codec import text_of
 from pytest_plan.engine.journal.schema import (
     connect,
     create,
@@ -68,7 +69,7 @@ class PublishedJournal:
         Raises:
             ShareError: the server is silent, or this run does not own the environment any more.
         """
-        due = [one for one in statements if self._is_due(one)]
+        due = [_as_text(one) for one in statements if self._is_due(one)]
         epoch = self._link.access.environment.epoch  # an heir or a caretaker replaces no row
         rows = [
             Row(Kind.JOURNAL, f"{epoch:06} {next(self._numbers):08}", json.dumps(one))
@@ -185,7 +186,7 @@ class Recovered:
                 if name not in known.steps and known.state.get(name) != text:
                     layers = known.layers.get(name)
                     writer = layers[-1].writer if layers else ""
-                    execute(connection, _VALUE, (name, text, lost, writer, None))
+                    execute(connection, _VALUE, (name, text, lost, writer, None, None))
 
     def _all(self) -> Iterable[Statement]:
         elsewhere = self._machine()
@@ -197,7 +198,7 @@ class Recovered:
         steps = self.steps
         for row in self._values:
             if row.key not in steps:  # anybody with the URL can write it
-                yield _VALUE, (row.key, *_recorded(row), "", None)
+                yield _VALUE, (row.key, *_recorded(row), "", None, None)
         if elsewhere:
             yield _LOST, (f"its processes are on {elsewhere}, and only that machine ends them",)
 
@@ -207,6 +208,15 @@ class Recovered:
         owner = facts.get("owner") or {}
         where = Owner(**owner, host=facts.get("host", ""), namespace=facts.get("namespace", ""))
         return "" if not where.is_elsewhere and where.boot == me.boot else where.host
+
+
+def _as_text(statement: Statement) -> Statement:
+    """Return a statement without bytes, which a row cannot have: with a large value as text."""
+    sql, values = statement
+    if sql != _VALUE or values[-1] is None:
+        return statement
+    key, kind, lost, writer, below, data = values
+    return sql, (key, text_of(kind, data), lost, writer, below, None)
 
 
 def _recorded(row: Row) -> tuple[str | None, str | None]:
