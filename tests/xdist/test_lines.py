@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
-from typing import Any, cast
+from types import FrameType, SimpleNamespace
+from typing import Any, NoReturn, cast
 
+import execnet
 import pytest
 
 from pytest_plan import StateError
@@ -25,7 +27,7 @@ from pytest_plan.plugin.xdist.client import Client
 from pytest_plan.plugin.xdist.remote import RemoteStore
 from pytest_plan.plugin.xdist.server import Answers, Server
 from pytest_plan.plugin.xdist.shared_store import SharedStore
-from pytest_plan.plugin.xdist.wire import dump
+from pytest_plan.plugin.xdist.wire import dump, received, send
 from tests.xdist.cluster import wait_until
 
 Message = tuple[Any, ...]
@@ -44,11 +46,11 @@ class Channel:
         """Set the function to call with each message."""
         self.receive = callback
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message | bytes) -> None:
         """Record the message."""
         if self.is_closed:
             raise OSError("cannot send to a closed channel")
-        self.sent.append(message)
+        self.sent.append(received(message))
 
 
 class Line:
@@ -137,6 +139,37 @@ def _apart(act: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=act, daemon=True)
     thread.start()
     return thread
+
+
+class TestMessages:
+    """Messages between the ends."""
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            (1, "read", "key"),
+            (1, "read", "\udc80"),
+            (1, "write", "key", b"x" * 100_000, None, []),
+            (1, "write", "\udc80", b"x" * 100_000, None, []),
+            (1, True, (2, b"x" * 100_000)),
+            (1, True, {"\udc80": b"x"}),
+        ],
+    )
+    def test_they_arrive_as_they_were_sent(self, message: Message) -> None:
+        """Small and large ones, and text that execnet refuses."""
+        assert received(_sent(message)) == message
+
+    def test_a_large_value_is_not_pickled_again(self) -> None:
+        """A pickle of a message would copy the pickle of the value, which may have megabytes."""
+        assert isinstance(_sent((1, True, (2, b"x" * 100))), bytes)
+        assert isinstance(_sent((1, True, (2, b"x" * 100_000))), tuple)
+
+
+def _sent(message: Message) -> object:
+    """Return what execnet sends for a message."""
+    sent: list[bytes] = []
+    send(SimpleNamespace(send=lambda one: sent.append(execnet.dumps(one))), message)
+    return execnet.loads(sent[0])
 
 
 class TestWaitingForAKey:
@@ -480,15 +513,35 @@ class TestClient:
         class OfASignal(BaseException):
             pass
 
-        def send(message: Message) -> None:
-            channel.sent.append(message)
-            if message[1] == "acquire":
+        def send(message: Message | bytes) -> None:
+            channel.sent.append(received(message))
+            if channel.sent[-1][1] == "acquire":
                 raise OfASignal
 
         setattr(channel, "send", send)  # noqa: B010 - mypy forbids the plain form
         with pytest.raises(OfASignal):
             client.ask("acquire", "lock", 1)
         assert [message[1:] for message in channel.sent[1:]] == [("forget", channel.sent[0][0])]
+
+    def test_a_signal_interrupts_a_wait(self, channel: Channel, client: Client) -> None:
+        """Ctrl-C does not have to wait for the answer, which may never come."""
+
+        def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+            raise KeyboardInterrupt
+
+        def signal_main() -> None:
+            wait_until(lambda: channel.sent)
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+        main, before = threading.get_ident(), signal.signal(signal.SIGUSR1, interrupt)
+        sending = _apart(signal_main)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                client.ask("read", "key")
+        finally:
+            sending.join()
+            signal.signal(signal.SIGUSR1, before)
+        assert [message[1] for message in channel.sent] == ["read", "forget"]
 
     def test_refusal_is_a_state_error(self, channel: Channel, client: Client) -> None:
         """A refusal raises a StateError with the controller's message."""

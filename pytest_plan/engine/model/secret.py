@@ -11,7 +11,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -22,11 +22,10 @@ _MOST_VALUES = 100_000  # how many values inside a container are searched for se
 _MOST_CUTS = 50  # how many ellipses of a text are searched for the parts of secrets around them
 _MOST_LINES = 200  # of longer secrets, the single lines are masked only as they are
 _WIDTHS = (64, 76)  # the columns at which openssl and base64 wrap
-_PLAIN = (str, bytes, int, float, complex, type(None), type)
+_PLAIN: frozenset[type] = frozenset((str, bytes, int, float, complex, type(None), type))
 _CONTAINERS = (list, tuple, set, frozenset, deque)
 _CUT = re.compile(r"\.\.\.|\N{HORIZONTAL ELLIPSIS}")
-# The sets of characters that URL encoders leave as they are: Python's, and those of JavaScript's
-# encodeURIComponent and encodeURI.
+# What URL encoders leave as it is: Python's, and JavaScript's encodeURIComponent and encodeURI.
 _SAFE = ("", "/", "!*'()", "!*'();/?:@&=+$,#")
 
 # The masker of the run whose hook is running in the current thread (or asyncio task).
@@ -52,7 +51,6 @@ class Secret(Generic[T]):
     """
 
     __module__ = "pytest_plan"
-
     __slots__ = ("_value",)
 
     def __init__(self, value: T) -> None:
@@ -100,10 +98,17 @@ def reveal(value: object) -> object:
 
 def secret_texts(value: object) -> list[str]:
     """Return the texts of all secrets that a value is or contains."""
-    if isinstance(value, _PLAIN):
+    if _is_plain(value):
         return []
     found = (inner._value for inner in _values_in(value) if isinstance(inner, Secret))
     return list(dict.fromkeys(text for hidden in found for text in texts_in(hidden)))
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value, as most, is plain or a container of nothing but plain values."""
+    kind = type(value)
+    inner = (*value, *value.values()) if kind is dict else value
+    return kind in _PLAIN or (kind in (dict, *_CONTAINERS) and _PLAIN.issuperset(map(type, inner)))
 
 
 def texts_in(value: object) -> Iterator[str]:
@@ -318,7 +323,7 @@ def _spellings(text: str) -> dict[str, None]:
     quoted = dict.fromkeys((*plain, *_quoted(text), *_shell(text), *_bytes(raw), *_markup(text)))
     # A command line with JSON in it, or the repr of an error that shows a command line.
     twice = [again for form in quoted for again in (*_quoted(form), *_shell(form))]
-    found = [*quoted, *twice, *_url(raw), *_base64(raw), *_hex(raw)]
+    found = [*quoted, *twice, *_url(raw), *_base64(raw), raw.hex(), raw.hex().upper()]
     found += [" ".join(form.split()) for form in found]  # as in an error on one line
     return {form: None for form in found if len(form) >= _SHORTEST}
 
@@ -393,7 +398,3 @@ def _base64(raw: bytes) -> Iterator[str]:
     for width in _WIDTHS:
         if len(whole) > width:
             yield from (whole[at : at + width] for at in range(0, len(whole), width))
-
-
-def _hex(raw: bytes) -> Iterator[str]:
-    yield from (raw.hex(), raw.hex().upper())

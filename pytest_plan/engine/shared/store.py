@@ -119,8 +119,11 @@ class LocalStore:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        # All attributes below change only under _changed, and each change notifies it.
-        self._changed = threading.Condition()
+        # All attributes below change only under _lock, and each change calls _notify. A condition
+        # takes several calls to enter and to notify, and hardly ever has a waiting thread.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0  # how many threads wait for _changed
         self._entries: dict[str, Entry] = {}
         self._version = ABSENT
         self._holders: dict[str, Holder] = {}
@@ -147,25 +150,25 @@ class LocalStore:
 
     def attach_journal(self, journal: NullJournal) -> None:
         """Record all present entries in `journal`, and every change from now on."""
-        with self._changed:
+        with self._lock:
             self._journal = journal
             for key, entry in self._entries.items():
                 journal.state_set(key, self._lasting(key, entry.value))
 
     def reserve(self, key: str) -> None:
         """Reserve `key` for the step of the same name."""
-        with self._changed:
+        with self._lock:
             self._reserved.add(key)
 
     def close(self) -> None:
         """Refuse all further writes from tests, because cleanup has begun."""
-        with self._changed:
+        with self._lock:
             self._closed = True
 
     def wake(self) -> None:
         """Make every waiting caller check again whether it must stop."""
-        with self._changed:
-            self._changed.notify_all()
+        with self._lock:
+            self._notify()
 
     def read(self, key: str) -> Entry | None:
         """Return the entry of `key`; see `Store.read`."""
@@ -188,55 +191,53 @@ class LocalStore:
 
     def commit(self, key: str, prepared: Prepared, version: int | None, writer: str | None) -> bool:
         """Write the result of `prepare` if the entry is at `version`; see `Store.write`."""
-        with self._changed:
+        with self._lock:
             self._refuse(key, writer)
             if version is not None and version != self._version_of(key):
                 return False
             self._version += 1
             self._entries[key] = Entry(self._version, prepared.value)
             self._journal.state_set(key, prepared.lasting, writer)
-            self._changed.notify_all()
+            self._notify()
             return True
 
     def remove(self, key: str, version: int, writer: str | None) -> bool:
         """Remove the entry if it is at `version`; see `Store.remove`."""
         self._refuse_copy()
-        with self._changed:
+        with self._lock:
             self._refuse(key, writer)
             if version != self._version_of(key):
                 return False
             del self._entries[key]
             self._journal.state_removed(key)
-            self._changed.notify_all()
+            self._notify()
             return True
 
     def versions(self) -> dict[str, int]:
         """Return the versions of all keys; see `Store.versions`."""
         self._refuse_copy()
-        with self._changed:
+        with self._lock:
             return {key: entry.version for key, entry in self._entries.items()}
 
     def snapshot(self) -> dict[str, Any]:
         """Return all values; see `Store.snapshot`."""
         self._refuse_copy()
-        with self._changed:
+        with self._lock:
             return {key: entry.value for key, entry in self._entries.items()}
 
     def wait(self, key: str, timeout: float | None, stopping: Callable[[], bool]) -> Entry | None:
         """Wait for an entry and return it; see `Store.wait`."""
         self._refuse_copy()
-        with self._changed:
-            self._clock.wait_for(self._changed, lambda: key in self._entries or stopping(), timeout)
+        with self._lock:
+            self._wait_until(lambda: key in self._entries or stopping(), timeout)
             return self._entries.get(key)
 
     def acquire(self, name: str, timeout: float | None, stopping: Callable[[], bool]) -> bool:
         """Acquire the lock `name`; see `Store.acquire`."""
         self._refuse_copy()
         me = ("", threading.get_ident())
-        with self._changed:
-            self._clock.wait_for(
-                self._changed, lambda: self._is_free(name, me) or stopping(), timeout
-            )
+        with self._lock:
+            self._wait_until(lambda: self._is_free(name, me) or stopping(), timeout)
             return self._take(name, me)
 
     def release(self, name: str, thread: int) -> None:
@@ -247,17 +248,29 @@ class LocalStore:
 
     def release_held(self, name: str, holder: Holder) -> None:
         """Release the lock `name` if `holder` holds it."""
-        with self._changed:
+        with self._lock:
             if self._holders.get(name) == holder:
                 del self._holders[name]
-                self._changed.notify_all()
+                self._notify()
 
     def abandon(self, thread: int) -> None:
         """Release every lock that an abandoned thread of this process holds."""
-        with self._changed:
+        with self._lock:
             names = [name for name, holder in self._holders.items() if holder == ("", thread)]
         for name in names:
             self.release(name, thread)
+
+    def _wait_until(self, is_over: Callable[[], bool], timeout: float | None) -> None:
+        """Wait, while other threads may take the lock that the caller holds."""
+        self._waiting += 1
+        try:
+            self._clock.wait_for(self._changed, is_over, timeout)
+        finally:
+            self._waiting -= 1
+
+    def _notify(self) -> None:
+        if self._waiting:
+            self._changed.notify_all()
 
     def _is_copied(self) -> bool:
         return self._process is not None and getpid() != self._process

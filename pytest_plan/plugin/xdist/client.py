@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from pytest_plan.plugin.xdist.wire import received, send
 
 __tracebackhide__ = True  # as in engine/shared/state.py
 _GRACE = 1.0  # seconds that tests may go on after the controller has ended
-_POLL = 1.0  # seconds between two checks while waiting; signal handlers run between them
+_POLL = 1.0  # seconds between two checks in a wait that signals cannot interrupt, or with a timeout
 _GONE = "the controller of this run has ended: its State and its steps are no longer available"
 
 
@@ -110,7 +111,7 @@ class Client:
         return getpid() != self._pid
 
     def _send(self, message: tuple[Any, ...]) -> None:
-        if self.is_copied():
+        if getpid() != self._pid:
             raise StateError(IN_COPY)  # it would share the connection with its parent
         if self._is_gone:
             raise StateError(_GONE)  # nobody would answer, although execnet may still send
@@ -122,6 +123,8 @@ class Client:
     def _wait(
         self, answers: queue.SimpleQueue[tuple[bool, Any]], timeout: float | None
     ) -> tuple[bool, Any]:
+        if timeout is None and sys.platform != "win32":  # signals interrupt it
+            return answers.get()
         deadline = None if timeout is None else SystemClock.now() + timeout
         while True:
             left = _POLL if deadline is None else max(0.0, deadline - SystemClock.now())
@@ -141,14 +144,15 @@ class Client:
             threading.Thread(target=self._stop_soon, name="plan-gone", daemon=True).start()
             return
         number, done, answer = received(message)
-        if number == 0 and isinstance(answer, bytes):
+        if number:
+            if (answers := self._waiting.pop(number, None)) is not None:
+                answers.put((done, answer))
+        elif isinstance(answer, bytes):
             self.losses = answer
-        elif number == 0 and isinstance(answer, tuple):
+        elif isinstance(answer, tuple):
             self.progress = Progress(*answer)
-        elif number == 0:
+        else:
             self._stop_tests()
-        elif (answers := self._waiting.pop(number, None)) is not None:
-            answers.put((done, answer))
 
     def _stop_soon(self) -> None:
         """Stop tests that do not end by themselves, now that the environment is cleaned up.

@@ -209,7 +209,7 @@ class RemoteStore:
 
     def read(self, key: str) -> Entry | None:
         """Return the entry of `key`, or None if there is none."""
-        if self._client.is_copied() and key in self.kept and key in self.values:
+        if key in self.kept and key in self.values and self._client.is_copied():
             return _entry(key, _readable(self.values[key]))
         return _entry(key, self._client.ask("read", key))
 

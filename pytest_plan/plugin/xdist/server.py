@@ -7,7 +7,6 @@ channel.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_plan.plugin.xdist.shared_store import SharedStore
 
 _NOT_BEGUN = "the plan has not begun: its State and its steps are not available yet"
-_NOTICE_WAIT = 1.0  # seconds
+_NOTICE_WAIT = 1.0  # seconds, because no tests may be running
 
 
 class Answers:
@@ -283,34 +282,37 @@ class Server:
             return
         number, what, *arguments = received(message)
         try:
-            if what == "hello":
-                self.pid, self.host, *networks = arguments  # an older version sends no network
-                self.network = next(iter(networks), "")
-                if (answers := self._answers()) is not None:
-                    self.lost(answers.losses())
-                    self.progress(answers.progress)
-            elif what == "need":
-                self._needs = arguments[0]
-            elif what == "waves":
-                self.waves, self.waits = arguments
-            elif what == "stuck":
-                self.stuck = arguments[0]
-            elif what == "ending":
-                self.is_ending = True
-            else:
-                self._handle(number, what, arguments)
+            if (handler := self._handlers.get(what)) is None:
+                self._note(what, *arguments)
+            elif (answer := handler(self._known(), number, *arguments)) is not None:
+                self._send(number, True, answer[0])
         except StateError as error:
             self._send(number, False, str(error))
         except Exception as error:
             self._send(number, False, f"the controller failed at {what!r}: {describe(error)}")
 
-    def _handle(self, number: int, what: str, arguments: list[Any]) -> None:
-        answers = self._answers()
-        if answers is None:
+    def _note(self, what: str, *facts: Any) -> None:
+        """Note what a worker tells without asking for anything."""
+        if what == "hello":
+            self.pid, self.host, self.network, *_ = (*facts, "")  # an older version has no network
+            if (answers := self._answers()) is not None:
+                self.lost(answers.losses())
+                self.progress(answers.progress)
+        elif what == "need":
+            self._needs = facts[0]
+        elif what == "waves":
+            self.waves, self.waits = facts
+        elif what == "stuck":
+            self.stuck = facts[0]
+        elif what == "ending":
+            self.is_ending = True
+        else:
+            raise ValueError(f"unknown request {what!r}")
+
+    def _known(self) -> Answers:
+        if (answers := self._answers()) is None:
             raise StateError(_NOT_BEGUN)
-        answer = self._handlers[what](answers, number, *arguments)
-        if answer is not None:
-            self._send(number, True, answer[0])
+        return answers
 
     def _wait(self, answers: Answers, number: int, key: str) -> None:
         self._answer_later(answers, number, lambda: answers.store.read_data(key))
@@ -364,9 +366,10 @@ class Server:
         answers.store.pending.add(PendingRequest(self.worker, number, ready, self._send))
 
     def _send(self, number: int, done: bool, answer: Any) -> None:
-        # The worker may have ended since its request.
-        with contextlib.suppress(OSError):
+        try:
             send(self._channel, (number, done, answer))
+        except OSError:
+            return  # the worker has ended since its request
 
     def _end(self) -> None:
         answers = self._answers()
@@ -383,8 +386,7 @@ class Server:
     def _lose(self, answers: Answers) -> None:
         """Release the locks of a lost worker, once pytest-xdist can give its tests to others.
 
-        A worker that waits for a lock and has no further test would otherwise end before that. The
-        locks are released after a second at the latest, because no tests may be running.
+        A worker that waits for a lock and has no further test would otherwise end before that.
         """
 
         def free() -> None:

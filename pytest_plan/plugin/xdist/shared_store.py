@@ -6,7 +6,7 @@ pickle unchanged and loads it only when one of its own steps reads the value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from pytest_plan.engine.model.errors import StateError
@@ -37,11 +37,6 @@ class Shared:
             return cls(value, dump(key, value), None)
         except StateError as error:
             return cls(value, None, str(error))
-
-    @classmethod
-    def of_data(cls, data: bytes) -> Shared:
-        """Return a value that a worker has sent."""
-        return cls(_UNOPENED, data, None)
 
     def value(self, key: str) -> Any:
         """Return the value; raise StateError if a worker's value cannot be loaded here."""
@@ -128,7 +123,7 @@ class SharedStore(LocalStore):
 
     def read_data(self, key: str) -> tuple[int, bytes] | None:
         """Return the version and the pickle of `key`, or None if there is no entry."""
-        entry = super().read(key)
+        entry = self._entries.get(key)  # one lookup is atomic
         return None if entry is None else (entry.version, entry.value.data())
 
     def steps_data(self, names: Iterable[str]) -> dict[str, tuple[int, bytes] | str | None]:
@@ -142,7 +137,7 @@ class SharedStore(LocalStore):
         return found
 
     def write_data(
-        self, key: str, data: bytes, version: int | None, secrets: Iterable[str] = ()
+        self, key: str, data: bytes, version: int | None, secrets: Collection[str] = ()
     ) -> bool:
         """Write a worker's value if the entry is still at `version`.
 
@@ -153,9 +148,11 @@ class SharedStore(LocalStore):
             secrets: the texts that the value hides and that are masked from now on. The pickle
                 itself is not loaded here.
         """
-        self._learn([Secret(text) for text in secrets if len(text) > 3])
-        shared = Shared.of_data(data)
-        return self.commit(key, Prepared(shared, self._lasting(key, shared)), version, None)
+        if secrets:
+            self._learn([Secret(text) for text in secrets if len(text) > 3])
+        shared = Shared(_UNOPENED, data, None)  # it is loaded when a step reads it
+        lasting = shared.lasting(key, self._journal.lasting)
+        return self.commit(key, Prepared(shared, lasting), version, None)
 
     def snapshot_data(self) -> dict[str, bytes]:
         """Return a consistent copy of the pickles of all values."""
@@ -163,22 +160,22 @@ class SharedStore(LocalStore):
 
     def refuse_again(self, name: str, worker: str, thread: int) -> None:
         """Raise StateError if the given thread of the worker already holds the lock."""
-        with self._changed:
+        with self._lock:
             self._is_free(name, (worker, thread))
 
     def try_acquire(self, name: str, worker: str, thread: int) -> bool:
         """Take the lock `name` for a worker's thread if it is free; return whether it was free."""
-        with self._changed:
+        with self._lock:
             return self._is_free(name, (worker, thread)) and self._take(name, (worker, thread))
 
     def free(self, worker: str) -> None:
         """Release every lock of a worker that has ended, and drop its requests."""
         self.pending.drop(worker)
-        with self._changed:
+        with self._lock:
             self._holders = {
                 name: holder for name, holder in self._holders.items() if holder[0] != worker
             }
-            self._changed.notify_all()
+            self._notify()
         self.pending.answer_ready()
 
 

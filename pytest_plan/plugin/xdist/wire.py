@@ -5,6 +5,7 @@ Both ends of a channel belong to the same run, so no pickle comes from an untrus
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import sys
@@ -15,22 +16,34 @@ from execnet import DumpError
 
 from pytest_plan.engine.model.errors import StateError, describe
 
+_LARGE = 16 << 10  # bytes from which a copy takes longer than execnet's serialization
+
 
 def send(channel: Any, message: tuple[Any, ...]) -> None:
-    """Send a message, pickled if its text has lone surrogates, which execnet refuses.
+    """Send a message as a pickle if it is small, because execnet alone takes longer.
 
     Raises:
         OSError: the other end has gone.
     """
-    try:
-        channel.send(message)
-    except DumpError:
-        channel.send(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+    if _carries_much(message):  # a pickle would copy it
+        with contextlib.suppress(DumpError):  # its text has lone surrogates
+            channel.send(message)
+            return
+    channel.send(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
 
 def received(message: Any) -> Any:
     """Return the message that the other end has passed to `send`."""
-    return load(message) if isinstance(message, bytes) else message
+    return pickle.loads(message) if isinstance(message, bytes) else message  # noqa: S301 - see `load`
+
+
+def _carries_much(message: tuple[Any, ...]) -> bool:
+    """Return whether a message carries a large value, as a part or in its answer, or all values."""
+    answer = message[-1]
+    for part in answer if type(answer) is tuple else message:
+        if type(part) is dict or (type(part) is bytes and len(part) > _LARGE):
+            return True
+    return False
 
 
 def dump(key: str, value: Any) -> bytes:
@@ -76,7 +89,9 @@ def open_value(key: str, data: bytes, *, imports: bool = True) -> Any:
         StateError: this process cannot load the pickle.
     """
     try:
-        return load(data) if imports else _Loaded(io.BytesIO(data)).load()
+        if imports:
+            return pickle.loads(data)  # noqa: S301 - see `load`
+        return _Loaded(io.BytesIO(data)).load()
     except Exception as error:
         raise StateError(
             f"the value of {key!r} cannot be read in this process: {describe(error)}"

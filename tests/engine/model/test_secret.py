@@ -164,6 +164,7 @@ class TestMasker:
         "contain",
         [
             lambda it: it, lambda it: {"key": [it]}, lambda it: {it: 1}, lambda it: (it,),
+            lambda it: ["a", 1, it], lambda it: {"a": 1, "b": it},
             lambda it: {it}, lambda it: frozenset({it}), lambda it: deque([it]), Box,
             lambda it: Box([{"a": Box(it)}]), lambda it: SimpleNamespace(key=it),
             lambda it: ValueError(it), lambda it: [[[[[it]]]]], lambda it: range_of_lists(it),

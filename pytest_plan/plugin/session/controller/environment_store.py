@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from pytest_plan.engine.model.secret import Secret
@@ -32,7 +32,7 @@ class ControllerStore(EnvironmentStore, SharedStore):
         return None if entry is None else (entry.version, dump(key, entry.value))
 
     def write_data(
-        self, key: str, data: bytes, version: int | None, secrets: Iterable[str] = ()
+        self, key: str, data: bytes, version: int | None, secrets: Collection[str] = ()
     ) -> bool:
         """Write a worker's value if the entry is still at `version`; see `SharedStore`."""
         if not self.is_connected:
