@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tests.xdist.cluster import Cluster
+from tests.xdist.cluster import Cluster, outcomes
 
 # `stamp` writes one line at a time, so that the lines of all processes are in order.
 CONFTEST = """
@@ -126,6 +126,27 @@ class Drawn(NamedTuple):
     def stage(self, test: DrawnTest) -> int:
         """Return the rank of the stage of a test."""
         return max(map(self.rank, test.needs), default=0)
+
+
+def check_run(cluster: Cluster, drawn: Drawn, mode: str, workers: int, *options: str) -> None:
+    """Run a project, and check that no promise is broken and that each test counts once.
+
+    Args:
+        cluster: the folder of the project, which is written already.
+        drawn: the project.
+        mode: a mode of pytest-xdist.
+        workers: the number of workers.
+        options: further options of pytest.
+    """
+    # A test that ends its worker is repeated by nobody, and each death allows one replacement.
+    xdist = ("-n", str(workers), "--dist", mode, "-W", "default", "--max-worker-restart", "99")
+    result = cluster.apart(*options, *xdist)
+    times = workers if mode == "each" else 1
+    assert violations(drawn, cluster.calls, times=times, alone=mode != "each") == []
+    counts = outcomes(result)
+    failed = sum(times if test.fails else test.dies for test in drawn.tests)
+    assert counts.get("failed", 0) == failed
+    assert counts.get("passed", 0) == times * len(drawn.tests) - failed
 
 
 def violations(

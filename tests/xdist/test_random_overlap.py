@@ -11,9 +11,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.xdist.cluster import Cluster, outcomes
+from tests.xdist.cluster import Cluster
 from tests.xdist.conftest import MakeCluster
-from tests.xdist.stages import Drawn, violations
+from tests.xdist.stages import Drawn, check_run
 from tests.xdist.test_random_stages import projects
 
 EXAMPLES = int(os.environ.get("OVERLAP_EXAMPLES", "2"))
@@ -44,14 +44,7 @@ def test_no_test_begins_before_its_steps_have_succeeded(
     drawn, mode, workers = project
     cluster: Cluster = make_cluster(f"overlap-{next(_numbers)}")
     drawn.write(cluster, autouse=False)
-    options = ("-n", str(workers), "--dist", mode, "-W", "default", "--max-worker-restart", "99")
-    result = cluster.apart("--plan-overlap", *options)
-    times = workers if mode == "each" else 1
-    assert violations(drawn, cluster.calls, times=times, alone=mode != "each") == []
-    counts = outcomes(result)
-    failed = sum(times if test.fails else test.dies for test in drawn.tests)
-    assert counts.get("failed", 0) == failed
-    assert counts.get("passed", 0) == times * len(drawn.tests) - failed
+    check_run(cluster, drawn, mode, workers, "--plan-overlap")
     if mode == "loadfile":
         parts = {
             (test.module, drawn.stage(test), test.alone) for test in drawn.tests if test.shares

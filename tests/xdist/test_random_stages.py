@@ -11,9 +11,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.xdist.cluster import Cluster, outcomes
+from tests.xdist.cluster import Cluster
 from tests.xdist.conftest import MakeCluster
-from tests.xdist.stages import Drawn, DrawnStep, DrawnTest, violations
+from tests.xdist.stages import Drawn, DrawnStep, DrawnTest, check_run, violations
 
 EXAMPLES = int(os.environ.get("STAGES_EXAMPLES", "3"))
 # pytest-xdist itself hangs if a worker dies with the others.
@@ -117,13 +117,4 @@ def test_every_run_keeps_the_order_of_stages(
     drawn, mode, workers = project
     cluster: Cluster = make_cluster(f"random-{next(_numbers)}")
     drawn.write(cluster)
-    # A test that ends its worker is repeated by nobody, and each death allows one replacement.
-    result = cluster.apart(
-        *("-n", str(workers), "--dist", mode, "-W", "default", "--max-worker-restart", "99")
-    )
-    times = workers if mode == "each" else 1
-    assert violations(drawn, cluster.calls, times=times, alone=mode != "each") == []
-    counts = outcomes(result)
-    failed = sum(times if test.fails else test.dies for test in drawn.tests)
-    assert counts.get("failed", 0) == failed
-    assert counts.get("passed", 0) == times * len(drawn.tests) - failed
+    check_run(cluster, drawn, mode, workers)
