@@ -27,7 +27,8 @@ from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.copies import getpid
 
 _LINGER = 0.002  # how many seconds to hold records that no thread waits for
-_LONGEST_HOLD = 0.25  # how many seconds to hold values of the State, at most
+_SHORTEST_HOLD = 0.05  # how many seconds to hold values of the State, at least
+_LONGEST_HOLD = 0.25  # and at most
 _HOLD_FACTOR = 9  # how many times as long as the last values took to write to hold the next ones
 _MAX_BATCH = 1_000  # maximum number of requests in one transaction
 _CHECK_INTERVAL = 1.0  # seconds between checks that the journal and the writer's thread are there
@@ -198,7 +199,8 @@ class Writer:
     def _hold_values(self) -> _Wakeup:
         """Wait until the values are due, or until the thread is woken for something else."""
         longest = _LINGER if self.mirror is not None else _LONGEST_HOLD
-        due = SystemClock.now() + min(longest, max(_LINGER, _HOLD_FACTOR * self._values_took))
+        hold = max(_SHORTEST_HOLD, _HOLD_FACTOR * self._values_took)
+        due = SystemClock.now() + min(longest, hold)
         wakeup = _Wakeup.VALUES
         with contextlib.suppress(queue.Empty):
             while wakeup is _Wakeup.VALUES:
