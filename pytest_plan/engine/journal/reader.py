@@ -342,13 +342,12 @@ def _check_undo(kind: str, data: str) -> None:
 
 
 def _recorded(connection: sqlite3.Connection, file: Path) -> Recorded:
-    facts = {
-        key: json.loads(value)
-        for key, value in list(connection.execute("SELECT key, value FROM environment"))
-    }
+    rows = connection.execute("SELECT key, value FROM environment")
+    facts = {key: json.loads(value) for key, value in list(rows)}
     rows = connection.execute("SELECT key, value, lost, writer, below, data FROM state")
-    layers = {key: (*map(_layer, json.loads(below or "[]")), _layer((writer, text, lost), data))
-              for key, text, lost, writer, below, data in list(rows)}  # fmt: skip
+    with contextlib.closing(rows):  # a list of all rows could take much memory
+        layers = {key: (*map(_layer, json.loads(below or "[]")), _layer((writer, text, lost), data))
+                  for key, text, lost, writer, below, data in rows}  # fmt: skip
     undos: dict[str, list[RecordedUndo]] = {}
     rows = connection.execute(
         "SELECT number, step, hook, label, kind, data FROM undo WHERE NOT done ORDER BY number"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,26 @@ def test_a_large_value_is_written_as_it_is(file: Path, value: str | bytes) -> No
     assert data == (
         raw[:-1] if isinstance(value, bytes) else value[:-1].encode("utf-8", "surrogatepass")
     )
+    journal.close()
+
+
+def test_large_values_are_written_and_read_one_at_a_time(file: Path) -> None:
+    """Writing takes the memory of a few of them, and reading only that of the result."""
+    size, count = 1_000_000, 20
+    journal = Journal(file, references(), outlives=True)
+    snapshots = [journal.lasting(chr(97 + number) * size) for number in range(count)]
+    tracemalloc.start()
+    try:
+        for number, snapshot in enumerate(snapshots):
+            journal.state_set(str(number), snapshot)
+        journal.flush()
+        assert tracemalloc.get_traced_memory()[1] < 5 * size
+        tracemalloc.reset_peak()
+        recorded = read(file)
+        assert tracemalloc.get_traced_memory()[1] < (count + 5) * size
+    finally:
+        tracemalloc.stop()
+    assert {len(text or "") for text in recorded.state.values()} == {size + 2}
     journal.close()
 
 

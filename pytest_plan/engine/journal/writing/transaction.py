@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from pytest_plan.engine.journal.schema import execute
@@ -13,6 +13,8 @@ from pytest_plan.engine.journal.schema import execute
 _PADDING = bytes(64 << 10)  # the zeros to append to the write-ahead log at a time
 
 Statement: TypeAlias = tuple[str, Sequence[Any]]
+# A function makes the statement when it is executed, so that large values are encoded one by one.
+AnyStatement: TypeAlias = "Statement | Callable[[], Statement]"
 
 
 class PaddedLog:
@@ -66,7 +68,12 @@ def set_durable(connection: sqlite3.Connection, durable: bool) -> None:
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
 
 
-def commit(connection: sqlite3.Connection, statements: Sequence[Statement]) -> None:
+def made(statement: AnyStatement) -> Statement:
+    """Return a statement; if it is a function that makes it, call the function."""
+    return statement() if callable(statement) else statement
+
+
+def commit(connection: sqlite3.Connection, statements: Sequence[AnyStatement]) -> None:
     """Execute statements as one transaction.
 
     Raises:
@@ -76,7 +83,7 @@ def commit(connection: sqlite3.Connection, statements: Sequence[Statement]) -> N
         connection.execute("ROLLBACK")
     connection.execute("BEGIN IMMEDIATE")
     for statement in statements:
-        _execute(connection, *statement)
+        _execute(connection, *made(statement))
     connection.execute("COMMIT")
 
 

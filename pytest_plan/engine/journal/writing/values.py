@@ -6,16 +6,16 @@ last value is encoded and written.
 """
 
 # Annotations are not postponed: a NamedTuple would compile each of them.
-import functools
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_plan.engine.definition.planned import PlannedStep
 from pytest_plan.engine.journal.codec import Codec, text_of
 from pytest_plan.engine.journal.reference import NotDurableError
 from pytest_plan.engine.journal.schema import replace
-from pytest_plan.engine.journal.writing.transaction import Statement
+from pytest_plan.engine.journal.writing.transaction import AnyStatement, Statement
 from pytest_plan.engine.journal.writing.writer import Writer
 from pytest_plan.engine.model.errors import StateError
 from pytest_plan.engine.model.outcomes import Hook
@@ -91,7 +91,7 @@ class StateValues:
     def snapshot(self, value: Any) -> Snapshot:
         """Return a snapshot of a value. Later changes to the value do not affect it."""
         if type(value) in _UNCHANGING:
-            return functools.partial(self._encoded, value)
+            return partial(self._encoded, value)
         return self._encoded(value)
 
     def set(self, key: str, snapshot: Snapshot, writer: str | None) -> None:
@@ -124,10 +124,10 @@ class StateValues:
         layers[owner] = snapshot
         return _Layer(snapshot, owner, below)
 
-    def _statements(self) -> Sequence[Statement]:
+    def _statements(self) -> Sequence[AnyStatement]:
         """Return what writes the values that are due; only the thread that writes calls this."""
         due = [key for key in list(self._unwritten) if self._wants_all or key in self._wanted]
-        return [self._statement(key, self._unwritten.pop(key)) for key in due]
+        return [partial(self._statement, key, self._unwritten.pop(key)) for key in due]
 
     def _statement(self, key: str, layer: _Layer | None) -> Statement:
         if layer is None:

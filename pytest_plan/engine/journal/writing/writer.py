@@ -21,7 +21,14 @@ from typing import NamedTuple
 from pytest_plan.engine.journal.schema import LOGS, connect, void, write_copy
 from pytest_plan.engine.journal.seal import Seal
 from pytest_plan.engine.journal.writing.place import Place
-from pytest_plan.engine.journal.writing.transaction import PaddedLog, Statement, commit, set_durable
+from pytest_plan.engine.journal.writing.transaction import (
+    AnyStatement,
+    PaddedLog,
+    Statement,
+    commit,
+    made,
+    set_durable,
+)
 from pytest_plan.engine.model.clock import SystemClock
 from pytest_plan.engine.model.errors import JournalError
 from pytest_plan.engine.processes.copies import getpid
@@ -45,7 +52,7 @@ class Request(NamedTuple):
             they cannot be written; None means that no thread waits for them.
     """
 
-    statements: Callable[[], Sequence[Statement]]
+    statements: Callable[[], Sequence[AnyStatement]]
     answer: queue.SimpleQueue[JournalError | None] | None = None
 
 
@@ -84,7 +91,7 @@ class Writer:
         self._requests: collections.deque[Request] = collections.deque()
         self._wakeups: queue.SimpleQueue[_Wakeup] = queue.SimpleQueue()
         # Returns the statements of values. Any thread sets it, and the one that writes takes it.
-        self._values: Callable[[], Sequence[Statement]] | None = None
+        self._values: Callable[[], Sequence[AnyStatement]] | None = None
         self._values_took = 0.0  # how many seconds the last values took to write
         # Whether the thread must be woken. It checks for requests again after setting this.
         self._is_idle = False
@@ -109,12 +116,12 @@ class Writer:
                 "limit on processes (ulimit -u) or on memory (ulimit -v)"
             ) from error
 
-    def note(self, statements: Callable[[], Sequence[Statement]]) -> None:
+    def note(self, statements: Callable[[], Sequence[AnyStatement]]) -> None:
         """Queue statements to be written soon. The function is called when they are written."""
         if self._put(Request(statements)) and self._is_idle:
             self._wakeups.put(_Wakeup.QUEUED)
 
-    def note_values(self, statements: Callable[[], Sequence[Statement]]) -> None:
+    def note_values(self, statements: Callable[[], Sequence[AnyStatement]]) -> None:
         """Write values of the State with the next transaction, or when they have waited enough.
 
         Args:
@@ -217,9 +224,7 @@ class Writer:
     def _look_after_file(self) -> None:
         self._next_check = SystemClock.now() + _CHECK_INTERVAL
         with self._writing:
-            if self._connection is None or self.failure is not None:
-                return
-            if not self._is_bad():
+            if self._connection is None or self.failure is not None or not self._is_bad():
                 return
             try:
                 self._restore()
@@ -276,6 +281,8 @@ class Writer:
     def _write(self, connection: sqlite3.Connection, batch: Sequence[Request]) -> None:
         self._transactions += 1
         statements = [one for request in batch for one in request.statements()]
+        if self.mirror is not None:  # otherwise each is made when it is executed
+            statements = [made(one) for one in statements]
         durable = any(request.answer is not None for request in batch)
         if durable != self._is_durable:
             set_durable(connection, durable)
@@ -293,7 +300,7 @@ class Writer:
         if self._is_lost():
             self._restore()
         if self.mirror is not None:
-            self.mirror(statements)
+            self.mirror([made(one) for one in statements])
         for request in batch:
             if request.answer is not None:
                 request.answer.put(None)
