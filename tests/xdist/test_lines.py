@@ -485,17 +485,29 @@ class TestClient:
         """Later requests fail at once, although execnet may still send. Teardown is not stopped."""
         monkeypatch.setattr("pytest_plan.plugin.xdist.client._GRACE", 0.0)
         stopped: list[bool] = []
-        client = Client(channel, lambda: stopped.append(client.is_ending))
+        client = Client(channel, lambda: stopped.append(client.ending.is_set()))
         channel.receive(None)
         wait_until(lambda: stopped == [False])
         with pytest.raises(StateError, match=GONE):
             client.ask("read", "key")
         assert channel.sent == []
-        client = Client(channel, lambda: stopped.append(client.is_ending))
-        client.is_ending = True
+        client = Client(channel, lambda: stopped.append(client.ending.is_set()))
+        client.ending.set()
         channel.receive(None)
         wait_until(lambda: "plan-gone" not in {one.name for one in threading.enumerate()})
         assert stopped == [False]
+
+    def test_thread_that_stops_the_tests_ends_with_the_session(
+        self, channel: Channel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker that finishes its session leaves no thread that would still stop its tests."""
+        monkeypatch.setattr("pytest_plan.plugin.xdist.client._GRACE", 600.0)
+        stopped: list[bool] = []
+        client = Client(channel, lambda: stopped.append(True))
+        channel.receive(None)
+        client.ending.set()
+        wait_until(lambda: "plan-gone" not in {one.name for one in threading.enumerate()})
+        assert stopped == []
 
     def test_timeout_notifies_the_controller(self, channel: Channel, client: Client) -> None:
         """When a request times out, the controller is notified and a late answer is dropped."""

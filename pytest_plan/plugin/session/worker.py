@@ -134,7 +134,7 @@ class Worker:
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
         """Report that no more tests run, so that teardown is not mistaken for a hanging test."""
         if self._client is not None:
-            self._client.is_ending = True
+            self._client.ending.set()
             with contextlib.suppress(StateError):
                 self._client.tell("ending")
         try:

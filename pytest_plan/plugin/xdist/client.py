@@ -45,8 +45,8 @@ class Client:
             stop, or has ended.
 
     Attributes:
-        is_ending: whether the worker is finishing its session, in which case `stop` is no longer
-            called.
+        ending: an event that is set when the worker begins to finish its session. From then on,
+            `stop` is no longer called.
         progress: what the steps have come to; None if all had ended before the tests began.
         losses: the last message of the controller about lost steps; see `Server.lost`. None before
             a step was lost.
@@ -55,7 +55,7 @@ class Client:
     def __init__(self, channel: Any, stop: Callable[[], None]) -> None:
         self._channel = channel  # execnet keeps only a weak reference
         self._stop = stop
-        self.is_ending = False  # set once, by the main thread
+        self.ending = threading.Event()
         # Only the receiver thread replaces these.
         self.progress: Progress | None = None
         self.losses: bytes | None = None
@@ -160,9 +160,9 @@ class Client:
         On another machine, no signal and no reaper ends this worker, and execnet would let it run
         for five seconds.
         """
-        SystemClock.sleep(_GRACE)  # those that wait for the controller get an error
+        self.ending.wait(_GRACE)  # those that wait for the controller get an error
         self._stop_tests()
 
     def _stop_tests(self) -> None:
-        if not self.is_ending:  # otherwise `stop` would interrupt the session-finish hooks
+        if not self.ending.is_set():  # otherwise `stop` would interrupt the session-finish hooks
             self._stop()
