@@ -33,10 +33,10 @@ from tests.faults.harness.aftermath import (
     nothing_more,
     over,
     reaper_of,
+    says_how_to_go_on,
 )
 from tests.faults.harness.scenario import BACKWARD, SLACK, STEPS, Run, Stage, Story
 
-COMMAND = "pytest --plan-cleanup"
 TREES_GONE = 2.0 * SLACK  # seconds
 GOODBYE = 1.0  # seconds that pytest waits for the reaper to exit
 modes = pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["solo", "two workers"])
@@ -55,7 +55,7 @@ def test_g5_a_cleanup_that_exceeds_its_time_is_kept_for_the_next_owner(
         )
         yield run.ended
         run.judge(1, left=[step], stuck=[step])
-        run.expect(COMMAND in run.output(), "nothing says how to go on")
+        says_how_to_go_on(run)
         due = [one.name for one in read(journal_of(run)).due()]
         run.expect(due == [step], f"due: {due}")
         run.expect(clean_up(run) == 0, "something is left")
@@ -79,7 +79,7 @@ def test_g5_what_exceeds_the_cleanup_limit_is_kept_for_the_next_owner(stage: Sta
         step = moment.partition(".")[0]
         left = STEPS[: 3 - BACKWARD.index(moment)]
         run.judge(1, left=left, stuck=[step])
-        run.expect(COMMAND in run.output(), "nothing says how to go on")
+        says_how_to_go_on(run)
         before = len(run.notes("cleanup"))
         run.expect(clean_up(run) == 0, "something is left")
         cleaned = run.notes("cleanup")[before:]
@@ -111,7 +111,7 @@ def test_g7_after_the_third_signal_the_reaper_cleans_up(
         left_after = run.time_of("leaving", str(run.pid)) - run.moved
         run.expect(left_after < SLACK, f"it took {left_after:.1f} s to leave")
         run.expect(run.status == 2, f"exit status {run.status}")
-        run.expect(COMMAND in run.output(), "nothing says how to go on")
+        says_how_to_go_on(run)
         run.release()
         yield over(run)
         judge(run, most=2)

@@ -83,10 +83,12 @@ PLANTS = {
     ),
     "a program that dies": (
         "a test found nobody",
-        "import psutil\ndef pytest_runtest_setup():\n"
+        # In the test itself: a test that begins after the loss is not run.
+        "import psutil\nact = steps.act\ndef act_without_server(*words):\n"
         "    for child in psutil.Process().children():\n"
         "        if any('server.py' in word for word in child.cmdline()):\n"
-        "            child.kill()\n            child.wait()\n",
+        "            child.kill()\n            child.wait()\n    act(*words)\n"
+        "steps.act = act_without_server\n",
     ),
 }
 

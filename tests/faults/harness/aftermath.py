@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -59,6 +60,14 @@ def clean_up(
             argv, cwd=run.project, env=variables, check=False,
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=PATIENCE,
         ).returncode  # fmt: skip
+
+
+def says_how_to_go_on(run: Run) -> None:
+    """Check that the output has the command that finishes the cleanup, with the run's options."""
+    command = r"pytest -p pytest_plan( -[po] \S+)* --plan-cleanup"
+    advice = f"^plan: cleanup is incomplete; to finish it: {command}$"
+    said = re.search(advice, run.output(), re.MULTILINE)
+    run.expect(said is not None, "nothing says how to go on")
 
 
 def cleanup_said(run: Run) -> str:
