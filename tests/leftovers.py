@@ -41,11 +41,12 @@ def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 @pytest.fixture(autouse=True)
 def nothing_left_behind(own_temporary_folder: Path) -> Iterator[None]:
     """Fail a test that leaves a thread, process, file, variable, stream, handler or folder."""
-    threads = _threads()  # those of earlier tests may end meanwhile
+    # Threads of earlier tests may end meanwhile, and those of fixtures open files for a moment.
+    threads, files = _threads(), _open_files()
     looks: Looks = {
         "threads": lambda: threads | _threads(),
         "processes": _processes,
-        "open files": _open_files,
+        "open files": lambda: files | _open_files(),
         "environment": _environment,
         "streams": lambda: {("stdout", id(sys.stdout)), ("stderr", id(sys.stderr))},
         "signal handlers": _handlers,
