@@ -20,6 +20,8 @@ from tests.xdist.cluster import wait_until
 PYTHON = str(Path(sys.executable).with_name("python"))
 LONGEST = 60.0  # maximum seconds that one command may take
 _CTRL_C = "^C\n"
+_LATE = "--plan-logs"  # prints what programs have written, which takes a moment to arrive
+_WRITING = 5.0  # maximum seconds that it may take
 # Text that differs between machines or runs. The lines matched by _HEADER contain nothing else; a
 # terminal shows a line about a step that has started only with `-v`.
 _VARIES = (
@@ -121,10 +123,18 @@ def answer(shell: Shell, line: str, shown: str) -> str:
     """Run a command and return its output; a line `^C` in `shown` presses Ctrl-C at that point."""
     before, ctrl_c, _ = shown.partition(_CTRL_C)
     if not ctrl_c:
-        return shell.type(line)
+        return _settled(shell, line, shown) if _LATE in line else shell.type(line)
     said = shell.type(line, before)
     head = _head(said, before)
     return said[:head] + ctrl_c + said[head:]
+
+
+def _settled(shell: Shell, line: str, shown: str) -> str:
+    """Run a command that only prints until it prints what is shown; return its last output."""
+    deadline = time.monotonic() + _WRITING
+    while not matches(shown, said := shell.type(line)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return said
 
 
 def matches(shown: str, said: str) -> bool:
