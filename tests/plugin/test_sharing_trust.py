@@ -265,14 +265,15 @@ def everything_in(url: str) -> str:
     found: dict[bytes, object] = {}
     with library.Redis.from_url(url) as client:
         for key in client.scan_iter():
-            if client.type(key) == b"string":
+            kind = client.type(key)
+            if kind == b"string":
                 found[key] = client.get(key)
-            elif client.type(key) == b"hash":
+            elif kind == b"hash":
                 found[key] = client.hgetall(key)
-            elif client.type(key) == b"set":
+            elif kind == b"set":
                 found[key] = client.smembers(key)
-            else:
-                assert client.type(key) == b"zset"
+            elif kind != b"none":  # it was removed meanwhile
+                assert kind == b"zset"
                 found[key] = client.zrange(key, 0, -1, withscores=True)
     return str(found)
 
